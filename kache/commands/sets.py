@@ -1,0 +1,52 @@
+"""Rows of sets."""
+
+from __future__ import annotations
+
+from .row import in_group, row
+
+__all__ = ["ROWS"]
+
+# fmt: off
+ROWS = in_group("set",
+    row("sadd", "key member [member ...]", -3, "write denyoom fast", "RW insert", "1.0.0", "O(N) members",
+        "Adds members to a set and says how many are new."),
+    row("scard", "key", 2, "readonly fast", "RO", "1.0.0", "O(1)",
+        "Returns how many members a set has."),
+    row("sdiff", "key [key ...]", -2, "readonly", "RO access @1..-1", "1.0.0", "O(N), N members of all sets together",
+        "Returns the members of the first set that are in none of the others.", route="move"),
+    row("sdiffstore", "destination key [key ...]",
+        -3, "write denyoom", "OW update;RO access @2..-1", "1.0.0", "O(N), N members of all sets together",
+        "Stores the members of the first set that are in none of the others.", route="move"),
+    row("sinter", "key [key ...]",
+        -2, "readonly", "RO access @1..-1", "1.0.0", "O(N*K), N members of the smallest of K sets",
+        "Returns the members that all sets have.", route="move"),
+    row("sintercard", "numkeys key [key ...] [LIMIT limit]",
+        -3, "readonly", "RO access #1", "7.0.0", "O(N*K), N members of the smallest of K sets",
+        "Counts the members that all sets have, up to a limit.", route="move"),
+    row("sinterstore", "destination key [key ...]",
+        -3, "write denyoom", "OW update;RO access @2..-1", "1.0.0", "O(N*K), N members of the smallest of K sets",
+        "Stores the members that all sets have.", route="move"),
+    row("sismember", "key member", 3, "readonly fast", "RO", "1.0.0", "O(1)",
+        "Says whether a set has a member."),
+    row("smembers", "key", 2, "readonly", "RO access", "1.0.0", "O(N), N members of the set",
+        "Returns all members of a set."),
+    row("smismember", "key member [member ...]", -3, "readonly fast", "RO access", "6.2.0", "O(N) members asked for",
+        "Says for each of several members whether a set has it."),
+    row("smove", "source destination member", 4, "write fast", "RW access delete;RW insert @2", "1.0.0", "O(1)",
+        "Takes a member from one set and adds it to another.", route="move"),
+    row("spop", "key [count]", -2, "write fast", "RW access delete", "1.0.0", "O(N) members popped",
+        "Removes members chosen at random and returns them."),
+    row("srandmember", "key [count]", -2, "readonly", "RO access", "1.0.0", "O(N) members returned",
+        "Returns members chosen at random."),
+    row("srem", "key member [member ...]", -3, "write fast", "RW delete", "1.0.0", "O(N) members",
+        "Removes members from a set."),
+    row("sscan", "key cursor [MATCH pattern] [COUNT count]",
+        -3, "readonly", "RO access", "2.8.0", "O(1) for each call, O(N) for a complete iteration over N members",
+        "Goes through the members of a set step by step."),
+    row("sunion", "key [key ...]", -2, "readonly", "RO access @1..-1", "1.0.0", "O(N), N members of all sets together",
+        "Returns the members that any of the sets has.", route="split", merge="union"),
+    row("sunionstore", "destination key [key ...]",
+        -3, "write denyoom", "OW update;RO access @2..-1", "1.0.0", "O(N), N members of all sets together",
+        "Stores the members that any of the sets has.", route="move"),
+)
+# fmt: on

@@ -1,0 +1,113 @@
+"""What the processes count, as messages: a shard fills in `ShardStats`, the router gathers them for INFO and STATS.
+
+All counters are since the start of the process or the last CONFIG RESETSTAT; times are microseconds
+unless their name says otherwise. Latencies are kept in a log-linear histogram: bucket `b` below
+`SUB_BUCKETS` counts the value b itself, later ones split every power of two into `SUB_BUCKETS / 2` parts,
+so a percentile is right to about 6 %.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["HISTOGRAM_BUCKETS", "SUB_BUCKETS", "CommandStats", "DatabaseStats", "ShardStats", "bucket_value", "percentile", "total"]
+
+SUB_BUCKETS = 32
+HISTOGRAM_BUCKETS = 1024
+"""Nanoseconds up to 2**36 (about a minute) need 31 * 16 + 32 buckets; the rest stays empty."""
+
+
+class CommandStats(msgspec.Struct, array_like=True):
+    """One command of one shard."""
+
+    name: str
+    calls: int
+    usec: int
+    rejected: int
+    failed: int
+
+
+class DatabaseStats(msgspec.Struct, array_like=True):
+    """One database of one shard."""
+
+    index: int
+    keys: int
+    expires: int
+    average_ttl_ms: int
+
+
+class ShardStats(msgspec.Struct, kw_only=True):
+    """Everything a shard says of itself (internal command ``_stats``, as msgpack)."""
+
+    index: int
+    pid: int
+    uptime_ms: int
+    databases: list[DatabaseStats]
+    used_memory: int
+    """Bytes accounted to keys and values, what `maxmemory` limits."""
+    used_memory_peak: int
+    resident_memory: int
+    """Resident set size of the process, bytes."""
+    maxmemory: int
+    """This shard's part of the limit; 0: none."""
+    policy: str
+    commands: int
+    ops_per_second: float
+    hits: int
+    misses: int
+    expired: int
+    evicted: int
+    net_input_bytes: int
+    net_output_bytes: int
+    input_kbps: float
+    output_kbps: float
+    links: int
+    """Routers connected."""
+    in_flight: int
+    """Frames received and not answered yet."""
+    deferred: int
+    """Commands whose reply comes later (blocked clients)."""
+    dirty: int
+    """Changes to the data."""
+    cleanup_pending: int
+    """Values waiting to be taken apart by the cleanup thread."""
+    longest_stall_us: int
+    """The longest tick and the wait for the GIL before it."""
+    cpu_user_s: float
+    cpu_system_s: float
+    errors: dict[str, int]
+    """Error replies by their code."""
+    command_stats: list[CommandStats]
+    latency_ns: dict[int, int]
+    """Histogram of execution times in nanoseconds: bucket -> count; empty buckets are left out."""
+
+
+def bucket_value(bucket: int) -> int:
+    """The largest value that falls into a bucket of the histogram."""
+    if bucket < SUB_BUCKETS:
+        return bucket
+    half = SUB_BUCKETS // 2
+    power, part = divmod(bucket - SUB_BUCKETS, half)
+    return ((half + part + 1) << (power + 1)) - 1
+
+
+def percentile(histogram: dict[int, int], percent: float) -> int:
+    """The value below or at which `percent` of the counts lie; 0 for an empty histogram."""
+    wanted = sum(histogram.values()) * percent / 100
+    seen = 0
+    value = 0
+    for bucket in sorted(histogram):
+        seen += histogram[bucket]
+        value = bucket_value(bucket)
+        if seen >= wanted:
+            break
+    return value
+
+
+def total(histograms: list[dict[int, int]]) -> dict[int, int]:
+    """Several histograms as one."""
+    merged: dict[int, int] = {}
+    for histogram in histograms:
+        for bucket, count in histogram.items():
+            merged[bucket] = merged.get(bucket, 0) + count
+    return merged

@@ -1,0 +1,217 @@
+"""CLIENT and its subcommands: who is connected to this router, and what they may set for themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kache.errors import SYNTAX, CommandError
+from kache.replies import OK, Reply, Verbatim
+
+from .arguments import integer, text, valid_name
+from .registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, local
+
+if TYPE_CHECKING:
+    from ._mux import Router, Session
+
+TYPES = ("normal", "master", "replica", "slave", "pubsub")
+
+
+@local("client|id")
+def client_id(router: Router, session: Session) -> Reply:
+    """The connection's number, unique for the life of the router."""
+    return session.id
+
+
+@local("client|setname")
+def client_setname(router: Router, session: Session, name: bytes) -> Reply:
+    """A name for CLIENT LIST."""
+    session.name = valid_name(name, "Client names")
+    return OK
+
+
+@local("client|getname")
+def client_getname(router: Router, session: Session) -> Reply:
+    """The name, or null."""
+    return session.name or None
+
+
+@local("client|setinfo")
+def client_setinfo(router: Router, session: Session, option: bytes, value: bytes) -> Reply:
+    """LIB-NAME and LIB-VER, as client libraries announce themselves."""
+    lowered = option.lower()
+    if lowered not in (b"lib-name", b"lib-ver"):
+        raise CommandError(f"ERR Unrecognized option '{text(option)}'")
+    valid_name(value, lowered.decode())
+    if lowered == b"lib-name":
+        session.lib_name = value
+    else:
+        session.lib_ver = value
+    return OK
+
+
+@local("client|info")
+def client_info(router: Router, session: Session) -> Reply:
+    """One line about this connection."""
+    return Verbatim(describe(router, session, "client|info").encode() + b"\n")
+
+
+@local("client|list")
+def client_list(router: Router, session: Session, *args: bytes) -> Reply:
+    """One line for each connection: [TYPE type] [ID id …] and the other filters of CLIENT KILL."""
+    chosen = router.sessions() if not args else _matching(router, args, "list")
+    lines = [describe(router, one, "client|list" if one is session else None) for one in chosen]
+    return Verbatim("".join(line + "\n" for line in lines).encode())
+
+
+def describe(router: Router, session: Session, command: str | None = None) -> str:
+    """A line of CLIENT LIST, with Redis's field names."""
+    now = router.now_ms
+    flags = "N" if not session.no_touch else "T"
+    if session.no_evict:
+        flags = "e" if flags == "N" else flags + "e"
+    fields = {
+        "id": session.id,
+        "addr": session.address,
+        "laddr": session.local_address,
+        "fd": session.fd,
+        "name": text(session.name),
+        "age": (now - session.connected_ms) // 1000,
+        "idle": (now - session.last_ms) // 1000,
+        "flags": flags,
+        "db": session.db,
+        "sub": 0,
+        "psub": 0,
+        "ssub": 0,
+        "multi": -1,
+        "watch": 0,
+        "qbuf": session.unparsed_bytes,
+        "qbuf-free": 0,
+        "argv-mem": 0,
+        "multi-mem": 0,
+        "rbs": 0,
+        "rbp": 0,
+        "obl": session.unsent_bytes,
+        "oll": 0,
+        "omem": session.held_bytes + session.unsent_bytes,
+        "tot-mem": session.unparsed_bytes + session.held_bytes + session.unsent_bytes,
+        "events": "r",
+        "cmd": command or session.last_command or "NULL",
+        "user": session.user or "default",
+        "redir": -1,
+        "resp": session.dialect or 0,
+        "lib-name": text(session.lib_name),
+        "lib-ver": text(session.lib_ver),
+        "tot-net-in": session.bytes_in,
+        "tot-net-out": session.bytes_out,
+        "tot-cmds": session.commands,
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+@local("client|kill")
+def client_kill(router: Router, session: Session, *args: bytes) -> Reply:
+    """CLIENT KILL addr:port, or filters (ID ADDR LADDR TYPE USER MAXAGE SKIPME), which answer how many were closed."""
+    if len(args) == 1:
+        for one in router.sessions():
+            if one.address.encode() == args[0]:
+                _kill(session, one)
+                return OK
+        raise CommandError("ERR No such client")
+    skip_me = True
+    filters: list[bytes] = []
+    for name, value in _pairs(args):
+        if name == b"skipme":
+            if value.lower() not in (b"yes", b"no"):
+                raise CommandError(SYNTAX)
+            skip_me = value.lower() == b"yes"
+        else:
+            filters += [name, value]
+    chosen = [one for one in _matching(router, tuple(filters), "kill") if not (skip_me and one is session)]
+    for one in chosen:
+        _kill(session, one)
+    return len(chosen)
+
+
+def _kill(session: Session, victim: Session) -> None:
+    if victim is session:
+        victim.finish()
+    else:
+        victim.kill("CLIENT KILL")
+
+
+def _pairs(args: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    if len(args) % 2:
+        raise CommandError(SYNTAX)
+    return [(args[at].lower(), args[at + 1]) for at in range(0, len(args), 2)]
+
+
+def _matching(router: Router, args: tuple[bytes, ...], verb: str) -> list[Session]:
+    """The sessions that pass every filter of CLIENT LIST or CLIENT KILL."""
+    chosen = router.sessions()
+    at = 0
+    while at < len(args):
+        name = args[at].lower()
+        if at + 1 >= len(args):
+            raise CommandError(SYNTAX)
+        if name == b"id" and verb == "list":
+            # CLIENT LIST takes any number of ids, up to the end.
+            ids = {integer(raw, "ERR Invalid client ID") for raw in args[at + 1 :]}
+            return [one for one in chosen if one.id in ids]
+        value = args[at + 1]
+        at += 2
+        chosen = _filtered(router, chosen, name, value)
+    return chosen
+
+
+def _filtered(router: Router, sessions: list[Session], name: bytes, value: bytes) -> list[Session]:
+    if name == b"id":
+        number = integer(value, "ERR client-id should be greater than 0")
+        if number < 1:
+            raise CommandError("ERR client-id should be greater than 0")
+        return [one for one in sessions if one.id == number]
+    if name == b"addr":
+        return [one for one in sessions if one.address.encode() == value]
+    if name == b"laddr":
+        return [one for one in sessions if one.local_address.encode() == value]
+    if name == b"user":
+        if value != b"default":
+            raise CommandError(f"ERR No such user '{text(value)}'")
+        return [one for one in sessions if one.authenticated]
+    if name == b"type":
+        if text(value).lower() not in TYPES:
+            raise CommandError(f"ERR Unknown client type '{text(value)}'")
+        return sessions if value.lower() == b"normal" else []
+    if name == b"maxage":
+        age = integer(value, "ERR maxage is not an integer or out of range")
+        return [one for one in sessions if (router.now_ms - one.connected_ms) // 1000 >= age]
+    raise CommandError(SYNTAX)
+
+
+@local("client|no-evict")
+def client_no_evict(router: Router, session: Session, mode: bytes) -> Reply:
+    """ON keeps this connection when clients' memory is short."""
+    session.no_evict = _on_off(mode)
+    return OK
+
+
+@local("client|no-touch")
+def client_no_touch(router: Router, session: Session, mode: bytes) -> Reply:
+    """ON: this connection's commands do not count as use of a key."""
+    session.no_touch = _on_off(mode)
+    return OK
+
+
+def _on_off(mode: bytes) -> bool:
+    if mode.lower() not in (b"on", b"off"):
+        raise CommandError(SYNTAX)
+    return mode.lower() == b"on"
+
+
+@local("client|reply")
+def client_reply(router: Router, session: Session, mode: bytes) -> Reply:
+    """ON, OFF, or SKIP for the next command."""
+    modes = {b"on": REPLY_ON, b"off": REPLY_OFF, b"skip": REPLY_SKIP}
+    if mode.lower() not in modes:
+        raise CommandError(SYNTAX)
+    session.reply_mode = modes[mode.lower()]
+    return OK

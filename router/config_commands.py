@@ -1,0 +1,86 @@
+"""CONFIG: the settings under Redis's names, read here and changed through the supervisor.
+
+A change is answered once every process of the cluster has it, so that a shard which restarts afterwards
+comes back with it too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kache.config import ConfigError, changed, redis_settings
+from kache.control import ConfigRewrite, ConfigSet, ControlError
+from kache.errors import CommandError
+from kache.glob import compile_glob
+from kache.replies import OK, Reply
+
+from .arguments import text
+from .registry import local
+
+if TYPE_CHECKING:
+    from ._mux import Router, Session
+
+__all__: list[str] = []
+
+
+@local("config|get")
+def config_get(router: Router, session: Session, *patterns: bytes) -> Reply:
+    """A map of the settings whose names match any of the globs."""
+    settings = redis_settings(router.config)
+    matchers = [compile_glob(pattern.lower()) for pattern in patterns]
+    return {
+        name.encode(): value.encode()
+        for name, value in settings.items()
+        if any(matches(name.encode()) for matches in matchers)
+    }
+
+
+@local("config|set")
+async def config_set(router: Router, session: Session, *args: bytes) -> Reply:
+    """CONFIG SET name value [name value …]: all or none."""
+    if len(args) % 2:
+        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+    values: dict[str, str] = {}
+    for at in range(0, len(args), 2):
+        name = text(args[at]).lower()
+        if name in values:
+            raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter")
+        values[name] = text(args[at + 1])
+    _validate(router, values)
+    try:
+        await router.control.request(ConfigSet(0, values))
+    except ControlError as error:
+        raise CommandError(f"ERR CONFIG SET failed - {error}") from None
+    return OK
+
+
+def _validate(router: Router, values: dict[str, str]) -> None:
+    """Refuses a wrong name or value here, with the wording that clients know."""
+    known = redis_settings(router.config)
+    for name, value in values.items():
+        if name not in known:
+            raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+        try:
+            changed(router.config, {name: value})
+        except ConfigError as error:
+            raise CommandError(
+                f"ERR CONFIG SET failed (possibly related to argument '{name}') - {error.reason}"
+            ) from None
+
+
+@local("config|rewrite")
+async def config_rewrite(router: Router, session: Session) -> Reply:
+    """Writes what was changed at run time into the configuration file."""
+    try:
+        await router.control.request(ConfigRewrite(0))
+    except ControlError as error:
+        raise CommandError(f"ERR Rewriting config file: {error}") from None
+    return OK
+
+
+@local("config|resetstat")
+async def config_resetstat(router: Router, session: Session) -> Reply:
+    """Counters of this router and of every shard start again at zero."""
+    router.reset_statistics()
+    await router.call_all("_reset_stats", [])
+    return OK

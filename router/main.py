@@ -1,0 +1,164 @@
+"""A router process from its start to its end.
+
+Owns the event loop of the process, the control channel to the supervisor and the order of starting and stopping;
+the data path is in `_mux`. Entered as ``run(ctx)`` by the supervisor, which imports this module by name; nobody else
+calls it. Importing the handler modules here fills the registry, which is compared with the command table at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+
+import uvloop
+
+from kache._reactor import Clock
+from kache.commands import TABLE
+from kache.control import (
+    Ack,
+    ChildContext,
+    ConfigChanged,
+    ControlChannel,
+    Down,
+    Drain,
+    Ping,
+    Pong,
+    Ready,
+    ShardState,
+)
+
+from . import (
+    clients,
+    config_commands,
+    connection,
+    cursor,
+    info,
+    introspection,
+    merges,
+    moves,
+    planner,
+    registry,
+    slowlog,
+)
+from ._mux import Router
+
+__all__ = ["HANDLER_MODULES", "run"]
+
+log = logging.getLogger("kache.router")
+
+HANDLER_MODULES = (clients, config_commands, connection, cursor, info, introspection, merges, moves, slowlog)
+"""Modules that register handlers; naming them here keeps their imports from looking unused."""
+
+registry.check(TABLE)
+
+RESERVED_DESCRIPTORS = 64
+"""Descriptors that clients may not take: links, listeners, logs, the loop's own."""
+
+READY_WAIT_SECONDS = 2.0
+"""How long the first answer of the shards is waited for; a shard that cannot start must not keep the others' clients out."""
+
+
+def run(ctx: ChildContext) -> None:
+    """Serves until the supervisor says otherwise. Returns when the process shall end."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_Process(ctx, loop).serve())
+    finally:
+        loop.close()
+
+
+class _Process:
+    """The life of one router process."""
+
+    def __init__(self, ctx: ChildContext, loop: asyncio.AbstractEventLoop) -> None:
+        self.ctx = ctx
+        self.loop = loop
+        self.done = asyncio.Event()
+        self.draining: asyncio.Task[None] | None = None
+        self.router = Router(
+            loop,
+            ctx.config,
+            ctx.shard_paths,
+            planner.split,
+            index=ctx.index,
+            boot_id=ctx.boot_id,
+            clock=Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns),
+            nested={"epoll": True, "loop": False}.get(ctx.config.reactor),
+            address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
+        )
+        self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
+        self.router.control = self.channel
+
+    async def serve(self) -> None:
+        """Starts, serves, and returns once drained or abandoned."""
+        router = self.router
+        router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
+        self.loop.add_reader(self.ctx.death_fd, self._on_supervisor_gone)
+        self.loop.add_signal_handler(signal.SIGTERM, self._drain, float(self.ctx.config.drain_seconds))
+        # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
+        self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        router.start()
+        try:
+            await asyncio.wait_for(router.all_up(), READY_WAIT_SECONDS)
+        except TimeoutError:
+            log.warning("serving without some shards: %s", _down_shards(router))
+        for fd in self.ctx.listeners:
+            router.listen(fd)
+        # What was imported and built so far lives as long as the process: never scan it again.
+        gc.collect()
+        gc.freeze()
+        self.channel.send(Ready())
+        await self.done.wait()
+        router.stop()
+        self.channel.close()
+
+    def _on_message(self, message: Down) -> None:
+        if isinstance(message, ConfigChanged):
+            self.router.apply_config(message.config)
+            self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
+            self.channel.send(Ack(message.id))
+        elif isinstance(message, Ping):
+            self.channel.send(Pong(message.id))
+        elif isinstance(message, ShardState):
+            self.router.shard_is(message.index, message.state, message.reason)
+        elif isinstance(message, Drain):
+            self._drain(message.seconds)
+
+    def _drain(self, seconds: float) -> None:
+        if self.draining is not None:
+            self._leave()
+            return
+        log.info("draining: answering what is in flight")
+        self.draining = self.loop.create_task(self.router.drain(seconds))
+        self.draining.add_done_callback(lambda _: self._leave())
+
+    def _leave(self) -> None:
+        self.done.set()
+
+    def _on_supervisor_gone(self) -> None:
+        # Without a supervisor nobody restarts shards or owns the port: leave at once.
+        os._exit(1)
+
+
+def _descriptors_for_clients(shards: int) -> int:
+    """How many clients the process may have open, after raising its own limit as far as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError):
+            log.debug("the limit of open files stays at %d", soft)
+    if soft == resource.RLIM_INFINITY:
+        return 2**31 - 1
+    reserved = min(RESERVED_DESCRIPTORS, soft // 4) + shards
+    return max(soft - reserved, 1)
+
+
+def _down_shards(router: Router) -> str:
+    return ", ".join(f"{link.index} ({link.reason})" for link in router.links if link.state == "down") or "none"

@@ -1,0 +1,259 @@
+# The reply side of a client: what comes next, and what waits for its turn.
+#
+#   order      s0 s2 local s0 pending …      16 bits an entry; the head is the reply that leaves next
+#   held[i]    | n | reply | n | reply …     replies of shard i that came before their turn
+#   local      | n | reply | …               the same for replies made here
+#   pendings   Pending, Pending …            the same for replies made later
+#   out        replies that left             what the socket has not taken yet
+
+# Weight of one reply in the average that says how many commands a client may have in flight (1/8).
+cdef enum:
+    AVERAGE_SHIFT = 3
+
+
+cdef class ErrorText:
+    """An error text on its way to the encoder (no exception object for what is only answered)."""
+    cdef bytes text
+
+
+cdef class Replies(Endpoint):
+    """A client's replies, kept in the order of its requests whatever the order of their arrival."""
+
+    cdef Router router
+    cdef Buffer order
+    cdef list held               # Buffer or None, per shard; None until something must wait
+    cdef Buffer local
+    cdef object pendings         # deque of Pending; None until there is one
+    cdef dict resolved           # (shard, token) -> bytes or None: deferred replies of this client
+    cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
+    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client
+    cdef Py_ssize_t average      # recent bytes of a reply
+    cdef readonly bint gone
+    cdef int dialect_now
+    cdef int64_t written_ms      # when the client last took some output
+
+    # Bookkeeping ----------------------------------------------------------------------------------
+    cdef inline void account(self, Py_ssize_t n) noexcept:
+        """n bytes of replies more are kept for this client."""
+        self.output_bytes += n
+        self.router.output_bytes += n
+
+    cdef int on_written(self, Py_ssize_t n) except -1:
+        self.account(-n)
+        self.written_ms = self.router.now_ms
+        return self.relieved()
+
+    cdef int relieved(self) except -1:
+        """The client took some output. For subclasses: it may be read again."""
+        return 0
+
+    cdef int settle(self) except -1:
+        """Something was answered. For subclasses: it may be read again, or be closed."""
+        return 0
+
+    cdef inline Py_ssize_t in_flight_now(self) noexcept:
+        return self.order.used() >> 1
+
+    # Replies of shards ----------------------------------------------------------------------------
+    cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1:
+        """One reply of a shard: it leaves at once if it is next, or waits for its turn."""
+        cdef Buffer order = self.order
+        cdef uint16_t head
+        if self.gone:
+            return 0
+        if self.output_bytes > self.router.output_hard_bytes or self.router.output_bytes > self.router.output_total:
+            self.router.relieve_output(self)
+            if self.gone:
+                return 0
+        self.average += (n - self.average) >> AVERAGE_SHIFT
+        if order.used() == 0:
+            log.error("a reply of shard %d to a client that expects none", shard)
+            self.close("internal error: replies out of step")
+            return 0
+        memcpy(&head, order.data + order.start, 2)
+        if (head & SOURCE) != shard or (self.waiting and self.has_held(shard)):
+            self.hold(shard, reply, n)
+            return 0
+        order.consume(2)
+        if not head & SILENT:
+            self.account(n)
+            self.output().append(reply, n)
+            if not self.marked:
+                self.mark_dirty()
+        if self.waiting:
+            self.advance()
+        return self.settle()
+
+    cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1:
+        """`count` replies of a shard that are all the same error."""
+        cdef Buffer text = Buffer()
+        cdef uint32_t i
+        put_error(text, self.dialect_now, message)
+        for i in range(count):
+            if self.gone:
+                break
+            self.receive(shard, text.data + text.start, text.used())
+        return 0
+
+    cdef inline bint has_held(self, int shard):
+        cdef Buffer queue = <Buffer> self.held[shard] if self.held is not None else None
+        return queue is not None and queue.used() > 0
+
+    cdef Buffer held_of(self, int shard):
+        cdef Buffer queue
+        if self.held is None:
+            self.held = [None] * self.router.shards
+        queue = <Buffer> self.held[shard]
+        if queue is None:
+            queue = Buffer()
+            self.held[shard] = queue
+        return queue
+
+    cdef int hold(self, int shard, const char* reply, Py_ssize_t n) except -1:
+        cdef Buffer queue = self.held_of(shard)
+        queue.put_u32(<uint32_t> n)
+        queue.append(reply, n)
+        self.waiting += 1
+        self.account(n)
+        return 0
+
+    cdef int hold_deferred(self, int shard, uint64_t token) except -1:
+        """A reply of this shard comes later; what the shard answers next waits behind it."""
+        cdef Buffer queue = self.held_of(shard)
+        queue.put_u32(REPLY_DEFERRED)
+        queue.put_u64(token)
+        self.waiting += 1
+        if self.resolved is None:
+            self.resolved = {}
+        self.resolved[(shard, token)] = None
+        return 0
+
+    cdef int receive_deferred(self, int shard, uint64_t token, const char* reply, Py_ssize_t n) except -1:
+        if self.gone:
+            return 0
+        self.resolved[(shard, token)] = PyBytes_FromStringAndSize(reply, n)
+        self.account(n)
+        self.advance()
+        return self.settle()
+
+    cdef int deferred_lost(self, int shard, uint64_t token, bytes message) except -1:
+        cdef Buffer text = Buffer()
+        put_error(text, self.dialect_now, message)
+        return self.receive_deferred(shard, token, text.data + text.start, text.used())
+
+    # Replies made here ----------------------------------------------------------------------------
+    cdef int answer(self, object value, uint16_t flags) except -1:
+        """A reply made now, in its place; `flags` is 0 or SILENT."""
+        cdef Py_ssize_t before
+        cdef Buffer out
+        if flags & SILENT or self.gone:
+            return 0
+        if self.order.used() == 0:
+            out = self.output()
+            before = out.used()
+            self.encode(out, value)
+            self.account(out.used() - before)
+            return self.mark_dirty()
+        return self.queue_local(value)
+
+    cdef int queue_local(self, object value) except -1:
+        cdef Buffer queue
+        cdef Py_ssize_t mark
+        cdef uint32_t size
+        if self.local is None:
+            self.local = Buffer()
+        queue = self.local
+        mark = queue.used()
+        queue.put_u32(0)
+        self.encode(queue, value)
+        size = <uint32_t> (queue.used() - mark - 4)
+        memcpy(queue.data + queue.start + mark, &size, 4)
+        self.order.put_u16(FROM_LOCAL)
+        self.waiting += 1
+        self.account(size)
+        return 0
+
+    cdef int encode(self, Buffer out, object value) except -1:
+        if type(value) is ErrorText:
+            return put_error(out, self.dialect_now, (<ErrorText> value).text)
+        try:
+            return put_reply(out, self.dialect_now, value)
+        except Exception:
+            log.exception("a reply cannot be encoded")
+            return put_error(out, self.dialect_now, INTERNAL_ERROR)
+
+    cdef int answer_error(self, bytes message, uint16_t flags) except -1:
+        cdef ErrorText error = ErrorText.__new__(ErrorText)
+        error.text = message
+        return self.answer(error, flags)
+
+    cdef int expect_pending(self, Pending pending, uint16_t flags) except -1:
+        """Keeps a place for a reply that is made later."""
+        if self.pendings is None:
+            self.pendings = deque()
+        self.pendings.append(pending)
+        self.order.put_u16(FROM_PENDING | flags)
+        self.waiting += 1
+        return 0
+
+    # Order ----------------------------------------------------------------------------------------
+    cdef int advance(self) except -1:
+        """Lets every reply leave whose turn it is."""
+        cdef Buffer order = self.order
+        cdef Buffer queue
+        cdef uint16_t head
+        cdef bint left = False
+        while order.used() and self.waiting:
+            memcpy(&head, order.data + order.start, 2)
+            if (head & SOURCE) == FROM_PENDING:
+                if not (<Pending> self.pendings[0]).ready:
+                    break
+                queue = (<Pending> self.pendings.popleft()).reply
+                self.leave(queue.data + queue.start if queue is not None else NULL,
+                           queue.used() if queue is not None else 0, head)
+            elif (head & SOURCE) == FROM_LOCAL:
+                self.leave_first(self.local, head)
+            else:
+                queue = <Buffer> self.held[head & SOURCE] if self.held is not None else None
+                if queue is None or queue.used() == 0 or not self.leave_held(queue, head):
+                    break
+            order.consume(2)
+            self.waiting -= 1
+            left = True
+        if left:
+            self.mark_dirty()
+        return 0
+
+    cdef int leave(self, const char* reply, Py_ssize_t n, uint16_t head) except -1:
+        if head & SILENT:
+            self.account(-n)
+        elif n:
+            self.output().append(reply, n)
+        return 0
+
+    cdef int leave_first(self, Buffer queue, uint16_t head) except -1:
+        """The first reply of a queue of (u32 n | bytes) leaves."""
+        cdef uint32_t n
+        memcpy(&n, queue.data + queue.start, 4)
+        self.leave(queue.data + queue.start + 4, n, head)
+        queue.consume(4 + <Py_ssize_t> n)
+        return 0
+
+    cdef bint leave_held(self, Buffer queue, uint16_t head) except -1:
+        """The same for a queue that may start with a deferred reply; False when that is not there yet."""
+        cdef uint32_t n
+        cdef uint64_t token
+        cdef bytes reply
+        memcpy(&n, queue.data + queue.start, 4)
+        if n != REPLY_DEFERRED:
+            self.leave_first(queue, head)
+            return True
+        memcpy(&token, queue.data + queue.start + 4, 8)
+        place = (head & SOURCE, token)
+        reply = self.resolved[place]
+        if reply is None:
+            return False
+        del self.resolved[place]
+        self.leave(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), head)
+        queue.consume(12)
+        return True

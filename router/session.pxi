@@ -1,0 +1,543 @@
+# The request side of a client: which protocol, which command, which shard, and when to wait.
+
+cdef enum:
+    PROTOCOL_UNKNOWN = 0
+    PROTOCOL_RESP = 1
+    PROTOCOL_BINARY = 2
+
+    LEAST_IN_FLIGHT = 16     # a client with huge replies may still have this many commands in flight
+    FIRST_IN_FLIGHT = 64     # and this many before the size of its replies is known
+    PREAUTH_STRINGS = 10     # words of the longest command that is needed to authenticate (HELLO … SETNAME)
+
+    WAIT = 0                 # verdicts of may_send
+    SEND = 1
+    REFUSED = 2
+
+
+cdef class Session(Replies):
+    """One client connection."""
+
+    cdef readonly uint64_t id
+    cdef int protocol
+    cdef RequestParser parser
+    cdef Command* current            # the last command
+    cdef Barrier barrier             # the coroutine that further input waits for
+    cdef bint stalled                # reading stopped because of a limit or a barrier
+    cdef bint waking                 # it is in router.waking
+    cdef readonly bint finishing     # nothing more is read; it closes when all is answered
+    cdef Py_ssize_t resume_at        # in flight at which a stalled client is read again
+    cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
+    cdef int db_now
+    cdef bint no_touch_now
+    cdef public int reply_mode
+    cdef public bint no_evict
+    cdef bint authenticated_now
+    cdef public int auth_failures
+    cdef public bytes name, lib_name, lib_ver
+    cdef public str user
+    cdef readonly int64_t connected_ms, last_ms
+    cdef readonly uint64_t commands
+    cdef str peer
+
+    def __cinit__(self):
+        self.order = Buffer()
+        self.name = self.lib_name = self.lib_ver = b""
+        self.user = "default"
+        self.dialect_now = RESP2
+
+    def __init__(self, Router router, int fd):
+        """Takes over the descriptor of an accepted connection."""
+        Endpoint.__init__(self, router, fd)
+        self.router = router
+        self.id = router.next_session_id()
+        self.authenticated_now = not router.auth_required
+        self.connected_ms = self.last_ms = self.written_ms = router.now_ms
+        self.average = router.output_hard_bytes // 2 // FIRST_IN_FLIGHT
+        kache_tune(fd, router.keepalive)
+        router.add(self)
+
+    # What Python sees -----------------------------------------------------------------------------
+    @property
+    def db(self):
+        """The selected database."""
+        return self.db_now
+
+    @db.setter
+    def db(self, int value):
+        self.router.end_runs()
+        self.db_now = value
+
+    @property
+    def dialect(self):
+        """0 binary, 2 RESP2, 3 RESP3."""
+        return self.dialect_now
+
+    @dialect.setter
+    def dialect(self, int value):
+        self.router.end_runs()
+        self.dialect_now = value
+
+    @property
+    def no_touch(self):
+        """CLIENT NO-TOUCH: its commands leave LRU and LFU alone."""
+        return self.no_touch_now
+
+    @no_touch.setter
+    def no_touch(self, bint value):
+        self.router.end_runs()
+        self.no_touch_now = value
+
+    @property
+    def authenticated(self):
+        """Whether it may do more than authenticate."""
+        return self.authenticated_now
+
+    @authenticated.setter
+    def authenticated(self, bint value):
+        self.authenticated_now = value
+        self.set_limits()
+
+    @property
+    def binary(self):
+        """Whether it speaks the binary protocol."""
+        return self.protocol == PROTOCOL_BINARY
+
+    @property
+    def address(self):
+        """Its address, "host:port"."""
+        if self.peer is None:
+            self.peer = name_of_socket(self.fd, True)
+        return self.peer
+
+    @property
+    def local_address(self):
+        """The address it connected to, "host:port"."""
+        return name_of_socket(self.fd, False)
+
+    @property
+    def last_command(self):
+        """Row key of its last command, "" before the first."""
+        return "" if self.current == NULL else <object> self.current.key
+
+    @property
+    def in_flight(self):
+        """Commands whose replies have not left yet."""
+        return self.in_flight_now()
+
+    @property
+    def unsent_bytes(self):
+        """Bytes of replies that the socket has not taken."""
+        return self.unsent()
+
+    @property
+    def held_bytes(self):
+        """Bytes of replies that wait for their turn."""
+        return self.output_bytes - self.unsent()
+
+    @property
+    def unparsed_bytes(self):
+        """Bytes of input that were not executed yet."""
+        return self.unparsed()
+
+    @property
+    def blocked(self):
+        """Whether a multi-step command holds its further input."""
+        return self.barrier is not None
+
+    def finish(self):
+        """Reads nothing more; answers everything before, then closes."""
+        self.finishing = True
+        self.settle()
+
+    def kill(self, str reason="killed"):
+        """Closes now, whatever is unanswered."""
+        self.close(reason)
+
+    # Input ----------------------------------------------------------------------------------------
+    cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t at = 0
+        cdef int state
+        if self.finishing:
+            return n
+        self.last_ms = self.router.now_ms
+        if self.protocol == PROTOCOL_UNKNOWN and not self.sniff(data, n):
+            return n if self.finishing or self.fd < 0 else 0
+        try:
+            while at < n:
+                if self.must_wait():
+                    self.stall()
+                    break
+                if self.protocol == PROTOCOL_BINARY:
+                    state = self.parser.parse_binary(data + at, n - at)
+                elif data[at] == c"*":
+                    state = self.parser.parse_resp(data + at, n - at)
+                else:
+                    state = self.parser.parse_inline(data + at, n - at)
+                if state == FRAME:
+                    if not self.execute():
+                        self.stall()
+                        break
+                    at += self.parser.consumed
+                elif state == EMPTY:
+                    at += self.parser.consumed
+                elif state == NEED_MORE:
+                    if n - at > self.router.query_limit:
+                        self.close("unparsed input over client-query-buffer-limit")
+                    break
+                else:
+                    self.protocol_error(self.parser.error)
+                if self.finishing or self.fd < 0:
+                    at = n
+        finally:
+            self.router.end_runs()
+        if self.finishing or self.eof:
+            self.settle()
+        return at
+
+    cdef bint sniff(self, const char* data, Py_ssize_t n) except -1:
+        """The first four bytes decide on the protocol; False when the rest of `data` is not to be parsed."""
+        cdef uint8_t byte
+        cdef int i
+        cdef bint printable = True
+        if n < 4:
+            return False
+        for i in range(4):
+            byte = <uint8_t> data[i]
+            if not (32 <= byte < 127 or byte == 9 or byte == 10 or byte == 13):
+                printable = False
+        if printable:
+            self.protocol = PROTOCOL_RESP
+        elif data[0] == 0x16 and data[1] == 3 and <uint8_t> data[2] <= 4:
+            log.warning("TLS on the plain port, from %s", self.address)
+            self.close("TLS on the plain port")
+            return False
+        elif <uint8_t> data[3] <= 8:
+            self.protocol = PROTOCOL_BINARY
+            self.dialect_now = BINARY
+        else:
+            self.protocol_error(b"ERR Protocol error: neither RESP nor a binary request")
+            return False
+        self.parser = RequestParser()
+        self.set_limits()
+        return True
+
+    cdef int set_limits(self) except -1:
+        """Limits of one request; tight ones for a stranger."""
+        cdef Router router = self.router
+        cdef RequestParser parser = self.parser
+        if parser is None:
+            return 0
+        if self.authenticated_now:
+            parser.max_frame = router.max_frame if self.protocol == PROTOCOL_BINARY else router.query_limit
+            parser.max_strings = router.max_strings
+            parser.max_bulk = router.max_bulk
+        else:
+            parser.max_frame = router.preauth_bytes
+            parser.max_strings = PREAUTH_STRINGS
+            parser.max_bulk = router.preauth_bytes
+        return 0
+
+    cdef int protocol_error(self, bytes message) except -1:
+        """Answers in its place and closes behind it."""
+        self.router.protocol_errors += 1
+        self.answer_error(message, 0)
+        self.finishing = True
+        return self.settle()
+
+    # Back-pressure --------------------------------------------------------------------------------
+    cdef inline bint must_wait(self) noexcept:
+        cdef Py_ssize_t in_flight = self.in_flight_now()
+        if self.barrier is not None:
+            self.resume_at = in_flight
+            return True
+        if in_flight == 0:
+            self.unanswered_bytes = 0
+        elif in_flight >= LEAST_IN_FLIGHT and in_flight >= self.allowance():
+            self.resume_at = in_flight // 2
+            return True
+        elif self.unanswered_bytes > self.router.session_bytes:
+            self.resume_at = 0
+            return True
+        if self.output_bytes > self.router.output_soft_bytes:
+            self.resume_at = in_flight
+            return True
+        return False
+
+    cdef inline Py_ssize_t allowance(self) noexcept:
+        """Commands it may have in flight: fewer when its replies are large, for they must all find room here."""
+        cdef Py_ssize_t by_size = (self.router.output_hard_bytes // 2) // (self.average if self.average > 0 else 1)
+        if by_size > self.router.session_commands:
+            by_size = self.router.session_commands
+        return by_size if by_size > LEAST_IN_FLIGHT else LEAST_IN_FLIGHT
+
+    cdef int stall(self) except -1:
+        self.stalled = True
+        return self.pause()
+
+    cdef inline bint may_resume(self) noexcept:
+        return (self.barrier is None and self.in_flight_now() <= self.resume_at
+                and self.output_bytes <= self.router.output_soft_bytes)
+
+    def wake(self):
+        """Reads again in this iteration if nothing holds it back any more."""
+        self.settle()
+
+    cdef int settle(self) except -1:
+        """Something was answered: read on, or close what is complete."""
+        if self.gone:
+            return 0
+        if self.stalled:
+            if not self.waking and (self.finishing or self.may_resume()):
+                # Not from here: a link may be in the middle of handing out replies.
+                self.waking = True
+                self.router.waking.append(self)
+                self.mark_dirty()
+        elif (self.finishing or self.eof) and self.order.used() == 0 and self.barrier is None:
+            self.close_after_reply("finished")
+        return 0
+
+    cdef int relieved(self) except -1:
+        if self.stalled:
+            return self.settle_now()
+        return 0
+
+    cdef int settle_now(self) except -1:
+        """`settle` outside of any link's work: reads on at once."""
+        if not self.gone and self.stalled and (self.finishing or self.may_resume()):
+            self.read_on()
+        return 0
+
+    cdef int read_on(self) except -1:
+        self.waking = False
+        if self.gone or not self.stalled:
+            return 0
+        self.stalled = False
+        self.resume()
+        # What was left unparsed may have been all of it.
+        if not self.stalled:
+            self.settle()
+        return 0
+
+    # Execution ------------------------------------------------------------------------------------
+    cdef bint execute(self) except -1:
+        """Carries out the frame in the parser; False when it must wait (nothing was done then)."""
+        cdef RequestParser parser = self.parser
+        cdef Span* words = parser.spans
+        cdef Command* command
+        cdef uint16_t flags = 0
+        command = self.router.table.find(self.protocol == PROTOCOL_BINARY, words, parser.count)
+        if self.reply_mode != 0:
+            flags = SILENT
+        if command == NULL or not self.fits(command, parser.count):
+            self.refuse(command, flags)
+        elif not self.authenticated_now and not command.no_auth:
+            self.answer_error(NO_AUTH, flags)
+        elif command.route <= ROUTE_MOVE and not command.planned:
+            if not self.forward(command, flags):
+                return False
+        elif command.route == ROUTE_LOCAL:
+            self.run_local(command, flags)
+        elif not self.run_planned(command, flags):
+            return False
+        self.current = command
+        self.commands += 1
+        self.router.commands += 1
+        if self.reply_mode == 2 and flags:
+            # SKIP silences one command: the one after it.
+            self.reply_mode = 0
+        if not self.authenticated_now and self.commands >= <uint64_t> self.router.preauth_commands:
+            self.protocol_error(b"ERR too many commands before authentication")
+        return True
+
+    cdef inline bint fits(self, Command* command, Py_ssize_t count) noexcept:
+        if command.container and count > 1:
+            return False
+        if command.arity >= 0:
+            return count == command.arity
+        return count >= -command.arity
+
+    cdef int refuse(self, Command* command, uint16_t flags) except -1:
+        """Unknown command, unknown subcommand, or the wrong number of arguments."""
+        cdef Span* words = self.parser.spans
+        cdef bytes name
+        if command == NULL:
+            name = c_text(words[0], 16).lower()
+            if name == b"post" or name == b"host:":
+                # A browser was made to send a request here: nothing behind it may be executed.
+                log.warning("possible attack by cross-protocol scripting from %s; closed", self.address)
+                self.close("an HTTP request")
+                return 0
+            return self.answer_error(unknown_command(words, self.parser.count), flags)
+        if command.container and self.parser.count > 1:
+            return self.answer_error(unknown_subcommand(command, words[1]), flags)
+        return self.answer_error(wrong_arity(command), flags)
+
+    # Commands of shards ---------------------------------------------------------------------------
+    cdef bint forward(self, Command* command, uint16_t flags) except -1:
+        """A command whose keys are a plain range: to their shard if they have one in common."""
+        cdef Span* words = self.parser.spans
+        cdef Py_ssize_t count = self.parser.count
+        cdef Py_ssize_t last = command.last if command.last >= 0 else count + command.last
+        cdef Py_ssize_t key
+        cdef uint16_t slot
+        cdef int shard
+        cdef Link link
+        if command.first <= 0 or command.first >= count:
+            return self.run_planned(command, flags)
+        slot = slot_of(words[command.first].data, words[command.first].size)
+        shard = self.router.shard_of_slot(slot)
+        if last > command.first:
+            key = command.first + command.step
+            while key <= last:
+                if self.router.shard_of_slot(slot_of(words[key].data, words[key].size)) != shard:
+                    if command.fold:
+                        return gather_parts(self, command, last, flags)
+                    return self.run_planned(command, flags)
+                key += command.step
+        return self.send_whole(command, shard, slot, flags)
+
+    cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
+        """One shard can answer the command as it stands."""
+        cdef Link link = <Link> self.router.links[shard]
+        cdef int verdict = self.may_send(link, flags)
+        if verdict != SEND:
+            return verdict == REFUSED
+        link.begin_run(self)
+        link.put_spans(command, slot, self.parser.spans + command.words, self.parser.count - command.words)
+        self.order.put_u16(<uint16_t> shard | flags)
+        self.unanswered_bytes += self.parser.consumed
+        return True
+
+    cdef int may_send(self, Link link, uint16_t flags) except -1:
+        """SEND, or REFUSED (answered), or WAIT: slow down instead of filling the link."""
+        if link.phase != LINK_UP:
+            self.router.refused_down += 1
+            self.answer_error(link.down_text(), flags)
+            return REFUSED
+        if not link.over_soft():
+            return SEND
+        if self.in_flight_now():
+            # It has replies to wait for.
+            self.resume_at = self.in_flight_now() // 2
+            return WAIT
+        if link.over_hard(self.parser.consumed):
+            self.router.refused_overload += 1
+            self.answer_error(OVERLOADED, flags)
+            return REFUSED
+        return SEND
+
+    # Local commands -------------------------------------------------------------------------------
+    cdef tuple arguments(self, Command* command):
+        cdef Span* words = self.parser.spans
+        cdef Py_ssize_t i
+        return tuple([PyBytes_FromStringAndSize(words[i].data, words[i].size)
+                      for i in range(command.words, self.parser.count)])
+
+    cdef int run_local(self, Command* command, uint16_t flags) except -1:
+        cdef int64_t started = monotonic_ns()
+        cdef int mode = self.reply_mode
+        try:
+            value = (<object> command.handler)(self.router, self, *self.arguments(command))
+        except Exception as error:
+            value = reply_of(error, command)
+        if type(value) is CoroutineType:
+            return self.run_coroutine(command, value, flags)
+        command.calls += 1
+        command.micros += (monotonic_ns() - started) // 1000
+        if self.gone:
+            return 0
+        if self.reply_mode != mode:
+            # CLIENT REPLY itself: ON is answered, OFF and SKIP are not.
+            flags = SILENT if self.reply_mode else 0
+        return self.answer(value, flags)
+
+    cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1:
+        cdef Barrier barrier = Barrier.__new__(Barrier)
+        self.router.end_runs()
+        barrier.router = self.router
+        barrier.session = self
+        barrier.dialect = self.dialect_now
+        barrier.command = command
+        self.barrier = barrier
+        self.expect_pending(barrier, flags)
+        return barrier.start(coroutine)
+
+    # Commands over several shards -----------------------------------------------------------------
+    cdef bint run_planned(self, Command* command, uint16_t flags) except -1:
+        """A command that the planner divides, or a coroutine of moves.py; False when it must wait."""
+        cdef tuple arguments = self.arguments(command)
+        row = <object> command.row
+        if command.route == ROUTE_CONTAINER:
+            self.answer_error(wrong_arity(command), flags)
+            return True
+        if command.route != ROUTE_CURSOR:
+            try:
+                parts = self.router.planner(row, arguments, self.router)
+            except NeedsMove:
+                parts = None
+            except Exception as error:
+                self.answer(reply_of(error, command), flags)
+                return True
+            if parts is not None:
+                return self.send_parts(command, row, arguments, parts, flags)
+        self.run_coroutine(command, (<object> command.handler)(self.router, self, *arguments), flags)
+        return True
+
+    cdef bint send_parts(self, Command* command, object row, tuple arguments, list parts, uint16_t flags) except -1:
+        cdef Split split
+        cdef Link link
+        cdef int i, verdict
+        if len(parts) == 1 and parts[0].command == row.key:
+            return self.send_whole(command, parts[0].shard, NO_SLOT, flags)
+        for part in parts:
+            verdict = self.may_send(<Link> self.router.links[<int> part.shard], flags)
+            if verdict != SEND:
+                return verdict == REFUSED
+        split = Split.__new__(Split)
+        split.router = self.router
+        split.session = self
+        split.dialect = self.dialect_now
+        split.row = row
+        split.args = arguments
+        split.parts = parts
+        split.replies = [None] * len(parts)
+        split.missing = len(parts)
+        self.expect_pending(split, flags)
+        for i, part in enumerate(parts):
+            target = self.router.table.by_key[part.command]
+            link = <Link> self.router.links[<int> part.shard]
+            link.ask(split, i, target.id, self.router.slot_for(target, part.args), part.args, self.db_now,
+                     FLAG_NO_TOUCH if self.no_touch_now else 0, self.id,
+                     self.router.now_ms + self.router.request_timeout)
+        self.unanswered_bytes += self.parser.consumed
+        return True
+
+    # Closing --------------------------------------------------------------------------------------
+    cdef int on_eof(self) except -1:
+        """The client sends no more; everything it sent is still answered."""
+        return self.settle()
+
+    cdef int on_closed(self, object reason) except -1:
+        cdef Link link
+        cdef bint waited = self.order.used() > 0
+        self.gone = True
+        self.router.remove(self)
+        self.router.output_bytes -= self.output_bytes
+        self.output_bytes = 0
+        if waited:
+            for link in self.router.links:
+                if link.phase == LINK_UP:
+                    link.cancel(self.id)
+        self.order.release()
+        self.held = None
+        self.local = None
+        self.pendings = None
+        self.resolved = None
+        self.barrier = None
+        return 0
+
+
+cdef str name_of_socket(int fd, bint peer):
+    cdef char[96] text
+    cdef int n = kache_name(fd, peer, text, 96) if fd >= 0 else 0
+    return text[:n].decode() if n > 0 else ""

@@ -1,0 +1,261 @@
+# The command table in C: name -> row, and the texts of refusals that name a command.
+#
+# One array of commands, two open-addressing indexes over it: what a RESP client sees and what a binary
+# client sees (binary variants overlay rows of the same name). A container ("config") is an entry whose
+# second word completes the name ("config|get").
+
+cdef enum:
+    ROUTE_SHARD = 0      # one shard by its keys; several shards: the planner decides
+    ROUTE_MOVE = 1       # the same, but a coroutine of moves.py when the keys lie on different shards
+    ROUTE_LOCAL = 2
+    ROUTE_CURSOR = 3     # always a coroutine of moves.py
+    ROUTE_ALL = 4        # always the planner
+    ROUTE_CONTAINER = 5  # only exists with a second word
+
+    FOLD_NONE = 0        # how a split over plain key ranges is merged without Python
+    FOLD_SUM = 1
+    FOLD_OK = 2
+    FOLD_IN_ORDER = 3
+
+    LONGEST_NAME = 64
+
+
+cdef struct Command:
+    uint16_t id
+    int arity
+    uint8_t route
+    uint8_t fold
+    bint writes
+    bint no_auth
+    bint container       # a second word may select a subcommand
+    bint nothing_is_missing  # a sum of zero is RES_NX (the binary protocol's own DEL)
+    bint planned         # its keys cannot be found by first, last, step
+    int first            # first key, counted with the command's words; 0: no key
+    int last             # last key; negative from the end
+    int step
+    int words            # how many words name it
+    const char* name     # as in error texts: "get", "config|get"
+    Py_ssize_t name_size
+    uint32_t hash
+    PyObject* row
+    PyObject* key        # Row.key
+    PyObject* handler
+    uint64_t calls, micros, failed
+
+
+cdef struct Index:
+    uint16_t* slots
+    uint32_t mask
+
+
+cdef uint8_t[256] LOWER
+
+
+cdef void build_lower() noexcept:
+    cdef int byte
+    for byte in range(256):
+        LOWER[byte] = <uint8_t> (byte + 32 if 65 <= byte <= 90 else byte)
+
+
+build_lower()
+
+
+cdef inline uint32_t hash_word(uint32_t seed, const char* word, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        seed = (seed ^ LOWER[<uint8_t> word[i]]) * 16777619u
+    return seed
+
+
+cdef inline bint same_word(const char* lowered, const char* word, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if LOWER[<uint8_t> word[i]] != <uint8_t> lowered[i]:
+            return False
+    return True
+
+
+cdef class CommandTable:
+    """Every row of the table that clients can reach, by name, and every row by its key."""
+
+    cdef Command* commands
+    cdef int count
+    cdef Index resp, binary
+    cdef dict by_key             # Row.key -> Row, internal rows included
+    cdef list keep               # what the C pointers point into
+
+    def __cinit__(self):
+        self.commands = NULL
+        self.resp.slots = self.binary.slots = NULL
+
+    def __dealloc__(self):
+        free(self.commands)
+        free(self.resp.slots)
+        free(self.binary.slots)
+
+    def __init__(self, table, containers):
+        """`containers` are rows that are found but never executed: CONFIG and the like without a subcommand."""
+        cdef int i
+        rows = [row for row in table if "internal" not in row.flags] + list(containers)
+        self.by_key = {row.key: row for row in table}
+        self.keep = []
+        self.count = len(rows)
+        self.commands = <Command*> calloc(self.count, sizeof(Command))
+        index_new(&self.resp, self.count)
+        index_new(&self.binary, self.count)
+        if self.commands == NULL or self.resp.slots == NULL or self.binary.slots == NULL:
+            raise MemoryError("no memory for the command table")
+        for i, row in enumerate(rows):
+            self._fill(&self.commands[i], row)
+        # Variants of the binary protocol last, so that they replace the row of the same name there.
+        for i in range(self.count):
+            dialect = rows[i].dialect
+            if dialect != "binary":
+                index_put(&self.resp, self.commands, i)
+            if dialect == "any":
+                index_put(&self.binary, self.commands, i)
+        for i in range(self.count):
+            if rows[i].dialect == "binary":
+                index_put(&self.binary, self.commands, i)
+
+    cdef int _fill(self, Command* command, object row) except -1:
+        cdef bytes name = row.name.encode()
+        cdef str key = row.key
+        handler = LOCALS.get(key) if row.route == "local" else MOVES.get(key)
+        self.keep += [name, row, handler, key]
+        command.id = max(row.id, 0)     # a container has none and is never sent
+        command.arity = row.arity
+        command.name = PyBytes_AS_STRING(name)
+        command.name_size = PyBytes_GET_SIZE(name)
+        command.hash = hash_word(2166136261u, command.name, command.name_size)
+        command.words = row.words
+        command.writes = "write" in row.flags
+        command.no_auth = "no_auth" in row.flags
+        command.container = bool(row.subcommands)
+        command.nothing_is_missing = row.dialect == "binary"
+        command.row = <PyObject*> row
+        command.key = <PyObject*> key
+        command.handler = <PyObject*> handler if handler is not None else NULL
+        if row.route == "local":
+            command.route = ROUTE_LOCAL
+        elif row.route == "cursor" or row.route == "weighted":
+            command.route = ROUTE_CURSOR
+        elif row.route == "none":
+            command.route = ROUTE_CONTAINER
+        elif row.route == "all":
+            command.route = ROUTE_ALL
+        elif row.route == "move":
+            command.route = ROUTE_MOVE
+        else:
+            command.route = ROUTE_SHARD
+        if row.route == "split":
+            command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER}.get(row.merge, FOLD_NONE)
+        self._fill_keys(command, row)
+        return 0
+
+    cdef int _fill_keys(self, Command* command, object row) except -1:
+        """The keys of a row as one range where its specs say so ("@1;@2..-1" is one), else the planner finds them."""
+        for spec in row.keys:
+            if spec.kind != "range" or (command.first and (spec.first != command.last + 1 or spec.step != command.step)):
+                command.planned = True
+                break
+            command.first = command.first or spec.first
+            command.last = spec.last
+            command.step = spec.step
+        if not row.keys:
+            command.planned = True
+        return 0
+
+    cdef Command* find(self, bint binary, Span* words, Py_ssize_t count) noexcept:
+        """The command that `words` start with; a container itself when its second word is unknown; or NULL."""
+        cdef Index* index = &self.binary if binary else &self.resp
+        cdef uint32_t hash
+        cdef Command* command
+        cdef Command* inner
+        if words[0].size > LONGEST_NAME:
+            return NULL
+        hash = hash_word(2166136261u, words[0].data, words[0].size)
+        command = index_find(index, self.commands, hash, words, 1)
+        if command != NULL and command.container and count > 1 and words[1].size <= LONGEST_NAME:
+            hash = (hash ^ c"|") * 16777619u
+            hash = hash_word(hash, words[1].data, words[1].size)
+            inner = index_find(index, self.commands, hash, words, 2)
+            if inner != NULL:
+                return inner
+        return command
+
+    def lookup(self, list words, bint binary=False):
+        """For tests: the Row.key that `words` (bytes) lead to, or None."""
+        cdef Span[2] spans
+        cdef Command* command
+        cdef int i
+        for i in range(min(2, len(words))):
+            spans[i].data = PyBytes_AS_STRING(<bytes> words[i])
+            spans[i].size = PyBytes_GET_SIZE(<bytes> words[i])
+        command = self.find(binary, spans, len(words))
+        if command == NULL:
+            return None
+        return <object> command.key
+
+
+# Open addressing over the array; slots hold position + 1 -----------------------------------------
+cdef void index_new(Index* index, int count) noexcept:
+    index.mask = 15
+    while index.mask < 4 * count:
+        index.mask = index.mask * 2 + 1
+    index.slots = <uint16_t*> calloc(index.mask + 1, sizeof(uint16_t))
+
+
+cdef void index_put(Index* index, Command* commands, int position) noexcept:
+    cdef Command* command = &commands[position]
+    cdef Command* other
+    cdef uint32_t at = command.hash & index.mask
+    while index.slots[at]:
+        other = &commands[index.slots[at] - 1]
+        if other.name_size == command.name_size and memcmp(other.name, command.name, command.name_size) == 0:
+            break
+        at = (at + 1) & index.mask
+    index.slots[at] = <uint16_t> (position + 1)
+
+
+cdef Command* index_find(Index* index, Command* commands, uint32_t hash, Span* words, int count) noexcept:
+    cdef uint32_t at = hash & index.mask
+    cdef Command* command
+    cdef Py_ssize_t n = words[0].size
+    while index.slots[at]:
+        command = &commands[index.slots[at] - 1]
+        if command.hash == hash and command.words == count:
+            if count == 1:
+                if command.name_size == n and same_word(command.name, words[0].data, n):
+                    return command
+            elif (command.name_size == n + 1 + words[1].size and same_word(command.name, words[0].data, n)
+                    and command.name[n] == c"|" and same_word(command.name + n + 1, words[1].data, words[1].size)):
+                return command
+        at = (at + 1) & index.mask
+    return NULL
+
+
+# Texts of refusals, as the real server words them -------------------------------------------------
+cdef bytes c_text(Span word, Py_ssize_t limit):
+    """At most `limit` bytes of a word, up to a NUL: the real server prints it as a C string."""
+    cdef bytes text = PyBytes_FromStringAndSize(word.data, min(word.size, limit))
+    return text.partition(b"\0")[0]
+
+
+cdef bytes unknown_command(Span* words, Py_ssize_t count):
+    cdef bytes shown = b""
+    cdef Py_ssize_t i
+    for i in range(1, count):
+        if len(shown) >= 128:
+            break
+        shown += b"'" + c_text(words[i], 128 - len(shown)) + b"' "
+    return b"ERR unknown command '" + c_text(words[0], 128) + b"', with args beginning with: " + shown
+
+
+cdef bytes unknown_subcommand(Command* container, Span word):
+    return (b"ERR unknown subcommand '" + c_text(word, 128) + b"'. Try "
+            + container.name[:container.name_size].upper() + b" HELP.")
+
+
+cdef bytes wrong_arity(Command* command):
+    return b"ERR wrong number of arguments for '" + command.name[:command.name_size] + b"' command"

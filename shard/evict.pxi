@@ -1,0 +1,302 @@
+# Eviction: what goes when memory is full.
+#
+# LRU and LFU are found by sampling, with a pool of the best candidates seen that lives on from one eviction
+# to the next (as Redis does), so that with a clock of one millisecond the hit ratio is that of an exact LRU to
+# within the noise. A candidate is remembered by its hash, never by its address: it may be gone meanwhile.
+
+cdef enum:
+    POOL = 64
+
+cdef struct Candidate:
+    uint64_t score              # the higher, the better to evict
+    uint64_t hash
+    int32_t db
+    uint32_t slot
+
+
+cdef inline uint32_t lfu_minutes(int64_t now_ms) noexcept nogil:
+    return <uint32_t> (now_ms // 60000) & 0xFFFF
+
+
+cdef inline uint32_t lfu_fresh(int64_t now_ms) noexcept nogil:
+    """A new key starts at 5, so that it is not the first to go."""
+    return (lfu_minutes(now_ms) << 8) | 5
+
+
+cdef inline uint32_t lfu_counter(uint32_t clock, int64_t now_ms, uint32_t decay_time) noexcept nogil:
+    """The counter, less one for every `decay_time` minutes since it was last touched."""
+    cdef uint32_t counter = clock & 0xFF
+    cdef uint32_t periods
+    if decay_time == 0:
+        return counter
+    periods = ((lfu_minutes(now_ms) - (clock >> 8)) & 0xFFFF) // decay_time
+    return counter - periods if periods < counter else 0
+
+
+cdef inline uint32_t lfu_touched(uint32_t clock, int64_t now_ms, uint32_t decay_time, uint32_t log_factor) noexcept nogil:
+    cdef uint32_t counter = lfu_counter(clock, now_ms, decay_time)
+    cdef double base = counter - 5.0 if counter > 5 else 0.0
+    if counter < 255 and (kache_random() >> 11) * (base * log_factor + 1.0) < 9007199254740992.0:
+        counter += 1
+    return (lfu_minutes(now_ms) << 8) | counter
+
+
+cdef class Evictor:
+    """Chooses and removes keys of one store until its memory fits. Budgets are in nanoseconds."""
+    cdef Store store
+    cdef Candidate[POOL] pool
+    cdef int pooled
+    cdef bint volatile_only, by_ttl, at_random
+
+    def __init__(self, Store store not None):
+        self.store = store
+        self.set_policy(store.policy)
+
+    def set_policy(self, str policy not None):
+        self.store.policy = policy
+        self.volatile_only = policy.startswith("volatile")
+        self.by_ttl = policy == "volatile-ttl"
+        self.at_random = policy.endswith("random")
+        lfu = policy.endswith("lfu")
+        if lfu != self.store.lfu:
+            self.store.lfu = lfu
+        self.pooled = 0
+
+    cdef int run(self, int64_t limit, int64_t budget_ns) except -1:
+        """Evicts until memory is at most `limit`: 1, it fits; 2, the time was up; 0, nothing can be evicted."""
+        cdef int64_t until_ns = 0
+        cdef int n = 0
+        if self.store.policy == "noeviction":
+            return 0
+        while self.store.memory > limit:
+            if not self.evict_one():
+                return 0
+            n += 1
+            if n & 15 == 0:
+                if until_ns == 0:
+                    until_ns = monotonic_ns() + budget_ns
+                elif monotonic_ns() >= until_ns:
+                    return 2
+        return 1
+
+    cdef bint evict_one(self) except -1:
+        if self.by_ttl:
+            return self.evict_soonest()
+        if self.at_random:
+            return self.evict_random()
+        return self.evict_coldest()
+
+    # Choosing -----------------------------------------------------------------------------------------
+    cdef Database* pick_database(self) noexcept:
+        """A database, by how many candidates it holds; NULL when there are none."""
+        cdef uint64_t total = 0, n, drawn
+        cdef int i
+        for i in range(DATABASES):
+            total += self.store.databases[i].expires if self.volatile_only else self.store.databases[i].count
+        if total == 0:
+            return NULL
+        drawn = below(total)
+        for i in range(DATABASES):
+            n = self.store.databases[i].expires if self.volatile_only else self.store.databases[i].count
+            if drawn < n:
+                return &self.store.databases[i]
+            drawn -= n
+        return NULL
+
+    cdef uint32_t pick_group(self, Database* db) noexcept:
+        cdef uint64_t drawn = below(db.expires if self.volatile_only else db.count)
+        cdef uint32_t group, n
+        for group in range(GROUPS):
+            n = db.heaps[group].count if self.volatile_only else db.counts[group]
+            if drawn < n:
+                return group
+            drawn -= n
+        return 0
+
+    cdef void consider(self, Database* db, uint32_t slot, Entry* entry) noexcept:
+        """Puts an entry into the pool if it is colder than the warmest there."""
+        cdef uint64_t score, hash
+        cdef int at, i
+        score = self.score_of(entry)
+        if self.pooled == POOL and score <= self.pool[0].score:
+            return
+        hash = table_hash(entry_key(entry), entry_key_size(entry))
+        if slot >= SLOT_COUNT:
+            slot = slot_of(entry_key(entry), entry_key_size(entry))
+        for i in range(self.pooled):
+            if self.pool[i].hash == hash:
+                return
+        at = self.pooled
+        while at and self.pool[at - 1].score > score:
+            at -= 1
+        if self.pooled == POOL:
+            # The warmest, at the front, makes room.
+            at -= 1
+            memmove(&self.pool[0], &self.pool[1], at * sizeof(Candidate))
+        else:
+            memmove(&self.pool[at + 1], &self.pool[at], (self.pooled - at) * sizeof(Candidate))
+            self.pooled += 1
+        self.pool[at].score = score
+        self.pool[at].hash = hash
+        self.pool[at].slot = slot
+        self.pool[at].db = <int32_t> (db - self.store.databases)
+
+    cdef uint64_t score_of(self, Entry* entry) noexcept:
+        cdef uint32_t idle
+        if self.store.lfu:
+            return 255 - lfu_counter(entry.clock, self.store.now_ms, self.store.lfu_decay_time)
+        idle = self.store.lru_clock - entry.clock
+        return idle
+
+    cdef int sample(self) except -1:
+        """Looks at some keys. 0 when there are none to look at."""
+        cdef Database* db = self.pick_database()
+        cdef Heap* heap
+        cdef Segment* segment
+        cdef uint32_t group, slot, at, tried, wanted = self.store.samples, i
+        cdef uint64_t word, drawn
+        if db == NULL:
+            return 0
+        group = self.pick_group(db)
+        if self.volatile_only:
+            heap = &db.heaps[group]
+            for i in range(wanted):
+                self.consider(db, SLOT_COUNT, heap.items[below(heap.count)].entry)
+            return 1
+        drawn = below(db.counts[group])
+        slot = group << GROUP_SHIFT
+        while drawn >= db.slots[slot].count:
+            drawn -= db.slots[slot].count
+            slot += 1
+        # Neighbours in a table have nothing in common but bits of a keyed hash: as good as a random sample.
+        for tried in range(256):
+            if db.slots[slot].count:
+                segment = segment_of(&db.slots[slot], kache_random())
+                at = below(segment.capacity) if segment.count else 0
+                for i in range(segment.capacity if segment.count else 0):
+                    word = segment.words[at]
+                    at = at + 1 if at + 1 < segment.capacity else 0
+                    if word:
+                        self.consider(db, slot, <Entry*> (word & POINTER_MASK))
+                        wanted -= 1
+                        if wanted == 0:
+                            return 1
+            slot = (slot + 1) % SLOT_COUNT
+        return 1
+
+    cdef bint evict_coldest(self) except -1:
+        cdef Candidate best
+        cdef Place place
+        cdef uint64_t* word
+        cdef Entry* entry
+        cdef int tries
+        for tries in range(1000):
+            if not self.sample():
+                return False
+            while self.pooled:
+                self.pooled -= 1
+                best = self.pool[self.pooled]
+                place.db = &self.store.databases[best.db]
+                if place.db.slots == NULL:
+                    continue
+                place.slot = best.slot
+                place.hash = best.hash
+                place.table = place.db.slots + place.slot
+                word = word_of_hash(place.table, best.hash)
+                if word == NULL:
+                    continue
+                entry = <Entry*> (word[0] & POINTER_MASK)
+                if self.volatile_only and not entry.flags & HAS_TTL:
+                    continue
+                # Used since it was seen: it has to prove itself again. (Scores of LRU grow by themselves.)
+                if self.score_of(entry) < best.score:
+                    continue
+                self.evict_word(&place, word)
+                return True
+        return False
+
+    cdef bint evict_random(self) except -1:
+        cdef Database* db = self.pick_database()
+        cdef uint32_t group, slot
+        cdef uint64_t drawn
+        cdef Entry* entry
+        if db == NULL:
+            return False
+        group = self.pick_group(db)
+        if self.volatile_only:
+            entry = db.heaps[group].items[below(db.heaps[group].count)].entry
+        else:
+            drawn = below(db.counts[group])
+            slot = group << GROUP_SHIFT
+            while drawn >= db.slots[slot].count:
+                drawn -= db.slots[slot].count
+                slot += 1
+            entry = table_random(&db.slots[slot])
+        self.evict_entry(db, entry)
+        return True
+
+    cdef bint evict_soonest(self) except -1:
+        """volatile-ttl: the nearest deadline of all."""
+        cdef int i
+        cdef uint32_t group
+        cdef Database* db
+        cdef Database* best_db = NULL
+        cdef Due* best = NULL
+        for i in range(DATABASES):
+            db = &self.store.databases[i]
+            if db.expires == 0:
+                continue
+            for group in range(GROUPS):
+                if db.heaps[group].count and (best == NULL or db.heaps[group].items[0].deadline < best.deadline):
+                    best = &db.heaps[group].items[0]
+                    best_db = db
+        if best == NULL:
+            return False
+        self.evict_entry(best_db, best.entry)
+        return True
+
+    # Removing -----------------------------------------------------------------------------------------
+    cdef int evict_entry(self, Database* db, Entry* entry) except -1:
+        cdef Place place
+        place.db = db
+        place.key = entry_key(entry)
+        place.n = entry_key_size(entry)
+        place.slot = slot_of(place.key, place.n)
+        place.table = db.slots + place.slot
+        place.hash = table_hash(place.key, place.n)
+        return self.evict_word(&place, segment_find(
+            segment_of(place.table, place.hash), place.hash, place.key, place.n))
+
+    cdef int evict_word(self, Place* place, uint64_t* word) except -1:
+        cdef Entry* entry = <Entry*> (word[0] & POINTER_MASK)
+        cdef bytes key
+        self.store.evicted += 1
+        self.store.dirty += 1
+        if self.store.listening:
+            key = PyBytes_FromStringAndSize(entry_key(entry), entry_key_size(entry))
+            self.store.remove_word(place, word)
+            self.store._effect("evict", key, ())
+        else:
+            self.store.remove_word(place, word)
+        return 0
+
+
+cdef uint64_t* word_of_hash(Table* table, uint64_t hash) noexcept nogil:
+    """The word of the entry with this hash, or NULL."""
+    cdef Segment* segment = segment_of(table, hash)
+    cdef uint64_t tag
+    cdef uint32_t at
+    cdef Entry* entry
+    if segment.count == 0:
+        return NULL
+    tag = tag_of(hash, segment.bits)
+    at = home_of(tag, segment.capacity)
+    while segment.words[at]:
+        if segment.words[at] >> POINTER_BITS == tag:
+            entry = <Entry*> (segment.words[at] & POINTER_MASK)
+            if table_hash(entry_key(entry), entry_key_size(entry)) == hash:
+                return segment.words + at
+        at += 1
+        if at == segment.capacity:
+            at = 0
+    return NULL

@@ -1,0 +1,340 @@
+# FieldTable: the value of a hash or a set. The same tables and blocks as the keyspace's own.
+
+cdef class FieldTable:
+    """Fields of a hash, or members of a set (their values are empty), in C blocks.
+
+    Readers are for the commands; what changes one is called by the keyspace alone, which accounts `memory`
+    and removes fields past their deadline before it hands a table out.
+    """
+    cdef Table table
+    cdef Heap heap
+    cdef int64_t bytes_used
+
+    def __cinit__(self, *args, **kwargs):
+        memset(&self.table, 0, sizeof(Table))
+        memset(&self.heap, 0, sizeof(Heap))
+        self.bytes_used = FIELD_TABLE_SIZE
+
+    def __dealloc__(self):
+        while self.free_some(1 << 30):
+            pass
+
+    # Reading ------------------------------------------------------------------------------------------
+    cdef inline Entry* entry_of(self, bytes field) noexcept:
+        cdef uint64_t hash = table_hash(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+        return table_find(&self.table, hash, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+
+    def __len__(self):
+        return self.table.count
+
+    def __contains__(self, bytes field not None):
+        return self.entry_of(field) != NULL
+
+    def get(self, bytes field not None):
+        """The value of a field, or None."""
+        cdef Entry* entry = self.entry_of(field)
+        return None if entry == NULL else value_bytes(entry)
+
+    def length(self, bytes field not None):
+        """Bytes of a field's value, or None."""
+        cdef Entry* entry = self.entry_of(field)
+        return None if entry == NULL else entry_value_size(entry)
+
+    def items(self):
+        """[(field, value)]; the order is that of the table."""
+        return self.collect(3)
+
+    def fields(self):
+        """[field], in the order of `items`."""
+        return self.collect(1)
+
+    def values(self):
+        """[value], in the order of `items`."""
+        return self.collect(2)
+
+    def __iter__(self):
+        return iter(self.collect(1))
+
+    cdef list collect(self, int what):
+        cdef Walk walk = table_walk(&self.table)
+        cdef Entry* entry
+        cdef list found = []
+        while True:
+            entry = walk_next(&walk)
+            if entry == NULL:
+                return found
+            if what == 1:
+                found.append(key_bytes(entry))
+            elif what == 2:
+                found.append(value_bytes(entry))
+            else:
+                found.append((key_bytes(entry), value_bytes(entry)))
+
+    def random(self):
+        """A field, each with the same chance; None when there is none."""
+        cdef Entry* entry = table_random(&self.table)
+        return None if entry == NULL else key_bytes(entry)
+
+    def random_item(self):
+        """A (field, value), each with the same chance; None when there is none."""
+        cdef Entry* entry = table_random(&self.table)
+        return None if entry == NULL else (key_bytes(entry), value_bytes(entry))
+
+    def scan(self, uint64_t cursor, Py_ssize_t count):
+        """(next cursor, [(field, value)]): about `count` of them; cursor 0 is the start and the end.
+
+        A field that is there from the first call to the last is returned, whatever happens meanwhile.
+        """
+        cdef list found = []
+        cdef uint64_t following = cursor
+        if cursor >> POINTER_BITS:
+            return 0, found
+        following = scan_table(&self.table, cursor, count, found, True, -1, 0)
+        return (0 if following >> POINTER_BITS else following), found
+
+    def deadline_of(self, bytes field not None):
+        """None: no such field; -1: no deadline; else unix ms."""
+        cdef Entry* entry = self.entry_of(field)
+        if entry == NULL:
+            return None
+        return entry_deadline(entry) if entry.flags & HAS_TTL else -1
+
+    @property
+    def memory(self):
+        """Bytes of the table with everything in it."""
+        return self.bytes_used
+
+    @property
+    def with_deadline(self):
+        """How many fields have a deadline."""
+        return self.heap.count
+
+    # Changing: for the keyspace -----------------------------------------------------------------------
+    cdef int put(self, bytes field, bytes value, bint keep_ttl) except -1:
+        """1: a new field; 0: its value was replaced."""
+        cdef const char* key = PyBytes_AS_STRING(field)
+        cdef size_t key_size = PyBytes_GET_SIZE(field), n = PyBytes_GET_SIZE(value)
+        cdef uint64_t hash = table_hash(key, key_size)
+        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, key, key_size)
+        cdef Entry* entry
+        cdef Entry* fresh
+        cdef uint8_t flags
+        if word == NULL:
+            fresh = entry_new(key, key_size, PyBytes_AS_STRING(value), n, 0, 0, 0)
+            if fresh == NULL or table_room(&self.table, hash, &self.bytes_used) < 0:
+                free(fresh)
+                raise MemoryError("no memory for a field")
+            table_insert(&self.table, hash, fresh)
+            self.bytes_used += entry_memory(fresh)
+            return 1
+        entry = <Entry*> (word[0] & POINTER_MASK)
+        flags = entry.flags & HAS_TTL if keep_ttl else 0
+        if (entry.flags & HAS_TTL) == flags and n <= entry_room(entry) and (n * 2 >= entry_room(entry) or n > 64):
+            memcpy(entry_value(entry), PyBytes_AS_STRING(value), n)
+            entry_set_value_size(entry, n)
+            return 0
+        fresh = entry_new(key, key_size, PyBytes_AS_STRING(value), n, flags, 0, 0)
+        if fresh == NULL:
+            raise MemoryError("no memory for a field")
+        self.replace(word, entry, fresh, entry_deadline(entry))
+        return 0
+
+    cdef void replace(self, uint64_t* word, Entry* old, Entry* new, int64_t deadline) noexcept:
+        """`new` takes the place of `old`, which is freed. Room in the heap was made before."""
+        if old.flags & HAS_TTL:
+            if new.flags & HAS_TTL:
+                memcpy(entry_time(new), entry_time(old), 12)
+                heap_moved(&self.heap, new)
+            else:
+                heap_remove(&self.heap, old, &self.bytes_used)
+        elif new.flags & HAS_TTL:
+            heap_add(&self.heap, new, deadline)
+        word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
+        self.bytes_used += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
+        free(old)
+
+    cdef bint remove(self, const char* key, size_t n) noexcept:
+        cdef uint64_t hash = table_hash(key, n)
+        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, key, n)
+        cdef Entry* entry
+        if word == NULL:
+            return False
+        entry = <Entry*> (word[0] & POINTER_MASK)
+        if entry.flags & HAS_TTL:
+            heap_remove(&self.heap, entry, &self.bytes_used)
+        table_remove(&self.table, hash, word, &self.bytes_used)
+        self.bytes_used -= entry_memory(entry)
+        free(entry)
+        return True
+
+    cdef bint set_deadline(self, bytes field, int64_t deadline) except -1:
+        """A deadline in unix ms, or none with 0. False when there is no such field, or none to clear."""
+        cdef uint64_t hash = table_hash(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+        cdef uint64_t* word = segment_find(
+            segment_of(&self.table, hash), hash, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+        cdef Entry* entry
+        cdef Entry* fresh
+        if word == NULL:
+            return False
+        entry = <Entry*> (word[0] & POINTER_MASK)
+        if deadline and entry.flags & HAS_TTL:
+            heap_change(&self.heap, entry, deadline)
+            return True
+        if not deadline and not entry.flags & HAS_TTL:
+            return False
+        if deadline and heap_room(&self.heap, &self.bytes_used) < 0:
+            raise MemoryError("no memory for a deadline")
+        fresh = entry_new(
+            entry_key(entry), entry_key_size(entry), entry_value(entry), entry_value_size(entry),
+            HAS_TTL if deadline else 0, 0, 0,
+        )
+        if fresh == NULL:
+            raise MemoryError("no memory for a deadline")
+        self.replace(word, entry, fresh, deadline)
+        return True
+
+    cdef int64_t soonest(self) noexcept:
+        """The nearest deadline of a field, or 0."""
+        return self.heap.items[0].deadline if self.heap.count else 0
+
+    cdef Py_ssize_t purge(self, int64_t now_ms, Py_ssize_t limit) noexcept:
+        """Removes up to `limit` fields past their deadline; how many it removed."""
+        cdef Py_ssize_t n = 0
+        cdef Entry* entry
+        while n < limit and self.heap.count and self.heap.items[0].deadline <= now_ms:
+            entry = self.heap.items[0].entry
+            self.remove(entry_key(entry), entry_key_size(entry))
+            n += 1
+        return n
+
+    cdef FieldTable duplicate(self):
+        """A deep copy."""
+        cdef FieldTable copy = FieldTable()
+        cdef Walk walk = table_walk(&self.table)
+        cdef Entry* entry
+        cdef Entry* fresh
+        cdef uint64_t hash
+        while True:
+            entry = walk_next(&walk)
+            if entry == NULL:
+                return copy
+            hash = table_hash(entry_key(entry), entry_key_size(entry))
+            fresh = entry_new(
+                entry_key(entry), entry_key_size(entry), entry_value(entry), entry_value_size(entry),
+                entry.flags & HAS_TTL, 0, 0,
+            )
+            if fresh == NULL or table_room(&copy.table, hash, &copy.bytes_used) < 0 or (
+                heap_room(&copy.heap, &copy.bytes_used) < 0
+            ):
+                free(fresh)
+                raise MemoryError("no memory for a copy")
+            table_insert(&copy.table, hash, fresh)
+            copy.bytes_used += entry_memory(fresh)
+            if fresh.flags & HAS_TTL:
+                heap_add(&copy.heap, fresh, entry_deadline(entry))
+
+    # Taking apart: for the cleanup thread --------------------------------------------------------------
+    cdef bint free_some(self, Py_ssize_t count) noexcept nogil:
+        """Frees about `count` fields of a table nobody can reach. True while something is left."""
+        cdef Segment* segment
+        cdef uint64_t word
+        cdef uint32_t place
+        cdef int64_t ignored = 0
+        # The heap's items would point to freed entries: nothing reads them any more.
+        self.heap.count = 0
+        if self.table.directory == NULL:
+            count -= free_words(&self.table.flat, count)
+            if self.table.flat.count:
+                return True
+        else:
+            place = 0
+            while place < <uint32_t> (1 << self.table.flat.directory_bits):
+                segment = self.table.directory[place]
+                place += 1 << (self.table.flat.directory_bits - segment.bits)
+                if segment.count:
+                    count -= free_words(segment, count)
+                    if segment.count or count <= 0:
+                        return True
+        table_drop_storage(&self.table, &ignored)
+        free(self.heap.items)
+        memset(&self.heap, 0, sizeof(Heap))
+        return False
+
+    def release_some(self, Py_ssize_t count):
+        """Frees about `count` fields, without the GIL. True while something is left."""
+        cdef bint more
+        with nogil:
+            more = self.free_some(count)
+        return more
+
+    def check(self):
+        """Asserts every invariant."""
+        cdef Walk walk = table_walk(&self.table)
+        cdef int64_t total = FIELD_TABLE_SIZE + table_storage(&self.table) + self.heap.capacity * sizeof(Due)
+        cdef Entry* entry
+        table_check(&self.table)
+        heap_check(&self.heap)
+        while True:
+            entry = walk_next(&walk)
+            if entry == NULL:
+                break
+            total += entry_memory(entry)
+        assert total == self.bytes_used, f"a field table of {total} bytes says {self.bytes_used}"
+
+
+cdef Py_ssize_t free_words(Segment* segment, Py_ssize_t count) noexcept nogil:
+    """Frees up to `count` entries of a segment that is not searched any more; how many."""
+    cdef Py_ssize_t n = 0
+    cdef uint32_t i
+    for i in range(segment.capacity):
+        if segment.words[i]:
+            if n >= count:
+                return n
+            free(<void*> (segment.words[i] & POINTER_MASK))
+            segment.words[i] = 0
+            segment.count -= 1
+            n += 1
+    return n
+
+
+cdef inline bytes key_bytes(Entry* entry):
+    return PyBytes_FromStringAndSize(entry_key(entry), entry_key_size(entry))
+
+
+cdef inline bytes value_bytes(Entry* entry):
+    return PyBytes_FromStringAndSize(entry_value(entry), entry_value_size(entry))
+
+
+cdef uint64_t scan_table(
+    Table* table, uint64_t start, Py_ssize_t count, list found, bint with_values, int kind, int64_t now_ms
+) except? 0xFFFFFFFFFFFFFFFF:
+    """Appends about `count` keys from place `start` on, whole hashes at a time; returns the place after them.
+
+    2^48 is behind the last. `kind` -1 takes every type; `now_ms` 0 takes keys past their deadline too.
+    """
+    cdef Found* batch = NULL
+    cdef uint64_t following = start, last
+    cdef Py_ssize_t n, i, taken = 0
+    cdef Entry* entry
+    while not following >> POINTER_BITS:
+        start = following
+        n = table_gather(table, start, &batch, &following)
+        if n < 0:
+            raise MemoryError("no memory for a scan")
+        try:
+            for i in range(n):
+                if taken >= count and batch[i].prefix != last:
+                    return batch[i].prefix
+                entry = batch[i].entry
+                last = batch[i].prefix
+                taken += 1
+                if kind >= 0 and (entry.flags & TYPE_MASK) != kind:
+                    continue
+                if now_ms and entry.flags & HAS_TTL and entry_deadline(entry) <= now_ms:
+                    continue
+                found.append((key_bytes(entry), value_bytes(entry)) if with_values else key_bytes(entry))
+        finally:
+            free(batch)
+        if taken >= count:
+            return following
+    return following

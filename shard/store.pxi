@@ -1,0 +1,457 @@
+# The keyspace of one shard: sixteen databases of slots, every read and change of an entry.
+#
+#   Store ──► Database ──► slots[16384]: Table ──► Entry
+#                     └──► groups[256] of 64 slots: how many keys, and their heap of deadlines
+#
+# Owns all entries and the account of their memory. Every change passes `_changed`, the one hook. A key
+# past its deadline is never seen: `find` removes it. Values of collections are Python objects (FieldTable,
+# ListValue, ZSet), referenced once by their entry.
+
+cdef enum:
+    DATABASES = 16
+    GROUPS = 256
+    GROUP_SHIFT = 6             # 64 slots to a group
+    LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
+
+cdef struct Database:
+    Table* slots                # SLOT_COUNT tables, NULL until the database is used
+    uint64_t count
+    uint64_t expires
+    uint32_t[GROUPS] counts
+    Heap[GROUPS] heaps
+
+cdef struct Place:
+    """Where a key is or would be."""
+    Database* db
+    Table* table
+    uint32_t slot
+    uint64_t hash
+    const char* key
+    size_t n
+
+
+TYPE_NAMES = ("string", "list", "hash", "set", "zset")
+_TYPE_OF_NAME = {name: number for number, name in enumerate(TYPE_NAMES)}
+cdef bytes WRONG_TYPE_TEXT = WRONG_TYPE.encode()
+
+
+cdef object wrong_type():
+    """The one place WRONGTYPE comes from."""
+    return CommandError(WRONG_TYPE)
+
+
+cdef class Store:
+    """The entries of one shard; see the top of store.pxi. Not thread safe."""
+
+    def __cinit__(self, *args, **kwargs):
+        memset(self.databases, 0, sizeof(self.databases))
+        self.free_hash = 0
+
+    def __init__(self, bytes hash_seed=b"\0" * 16, object cleanup=None, object leases=None):
+        set_hash_seed(hash_seed)
+        self.cleanup = cleanup
+        self.leases = leases
+        self.db = 0
+        self.dialect = RESP2
+        self.lfu_log_factor = 10
+        self.lfu_decay_time = 1
+        self.samples = 5
+        self.policy = "noeviction"
+        self.set_time(1)
+        self.field_deadlines = []
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(DATABASES):
+            if self.databases[i].slots != NULL:
+                database_release(&self.databases[i], &self.memory)
+
+    cpdef set_time(self, int64_t now_ms):
+        """The time of everything that follows, unix ms; it never goes back."""
+        if now_ms > self.now_ms:
+            self.now_ms = now_ms
+            self.lru_clock = <uint32_t> now_ms
+
+    # Places -------------------------------------------------------------------------------------------
+    cdef int place(self, Place* place, int db, int slot, const char* key, size_t n) except -1:
+        cdef Database* database = &self.databases[db]
+        if database.slots == NULL:
+            database.slots = <Table*> calloc(SLOT_COUNT, sizeof(Table))
+            if database.slots == NULL:
+                raise MemoryError("no memory for a database")
+        if slot >= SLOT_COUNT:
+            slot = slot_of(key, n)
+        place.db = database
+        place.slot = slot
+        place.table = database.slots + slot
+        place.hash = table_hash(key, n)
+        place.key = key
+        place.n = n
+        return 0
+
+    cdef inline int place_of(self, Place* place, bytes key) except -1:
+        return self.place(place, self.db, NO_SLOT, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+
+    cdef Entry* find(self, Place* place) except? NULL:
+        """The living entry, its clock untouched; one past its deadline is removed."""
+        cdef uint64_t* word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
+        cdef Entry* entry
+        if word == NULL:
+            return NULL
+        entry = <Entry*> (word[0] & POINTER_MASK)
+        if entry.flags & HAS_TTL and entry_deadline(entry) <= self.now_ms:
+            self.expire_entry(place, word)
+            return NULL
+        return entry
+
+    cdef inline void touch_entry(self, Entry* entry) noexcept:
+        if self.no_touch:
+            return
+        if self.lfu:
+            entry.clock = lfu_touched(entry.clock, self.now_ms, self.lfu_decay_time, self.lfu_log_factor)
+        else:
+            entry.clock = self.lru_clock
+
+    cdef inline Entry* read(self, Place* place) except? NULL:
+        """`find` for a command's own use of the key: counts a hit or miss and touches the clock."""
+        cdef Entry* entry = self.find(place)
+        if entry == NULL:
+            self.misses += self.counting
+            return NULL
+        self.hits += self.counting
+        self.touch_entry(entry)
+        return entry
+
+    # Changes ------------------------------------------------------------------------------------------
+    cdef inline int changed(self, str kind, Place* place) except -1:
+        """Every change ends here; the Python hook is called only while somebody listens."""
+        self.dirty += 1
+        if self.listening:
+            self._effect(kind, PyBytes_FromStringAndSize(place.key, place.n), ())
+        return 0
+
+    cdef inline int changed_key(self, str kind, bytes key, tuple args) except -1:
+        self.dirty += 1
+        if self.listening:
+            self._effect(kind, key, args)
+        return 0
+
+    def _effect(self, kind, key, args):
+        """What a listener sees of every change: its kind, the key and the arguments of the mutator."""
+
+    cdef inline uint32_t fresh_clock(self) noexcept:
+        if self.lfu:
+            return lfu_fresh(self.now_ms)
+        return self.lru_clock
+
+    cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1:
+        """Adds an entry whose key is not there; takes it over, freeing it when there is no memory."""
+        cdef uint32_t group = place.slot >> GROUP_SHIFT
+        if table_room(place.table, place.hash, &self.memory) < 0 or (
+            entry.flags & HAS_TTL and heap_room(&place.db.heaps[group], &self.memory) < 0
+        ):
+            free(entry)
+            raise MemoryError("no memory for a key")
+        table_insert(place.table, place.hash, entry)
+        self.memory += entry_memory(entry)
+        place.db.count += 1
+        place.db.counts[group] += 1
+        if entry.flags & HAS_TTL:
+            heap_add(&place.db.heaps[group], entry, deadline)
+            place.db.expires += 1
+        return 0
+
+    cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1:
+        """Puts the block `new` (same key) in the place of `old`, which is freed without its value."""
+        cdef Heap* heap = &place.db.heaps[place.slot >> GROUP_SHIFT]
+        cdef uint64_t* word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
+        if old.flags & HAS_TTL:
+            if new.flags & HAS_TTL:
+                memcpy(entry_time(new), entry_time(old), 12)
+                heap_moved(heap, new)
+                if entry_deadline(new) != deadline:
+                    heap_change(heap, new, deadline)
+            else:
+                heap_remove(heap, old, &self.memory)
+                place.db.expires -= 1
+        elif new.flags & HAS_TTL:
+            if heap_room(heap, &self.memory) < 0:
+                free(new)
+                raise MemoryError("no memory for a deadline")
+            heap_add(heap, new, deadline)
+            place.db.expires += 1
+        word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
+        self.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
+        free(old)
+        return 0
+
+    cdef int set_string(
+        self, Place* place, const char* value, size_t n, int64_t deadline, Entry* old, size_t room, uint8_t flags
+    ) except -1:
+        """Stores a string under `place`; `old` is what `find` said. `deadline` 0 means none. `flags`: RAW or 0."""
+        cdef Entry* entry = old
+        cdef uint8_t wanted = HAS_TTL if deadline else 0
+        cdef size_t usable
+        if old != NULL and old.flags & TYPE_MASK:
+            # Another type's value: the whole entry goes.
+            self.discard(place)
+            old = NULL
+        if old != NULL and (old.flags & HAS_TTL) == wanted:
+            usable = entry_room(old)
+            # Kept in place unless that would waste more than half of the block.
+            if n <= usable and (usable < 128 or n * 2 >= usable or room >= n) and (n <= 65535 or old.flags & WIDE):
+                memcpy(entry_value(old), value, n)
+                entry_set_value_size(old, n)
+                old.flags = (old.flags & ~RAW) | flags
+                if wanted and entry_deadline(old) != deadline:
+                    heap_change(&place.db.heaps[place.slot >> GROUP_SHIFT], old, deadline)
+                self.touch_entry(old)
+                return 0
+        if place.n + n > MAX_BLOCK:
+            raise CommandError("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+        entry = entry_new(place.key, place.n, value, n, wanted | flags, self.fresh_clock(), room)
+        if entry == NULL:
+            raise MemoryError("no memory for a value")
+        if old == NULL:
+            return self.insert(place, entry, deadline)
+        if self.lfu:
+            entry.clock = lfu_touched(old.clock, self.now_ms, self.lfu_decay_time, self.lfu_log_factor)
+        return self.swap_block(place, old, entry, deadline)
+
+    cdef int set_object(self, Place* place, int kind, object value, int64_t deadline) except -1:
+        """A new key whose value is a collection; the key is not there."""
+        cdef PyObject* reference = <PyObject*> value
+        cdef Entry* entry = entry_new(
+            place.key, place.n, <char*> &reference, sizeof(reference),
+            kind | (HAS_TTL if deadline else 0), self.fresh_clock(), 0,
+        )
+        if entry == NULL:
+            raise MemoryError("no memory for a key")
+        self.insert(place, entry, deadline)
+        Py_INCREF(value)
+        self.memory += value.memory
+        return 0
+
+    cdef int set_deadline(self, Place* place, Entry* entry, int64_t deadline) except -1:
+        """Gives the entry a deadline (unix ms), or none with 0."""
+        cdef Entry* moved
+        cdef uint8_t flags
+        if deadline and entry.flags & HAS_TTL:
+            heap_change(&place.db.heaps[place.slot >> GROUP_SHIFT], entry, deadline)
+            return 0
+        if not deadline and not entry.flags & HAS_TTL:
+            return 0
+        flags = entry.flags ^ HAS_TTL
+        moved = entry_new(
+            entry_key(entry), entry_key_size(entry), entry_value(entry), entry_value_size(entry),
+            flags & ~WIDE, entry.clock, 0,
+        )
+        if moved == NULL:
+            raise MemoryError("no memory for a deadline")
+        return self.swap_block(place, entry, moved, deadline)
+
+    cdef int discard(self, Place* place) except -1:
+        """Removes the key, which is there."""
+        cdef uint64_t* word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
+        return self.remove_word(place, word)
+
+    cdef int remove_word(self, Place* place, uint64_t* word) except -1:
+        cdef Entry* entry = self.detach(place, word)
+        self.release_value(entry)
+        free(entry)
+        return 0
+
+    cdef Entry* detach(self, Place* place, uint64_t* word) except NULL:
+        """Takes the entry out of the table and the heap; the caller owns its block and value."""
+        cdef Entry* entry = <Entry*> (word[0] & POINTER_MASK)
+        cdef uint32_t group = place.slot >> GROUP_SHIFT
+        if entry.flags & HAS_TTL:
+            heap_remove(&place.db.heaps[group], entry, &self.memory)
+            place.db.expires -= 1
+        table_remove(place.table, place.hash, word, &self.memory)
+        place.db.count -= 1
+        place.db.counts[group] -= 1
+        self.memory -= entry_memory(entry)
+        return entry
+
+    cdef int release_value(self, Entry* entry) except -1:
+        """Lets go of a collection; a large one goes to the cleanup thread."""
+        cdef object value
+        if entry.flags & TYPE_MASK == TYPE_STRING:
+            return 0
+        value = <object> entry_object(entry)
+        self.memory -= value.memory
+        Py_DECREF(value)
+        if self.cleanup is not None and len(value) >= LARGE_COLLECTION:
+            self.cleanup.hand_over(value)
+        return 0
+
+    cdef int expire_entry(self, Place* place, uint64_t* word) except -1:
+        """Removes an entry past its deadline. place.key may lie inside the entry."""
+        cdef bytes key
+        if self.listening:
+            key = PyBytes_FromStringAndSize(place.key, place.n)
+            self.remove_word(place, word)
+            self._effect("expire", key, ())
+        else:
+            self.remove_word(place, word)
+        self.dirty += 1
+        self.expired += 1
+        return 0
+
+    # Expiry -------------------------------------------------------------------------------------------
+    cdef int expire_group(self, Database* db, uint32_t group, int64_t until_ns) except -1:
+        """Removes what is due in one group. Returns 1 when the time was up before that."""
+        cdef Heap* heap = &db.heaps[group]
+        cdef Place place
+        cdef Entry* entry
+        cdef int n = 0
+        while heap.count and heap.items[0].deadline <= self.now_ms:
+            entry = heap.items[0].entry
+            place.db = db
+            place.key = entry_key(entry)
+            place.n = entry_key_size(entry)
+            place.slot = slot_of(place.key, place.n)
+            place.table = db.slots + place.slot
+            place.hash = table_hash(place.key, place.n)
+            self.expire_entry(&place, segment_find(
+                segment_of(place.table, place.hash), place.hash, place.key, place.n))
+            n += 1
+            if n & 63 == 0 and monotonic_ns() >= until_ns:
+                return 1
+        return 0
+
+    def expire_cycle(self, int64_t budget_ns):
+        """Removes keys and fields past their deadline for at most `budget_ns`. True when more are waiting."""
+        cdef int64_t until_ns = monotonic_ns() + budget_ns
+        cdef int i
+        cdef uint32_t group, step
+        cdef Database* db
+        for i in range(DATABASES):
+            db = &self.databases[i]
+            if db.expires == 0:
+                continue
+            for step in range(GROUPS):
+                group = (self.expire_at + step) % GROUPS
+                if self.expire_group(db, group, until_ns):
+                    self.expire_at = group
+                    return True
+        return self.expire_fields(until_ns)
+
+    cdef bint expire_fields(self, int64_t until_ns) except -1:
+        cdef int db = self.db
+        try:
+            while self.field_deadlines and self.field_deadlines[0][0] <= self.now_ms:
+                if monotonic_ns() >= until_ns:
+                    return True
+                _, self.db, key = heappop(self.field_deadlines)
+                if self.purge_fields(key, 512):
+                    heappush(self.field_deadlines, (self.now_ms, self.db, key))
+            return False
+        finally:
+            self.db = db
+
+    def next_deadline_due(self):
+        """Whether any key or field is past its deadline now."""
+        cdef int i
+        cdef uint32_t group
+        for i in range(DATABASES):
+            if self.databases[i].expires:
+                for group in range(GROUPS):
+                    if self.databases[i].heaps[group].count and (
+                        self.databases[i].heaps[group].items[0].deadline <= self.now_ms
+                    ):
+                        return True
+        return bool(self.field_deadlines and self.field_deadlines[0][0] <= self.now_ms)
+
+    # Counting and checking ------------------------------------------------------------------------------
+    def counts(self):
+        """[(database, keys, keys with a deadline)] of the databases that hold something."""
+        return [
+            (i, self.databases[i].count, self.databases[i].expires)
+            for i in range(DATABASES) if self.databases[i].count
+        ]
+
+    @property
+    def used_memory(self):
+        """Bytes of all data: blocks with malloc's overhead, tables, heaps, estimates for Python collections."""
+        return self.memory
+
+    def check(self):
+        """Asserts every invariant of every database."""
+        cdef int i
+        cdef uint32_t slot, group
+        cdef Database* db
+        cdef uint64_t total, expires, in_group
+        cdef int64_t memory = 0
+        cdef Walk walk
+        cdef Entry* entry
+        for i in range(DATABASES):
+            db = &self.databases[i]
+            if db.slots == NULL:
+                continue
+            total = expires = 0
+            for group in range(GROUPS):
+                in_group = 0
+                for slot in range(group << GROUP_SHIFT, (group + 1) << GROUP_SHIFT):
+                    table_check(&db.slots[slot])
+                    in_group += db.slots[slot].count
+                    memory += table_storage(&db.slots[slot])
+                    walk = table_walk(&db.slots[slot])
+                    while True:
+                        entry = walk_next(&walk)
+                        if entry == NULL:
+                            break
+                        assert slot_of(entry_key(entry), entry_key_size(entry)) == slot, "a key is in the wrong slot"
+                        memory += entry_memory(entry)
+                        if entry.flags & TYPE_MASK:
+                            value = <object> entry_object(entry)
+                            assert len(value) > 0, "an empty collection was kept"
+                            memory += value.memory
+                            if hasattr(value, "check"):
+                                value.check()
+                assert in_group == db.counts[group], "a group's count is wrong"
+                heap_check(&db.heaps[group])
+                memory += db.heaps[group].capacity * sizeof(Due)
+                total += in_group
+                expires += db.heaps[group].count
+            assert total == db.count, "a database's count is wrong"
+            assert expires == db.expires, "a database's count of deadlines is wrong"
+        assert memory == self.memory, f"memory is {memory}, the account says {self.memory}"
+
+
+cdef int64_t table_storage(Table* table) except -1:
+    """Bytes of a table beside its entries."""
+    cdef int64_t total = 0
+    cdef uint32_t i = 0
+    cdef Segment* segment
+    if table.directory == NULL:
+        return words_size(&table.flat)
+    while i < <uint32_t> (1 << table.flat.directory_bits):
+        segment = table.directory[i]
+        i += 1 << (table.flat.directory_bits - segment.bits)
+        total += words_size(segment) + kache_block_size(segment)
+    return total + kache_block_size(table.directory)
+
+
+cdef int database_release(Database* db, int64_t* memory) except -1:
+    """Frees a database with everything in it."""
+    cdef uint32_t slot, group
+    cdef Walk walk
+    cdef Entry* entry
+    for slot in range(SLOT_COUNT):
+        if db.slots[slot].count:
+            walk = table_walk(&db.slots[slot])
+            while True:
+                entry = walk_next(&walk)
+                if entry == NULL:
+                    break
+                if entry.flags & TYPE_MASK:
+                    Py_DECREF(<object> entry_object(entry))
+                free(entry)
+            table_drop_storage(&db.slots[slot], memory)
+    for group in range(GROUPS):
+        free(db.heaps[group].items)
+    free(db.slots)
+    memset(db, 0, sizeof(Database))
+    return 0

@@ -1,0 +1,1 @@
+"""The differential oracle: the same commands to Kache and to a real Valkey, replies compared byte for byte."""
