@@ -12,7 +12,6 @@ and is driven by the supervisor's selector.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +37,7 @@ __all__ = [
     "Conversation",
     "Down",
     "Drain",
+    "Failed",
     "Ping",
     "Pong",
     "Ready",
@@ -169,6 +169,12 @@ class Pong(_Message, tag=True):
     id: int
 
 
+class Failed(_Message, tag=True):
+    """Up: this child ends because of an error, told in one line. Sent by whoever entered the child, not by `run`."""
+
+    reason: str
+
+
 class Ready(_Message, tag=True):
     """Up: this child serves. A router says so once it accepts clients and its links to the shards are up."""
 
@@ -187,7 +193,7 @@ class ConfigRewrite(_Message, tag=True):
 
 
 class RestartShard(_Message, tag=True):
-    """Up: drain and start shard `index` again; Ack when it serves. Index -1 is the router(s)."""
+    """Up: drain and start shard `index` again; Ack when it serves. -1 is router 0, -2 router 1, and so on."""
 
     id: int
     index: int
@@ -213,7 +219,7 @@ class StatusReply(_Message, tag=True):
 
 
 Down = ConfigChanged | Drain | ShardState | Ping | Ack | StatusReply
-Up = Ready | Pong | Ack | ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest
+Up = Ready | Failed | Pong | Ack | ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest
 Request = ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest
 
 _encoder = msgspec.msgpack.Encoder()
@@ -426,10 +432,6 @@ class Conversation:
         """Close the socket."""
         self._stream.sock.close()
 
-
-def close_quietly(fd: int) -> None:
-    """Close a descriptor that may be closed already."""
-    try:
-        os.close(fd)
-    except OSError:
-        pass
+    def abandon(self) -> None:
+        """Forget the descriptor without closing it: in a forked child its number may soon be another file's."""
+        self._stream.sock.detach()

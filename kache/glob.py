@@ -18,7 +18,7 @@ __all__ = ["Matcher", "compile_glob"]
 Matcher = Callable[[bytes], bool]
 
 _LONGEST_FOR_RE = 256
-"""Longer patterns with ``?`` or classes are matched bit-parallel: `re` needs pattern times text steps at worst."""
+"""Longer patterns are matched segment by segment: `re` needs pattern times text steps at worst."""
 
 _Element = int | frozenset[int]
 """What one position accepts: a byte, or any byte of a set."""
@@ -39,7 +39,7 @@ def compile_glob(pattern: bytes) -> Matcher:
     if pattern == b"*":
         return lambda text: True
     segments = _segments(pattern)
-    matcher = _simple(segments) or _general(segments, len(pattern))
+    matcher = _simple(segments) or _general(segments, len(pattern) <= _LONGEST_FOR_RE)
     if matcher(b"") and pattern:
         return lambda text: text != b"" and matcher(text)
     return matcher
@@ -104,41 +104,22 @@ def _literal(segment: tuple[_Element, ...]) -> bytes | None:
 
 
 def _simple(segments: list[tuple[_Element, ...]]) -> Matcher | None:
-    """Matchers of patterns without ``?`` and classes; None for others."""
-    parts = []
-    for segment in segments:
-        literal = _literal(segment)
-        if literal is None:
-            return None
-        parts.append(literal)
-    if len(parts) == 1:
-        return parts[0].__eq__
-    first, middle, last = parts[0], parts[1:-1], parts[-1]
-    if not middle:
-        if not last:
-            return lambda text: text.startswith(first)
-        if not first:
-            return lambda text: text.endswith(last)
-    return lambda text: _find_literals(text, first, middle, last)
+    """Matchers of a plain text, of a prefix and of a suffix; None for other patterns."""
+    if len(segments) > 2:
+        return None
+    first, last = _literal(segments[0]), _literal(segments[-1])
+    if first is None or last is None:
+        return None
+    if len(segments) == 1:
+        return first.__eq__
+    if not last:
+        return lambda text: text.startswith(first)
+    return None if first else lambda text: text.endswith(last)
 
 
-def _find_literals(text: bytes, first: bytes, middle: list[bytes], last: bytes) -> bool:
-    """Whether `text` is first, then each of `middle` in order with anything between, then last."""
-    end = len(text) - len(last)
-    position = len(first)
-    if end < position or not text.startswith(first) or not text.endswith(last):
-        return False
-    for part in middle:
-        found = text.find(part, position, end)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return True
-
-
-def _general(segments: list[tuple[_Element, ...]], size: int) -> Matcher:
-    """A matcher of any pattern: `re` with atomic groups while that is cheap at worst, bit-parallel beyond."""
-    if size <= _LONGEST_FOR_RE:
+def _general(segments: list[tuple[_Element, ...]], is_short: bool) -> Matcher:
+    """A matcher of any pattern: `re` with atomic groups while that is cheap at worst, segment by segment beyond."""
+    if is_short:
         body = _expression(segments[0])
         if len(segments) > 1:
             # An atomic group keeps its first find: no star is ever tried again.
@@ -146,7 +127,9 @@ def _general(segments: list[tuple[_Element, ...]], size: int) -> Matcher:
             body += found + b".*" + _expression(segments[-1])
         compiled = re.compile(body, re.DOTALL)
         return lambda text: compiled.fullmatch(text) is not None
-    searchers = [_Searcher(segment) for segment in segments]
+    # Hostile patterns repeat one segment ten thousand times.
+    unique = {segment: _Searcher(segment) for segment in set(segments)}
+    searchers = [unique[segment] for segment in segments]
     return lambda text: _find_segments(text, searchers)
 
 
@@ -171,7 +154,7 @@ class _Searcher:
     def __init__(self, segment: tuple[_Element, ...]) -> None:
         self.size = len(segment)
         self.literal = _literal(segment)
-        masks = [0] * 256
+        masks: list[int] = []
         if self.literal is None:
             everywhere = sum(1 << index for index, element in enumerate(segment) if element == _ANY)
             masks = [everywhere] * 256
@@ -183,6 +166,8 @@ class _Searcher:
 
     def matches_at(self, text: bytes, position: int) -> bool:
         """Whether the segment stands at `position`."""
+        if not self.size:
+            return True
         return self.find(text, position, position + self.size) == position
 
     def find(self, text: bytes, start: int, end: int) -> int:
@@ -198,7 +183,7 @@ class _Searcher:
 
 
 def _find_segments(text: bytes, searchers: list[_Searcher]) -> bool:
-    """`_find_literals` for segments with ``?`` and classes."""
+    """Whether the first segment opens `text`, the last closes it, and the others stand between in their order."""
     first, last = searchers[0], searchers[-1]
     if len(searchers) == 1:
         return len(text) == first.size and first.matches_at(text, 0)

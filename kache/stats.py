@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["HISTOGRAM_BUCKETS", "SUB_BUCKETS", "CommandStats", "DatabaseStats", "ShardStats", "bucket_value", "percentile", "total"]
+__all__ = [
+    "HISTOGRAM_BUCKETS",
+    "SUB_BUCKETS",
+    "CommandStats",
+    "DatabaseStats",
+    "ShardStats",
+    "bucket_value",
+    "percentile",
+    "total",
+]
 
 SUB_BUCKETS = 32
 HISTOGRAM_BUCKETS = 1024

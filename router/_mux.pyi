@@ -105,7 +105,10 @@ class Acceptor(Listener):
     def __init__(self, router: Router, fd: int) -> None: ...
 
 class Router(Reactor):
-    control: ControlChannel | None
+    control: ControlChannel
+    config_file: str | None
+    @property
+    def boot_id(self) -> int: ...
     @property
     def index(self) -> int: ...
     @property

@@ -30,8 +30,12 @@ Parts, each an included file of one responsibility:
     link.pxi      one connection to one shard: runs out, replies in, deadlines
     order.pxi     the reply side of a client: order, held replies, output limits
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
-    router.pxi    all of them together: settings, accepting, timers, statistics
+    planned.pxi   commands over several shards that the planner divides or a coroutine leads
+    router.pxi    all of them together: settings, links, timers
+    accept.pxi    the client port
+    statistics.pxi  counters
 """
+import asyncio
 import logging
 import socket
 from collections import deque
@@ -189,4 +193,7 @@ include "gather.pxi"
 include "link.pxi"
 include "order.pxi"
 include "session.pxi"
+include "planned.pxi"
 include "router.pxi"
+include "accept.pxi"
+include "statistics.pxi"

@@ -80,6 +80,7 @@ class _Process:
         self.loop = loop
         self.done = asyncio.Event()
         self.draining: asyncio.Task[None] | None = None
+        self.told_to_drain = False
         self.router = Router(
             loop,
             ctx.config,
@@ -93,12 +94,14 @@ class _Process:
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel
+        self.router.config_file = ctx.config_file
 
     async def serve(self) -> None:
         """Starts, serves, and returns once drained or abandoned."""
         router = self.router
         router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
         self.loop.add_reader(self.ctx.death_fd, self._on_supervisor_gone)
+        # A service manager may signal the whole group: then the supervisor's Drain comes as well, and means the same.
         self.loop.add_signal_handler(signal.SIGTERM, self._drain, float(self.ctx.config.drain_seconds))
         # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -127,11 +130,13 @@ class _Process:
         elif isinstance(message, ShardState):
             self.router.shard_is(message.index, message.state, message.reason)
         elif isinstance(message, Drain):
+            if self.told_to_drain:
+                self._leave()
+            self.told_to_drain = True
             self._drain(message.seconds)
 
     def _drain(self, seconds: float) -> None:
         if self.draining is not None:
-            self._leave()
             return
         log.info("draining: answering what is in flight")
         self.draining = self.loop.create_task(self.router.drain(seconds))

@@ -55,12 +55,6 @@ def merge_union(split: Split, replies: list[Reply]) -> Reply:
     return SetReply(dict.fromkeys(element for reply in replies for element in reply))
 
 
-@merge("first")
-def merge_first(split: Split, replies: list[Reply]) -> Reply:
-    """Any part's reply: they are all alike."""
-    return replies[0]
-
-
 def _value(reply: Reply) -> int:
     return int(reply.value if isinstance(reply, Missing) else reply)
 

@@ -32,6 +32,11 @@ def split(row: Row, args: tuple[bytes, ...], router: Router) -> list[Part]:
     if row.route == "all":
         return [Part(shard, row.key, args) for shard in range(router.shard_count)]
     positions = key_positions(row, args)
+    if row.name in ("sort", "sort_ro") and router.shard_count > 1:
+        _check_patterns(args, router)
+    if row.route == "split" and len(args) % row.keys[0].step:
+        # MSET with a key that has no value: no part of it may be executed, so one shard refuses the whole.
+        return [Part(0, row.key, args)]
     owners = [router.shard_of(args[position]) for position in positions]
     if len(set(owners)) <= 1:
         # Without keys the arguments are wrong in some way: any shard words the error.
@@ -47,3 +52,13 @@ def split(row: Row, args: tuple[bytes, ...], router: Router) -> list[Part]:
         words += args[position : position + step]
         numbers.append(number)
     return [Part(owner, row.key, words, tuple(numbers)) for owner, (words, numbers) in parts.items()]
+
+
+def _check_patterns(args: tuple[bytes, ...], router: Router) -> None:
+    """SORT's BY and GET patterns name keys that only exist while it runs: they must be on the sorted key's shard."""
+    home = router.shard_of(args[0])
+    for word, pattern in zip(args[1:], args[2:], strict=False):
+        if word.upper() in (b"BY", b"GET") and b"*" in pattern:
+            tag = pattern.partition(b"{")[2].partition(b"}")
+            if not (tag[0] and tag[1]) or b"*" in tag[0] or router.shard_of(pattern) != home:
+                raise CommandError(CROSS_SLOT)

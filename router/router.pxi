@@ -8,11 +8,8 @@ cdef double SHORTEST_TICK = 0.005
 cdef double FIRST_RETRY = 0.01
 cdef double LONGEST_RETRY = 1.0
 
-# Connections that are being told "max number of clients reached" at the same time; more are just closed.
-cdef int MOST_REFUSALS = 64
-
-cdef bytes TOO_MANY_CLIENTS = b"ERR max number of clients reached"
-cdef bytes NO_DESCRIPTORS = b"-ERR max number of clients reached (the router has no file descriptors left)\r\n"
+# How long a drained client may take to close its end of the connection (seconds).
+cdef double GOODBYE = 0.25
 
 
 cdef class Router(Reactor):
@@ -22,10 +19,13 @@ cdef class Router(Reactor):
     cdef readonly list links             # the current Link of every shard
     cdef readonly object config, address
     cdef readonly int64_t started_ms
+    cdef int64_t counting_ms             # start of the counters
     cdef readonly bint shutting_down
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef bytes digest
-    cdef uint64_t boot_id, last_session
+    cdef readonly uint64_t boot_id
+    cdef public object config_file       # the TOML file the cluster was started with, or None
+    cdef uint64_t last_session
     cdef CommandTable table
     cdef object planner
     cdef list paths, acceptors, waking, up_waiters
@@ -75,7 +75,7 @@ cdef class Router(Reactor):
         self.waking = []
         self.up_waiters = []
         self.by_id = {}
-        self.started_ms = self.now_ms
+        self.started_ms = self.counting_ms = self.now_ms
         self.samples = []
         # Ids rise over all routers of a cluster without asking each other.
         self.last_session = (<uint64_t> index) << 48
@@ -146,9 +146,10 @@ cdef class Router(Reactor):
         for session in list(self.by_id.values()):
             session.finish()
         while self.by_id and self.loop.time() < deadline:
-            waiter = self.loop.create_future()
-            self.loop.call_later(0.01, waiter.set_result, None)
-            await waiter
+            if all([session.lingering for session in self.by_id.values()]):
+                # Everything is answered; clients have a moment to close their end.
+                deadline = min(deadline, self.loop.time() + GOODBYE)
+            await asyncio.sleep(0.01)
 
     def stop(self):
         """Closes everything now."""
@@ -372,7 +373,7 @@ cdef class Router(Reactor):
             self.next_sweep_ms = self.now_ms + 1000
             self.clock.discipline()
             self.sweep()
-            self.sample()
+            take_sample(self)
         if not self.closed:
             self.tick_timer = self.loop.call_later(max(SHORTEST_TICK, min(LONGEST_TICK, seconds)), self._tick)
 
@@ -399,69 +400,13 @@ cdef class Router(Reactor):
         return 0
 
     # Statistics -----------------------------------------------------------------------------------
-    cdef tuple traffic(self):
-        cdef uint64_t bytes_in = self.bytes_in_closed, bytes_out = self.bytes_out_closed
-        cdef Session session
-        for session in self.by_id.values():
-            bytes_in += session.bytes_in
-            bytes_out += session.bytes_out
-        return self.now_ms, self.commands, bytes_in, bytes_out
-
-    cdef int sample(self) except -1:
-        self.samples.append(self.traffic())
-        if len(self.samples) > 16:
-            del self.samples[0]
-        return 0
-
     def statistics(self):
         """Counters since the start (or the last reset), current levels, and rates over the last seconds."""
-        cdef Link link
-        cdef Command* command
-        now, commands, bytes_in, bytes_out = self.traffic()
-        first = self.samples[0] if self.samples else (self.started_ms, 0, 0, 0)
-        seconds = max(now - first[0], 1) / 1000.0
-        local_calls = {}
-        for i in range(self.table.count):
-            command = &self.table.commands[i]
-            if command.calls:
-                local_calls[<object> command.key] = (command.calls, command.micros, command.failed)
-        return {
-            "connections_accepted": self.accepted,
-            "connections_refused": self.refused,
-            "connections_current": len(self.by_id),
-            "connections_blocked": sum([1 for session in self.by_id.values() if session.blocked]),
-            "commands": commands,
-            "bytes_in": bytes_in,
-            "bytes_out": bytes_out,
-            "in_flight": sum([link.in_flight for link in self.links]),
-            "timeouts": self.timeouts,
-            "uncertain": self.uncertain,
-            "refused_down": self.refused_down,
-            "refused_overload": self.refused_overload,
-            "protocol_errors": self.protocol_errors,
-            "closed_by_output_limit": self.output_closed,
-            "closed_by_timeout": self.timeout_closed,
-            "output_bytes": self.output_bytes,
-            "ops_per_second": max(commands - first[1], 0) / seconds,
-            "input_kbps": max(bytes_in - first[2], 0) / seconds / 1024,
-            "output_kbps": max(bytes_out - first[3], 0) / seconds / 1024,
-            "local_calls": local_calls,
-        }
+        return statistics_of(self)
 
     def reset_statistics(self):
         """CONFIG RESETSTAT: counters start again from zero."""
-        cdef int i
-        cdef Session session
-        _, _, bytes_in, bytes_out = self.traffic()
-        self.commands = self.accepted = self.refused = self.timeouts = self.uncertain = 0
-        self.refused_down = self.refused_overload = self.protocol_errors = 0
-        self.output_closed = self.timeout_closed = 0
-        self.bytes_in_closed -= bytes_in
-        self.bytes_out_closed -= bytes_out
-        self.samples.clear()
-        self.started_ms = self.now_ms
-        for i in range(self.table.count):
-            self.table.commands[i].calls = self.table.commands[i].micros = self.table.commands[i].failed = 0
+        reset_statistics_of(self)
 
     @property
     def shard_count(self):
@@ -472,59 +417,3 @@ cdef class Router(Reactor):
     def command_table(self):
         """The compiled table, for tests."""
         return self.table
-
-
-cdef class Refusal(Endpoint):
-    """A connection that only learns why it is refused."""
-
-    cdef int on_closed(self, object reason) except -1:
-        (<Router> self.reactor).refusing -= 1
-        return 0
-
-
-cdef class Acceptor(Listener):
-    """The client port."""
-
-    cdef Router router
-    cdef int spare               # a descriptor given up to tell a client that there are none left
-
-    def __init__(self, Router router, int fd):
-        self.router = router
-        self.spare = kache_spare()
-        Listener.__init__(self, router, fd)
-
-    cdef int on_accept(self, int fd) except -1:
-        cdef Refusal refusal
-        cdef Router router = self.router
-        if len(router.by_id) < router.max_clients and not router.shutting_down:
-            Session(router, fd)
-            return 0
-        router.refused += 1
-        if router.refusing >= MOST_REFUSALS:
-            close_fd(fd)
-            return 0
-        refusal = Refusal(router, fd)
-        router.refusing += 1
-        put_error(refusal.output(), RESP2, TOO_MANY_CLIENTS)
-        refusal.close_after_reply("refused")
-        return 0
-
-    cdef int on_accept_error(self, int error) except -1:
-        """Out of descriptors: the spare one serves to refuse those who wait, clearly, one after the other."""
-        cdef int count = 0
-        if error != EMFILE and error != ENFILE:
-            return Listener.on_accept_error(self, error)
-        if self.spare >= 0:
-            close_fd(self.spare)
-            while count < MOST_REFUSALS and kache_refuse(self.fd, PyBytes_AS_STRING(NO_DESCRIPTORS)) == 0:
-                count += 1
-                self.router.refused += 1
-            self.spare = kache_spare()
-        log.warning("no file descriptors left: %d connections refused", count)
-        return 0
-
-    cdef int on_closed(self, object reason) except -1:
-        if self.spare >= 0:
-            close_fd(self.spare)
-            self.spare = -1
-        return 0

@@ -337,7 +337,7 @@ cdef class Session(Replies):
                 return False
         elif command.route == ROUTE_LOCAL:
             self.run_local(command, flags)
-        elif not self.run_planned(command, flags):
+        elif not run_planned(self, command, flags):
             return False
         self.current = command
         self.commands += 1
@@ -383,7 +383,7 @@ cdef class Session(Replies):
         cdef int shard
         cdef Link link
         if command.first <= 0 or command.first >= count:
-            return self.run_planned(command, flags)
+            return run_planned(self, command, flags)
         slot = slot_of(words[command.first].data, words[command.first].size)
         shard = self.router.shard_of_slot(slot)
         if last > command.first:
@@ -392,7 +392,7 @@ cdef class Session(Replies):
                 if self.router.shard_of_slot(slot_of(words[key].data, words[key].size)) != shard:
                     if command.fold:
                         return gather_parts(self, command, last, flags)
-                    return self.run_planned(command, flags)
+                    return run_planned(self, command, flags)
                 key += command.step
         return self.send_whole(command, shard, slot, flags)
 
@@ -461,56 +461,6 @@ cdef class Session(Replies):
         self.barrier = barrier
         self.expect_pending(barrier, flags)
         return barrier.start(coroutine)
-
-    # Commands over several shards -----------------------------------------------------------------
-    cdef bint run_planned(self, Command* command, uint16_t flags) except -1:
-        """A command that the planner divides, or a coroutine of moves.py; False when it must wait."""
-        cdef tuple arguments = self.arguments(command)
-        row = <object> command.row
-        if command.route == ROUTE_CONTAINER:
-            self.answer_error(wrong_arity(command), flags)
-            return True
-        if command.route != ROUTE_CURSOR:
-            try:
-                parts = self.router.planner(row, arguments, self.router)
-            except NeedsMove:
-                parts = None
-            except Exception as error:
-                self.answer(reply_of(error, command), flags)
-                return True
-            if parts is not None:
-                return self.send_parts(command, row, arguments, parts, flags)
-        self.run_coroutine(command, (<object> command.handler)(self.router, self, *arguments), flags)
-        return True
-
-    cdef bint send_parts(self, Command* command, object row, tuple arguments, list parts, uint16_t flags) except -1:
-        cdef Split split
-        cdef Link link
-        cdef int i, verdict
-        if len(parts) == 1 and parts[0].command == row.key:
-            return self.send_whole(command, parts[0].shard, NO_SLOT, flags)
-        for part in parts:
-            verdict = self.may_send(<Link> self.router.links[<int> part.shard], flags)
-            if verdict != SEND:
-                return verdict == REFUSED
-        split = Split.__new__(Split)
-        split.router = self.router
-        split.session = self
-        split.dialect = self.dialect_now
-        split.row = row
-        split.args = arguments
-        split.parts = parts
-        split.replies = [None] * len(parts)
-        split.missing = len(parts)
-        self.expect_pending(split, flags)
-        for i, part in enumerate(parts):
-            target = self.router.table.by_key[part.command]
-            link = <Link> self.router.links[<int> part.shard]
-            link.ask(split, i, target.id, self.router.slot_for(target, part.args), part.args, self.db_now,
-                     FLAG_NO_TOUCH if self.no_touch_now else 0, self.id,
-                     self.router.now_ms + self.router.request_timeout)
-        self.unanswered_bytes += self.parser.consumed
-        return True
 
     # Closing --------------------------------------------------------------------------------------
     cdef int on_eof(self) except -1:

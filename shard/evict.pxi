@@ -68,7 +68,7 @@ cdef class Evictor:
         cdef int n = 0
         if self.store.policy == "noeviction":
             return 0
-        while self.store.memory > limit:
+        while self.store.used() > limit:
             if not self.evict_one():
                 return 0
             n += 1

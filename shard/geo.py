@@ -156,7 +156,7 @@ def _inside(zset: ZSet, shape: Shape) -> Iterator[_Found]:
     """The members inside the shape, cell by cell."""
     for cell in shape.cells():
         low, high = cell.scores()
-        for member, score in zset.range_by_score(float(low), float(high), max_open=True):
+        for member, score in zset.by_rank(*zset.score_span(float(low), False, float(high), True)):
             point = geohash.decode(score)
             distance = shape.distance_inside(point)
             if distance is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._engine import FieldTable
     from .keyspace import Keyspace
 
-__all__ = ["LISTPACK_ENTRIES", "LISTPACK_VALUE", "hash_encoding", "sample_fields"]
+__all__ = ["LISTPACK_ENTRIES", "LISTPACK_VALUE", "check_draws", "hash_encoding", "random_count", "sample_fields"]
 
 LISTPACK_ENTRIES = 512
 """Fields up to which the real server keeps a hash as a listpack (hash-max-listpack-entries)."""
@@ -32,19 +32,19 @@ LISTPACK_VALUE = 64
 """Bytes of a field or value up to which it does (hash-max-listpack-value)."""
 
 _RANDOM_LIMIT = INT64_MAX
+_MOST_DRAWS = 1_000_000
+"""Elements that a negative count may ask for: the real server streams any number, a shard answers in one piece."""
 _SPARSE_SAMPLE = 3
 """A hash this many times larger than the sample is drawn from; a smaller one is shuffled."""
 
 
 def hash_encoding(table: FieldTable) -> str:
     """What OBJECT ENCODING answers: "listpack" or "hashtable", by the default limits."""
-    if len(table) > LISTPACK_ENTRIES:
+    # The real server turns a hash into a table with its first field TTL.
+    if len(table) > LISTPACK_ENTRIES or table.with_deadline:
         return "hashtable"
-    for field, value in table.items():
-        # The real server turns a hash into a table with its first field TTL.
-        if len(field) > LISTPACK_VALUE or len(value) > LISTPACK_VALUE or table.deadline_of(field) != -1:
-            return "hashtable"
-    return "listpack"
+    small = all(len(field) <= LISTPACK_VALUE and len(value) <= LISTPACK_VALUE for field, value in table.items())
+    return "listpack" if small else "hashtable"
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -137,6 +137,7 @@ def hrandfield(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
     if not with_values:
         return sample_fields(table, count)
     if count < 0:
+        check_draws(count)
         return Pairs(table.random_item() for _ in range(-count))
     if count >= len(table):
         return Pairs(table.items())
@@ -148,12 +149,19 @@ def random_count(raw: bytes) -> int:
     return bounded_integer(raw, -_RANDOM_LIMIT, _RANDOM_LIMIT)
 
 
+def check_draws(count: int) -> None:
+    """Refuses a negative count beyond what one reply may hold."""
+    if count < -_MOST_DRAWS:
+        raise CommandError(f"ERR value is out of range, at most {_MOST_DRAWS} elements can be drawn at once")
+
+
 def sample_fields(table: FieldTable, count: int) -> list[bytes]:
     """Random fields of `table`: `count` different ones, or with a negative `count` that many draws.
 
     O(count), or O(len(table)) when that is less than three times as many.
     """
     if count < 0:
+        check_draws(count)
         return [table.random() for _ in range(-count)]
     size = len(table)
     if count >= size:

@@ -1,110 +1,127 @@
-# Deadlines: min-heaps of (deadline, entry) with four children per node.
+# Deadlines: a binary heap of (deadline, entry) whose entries know their place in it.
 #
-# An entry knows its place in its heap, so a changed or removed deadline leaves nothing stale behind and no heap is
-# ever rebuilt. A database has many small heaps, one per group of slots; a hash with field TTLs has one of its own.
+# So a deadline is changed or removed in O(log n) and nothing stale is ever in the heap. A database has many
+# small heaps, one per group of slots; a hash whose fields have deadlines has one of its own.
 
-cdef struct Deadline:
-    int64_t when                 # unix ms
+cdef struct Due:
+    int64_t deadline
     Entry* entry
 
 cdef struct Heap:
-    Deadline* nodes
+    Due* items
     uint32_t count
     uint32_t capacity
 
 
-cdef inline void heap_place(Heap* heap, uint32_t at, Deadline node) noexcept nogil:
-    heap.nodes[at] = node
-    heap_index(node.entry)[0] = at
+cdef inline void heap_put(Heap* heap, uint32_t place, Due item) noexcept nogil:
+    heap.items[place] = item
+    entry_set_heap_place(item.entry, place)
 
 
-cdef void heap_up(Heap* heap, uint32_t at) noexcept nogil:
-    cdef Deadline node = heap.nodes[at]
+cdef void heap_up(Heap* heap, uint32_t place, Due item) noexcept nogil:
     cdef uint32_t parent
-    while at:
-        parent = (at - 1) >> 2
-        if heap.nodes[parent].when <= node.when:
+    while place:
+        parent = (place - 1) >> 1
+        if heap.items[parent].deadline <= item.deadline:
             break
-        heap_place(heap, at, heap.nodes[parent])
-        at = parent
-    heap_place(heap, at, node)
+        heap_put(heap, place, heap.items[parent])
+        place = parent
+    heap_put(heap, place, item)
 
 
-cdef void heap_down(Heap* heap, uint32_t at) noexcept nogil:
-    cdef Deadline node = heap.nodes[at]
-    cdef uint32_t child, least, i
+cdef void heap_down(Heap* heap, uint32_t place, Due item) noexcept nogil:
+    cdef uint32_t child
     while True:
-        child = 4 * at + 1
+        child = 2 * place + 1
         if child >= heap.count:
             break
-        least = child
-        for i in range(child + 1, min(child + 4, heap.count)):
-            if heap.nodes[i].when < heap.nodes[least].when:
-                least = i
-        if node.when <= heap.nodes[least].when:
+        if child + 1 < heap.count and heap.items[child + 1].deadline < heap.items[child].deadline:
+            child += 1
+        if heap.items[child].deadline >= item.deadline:
             break
-        heap_place(heap, at, heap.nodes[least])
-        at = least
-    heap_place(heap, at, node)
+        heap_put(heap, place, heap.items[child])
+        place = child
+    heap_put(heap, place, item)
 
 
-cdef int heap_add(Heap* heap, Entry* entry, int64_t when, int64_t* bytes) except -1:
-    """Adds an entry that has room for its index (HAS_TTL)."""
+cdef int heap_room(Heap* heap, int64_t* memory) noexcept nogil:
+    """Makes sure of one more place. 0, or -1 without memory."""
     cdef uint32_t capacity
-    cdef Deadline* nodes
-    if heap.count == heap.capacity:
-        capacity = heap.capacity * 2 if heap.capacity else 4
-        nodes = <Deadline*> realloc(heap.nodes, capacity * sizeof(Deadline))
-        if nodes == NULL:
-            raise MemoryError("no memory for deadlines")
-        bytes[0] += <int64_t> ((capacity - heap.capacity) * sizeof(Deadline))
-        heap.nodes = nodes
-        heap.capacity = capacity
-    heap.nodes[heap.count].when = when
-    heap.nodes[heap.count].entry = entry
-    heap.count += 1
-    heap_up(heap, heap.count - 1)
+    cdef Due* items
+    if heap.count < heap.capacity:
+        return 0
+    capacity = heap.capacity + heap.capacity // 2 if heap.capacity else 4
+    items = <Due*> realloc(heap.items, capacity * sizeof(Due))
+    if items == NULL:
+        return -1
+    memory[0] += <int64_t> ((capacity - heap.capacity) * sizeof(Due))
+    heap.items = items
+    heap.capacity = capacity
     return 0
 
 
-cdef void heap_change(Heap* heap, Entry* entry, int64_t when) noexcept nogil:
-    cdef uint32_t at = heap_index(entry)[0]
-    cdef int64_t before = heap.nodes[at].when
-    heap.nodes[at].when = when
-    if when < before:
-        heap_up(heap, at)
-    else:
-        heap_down(heap, at)
+cdef inline void heap_add(Heap* heap, Entry* entry, int64_t deadline) noexcept nogil:
+    """heap_room was called before; the entry has HAS_TTL."""
+    cdef Due item
+    item.deadline = deadline
+    item.entry = entry
+    entry_set_deadline(entry, deadline)
+    heap.count += 1
+    heap_up(heap, heap.count - 1, item)
 
 
-cdef void heap_remove(Heap* heap, Entry* entry, int64_t* bytes) noexcept nogil:
-    cdef uint32_t at = heap_index(entry)[0]
-    cdef uint32_t capacity
-    cdef Deadline* nodes
+cdef void heap_remove(Heap* heap, Entry* entry, int64_t* memory) noexcept nogil:
+    cdef uint32_t place = entry_heap_place(entry)
+    cdef Due last
     heap.count -= 1
-    if at < heap.count:
-        heap.nodes[at] = heap.nodes[heap.count]
-        heap_index(heap.nodes[at].entry)[0] = at
-        heap_down(heap, at)
-        heap_up(heap, at)
+    last = heap.items[heap.count]
+    if place != heap.count:
+        if place and heap.items[(place - 1) >> 1].deadline > last.deadline:
+            heap_up(heap, place, last)
+        else:
+            heap_down(heap, place, last)
+    if heap.count == 0 or (heap.capacity >= 64 and heap.count * 4 < heap.capacity):
+        heap_fit(heap, memory)
+
+
+cdef void heap_fit(Heap* heap, int64_t* memory) noexcept nogil:
+    """Gives back what a heap that shrank does not need."""
+    cdef uint32_t capacity = heap.count * 2
+    cdef Due* items = NULL
     if heap.count == 0:
-        bytes[0] -= <int64_t> (heap.capacity * sizeof(Deadline))
-        free(heap.nodes)
-        heap.nodes = NULL
-        heap.capacity = 0
-    elif heap.capacity > 64 and heap.count < heap.capacity >> 2:
-        capacity = heap.capacity >> 1
-        nodes = <Deadline*> realloc(heap.nodes, capacity * sizeof(Deadline))
-        if nodes != NULL:
-            bytes[0] -= <int64_t> ((heap.capacity - capacity) * sizeof(Deadline))
-            heap.nodes = nodes
-            heap.capacity = capacity
+        free(heap.items)
+    else:
+        items = <Due*> realloc(heap.items, capacity * sizeof(Due))
+        if items == NULL:
+            return
+    memory[0] -= <int64_t> ((heap.capacity - capacity) * sizeof(Due))
+    heap.items = items
+    heap.capacity = capacity
 
 
-cdef inline int64_t heap_when(Heap* heap, Entry* entry) noexcept nogil:
-    return heap.nodes[heap_index(entry)[0]].when
+cdef void heap_change(Heap* heap, Entry* entry, int64_t deadline) noexcept nogil:
+    cdef uint32_t place = entry_heap_place(entry)
+    cdef Due item
+    item.deadline = deadline
+    item.entry = entry
+    entry_set_deadline(entry, deadline)
+    if place and heap.items[(place - 1) >> 1].deadline > deadline:
+        heap_up(heap, place, item)
+    else:
+        heap_down(heap, place, item)
 
 
 cdef inline void heap_moved(Heap* heap, Entry* entry) noexcept nogil:
-    """The entry's block has moved, its index with it."""
-    heap.nodes[heap_index(entry)[0]].entry = entry
+    """The entry lives in another block now, its time copied."""
+    heap.items[entry_heap_place(entry)].entry = entry
+
+
+cdef int heap_check(Heap* heap) except -1:
+    """Asserts every invariant of the heap."""
+    cdef uint32_t i
+    for i in range(heap.count):
+        assert heap.items[i].entry.flags & HAS_TTL, "an entry without a deadline is in the heap"
+        assert entry_heap_place(heap.items[i].entry) == i, "an entry has the wrong place"
+        assert entry_deadline(heap.items[i].entry) == heap.items[i].deadline, "deadlines differ"
+        assert i == 0 or heap.items[(i - 1) >> 1].deadline <= heap.items[i].deadline, "the heap is out of order"
+    return 0

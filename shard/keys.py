@@ -25,8 +25,8 @@ __all__ = ["expire_key"]
 _SAME_OBJECT = "ERR source and destination objects are the same"
 _TYPE_NAMES = frozenset(("string", "list", "set", "zset", "hash", "stream"))
 _DEFAULT_COUNT = 10
-_MAX_COUNT = 1_000_000
-"""A larger COUNT is walked in steps of this many, so that one call stays one bounded piece of work."""
+_MAX_COUNT = 10_000
+"""A larger COUNT is walked in steps of this many: a call may return fewer, and a tick must stay short."""
 
 
 # Existence ---------------------------------------------------------------------------------------

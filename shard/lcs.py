@@ -22,6 +22,8 @@ __all__ = ["Match", "common_length", "matches"]
 
 _MAX_TABLE = 512 * 1024 * 1024
 """Bytes the real server would give its table of 32-bit cells; beyond it refuses, and so do we, to bound the time."""
+_MAX_BYTES = 1024 * 1024
+"""Of both strings together: one very long string has few cells but as many rows, and each is a step in Python."""
 _TOO_LARGE = "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
 
 
@@ -110,7 +112,7 @@ def lcs(ks: Keyspace, left_key: bytes, right_key: bytes, *args: bytes) -> Reply:
     if length_only and with_indexes:
         raise CommandError("ERR If you want both the length and indexes, please just use IDX.")
     left, right = ks.string_get(left_key) or b"", ks.string_get(right_key) or b""
-    if (len(left) + 1) * (len(right) + 1) * 4 > _MAX_TABLE:
+    if (len(left) + 1) * (len(right) + 1) * 4 > _MAX_TABLE or len(left) + len(right) > _MAX_BYTES:
         raise CommandError(_TOO_LARGE)
     if length_only:
         return common_length(left, right)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kache.commands import BY_KEY, keys_with_flags
 from kache.replies import Reply
 
 from .arguments import integer
@@ -33,7 +34,16 @@ def with_copies(ks: Keyspace, count: bytes, *rest: bytes) -> Reply:
             key, deadline, payload = rest[at : at + 3]
             placed.append(key)
             restore_value(ks, key, payload, integer(deadline))
+        _check_leases(ks, name.decode(), args)
         return handler_of(name.decode())(ks, *args)
     finally:
         for key in placed:
             ks.delete(key)
+
+
+def _check_leases(ks: Keyspace, name: str, args: list[bytes]) -> None:
+    """What this command writes may be held by a move; the execution point does not look into internal commands."""
+    row = BY_KEY[name]
+    if ks.leases.held and row.is_write:
+        written = [key for key, flags in keys_with_flags(row, args) if flags[0] != "RO"]
+        ks.leases.check(ks.db, written, ks.now_ms)

@@ -17,11 +17,12 @@ cdef struct Database:
     Table* slots                # SLOT_COUNT tables, NULL until the database is used
     uint64_t count
     uint64_t expires
+    int64_t memory              # bytes of everything in it
     uint32_t[GROUPS] counts
     Heap[GROUPS] heaps
 
 cdef struct Place:
-    """Where a key is or would be."""
+    # Where a key is or would be.
     Database* db
     Table* table
     uint32_t slot
@@ -42,10 +43,22 @@ cdef object wrong_type():
 
 cdef class Store:
     """The entries of one shard; see the top of store.pxi. Not thread safe."""
+    cdef Database[DATABASES] databases
+    cdef int active                     # databases below this one may hold something
+    cdef public int db, dialect         # of the run being executed
+    cdef readonly int64_t now_ms
+    cdef uint32_t lru_clock
+    cdef public bint lfu, no_touch, counting, listening
+    cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
+    cdef public str policy
+    cdef public object cleanup, leases
+    cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
+    cdef uint32_t expire_at             # the group where the expiry cycle goes on
+    cdef public uint64_t dirty, hits, misses, expired, expired_fields, evicted
 
     def __cinit__(self, *args, **kwargs):
         memset(self.databases, 0, sizeof(self.databases))
-        self.free_hash = 0
+        self.active = 0
 
     def __init__(self, bytes hash_seed=b"\0" * 16, object cleanup=None, object leases=None):
         set_hash_seed(hash_seed)
@@ -64,7 +77,7 @@ cdef class Store:
         cdef int i
         for i in range(DATABASES):
             if self.databases[i].slots != NULL:
-                database_release(&self.databases[i], &self.memory)
+                database_release(&self.databases[i])
 
     cpdef set_time(self, int64_t now_ms):
         """The time of everything that follows, unix ms; it never goes back."""
@@ -79,6 +92,8 @@ cdef class Store:
             database.slots = <Table*> calloc(SLOT_COUNT, sizeof(Table))
             if database.slots == NULL:
                 raise MemoryError("no memory for a database")
+            if db >= self.active:
+                self.active = db + 1
         if slot >= SLOT_COUNT:
             slot = slot_of(key, n)
         place.db = database
@@ -147,13 +162,13 @@ cdef class Store:
     cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1:
         """Adds an entry whose key is not there; takes it over, freeing it when there is no memory."""
         cdef uint32_t group = place.slot >> GROUP_SHIFT
-        if table_room(place.table, place.hash, &self.memory) < 0 or (
-            entry.flags & HAS_TTL and heap_room(&place.db.heaps[group], &self.memory) < 0
+        if table_room(place.table, place.hash, &place.db.memory) < 0 or (
+            entry.flags & HAS_TTL and heap_room(&place.db.heaps[group], &place.db.memory) < 0
         ):
             free(entry)
             raise MemoryError("no memory for a key")
         table_insert(place.table, place.hash, entry)
-        self.memory += entry_memory(entry)
+        place.db.memory += entry_memory(entry)
         place.db.count += 1
         place.db.counts[group] += 1
         if entry.flags & HAS_TTL:
@@ -172,16 +187,16 @@ cdef class Store:
                 if entry_deadline(new) != deadline:
                     heap_change(heap, new, deadline)
             else:
-                heap_remove(heap, old, &self.memory)
+                heap_remove(heap, old, &place.db.memory)
                 place.db.expires -= 1
         elif new.flags & HAS_TTL:
-            if heap_room(heap, &self.memory) < 0:
+            if heap_room(heap, &place.db.memory) < 0:
                 free(new)
                 raise MemoryError("no memory for a deadline")
             heap_add(heap, new, deadline)
             place.db.expires += 1
         word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
-        self.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
+        place.db.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
         free(old)
         return 0
 
@@ -229,7 +244,7 @@ cdef class Store:
             raise MemoryError("no memory for a key")
         self.insert(place, entry, deadline)
         Py_INCREF(value)
-        self.memory += value.memory
+        place.db.memory += <int64_t> value.memory
         return 0
 
     cdef int set_deadline(self, Place* place, Entry* entry, int64_t deadline) except -1:
@@ -257,7 +272,7 @@ cdef class Store:
 
     cdef int remove_word(self, Place* place, uint64_t* word) except -1:
         cdef Entry* entry = self.detach(place, word)
-        self.release_value(entry)
+        self.release_value(place.db, entry)
         free(entry)
         return 0
 
@@ -266,21 +281,21 @@ cdef class Store:
         cdef Entry* entry = <Entry*> (word[0] & POINTER_MASK)
         cdef uint32_t group = place.slot >> GROUP_SHIFT
         if entry.flags & HAS_TTL:
-            heap_remove(&place.db.heaps[group], entry, &self.memory)
+            heap_remove(&place.db.heaps[group], entry, &place.db.memory)
             place.db.expires -= 1
-        table_remove(place.table, place.hash, word, &self.memory)
+        table_remove(place.table, place.hash, word, &place.db.memory)
         place.db.count -= 1
         place.db.counts[group] -= 1
-        self.memory -= entry_memory(entry)
+        place.db.memory -= entry_memory(entry)
         return entry
 
-    cdef int release_value(self, Entry* entry) except -1:
+    cdef int release_value(self, Database* db, Entry* entry) except -1:
         """Lets go of a collection; a large one goes to the cleanup thread."""
         cdef object value
         if entry.flags & TYPE_MASK == TYPE_STRING:
             return 0
         value = <object> entry_object(entry)
-        self.memory -= value.memory
+        db.memory -= <int64_t> value.memory
         Py_DECREF(value)
         if self.cleanup is not None and len(value) >= LARGE_COLLECTION:
             self.cleanup.hand_over(value)
@@ -375,7 +390,14 @@ cdef class Store:
     @property
     def used_memory(self):
         """Bytes of all data: blocks with malloc's overhead, tables, heaps, estimates for Python collections."""
-        return self.memory
+        return self.used()
+
+    cdef inline int64_t used(self) noexcept:
+        cdef int64_t total = 0
+        cdef int i
+        for i in range(self.active):
+            total += self.databases[i].memory
+        return total
 
     def check(self):
         """Asserts every invariant of every database."""
@@ -383,14 +405,14 @@ cdef class Store:
         cdef uint32_t slot, group
         cdef Database* db
         cdef uint64_t total, expires, in_group
-        cdef int64_t memory = 0
+        cdef int64_t memory
         cdef Walk walk
         cdef Entry* entry
         for i in range(DATABASES):
             db = &self.databases[i]
             if db.slots == NULL:
                 continue
-            total = expires = 0
+            total = expires = memory = 0
             for group in range(GROUPS):
                 in_group = 0
                 for slot in range(group << GROUP_SHIFT, (group + 1) << GROUP_SHIFT):
@@ -417,24 +439,10 @@ cdef class Store:
                 expires += db.heaps[group].count
             assert total == db.count, "a database's count is wrong"
             assert expires == db.expires, "a database's count of deadlines is wrong"
-        assert memory == self.memory, f"memory is {memory}, the account says {self.memory}"
+            assert memory == db.memory, f"database {i} has {memory} bytes, the account says {db.memory}"
 
 
-cdef int64_t table_storage(Table* table) except -1:
-    """Bytes of a table beside its entries."""
-    cdef int64_t total = 0
-    cdef uint32_t i = 0
-    cdef Segment* segment
-    if table.directory == NULL:
-        return words_size(&table.flat)
-    while i < <uint32_t> (1 << table.flat.directory_bits):
-        segment = table.directory[i]
-        i += 1 << (table.flat.directory_bits - segment.bits)
-        total += words_size(segment) + kache_block_size(segment)
-    return total + kache_block_size(table.directory)
-
-
-cdef int database_release(Database* db, int64_t* memory) except -1:
+cdef int database_release(Database* db) except -1:
     """Frees a database with everything in it."""
     cdef uint32_t slot, group
     cdef Walk walk
@@ -449,7 +457,7 @@ cdef int database_release(Database* db, int64_t* memory) except -1:
                 if entry.flags & TYPE_MASK:
                     Py_DECREF(<object> entry_object(entry))
                 free(entry)
-            table_drop_storage(&db.slots[slot], memory)
+            table_drop_storage(&db.slots[slot], &db.memory)
     for group in range(GROUPS):
         free(db.heaps[group].items)
     free(db.slots)

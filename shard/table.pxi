@@ -1,359 +1,489 @@
-# A hash table of entries: one for every slot of a database, one inside every hash and set.
+# The hash table of every slot, hash and set: entries in C blocks, found through words.
 #
-#      directory (2^bits pointers, by the top bits of the hash)
-#      +-----+-----+-----+-----+          a segment is an open-addressed array of words,
-#      |  .  |  .  |  .  |  .  |          at most SEGMENT_LIMIT, linear probing:
-#      +--|--+--|--+--|--+--|--+
-#         v     +--+--+     v             +--------------------+--------+
-#       seg d=2  seg d=1  seg d=2         | 48 bits of pointer | tag 16 |   0: empty
-#                                         +--------------------+--------+
+#   Table, small:   flat ──► words:  [ tag|pointer | 0 | tag|pointer | … ]      open addressing, linear probing
 #
-# hash (64 bits) = | place: 32 bits | … | tag: 16 bits | … |
-# A full segment splits by the next bit of `place`; the directory doubles when the segment is as deep as it is.
-# So growth never touches more than one segment at a time: no table is ever rehashed as a whole.
-# Within a segment an entry's home is the top of its tag, so a segment grows or shrinks without reading a key.
+#   Table, large:   directory ──► [ segment | segment | … ]   2^bits places, by the top bits of the hash;
+#                                     │                       a segment with fewer bits of its own stands
+#                                     └► words                in several neighbouring places
 #
-# Order: (place, tag) is the order of a scan, and it does not depend on the sizes of anything. Segments split but
-# never merge: a scan that stands in a segment can then never have passed over what a merge would bring behind it.
+#   word   16-bit tag (the hash bits below those the directory used) | 48-bit pointer; 0 is an empty place
+#
+# A place is computed from the tag alone, so growing and deleting never touch an entry; only the split of
+# a full segment (SEGMENT_FULL entries) reads the keys again. So no operation costs more than that, however
+# many keys there are, and even when all of them share one slot. The hash is keyed by a seed that the
+# supervisor hands out, and the order of a scan is the order of its top 48 bits: a cursor is such a prefix,
+# which stays good while tables grow, shrink, split, merge and restart.
 
 cdef enum:
-    FIRST_WORDS_BITS = 2         # 4 words
-    SEGMENT_LIMIT_BITS = 10      # 1024 words: a split moves about 900 entries, some 100 microseconds
-    DEEPEST_DIRECTORY = 24       # beyond it (never with a keyed hash) segments grow instead of splitting
-    TAG_BITS = 16
+    SEGMENT_FULL = 1024         # entries at which a segment splits; splitting one costs about 0.1 ms
+    SEGMENT_SPARSE = 256        # two neighbours that together hold fewer are merged
+    SMALLEST_CAPACITY = 4
+    DIRECTORY_BITS = 24
+    POINTER_BITS = 48
+
+cdef uint64_t POINTER_MASK = (<uint64_t> 1 << POINTER_BITS) - 1
 
 cdef struct Segment:
-    uint32_t count
-    uint8_t bits                 # log2 of the number of words
-    uint8_t depth                # how many bits of `place` its entries have in common
-    uint16_t unused
     uint64_t* words
+    uint32_t count
+    uint16_t capacity
+    uint8_t bits                # hash bits consumed by the directory for this segment
+    uint8_t directory_bits      # of the table; meaningful in Table.flat only
 
 cdef struct Table:
-    Segment** directory          # NULL while bits is 0: then `only` is the one segment
-    Segment* only
+    Segment flat                # in use while there is no directory
+    Segment** directory
     uint64_t count
-    uint8_t bits
 
 
-cdef inline uint32_t place_of(uint64_t hash) noexcept nogil:
-    return <uint32_t> (hash >> 32)
+cdef inline uint64_t table_hash(const char* key, size_t n) noexcept nogil:
+    return kache_siphash13(HASH_SEED, key, n)
 
 
-cdef inline uint32_t tag_of(uint64_t hash) noexcept nogil:
-    return <uint32_t> (hash >> 8) & 0xFFFF
+cdef inline uint32_t home_of(uint64_t tag, uint32_t capacity) noexcept nogil:
+    return <uint32_t> ((tag * capacity) >> 16)
 
 
-cdef inline Entry* word_entry(uint64_t word) noexcept nogil:
-    return <Entry*> <uintptr_t> (word & <uint64_t> 0x0000FFFFFFFFFFFFULL)
+cdef inline uint64_t tag_of(uint64_t hash, uint8_t bits) noexcept nogil:
+    return (hash << bits) >> POINTER_BITS
 
 
-cdef inline uint64_t make_word(Entry* entry, uint32_t tag) noexcept nogil:
-    return <uint64_t> <uintptr_t> entry | (<uint64_t> tag << 48)
+cdef inline uint16_t larger_capacity(uint16_t capacity) noexcept nogil:
+    """4, 8, 12, 16, 24, 32, 48, 64, 96, … up to 1536: half as much again or a third."""
+    if capacity < SMALLEST_CAPACITY:
+        return SMALLEST_CAPACITY
+    if capacity < 16:
+        return capacity + 4
+    if capacity & (capacity - 1):
+        return capacity // 3 * 4
+    return capacity // 2 * 3
+
+
+cdef inline uint16_t capacity_for(uint32_t count) noexcept nogil:
+    """The smallest capacity that is at most three quarters full."""
+    cdef uint16_t capacity = SMALLEST_CAPACITY
+    while capacity * 3 < <int> count * 4:
+        capacity = larger_capacity(capacity)
+    return capacity
+
+
+cdef inline size_t words_size(Segment* segment) noexcept nogil:
+    return kache_block_size(segment.words)
 
 
 cdef inline Segment* segment_of(Table* table, uint64_t hash) noexcept nogil:
-    if table.bits:
-        return table.directory[place_of(hash) >> (32 - table.bits)]
-    return table.only
+    if table.directory == NULL:
+        return &table.flat
+    return table.directory[hash >> (64 - table.flat.directory_bits)]
 
 
-cdef inline Py_ssize_t segment_bytes(Segment* segment) noexcept nogil:
-    return <Py_ssize_t> (sizeof(Segment) + CHUNK_OVERHEAD + CHUNK_OVERHEAD) + (<Py_ssize_t> 8 << segment.bits)
-
-
-cdef Segment* new_segment(int bits, int depth) except NULL:
-    cdef Segment* segment = <Segment*> malloc(sizeof(Segment))
-    if segment == NULL:
-        raise MemoryError("no memory for a table")
-    segment.words = <uint64_t*> calloc(<size_t> 1 << bits, 8)
-    if segment.words == NULL:
-        free(segment)
-        raise MemoryError("no memory for a table")
-    segment.count = 0
-    segment.bits = <uint8_t> bits
-    segment.depth = <uint8_t> depth
-    return segment
-
-
-cdef inline void segment_put(uint64_t* words, int bits, uint64_t word) noexcept nogil:
-    """Puts a word where its tag wants it, or behind."""
-    cdef uint32_t mask = (<uint32_t> 1 << bits) - 1
-    cdef uint32_t at = <uint32_t> (word >> 48) >> (TAG_BITS - bits)
-    while words[at]:
-        at = (at + 1) & mask
-    words[at] = word
-
-
-cdef int segment_resize(Segment* segment, int bits) except -1:
-    cdef uint64_t* words = <uint64_t*> calloc(<size_t> 1 << bits, 8)
-    cdef uint32_t i
-    if words == NULL:
-        raise MemoryError("no memory for a table")
-    for i in range(<uint32_t> 1 << segment.bits):
-        if segment.words[i]:
-            segment_put(words, bits, segment.words[i])
-    free(segment.words)
-    segment.words = words
-    segment.bits = <uint8_t> bits
-    return 0
-
-
-cdef uint64_t* table_find(Table* table, uint64_t hash, const char* key, Py_ssize_t klen) noexcept nogil:
-    """The word that holds a key, or NULL. Valid until the next insertion or removal."""
-    cdef Segment* segment = segment_of(table, hash)
-    cdef uint32_t tag, mask, at
-    cdef uint64_t word
+cdef uint64_t* segment_find(Segment* segment, uint64_t hash, const char* key, size_t n) noexcept nogil:
+    """The word of `key`, or NULL."""
+    cdef uint64_t tag, word
+    cdef uint32_t at
     cdef Entry* entry
-    cdef const char* other
-    cdef Py_ssize_t n
-    if segment == NULL:
+    if segment.count == 0:
         return NULL
-    tag = tag_of(hash)
-    mask = (<uint32_t> 1 << segment.bits) - 1
-    at = tag >> (TAG_BITS - segment.bits)
+    tag = tag_of(hash, segment.bits)
+    at = home_of(tag, segment.capacity)
     while True:
         word = segment.words[at]
         if word == 0:
             return NULL
-        if word >> 48 == tag:
-            entry = word_entry(word)
-            other = entry_key(entry, &n)
-            if n == klen and memcmp(other, key, klen) == 0:
-                return &segment.words[at]
-        at = (at + 1) & mask
+        if (word >> POINTER_BITS) == tag:
+            entry = <Entry*> (word & POINTER_MASK)
+            if entry_key_size(entry) == n and memcmp(entry_key(entry), key, n) == 0:
+                return segment.words + at
+        at += 1
+        if at == segment.capacity:
+            at = 0
 
 
-cdef int table_insert(Table* table, const uint64_t* seed, uint64_t hash, Entry* entry, int64_t* bytes) except -1:
-    """Adds an entry whose key is not there. `bytes` gets the change of the table's own memory."""
-    cdef Segment* segment = segment_of(table, hash)
-    if segment == NULL:
-        segment = new_segment(FIRST_WORDS_BITS, 0)
-        table.only = segment
-        bytes[0] += segment_bytes(segment)
-    # Full at 7/8: linear probing with tags stays short until there.
-    while segment.count + 1 > (<uint32_t> 7 << segment.bits) >> 3:
-        if segment.bits < SEGMENT_LIMIT_BITS or (segment.depth >= DEEPEST_DIRECTORY and segment.bits < TAG_BITS):
-            bytes[0] -= segment_bytes(segment)
-            segment_resize(segment, segment.bits + 1)
-            bytes[0] += segment_bytes(segment)
-        elif segment.depth < DEEPEST_DIRECTORY:
-            table_split(table, seed, segment, place_of(hash), bytes)
-            segment = segment_of(table, hash)
-        elif segment.count + 1 < <uint32_t> 1 << segment.bits:
-            break
+cdef inline Entry* table_find(Table* table, uint64_t hash, const char* key, size_t n) noexcept nogil:
+    cdef uint64_t* word = segment_find(segment_of(table, hash), hash, key, n)
+    return NULL if word == NULL else <Entry*> (word[0] & POINTER_MASK)
+
+
+cdef inline void segment_place(uint64_t* words, uint32_t capacity, uint64_t word) noexcept nogil:
+    cdef uint32_t at = home_of(word >> POINTER_BITS, capacity)
+    while words[at]:
+        at += 1
+        if at == capacity:
+            at = 0
+    words[at] = word
+
+
+cdef int segment_resize(Segment* segment, uint16_t capacity, int64_t* memory) noexcept nogil:
+    """0, or -1 without memory; the entries are not touched."""
+    cdef uint64_t* words = <uint64_t*> calloc(capacity, 8)
+    cdef uint32_t i
+    if words == NULL:
+        return -1
+    for i in range(segment.capacity):
+        if segment.words[i]:
+            segment_place(words, capacity, segment.words[i])
+    memory[0] -= words_size(segment)
+    free(segment.words)
+    segment.words = words
+    segment.capacity = capacity
+    memory[0] += words_size(segment)
+    return 0
+
+
+cdef int directory_double(Table* table, int64_t* memory) noexcept nogil:
+    """Turns a flat table into one with a directory of two places, or doubles the directory."""
+    cdef uint32_t old = <uint32_t> 1 << table.flat.directory_bits if table.directory != NULL else 1
+    cdef Segment** places = <Segment**> malloc(2 * old * sizeof(Segment*))
+    cdef Segment* first
+    cdef uint32_t i
+    if places == NULL:
+        return -1
+    if table.directory == NULL:
+        first = <Segment*> malloc(sizeof(Segment))
+        if first == NULL:
+            free(places)
+            return -1
+        first[0] = table.flat
+        first.bits = 0
+        memory[0] += kache_block_size(first)
+        memset(&table.flat, 0, sizeof(Segment))
+        places[0] = places[1] = first
+    else:
+        for i in range(old):
+            places[2 * i] = places[2 * i + 1] = table.directory[i]
+        memory[0] -= kache_block_size(table.directory)
+        free(table.directory)
+    memory[0] += kache_block_size(places)
+    table.directory = places
+    table.flat.directory_bits += 1
+    return 0
+
+
+cdef int segment_split(Table* table, uint64_t hash, int64_t* memory) noexcept nogil:
+    """Divides the segment of `hash` by its next hash bit. 0, or -1 without memory (nothing is lost then)."""
+    cdef Segment* low = segment_of(table, hash)
+    cdef Segment* high
+    cdef uint64_t* words
+    cdef uint64_t* high_words
+    cdef uint64_t word, entry_hash
+    cdef uint32_t i, first, span
+    cdef Entry* entry
+    cdef uint16_t capacity
+    if table.directory == NULL or low.bits == table.flat.directory_bits:
+        if directory_double(table, memory) < 0:
+            return -1
+        low = segment_of(table, hash)
+    capacity = low.capacity
+    high = <Segment*> calloc(1, sizeof(Segment))
+    words = <uint64_t*> calloc(capacity, 8)
+    high_words = <uint64_t*> calloc(capacity, 8)
+    if high == NULL or words == NULL or high_words == NULL:
+        free(high)
+        free(words)
+        free(high_words)
+        return -1
+    high.bits = low.bits + 1
+    high.capacity = capacity
+    for i in range(low.capacity):
+        word = low.words[i]
+        if word == 0:
+            continue
+        entry = <Entry*> (word & POINTER_MASK)
+        entry_hash = table_hash(entry_key(entry), entry_key_size(entry))
+        word = (word & POINTER_MASK) | (tag_of(entry_hash, high.bits) << POINTER_BITS)
+        if (entry_hash << low.bits) >> 63:
+            segment_place(high_words, capacity, word)
+            high.count += 1
         else:
-            raise MemoryError("a table has too many keys of one hash")
-    segment_put(segment.words, segment.bits, make_word(entry, tag_of(hash)))
+            segment_place(words, capacity, word)
+    memory[0] -= words_size(low)
+    free(low.words)
+    low.words = words
+    low.count -= high.count
+    low.bits = high.bits
+    high.words = high_words
+    memory[0] += words_size(low) + words_size(high) + kache_block_size(high)
+    # Half of the places that led to the old segment lead to the new one.
+    span = <uint32_t> 1 << (table.flat.directory_bits - low.bits)
+    first = <uint32_t> (hash >> (64 - table.flat.directory_bits)) & ~(2 * span - 1)
+    for i in range(span):
+        table.directory[first + span + i] = high
+    segment_resize(low, capacity_for(low.count), memory)
+    segment_resize(high, capacity_for(high.count), memory)
+    return 0
+
+
+cdef int table_room(Table* table, uint64_t hash, int64_t* memory) noexcept nogil:
+    """Makes sure that an entry with this hash can be inserted. 0, or -1 without memory."""
+    cdef Segment* segment = segment_of(table, hash)
+    while segment.count >= SEGMENT_FULL and segment.bits < DIRECTORY_BITS:
+        if segment_split(table, hash, memory) < 0:
+            return -1
+        segment = segment_of(table, hash)
+    if (segment.count + 1) * 8 > <uint32_t> segment.capacity * 7:
+        if segment.capacity >= 32768:
+            return -1
+        return segment_resize(segment, larger_capacity(segment.capacity), memory)
+    return 0
+
+
+cdef inline void table_insert(Table* table, uint64_t hash, Entry* entry) noexcept nogil:
+    """Adds an entry whose key is not there; table_room was called for its hash."""
+    cdef Segment* segment = segment_of(table, hash)
+    segment_place(segment.words, segment.capacity, <uint64_t> entry | (tag_of(hash, segment.bits) << POINTER_BITS))
     segment.count += 1
     table.count += 1
-    return 0
 
 
-cdef int table_split(Table* table, const uint64_t* seed, Segment* segment, uint32_t place, int64_t* bytes) except -1:
-    """Divides a segment in two by the next bit of its entries' places."""
-    cdef int depth = segment.depth + 1
-    cdef Segment* zero
-    cdef Segment* one
-    cdef Segment* into
-    cdef Segment** directory
-    cdef uint32_t i, first, length
-    cdef uint64_t word, hash
-    cdef const char* key
-    cdef Py_ssize_t n
-    if depth > table.bits:
-        directory = <Segment**> malloc(sizeof(Segment*) << depth)
-        if directory == NULL:
-            raise MemoryError("no memory for a table")
-        for i in range(<uint32_t> 1 << depth):
-            directory[i] = table.directory[i >> 1] if table.bits else table.only
-        bytes[0] += <int64_t> (sizeof(Segment*) << depth) - (<int64_t> (sizeof(Segment*) << table.bits) if table.bits else 0)
-        free(table.directory)
-        table.directory = directory
-        table.only = NULL
-        table.bits = <uint8_t> depth
-    zero = new_segment(segment.bits, depth)
-    try:
-        one = new_segment(segment.bits, depth)
-    except MemoryError:
-        free(zero.words)
-        free(zero)
-        raise
-    for i in range(<uint32_t> 1 << segment.bits):
-        word = segment.words[i]
-        if word:
-            key = entry_key(word_entry(word), &n)
-            hash = hash_bytes(seed, key, n)
-            into = one if (place_of(hash) >> (32 - depth)) & 1 else zero
-            segment_put(into.words, into.bits, word)
-            into.count += 1
-    # Every directory entry of the old segment's prefix; the half with the new bit set gets `one`.
-    length = <uint32_t> 1 << (table.bits - depth)
-    first = (place >> (32 - depth) & ~<uint32_t> 1) << (table.bits - depth)
-    for i in range(length):
-        table.directory[first + i] = zero
-        table.directory[first + length + i] = one
-    bytes[0] += segment_bytes(zero) + segment_bytes(one) - segment_bytes(segment)
-    free(segment.words)
-    free(segment)
-    return 0
-
-
-cdef void table_remove(Table* table, uint64_t hash, uint64_t* at_word, int64_t* bytes) noexcept nogil:
-    """Takes a word out (the entry itself is the caller's) and closes the gap; a sparse segment shrinks."""
+cdef void table_remove(Table* table, uint64_t hash, uint64_t* word, int64_t* memory) noexcept nogil:
+    """Takes out the entry of this word: followers move up, so that probing needs no marks of the deleted."""
     cdef Segment* segment = segment_of(table, hash)
-    cdef uint32_t mask = (<uint32_t> 1 << segment.bits) - 1
-    cdef uint32_t hole = <uint32_t> (at_word - segment.words)
+    cdef uint32_t capacity = segment.capacity
+    cdef uint32_t hole = <uint32_t> (word - segment.words)
     cdef uint32_t at = hole, home
-    cdef uint64_t* words
-    cdef int bits
     while True:
-        at = (at + 1) & mask
+        at += 1
+        if at == capacity:
+            at = 0
         if segment.words[at] == 0:
             break
-        home = <uint32_t> (segment.words[at] >> 48) >> (TAG_BITS - segment.bits)
+        home = home_of(segment.words[at] >> POINTER_BITS, capacity)
         # It may move into the hole unless its home lies (cyclically) behind the hole.
-        if ((at - home) & mask) >= ((at - hole) & mask):
+        if (at - home if at >= home else at + capacity - home) >= (at - hole if at >= hole else at + capacity - hole):
             segment.words[hole] = segment.words[at]
             hole = at
     segment.words[hole] = 0
     segment.count -= 1
     table.count -= 1
+    if segment.count * 4 < capacity and (capacity > SMALLEST_CAPACITY or segment.count == 0):
+        table_shrink(table, segment, hash, memory)
+
+
+cdef void table_shrink(Table* table, Segment* segment, uint64_t hash, int64_t* memory) noexcept nogil:
     if table.count == 0:
-        bytes[0] -= table_bytes(table)
-        table_release(table)
-    elif segment.bits > FIRST_WORDS_BITS and segment.count < (<uint32_t> 1 << segment.bits) >> 3:
-        # To half of what it has, not to what it needs: somebody who deletes now may insert soon.
-        bits = segment.bits - 1
-        words = <uint64_t*> calloc(<size_t> 1 << bits, 8)
-        if words == NULL:
-            return       # it stays as large as it is
-        bytes[0] -= segment_bytes(segment)
-        for at in range(mask + 1):
-            if segment.words[at]:
-                segment_put(words, bits, segment.words[at])
+        table_drop_storage(table, memory)
+        return
+    if table.directory != NULL and segment.count < SEGMENT_SPARSE // 2 and segment_merge(table, segment, hash, memory):
+        return
+    if segment.count == 0:
+        memory[0] -= words_size(segment)
         free(segment.words)
-        segment.words = words
-        segment.bits = <uint8_t> bits
-        bytes[0] += segment_bytes(segment)
+        segment.words = NULL
+        segment.capacity = 0
+    else:
+        segment_resize(segment, capacity_for(segment.count + segment.count // 4), memory)
 
 
-cdef inline Segment* table_segment(Table* table, uint32_t index) noexcept nogil:
-    """The segment at a place of the directory (or the only one, at 0)."""
-    return table.directory[index] if table.bits else table.only
+cdef bint segment_merge(Table* table, Segment* segment, uint64_t hash, int64_t* memory) noexcept nogil:
+    """Joins a sparse segment with its neighbour of the same width. False when that is not possible."""
+    cdef uint8_t directory_bits = table.flat.directory_bits
+    cdef uint32_t span, first, i
+    cdef Segment* other
+    cdef Segment* source
+    cdef uint64_t* words
+    cdef uint64_t word, entry_hash
+    cdef uint16_t capacity
+    cdef int turn
+    cdef Entry* entry
+    if segment.bits == 0:
+        return False
+    span = <uint32_t> 1 << (directory_bits - segment.bits)
+    first = <uint32_t> (hash >> (64 - directory_bits)) & ~(span - 1)
+    other = table.directory[first ^ span]
+    if other.bits != segment.bits or other.count + segment.count >= SEGMENT_SPARSE:
+        return False
+    capacity = capacity_for(other.count + segment.count + 1)
+    words = <uint64_t*> calloc(capacity, 8)
+    if words == NULL:
+        return False
+    for turn in range(2):
+        source = other if turn else segment
+        for i in range(source.capacity):
+            word = source.words[i]
+            if word:
+                entry = <Entry*> (word & POINTER_MASK)
+                entry_hash = table_hash(entry_key(entry), entry_key_size(entry))
+                segment_place(words, capacity, <uint64_t> entry | (tag_of(entry_hash, segment.bits - 1) << POINTER_BITS))
+    memory[0] -= words_size(segment) + words_size(other) + kache_block_size(other)
+    segment.count += other.count
+    free(segment.words)
+    free(other.words)
+    free(other)
+    segment.words = words
+    segment.capacity = capacity
+    segment.bits -= 1
+    memory[0] += words_size(segment)
+    first &= ~(2 * span - 1)
+    for i in range(2 * span):
+        table.directory[first + i] = segment
+    return True
 
 
-cdef inline uint32_t segment_stride(Table* table, Segment* segment) noexcept nogil:
-    """How many places of the directory a segment takes."""
-    return <uint32_t> 1 << (table.bits - segment.depth)
+cdef void table_drop_storage(Table* table, int64_t* memory) noexcept nogil:
+    """Frees the words and segments of a table whose entries are gone or owned elsewhere."""
+    cdef uint32_t i = 0, places
+    cdef Segment* segment
+    if table.directory == NULL:
+        memory[0] -= words_size(&table.flat)
+        free(table.flat.words)
+    else:
+        places = <uint32_t> 1 << table.flat.directory_bits
+        while i < places:
+            segment = table.directory[i]
+            i += segment_span(table, segment)
+            memory[0] -= words_size(segment) + kache_block_size(segment)
+            free(segment.words)
+            free(segment)
+        memory[0] -= kache_block_size(table.directory)
+        free(table.directory)
+    memset(table, 0, sizeof(Table))
 
 
-cdef Py_ssize_t table_bytes(Table* table) noexcept nogil:
-    """The table's own memory, without its entries."""
-    cdef Py_ssize_t total = 0
+cdef inline uint32_t segment_span(Table* table, Segment* segment) noexcept nogil:
+    """How many neighbouring places of the directory a segment takes."""
+    return <uint32_t> 1 << (table.flat.directory_bits - segment.bits) if table.directory != NULL else 1
+
+
+cdef inline uint32_t table_places(Table* table) noexcept nogil:
+    return <uint32_t> 1 << table.flat.directory_bits if table.directory != NULL else 1
+
+
+cdef inline Segment* segment_at(Table* table, uint32_t place) noexcept nogil:
+    return table.directory[place] if table.directory != NULL else &table.flat
+
+
+cdef int64_t table_storage(Table* table) noexcept nogil:
+    """Bytes of a table beside its entries."""
+    cdef int64_t total = kache_block_size(table.directory)
     cdef uint32_t i = 0
     cdef Segment* segment
-    if table.bits:
-        total = <Py_ssize_t> (sizeof(Segment*) << table.bits)
-    while i < <uint32_t> 1 << table.bits:
-        segment = table_segment(table, i)
-        if segment == NULL:
-            break
-        total += segment_bytes(segment)
-        i += segment_stride(table, segment)
+    while i < table_places(table):
+        segment = segment_at(table, i)
+        i += segment_span(table, segment)
+        total += words_size(segment)
+        if table.directory != NULL:
+            total += kache_block_size(segment)
     return total
 
 
-cdef void table_release(Table* table) noexcept nogil:
-    """Frees segments and directory (not the entries)."""
-    cdef uint32_t i = 0, stride
+# Walking ------------------------------------------------------------------------------------------
+cdef struct Walk:
+    # A walk over the entries of a table that does not change meanwhile.
+    Table* table
+    uint32_t place      # in the directory
+    uint32_t at         # in the segment
+
+
+cdef inline Walk table_walk(Table* table) noexcept nogil:
+    cdef Walk walk
+    walk.table = table
+    walk.place = walk.at = 0
+    return walk
+
+
+cdef Entry* walk_next(Walk* walk) noexcept nogil:
     cdef Segment* segment
-    while i < <uint32_t> 1 << table.bits:
-        segment = table_segment(table, i)
-        if segment == NULL:
-            break
-        stride = segment_stride(table, segment)
-        free(segment.words)
-        free(segment)
-        i += stride
-    free(table.directory)
-    table.directory = NULL
-    table.only = NULL
-    table.bits = 0
-    table.count = 0
+    cdef uint64_t word
+    while walk.place < table_places(walk.table):
+        segment = segment_at(walk.table, walk.place)
+        while walk.at < segment.capacity:
+            word = segment.words[walk.at]
+            walk.at += 1
+            if word:
+                return <Entry*> (word & POINTER_MASK)
+        walk.at = 0
+        walk.place += segment_span(walk.table, segment)
+    return NULL
 
 
-# Scanning: a position is place << 16 | tag, and grows --------------------------------------------------------
-cdef enum:
-    POSITION_BITS = 48
-
-ctypedef int (*Visitor)(void* context, Entry* entry) except -1
-
-
-cdef uint64_t table_scan(Table* table, uint64_t position, Py_ssize_t wanted, Visitor visit, void* context) except? 0:
-    """Visits the entries from `position` on, about `wanted` of them; returns where to go on, 0 at the end.
-
-    Each step covers a whole range of tags of one segment, so an entry present throughout is visited whatever is
-    inserted, removed, split or resized between the steps. The visitor must not change the table.
-    """
+cdef Entry* table_random(Table* table) noexcept nogil:
+    """An entry, each with nearly the same chance; NULL when there is none."""
     cdef Segment* segment
-    cdef uint32_t index, i, low, high, step
-    cdef Py_ssize_t seen = 0
-    cdef uint64_t place
-    cdef uint32_t tag
-    if table.count == 0:
-        return 0
-    while True:
-        index = <uint32_t> (position >> TAG_BITS) >> (32 - table.bits) if table.bits else 0
-        segment = table_segment(table, index)
-        low = <uint32_t> position & 0xFFFF
-        # As many tags as hold what is still wanted, if tags are spread evenly.
-        if segment.count <= wanted - seen or segment.count == 0:
-            high = 0x10000
-        else:
-            step = <uint32_t> ((<uint64_t> (wanted - seen) << TAG_BITS) // segment.count)
-            high = low + (step if step else 1)
-            if high > 0x10000:
-                high = 0x10000
-        for i in range(<uint32_t> 1 << segment.bits):
-            if segment.words[i]:
-                tag = <uint32_t> (segment.words[i] >> 48)
-                if low <= tag < high:
-                    visit(context, word_entry(segment.words[i]))
-                    seen += 1
-        if high < 0x10000:
-            position = (position & ~<uint64_t> 0xFFFF) | high
-        else:
-            # The first place behind this segment.
-            if segment.depth == 0:
-                return 0
-            place = ((position >> TAG_BITS) >> (32 - segment.depth)) + 1
-            if place >> segment.depth:
-                return 0
-            position = (place << (32 - segment.depth)) << TAG_BITS
-        if seen >= wanted:
-            return position
-
-
-cdef Entry* table_random(Table* table, uint64_t* state) noexcept nogil:
-    """An entry, every one of a segment with the same chance; NULL when the table is empty."""
-    cdef Segment* segment
+    cdef uint32_t at, tries
     cdef uint64_t word
     if table.count == 0:
         return NULL
-    while True:
-        segment = table_segment(table, <uint32_t> (next_random(state) >> 32) >> (32 - table.bits) if table.bits else 0)
-        # One throw per segment: retrying inside it would favour the entries of sparse ones.
-        word = segment.words[<uint32_t> (next_random(state) >> 32) & ((<uint32_t> 1 << segment.bits) - 1)]
-        if word:
-            return word_entry(word)
+    for tries in range(128):
+        # Drawn anew until a taken place is hit: following the empty ones would favour the ends of runs.
+        segment = segment_of(table, kache_random())
+        if segment.count:
+            word = segment.words[below(segment.capacity)]
+            if word:
+                return <Entry*> (word & POINTER_MASK)
+    at = <uint32_t> below(table_places(table))
+    while segment_at(table, at).count == 0:
+        at = (at + 1) % table_places(table)
+    segment = segment_at(table, at)
+    at = <uint32_t> below(segment.capacity)
+    while segment.words[at] == 0:
+        at = at + 1 if at + 1 < segment.capacity else 0
+    return <Entry*> (segment.words[at] & POINTER_MASK)
 
 
-cdef inline uint64_t next_random(uint64_t* state) noexcept nogil:
-    """xorshift64* (Marsaglia; Vigna 2016): for sampling, not for secrets."""
-    cdef uint64_t x = state[0]
-    x ^= x >> 12
-    x ^= x << 25
-    x ^= x >> 27
-    state[0] = x
-    return x * <uint64_t> 2685821657736338717ULL
+# Scanning -----------------------------------------------------------------------------------------
+cdef struct Found:
+    uint64_t prefix     # top 48 bits of the hash: the order of a scan
+    Entry* entry
+
+
+cdef int compare_found(const void* left, const void* right) noexcept nogil:
+    cdef uint64_t a = (<const Found*> left).prefix, b = (<const Found*> right).prefix
+    return (a > b) - (a < b)
+
+
+cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64_t* following) noexcept nogil:
+    """The entries at and after `start` in the segment that holds that place, in the order of their hash.
+
+    `following` is where the next segment begins, 2^48 after the last. The caller frees `found` (NULL when
+    there is nothing). Returns how many, or -1 without memory.
+    """
+    cdef Segment* segment = segment_of(table, start << 16)
+    cdef uint64_t width = (<uint64_t> 1 << POINTER_BITS) >> segment.bits
+    cdef uint64_t prefix
+    cdef uint32_t i
+    cdef Py_ssize_t n = 0
+    cdef Entry* entry
+    following[0] = (start & ~(width - 1)) + width
+    found[0] = NULL
+    if segment.count == 0:
+        return 0
+    found[0] = <Found*> malloc(segment.count * sizeof(Found))
+    if found[0] == NULL:
+        return -1
+    for i in range(segment.capacity):
+        if segment.words[i]:
+            entry = <Entry*> (segment.words[i] & POINTER_MASK)
+            prefix = table_hash(entry_key(entry), entry_key_size(entry)) >> 16
+            if prefix >= start:
+                found[0][n].prefix = prefix
+                found[0][n].entry = entry
+                n += 1
+    qsort(found[0], n, sizeof(Found), compare_found)
+    return n
+
+
+cdef int table_check(Table* table) except -1:
+    """Asserts every invariant of the table."""
+    cdef uint64_t total = 0, hash
+    cdef uint32_t place = 0, i, n
+    cdef Segment* segment
+    cdef Entry* entry
+    while place < table_places(table):
+        segment = segment_at(table, place)
+        n = 0
+        for i in range(segment.capacity):
+            if segment.words[i]:
+                entry = <Entry*> (segment.words[i] & POINTER_MASK)
+                hash = table_hash(entry_key(entry), entry_key_size(entry))
+                assert segment_of(table, hash) == segment, "an entry is in the wrong segment"
+                assert tag_of(hash, segment.bits) == segment.words[i] >> POINTER_BITS, "a tag is wrong"
+                assert table_find(table, hash, entry_key(entry), entry_key_size(entry)) == entry, "not found again"
+                n += 1
+        assert n == segment.count, "a segment's count is wrong"
+        assert n == 0 or n < segment.capacity, "a segment has no empty place"
+        total += n
+        for i in range(segment_span(table, segment)):
+            assert segment_at(table, place + i) == segment, "a place leads to the wrong segment"
+        place += segment_span(table, segment)
+    assert total == table.count, "the table's count is wrong"
+    return 0

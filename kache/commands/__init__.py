@@ -11,7 +11,7 @@ Routes, where a command is executed:
 key       the shard that owns its key
 split     every shard gets the command with its own keys only; the replies are merged
 same      one shard must own all keys, else ``CROSSSLOT``
-move      one shard if the keys meet there; else the router leads several steps (RENAME, the STORE forms, SINTER)
+move      one shard if the keys meet there; else the router leads several steps (RENAME, SDIFF, the STORE forms)
 all       every shard; the replies are merged
 cursor    SCAN: one shard after the other
 weighted  RANDOMKEY: a shard drawn in proportion to its keys
@@ -19,8 +19,8 @@ local     the router itself, which may ask shards (INFO)
 none      a container without a subcommand; never executed
 ========  ==========================================================================================
 
-Merges, for split and all: ``sum``, ``all_ok``, ``in_order`` (MGET), ``concat`` (KEYS), ``union`` (SUNION);
-every other row has ``first``. The words of both are explained in `row.ROUTES` and `row.MERGES`.
+Merges, for split and all: ``sum``, ``all_ok``, ``in_order`` (MGET), ``concat`` (KEYS), ``union`` (SUNION), ``inter``
+(SINTER); every other row has ``first``. The words of both are explained in `row.ROUTES` and `row.MERGES`.
 
 Modules: row (the type), extract (keys of one command), describe (COMMAND's replies), syntax (argument lines as
 trees), reference (COMMANDS.md). Everything is pure and shared by the router, the shards and the command line.

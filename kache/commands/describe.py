@@ -12,6 +12,7 @@ from kache.errors import CommandError
 from kache.replies import Reply, SetReply
 
 from . import BINARY, BY_KEY, CONTAINERS, TABLE, Row, keys_of, lookup
+from .extract import count_is_usable
 from .row import GROUPS, KeySpec
 from .syntax import Argument, parse
 
@@ -143,10 +144,10 @@ def command_keys(words: Sequence[bytes], dialect: int) -> list[bytes]:
         raise CommandError("ERR The command has no key arguments")
     if not row.arity_fits(len(words)):
         raise CommandError("ERR Invalid number of arguments specified for command")
-    keys = keys_of(row, words[row.words :])
-    if not keys:
+    args = words[row.words :]
+    if not count_is_usable(row, args):
         raise CommandError("ERR Invalid arguments specified for command")
-    return keys
+    return keys_of(row, args)
 
 
 def help_lines(container: str) -> list[str]:

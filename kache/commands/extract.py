@@ -10,7 +10,7 @@ from typing import Final
 
 from .row import KeySpec, Row
 
-__all__ = ["key_positions", "keys_of", "keys_with_flags"]
+__all__ = ["count_is_usable", "key_positions", "keys_of", "keys_with_flags"]
 
 _OPTION_LENGTH: Final = {b"LIMIT": 2, b"BY": 1, b"GET": 1, b"COUNT": 1}
 """Options that may stand before STORE and the words they take, so that a *value* "store" is not taken for it."""
@@ -30,6 +30,11 @@ def key_positions(row: Row, args: Sequence[bytes]) -> list[int]:
 def keys_of(row: Row, args: Sequence[bytes]) -> list[bytes]:
     """The keys of a command, in the order of its arguments; see `key_positions`."""
     return [args[position] for position in key_positions(row, args)]
+
+
+def count_is_usable(row: Row, args: Sequence[bytes]) -> bool:
+    """False if the command says how many keys it has, and the number is none or does not fit its arguments."""
+    return all(_counted(spec, row.words, args) for spec in row.keys if spec.kind == "count")
 
 
 def keys_with_flags(row: Row, args: Sequence[bytes]) -> list[tuple[bytes, tuple[str, ...]]]:

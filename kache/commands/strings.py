@@ -67,7 +67,7 @@ ROWS = in_group("string",
         4, "write denyoom", "RW update", "2.2.0", "O(M) for M bytes, O(N+M) when the string of N bytes has to grow",
         "Overwrites a string from an offset on, filling with zero bytes if it was shorter."),
     row("strlen", "key", 2, "readonly fast", "RO", "2.2.0", "O(1)",
-        "Returns the length of a string in bytes."),
+        "Returns how many bytes a string has."),
     row("substr", "key start end", 4, "readonly", "RO access", "1.0.0", "O(N), N bytes returned",
         "The old name of GETRANGE."),
 )

@@ -36,7 +36,7 @@ _TYPES: Final = {
 
 
 def parse(syntax: str) -> list[Argument]:
-    """The arguments of an argument line, in order. Raises ValueError for unbalanced brackets."""
+    """The arguments of an argument line, in order. Raises ValueError for unbalanced or empty brackets."""
     parser = _Parser(_TOKENS.findall(syntax))
     branches = parser.branches("")
     return branches[0] if len(branches) == 1 else [_one_of(branches)]
@@ -102,6 +102,8 @@ def _one_of(branches: list[list[Argument]]) -> Argument:
 
 def _block(branch: list[Argument]) -> Argument:
     """A sequence as one argument; a typed word in front of it becomes its token."""
+    if not branch:
+        raise ValueError("nothing between brackets")
     first, rest = branch[0], branch[1:]
     if not rest:
         return first

@@ -13,7 +13,9 @@ from django.conf import settings
 
 def main() -> None:
     location = f"redis://127.0.0.1:{sys.argv[1]}"
-    settings.configure(CACHES={"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location}})
+    settings.configure(
+        CACHES={"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location}}
+    )
     from django.core.cache import cache
 
     cache.clear()

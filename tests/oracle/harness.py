@@ -57,6 +57,10 @@ class Oracle:
         """Run commands on both without clearing or comparing: (ours, theirs) of each, for tests with own rules."""
         return list(zip(self._ours[protocol].run(commands), self._theirs[protocol].run(commands), strict=True))
 
+    def ours(self, commands: Sequence[Sequence[Arg]], protocol: int = 2) -> list[RawReply]:
+        """Run commands on the server under test alone (cursors belong to one server)."""
+        return self._ours[protocol].run(commands)
+
     def _type_of(self, key: bytes, protocol: int) -> bytes:
         return self._theirs[protocol].run([("TYPE", key)])[0].text
 

@@ -6,6 +6,8 @@ clocks are read at different moments.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import strategies as st
 
 from .compare import compare_as, pairs, same_shape, unordered, within
@@ -22,13 +24,25 @@ from .strategies_common import (
     with_options,
     words,
 )
-from .wire import Arg
+from .wire import Arg, RawReply
 
 __all__ = ["hash_commands", "hash_random_commands", "hash_ttl_commands"]
+
+
+def same_scan(argv: Sequence[bytes], ours: RawReply, theirs: RawReply) -> bool:
+    """The same cursor and the same fields with their values, in any order (one call returns all of a small hash)."""
+    if ours.raw == theirs.raw:
+        return True
+    if len(ours.items) != 2 or len(theirs.items) != 2 or ours.items[0].raw != theirs.items[0].raw:
+        return False
+    compare = unordered if any(word.upper() == b"NOVALUES" for word in argv[3:]) else pairs
+    return compare(argv, ours.items[1], theirs.items[1])
+
 
 compare_as(same_shape, "hrandfield")
 compare_as(unordered, "hkeys", "hvals")
 compare_as(pairs, "hgetall")
+compare_as(same_scan, "hscan")
 compare_as(within(2), "httl", "hexpiretime")
 compare_as(within(2000), "hpttl", "hpexpiretime")
 

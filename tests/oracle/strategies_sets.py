@@ -5,6 +5,8 @@ Commands with a random choice have scripts of their own: what they leave behind 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import strategies as st
 
 from .compare import compare_as, same_shape, unordered, within
@@ -25,7 +27,7 @@ from .wire import Arg, RawReply
 __all__ = ["set_commands", "set_random_commands", "whole_set_commands"]
 
 
-def _same_scan(argv: object, ours: RawReply, theirs: RawReply) -> bool:
+def _same_scan(argv: Sequence[bytes], ours: RawReply, theirs: RawReply) -> bool:
     """The same cursor and, in any order, the same members (small sets: one call returns all)."""
     if ours.raw == theirs.raw:
         return True

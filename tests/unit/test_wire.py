@@ -56,8 +56,8 @@ def test_frame_whole_partial_and_with_trailing_bytes(kind: str, strings: tuple[b
     [
         (b"PING\r\n", [b"PING"]),
         (b"  set  a b \n", [b"set", b"a", b"b"]),
-        (b'set "a b" \'c d\'\r\n', [b"set", b"a b", b"c d"]),
-        (b'x "\\x41\\n\\t\\"" \'it\\\'s\'\r\n', [b"x", b'A\n\t"', b"it's"]),
+        (b"set \"a b\" 'c d'\r\n", [b"set", b"a b", b"c d"]),
+        (b"x \"\\x41\\n\\t\\\"\" 'it\\'s'\r\n", [b"x", b'A\n\t"', b"it's"]),
         (b'x ""\r\n', [b"x", b""]),
     ],
 )
@@ -124,7 +124,22 @@ VALUES = [
     NULL_ARRAY,
     Pairs([(b"m", 1.5), (b"n", None)]),
     SetReply([b"a"]),
-    None, 0, -(2**63), 2**63 - 1, b"", b"a\r\nb", "PONG", 1.5, -0.0, math.inf, -math.inf, True, False, [], [1, [b"x", None]], {b"k": [1.25]},
+    None,
+    0,
+    -(2**63),
+    2**63 - 1,
+    b"",
+    b"a\r\nb",
+    "PONG",
+    1.5,
+    -0.0,
+    math.inf,
+    -math.inf,
+    True,
+    False,
+    [],
+    [1, [b"x", None]],
+    {b"k": [1.25]},
 ]
 
 

@@ -1,0 +1,6 @@
+"""The command line: ``kache cluster …``, ``kache stats``, and every data command (``kache get key``).
+
+`main` holds the tree of commands and loads each part when it is used, so that starting one costs no other's imports.
+Errors are one sentence on standard error. Exit status: 0 done, 1 answered with an error or failed, 2 wrong usage or
+setting, 3 no cluster there, 4 no such key (nil).
+"""

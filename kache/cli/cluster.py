@@ -1,0 +1,247 @@
+"""``kache cluster start | stop | status | restart | settings``."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from kache import control
+from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_USAGE, Failure
+from kache.config import SETTINGS, Config, ConfigError, load
+from kache.errors import KacheError
+from kache.run_dir import RunDirError, find_control
+from kache.settings import Setting
+
+__all__ = ["cluster"]
+
+_SHOWN = (
+    "shards", "routers", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
+    "request-timeout-ms", "loglevel", "logformat", "logfile",
+)  # fmt: skip
+"""Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""
+
+
+@click.group("cluster")
+def cluster() -> None:
+    """Start, stop, restart and look at a cluster."""
+
+
+def _setting_options(function: Any) -> Any:
+    defaults = Config()
+    for name, setting in reversed(SETTINGS.items()):
+        if not setting.fixed:
+            default = setting.show(defaults.setting(name)) or "none"
+            function = click.option(
+                f"--{name}",
+                multiple=setting.kind.name == "list",
+                metavar="|".join(setting.choices) or setting.kind.name.upper(),
+                help=f"{setting.doc}  [default: {default}]",
+                hidden=name not in _SHOWN,
+            )(function)
+    return function
+
+
+@cluster.command("start")
+@_setting_options
+@click.option("--config", "config_file", metavar="FILE", help="TOML file of settings; options and KACHE_… win over it.")
+@click.option("--detach", "-d", is_flag=True, help="Return when the cluster answers, and leave it running.")
+@click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited descriptor ends.")
+def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **options: Any) -> int:
+    """Start a cluster; in the foreground unless --detach.
+
+    Options win over environment variables (KACHE_PORT, …), those over the file of --config.
+    """
+    given = {name: value if value != () else None for name, value in options.items()}
+    config_file = config_file or os.environ.get("KACHE_CONFIG") or None
+    path = os.path.abspath(config_file) if config_file else None
+    try:
+        config = load(given, os.environ, path)
+        os.chdir(config.dir)
+    except ConfigError as error:
+        raise Failure(str(error), EXIT_USAGE) from None
+    except OSError as error:
+        raise Failure(f"The directory {config.dir} cannot be used: {error.strerror}.", EXIT_USAGE) from None
+    if exit_with_fd is not None:
+        try:
+            os.fstat(exit_with_fd)
+        except OSError:
+            raise Failure(f"The descriptor {exit_with_fd} of --exit-with-fd is not open.", EXIT_USAGE) from None
+    from kache.supervisor import Supervisor
+
+    def reload() -> Config:
+        return load(given, os.environ, path)
+
+    def supervise(config: Config, on_ready: Any) -> int:
+        supervisor = Supervisor(config, config_file=path, reload=reload, exit_fd=exit_with_fd, on_ready=on_ready)
+        return supervisor.run()
+
+    if detach:
+        from kache.detach import detached
+
+        keep = () if exit_with_fd is None else (exit_with_fd,)
+        return detached(config, supervise, keep)
+    try:
+        return supervise(config, lambda text: print(text, flush=True))
+    except KacheError as error:
+        raise Failure(str(error)) from None
+
+
+class _Admin:
+    """A blocking conversation with a running supervisor."""
+
+    def __init__(self, port: int, timeout: float) -> None:
+        path = find_control(os.environ, port)
+        self._buffer = bytearray()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            if path is None:
+                raise FileNotFoundError
+            self._socket.connect(path)
+        except PermissionError:
+            raise Failure(f"The cluster on port {port} belongs to another user.", EXIT_NO_CLUSTER) from None
+        except (OSError, RunDirError):
+            raise Failure(f"No cluster runs on port {port}.", EXIT_NO_CLUSTER) from None
+
+    def request(self, message: control.Up) -> control.Down:
+        try:
+            control.send(self._socket, message)
+            answer = control.receive(self._socket, self._buffer)
+        except (control.ControlError, OSError) as error:
+            raise Failure(f"The supervisor did not answer: {error}.") from None
+        if isinstance(answer, control.Ack) and answer.error:
+            raise Failure(answer.error[0].upper() + answer.error[1:] + ".")
+        return answer
+
+    def status(self) -> control.ClusterStatus:
+        answer = self.request(control.StatusRequest(1))
+        assert isinstance(answer, control.StatusReply)
+        return answer.status
+
+    def wait_for_end(self) -> bool:
+        """Whether the supervisor ended before the time-out."""
+        try:
+            while self._socket.recv(4096):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        return True
+
+
+_port = click.option(
+    "--port",
+    "-p",
+    envvar="KACHE_PORT",
+    type=click.IntRange(1, 65535),
+    default=7379,
+    show_default=True,
+    help="Its port.",
+)
+_timeout = click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for it.")
+
+
+@cluster.command("status")
+@_port
+@_timeout
+@click.option("--json", "as_json", is_flag=True, help="Everything, with all settings, as JSON.")
+def status(port: int, timeout: float, as_json: bool) -> int:
+    """Show the processes of a cluster; exit status 1 when one of them is not up."""
+    found = _Admin(port, timeout).status()
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found)))
+    else:
+        _show_status(found)
+    return 0 if all(child.state == "up" for child in found.children) else EXIT_ERROR
+
+
+def _show_status(found: control.ClusterStatus) -> None:
+    from kache.cli.stats import text_table, uptime
+
+    state = "stopping" if found.draining else f"up {uptime(found.now_ms - found.started_ms)}"
+    click.echo(
+        f"Kache {found.version} on {', '.join(found.bind)} port {found.port}, {state}, supervisor pid {found.pid}"
+    )
+    lines = [
+        [
+            f"{child.role} {child.index}",
+            str(child.pid) if child.pid else "-",
+            child.state,
+            str(child.restarts),
+            uptime(found.now_ms - child.started_ms) if child.pid else "-",
+        ]
+        for child in found.children
+    ]
+    shown = text_table(["process", "pid", "state", "restarts", "uptime"], lines).split("\n")
+    click.echo(shown[0] + "  last end")
+    for line, child in zip(shown[1:], found.children, strict=True):
+        click.echo(f"{line}  {child.reason}".rstrip())
+
+
+@cluster.command("stop")
+@_port
+@_timeout
+def stop(port: int, timeout: float) -> int:
+    """Answer what is in flight, then end the cluster; returns when it is gone."""
+    admin = _Admin(port, timeout)
+    pid = admin.status().pid
+    admin.request(control.Shutdown(2))
+    if not admin.wait_for_end():
+        raise Failure(f"The cluster on port {port} (pid {pid}) has not ended within {timeout:g} s.")
+    click.echo(f"The cluster on port {port} has stopped.")
+    return 0
+
+
+@cluster.command("restart")
+@_port
+@_timeout
+@click.option("--shard", "-s", type=click.IntRange(0), help="Only this shard.")
+@click.option("--router", "-r", "only_router", is_flag=True, help="Only the routers.")
+def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> int:
+    """Restart the processes of a cluster one after the other; connections wait, none is refused.
+
+    What a shard holds is forgotten with it: Kache keeps data in memory only.
+    """
+    admin = _Admin(port, timeout)
+    children = admin.status().children
+    if shard is not None:
+        chosen = [child for child in children if child.role == "shard" and child.index == shard]
+        if not chosen:
+            raise Failure(f"There is no shard {shard}; the cluster has {sum(c.role == 'shard' for c in children)}.")
+    else:
+        chosen = [child for child in children if child.role == "router" or not only_router]
+    for child in chosen:
+        admin.request(control.RestartShard(3, child.index if child.role == "shard" else -1 - child.index))
+        click.echo(f"{child.role} {child.index} serves again.")
+    return 0
+
+
+@cluster.command("settings")
+def settings() -> int:
+    """List every setting: an option of `start`, a variable KACHE_<NAME>, a key of the TOML file."""
+    defaults = Config()
+    width = max(map(len, SETTINGS))
+    for name, setting in SETTINGS.items():
+        click.echo(f"{name:{width}}  {_facts(setting, setting.show(defaults.setting(name)))}")
+        click.echo(f"{'':{width}}  {setting.doc}")
+    return 0
+
+
+def _facts(setting: Setting, default: str) -> str:
+    facts = [setting.wanted(), f"default {default or 'empty'}"]
+    if setting.live:
+        facts.append("CONFIG SET changes it")
+    if setting.fixed:
+        facts.append("cannot be chosen yet")
+    return "; ".join(facts)
+
+
+if sys.platform == "win32":
+    raise ImportError("Kache needs a POSIX system")

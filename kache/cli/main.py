@@ -1,0 +1,124 @@
+"""The tree of commands, loaded lazily: `run` is what the ``kache`` script calls."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from kache import __version__
+from kache.errors import CommandError, KacheError
+
+__all__ = ["EXIT_ERROR", "EXIT_NIL", "EXIT_NO_CLUSTER", "EXIT_USAGE", "Failure", "root", "run"]
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_NO_CLUSTER = 3
+EXIT_NIL = 4
+
+_COMMANDS = {
+    "cluster": ("kache.cli.cluster:cluster", "Start, stop, restart and look at a cluster."),
+    "stats": ("kache.cli.stats:stats", "Show statistics of every shard and the total."),
+    "ping": ("kache.cli.data:ping", "Ask a cluster whether it answers, and how fast."),
+    "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
+    "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),
+    "commands": ("kache.cli.data:commands", "List the data commands, or explain one."),
+    "bench": ("kache.loadgen:bench", "Put load on a cluster and measure it."),
+    "completion": ("kache.cli.main:completion", "Print the completion script for a shell."),
+}
+
+
+class Failure(click.ClickException):
+    """An expected failure: one sentence on standard error, and an exit status."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_ERROR) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: object = None) -> None:
+        """Print the sentence."""
+        click.echo(f"kache: {self.message}", err=True)
+
+
+class _Root(click.Group):
+    """Finds a subcommand when it is named; a name of the command table becomes a command of its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = _COMMANDS.get(cmd_name)
+        if place is not None:
+            module, _, name = place[0].partition(":")
+            found: click.Command = getattr(importlib.import_module(module), name)
+            return found
+        data = importlib.import_module("kache.cli.data")
+        command: click.Command | None = data.shortcut(cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from kache.commands import TABLE
+            from kache.settings import nearest
+
+            known = [*_COMMANDS, *(row.name for row in TABLE if row.group != "internal")]
+            ctx.fail(f"There is no command '{args[0]}'.{nearest(args[0], known)}")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every data command works directly, too: kache set greeting hello, kache get greeting. "
+    "Exit status: 0 done, 1 error, 2 wrong usage, 3 no cluster there, 4 no such key.",
+)
+@click.version_option(__version__, "--version", "-V", prog_name="kache")
+def root() -> None:
+    """Kache, a cache cluster on one machine: one address for clients, one process per core behind it."""
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL; for bash: eval "$(kache completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(root, {}, "kache", "_KACHE_COMPLETE").source())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Expected failures end as one sentence, never as a traceback."""
+    try:
+        status = root.main(arguments, prog_name="kache", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except Failure as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        where = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
+        click.echo(f"kache: {error.format_message().rstrip('.')}.{where}", err=True)
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has enough; Python would complain at exit
+        return 141
+    except CommandError as error:
+        click.echo(f"kache: {error.message}", err=True)
+        return EXIT_ERROR
+    except KacheError as error:
+        click.echo(f"kache: {error}", err=True)
+        return EXIT_ERROR

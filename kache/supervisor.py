@@ -1,0 +1,559 @@
+"""The supervisor: the plain process above the routers and the shards.
+
+No event loop, no threads, everything already imported: so it can fork at any moment, and a child serves
+milliseconds later. It owns the port, the Unix sockets, the effective configuration and the time anchor; it starts
+what died again, passes changes of the configuration on, answers on the admin socket and ends the cluster in order:
+routers first, so that what is in flight is answered, then the shards.
+
+    signals ─┐
+    admin ───┼─► selector ─► one handler each ─► timers (restarts, deadlines) ─► …
+    children ┘
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kache import __version__, children, control, listeners, logs, processes, run_dir
+from kache.children import Child
+from kache.config import SETTINGS, Config, ConfigError, changed
+from kache.config_file import ConfigFileError, rewrite
+from kache.control import ChildContext, Conversation
+from kache.errors import KacheError
+from kache.settings import format_size
+
+__all__ = ["Supervisor"]
+
+ACK_SECONDS = 3.0
+"""How long a child may take to acknowledge a change of the configuration."""
+GRACE_SECONDS = 1.0
+"""How long after its time to drain a child is killed."""
+PATIENCE_SECONDS = 3.0
+"""How long to wait for a port whose last cluster was killed."""
+SPARE_DESCRIPTORS = 128
+BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+_log = logging.getLogger("kache")
+
+
+@dataclass(slots=True)
+class _Change:
+    """A change of the configuration on its way: who asked, and which children have yet to acknowledge."""
+
+    asker: Conversation
+    request: int
+    missing: set[str]
+    deadline: float
+
+
+class Supervisor:
+    """One cluster. `run` returns its exit status when it has ended; raises KacheError when it cannot start.
+
+    `reload` reads the configuration again (SIGHUP). `exit_fd` is a descriptor whose end stops the cluster, so that
+    none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        config_file: str | None = None,
+        reload: Callable[[], Config] | None = None,
+        exit_fd: int | None = None,
+        on_ready: Callable[[str], None] = print,
+    ) -> None:
+        self.config = msgspec.structs.replace(config, shards=config.shards or processes.usable_cores())
+        self._config_file = config_file
+        self._reload = reload
+        self._exit_fd = exit_fd
+        self._on_ready = on_ready
+        self._announced = False
+        self._selector = selectors.DefaultSelector()
+        self._started_ms = time.time_ns() // 1_000_000
+        self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
+        self._hash_seed = secrets.token_bytes(16)
+        self._boot_id = secrets.randbits(64)
+        self._children: list[Child] = []
+        self._admins: set[Conversation] = set()
+        self._changes: dict[int, _Change] = {}
+        self._next_id = 1
+        self._stop_at: float | None = None
+        self._phase = "serving"
+
+    # Life of the cluster ---------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Start the cluster and look after it until it has ended."""
+        logs.set_up(self.config, "supervisor")
+        self._take_place()
+        try:
+            self._catch_signals()
+            if not self._executes():
+                children.preload()
+            self._children = [self._child("shard", index) for index in range(self.config.shards)]
+            self._children += [self._child("router", index) for index in range(self.config.routers)]
+            for child in self._children:
+                self._start(child)
+            while self._phase != "ended":
+                self._turn()
+        finally:
+            self._leave_place()
+        return 0
+
+    def _take_place(self) -> None:
+        """Lock the port, bind every socket, make the run directory."""
+        base = run_dir.base_directory(os.environ)
+        run_dir.make_private(base)
+        lock = run_dir.PortLock(base, self.config.port) if self.config.port else None
+        try:
+            patience = PATIENCE_SECONDS if lock is not None and lock.abandoned else 0.0
+            self._listeners, port = listeners.bind_tcp(
+                self.config.bind, self.config.port, self.config.tcp_backlog, patience
+            )
+            self._lock = lock or run_dir.PortLock(base, port)
+        except KacheError:
+            if lock is not None:
+                lock.release()
+            raise
+        self.config = msgspec.structs.replace(self.config, port=port)
+        self._run_dir = os.path.join(base, str(port))
+        shutil.rmtree(self._run_dir, ignore_errors=True)
+        run_dir.make_private(self._run_dir)
+        self._shard_paths = [os.path.join(self._run_dir, f"shard-{index}.sock") for index in range(self.config.shards)]
+        self._shard_listeners = [listeners.bind_unix(path) for path in self._shard_paths]
+        self._admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, port)))
+        self._death_reader, self._death_writer = os.pipe()
+        self._selector.register(self._admin, selectors.EVENT_READ, self._on_admin)
+        if self._exit_fd is not None:
+            os.set_inheritable(self._exit_fd, False)
+            self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
+        processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
+        processes.set_title(f"kache: supervisor :{port}")
+
+    def _leave_place(self) -> None:
+        for child in self._children:
+            if child.pid:
+                os.kill(child.pid, signal.SIGKILL)
+                os.waitpid(child.pid, 0)
+        shutil.rmtree(self._run_dir, ignore_errors=True)
+        for fd in self._listeners:
+            os.close(fd)
+        self._lock.release()
+        for admin in self._admins:
+            admin.close()
+
+    def _turn(self) -> None:
+        for key, mask in self._selector.select(self._until_next_timer()):
+            key.data(mask)
+        now = time.monotonic()
+        for child in self._children:
+            if child.restart_at is not None and now >= child.restart_at and self._phase == "serving":
+                self._start(child)
+            if child.kill_at is not None and now >= child.kill_at and child.pid:
+                child.kill_at = None
+                _log.warning("%s did not end in time and is killed", child.name)
+                os.kill(child.pid, signal.SIGKILL)
+        for number, change in list(self._changes.items()):
+            if now >= change.deadline:
+                late = ", ".join(sorted(change.missing))
+                self._finish_change(number, f"{late} did not acknowledge in time; the change holds once it does")
+        if self._phase != "serving":
+            self._drain_on()
+
+    def _until_next_timer(self) -> float | None:
+        times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
+        times += [change.deadline for change in self._changes.values()]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    # Signals ---------------------------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)  # the wake-up descriptor carries the number
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._on_signals)
+
+    def _on_signals(self, _mask: int) -> None:
+        try:
+            numbers = self._wake_reader.recv(4096)
+        except BlockingIOError:
+            return
+        for number in set(numbers):
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGHUP:
+                self._read_again()
+            else:
+                self._stop(signal.Signals(number).name)
+
+    def _on_starter_gone(self, _mask: int) -> None:
+        assert self._exit_fd is not None
+        self._selector.unregister(self._exit_fd)
+        self._stop("the end of the program that started it")
+
+    def _read_again(self) -> None:
+        if self._reload is None:
+            return
+        try:
+            fresh = self._reload()
+        except ConfigError as error:
+            _log.warning("the configuration was not read again: %s", error)
+            return
+        live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
+        fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != self.config.setting(n)]
+        self._take_in(changed(self.config, live))
+        needs = [name for name in fixed if name not in ("shards", "port")]
+        _log.info("configuration read again%s", f"; a restart is needed for {', '.join(needs)}" if needs else "")
+
+    # Children --------------------------------------------------------------------------------------------------
+
+    def _child(self, role: control.Role, index: int) -> Child:
+        number = "" if role == "router" and self.config.routers == 1 else f" {index}"
+        return Child(role, index, f"kache: {role}{number} :{self.config.port}")
+
+    def _executes(self) -> bool:
+        method = self.config.start_method
+        return method == "exec" or (method == "auto" and sys.platform == "darwin")
+
+    def _start(self, child: Child) -> None:
+        ours, theirs = socket.socketpair()
+        child.conversation = Conversation(ours)
+        child.restarts += 1
+        ctx = ChildContext(
+            role=child.role,
+            index=child.index,
+            shards=self.config.shards,
+            routers=self.config.routers,
+            port=self.config.port,
+            config=self.config,
+            anchor_wall_ms=self._anchor[0],
+            anchor_boot_ns=self._anchor[1],
+            hash_seed=self._hash_seed,
+            boot_id=self._boot_id,
+            listeners=self._listeners if child.role == "router" else [self._shard_listeners[child.index]],
+            shard_paths=self._shard_paths,
+            control_fd=theirs.fileno(),
+            death_fd=self._death_reader,
+            run_dir=self._run_dir,
+            restarts=child.restarts,
+            config_file=self._config_file,
+        )
+        if self._executes():
+            child.pid = children.start_executed(ctx, child.title)
+        else:
+            child.pid = children.start_forked(ctx, child.title, lambda: self._forget(theirs))
+        theirs.close()
+        child.restart_at = child.kill_at = None
+        child.restarting = False
+        child.ready_at = 0.0
+        child.started_ms = time.time_ns() // 1_000_000
+        self._selector.register(ours, selectors.EVENT_READ, lambda mask: self._on_child(child, mask))
+        self._set_state(child, "starting")
+        if child.role == "router":
+            for shard in self._children:
+                if shard.role == "shard":
+                    self._send(child, control.ShardState(shard.index, shard.state, shard.reason))
+
+    def _forget(self, theirs: socket.socket) -> None:
+        """In a forked child: let go of every socket object, whose number may soon be another file's."""
+        theirs.detach()
+        self._admin.detach()
+        self._wake_reader.detach()
+        self._wake_writer.detach()
+        for child in self._children:
+            if child.conversation is not None:
+                child.conversation.abandon()
+        for admin in self._admins:
+            admin.abandon()
+        self._selector.close()  # the child's reference to it; the supervisor's registrations stay
+
+    def _on_child(self, child: Child, mask: int) -> None:
+        if child.conversation is None:
+            return
+        if mask & selectors.EVENT_WRITE:
+            child.conversation.on_writable()
+            self._watch(child.conversation, lambda mask: self._on_child(child, mask))
+        if not mask & selectors.EVENT_READ:
+            return
+        messages, alive = child.conversation.on_readable()
+        for message in messages:
+            match message:
+                case control.Ready():
+                    self._on_child_ready(child)
+                case control.Failed(reason=reason):
+                    child.reason = reason
+                case control.Ack(id=number):
+                    self._on_ack(child, number)
+                case control.Pong():
+                    pass
+                case _:
+                    self._on_request(child.conversation, message)
+        if not alive:
+            self._end_conversation(child)
+
+    def _end_conversation(self, child: Child) -> None:
+        if child.conversation is not None:
+            self._selector.unregister(child.conversation)
+            child.conversation.close()
+            child.conversation = None
+
+    def _on_child_ready(self, child: Child) -> None:
+        child.ready_at = time.monotonic()
+        self._set_state(child, "up")
+        if child.restarts:
+            _log.info("%s (pid %d) serves again", child.name, child.pid)
+        self._answer_waiters(child, "")
+        self._announce()
+
+    def _announce(self) -> None:
+        """Say once that the cluster serves: when every child is up, or has shown that it cannot come up."""
+        broken = [child for child in self._children if child.state != "up"]
+        routers_up = any(child.role == "router" and child.state == "up" for child in self._children)
+        if self._announced or not routers_up or any(child.failures < 2 for child in broken):
+            return
+        self._announced = True
+        config = self.config
+        memory = f"maxmemory {format_size(config.maxmemory)} ({config.maxmemory_policy})"
+        shards = f"{config.shards} shard{'s' if config.shards > 1 else ''}"
+        text = (
+            f"Kache {__version__} ready on {config.bind[0]}:{config.port}: {shards}, "
+            f"{memory if config.maxmemory else 'no maxmemory'}. "
+            f"Stop with Ctrl-C or `kache cluster stop --port {config.port}`."
+        )
+        for child in broken:
+            text += f" {child.name} is down: {child.reason}."
+        self._on_ready(text)
+
+    def _reap(self) -> None:
+        for child in self._children:
+            if child.pid:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    self._on_child_end(child, os.waitstatus_to_exitcode(status))
+
+    def _on_child_end(self, child: Child, code: int) -> None:
+        pid, child.pid = child.pid, 0
+        child.kill_at = None
+        child.reason = ""
+        if child.conversation is not None:
+            self._on_child(child, selectors.EVENT_READ)  # its last words: Failed
+            self._end_conversation(child)
+        cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        child.reason = f"{cause}: {child.reason}" if child.reason else cause
+        for number, change in list(self._changes.items()):
+            change.missing.discard(child.name)  # its next life starts with the new configuration
+            if not change.missing:
+                self._finish_change(number, "")
+        if self._phase != "serving":
+            child.state = "down"
+            return
+        if child.restarting:
+            child.reason = "restarting"
+            child.failures = 0
+            wait = 0.0
+        else:
+            wait = child.wait_before_restart(time.monotonic(), self.config.restart_backoff_ms / 1000)
+            when = f"in {wait:g} s" if wait else "at once"
+            _log.warning("%s (pid %d) ended: %s; starting it again %s", child.name, pid, child.reason, when)
+            self._answer_waiters(child, f"{child.name} ended: {child.reason}")
+        self._set_state(child, "down")
+        child.restart_at = time.monotonic() + wait
+        self._announce()
+
+    def _set_state(self, child: Child, state: control.State) -> None:
+        child.state = state
+        if child.role == "shard":
+            for other in self._children:
+                if other.role == "router":
+                    self._send(other, control.ShardState(child.index, state, "" if state == "up" else child.reason))
+
+    def _send(self, child: Child, message: control.Down) -> None:
+        if child.conversation is not None:
+            child.conversation.send(message)
+            self._watch(child.conversation, lambda mask: self._on_child(child, mask))
+
+    def _watch(self, conversation: Conversation, handler: Callable[[int], None]) -> None:
+        """Wait for writability while something is unsent."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if conversation.wants_write else 0)
+        if self._selector.get_key(conversation).events != events:
+            self._selector.modify(conversation, events, handler)
+
+    # Requests: from routers, and from the command line over the admin socket ------------------------------------
+
+    def _on_admin(self, _mask: int) -> None:
+        try:
+            sock, _ = self._admin.accept()
+        except OSError:
+            return
+        admin = Conversation(sock)
+        self._admins.add(admin)
+        self._selector.register(admin, selectors.EVENT_READ, lambda mask: self._on_admin_ready(admin, mask))
+
+    def _on_admin_ready(self, admin: Conversation, mask: int) -> None:
+        alive = True
+        if mask & selectors.EVENT_WRITE:
+            alive = admin.on_writable()
+        if alive and mask & selectors.EVENT_READ:
+            messages, alive = admin.on_readable()
+            for message in messages:
+                self._on_request(admin, message)
+        if alive:
+            self._watch(admin, lambda mask: self._on_admin_ready(admin, mask))
+        else:
+            self._selector.unregister(admin)
+            self._admins.discard(admin)
+            admin.close()
+
+    def _on_request(self, asker: Conversation, message: Any) -> None:
+        match message:
+            case control.StatusRequest(id=number):
+                asker.send(control.StatusReply(number, self._status()))
+            case control.ConfigSet(id=number, values=values):
+                self._on_config_set(asker, number, values)
+            case control.ConfigRewrite(id=number):
+                asker.send(control.Ack(number, self._rewrite()))
+            case control.RestartShard(id=number, index=index):
+                self._on_restart(asker, number, index)
+            case control.Shutdown(id=number):
+                asker.send(control.Ack(number))
+                self._stop("a request to stop")
+
+    def _status(self) -> control.ClusterStatus:
+        shown = {
+            n: "***" if s.secret and self.config.setting(n) else s.show(self.config.setting(n))
+            for n, s in SETTINGS.items()
+        }
+        return control.ClusterStatus(
+            version=__version__,
+            pid=os.getpid(),
+            port=self.config.port,
+            bind=list(self.config.bind),
+            started_ms=self._started_ms,
+            now_ms=time.time_ns() // 1_000_000,
+            run_dir=self._run_dir,
+            config=shown,
+            children=[child.status() for child in self._children],
+            draining=self._phase != "serving",
+        )
+
+    def _on_config_set(self, asker: Conversation, request: int, values: dict[str, str]) -> None:
+        try:
+            self._take_in(changed(self.config, values), asker, request)
+        except ConfigError as error:
+            asker.send(control.Ack(request, str(error)))
+
+    def _take_in(self, config: Config, asker: Conversation | None = None, request: int = 0) -> None:
+        """Make `config` the effective one everywhere; `asker` is answered once every child has acknowledged."""
+        self.config = config
+        logs.set_level(config)
+        number = self._next_id
+        self._next_id += 1
+        reached = [child for child in self._children if child.conversation is not None]
+        if asker is not None:
+            missing = {child.name for child in reached}
+            self._changes[number] = _Change(asker, request, missing, time.monotonic() + ACK_SECONDS)
+        for child in reached:
+            self._send(child, control.ConfigChanged(number, config))
+        if asker is not None and not reached:
+            self._finish_change(number, "")
+
+    def _on_ack(self, child: Child, number: int) -> None:
+        change = self._changes.get(number)
+        if change is not None:
+            change.missing.discard(child.name)
+            if not change.missing:
+                self._finish_change(number, "")
+
+    def _finish_change(self, number: int, error: str) -> None:
+        change = self._changes.pop(number)
+        asking = {child.conversation for child in self._children} | self._admins
+        if change.asker in asking:
+            change.asker.send(control.Ack(change.request, error))
+
+    def _rewrite(self) -> str:
+        if self._config_file is None:
+            return "The server is running without a config file"
+        try:
+            rewrite(self._config_file, self.config)
+        except ConfigFileError as error:
+            return str(error)
+        return ""
+
+    def _on_restart(self, asker: Conversation, request: int, index: int) -> None:
+        role, number = ("shard", index) if index >= 0 else ("router", -1 - index)
+        child = next((c for c in self._children if (c.role, c.index) == (role, number)), None)
+        if child is None:
+            asker.send(control.Ack(request, f"there is no {role} {number}"))
+            return
+        if self._phase != "serving":
+            asker.send(control.Ack(request, "the cluster is stopping"))
+            return
+        child.waiters.append((asker, request))
+        if not child.pid:
+            child.failures = 0
+            child.restart_at = time.monotonic()
+        elif not child.restarting:
+            _log.info("%s (pid %d) is restarted on request", child.name, child.pid)
+            child.restarting = True
+            child.reason = "restarting"
+            self._set_state(child, "down")
+            self._drain(child)
+
+    def _answer_waiters(self, child: Child, error: str) -> None:
+        for asker, request in child.waiters:
+            if asker in self._admins or any(other.conversation is asker for other in self._children):
+                asker.send(control.Ack(request, error))
+        child.waiters.clear()
+
+    # The end ---------------------------------------------------------------------------------------------------
+
+    def _stop(self, cause: str) -> None:
+        if self._phase != "serving":
+            _log.warning("%s again: stopping at once", cause)
+            for child in self._children:
+                if child.pid:
+                    os.kill(child.pid, signal.SIGKILL)
+            return
+        _log.info("stopping after %s", cause)
+        self._phase = "routers"
+        for child in self._children:
+            child.restart_at = None
+            if child.role == "router":
+                self._drain(child)
+
+    def _drain(self, child: Child) -> None:
+        if not child.pid:
+            return
+        if not child.ready_at:
+            os.kill(child.pid, signal.SIGKILL)  # it serves nobody yet
+            return
+        self._send(child, control.Drain(float(self.config.drain_seconds)))
+        child.kill_at = time.monotonic() + self.config.drain_seconds + GRACE_SECONDS
+
+    def _drain_on(self) -> None:
+        """Go on from draining the routers to draining the shards to the end, as each is done."""
+        alive = {child.role for child in self._children if child.pid}
+        if self._phase == "routers" and "router" not in alive:
+            self._phase = "shards"
+            for child in self._children:
+                self._drain(child)
+        if self._phase == "shards" and not alive:
+            self._phase = "ended"
+            _log.info("stopped")

@@ -1,0 +1,122 @@
+"""Real client libraries against a real cluster, the way their users run them: one program per library.
+
+redis-py 7 and 8 cannot live in one environment, so the older one is installed into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..cluster import Cluster
+
+HERE = Path(__file__).parent
+INSTALL_SECONDS = 180
+RUN_SECONDS = 120
+
+
+@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A cluster's port."""
+    with Cluster(shards=request.param) as cluster:
+        yield cluster.port
+
+
+def installed(folder: Path, requirement: str) -> dict[str, str]:
+    """An environment in which `requirement` shadows what is installed."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    assert done.returncode == 0, f"{requirement} cannot be installed: {done.stderr}"
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+@pytest.fixture(scope="session")
+def redis7(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with redis-py 7."""
+    return installed(tmp_path_factory.mktemp("redis7"), "redis>=7,<8")
+
+
+def run(program: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
+    """Runs a program of this folder; its output, or a failure that shows it."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, f"{program}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("program", ["redis_sync.py", "redis_async.py"])
+def test_redis_py_8(port: int, program: str, protocol: int) -> None:
+    assert "redis-py 8" in run(program, port, protocol)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("program", ["redis_sync.py", "redis_async.py"])
+def test_redis_py_7(port: int, program: str, protocol: int, redis7: dict[str, str]) -> None:
+    assert "redis-py 7" in run(program, port, protocol, environment=redis7)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_valkey_py(port: int, protocol: int) -> None:
+    assert "fine" in run("valkey_sync.py", port, protocol)
+
+
+def test_django_cache(port: int) -> None:
+    assert "fine" in run("django_cache.py", port)
+
+
+def test_redis_exporter(port: int) -> None:
+    """The Prometheus exporter reads what it needs for the stock dashboards."""
+    exporter = shutil.which("prometheus-redis-exporter") or shutil.which("redis_exporter")
+    if exporter is None:
+        pytest.skip("redis_exporter is not installed (Debian: prometheus-redis-exporter)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = probe.getsockname()[1]
+    command = [exporter, "-redis.addr", f"redis://127.0.0.1:{port}", "-web.listen-address", f"127.0.0.1:{listen}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        page = scrape(f"http://127.0.0.1:{listen}/metrics", process)
+    finally:
+        process.terminate()
+        process.wait(10)
+    for name in (
+        "redis_up 1",
+        "redis_uptime_in_seconds",
+        "redis_connected_clients",
+        "redis_memory_used_bytes",
+        "redis_memory_max_bytes",
+        "redis_commands_total",
+        "redis_keyspace_hits_total",
+        "redis_evicted_keys_total",
+        "redis_net_input_bytes_total",
+    ):
+        assert name in page, f"{name} is missing"
+
+
+def scrape(url: str, process: subprocess.Popen[bytes]) -> str:
+    """The page, as soon as the exporter serves it."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the exporter ended"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            continue
+    raise AssertionError("the exporter did not answer")

@@ -1,0 +1,49 @@
+"""Commands of several keys that no hash tag holds together: a cluster answers like one server, or refuses."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .harness import Command, Oracle
+from .strategies_cluster import cluster_commands
+
+EXAMPLES = int(os.environ.get("KACHE_ORACLE_EXAMPLES", "300"))
+MANY = 2_000
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(script=st.lists(cluster_commands, min_size=1, max_size=20), protocol=st.sampled_from([2, 3]))
+def test_random_commands_over_shards(oracle: Oracle, script: list[Command], protocol: int) -> None:
+    oracle.check(script, protocol)
+
+
+def test_what_cannot_span_shards_is_refused_or_right(oracle: Oracle) -> None:
+    oracle.both([("FLUSHALL",)])
+    for command in (("MSETNX", "k1", 1, "k2", 2, "k3", 3, "k4", 4), ("MSETEX", 2, "k5", 1, "k6", 2)):
+        count = ("EXISTS", "k1", "k2", "k3", "k4", "k5", "k6")
+        (ours, theirs), (ours_after, theirs_after) = oracle.both([command, count])
+        if ours.text.startswith(b"CROSSSLOT"):
+            assert ours_after.text == b"0"
+        else:
+            assert (ours.raw, ours_after.raw) == (theirs.raw, theirs_after.raw)
+
+
+def test_scan_returns_every_key_once_around(oracle: Oracle) -> None:
+    oracle.both([("FLUSHALL",), *(("SET", f"scan:{number}", number) for number in range(MANY))])
+    for arguments in ((), ("COUNT", 500), ("MATCH", "scan:1*"), ("TYPE", "string"), ("MATCH", "nothing*")):
+        cursor, found = b"0", set()
+        for _ in range(MANY * 2):
+            reply = oracle.ours([("SCAN", cursor, *arguments)])[0]
+            cursor = reply.items[0].text
+            found |= {item.text for item in reply.items[1].items}
+            if cursor == b"0":
+                break
+        expected = {b"scan:%d" % number for number in range(MANY)}
+        if "MATCH" in arguments:
+            expected = {key for key in expected if arguments[1] == "scan:1*" and key.startswith(b"scan:1")}
+        assert cursor == b"0"
+        assert found == expected
+    oracle.both([("FLUSHALL",)])
