@@ -40,16 +40,26 @@ class _Connection(asyncio.Protocol):
         self._replies: list[Reply] = []
         self._wanted = 0
         self._done: asyncio.Future[None] | None = None
-        self.usable = False
+        self._open = False
+
+    @property
+    def usable(self) -> bool:
+        """False once the peer closed it or said something unasked."""
+        return self._open and not self._reader.unread
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.usable = True
+        self._open = True
 
     def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        if self._done is not None:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Takes the replies that are there; ends the exchange when they are all in, or are none."""
         try:
-            self._reader.feed(data)
             while len(self._replies) < self._wanted and (reply := self._reader.next_reply()) is not MORE:
                 self._replies.append(reply)
             if len(self._replies) == self._wanted and self._reader.unread:
@@ -64,7 +74,7 @@ class _Connection(asyncio.Protocol):
         self.connection_lost(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.usable = False
+        self._open = False
         self._finish(error or ConnectionResetError("closed by the server"))
 
     def _finish(self, error: Exception | None) -> None:
@@ -78,16 +88,23 @@ class _Connection(asyncio.Protocol):
                 done.set_exception(error)
 
     def close(self) -> None:
-        self.usable = False
+        self._open = False
         if self._transport is not None:
             self._transport.abort()
 
     async def exchange(self, data: bytes, count: int, timeout: float | None) -> list[Reply]:
         """Sends the frames in `data` and returns `count` replies, errors included."""
         assert self._transport is not None
+        if not self._open and not self._reader.unread:
+            raise ConnectError("the connection was lost before a request was sent: closed by the server")
         self._replies, self._wanted = [], count
         done = self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(data)
+        if self._open:
+            self._transport.write(data)
+        # A server that refuses the connection has answered already.
+        self._collect()
+        if not self._open:
+            self._finish(ConnectionResetError("closed by the server"))
         try:
             async with asyncio.timeout(timeout):
                 await done
@@ -101,7 +118,7 @@ class _Connection(asyncio.Protocol):
             error.replies = self._replies
             raise
         finally:
-            self._wanted = 0
+            self._done = None
         return self._replies
 
 

@@ -53,9 +53,9 @@ class AsyncCommands(Generic[S]):
         """Deletes every key of this database."""
         return await self._run(("flushdb",), shape.as_bool)
 
-    async def stats(self, *arguments: Argument) -> Any:
-        """The cluster's counters, as STATS answers them."""
-        return await self._run(("stats", *arguments), shape.as_is)
+    async def stats(self) -> list[dict[str, Any]]:
+        """The statistics of every shard, in their order: ``shard``, ``state``, ``keys``, ``used_memory``, ``hits``, …"""
+        return await self._run(("stats",), shape.as_stats)
 
     async def info(self, *sections: str) -> dict[str, str]:
         """INFO as a dict of field and text, all sections in one."""

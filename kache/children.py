@@ -46,6 +46,8 @@ class Child:
     started_ms: int = 0
     ready_at: float = 0.0
     reason: str = ""
+    last_words: str = ""
+    """The error that the present process told before its end."""
     restart_at: float | None = None
     kill_at: float | None = None
     restarting: bool = False
@@ -79,8 +81,10 @@ class Child:
 
 def preload() -> None:
     """Import everything a child needs, so that a fork is serving milliseconds later."""
-    importlib.import_module("kache.router.main")
-    importlib.import_module("kache.shard.main")
+    for role in ("router", "shard"):
+        module = importlib.import_module(f"kache.{role}.main")
+        # What is found by name rather than imported, such as the handlers of commands.
+        getattr(module, "preload", lambda: None)()
 
 
 def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> int:

@@ -253,6 +253,15 @@ def as_fields(value: Reply) -> dict[str, str]:
     return fields
 
 
+def as_stats(value: Reply) -> list[dict[str, Any]]:
+    """STATS as one dict for each shard, texts as `str`."""
+    shards = []
+    for flat in as_list(value):
+        items = [as_text(item) if isinstance(item, bytes) else item for item in flat]
+        shards.append(dict(zip(items[::2], items[1::2], strict=True)))
+    return shards
+
+
 def as_score(value: Reply) -> float | None:
     """A score, or None."""
     return None if value is None else float(value)

@@ -81,9 +81,9 @@ class Commands(Generic[S]):
         """Deletes every key of this database."""
         return self._run(("flushdb",), shape.as_bool)
 
-    def stats(self, *arguments: Argument) -> Any:
-        """The cluster's counters, as STATS answers them."""
-        return self._run(("stats", *arguments), shape.as_is)
+    def stats(self) -> list[dict[str, Any]]:
+        """The statistics of every shard, in their order: ``shard``, ``state``, ``keys``, ``used_memory``, ``hits``, …"""
+        return self._run(("stats",), shape.as_stats)
 
     def info(self, *sections: str) -> dict[str, str]:
         """INFO as a dict of field and text, all sections in one."""

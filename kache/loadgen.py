@@ -22,7 +22,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from kache.loadspec import CommandResult, Latency, LoadError, LoadResult, LoadSpec, check
+from kache.loadspec import CommandResult, Latency, LoadError, LoadResult, LoadSpec, UnreachableError, check
 from kache.loadworker import FailureLine, Progress, ProgressLine, ResultLine, Worker, WorkerResult
 
 __all__ = ["CommandResult", "Latency", "LoadError", "LoadResult", "LoadSpec", "bench", "run", "summary"]
@@ -154,11 +154,15 @@ def _line(process: subprocess.Popen[bytes]) -> bytes:
     return line
 
 
+def _failure(line: FailureLine) -> LoadError:
+    return (UnreachableError if line.unreachable else LoadError)(line.message)
+
+
 def _hear(process: subprocess.Popen[bytes], word: str) -> None:
     line = _line(process)
     if line.strip() != msgspec.json.encode(word):
         heard = msgspec.json.decode(line, type=_HEARD)
-        raise LoadError(heard.message if isinstance(heard, FailureLine) else f"unexpected line: {line!r}")
+        raise _failure(heard) if isinstance(heard, FailureLine) else LoadError(f"unexpected line: {line!r}")
 
 
 def _follow(process: subprocess.Popen[bytes], show: Any) -> WorkerResult:
@@ -167,7 +171,7 @@ def _follow(process: subprocess.Popen[bytes], show: Any) -> WorkerResult:
         if isinstance(heard, ResultLine):
             return heard.result
         if isinstance(heard, FailureLine):
-            raise LoadError(heard.message)
+            raise _failure(heard)
         show(heard)
 
 
@@ -331,16 +335,14 @@ class _Bar:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where the server listens.")
-@click.option("-p", "--port", default=7379, show_default=True, help="Its port.")
-@click.option(
-    "--protocol", type=click.Choice(["resp", "binary"]), default=None, help="[default: resp; original: binary]"
-)
-@click.option("--password", envvar="KACHE_PASSWORD", help="For AUTH.")
+@click.option("--host", envvar="KACHE_HOST", default="127.0.0.1", show_default=True, help="Address.")
+@click.option("-p", "--port", envvar="KACHE_PORT", default=7379, show_default=True, help="TCP port.")
+@click.option("--protocol", type=click.Choice(["resp", "binary"]), help="[default: resp, for original: binary]")
+@click.option("--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], help="Password, if one is set.")
 @click.option("--username", help="For AUTH.")
 @click.option("--db", default=0, show_default=True, help="Database.")
 @click.option(
-    "-c",
+    "-t",
     "--commands",
     default="mix",
     show_default=True,
@@ -349,24 +351,25 @@ class _Bar:
     "(get:9,set:1), mix (get and set by --reads), or original (the original Kache's six commands).",
 )
 @click.option("--reads", default=0.9, show_default=True, help="Share of GET in mix.")
-@click.option("-n", "--connections", default=50, show_default=True, help="Connections.")
+@click.option("-c", "--connections", default=50, show_default=True, help="Connections.")
 @click.option("-P", "--pipeline", default=1, show_default=True, help="Requests in flight on each connection.")
 @click.option("-d", "--value-size", default=32, show_default=True, help="Bytes of a value.")
-@click.option("-k", "--keys", default=100_000, show_default=True, help="Different keys.")
+@click.option("-r", "--keys", default=100_000, show_default=True, help="Different keys.")
 @click.option("--members", default=100, show_default=True, help="Members of a sorted set or hash.")
 @click.option("--batch", default=10, show_default=True, help="Keys of an MGET or MSET.")
 @click.option("--distribution", default="uniform", show_default=True, help="Of the keys: uniform or zipf:EXPONENT.")
 @click.option("--seed", default=1, show_default=True, help="Of the random keys.")
 @click.option("--warmup", default=1.0, show_default=True, help="Seconds before measuring.")
-@click.option("-t", "--seconds", default=5.0, show_default=True, help="Seconds to measure.")
-@click.option("--requests", type=int, help="Measure this many requests instead.")
+@click.option("-s", "--seconds", default=5.0, show_default=True, help="Seconds to measure.")
+@click.option("-n", "--requests", type=int, help="Measure this many requests instead.")
 @click.option("--rate", type=float, help="Offer this many requests per second instead of as many as possible.")
 @click.option("--preload/--no-preload", default=None, help="Store every key first. [default: when commands read]")
 @click.option("--processes", default=1, show_default=True, help="Processes of the generator.")
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds without any reply until the run is given up.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def bench(protocol: str | None, as_json: bool, commands: str, **settings: Any) -> None:
-    """Puts load on a server and says what it did.
+@click.pass_context
+def bench(ctx: click.Context, /, protocol: str | None, as_json: bool, commands: str, **settings: Any) -> None:
+    """Put load on a cluster, or on any server that speaks RESP, and say what it did.
 
     Latencies come from an HDR histogram. With --rate they count from when a request was due, so a stall of the server
     shows in them. Replies are checked: errors, misses, wrong types and wrong values are counted. Exit status 1 when
@@ -374,18 +377,25 @@ def bench(protocol: str | None, as_json: bool, commands: str, **settings: Any) -
     """
     chosen = protocol or ("binary" if commands == "original" else "resp")
     spec = msgspec.convert({**settings, "protocol": chosen, "commands": commands}, LoadSpec)
+    try:
+        check(spec)
+    except LoadError as error:
+        raise click.UsageError(str(error), ctx) from None
     bar = _Bar() if sys.stderr.isatty() and not as_json else None
     try:
         result = run(spec, bar)
     except LoadError as error:
-        raise click.ClickException(str(error)) from error
+        from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, Failure
+
+        status = EXIT_NO_CLUSTER if isinstance(error, UnreachableError) else EXIT_ERROR
+        raise Failure(f"{str(error)[:1].upper()}{str(error)[1:]}.", status) from None
     finally:
         if bar:
             bar.close()
     click.echo(msgspec.json.format(msgspec.json.encode(result)).decode() if as_json else summary(result))
     bad = result.errors + result.unexpected + result.mismatches + result.lost + result.unanswered
     if bad or not result.requests:
-        sys.exit(1)
+        ctx.exit(1)
 
 
 if __name__ == "__main__":

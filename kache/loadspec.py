@@ -20,6 +20,7 @@ __all__ = [
     "LoadError",
     "LoadResult",
     "LoadSpec",
+    "UnreachableError",
     "check",
     "command_shares",
     "parse_distribution",
@@ -34,6 +35,10 @@ _EXPECT_OK, _EXPECT_INT, _EXPECT_VALUE, _EXPECT_VALUES, _EXPECT_ARRAY = range(5)
 
 class LoadError(KacheError):
     """The load could not be run as asked: a wrong setting, or no server to run it against."""
+
+
+class UnreachableError(LoadError):
+    """No server accepts the connections."""
 
 
 class LoadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,15 @@ import msgspec
 from kache._load import Generator
 from kache.clientcodec import MORE, Reader, encode_request
 from kache.errors import CommandError
-from kache.loadspec import LoadError, LoadSpec, command_shares, parse_distribution, preload_command, templates
+from kache.loadspec import (
+    LoadError,
+    LoadSpec,
+    UnreachableError,
+    command_shares,
+    parse_distribution,
+    preload_command,
+    templates,
+)
 
 __all__ = ["CommandCounts", "Progress", "ProgressLine", "Worker", "WorkerResult", "main"]
 
@@ -78,6 +86,7 @@ class FailureLine(msgspec.Struct, tag="failure"):
     """The last line of a process that could not run."""
 
     message: str
+    unreachable: bool
 
 
 class Worker:
@@ -171,7 +180,8 @@ class Worker:
         seen = 0
         while (now := time.monotonic_ns()) and (end is None or now < end) and not generator.finished:
             generator.step(now + _STEP_NS if end is None else min(now + _STEP_NS, end))
-            if generator.completed != seen:
+            # Between two requests of a slow schedule there is nothing to wait for.
+            if generator.completed != seen or (generator.open and not generator.in_flight):
                 seen, alive = generator.completed, now
             elif now - alive > self.spec.timeout * 1e9:
                 return generator.completed, True
@@ -181,6 +191,7 @@ class Worker:
                 return generator.completed, False
             share = (now - begun) / (end - begun) if end is not None else generator.completed / (requests or 1)
             self._progress(phase, min(share, 1.0), generator.completed)
+        self._progress(phase, 1.0, generator.completed)
         return generator.completed, False
 
     def _drain(self, generator: Generator) -> None:
@@ -209,7 +220,7 @@ def connect(spec: LoadSpec, timeout: float) -> int:
             return connection.detach()
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise LoadError(f"cannot connect to {spec.host}:{spec.port}: {reason}") from error
+        raise UnreachableError(f"cannot connect to {spec.host}:{spec.port}: {reason}") from error
 
 
 def _greet(connection: socket.socket, spec: LoadSpec) -> None:
@@ -265,7 +276,7 @@ def main() -> None:
         if sys.stdin.buffer.readline().strip() == b"go":
             say(ResultLine(worker.run()))
     except LoadError as error:
-        say(FailureLine(str(error)))
+        say(FailureLine(str(error), isinstance(error, UnreachableError)))
 
 
 if __name__ == "__main__":

@@ -263,6 +263,7 @@ class Supervisor:
         child.restart_at = child.kill_at = None
         child.restarting = False
         child.ready_at = 0.0
+        child.last_words = ""
         child.started_ms = time.time_ns() // 1_000_000
         self._selector.register(ours, selectors.EVENT_READ, lambda mask: self._on_child(child, mask))
         self._set_state(child, "starting")
@@ -298,7 +299,7 @@ class Supervisor:
                 case control.Ready():
                     self._on_child_ready(child)
                 case control.Failed(reason=reason):
-                    child.reason = reason
+                    child.last_words = reason
                 case control.Ack(id=number):
                     self._on_ack(child, number)
                 case control.Pong():
@@ -351,12 +352,11 @@ class Supervisor:
     def _on_child_end(self, child: Child, code: int) -> None:
         pid, child.pid = child.pid, 0
         child.kill_at = None
-        child.reason = ""
         if child.conversation is not None:
             self._on_child(child, selectors.EVENT_READ)  # its last words: Failed
             self._end_conversation(child)
         cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        child.reason = f"{cause}: {child.reason}" if child.reason else cause
+        child.reason = f"{cause}: {child.last_words}" if child.last_words else cause
         for number, change in list(self._changes.items()):
             change.missing.discard(child.name)  # its next life starts with the new configuration
             if not change.missing:
@@ -365,7 +365,7 @@ class Supervisor:
             child.state = "down"
             return
         if child.restarting:
-            child.reason = "restarting"
+            child.reason = "restarted on request"
             child.failures = 0
             wait = 0.0
         else:

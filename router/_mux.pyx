@@ -45,12 +45,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EMFILE, ENFILE, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from kache._reactor cimport Clock, Endpoint, Listener, Reactor, monotonic_ns
 from kache._wire cimport (
-    BINARY, BROKEN, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, RESP3, SLOT_COUNT, Buffer, RequestParser,
+    BINARY, BROKEN, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
     Span, decode_span, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
     put_reply, parse_int64, slot_of,
 )
@@ -60,7 +60,7 @@ from kache.errors import CommandError
 from kache.replies import Missing
 
 from .outcome import failure_of
-from .registry import LOCALS, MERGES, MOVES, NeedsMove, Part
+from .registry import LOCALS, MERGES, MOVES, NeedsMove
 
 __all__ = ["Acceptor", "Link", "Router", "Session", "Split"]
 
@@ -125,11 +125,13 @@ cdef extern from *:
         close(fd);
         return 0;
     }
+    static int kache_end_sending(int fd) { return shutdown(fd, SHUT_WR); }
     static int kache_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
     """
     void kache_tune(int fd, int keepalive_seconds) nogil
     int kache_name(int fd, int peer, char* out, int size) nogil
     int kache_refuse(int listener, const char* text) nogil
+    int kache_end_sending(int fd) nogil
     int kache_spare() nogil
     int close_fd "close"(int fd) nogil
 

@@ -10,9 +10,10 @@ cdef enum:
     LINK_DOWN = 0
     LINK_HANDSHAKE = 1
     LINK_UP = 2
+    LINK_LEAVING = 3     # the shard drains: it answers what it was sent and gets nothing more
     FIRST_RING = 64
 
-cdef tuple LINK_STATES = ("down", "handshake", "up")
+cdef tuple LINK_STATES = ("down", "handshake", "up", "draining")
 
 # A message other than REPLY that is longer than this is nonsense (a PUSH carries at most one reply).
 cdef uint32_t MESSAGE_LIMIT = 0x7FFFFFFF
@@ -34,7 +35,6 @@ cdef class Link(Endpoint):
     cdef readonly int index
     cdef int phase
     cdef readonly bint loading
-    cdef readonly bint shard_draining
     cdef readonly object reason          # why it is down
     cdef readonly uint64_t pid
     cdef readonly uint64_t in_flight     # commands whose replies are still to come, swallowed ones included
@@ -88,7 +88,7 @@ cdef class Link(Endpoint):
 
     @property
     def state(self):
-        """"down", "handshake", "loading" or "up"."""
+        """"down", "handshake", "loading", "up" or "draining"."""
         return "loading" if self.phase == LINK_UP and self.loading else LINK_STATES[self.phase]
 
     @property
@@ -226,6 +226,10 @@ cdef class Link(Endpoint):
         return (self.in_flight >= <uint64_t> self.router.link_soft_commands
                 or self.out.used() > self.router.link_soft_bytes)
 
+    cdef bint stuck(self) noexcept:
+        """Whether requests have timed out that the shard has not answered since: waiting for it is no use."""
+        return self.overdue > self.head
+
     cdef bint over_hard(self, Py_ssize_t size) noexcept:
         """Whether a command of about `size` bytes must be refused; one large command passes when nothing waits."""
         cdef Py_ssize_t waiting = self.out.used()
@@ -260,7 +264,7 @@ cdef class Link(Endpoint):
                 break
             memcpy(&length, data + at, 4)
             kind = <uint8_t> data[at + 4]
-            if kind == LINK_REPLY and self.phase == LINK_UP:
+            if kind == LINK_REPLY and self.phase >= LINK_UP:
                 if n - at < REPLY_HEADER:
                     break
                 memcpy(&self.reply_left, data + at + 8, 4)
@@ -352,8 +356,10 @@ cdef class Link(Endpoint):
         elif kind == LINK_NOTICE and n >= 1:
             if body[0] == NOTICE_READY:
                 self.loading = False
-            elif body[0] == NOTICE_DRAINING:
-                self.shard_draining = True
+            elif body[0] == NOTICE_DRAINING and self.phase == LINK_UP:
+                self.phase = LINK_LEAVING
+                self.reason = "it is being restarted"
+                self.say_goodbye()
         elif (kind == LINK_DEFERRED or kind == LINK_PUSH) and n >= 15:
             memcpy(&number, body + 7, 8)
             if kind == LINK_PUSH:
@@ -381,6 +387,15 @@ cdef class Link(Endpoint):
         self.reason = ""
         self.router.link_up(self)
         return 0
+
+    cdef int say_goodbye(self) except -1:
+        """Behind the last run the sending side is shut down, so that the shard knows that nothing will follow."""
+        if self.phase == LINK_LEAVING and self.unsent() == 0:
+            kache_end_sending(self.fd)
+        return 0
+
+    cdef int on_written(self, Py_ssize_t n) except -1:
+        return self.say_goodbye() if self.phase == LINK_LEAVING else 0
 
     # Failures -------------------------------------------------------------------------------------
     cdef int answer(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, bytes message) except -1:
@@ -417,7 +432,7 @@ cdef class Link(Endpoint):
         """Answers everything that was expected: sent runs may have been executed, others were not."""
         cdef Expected* expected
         cdef PyObject* owner
-        cdef bint was_up = self.phase == LINK_UP
+        cdef bint was_up = self.phase >= LINK_UP
         self.phase = LINK_DOWN
         self.reason = reason
         self.run_owner = NULL

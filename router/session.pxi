@@ -416,14 +416,14 @@ cdef class Session(Replies):
             return REFUSED
         if not link.over_soft():
             return SEND
+        if link.stuck() or (link.over_hard(self.parser.consumed) and not self.in_flight_now()):
+            self.router.refused_overload += 1
+            self.answer_error(OVERLOADED, flags)
+            return REFUSED
         if self.in_flight_now():
             # It has replies to wait for.
             self.resume_at = self.in_flight_now() // 2
             return WAIT
-        if link.over_hard(self.parser.consumed):
-            self.router.refused_overload += 1
-            self.answer_error(OVERLOADED, flags)
-            return REFUSED
         return SEND
 
     # Local commands -------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ from kache._wire cimport (
     slot_of,
 )
 
-from kache.errors import OUT_OF_MEMORY, WRONG_TYPE, CommandError
+from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
+from kache.replies import Missing
 
 log = logging.getLogger("kache.shard")
 
@@ -181,9 +182,9 @@ include "store.pxi"
 include "values.pxi"
 include "detached.pxi"
 include "evict.pxi"
-#include "meter.pxi"
-#include "fast.pxi"
-#include "execute.pxi"
-#include "link.pxi"
+include "meter.pxi"
+include "fast.pxi"
+include "execute.pxi"
+include "link.pxi"
 
 FIELD_TABLE_SIZE = FieldTable.__basicsize__ + 16

@@ -120,16 +120,23 @@ def _write(ks: Keyspace, key: bytes, field: Field, value: int) -> None:
     ks.string_overlay(key, first, merged.to_bytes(stop - first, "big"))
 
 
+def _set_value(field: Field, value: int) -> int:
+    """What SET compares with the field's range, where the real server's 64-bit arithmetic shows."""
+    if not field.signed:
+        # A negative number counts as the huge one with the same 64 bits.
+        return value % 2**64
+    if field.width < 64 and value <= field.high - 2**63:
+        # So far below that its distance to the highest value overflows: it is taken for too large.
+        return value + 2**64
+    return value
+
+
 def _run(ks: Keyspace, key: bytes, step: Operation) -> int | None:
     """Executes one step and returns its reply."""
     before = _read(ks, key, step.field)
     if step.name == b"GET":
         return before
-    if step.name == b"INCRBY":
-        wanted = before + step.value
-    else:
-        # An unsigned field takes a negative number for the huge one with the same 64 bits.
-        wanted = step.value if step.field.signed else step.value % 2**64
+    wanted = before + step.value if step.name == b"INCRBY" else _set_value(step.field, step.value)
     value = step.field.fit(wanted, step.overflow)
     if value is None:
         return None

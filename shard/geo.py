@@ -176,7 +176,4 @@ def _described(item: _Found, query: Query) -> list[Reply]:
 
 def _store(ks: Keyspace, destination: bytes, query: Query, found: list[_Found]) -> int:
     scores = {item.member: item.distance / query.unit if query.store_distance else item.score for item in found}
-    ks.delete(destination)  # whatever it held, and its TTL
-    if scores:
-        ks.zset_replace(destination, scores)
-    return len(scores)
+    return ks.zset_replace(destination, scores)

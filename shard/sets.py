@@ -33,6 +33,8 @@ LISTPACK_ENTRIES = 128
 LISTPACK_VALUE = 64
 """Bytes of a member up to which it does (set-max-listpack-value)."""
 
+_BATCH = 256
+
 
 def set_encoding(table: FieldTable) -> str:
     """What OBJECT ENCODING answers: "intset", "listpack" or "hashtable", by the default limits."""
@@ -196,17 +198,17 @@ def sdiff(ks: Keyspace, *keys: bytes) -> Reply:
 
 @command("sinterstore")
 def sinterstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
-    return _store(ks, destination, _intersection(_tables(ks, keys)))
+    return ks.set_replace(destination, _intersection(_tables(ks, keys)))
 
 
 @command("sunionstore")
 def sunionstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
-    return _store(ks, destination, _union(_tables(ks, keys)))
+    return ks.set_replace(destination, _union(_tables(ks, keys)))
 
 
 @command("sdiffstore")
 def sdiffstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
-    return _store(ks, destination, _difference(_tables(ks, keys)))
+    return ks.set_replace(destination, _difference(_tables(ks, keys)))
 
 
 @command("sintercard")
@@ -220,7 +222,7 @@ def sintercard(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
             raise CommandError(SYNTAX)
         limit = bounded_integer(arguments[position + 1], 0, INT64_MAX, "ERR LIMIT can't be negative")
     found = 0
-    for _ in _intersection(_tables(ks, arguments[:count])):
+    for _ in _intersection(_tables(ks, arguments[:count]), stops_early=limit > 0):
         found += 1
         if found == limit:
             break
@@ -232,16 +234,26 @@ def _tables(ks: Keyspace, keys: Sequence[bytes]) -> list[FieldTable | None]:
     return [ks.set_get(key) for key in keys]
 
 
-def _intersection(tables: list[FieldTable | None]) -> Iterator[bytes]:
+def _intersection(tables: list[FieldTable | None], *, stops_early: bool = False) -> Iterator[bytes]:
     present = [table for table in tables if table is not None]
     if len(present) < len(tables):
         return
     present.sort(key=len)
-    # Lazy, so that SINTERCARD may stop early; chained filters, so that no Python code runs per member.
-    members: Iterable[bytes] = present[0].fields()
+    # Chained filters: no Python code runs per member.
+    members: Iterable[bytes] = _in_batches(present[0]) if stops_early else present[0].fields()
     for table in present[1:]:
         members = filter(table.__contains__, members)
     yield from members
+
+
+def _in_batches(table: FieldTable) -> Iterator[bytes]:
+    """The members of a table that does not change meanwhile, a batch at a time."""
+    cursor = 0
+    while True:
+        cursor, items = table.scan(cursor, _BATCH)
+        yield from (member for member, _ in items)
+        if cursor == 0:
+            return
 
 
 def _union(tables: list[FieldTable | None]) -> dict[bytes, None]:
@@ -260,9 +272,3 @@ def _difference(tables: list[FieldTable | None]) -> Iterator[bytes]:
         if table is not None:
             members = filterfalse(table.__contains__, members)
     yield from members
-
-
-def _store(ks: Keyspace, destination: bytes, members: Iterable[bytes]) -> int:
-    result = list(members)  # complete before the destination, which may be a source, is replaced
-    ks.delete(destination)  # whatever it held, and its TTL
-    return ks.set_replace(destination, result) if result else 0

@@ -52,6 +52,7 @@ cdef class Store:
     cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
     cdef public str policy
     cdef public object cleanup, leases
+    cdef public object owner            # the Shard, for commands that are about it
     cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
     cdef public uint64_t dirty, hits, misses, expired, expired_fields, evicted
@@ -366,26 +367,28 @@ cdef class Store:
         finally:
             self.db = db
 
-    def next_deadline_due(self):
-        """Whether any key or field is past its deadline now."""
-        cdef int i
-        cdef uint32_t group
-        for i in range(DATABASES):
-            if self.databases[i].expires:
-                for group in range(GROUPS):
-                    if self.databases[i].heaps[group].count and (
-                        self.databases[i].heaps[group].items[0].deadline <= self.now_ms
-                    ):
-                        return True
-        return bool(self.field_deadlines and self.field_deadlines[0][0] <= self.now_ms)
+    cdef bint purge_fields(self, bytes key, Py_ssize_t limit) except -1:
+        """Values knows how: the fields of one hash."""
+        return False
 
     # Counting and checking ------------------------------------------------------------------------------
     def counts(self):
-        """[(database, keys, keys with a deadline)] of the databases that hold something."""
+        """[(database, keys, keys with a deadline, their average time to live in ms)] of those that hold something."""
         return [
-            (i, self.databases[i].count, self.databases[i].expires)
+            (i, self.databases[i].count, self.databases[i].expires, self.average_ttl(&self.databases[i]))
             for i in range(DATABASES) if self.databases[i].count
         ]
+
+    cdef int64_t average_ttl(self, Database* db) noexcept:
+        """Estimated from a few keys drawn by chance; 0 when none has a deadline."""
+        cdef int64_t total = 0
+        cdef uint32_t group, n = 0, step, start = <uint32_t> below(GROUPS)
+        for step in range(GROUPS):
+            group = (start + step) % GROUPS
+            if n < 16 and db.heaps[group].count:
+                total += db.heaps[group].items[below(db.heaps[group].count)].deadline - self.now_ms
+                n += 1
+        return max(total // n, 0) if n else 0
 
     @property
     def used_memory(self):

@@ -14,13 +14,16 @@ import click
 from kache.cli.main import EXIT_NO_CLUSTER, Failure
 from kache.errors import CommandError
 
-__all__ = ["Address", "Connection", "address_options"]
+__all__ = ["Connection", "address_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def address_options(function: F) -> F:
-    """The options that say which cluster: --host, --port, --password, --db; their variables are those of `start`."""
+    """The options that say which cluster: --host, --port, --password, --db, --timeout.
+
+    They arrive under these names, to be passed on to `Connection`.
+    """
     options = (
         click.option("--host", envvar="KACHE_HOST", default="127.0.0.1", show_default=True, help="Address."),
         click.option(
@@ -116,7 +119,3 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
-
-
-Address = tuple[str, int, str | None, int, float]
-"""(host, port, password, db, timeout), as `address_options` gives them and `Connection` takes them."""

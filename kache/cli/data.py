@@ -20,11 +20,11 @@ __all__ = ["commands", "execute", "ping", "shortcut"]
 _DATA = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-def _send(words: Sequence[str], form: str, read_stdin: bool, address: tuple[Any, ...]) -> int:
+def _send(words: Sequence[str], form: str, read_stdin: bool, address: dict[str, Any]) -> int:
     sent: list[str | bytes] = list(words)
     if read_stdin:
         sent.append(sys.stdin.buffer.read())
-    connection = Connection(*address)
+    connection = Connection(**address)
     try:
         reply = connection.request(sent)
     except CommandError as error:
@@ -65,7 +65,7 @@ def _form_options(function: Any) -> Any:
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
 def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, **address: Any) -> int:
     """Send one command and show its reply; options come before it."""
-    return _send(words, form or "auto", read_stdin, tuple(address.values()))
+    return _send(words, form or "auto", read_stdin, address)
 
 
 def shortcut(name: str) -> click.Command | None:
@@ -81,7 +81,7 @@ def shortcut(name: str) -> click.Command | None:
     @_form_options
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def send(arguments: tuple[str, ...], form: str | None, read_stdin: bool, **address: Any) -> int:
-        return _send([name, *arguments], form or "auto", read_stdin, tuple(address.values()))
+        return _send([name, *arguments], form or "auto", read_stdin, address)
 
     return send
 
@@ -91,7 +91,7 @@ def shortcut(name: str) -> click.Command | None:
 @click.option("--count", "-c", type=click.IntRange(1), default=1, show_default=True, help="How many.")
 def ping(count: int, **address: Any) -> int:
     """Ask a cluster whether it answers, and how fast."""
-    connection = Connection(*address.values())
+    connection = Connection(**address)
     if connection.needs_password:
         raise Failure("The cluster wants a password (--password or KACHE_PASSWORD).")
     try:

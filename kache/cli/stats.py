@@ -100,7 +100,7 @@ def table(rows: list[dict[str, Any]], with_total: bool) -> str:
 @click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between two.")
 def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
     """Show keys, memory, traffic and latency of every shard, and the total."""
-    connection = Connection(*address.values())
+    connection = Connection(**address)
     try:
         while True:
             rows = _fetch(connection)

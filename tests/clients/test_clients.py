@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ..cluster import Cluster
+from cluster import Cluster
 
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 180

@@ -50,6 +50,12 @@ class FakeShard:
         self.server.close()
         self.die()
 
+    def drain(self) -> None:
+        """Announces on every link that nothing more may be sent; connections end behind the last run."""
+        for connection in self.connections:
+            body = struct.pack("<BB", linkproto.NOTICE, linkproto.NOTICE_DRAINING) + bytes(2)
+            connection.transport.write(struct.pack("<I", len(body)) + body)
+
     def release(self) -> None:
         """Sends what `hold` kept back."""
         self.hold = False
@@ -71,6 +77,8 @@ class FakeShard:
         if name == "mget":
             return [data.get((db, key)) for key in args]
         if name == "mset":
+            if len(args) % 2:
+                return CommandError("ERR wrong number of arguments for 'mset' command")
             for key, value in zip(args[::2], args[1::2], strict=True):
                 data[db, key] = value
             return "OK"

@@ -10,7 +10,6 @@ from kache._wire import encode_reply
 from kache.errors import CommandError
 from kache.shard import binary
 from kache.shard.keyspace import Keyspace
-from kache.shard.leases import Leases
 
 NOW_MS = 1_700_000_000_000
 BINARY = 0
@@ -21,7 +20,7 @@ NIL, INT = 0, 3
 @pytest.fixture
 def ks() -> Keyspace:
     """A keyspace with a string "a" and a sorted set "z"."""
-    keyspace = Keyspace(leases=Leases())
+    keyspace = Keyspace()
     keyspace.set_time(NOW_MS)
     keyspace.dialect = BINARY
     keyspace.string_set(b"a", b"1")

@@ -25,6 +25,7 @@ from kache.clienterrors import (
     PoolTimeoutError,
     ProtocolError,
     RequestTimeoutError,
+    UnavailableError,
     UncertainError,
     UnknownCommandError,
 )
@@ -320,6 +321,24 @@ def test_nobody_listens(kind: Any) -> None:
         cache.ping()
     assert isinstance(caught.value, NotExecutedError)
     assert isinstance(caught.value, ConnectionError)
+
+
+def test_the_reason_of_a_refused_connection_is_heard(kind: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(text(8, 1, b"TRYAGAIN max number of clients reached"))
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with kind(port=listener.getsockname()[1]) as cache, pytest.raises(UnavailableError, match="max number"):
+            cache.ping()
+        thread.join()
 
 
 def test_closed_client(server: FakeServer, kind: Any) -> None:

@@ -7,6 +7,8 @@ import struct
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kache import clientcodec as codec
 from kache.clienterrors import (
@@ -191,4 +193,48 @@ def test_shapes() -> None:
         "redis_version": "7.2.4",
         "url": "a:b",
     }
+    assert codec.as_stats([[b"shard", 0, b"state", b"ready"]]) == [{"shard": 0, "state": "ready"}]
     assert codec.flatten({"a": 1, "b": 2}) == ["a", 1, "b", 2]
+
+
+def encoded(value: Any) -> bytes:
+    if value is None:
+        return NIL
+    if isinstance(value, bytes):
+        return string(value)
+    if isinstance(value, int):
+        return integer(value)
+    if isinstance(value, float):
+        return double(value)
+    return array(*map(encoded, value))
+
+
+VALUES = st.recursive(
+    st.none() | st.binary(max_size=30) | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.lists(VALUES.filter(lambda value: value is not None), max_size=6), st.integers(1, 40))
+def test_any_values_in_any_chunks(values: list[Any], chunk: int) -> None:
+    data = b"".join(frame(0, encoded(value)) for value in values)
+    reader = codec.Reader()
+    replies = []
+    for at in range(0, len(data), chunk):
+        reader.feed(data[at : at + chunk])
+        while (reply := reader.next_reply()) is not codec.MORE:
+            replies.append(reply)
+    assert replies == values
+
+
+@given(st.binary(max_size=60), st.integers(0, 10), st.booleans())
+def test_nonsense_is_a_protocol_error_or_a_reply(body: bytes, status: int, decode: bool) -> None:
+    reader = codec.Reader(decode)
+    reader.feed(struct.pack("<II", 4 + len(body), status) + body + bytes(16))
+    try:
+        reply = reader.next_reply()
+    except (ProtocolError, UnicodeDecodeError):
+        return
+    assert reply is not codec.MORE
+    assert reader.unread == 16

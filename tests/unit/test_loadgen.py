@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import random
@@ -138,10 +139,18 @@ GET = loadspec.templates(LoadSpec(commands="get"), {"get": 1.0})
 
 
 class Peer:
-    """The other end of one connection: answers each RESP request with what `reply` makes of its words."""
+    """The other end of one connection: answers each request with what `reply` makes of its words."""
 
-    def __init__(self, reply: Callable[[list[bytes]], bytes], chunk: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        reply: Callable[[list[bytes]], bytes],
+        chunk: int = 1 << 20,
+        size: int = len(GET[0][0]),
+        parse: Callable[[bytes], list[bytes]] = parse_resp,
+    ) -> None:
         self.reply, self.chunk = reply, chunk
+        # Every request of one test has the same length.
+        self.size, self.parse = size, parse
         self.ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self.descriptor = theirs.detach()
@@ -149,14 +158,12 @@ class Peer:
 
     def serve(self) -> None:
         buffer = b""
-        with self.ours:
+        with self.ours, contextlib.suppress(OSError):
             while data := self.ours.recv(65536):
                 buffer += data
-                # Every request of these tests is a GET of one length.
-                size = len(GET[0][0])
-                while len(buffer) >= size:
-                    answer = self.reply(parse_resp(buffer[:size]))
-                    buffer = buffer[size:]
+                while len(buffer) >= self.size:
+                    answer = self.reply(self.parse(buffer[: self.size]))
+                    buffer = buffer[self.size :]
                     if answer == b"close":
                         return
                     for at in range(0, len(answer), self.chunk):
@@ -213,6 +220,54 @@ def test_every_reply_is_judged(reply: Callable[[list[bytes]], bytes], expected: 
     run_for(generator, 50)
     assert generator.counters(0)[:6] == (50, *expected)
     assert generator.error_texts() == ([b"ERR no"] if expected[0] else [])
+
+
+def frame(status: int, tag: int, rest: bytes = b"") -> bytes:
+    return struct.pack("<IIB", 5 + len(rest), status, tag) + rest
+
+
+def string(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+def stored(key: bytes) -> bytes:
+    return key[-12:] + b"x" * 20
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize(
+    ("name", "reply", "expected"),
+    [
+        ("get", lambda words: frame(0, 2, string(stored(words[1]))), (0, 0, 50, 0, 0)),
+        ("get", lambda words: frame(0, 2, string(stored(words[1])[:-1])), (0, 0, 50, 0, 50)),
+        ("get", lambda words: frame(2, 0), (0, 0, 0, 50, 0)),
+        ("get", lambda words: frame(5, 1, string(b"WRONGTYPE no")), (50, 0, 0, 0, 0)),
+        ("get", lambda words: frame(0, 3, bytes(8)), (0, 50, 0, 0, 0)),
+        ("set", lambda words: frame(0, 0), (0, 0, 0, 0, 0)),
+        ("set", lambda words: frame(0, 3, bytes(8)), (0, 50, 0, 0, 0)),
+        ("incr", lambda words: frame(0, 3, bytes(8)), (0, 0, 0, 0, 0)),
+        ("del", lambda words: frame(2, 3, bytes(8)), (0, 0, 0, 0, 0)),
+        ("zadd", lambda words: frame(0, 0), (0, 0, 0, 0, 0)),
+        ("zquery", lambda words: frame(0, 5, bytes(4)), (0, 0, 0, 50, 0)),
+        ("zquery", lambda words: frame(2, 0), (0, 0, 0, 50, 0)),
+        ("zquery", lambda words: frame(0, 5, b"\x01\0\0\0\x02\0\0\0\0"), (0, 0, 50, 0, 0)),
+        (
+            "mget",
+            lambda words: frame(0, 5, b"\x02\0\0\0\x02" + string(stored(words[1])) + b"\0"),
+            (0, 0, 50, 50, 0),
+        ),
+        ("mget", lambda words: frame(0, 5, b"\x03\0\0\0\0\0\0"), (0, 50, 0, 0, 0)),
+        ("mget", lambda words: frame(0, 5, b"\x02\0\0\0\x02\xff\0\0\0\0"), (0, 50, 0, 0, 0)),
+    ],
+)
+def test_every_binary_reply_is_judged(
+    name: str, reply: Callable[[list[bytes]], bytes], expected: tuple[int, ...], chunk: int
+) -> None:
+    operations = loadspec.templates(LoadSpec(protocol="binary", batch=2), {name: 1.0})
+    generator = Generator(1, 4, operations, binary=True, keys=1000)
+    generator.attach(Peer(reply, chunk, len(operations[0][0]), parse_binary).descriptor)
+    run_for(generator, 50)
+    assert generator.counters(0)[:6] == (50, *expected)
 
 
 def test_large_pipeline_on_one_connection() -> None:
@@ -337,8 +392,14 @@ def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     outcome = CliRunner().invoke(loadgen.bench, ["--port", str(port)])
-    assert outcome.exit_code == 1
-    assert f"cannot connect to 127.0.0.1:{port}: Connection refused" in outcome.output
+    assert outcome.exit_code == 3
+    assert f"Cannot connect to 127.0.0.1:{port}: Connection refused" in outcome.output
+
+
+def test_wrong_usage() -> None:
+    outcome = CliRunner().invoke(loadgen.bench, ["--commands", "gett"])
+    assert outcome.exit_code == 2
+    assert "no load for the command 'gett'" in outcome.output
 
 
 def test_json_of_a_result_reads_back() -> None:

@@ -312,6 +312,24 @@ def test_a_full_link_refuses_and_others_go_on() -> None:
     run(test)
 
 
+def test_a_stuck_shard_times_out_then_refuses() -> None:
+    async def test() -> None:
+        async with cluster(2, link_soft_commands=64, request_timeout_ms=200) as running:
+            slow, fast = running.key_on(0), running.key_on(1)
+            running.shards[0].hold = True
+            client = await running.connect()
+            client[1].write(resp("GET", slow) * 200)
+            codes = [answer.code for answer in await replies(client[0], 200)]
+            # What was sent before the limit, then the rest without waiting for the next deadline.
+            assert codes == ["TIMEOUT"] * 64 + ["TRYAGAIN"] * 136
+            assert await ask(client, "SET", fast, "1") == "OK"
+            running.shards[0].release()
+            assert await ask(client, "SET", fast, "2") == "OK"
+            assert await ask(client, "GET", slow) is None
+
+    run(test)
+
+
 def test_a_dead_shard_is_refused_before_anything_is_sent() -> None:
     async def test() -> None:
         async with cluster(2) as running:
@@ -330,6 +348,30 @@ def test_a_dead_shard_is_refused_before_anything_is_sent() -> None:
             running.shards[0].die()
             await asyncio.wait_for(running.router.all_up(), 2)
             assert await ask(client, "GET", dead) is None
+
+    run(test)
+
+
+def test_a_draining_shard_answers_what_it_was_sent() -> None:
+    async def test() -> None:
+        async with cluster(2) as running:
+            draining, other = running.shards
+            first, second = running.key_on(0), running.key_on(1)
+            client = await running.connect()
+            for round in range(20):
+                client[1].write((resp("SET", first, str(round)) + resp("SET", second, "x")) * 50)
+                if round == 10:
+                    draining.drain()
+                answers = await replies(client[0], 100)
+                refused = [answer for answer in answers[0::2] if answer != "OK"]
+                assert all(answer.code == "CLUSTERDOWN" for answer in refused), refused
+                assert answers[1::2] == ["OK"] * 50
+            executed = sum(1 for name, _ in draining.executed if name == "set")
+            await asyncio.wait_for(running.router.all_up(), 2)
+            assert await ask(client, "SET", first, "again") == "OK"
+            assert running.router.links[0].reconnects == 2
+            assert executed >= 500
+            assert len(other.executed) == 1000
 
     run(test)
 

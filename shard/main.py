@@ -1,0 +1,180 @@
+"""A shard process from its start to its end.
+
+Owns the event loop of the process, the control channel to the supervisor, the timers (expiry, eviction, clock,
+samples for the rates) and the order of starting and stopping; the data path is in `_engine`. Entered as
+``run(ctx)`` by the supervisor, which imports this module by name; nobody else calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Final
+
+import uvloop
+
+from kache._reactor import Clock
+from kache.commands import DIGEST
+from kache.config import Config
+from kache.control import Ack, ChildContext, ConfigChanged, ControlChannel, Down, Drain, Ping, Pong, Ready
+
+from ._engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc
+from .cleanup import Cleanup
+from .statistics import Gauges
+
+__all__ = ["run"]
+
+log = logging.getLogger("kache.shard")
+
+SWITCH_INTERVAL: Final = 0.0005
+"""Seconds the cleanup thread may keep the GIL while the event loop wants it."""
+DRAIN_POLL_SECONDS: Final = 0.01
+LONGEST_WAIT: Final = 0.05
+"""Seconds between two looks at the deadlines at most: the time by which an expired key may outlive it in memory."""
+
+
+def run(ctx: ChildContext) -> None:
+    """Serves until the supervisor says otherwise. Returns when the process shall end."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    tune_malloc()
+    seed_random(int.from_bytes(os.urandom(8), "little"))
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_Process(ctx, loop).serve())
+    finally:
+        loop.close()
+
+
+class _LiveGauges(Gauges):
+    """The gauges of a running process."""
+
+    def __init__(self, process: _Process) -> None:
+        self._process = process
+        super().__init__()
+
+    def links(self) -> int:
+        return len(self._process.host.links)
+
+    def traffic(self) -> tuple[int, int]:
+        received, sent = self._process.host.traffic()
+        return received, sent
+
+    def longest_stall_ns(self) -> int:
+        return max(self._process.host.longest_ns, self._process.reactor.longest_iteration_ns)
+
+    def cleanup_pending(self) -> int:
+        return self._process.cleanup.pending
+
+    def reset(self) -> None:
+        super().reset()
+        self._process.host.longest_ns = 0
+        self._process.reactor.longest_iteration_ns = 0
+
+
+class _Process:
+    """The life of one shard process."""
+
+    def __init__(self, ctx: ChildContext, loop: asyncio.AbstractEventLoop) -> None:
+        self.ctx = ctx
+        self.loop = loop
+        self.done = asyncio.Event()
+        self.leaving = False
+        self.cleanup = Cleanup(trim_memory)
+        clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
+        self.clock = clock
+        self.shard = Shard(hash_seed=ctx.hash_seed, cleanup=self.cleanup, index=ctx.index, now_ms=clock.now())
+        self.reactor = ShardReactor(loop, clock, {"epoll": True, "loop": False}.get(ctx.config.reactor))
+        self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid())
+        self.shard.gauges = _LiveGauges(self)
+        self.config = ctx.config
+        self._apply(ctx.config)
+        self.listeners = [LinkListener(self.host, fd) for fd in ctx.listeners]
+        self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self.done.set)
+
+    async def serve(self) -> None:
+        """Serves, and returns once drained or abandoned."""
+        self.loop.add_reader(self.ctx.death_fd, os._exit, 1)
+        self.loop.add_signal_handler(signal.SIGTERM, self._drain, float(self.ctx.config.drain_seconds))
+        # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
+        self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        self.cleanup.start()
+        # What was imported and built so far lives as long as the process, and entries are no objects of the
+        # collector: a full collection would only stall.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._background()
+        self._every_second()
+        self.channel.send(Ready())
+        await self.done.wait()
+        self.reactor.close()
+        self.channel.close()
+        self.cleanup.stop()
+
+    # Settings -------------------------------------------------------------------------------------------
+    def _apply(self, config: Config) -> None:
+        """Puts the settings in force."""
+        self.config = config
+        shard, keys, host = self.shard, self.shard.keyspace, self.host
+        shard.maxmemory = config.maxmemory // max(self.ctx.shards, 1)
+        if keys.policy != config.maxmemory_policy:
+            shard.evictor.set_policy(config.maxmemory_policy)
+        keys.samples = config.maxmemory_samples
+        keys.lfu_log_factor = config.lfu_log_factor
+        keys.lfu_decay_time = config.lfu_decay_time
+        shard.configure_slowlog(config.slowlog_log_slower_than, config.slowlog_max_len)
+        host.tick_ns = config.tick_us * 1000
+        host.tick_bytes = config.tick_reply_bytes
+        host.unsent_limit = config.link_unsent_bytes
+
+    def _on_message(self, message: Down) -> None:
+        if isinstance(message, ConfigChanged):
+            self._apply(message.config)
+            self.channel.send(Ack(message.id))
+        elif isinstance(message, Ping):
+            self.channel.send(Pong(message.id))
+        elif isinstance(message, Drain):
+            if self.leaving:
+                self.done.set()
+            self._drain(message.seconds)
+
+    # Background work ------------------------------------------------------------------------------------
+    def _background(self) -> None:
+        """One slice of expiry and eviction; back to back, with the links in between, while there is a backlog."""
+        began = time.monotonic_ns()
+        self.shard.set_time(self.clock.now())
+        budget = self.config.active_expire_us * 1000
+        backlog = self.shard.keyspace.expire_cycle(budget)
+        backlog |= self.shard.evict_some(budget)
+        self.host.note_stall(time.monotonic_ns() - began)
+        wait = 0.0 if backlog else min(1 / self.config.hz, LONGEST_WAIT)
+        self.loop.call_later(wait, self._background)
+
+    def _every_second(self) -> None:
+        self.clock.discipline()
+        self.shard.gauges.sample(self.shard)
+        self.loop.call_later(1.0, self._every_second)
+
+    # Leaving --------------------------------------------------------------------------------------------
+    def _drain(self, seconds: float) -> None:
+        if self.leaving:
+            return
+        self.leaving = True
+        log.info("draining: answering what is in flight")
+        for listener in self.listeners:
+            listener.stop()
+        self.host.drain()
+        self._leave_when_idle(time.monotonic() + seconds)
+
+    def _leave_when_idle(self, until: float) -> None:
+        # The router closes its links when it has what it waits for, or has nothing left to ask.
+        if time.monotonic() >= until or not self.host.links:
+            self.done.set()
+        else:
+            self.loop.call_later(DRAIN_POLL_SECONDS, self._leave_when_idle, until)

@@ -1,0 +1,26 @@
+# Counters of the execution point, as kache/stats.py describes them.
+
+cdef enum:
+    HISTOGRAM_SIZE = 1024
+
+ctypedef int (*Fast)(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+
+cdef struct Command:
+    Fast fast                   # the compiled fast case, or NULL
+    int arity                   # of the arguments alone: exact, or minus (at least) minus one
+    bint write, denyoom, readonly, internal, while_loading
+    uint64_t calls, ns, rejected, failed
+    uint32_t in_batch           # calls whose time is not divided up yet
+
+
+cdef inline int histogram_bucket(int64_t ns) noexcept nogil:
+    """See kache.stats: linear up to 32, then 16 buckets for every power of two."""
+    cdef int power = 0
+    cdef uint64_t value = <uint64_t> ns
+    if ns < 0:
+        return 0
+    if value < 32:
+        return <int> value
+    while value >> (power + 6):
+        power += 1
+    return min(32 + power * 16 + <int> (value >> (power + 1)) - 16, HISTOGRAM_SIZE - 1)

@@ -1,0 +1,261 @@
+"""A real cluster for a test, started through the command line as a user starts it.
+
+    with Cluster(shards=4) as cluster:
+        cluster.request("set", "k", "v")          # one command over RESP
+        cluster.kill(cluster.pid_of("shard", 2))
+
+On a free port, in a directory of its own, tied to this process by --exit-with-fd, so that it cannot outlive a crashed
+test. Leaving the block stops it and asserts that none of its processes and files is left. Nothing here sleeps for a
+fixed time: it waits for what it needs, until a deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kache._wire import ReplyTooShort, decode_reply
+from kache.errors import CommandError
+
+DEADLINE = 30.0
+KACHE = [sys.executable, "-m", "kache"]
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    """The first true value of `condition`, asked again and again for `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        if sys.platform.startswith("linux"):
+            return False
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return True
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class Connection:
+    """A RESP connection of a test; error replies are returned, not raised."""
+
+    def __init__(self, port: int, timeout: float = DEADLINE) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = bytearray()
+
+    def send(self, *commands: tuple[Any, ...]) -> None:
+        """Send commands as one pipeline."""
+        self.socket.sendall(b"".join(map(encode, commands)))
+
+    def read(self) -> Any:
+        """The next reply; raises ConnectionError at the end."""
+        while True:
+            try:
+                value, end = decode_reply(bytes(self.buffer))
+            except ReplyTooShort:
+                data = self.socket.recv(1 << 20)
+                if not data:
+                    raise ConnectionError("closed") from None
+                self.buffer += data
+                continue
+            del self.buffer[:end]
+            return value
+
+    def request(self, *words: Any) -> Any:
+        """One command and its reply."""
+        self.send(words)
+        return self.read()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def encode(words: tuple[Any, ...]) -> bytes:
+    """A RESP request."""
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+class Cluster:
+    """See the module. `options` are options of `kache cluster start`, e.g. maxmemory="1gb"."""
+
+    def __init__(
+        self,
+        shards: int = 1,
+        *,
+        port: int = 0,
+        command: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+        **options: object,
+    ) -> None:
+        self.shards = shards
+        self.directory = Path(tempfile.mkdtemp(prefix="kache-"))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("KACHE_")},
+            "KACHE_RUN_DIR": str(self.directory / "run"),
+            **(environment or {}),
+        }
+        self.command = command or KACHE
+        self.port = port
+        self._options = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        self._pids: set[int] = set()
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.start()
+        except BaseException:
+            self._clean()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready."""
+        reader, self._tie = os.pipe()
+        arguments = ["cluster", "start", f"--shards={self.shards}", f"--port={self.port}", f"--dir={self.directory}"]
+        log = open(self.directory / "log", "ab")  # noqa: SIM115
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [*self.command, *arguments, f"--exit-with-fd={reader}", *self._options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=(reader,),
+            env=self.environment,
+        )
+        log.close()
+        os.close(reader)
+        assert self.process.stdout is not None
+        self.ready_line = self.process.stdout.readline().decode()
+        self.started_in = time.monotonic() - self.started
+        assert " ready on " in self.ready_line, f"the cluster did not start:\n{self.log()}"
+        self.port = int(self.ready_line.split(" ready on ")[1].split(": ")[0].rsplit(":", 1)[1])
+        self.status()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if self.process.poll() is None:
+                if kind is None:
+                    self.status()
+                self.process.send_signal(signal.SIGTERM)
+                code = self.process.wait(DEADLINE)
+                assert kind is not None or code == 0, f"ended with {code}:\n{self.log()}"
+            for pid in self._pids:
+                until(lambda pid=pid: not alive(pid), f"the end of process {pid}", 5)
+            left = list((self.directory / "run").rglob("*"))
+            assert kind is not None or not left, f"left behind: {left}"
+        finally:
+            self._clean()
+
+    def _clean(self) -> None:
+        process = getattr(self, "process", None)
+        if process is not None:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            process.stdout.close()
+        tie = getattr(self, "_tie", None)
+        if tie is not None:
+            os.close(tie)
+            self._tie = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def log(self) -> str:
+        """What the processes logged so far."""
+        return (self.directory / "log").read_text(errors="replace")
+
+    def kache(
+        self, *arguments: object, check: bool = True, data: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this cluster."""
+        done = subprocess.run(
+            [*self.command, *map(str, arguments)],
+            env={**self.environment, "KACHE_PORT": str(self.port)},
+            input=data,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert not check or done.returncode == 0, (
+            f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        )
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """`kache cluster status --json`."""
+        found: dict[str, Any] = json.loads(self.kache("cluster", "status", "--json", check=False).stdout)
+        self._pids |= {found["pid"], *(child["pid"] for child in found["children"] if child["pid"])}
+        return found
+
+    def child(self, role: str, index: int = 0) -> dict[str, Any]:
+        """The status of one child."""
+        return next(c for c in self.status()["children"] if (c["role"], c["index"]) == (role, index))
+
+    def pid_of(self, role: str, index: int = 0) -> int:
+        """The pid of one child."""
+        return int(self.child(role, index)["pid"])
+
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
+        """Send a signal to one process of this cluster."""
+        assert pid in self._pids
+        os.kill(pid, number)
+
+    def connect(self) -> Connection:
+        """A new connection."""
+        return Connection(self.port)
+
+    def request(self, *words: object) -> Any:
+        """One command over a connection of its own; raises an error reply."""
+        with self.connect() as connection:
+            reply = connection.request(*words)
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    def keys_by_shard(self, count: int = 1) -> list[list[str]]:
+        """`count` keys of every shard."""
+        from kache.slots import shard_of_slot, slot_of_key
+
+        found: list[list[str]] = [[] for _ in range(self.shards)]
+        for number in self._numbers():
+            if all(len(keys) == count for keys in found):
+                return found
+            keys = found[shard_of_slot(slot_of_key(b"key:%d" % number), self.shards)]
+            if len(keys) < count:
+                keys.append(f"key:{number}")
+        raise AssertionError
+
+    @staticmethod
+    def _numbers() -> Iterator[int]:
+        number = 0
+        while True:
+            yield number
+            number += 1

@@ -1,0 +1,227 @@
+"""Both clients and the load generator's binary side on a real cluster of two shards."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kache import AsyncClient, Client, loadgen
+from kache.clienterrors import (
+    BadArgumentError,
+    CommandError,
+    ConnectionLostError,
+    NotExecutedError,
+    RequestTimeoutError,
+    UnknownCommandError,
+    WrongTypeError,
+)
+from kache.loadspec import LoadSpec
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free: int = listener.getsockname()[1]
+    folder = tmp_path_factory.mktemp("cluster")
+    command = [sys.executable, "-m", "kache", "cluster", "start", "--shards", "2", "--port", str(free)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "--dir", str(folder / "data")], stdout=log, stderr=log)
+    try:
+        wait_for(free, process, folder / "log")
+        yield free
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    with Client(port=port, timeout=1.0) as cache:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if cache.ping() and all(shard["state"] in ("ready", "up") for shard in cache.stats()):
+                    return
+            except (CommandError, NotExecutedError, RequestTimeoutError, ConnectionLostError):
+                pass
+            time.sleep(0.05)
+    raise TimeoutError(f"the cluster did not start: {log.read_text()}")
+
+
+@pytest.fixture
+def cache(port: int) -> Iterator[Client[bytes]]:
+    with Client(port=port) as client:
+        client.flushall()
+        yield client
+
+
+def test_the_nine_commands(cache: Client[bytes]) -> None:
+    assert cache.set("k", "v") is True
+    assert cache.get("k") == b"v"
+    assert cache.get("none") is None
+    assert cache.expire("k", 100) is True
+    assert 99_000 < cache.pttl("k") <= 100_000
+    assert cache.persist("k") is True
+    assert cache.ttl("k") == -1
+    assert cache.persist("none") is False
+    assert cache.pexpire("none", 5) is False
+    assert cache.delete("k", "none") == 1
+    assert cache.delete("none") == 0
+    for score, name in ((1, "a"), (2, "b"), (2, "c"), (3, "d")):
+        assert cache.zadd("z", score, name) is True
+    assert cache.zscore("z", "b") == 2.0
+    assert cache.zscore("z", "none") is None
+    assert cache.zrem("z", "d") == 1
+    assert cache.zrem("z", "d") == 0
+    assert cache.zquery("z", 2, "", 0, 10) == [(b"b", 2.0), (b"c", 2.0)]
+    assert cache.zquery("z", 2, "", -1, 2) == [(b"a", 1.0), (b"b", 2.0)]
+    assert cache.zquery("none") == []
+
+
+def test_set_with_options(cache: Client[bytes]) -> None:
+    assert cache.set("k", 1, nx=True) is True
+    assert cache.set("k", 2, nx=True) is False
+    assert cache.set("none", 2, xx=True) is False
+    assert cache.set("k", 3, ex=50.5) is True
+    assert 50_000 < cache.pttl("k") <= 50_500
+    assert cache.set("k", 4, keep_ttl=True) is True
+    assert cache.ttl("k") > 0
+    assert cache.setex("k", 20, 5) is True
+    assert cache.incr("k") == 6
+    assert cache.decrby("k", 10) == -4
+
+
+def test_many_keys(cache: Client[bytes]) -> None:
+    values = {f"key:{i}": f"{i}" for i in range(100)}
+    assert cache.mset(values) is True
+    assert cache.mget(*values, "none") == [*(value.encode() for value in values.values()), None]
+    assert cache.exists(*values, "none") == 100
+    assert cache.dbsize() == 100
+    assert sorted(cache.keys("key:1?")) == [b"key:1%d" % i for i in range(10)]
+    assert sorted(cache.scan_iter(count=7)) == sorted(key.encode() for key in values)
+    assert cache.delete(*values) == 100
+    assert cache.type("key:1") == "none"
+
+
+def test_scores(cache: Client[bytes]) -> None:
+    assert cache.zadd_many("z", {"a": 1}) == 1
+    assert cache.zadd_many("z", {"a": 1}) == 0
+    assert cache.zadd_many("z", {"a": 5, "b": -math.inf, "c": 2.5}) == 2
+    assert cache.zadd_many("z", {"a": 6, "c": 2.5}, ch=True) == 1
+    assert cache.zrange_scored("z") == [(b"b", -math.inf), (b"c", 2.5), (b"a", 6.0)]
+    assert cache.zrange("z", 0, 0, reverse=True) == [b"a"]
+    assert cache.zrank("z", "a") == 2
+    assert cache.zrank("z", "none") is None
+    assert cache.zcount("z", 0, 3) == 1
+    assert cache.zincrby("z", 1.5, "c") == 4.0
+    assert cache.zpopmin("z") == [(b"b", -math.inf)]
+    assert cache.zcard("z") == 2
+
+
+def test_collections(cache: Client[bytes]) -> None:
+    assert cache.hset("h", {"f": 1, "g": "x"}) == 2
+    assert cache.hget("h", "g") == b"x"
+    assert cache.hgetall("h") == {b"f": b"1", b"g": b"x"}
+    assert cache.hmget("h", "f", "none") == [b"1", None]
+    assert cache.hincrby("h", "f", 4) == 5
+    assert cache.hdel("h", "f") == 1
+    assert cache.hexists("h", "f") is False
+    assert cache.rpush("l", 1, 2, 3) == 3
+    assert cache.lpush("l", 0) == 4
+    assert cache.lrange("l") == [b"0", b"1", b"2", b"3"]
+    assert cache.lpop("l") == b"0"
+    assert cache.rpop("none") is None
+    assert cache.sadd("s", "a", "b") == 2
+    assert cache.smembers("s") == {b"a", b"b"}
+    assert cache.sismember("s", "a") is True
+
+
+def test_errors(cache: Client[bytes]) -> None:
+    cache.set("k", "v")
+    with pytest.raises(WrongTypeError, match="WRONGTYPE"):
+        cache.zadd("k", 1, "a")
+    with pytest.raises(BadArgumentError, match="not an integer"):
+        cache.incr("k")
+    with pytest.raises(BadArgumentError):
+        cache.zadd("z", math.nan, "a")
+    with pytest.raises(UnknownCommandError, match="unknown command"):
+        cache.execute("nonsense")
+    with pytest.raises(UnknownCommandError, match="wrong number of arguments"):
+        cache.execute("get")
+    with pytest.raises(UnknownCommandError):
+        cache.execute("subscribe", "channel")
+
+
+def test_pipeline_over_both_shards(cache: Client[bytes]) -> None:
+    pipeline = cache.pipeline()
+    for i in range(20_000):
+        pipeline.set(f"key:{i}", i).get(f"key:{i}")
+    replies = pipeline.execute()
+    assert replies[0::2] == [True] * 20_000
+    assert replies[1::2] == [b"%d" % i for i in range(20_000)]
+
+
+def test_large_values(cache: Client[bytes]) -> None:
+    value = bytes(range(256)) * 40_000
+    cache.set("big", value)
+    assert cache.get("big") == value
+
+
+def test_databases(cache: Client[bytes], port: int) -> None:
+    cache.set("k", "zero")
+    with Client(port=port, db=5, decode=True) as five:
+        assert five.get("k") is None
+        five.set("k", "five")
+        assert five.get("k") == "five"
+    assert cache.get("k") == b"zero"
+
+
+def test_threads(cache: Client[bytes]) -> None:
+    def work() -> None:
+        for _ in range(200):
+            cache.incr("n")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.get("n") == b"1600"
+
+
+def test_asyncio(cache: Client[bytes], port: int) -> None:
+    async def main() -> None:
+        async with AsyncClient(port=port, decode=True) as cache:
+            await asyncio.gather(*(cache.set(f"key:{i}", i) for i in range(500)))
+            assert await cache.mget(*(f"key:{i}" for i in range(500))) == [str(i) for i in range(500)]
+            async with cache.pipeline() as pipeline:
+                assert await pipeline.incr("n").hset("h", {"f": "v"}).hgetall("h").execute() == [1, 1, {"f": "v"}]
+            assert len([key async for key in cache.scan_iter("key:*")]) == 500
+
+    asyncio.run(main())
+
+
+def test_reports(cache: Client[bytes]) -> None:
+    cache.set("k", "v")
+    assert cache.info("server")["redis_version"] == "7.2.4"
+    shards = cache.stats()
+    assert [shard["shard"] for shard in shards] == [0, 1]
+    assert sum(shard["keys"] for shard in shards) == 1
+
+
+@pytest.mark.parametrize("protocol", ["binary", "resp"])
+@pytest.mark.parametrize("commands", ["original", "mix", "mset,mget", "incr,zadd,zrange,hset,lpush"])
+def test_load(cache: Client[bytes], port: int, commands: str, protocol: str) -> None:
+    result = loadgen.run(
+        LoadSpec(port=port, protocol=protocol, commands=commands, pipeline=16, keys=2000, warmup=0.1, seconds=0.5)  # type: ignore[arg-type]
+    )
+    assert result.requests > 500
+    assert (result.errors, result.unexpected, result.mismatches, result.lost, result.unanswered) == (0, 0, 0, 0, 0)

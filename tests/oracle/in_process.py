@@ -1,0 +1,50 @@
+"""One shard in this process behind the harness's interface, without sockets and without a router.
+
+Commands pass the shard's one execution point, as in a cluster. The few that a router answers or rewrites
+(SELECT, SCAN, RANDOMKEY) are done here in the plainest way; probes of a router's own errors need a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kache.errors import CommandError
+from kache.shard._engine import Shard
+from kache.shard.arguments import database_index
+
+from .wire import Arg, RawReply, parse, to_bytes
+
+_INNER_NAMES = {b"scan": b"_scan", b"randomkey": b"_random_key"}
+
+
+class ShardTarget:
+    """A fresh shard with the wall clock's time."""
+
+    def __init__(self, protocol: int) -> None:
+        self._shard = Shard()
+        self._protocol = protocol
+        self._db = 0
+
+    def run(self, commands: Sequence[Sequence[Arg]]) -> list[RawReply]:
+        """Execute the commands in order; after each script the store's invariants are asserted."""
+        replies = [self._run([to_bytes(arg) for arg in command]) for command in commands]
+        self._shard.keyspace.check()
+        return replies
+
+    def _run(self, argv: list[bytes]) -> RawReply:
+        name = argv[0].lower()
+        if name == b"select" and len(argv) == 2:
+            raw = self._select(argv[1])
+        else:
+            raw = self._shard.execute([_INNER_NAMES.get(name, argv[0]), *argv[1:]], self._protocol, self._db)
+        parsed = parse(raw)
+        if parsed is None or parsed[1] != len(raw):
+            raise AssertionError(f"not one whole reply: {raw!r}")
+        return parsed[0]
+
+    def _select(self, index: bytes) -> bytes:
+        try:
+            self._db = database_index(index)
+        except CommandError as error:
+            return b"-%s\r\n" % error.message.encode()
+        return b"+OK\r\n"
