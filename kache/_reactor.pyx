@@ -27,7 +27,7 @@ from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport strerror
+from libc.string cimport memcpy, strerror
 
 from kache._wire cimport Buffer
 
@@ -38,6 +38,7 @@ cdef extern from *:
     #endif
     #include <errno.h>
     #include <fcntl.h>
+    #include <poll.h>
     #include <stdint.h>
     #include <sys/socket.h>
     #include <sys/time.h>
@@ -83,6 +84,10 @@ cdef extern from *:
         clock_gettime((clockid_t) id, &t);
         return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
     }
+    static int kache_hung_up(int fd) {
+        struct pollfd p = {fd, 0, 0};
+        return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP));
+    }
     static int kache_nonblocking(int fd) {
         int flags = fcntl(fd, F_GETFL);
         return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
@@ -105,6 +110,7 @@ cdef extern from *:
     int epoll_ctl(int epoll, int op, int fd, epoll_event* event) nogil
     int epoll_wait(int epoll, epoll_event* events, int count, int timeout_ms) nogil
     int kache_accept(int fd) nogil
+    int kache_hung_up(int fd) nogil
     int kache_nonblocking(int fd) nogil
     int64_t kache_clock_ns(int clock) nogil
     ssize_t recv(int fd, void* data, size_t size, int flags) nogil
@@ -127,6 +133,9 @@ cdef int WINDOW_WAIT_MS = 1
 # Bytes read from one descriptor at a time: a pipeline of some thousand commands, and small enough that
 # 50 busy connections take turns.
 SCRATCH_SIZE = 128 * 1024
+
+# A partial frame up to this size is moved in front of the next read instead of growing a buffer of its own.
+cdef Py_ssize_t SMALL_PARTIAL = 16 * 1024
 
 # A close after a reply discards what the peer still sends, so that the reply is not lost to a reset.
 LINGER_SECONDS = 2.0
@@ -345,6 +354,11 @@ cdef class Reactor:
         self.running = True
         try:
             self.dispatch(endpoint, readable, not readable)
+            # libuv stops watching a descriptor that has an error pending and reports it only once: what is left is
+            # finite, since the peer is gone, and must be read now.
+            while (readable and endpoint.fd >= 0 and endpoint.is_stream() and endpoint.reading and not endpoint.eof
+                   and kache_hung_up(endpoint.fd)):
+                self.dispatch(endpoint, True, False)
         finally:
             self.running = False
         self._schedule_flush()
@@ -454,12 +468,20 @@ cdef class Endpoint:
 
     # Input ----------------------------------------------------------------------------------------
     cdef int read_some(self) except -1:
-        """One read. A connection with a partial frame reads straight behind it."""
-        cdef Py_ssize_t n, size = self.reactor.scratch_size
+        """One read. A small partial frame moves to the front of the shared read buffer and is read on there; a
+        large one is read straight into the connection's own buffer."""
+        cdef Py_ssize_t n, kept = 0, size = self.reactor.scratch_size
         cdef char* into = self.reactor.scratch
-        cdef bint partial = self.inbuf is not None and self.inbuf.used() > 0
-        if partial and not self.lingering:
-            into = self.inbuf.reserve(size)
+        cdef bint partial = False
+        if self.inbuf is not None and not self.lingering:
+            kept = self.inbuf.used()
+            if kept > SMALL_PARTIAL:
+                partial = True
+                into = self.inbuf.reserve(size)
+            elif kept:
+                memcpy(into, self.inbuf.data + self.inbuf.start, kept)
+                into += kept
+                size -= kept
         n = recv(self.fd, into, size, 0)
         if n < 0:
             if errno == EAGAIN or errno == EINTR:
@@ -485,7 +507,9 @@ cdef class Endpoint:
         if partial:
             self.inbuf.end += n
             return self.offer()
-        return self.take_in(into, n)
+        if kept:
+            self.inbuf.clear()
+        return self.take_in(self.reactor.scratch, kept + n)
 
     cdef int take_in(self, const char* data, Py_ssize_t n) except -1:
         cdef Py_ssize_t consumed
@@ -498,6 +522,10 @@ cdef class Endpoint:
             if self.inbuf is None:
                 self.inbuf = Buffer()
             self.inbuf.append(data + consumed, n - consumed)
+        elif self.inbuf is not None:
+            # An idle connection keeps no input buffer.
+            self.inbuf.release()
+            self.inbuf = None
         return 0
 
     cdef int offer(self) except -1:

@@ -20,6 +20,7 @@ cdef class Buffer:
     cdef Py_ssize_t start
     cdef Py_ssize_t end
     cdef Py_ssize_t capacity
+    cdef Py_ssize_t keep                # how much an empty buffer may go on holding
     cdef int grow(self, Py_ssize_t extra) except -1
     cdef void consume(self, Py_ssize_t n) noexcept
     cdef void clear(self) noexcept

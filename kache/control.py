@@ -265,7 +265,8 @@ def receive(sock: socket.socket, buffer: bytearray) -> Down:
             raise ControlError("the supervisor is gone")
         buffer += data
     try:
-        return _down_decoder.decode(body)
+        message: Down = _down_decoder.decode(body)
+        return message
     except msgspec.MsgspecError as error:
         raise ControlError(f"not a control message: {error}") from None
 

@@ -15,8 +15,15 @@ cdef enum:
 
 cdef tuple LINK_STATES = ("down", "handshake", "up", "draining")
 
+# What an empty output buffer of a link holds on to: the pipelines of 50 clients in one iteration.
+cdef Py_ssize_t KEPT_OUTPUT = 1024 * 1024
+
 # A message other than REPLY that is longer than this is nonsense (a PUSH carries at most one reply).
 cdef uint32_t MESSAGE_LIMIT = 0x7FFFFFFF
+
+
+# A link is busy as long as the cluster is: its buffer is not given back between two batches.
+cdef Py_ssize_t LINK_BUFFER = 1 << 20
 
 
 cdef struct Expected:
@@ -78,6 +85,7 @@ cdef class Link(Endpoint):
         self.phase = LINK_HANDSHAKE
         self.reason = "no answer to the handshake yet"
         out = self.output()
+        out.keep = LINK_BUFFER
         out.put_u32(20)
         out.put_u8(LINK_HELLO)
         out.put_u8(LINK_VERSION)
@@ -97,7 +105,8 @@ cdef class Link(Endpoint):
         return self.unsent()
 
     cdef bytes down_text(self):
-        return b"CLUSTERDOWN shard %d is down (%s); nothing was executed" % (self.index, str(self.reason).encode())
+        reason = self.router.told[self.index] or self.reason
+        return b"CLUSTERDOWN shard %d is down (%s); nothing was executed" % (self.index, str(reason).encode())
 
     # Runs out -------------------------------------------------------------------------------------
     cdef int begin_run(self, Session session) except -1:

@@ -30,6 +30,7 @@ cdef class Router(Reactor):
     cdef object planner
     cdef list paths, acceptors, waking, up_waiters
     cdef list retry_seconds
+    cdef list told                       # why a shard is down, as the supervisor says; "" while it is not
     cdef dict by_id                      # session id -> Session
     cdef object tick_timer
     cdef int64_t next_sweep_ms
@@ -71,6 +72,7 @@ cdef class Router(Reactor):
         self.table = CommandTable(TABLE, CONTAINERS.values())
         self.links = [Link(self, i, "not connected yet") for i in range(self.shards)]
         self.retry_seconds = [FIRST_RETRY] * self.shards
+        self.told = [""] * self.shards
         self.acceptors = []
         self.waking = []
         self.up_waiters = []
@@ -162,7 +164,7 @@ cdef class Router(Reactor):
     def _connect(self, int index):
         cdef Link old = <Link> self.links[index]
         cdef Link link
-        if self.shutting_down or self.closed:
+        if self.shutting_down or self.closed or old.phase != LINK_DOWN:
             return
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -209,22 +211,12 @@ cdef class Router(Reactor):
         return 0
 
     def shard_is(self, int index, str state, str reason):
-        """What the supervisor says of a shard: its reason is told to clients while the link is down."""
-        cdef Link link = <Link> self.links[index]
-        if link.phase == LINK_DOWN:
-            if state == "up":
-                self.retry_seconds[index] = FIRST_RETRY
-                self._connect_soon(index)
-            elif reason:
-                link.reason = reason
-
-    def _connect_soon(self, int index):
-        # The pending retry may be a second away; a second connection attempt finds the link up and leaves.
-        self.loop.call_soon(self._connect_if_down, index)
-
-    def _connect_if_down(self, int index):
-        if (<Link> self.links[index]).phase == LINK_DOWN:
-            self._connect(index)
+        """What the supervisor says of a shard: why it is down is told to clients, and once it is up it is connected to."""
+        self.told[index] = reason if state == "down" else ""
+        if state == "up" and (<Link> self.links[index]).phase == LINK_DOWN:
+            self.retry_seconds[index] = FIRST_RETRY
+            # The retry under way may be a second off; whichever comes second finds the link connected.
+            self.loop.call_soon(self._connect, index)
 
     cdef int touch(self, int index) noexcept:
         if not self.is_touched[index]:

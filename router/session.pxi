@@ -9,6 +9,8 @@ cdef enum:
     FIRST_IN_FLIGHT = 64     # and this many before the size of its replies is known
     PREAUTH_STRINGS = 10     # words of the longest command that is needed to authenticate (HELLO … SETNAME)
 
+    LARGE_COMMAND = 4096     # words; the table of a larger command's words is given back
+
     WAIT = 0                 # verdicts of may_send
     SEND = 1
     REFUSED = 2
@@ -190,6 +192,8 @@ cdef class Session(Replies):
                     at = n
         finally:
             self.router.end_runs()
+        if self.parser.capacity > LARGE_COMMAND and self.parser.resume_total < 0:
+            self.parser.reset()
         if self.finishing or self.eof:
             self.settle()
         return at

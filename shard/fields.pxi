@@ -71,14 +71,18 @@ cdef class FieldTable:
                 found.append((key_bytes(entry), value_bytes(entry)))
 
     def random(self):
-        """A field, each with the same chance; None when there is none."""
+        """A field, each with nearly the same chance; IndexError when there is none."""
         cdef Entry* entry = table_random(&self.table)
-        return None if entry == NULL else key_bytes(entry)
+        if entry == NULL:
+            raise IndexError("no fields")
+        return key_bytes(entry)
 
     def random_item(self):
-        """A (field, value), each with the same chance; None when there is none."""
+        """A (field, value), each with nearly the same chance; IndexError when there is none."""
         cdef Entry* entry = table_random(&self.table)
-        return None if entry == NULL else (key_bytes(entry), value_bytes(entry))
+        if entry == NULL:
+            raise IndexError("no fields")
+        return key_bytes(entry), value_bytes(entry)
 
     def scan(self, uint64_t cursor, Py_ssize_t count):
         """(next cursor, [(field, value)]): about `count` of them; cursor 0 is the start and the end.

@@ -32,6 +32,8 @@ cdef enum:
     LONGEST_CONTROL = 4096      # of any message but RUN
     FRAMES_PER_LOOK = 16        # frames between two looks at the clock
 
+cdef Py_ssize_t LINK_BUFFER = 1 << 20
+
 cdef uint32_t REPLY_DEFERRED = 4294967295
 cdef uint32_t REPLY_EXPIRED = 4294967294
 
@@ -187,6 +189,8 @@ cdef class Link(Endpoint):
         self.host = host
         self.router = -1
         super().__init__(host.reactor, fd)
+        # A link is busy as long as the cluster is: its buffer is not given back between two ticks.
+        self.output().keep = LINK_BUFFER
 
     def __dealloc__(self):
         free(self.spans)

@@ -23,6 +23,7 @@ from kache.commands import DIGEST
 from kache.config import Config
 from kache.control import Ack, ChildContext, ConfigChanged, ControlChannel, Down, Drain, Ping, Pong, Ready
 
+from . import registry
 from ._engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc
 from .cleanup import Cleanup
 from .statistics import Gauges
@@ -36,6 +37,11 @@ SWITCH_INTERVAL: Final = 0.0005
 DRAIN_POLL_SECONDS: Final = 0.01
 LONGEST_WAIT: Final = 0.05
 """Seconds between two looks at the deadlines at most: the time by which an expired key may outlive it in memory."""
+
+
+def preload() -> None:
+    """Imports the handlers; the supervisor calls this once before it forks, so that no shard does it again."""
+    registry.load()
 
 
 def run(ctx: ChildContext) -> None:

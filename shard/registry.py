@@ -29,6 +29,10 @@ _NOT_HANDLERS: Final = frozenset({"main"})
 """The entry point imports this module, not the other way round."""
 
 
+class RegistryError(KacheError):
+    """The table of commands and the handlers do not match."""
+
+
 def command(name: str) -> Callable[[_H], _H]:
     """Registers a handler under the key of its row (``get``, ``object|encoding``, ``binary|del``)."""
 

@@ -84,9 +84,7 @@ class Gauges:
             return 0.0, 0.0, 0.0
         (then, *before), (now, *after) = self._samples[0], self._samples[-1]
         seconds = now - then or 1.0
-        commands, received, sent = (
-            (later - earlier) / seconds for earlier, later in zip(before, after, strict=True)
-        )
+        commands, received, sent = ((later - earlier) / seconds for earlier, later in zip(before, after, strict=True))
         return commands, received / 1024, sent / 1024
 
 

@@ -195,10 +195,29 @@ class _Indexed:
 
     def delete_ranks(self, start: int, stop: int) -> list[Pair]:
         gone = self.by_rank(start, stop)
-        del self.pairs[start:stop]
-        for member, _ in gone:
-            self.scores.pop(member)
+        if gone:
+            self._cut(start, start + len(gone))
+            for member, _ in gone:
+                self.scores.pop(member)
         return gone
+
+    def _cut(self, start: int, stop: int) -> None:
+        # `del pairs[start:stop]` takes pairs out one by one, or sorts all that stay. Whole parts of the list
+        # are dropped here instead; then its own delete puts what is left of the first and last in order.
+        pairs = self.pairs
+        if stop - start <= 4 * pairs._load:
+            del pairs[start:stop]
+            return
+        first, offset = pairs._pos(start)
+        last, _ = pairs._pos(stop - 1)
+        if offset:
+            first += 1
+        dropped = sum(len(part) for part in pairs._lists[first:last])
+        del pairs._lists[first:last]
+        del pairs._maxes[first:last]
+        del pairs._index[:]
+        pairs._len -= dropped
+        del pairs[start : stop - dropped]
 
     def scan(self, cursor: int, count: int) -> tuple[int, list[Pair]]:
         return self.scores.scan(cursor, count)
@@ -241,7 +260,7 @@ class ZSet:
             for member, score in scores.items():
                 made.add(member, score)
             return made
-        made._body = _Indexed(list(scores.items()))
+        made._body = _Indexed([(member, score + 0.0) for member, score in scores.items()])
         made._member_bytes = sum(map(len, scores))
         made.packed = len(scores) <= _LISTPACK_MEMBERS and max(map(len, scores)) <= _LISTPACK_MEMBER_BYTES
         return made
@@ -352,7 +371,7 @@ class ZSet:
     def add(self, member: bytes, score: float) -> bool | None:
         """True: a new member. False: its score changed. None: it had this score already. Never NaN."""
         body = self._body
-        added = body.add(member, score)
+        added = body.add(member, score + 0.0)  # -0.0 becomes 0, as the real server's compact form stores it
         if added:
             self._member_bytes += len(member)
             if self.packed and (len(member) > _LISTPACK_MEMBER_BYTES or len(body) > _LISTPACK_MEMBERS):

@@ -83,6 +83,23 @@ class Connection:
             del self.buffer[:end]
             return value
 
+    def read_many(self, count: int) -> list[Any]:
+        """The next `count` replies, decoded in one go over what has come."""
+        values: list[Any] = []
+        at = 0
+        data = bytes(self.buffer)
+        while len(values) < count:
+            try:
+                value, at = decode_reply(data, at)
+                values.append(value)
+            except ReplyTooShort:
+                more = self.socket.recv(1 << 20)
+                if not more:
+                    raise ConnectionError("closed") from None
+                data, at = data[at:] + more, 0
+        self.buffer = bytearray(data[at:])
+        return values
+
     def request(self, *words: Any) -> Any:
         """One command and its reply."""
         self.send(words)

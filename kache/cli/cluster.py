@@ -34,7 +34,7 @@ def cluster() -> None:
 
 def _setting_options(function: Any) -> Any:
     defaults = Config()
-    for name, setting in reversed(SETTINGS.items()):
+    for name, setting in reversed(list(SETTINGS.items())):
         if not setting.fixed:
             default = setting.show(defaults.setting(name)) or "none"
             function = click.option(

@@ -32,9 +32,9 @@ _COMMANDS = {
 class Failure(click.ClickException):
     """An expected failure: one sentence on standard error, and an exit status."""
 
-    def __init__(self, message: str, exit_code: int = EXIT_ERROR) -> None:
+    def __init__(self, message: str, status: int = EXIT_ERROR) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.status = status
 
     def show(self, file: object = None) -> None:
         """Print the sentence."""
@@ -103,7 +103,7 @@ def run(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except Failure as error:
         error.show()
-        return error.exit_code
+        return error.status
     except click.UsageError as error:
         where = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
         click.echo(f"kache: {error.format_message().rstrip('.')}.{where}", err=True)

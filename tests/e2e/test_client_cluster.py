@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from cluster import Cluster
 
 from kache import AsyncClient, Client, loadgen
 from kache.clienterrors import (
     BadArgumentError,
     CommandError,
-    ConnectionLostError,
     NotExecutedError,
-    RequestTimeoutError,
+    UncertainError,
     UnknownCommandError,
     WrongTypeError,
 )
@@ -28,32 +24,9 @@ from kache.loadspec import LoadSpec
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free: int = listener.getsockname()[1]
-    folder = tmp_path_factory.mktemp("cluster")
-    command = [sys.executable, "-m", "kache", "cluster", "start", "--shards", "2", "--port", str(free)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--dir", str(folder / "data")], stdout=log, stderr=log)
-    try:
-        wait_for(free, process, folder / "log")
-        yield free
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    with Client(port=port, timeout=1.0) as cache:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if cache.ping() and all(shard["state"] in ("ready", "up") for shard in cache.stats()):
-                    return
-            except (CommandError, NotExecutedError, RequestTimeoutError, ConnectionLostError):
-                pass
-            time.sleep(0.05)
-    raise TimeoutError(f"the cluster did not start: {log.read_text()}")
+def port() -> Iterator[int]:
+    with Cluster(shards=2) as cluster:
+        yield cluster.port
 
 
 @pytest.fixture
@@ -225,3 +198,31 @@ def test_load(cache: Client[bytes], port: int, commands: str, protocol: str) -> 
     )
     assert result.requests > 500
     assert (result.errors, result.unexpected, result.mismatches, result.lost, result.unanswered) == (0, 0, 0, 0, 0)
+
+
+def test_a_killed_shard_is_told_apart() -> None:
+    """While a shard is away every command answers a value, "not executed" or "uncertain", and the others' keys work."""
+    with Cluster(shards=2) as cluster, Client(port=cluster.port) as cache:
+        keys = [f"key:{i}" for i in range(200)]
+        cache.mset(dict.fromkeys(keys, 0))
+        cluster.kill(cluster.pid_of("shard", 0))
+        failed: set[str] = set()
+        acknowledged = dict.fromkeys(keys, 0)
+        deadline = time.monotonic() + 20
+        healthy = False
+        while not healthy and time.monotonic() < deadline:
+            pipeline = cache.pipeline()
+            for key in keys:
+                pipeline.incr(key)
+            replies = pipeline.execute(raise_errors=False)
+            for key, reply in zip(keys, replies, strict=True):
+                if isinstance(reply, CommandError):
+                    assert isinstance(reply, NotExecutedError | UncertainError), reply
+                    failed.add(key)
+                else:
+                    acknowledged[key] = reply
+            healthy = bool(failed) and not any(isinstance(reply, CommandError) for reply in replies)
+        assert healthy
+        assert 0 < len(failed) < len(keys)
+        for key in set(keys) - failed:
+            assert cache.get(key) == b"%d" % acknowledged[key]

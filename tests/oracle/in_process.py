@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kache.errors import CommandError
 from kache.shard._engine import Shard
 from kache.shard.arguments import database_index
+
+from kache.errors import CommandError
 
 from .wire import Arg, RawReply, parse, to_bytes
 

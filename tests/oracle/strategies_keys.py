@@ -163,7 +163,7 @@ _sort_filling: st.SearchStrategy[Command] = st.one_of(
     command("HSET", st.sampled_from([f"{TAG}h_1", f"{TAG}h_2", f"{TAG}h_3"]), "f", st.sampled_from([7, "x", "", -1])),
 )
 _sort_patterns = st.sampled_from(
-    [f"{TAG}w_*", f"{TAG}h_*->f", f"{TAG}h_*->", f"{TAG}h_*", "nosort", "#", "", f"{TAG}w_1", "*"]
+    [f"{TAG}w_*", f"{TAG}h_*->f", f"{TAG}h_*->", f"{TAG}h_*", "nosort", "#", "", f"{TAG}w_1", f"{TAG}*"]
 )
 _orders = options((any_case("ASC"),), (any_case("DESC"),), (any_case("ALPHA"),), ("ALPHA",), most=2)
 _limits = options((any_case("LIMIT"), integers, integers), ("LIMIT", 1), most=1)

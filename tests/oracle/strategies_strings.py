@@ -78,6 +78,8 @@ def _msetex() -> st.SearchStrategy[Command]:
     def build(drawn: tuple[list[tuple[str, Arg]], Arg, list[Arg]]) -> Command:
         listed, skew, tail = drawn
         count: Arg = len(listed) + skew if isinstance(skew, int) and abs(skew) < 2 else skew
+        if skew == 1:
+            tail = []  # an option's word would become a key, of another slot
         return ("MSETEX", count, *(arg for pair in listed for arg in pair), *tail)
 
     return st.tuples(pairs, counts, expiry).map(build)

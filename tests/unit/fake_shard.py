@@ -16,6 +16,7 @@ from kache import linkproto
 from kache._wire import encode_reply
 from kache.commands import DIGEST, TABLE
 from kache.errors import CommandError
+from kache.replies import Missing
 
 
 class FakeShard:
@@ -71,7 +72,8 @@ class FakeShard:
             data[db, args[0]] = args[1]
             return "OK"
         if name in ("del", "binary|del", "unlink"):
-            return sum(data.pop((db, key), None) is not None for key in args)
+            deleted = sum(data.pop((db, key), None) is not None for key in args)
+            return Missing(0) if name == "binary|del" and not deleted else deleted
         if name in ("exists", "touch"):
             return sum((db, key) in data for key in args)
         if name == "mget":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-from kache.errors import CommandError
 from kache.shard.arguments import (
     INT64_MAX,
     INT64_MIN,
@@ -16,6 +14,8 @@ from kache.shard.arguments import (
     parse_integer,
     string_options,
 )
+
+from kache.errors import CommandError
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-
-from kache.errors import CommandError
 from kache.shard._engine import Shard, seed_random
 from kache.shard.keyspace import Keyspace
+
+from kache.errors import CommandError
 
 NOW = 1_700_000_000_000
 

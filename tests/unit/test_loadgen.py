@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from kache import loadgen, loadspec
 from kache._load import Generator, bucket_bounds, zipf_sample
+from kache.cli.main import EXIT_NO_CLUSTER, run
 from kache.loadspec import LoadError, LoadSpec
 from kache.loadworker import CommandCounts, WorkerResult
 
@@ -388,12 +389,11 @@ def test_division_keeps_the_totals() -> None:
 # Command line ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    outcome = CliRunner().invoke(loadgen.bench, ["--port", str(port)])
-    assert outcome.exit_code == 3
-    assert f"Cannot connect to 127.0.0.1:{port}: Connection refused" in outcome.output
+    assert run(["bench", "--port", str(port)]) == EXIT_NO_CLUSTER
+    assert capsys.readouterr().err == f"kache: Cannot connect to 127.0.0.1:{port}: Connection refused.\n"
 
 
 def test_wrong_usage() -> None:

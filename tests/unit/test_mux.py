@@ -137,6 +137,13 @@ def test_set_get_del_in_resp_and_binary() -> None:
             assert await reader.readexactly(9) == struct.pack("<IIB", 5, 0, 0)
             assert await reader.readexactly(14) == struct.pack("<IIBI", 10, 0, 2, 1) + b"v"
             assert await reader.readexactly(17) == struct.pack("<IIBq", 13, 0, 3, 1)
+            assert await reader.readexactly(17) == struct.pack("<IIBq", 13, 2, 3, 0)
+            # Over several shards the sum decides: one of them, then none.
+            keys = [running.key_on(shard) for shard in range(4)]
+            writer.write(binary(b"set", keys[2], b"v") + binary(b"del", *keys) + binary(b"del", *keys))
+            assert await reader.readexactly(9) == struct.pack("<IIB", 5, 0, 0)
+            assert await reader.readexactly(17) == struct.pack("<IIBq", 13, 0, 3, 1)
+            assert await reader.readexactly(17) == struct.pack("<IIBq", 13, 2, 3, 0)
 
     run(test)
 
@@ -341,6 +348,8 @@ def test_a_dead_shard_is_refused_before_anything_is_sent() -> None:
             assert running.router.links[0].state == "handshake"
             executed = len(running.shards[1].executed)
             assert (await ask(client, "GET", dead)).code == "CLUSTERDOWN"
+            running.router.shard_is(0, "down", "exited with status 1")
+            assert "exited with status 1" in (await ask(client, "GET", dead)).message
             assert (await ask(client, "DEL", dead, alive)).code == "CLUSTERDOWN"
             assert (await ask(client, "DBSIZE")).code == "CLUSTERDOWN"
             assert len(running.shards[1].executed) == executed

@@ -272,6 +272,23 @@ def test_slots() -> None:
     assert slot_of_key(b"") == 0
 
 
+def test_slots_equal_the_plain_definition() -> None:
+    """CRC16/XMODEM bit by bit, for every length around the eight bytes that are hashed at a step."""
+
+    def crc16(data: bytes) -> int:
+        crc = 0
+        for byte in data:
+            crc ^= byte << 8
+            for _ in range(8):
+                crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+        return crc
+
+    rng = random.Random(3)
+    for length in range(40):
+        key = rng.randbytes(length).replace(b"{", b"x")
+        assert slot_of_key(key) == crc16(key) % SLOT_COUNT
+
+
 @pytest.mark.parametrize("shards", [1, 2, 3, 4, 7, 8, 64])
 def test_every_slot_has_one_shard(shards: int) -> None:
     owners = [shard for shard in range(shards) for _ in slots_of_shard(shard, shards)]
