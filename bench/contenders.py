@@ -127,7 +127,9 @@ class Contender:
                     raise RuntimeError(f"{self.name} ended at once:\n{self.log_tail()}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
                 connection.settimeout(1)
-                connection.sendall(b"version\r\n" if self.protocol == "memcached" else b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n")
+                connection.sendall(
+                    b"version\r\n" if self.protocol == "memcached" else b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+                )
                 answer = connection.recv(64)
                 if answer and not answer.startswith((b"-CLUSTERDOWN", b"-LOADING")):
                     return
@@ -361,7 +363,9 @@ class Limit(Contender):
             raise Missing("no C compiler for limit.c")
         source = Path(__file__).with_name("limit.c")
         binary = self.directory / "limit"
-        built = subprocess.run([compiler, "-O2", "-o", str(binary), str(source)], capture_output=True, text=True, check=False)
+        built = subprocess.run(
+            [compiler, "-O2", "-o", str(binary), str(source)], capture_output=True, text=True, check=False
+        )
         if built.returncode:
             raise Missing(f"limit.c does not compile here: {built.stderr.strip().splitlines()[-1]}")
         self.port = free_port()

@@ -109,7 +109,7 @@ def main() -> None:
                 stored = int(connection.call("DBSIZE"))  # type: ignore[call-overload]
         finally:
             contender.stop()
-        half = len(trace) // 2      # the second half, when the cache is warm
+        half = len(trace) // 2  # the second half, when the cache is warm
         reached = 100 * sum(hits[half:]) / len(hits[half:])
         exact = 100 * (lambda found: sum(found[half:]) / len(found[half:]))(simulate(trace, stored))
         bytes_allowed = int(limit.removesuffix("mb")) * 1024 * 1024

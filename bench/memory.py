@@ -22,7 +22,10 @@ def fill(port: int, keys: int) -> None:
         for start in range(0, keys, BATCH):
             count = min(BATCH, keys - start)
             connection.sendall(
-                b"".join(b"*3\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$32\r\n%s\r\n" % (n, value) for n in range(start, start + count))
+                b"".join(
+                    b"*3\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$32\r\n%s\r\n" % (n, value)
+                    for n in range(start, start + count)
+                )
             )
             expected = 5 * count
             while expected:
@@ -32,7 +35,9 @@ def fill(port: int, keys: int) -> None:
                 expected -= len(got)
 
 
-def keyspace_figures(names: list[str], shards: int, sizes: list[int], options: dict[str, dict[str, str]]) -> dict[str, dict[str, float]]:
+def keyspace_figures(
+    names: list[str], shards: int, sizes: list[int], options: dict[str, dict[str, str]]
+) -> dict[str, dict[str, float]]:
     """{contender: {number of keys: bytes per key}}."""
     figures: dict[str, dict[str, float]] = {}
     for name in names:

@@ -98,7 +98,10 @@ def throughput_section(groups: Grouped) -> str:
 
 def memory_section(memory: dict[str, dict[str, float]]) -> str:
     sizes = sorted({size for figures in memory.values() for size in figures}, key=int)
-    lines = [[name, *(f"{figures[size]:.0f}" if size in figures else "" for size in sizes)] for name, figures in memory.items()]
+    lines = [
+        [name, *(f"{figures[size]:.0f}" if size in figures else "" for size in sizes)]
+        for name, figures in memory.items()
+    ]
     return table(["bytes per key (16 + 32)", *(f"{int(size):,} keys" for size in sizes)], lines) if lines else ""
 
 
@@ -114,14 +117,16 @@ def plot(out: Path, groups: Grouped) -> list[str]:
         rows = [row for row in groups if row.command == command and row.connections == 50 and row.value_bytes == 32]
         if not rows:
             continue
-        contenders = [name for name in groups[rows[0]]]
+        contenders = list(groups[rows[0]])
         figure, axes = pyplot.subplots(figsize=(8, 4))
         width = 0.8 / len(contenders)
         for position, name in enumerate(contenders):
             heights = [middle(groups[row][name]) / 1000 if name in groups[row] else 0 for row in rows]
             places = [index + position * width for index in range(len(rows))]
             axes.bar(places, heights, width, label=name)
-        axes.set_xticks([index + 0.4 - width / 2 for index in range(len(rows))], [f"pipeline {row.pipeline}" for row in rows])
+        axes.set_xticks(
+            [index + 0.4 - width / 2 for index in range(len(rows))], [f"pipeline {row.pipeline}" for row in rows]
+        )
         axes.set_ylabel("thousand requests per second")
         axes.set_title(f"{command}, 50 connections, 32-byte values")
         axes.legend(frameon=False)
@@ -148,7 +153,10 @@ def write_report(out: Path, facts: dict[str, Any], samples: list[Sample]) -> Non
     for shards in sorted({sample.shards for sample in samples}):
         chosen = grouped([sample for sample in samples if sample.shards == shards])
         parts.append(f"## {shards} shards (or servers behind the proxy)")
-        for title, section in (("The bars", bars_section(chosen)), ("Latency with few connections", latency_section(chosen))):
+        for title, section in (
+            ("The bars", bars_section(chosen)),
+            ("Latency with few connections", latency_section(chosen)),
+        ):
             if section:
                 parts += [f"### {title}", section]
         images = plot(out, chosen) if shards == max(sample.shards for sample in samples) else []

@@ -34,7 +34,9 @@ COMMAND_ROWS = [
     for pipeline in (1, 16)
 ]
 SIZE_ROWS = [
-    Row(command, 1, 50, size, 10_000 if size > 1024 else 100_000) for size in (1024, 65536) for command in ("SET", "GET")
+    Row(command, 1, 50, size, 10_000 if size > 1024 else 100_000)
+    for size in (1024, 65536)
+    for command in ("SET", "GET")
 ]
 WIDE_ROWS = [Row(command, pipeline, 500) for pipeline in (1, 16) for command in ("SET", "GET")]
 
@@ -110,20 +112,30 @@ def options_of(words: list[str]) -> dict[str, dict[str, str]]:
         name, _, rest = word.partition(":")
         key, equals, value = rest.partition("=")
         if name not in CONTENDERS or not equals:
-            raise SystemExit(f"bench: --option {word!r} is not CONTENDER:NAME=VALUE with one of {', '.join(CONTENDERS)}")
+            raise SystemExit(
+                f"bench: --option {word!r} is not CONTENDER:NAME=VALUE with one of {', '.join(CONTENDERS)}"
+            )
         options.setdefault(name, {})[key] = value
     return options
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--profile", choices=PROFILES, default="full", help="which rows and contenders")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds per row; the median counts")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one run")
-    parser.add_argument("--shards", type=int, nargs="+", default=[4], help="processes behind each front; several: the rows for each")
+    parser.add_argument(
+        "--shards", type=int, nargs="+", default=[4], help="processes behind each front; several: the rows for each"
+    )
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="instead of the profile's")
-    parser.add_argument("--option", action="append", default=[], metavar="CONTENDER:NAME=VALUE", help="e.g. twemproxy:mbuf=512")
-    parser.add_argument("--keys", type=int, nargs="*", default=[10_000, 1_000_000], help="keyspace sizes for bytes per key")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="CONTENDER:NAME=VALUE", help="e.g. twemproxy:mbuf=512"
+    )
+    parser.add_argument(
+        "--keys", type=int, nargs="*", default=[10_000, 1_000_000], help="keyspace sizes for bytes per key"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "report", help="where the report goes")
     return parser.parse_args()
 
@@ -153,7 +165,9 @@ def main() -> None:
         finally:
             for contender in contenders:
                 contender.stop()
-    memory = keyspace_figures([name for name in names if not name.startswith("limit")], args.shards[-1], args.keys, options)
+    memory = keyspace_figures(
+        [name for name in names if not name.startswith("limit")], args.shards[-1], args.keys, options
+    )
     facts = {
         "command": f"python bench/run.py {shlex.join(sys.argv[1:])}".strip(),
         "machine": machine(),

@@ -42,7 +42,9 @@ def settled(connection: Connection, done: Callable[[dict[bytes, object]], bool],
 def load(connection: Connection, keys: int, start: int = 0) -> None:
     """SETs distinct keys of 16 bytes with values of 32."""
     value = b"v" * 32
-    requests = (b"*3\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$32\r\n%s\r\n" % (n, value) for n in range(start, start + keys))
+    requests = (
+        b"*3\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$32\r\n%s\r\n" % (n, value) for n in range(start, start + keys)
+    )
     connection.fill(requests, keys, 5)
 
 
@@ -51,7 +53,8 @@ def expire(connection: Connection, keys: int) -> str:
     deadline_ms = int(time.time() * 1000) + 15_000 + keys // 50
     when = b"%d" % deadline_ms
     requests = (
-        b"*5\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$1\r\nv\r\n$4\r\nPXAT\r\n$13\r\n%s\r\n" % (n, when) for n in range(keys)
+        b"*5\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$1\r\nv\r\n$4\r\nPXAT\r\n$13\r\n%s\r\n" % (n, when)
+        for n in range(keys)
     )
     connection.fill(requests, keys, 5)
     stored = connection.call("DBSIZE")
@@ -61,7 +64,9 @@ def expire(connection: Connection, keys: int) -> str:
     while time.time() * 1000 < deadline_ms:
         time.sleep(max(0.0, deadline_ms / 1000 - time.time()))
     time.sleep(0.001)
-    readable = sum(1 for reply in connection.pipeline([command("GET", b"key:%012d" % n) for n in range(0, keys, 997)]) if reply)
+    readable = sum(
+        1 for reply in connection.pipeline([command("GET", b"key:%012d" % n) for n in range(0, keys, 997)]) if reply
+    )
     gone = settled(connection, lambda stats: stats[b"keys"] == 0, 30)
     late = time.time() - deadline_ms / 1000
     return f"readable after the deadline: {readable}; gone from memory {late:.2f} s after it (polled for {gone:.2f} s)"

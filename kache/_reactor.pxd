@@ -1,6 +1,6 @@
 # cython: language_level=3
 """Declarations of the raw-descriptor reactor for the other compiled modules (see _reactor.pyx)."""
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from kache._wire cimport Buffer
 
@@ -25,6 +25,7 @@ cdef class Reactor:
     cdef readonly bint nested           # an epoll descriptor of our own inside the loop (Linux); else loop.add_reader per descriptor
     cdef bint running, leave, flush_scheduled, closed
     cdef list dirty                     # endpoints with output to write at the end of the iteration
+    cdef list held                      # of those, the ones that wait for the next batch
     cdef list graveyard                 # endpoints closed in this iteration: kept alive until it ends
     cdef dict endpoints                 # fd -> Endpoint
     cdef char* scratch                  # one read buffer for all connections
@@ -36,7 +37,8 @@ cdef class Reactor:
     cdef int interest(self, Endpoint endpoint) except -1
     cdef int mark(self, Endpoint endpoint) except -1
     cdef int wait(self, int timeout_ms) except -1
-    cdef int finish(self) except -1
+    cdef int finish(self, bint everything) except -1
+    cdef int release_held(self) except -1
     cdef int dispatch(self, Endpoint endpoint, bint readable, bint writable) except -1
     # For subclasses: runs once per iteration before the output is written; may mark endpoints.
     cdef int before_flush(self) except -1
@@ -49,6 +51,7 @@ cdef class Endpoint:
     cdef Buffer inbuf                   # None until a partial frame must be kept
     cdef Buffer out                     # None until there is something to say
     cdef bint marked, wants_write, reading, feeding
+    cdef uint8_t rounds                 # batches that its output was held back for
     cdef readonly bint eof, closing, lingering
     cdef Py_ssize_t lingered
     cdef readonly uint64_t bytes_in, bytes_out
@@ -61,6 +64,7 @@ cdef class Endpoint:
     cdef int on_readable(self) except -1            # instead of reading, for endpoints that are not streams
     cdef bint is_stream(self) noexcept
     cdef int on_eof(self) except -1                 # the peer closed its sending side; default: close()
+    cdef bint hold_output(self) noexcept            # more output is about to come: write both together
     cdef int on_drained(self) except -1             # output became empty after having been blocked
     cdef int on_written(self, Py_ssize_t n) except -1   # n bytes went out
     cdef int on_closed(self, object reason) except -1   # once, however it was closed

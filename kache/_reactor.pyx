@@ -18,7 +18,8 @@ own wait for a moment (`WINDOW_NS`) before it returns to the loop, so under load
 about once a millisecond. Elsewhere (and with ``nested=False``) every descriptor is registered with
 ``loop.add_reader``; the endpoints cannot tell the difference.
 
-Promises: output marked in an iteration leaves in one write per endpoint at its end; `on_closed` runs
+Promises: output marked in an iteration leaves in one write per endpoint at its end (or a few batches later, if the
+endpoint asks for it, but never later than the first pause); `on_closed` runs
 exactly once; data offered to `on_data` and not consumed is offered again, in order.
 """
 import logging
@@ -130,6 +131,9 @@ cdef enum:
 cdef int64_t WINDOW_NS = 1000000
 cdef int WINDOW_WAIT_MS = 1
 
+# For how many batches output may be held back while more batches follow without a pause.
+cdef int HOLD_ROUNDS = 4
+
 # Bytes read from one descriptor at a time: a pipeline of some thousand commands, and small enough that
 # 50 busy connections take turns.
 SCRATCH_SIZE = 128 * 1024
@@ -210,6 +214,7 @@ cdef class Reactor:
         self.now_ms = self.clock.now_ms()
         self.nested = KACHE_HAS_EPOLL if nested is None else nested
         self.dirty = []
+        self.held = []
         self.graveyard = []
         self.endpoints = {}
         self.scratch_size = scratch_size
@@ -310,10 +315,27 @@ cdef class Reactor:
         cdef int64_t start = monotonic_ns()
         cdef int timeout = 0
         self.leave = False
-        while self.wait(timeout) and not self.leave and not self.closed:
-            if monotonic_ns() - start > WINDOW_NS:
+        while not self.closed:
+            if self.wait(timeout):
+                if self.leave or monotonic_ns() - start > WINDOW_NS:
+                    break
+                timeout = 0 if self.held else WINDOW_WAIT_MS
+            elif self.held:
+                self.release_held()
+                timeout = WINDOW_WAIT_MS
+            else:
                 break
-            timeout = WINDOW_WAIT_MS
+        if self.held:
+            self.release_held()
+
+    cdef int release_held(self) except -1:
+        """Nothing else is ready, or the window is over: what was held back leaves."""
+        self.running = True
+        try:
+            self.finish(True)
+        finally:
+            self.running = False
+        return 0
 
     cdef int wait(self, int timeout_ms) except -1:
         """One batch. Returns how many descriptors were ready."""
@@ -339,7 +361,7 @@ cdef class Reactor:
                     events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) != 0,
                     events[i].events & (EPOLLOUT | EPOLLERR) != 0,
                 )
-            self.finish()
+            self.finish(False)
         finally:
             self.running = False
         took = monotonic_ns() - start
@@ -376,7 +398,7 @@ cdef class Reactor:
         self.now_ms = self.clock.now_ms()
         self.running = True
         try:
-            self.finish()
+            self.finish(True)
         finally:
             self.running = False
 
@@ -400,17 +422,29 @@ cdef class Reactor:
     cdef int before_flush(self) except -1:
         return 0
 
-    cdef int finish(self) except -1:
-        """End of a batch: every marked endpoint is written once; what that wakes up is written too."""
+    cdef int finish(self, bint everything) except -1:
+        """End of a batch: every marked endpoint is written once; what that wakes up is written too.
+
+        Unless `everything` must go, an endpoint that expects more output at once may be held back
+        (`hold_output`) for the next batch, so that a pipeline's replies from several shards leave in one write.
+        """
         cdef Py_ssize_t i = 0
         cdef Endpoint endpoint
         self.iterations += 1
         self.before_flush()
+        if self.held:
+            self.dirty = self.held + self.dirty
+            self.held = []
         # The list may grow while it is walked: a drained client is read again and marks others.
         while i < len(self.dirty):
             endpoint = <Endpoint> self.dirty[i]
             i += 1
+            if not everything and endpoint.rounds < HOLD_ROUNDS and endpoint.fd >= 0 and endpoint.hold_output():
+                endpoint.rounds += 1
+                self.held.append(endpoint)
+                continue
             endpoint.marked = False
+            endpoint.rounds = 0
             if endpoint.fd >= 0:
                 try:
                     endpoint.flush()
@@ -456,6 +490,9 @@ cdef class Endpoint:
     cdef int on_eof(self) except -1:
         self.close("closed by the peer")
         return 0
+
+    cdef bint hold_output(self) noexcept:
+        return False
 
     cdef int on_drained(self) except -1:
         return 0

@@ -394,8 +394,11 @@ cdef bytes one_line(bytes text):
 cdef int put_error(Buffer out, int dialect, bytes message) except -1:
     cdef Py_ssize_t n
     if dialect == BINARY:
+        # An argument quoted in the message may be anything; the protocol promises UTF-8.
+        text = message.decode("utf-8", "replace")
+        message = text.encode()
         n = PyBytes_GET_SIZE(message)
-        put_binary_head(out, <uint32_t> (5 + n), <uint32_t> status_of(message.decode("utf-8", "replace")))
+        put_binary_head(out, <uint32_t> (5 + n), <uint32_t> status_of(text))
         return put_binary_string(out, TAG_ERR, PyBytes_AS_STRING(message), n)
     message = one_line(message)
     return put_text_line(out, c"-", PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
@@ -417,7 +420,7 @@ cdef int put_binary_reply(Buffer out, object value) except -1:
     cdef Py_ssize_t mark = out.end - out.start
     cdef uint32_t status = STATUS_OK
     if isinstance(value, CommandError):
-        return put_error(out, BINARY, value.message.encode())
+        return put_error(out, BINARY, value.message.encode("utf-8", "surrogateescape"))
     if value is None or value is NULL_ARRAY:
         return put_null(out, BINARY)
     if isinstance(value, Missing):
@@ -510,7 +513,7 @@ cdef int put_special(Buffer out, int dialect, object value, bint flat) except -1
             return out.append(b"*-1\r\n", 5)
         return put_nested_null(out, dialect)
     if isinstance(value, CommandError):
-        text = value.message.encode()
+        text = value.message.encode("utf-8", "surrogateescape")
         if dialect == BINARY:
             return put_binary_string(out, TAG_ERR, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
         return put_error(out, dialect, text)
@@ -829,6 +832,9 @@ cdef class RequestParser:
                 return BROKEN
             if number + 2 > n - at:
                 break
+            if data[at + number] != c"\r" or data[at + number + 1] != c"\n":
+                self.error = b"ERR Protocol error: invalid CRLF in request"
+                return BROKEN
             if i >= self.capacity:
                 self.ensure(i + 1)
             self.offsets[i] = at
@@ -939,7 +945,7 @@ cdef dict ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}   # \n \r \t \b \a
 
 
 cdef list split_inline(bytes line):
-    """The words of an inline command, or None when quotes are not balanced (the rules of redis-cli)."""
+    """The words of an inline command, or None when quotes are not balanced (the rules of Valkey 9)."""
     cdef list words = []
     cdef Py_ssize_t i = 0, n = len(line)
     cdef bytearray word
@@ -967,11 +973,7 @@ cdef list split_inline(bytes line):
                     i += 1
                     word.append(39)
                 elif byte == quote:
-                    # A closing quote must end the word.
-                    if i + 1 < n and line[i + 1] not in b" \t\r\n\v\f\0":
-                        return None
-                    i += 1
-                    break
+                    quote = 0
                 else:
                     word.append(byte)
             elif byte < 0 or byte in b" \t\r\n\v\f\0":

@@ -93,15 +93,18 @@ def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> i
     parent = os.getpid()
     # A signal between fork and reset would run the supervisor's handler in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            forget()
-            status = enter(ctx, title, parent)
-        finally:
-            os._exit(status)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pid = -1
+    try:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                forget()
+                status = enter(ctx, title, parent)
+            finally:
+                os._exit(status)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 

@@ -52,7 +52,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     # The shape of the cluster
     shards: Annotated[int, Setting(COUNT, "Shard processes; 0 means one per usable core.", low=0, high=256)] = 0
     routers: Annotated[
-        int, Setting(COUNT, "Router processes sharing the port; one serves several cores of shards.", low=1, high=16)
+        int,
+        Setting(COUNT, "Router processes; more than one on a port is for later.", low=1, high=1, fixed=True),
     ] = 1
     port: Annotated[int, Setting(COUNT, "TCP port of both protocols; 0 takes a free one.", low=0, high=65535)] = 7379
     bind: Annotated[
@@ -257,7 +258,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     active_expire_us: Annotated[
         int,
         Setting(MICROSECONDS, "Longest slice of removing expired keys between ticks.", live=True, low=50, high=20000),
-    ] = 1000
+    ] = 4000
 
     # What is reported
     loglevel: Annotated[

@@ -25,6 +25,10 @@ class ListenError(KacheError):
     """An address cannot be listened on; the message is one sentence."""
 
 
+class _AbsentError(ListenError):
+    """This machine has no such address."""
+
+
 def bind_tcp(hosts: Sequence[str], port: int, backlog: int, patience: float = 0.0) -> tuple[list[int], int]:
     """Listen on `port` of every host; returns the descriptors and the port, which differs when `port` is 0.
 
@@ -35,9 +39,8 @@ def bind_tcp(hosts: Sequence[str], port: int, backlog: int, patience: float = 0.
     bound: list[socket.socket] = []
     try:
         for host in hosts:
-            for family, address in _resolve(host, port):
-                bound.append(_listen(family, address, backlog, until))
-                port = port or bound[0].getsockname()[1]
+            bound += _listen_on_all(_resolve(host, port), port, backlog, until)
+            port = port or bound[0].getsockname()[1]
     except ListenError:
         for sock in bound:
             sock.close()
@@ -55,9 +58,35 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
     return [(family, (str(address[0]), int(address[1]))) for family, address in unique]
 
 
+def _listen_on_all(
+    addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], port: int, backlog: int, until: float
+) -> list[socket.socket]:
+    """Sockets on all addresses of one host; of several (localhost, *), some may be of a family not in use here."""
+    bound: list[socket.socket] = []
+    absent: ListenError | None = None
+    try:
+        for family, (host, _) in addresses:
+            try:
+                bound.append(_listen(family, (host, port), backlog, until))
+            except _AbsentError as error:
+                absent = error
+            else:
+                port = port or bound[0].getsockname()[1]
+        if not bound and absent is not None:
+            raise absent
+    except ListenError:
+        for sock in bound:
+            sock.close()
+        raise
+    return bound
+
+
 def _listen(family: socket.AddressFamily, address: tuple[str, int], backlog: int, until: float) -> socket.socket:
     while True:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise _AbsentError(_cannot_listen(address, error)) from None
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -68,6 +97,8 @@ def _listen(family: socket.AddressFamily, address: tuple[str, int], backlog: int
             return sock
         except OSError as error:
             sock.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _AbsentError(_cannot_listen(address, error)) from None
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
                 raise ListenError(_cannot_listen(address, error)) from None
             time.sleep(0.02)

@@ -11,6 +11,7 @@ import os
 import time
 
 from kache.config import Config
+from kache.errors import KacheError
 
 __all__ = ["VERBOSE", "set_level", "set_up"]
 
@@ -55,12 +56,18 @@ class _Json(_Text):
 
 
 def set_up(config: Config, process: str) -> None:
-    """Send this process's log where `config` says; `process` is its name in every line ("shard 2")."""
+    """Send this process's log where `config` says; `process` is its name in every line ("shard 2").
+
+    Raises KacheError when the log file cannot be written.
+    """
     handler: logging.Handler
     if config.logfile:
         from logging.handlers import WatchedFileHandler  # follows a file that log rotation has moved away
 
-        handler = WatchedFileHandler(config.logfile, encoding="utf-8")
+        try:
+            handler = WatchedFileHandler(config.logfile, encoding="utf-8")
+        except OSError as error:
+            raise KacheError(f"The log file {config.logfile} cannot be written: {error.strerror}.") from None
     else:
         handler = logging.StreamHandler()
     handler.setFormatter((_Json if config.logformat == "json" else _Text)(process))

@@ -16,47 +16,32 @@ import logging
 import os
 import secrets
 import selectors
-import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from kache import __version__, children, control, listeners, logs, processes, run_dir
+from kache import __version__, children, control, logs, processes
+from kache.changes import Changes
 from kache.children import Child
 from kache.config import SETTINGS, Config, ConfigError, changed
 from kache.config_file import ConfigFileError, rewrite
 from kache.control import ChildContext, Conversation
-from kache.errors import KacheError
+from kache.place import Place
 from kache.settings import format_size
 
 __all__ = ["Supervisor"]
 
-ACK_SECONDS = 3.0
-"""How long a child may take to acknowledge a change of the configuration."""
 GRACE_SECONDS = 1.0
 """How long after its time to drain a child is killed."""
-PATIENCE_SECONDS = 3.0
-"""How long to wait for a port whose last cluster was killed."""
 SPARE_DESCRIPTORS = 128
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = logging.getLogger("kache")
-
-
-@dataclass(slots=True)
-class _Change:
-    """A change of the configuration on its way: who asked, and which children have yet to acknowledge."""
-
-    asker: Conversation
-    request: int
-    missing: set[str]
-    deadline: float
 
 
 class Supervisor:
@@ -88,8 +73,7 @@ class Supervisor:
         self._boot_id = secrets.randbits(64)
         self._children: list[Child] = []
         self._admins: set[Conversation] = set()
-        self._changes: dict[int, _Change] = {}
-        self._next_id = 1
+        self._changes = Changes()
         self._stop_at: float | None = None
         self._phase = "serving"
 
@@ -98,8 +82,15 @@ class Supervisor:
     def run(self) -> int:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
-        self._take_place()
+        self._place = Place(self.config, os.environ)
+        self.config = msgspec.structs.replace(self.config, port=self._place.port)
         try:
+            self._selector.register(self._place.admin, selectors.EVENT_READ, self._on_admin)
+            if self._exit_fd is not None:
+                os.set_inheritable(self._exit_fd, False)
+                self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
+            processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
+            processes.set_title(f"kache: supervisor :{self.config.port}")
             self._catch_signals()
             if not self._executes():
                 children.preload()
@@ -110,48 +101,15 @@ class Supervisor:
             while self._phase != "ended":
                 self._turn()
         finally:
-            self._leave_place()
+            self._leave()
         return 0
 
-    def _take_place(self) -> None:
-        """Lock the port, bind every socket, make the run directory."""
-        base = run_dir.base_directory(os.environ)
-        run_dir.make_private(base)
-        lock = run_dir.PortLock(base, self.config.port) if self.config.port else None
-        try:
-            patience = PATIENCE_SECONDS if lock is not None and lock.abandoned else 0.0
-            self._listeners, port = listeners.bind_tcp(
-                self.config.bind, self.config.port, self.config.tcp_backlog, patience
-            )
-            self._lock = lock or run_dir.PortLock(base, port)
-        except KacheError:
-            if lock is not None:
-                lock.release()
-            raise
-        self.config = msgspec.structs.replace(self.config, port=port)
-        self._run_dir = os.path.join(base, str(port))
-        shutil.rmtree(self._run_dir, ignore_errors=True)
-        run_dir.make_private(self._run_dir)
-        self._shard_paths = [os.path.join(self._run_dir, f"shard-{index}.sock") for index in range(self.config.shards)]
-        self._shard_listeners = [listeners.bind_unix(path) for path in self._shard_paths]
-        self._admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, port)))
-        self._death_reader, self._death_writer = os.pipe()
-        self._selector.register(self._admin, selectors.EVENT_READ, self._on_admin)
-        if self._exit_fd is not None:
-            os.set_inheritable(self._exit_fd, False)
-            self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
-        processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
-        processes.set_title(f"kache: supervisor :{port}")
-
-    def _leave_place(self) -> None:
+    def _leave(self) -> None:
         for child in self._children:
             if child.pid:
                 os.kill(child.pid, signal.SIGKILL)
                 os.waitpid(child.pid, 0)
-        shutil.rmtree(self._run_dir, ignore_errors=True)
-        for fd in self._listeners:
-            os.close(fd)
-        self._lock.release()
+        self._place.leave()
         for admin in self._admins:
             admin.close()
 
@@ -166,16 +124,13 @@ class Supervisor:
                 child.kill_at = None
                 _log.warning("%s did not end in time and is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
-        for number, change in list(self._changes.items()):
-            if now >= change.deadline:
-                late = ", ".join(sorted(change.missing))
-                self._finish_change(number, f"{late} did not acknowledge in time; the change holds once it does")
+        self._changes.expire(now)
         if self._phase != "serving":
             self._drain_on()
 
     def _until_next_timer(self) -> float | None:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
-        times += [change.deadline for change in self._changes.values()]
+        times += self._changes.deadlines()
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     # Signals ---------------------------------------------------------------------------------------------------
@@ -233,34 +188,24 @@ class Supervisor:
         return method == "exec" or (method == "auto" and sys.platform == "darwin")
 
     def _start(self, child: Child) -> None:
-        ours, theirs = socket.socketpair()
-        child.conversation = Conversation(ours)
-        child.restarts += 1
-        ctx = ChildContext(
-            role=child.role,
-            index=child.index,
-            shards=self.config.shards,
-            routers=self.config.routers,
-            port=self.config.port,
-            config=self.config,
-            anchor_wall_ms=self._anchor[0],
-            anchor_boot_ns=self._anchor[1],
-            hash_seed=self._hash_seed,
-            boot_id=self._boot_id,
-            listeners=self._listeners if child.role == "router" else [self._shard_listeners[child.index]],
-            shard_paths=self._shard_paths,
-            control_fd=theirs.fileno(),
-            death_fd=self._death_reader,
-            run_dir=self._run_dir,
-            restarts=child.restarts,
-            config_file=self._config_file,
-        )
-        if self._executes():
-            child.pid = children.start_executed(ctx, child.title)
-        else:
-            child.pid = children.start_forked(ctx, child.title, lambda: self._forget(theirs))
-        theirs.close()
+        """Give `child` a process; one that the system refuses now is tried again later."""
         child.restart_at = child.kill_at = None
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._on_refused(child, error)
+            return
+        child.conversation = Conversation(ours)
+        try:
+            child.pid = self._started(child, theirs)
+        except OSError as error:
+            child.conversation.close()
+            child.conversation = None
+            self._on_refused(child, error)
+            return
+        finally:
+            theirs.close()
+        child.restarts += 1
         child.restarting = False
         child.ready_at = 0.0
         child.last_words = ""
@@ -272,10 +217,42 @@ class Supervisor:
                 if shard.role == "shard":
                     self._send(child, control.ShardState(shard.index, shard.state, shard.reason))
 
+    def _on_refused(self, child: Child, error: OSError) -> None:
+        child.reason = f"cannot be started: {error.strerror}"
+        wait = max(child.wait_before_restart(time.monotonic(), self.config.restart_backoff_ms / 1000), 0.1)
+        _log.warning("%s %s; trying again in %g s", child.name, child.reason, wait)
+        child.restart_at = time.monotonic() + wait
+
+    def _started(self, child: Child, theirs: socket.socket) -> int:
+        """Start a process for `child`, `theirs` being its end of the control channel; returns its pid."""
+        place = self._place
+        ctx = ChildContext(
+            role=child.role,
+            index=child.index,
+            shards=self.config.shards,
+            routers=self.config.routers,
+            port=self.config.port,
+            config=self.config,
+            anchor_wall_ms=self._anchor[0],
+            anchor_boot_ns=self._anchor[1],
+            hash_seed=self._hash_seed,
+            boot_id=self._boot_id,
+            listeners=place.client_listeners if child.role == "router" else [place.shard_listeners[child.index]],
+            shard_paths=place.shard_paths,
+            control_fd=theirs.fileno(),
+            death_fd=place.death_reader,
+            run_dir=place.run_dir,
+            restarts=child.restarts + 1,
+            config_file=self._config_file,
+        )
+        if self._executes():
+            return children.start_executed(ctx, child.title)
+        return children.start_forked(ctx, child.title, lambda: self._forget(theirs))
+
     def _forget(self, theirs: socket.socket) -> None:
         """In a forked child: let go of every socket object, whose number may soon be another file's."""
         theirs.detach()
-        self._admin.detach()
+        self._place.admin.detach()
         self._wake_reader.detach()
         self._wake_writer.detach()
         for child in self._children:
@@ -301,7 +278,7 @@ class Supervisor:
                 case control.Failed(reason=reason):
                     child.last_words = reason
                 case control.Ack(id=number):
-                    self._on_ack(child, number)
+                    self._changes.acknowledged(number, child.name)
                 case control.Pong():
                     pass
                 case _:
@@ -340,7 +317,10 @@ class Supervisor:
         )
         for child in broken:
             text += f" {child.name} is down: {child.reason}."
-        self._on_ready(text)
+        try:
+            self._on_ready(text)
+        except OSError as error:
+            _log.warning("nobody could be told that it is ready: %s", error.strerror)
 
     def _reap(self) -> None:
         for child in self._children:
@@ -357,10 +337,7 @@ class Supervisor:
             self._end_conversation(child)
         cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         child.reason = f"{cause}: {child.last_words}" if child.last_words else cause
-        for number, change in list(self._changes.items()):
-            change.missing.discard(child.name)  # its next life starts with the new configuration
-            if not change.missing:
-                self._finish_change(number, "")
+        self._changes.gone(child.name)
         if self._phase != "serving":
             child.state = "down"
             return
@@ -399,8 +376,12 @@ class Supervisor:
 
     def _on_admin(self, _mask: int) -> None:
         try:
-            sock, _ = self._admin.accept()
-        except OSError:
+            sock, _ = self._place.admin.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            _log.warning("the admin socket accepts nobody: %s", error.strerror)
+            time.sleep(0.05)  # out of descriptors: do not spin
             return
         admin = Conversation(sock)
         self._admins.add(admin)
@@ -447,7 +428,7 @@ class Supervisor:
             bind=list(self.config.bind),
             started_ms=self._started_ms,
             now_ms=time.time_ns() // 1_000_000,
-            run_dir=self._run_dir,
+            run_dir=self._place.run_dir,
             config=shown,
             children=[child.status() for child in self._children],
             draining=self._phase != "serving",
@@ -463,29 +444,15 @@ class Supervisor:
         """Make `config` the effective one everywhere; `asker` is answered once every child has acknowledged."""
         self.config = config
         logs.set_level(config)
-        number = self._next_id
-        self._next_id += 1
+        number = self._changes.next_id()
         reached = [child for child in self._children if child.conversation is not None]
-        if asker is not None:
-            missing = {child.name for child in reached}
-            self._changes[number] = _Change(asker, request, missing, time.monotonic() + ACK_SECONDS)
         for child in reached:
             self._send(child, control.ConfigChanged(number, config))
-        if asker is not None and not reached:
-            self._finish_change(number, "")
-
-    def _on_ack(self, child: Child, number: int) -> None:
-        change = self._changes.get(number)
-        if change is not None:
-            change.missing.discard(child.name)
-            if not change.missing:
-                self._finish_change(number, "")
-
-    def _finish_change(self, number: int, error: str) -> None:
-        change = self._changes.pop(number)
-        asking = {child.conversation for child in self._children} | self._admins
-        if change.asker in asking:
-            change.asker.send(control.Ack(change.request, error))
+        if asker is not None:
+            names = (child.name for child in reached)
+            self._changes.begin(
+                number, names, time.monotonic(), lambda error: self._answer(asker, control.Ack(request, error))
+            )
 
     def _rewrite(self) -> str:
         if self._config_file is None:
@@ -516,10 +483,14 @@ class Supervisor:
             self._set_state(child, "down")
             self._drain(child)
 
+    def _answer(self, asker: Conversation, message: control.Down) -> None:
+        """Answer a request that had to wait, if whoever asked is still there."""
+        if asker in self._admins or any(child.conversation is asker for child in self._children):
+            asker.send(message)
+
     def _answer_waiters(self, child: Child, error: str) -> None:
         for asker, request in child.waiters:
-            if asker in self._admins or any(other.conversation is asker for other in self._children):
-                asker.send(control.Ack(request, error))
+            self._answer(asker, control.Ack(request, error))
         child.waiters.clear()
 
     # The end ---------------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from kache.errors import NOT_INTEGER, CommandError
 
 __all__ = ["integer", "text", "valid_name"]
+
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 def text(raw: bytes) -> str:
@@ -13,9 +17,8 @@ def text(raw: bytes) -> str:
 
 
 def integer(raw: bytes, error: str = NOT_INTEGER) -> int:
-    """A decimal 64-bit integer; raises CommandError(error)."""
-    digits = raw[1:] if raw[:1] == b"-" else raw
-    if not digits.isdigit() or len(digits) > 19:
+    """A decimal 64-bit integer as Redis reads one (no "+1", "01", "-0" or blanks); raises CommandError(error)."""
+    if not _INTEGER.fullmatch(raw):
         raise CommandError(error)
     number = int(raw)
     if not -(2**63) <= number < 2**63:

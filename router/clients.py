@@ -8,7 +8,7 @@ from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply, Verbatim
 
 from .arguments import integer, text, valid_name
-from .registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, local
+from .registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, REPLY_SKIP_AGAIN, local
 
 if TYPE_CHECKING:
     from ._mux import Router, Session
@@ -41,7 +41,7 @@ def client_setinfo(router: Router, session: Session, option: bytes, value: bytes
     lowered = option.lower()
     if lowered not in (b"lib-name", b"lib-ver"):
         raise CommandError(f"ERR Unrecognized option '{text(option)}'")
-    valid_name(value, lowered.decode())
+    valid_name(value, text(option))
     if lowered == b"lib-name":
         session.lib_name = value
     else:
@@ -58,7 +58,7 @@ def client_info(router: Router, session: Session) -> Reply:
 @local("client|list")
 def client_list(router: Router, session: Session, *args: bytes) -> Reply:
     """One line for each connection: [TYPE type] [ID id …] and the other filters of CLIENT KILL."""
-    chosen = router.sessions() if not args else _matching(router, args, "list")
+    chosen = _matching(router, session, args, skip_me=False)
     lines = [describe(router, one, "client|list" if one is session else None) for one in chosen]
     return Verbatim("".join(line + "\n" for line in lines).encode())
 
@@ -66,9 +66,7 @@ def client_list(router: Router, session: Session, *args: bytes) -> Reply:
 def describe(router: Router, session: Session, command: str | None = None) -> str:
     """A line of CLIENT LIST, with Redis's field names."""
     now = router.now_ms
-    flags = "N" if not session.no_touch else "T"
-    if session.no_evict:
-        flags = "e" if flags == "N" else flags + "e"
+    flags = "e" * session.no_evict + "T" * session.no_touch or "N"
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -117,16 +115,7 @@ def client_kill(router: Router, session: Session, *args: bytes) -> Reply:
                 _kill(session, one)
                 return OK
         raise CommandError("ERR No such client")
-    skip_me = True
-    filters: list[bytes] = []
-    for name, value in _pairs(args):
-        if name == b"skipme":
-            if value.lower() not in (b"yes", b"no"):
-                raise CommandError(SYNTAX)
-            skip_me = value.lower() == b"yes"
-        else:
-            filters += [name, value]
-    chosen = [one for one in _matching(router, tuple(filters), "kill") if not (skip_me and one is session)]
+    chosen = _matching(router, session, args, skip_me=True)
     for one in chosen:
         _kill(session, one)
     return len(chosen)
@@ -139,36 +128,43 @@ def _kill(session: Session, victim: Session) -> None:
         victim.kill("CLIENT KILL")
 
 
-def _pairs(args: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
-    if len(args) % 2:
-        raise CommandError(SYNTAX)
-    return [(args[at].lower(), args[at + 1]) for at in range(0, len(args), 2)]
-
-
-def _matching(router: Router, args: tuple[bytes, ...], verb: str) -> list[Session]:
-    """The sessions that pass every filter of CLIENT LIST or CLIENT KILL."""
+def _matching(router: Router, session: Session, args: tuple[bytes, ...], *, skip_me: bool) -> list[Session]:
+    """The sessions that pass every filter of CLIENT LIST or CLIENT KILL; raises for a wrong one."""
     chosen = router.sessions()
     at = 0
     while at < len(args):
         name = args[at].lower()
-        if at + 1 >= len(args):
+        if at + 1 == len(args):
             raise CommandError(SYNTAX)
-        if name == b"id" and verb == "list":
-            # CLIENT LIST takes any number of ids, up to the end.
-            ids = {integer(raw, "ERR Invalid client ID") for raw in args[at + 1 :]}
-            return [one for one in chosen if one.id in ids]
         value = args[at + 1]
         at += 2
-        chosen = _filtered(router, chosen, name, value)
-    return chosen
+        if name == b"id":
+            ids = {_client_id(value)}
+            while at < len(args) and _is_number(args[at]):
+                ids.add(_client_id(args[at]))
+                at += 1
+            chosen = [one for one in chosen if one.id in ids]
+        elif name == b"skipme":
+            if value.lower() not in (b"yes", b"no"):
+                raise CommandError(SYNTAX)
+            skip_me = value.lower() == b"yes"
+        else:
+            chosen = _filtered(router, chosen, name, value)
+    return [one for one in chosen if one is not session] if skip_me else chosen
+
+
+def _is_number(raw: bytes) -> bool:
+    return raw.removeprefix(b"-").isdigit()
+
+
+def _client_id(raw: bytes) -> int:
+    number = integer(raw, SYNTAX)
+    if number < 1:
+        raise CommandError("ERR client-id should be greater than 0")
+    return number
 
 
 def _filtered(router: Router, sessions: list[Session], name: bytes, value: bytes) -> list[Session]:
-    if name == b"id":
-        number = integer(value, "ERR client-id should be greater than 0")
-        if number < 1:
-            raise CommandError("ERR client-id should be greater than 0")
-        return [one for one in sessions if one.id == number]
     if name == b"addr":
         return [one for one in sessions if one.address.encode() == value]
     if name == b"laddr":
@@ -183,6 +179,8 @@ def _filtered(router: Router, sessions: list[Session], name: bytes, value: bytes
         return sessions if value.lower() == b"normal" else []
     if name == b"maxage":
         age = integer(value, "ERR maxage is not an integer or out of range")
+        if age < 1:
+            raise CommandError("ERR maxage should be greater than 0")
         return [one for one in sessions if (router.now_ms - one.connected_ms) // 1000 >= age]
     raise CommandError(SYNTAX)
 
@@ -213,5 +211,10 @@ def client_reply(router: Router, session: Session, mode: bytes) -> Reply:
     modes = {b"on": REPLY_ON, b"off": REPLY_OFF, b"skip": REPLY_SKIP}
     if mode.lower() not in modes:
         raise CommandError(SYNTAX)
-    session.reply_mode = modes[mode.lower()]
+    wanted = modes[mode.lower()]
+    if wanted != REPLY_SKIP or session.reply_mode == REPLY_ON:
+        session.reply_mode = wanted
+    elif session.reply_mode == REPLY_SKIP:
+        session.reply_mode = REPLY_SKIP_AGAIN
+    # SKIP changes nothing while replies are off.
     return OK

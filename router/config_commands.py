@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kache.config import ConfigError, changed, redis_settings
 from kache.control import ConfigRewrite, ConfigSet, ControlError
-from kache.errors import CommandError
+from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
 from kache.replies import OK, Reply
 
@@ -39,7 +39,7 @@ def config_get(router: Router, session: Session, *patterns: bytes) -> Reply:
 async def config_set(router: Router, session: Session, *args: bytes) -> Reply:
     """CONFIG SET name value [name value …]: all or none."""
     if len(args) % 2:
-        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+        raise CommandError(SYNTAX)
     values: dict[str, str] = {}
     for at in range(0, len(args), 2):
         name = text(args[at]).lower()

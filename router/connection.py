@@ -9,10 +9,10 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-from kache.errors import NOT_INTEGER, SYNTAX, CommandError
+from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply
 
-from .arguments import valid_name
+from .arguments import integer, valid_name
 from .registry import REPLY_ON, local
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
 @local("ping")
 def ping(router: Router, session: Session, *args: bytes) -> Reply:
     """PONG, or the message."""
+    if len(args) > 1:
+        raise CommandError("ERR wrong number of arguments for 'ping' command")
     return args[0] if args else "PONG"
 
 
@@ -43,9 +45,7 @@ def echo(router: Router, session: Session, message: bytes) -> Reply:
 @local("select")
 def select(router: Router, session: Session, index: bytes) -> Reply:
     """The session's database from the next command on."""
-    if not index.lstrip(b"-").isdigit() or len(index) > 19:
-        raise CommandError("ERR invalid DB index" if not index else NOT_INTEGER)
-    number = int(index)
+    number = integer(index)
     if not 0 <= number < DATABASES:
         raise CommandError("ERR DB index is out of range")
     session.db = number
@@ -88,9 +88,7 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
     """HELLO [2|3 [AUTH user password] [SETNAME name]]: protocol version and a description of the server."""
     version = 0
     if args:
-        if not args[0].isdigit() or len(args[0]) > 18:
-            raise CommandError("ERR Protocol version is not an integer or out of range")
-        version = int(args[0])
+        version = integer(args[0], "ERR Protocol version is not an integer or out of range")
         if version not in (2, 3):
             raise CommandError("NOPROTO unsupported protocol version")
     name: bytes | None = None
@@ -139,8 +137,8 @@ def reset(router: Router, session: Session) -> Reply:
 
 
 @local("quit")
-def quit_(router: Router, session: Session) -> Reply:
-    """OK, then the connection closes; replies before it are delivered."""
+def quit_(router: Router, session: Session, *args: bytes) -> Reply:
+    """OK, then the connection closes; replies before it are delivered, arguments ignored."""
     session.finish()
     return OK
 

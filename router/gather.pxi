@@ -120,9 +120,6 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     cdef Py_ssize_t keys = (last - command.first) // command.step + 1, k
     cdef int shard, part, verdict
     cdef int64_t deadline = router.now_ms + router.request_timeout
-    if (parser.count - command.first) % command.step:
-        session.answer_error(wrong_arity(command), flags)
-        return True
     gather.owner = <uint8_t*> malloc(keys)
     if gather.owner == NULL:
         raise MemoryError("no memory for a split command")

@@ -134,7 +134,7 @@ def _server(state: _State) -> Fields:
         "hz": router.config.hz,
         "configured_hz": router.config.hz,
         "executable": sys.executable,
-        "config_file": router.config_file,
+        "config_file": router.config_file or "",
     }
 
 

@@ -9,7 +9,7 @@ from kache.commands import TABLE, lookup
 from kache.commands.describe import categories, command_keys, docs, help_lines, info, listed, subcommands
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
-from kache.replies import NULL_ARRAY, Reply, Verbatim
+from kache.replies import Reply, Verbatim
 
 from .arguments import text
 from .info import gather
@@ -39,7 +39,7 @@ def command_info(router: Router, session: Session, *names: bytes) -> Reply:
     if not names:
         return command(router, session)
     rows = [lookup(name, session.dialect) for name in names]
-    return [NULL_ARRAY if row is None else info(row, session.dialect) for row in rows]
+    return [None if row is None else info(row, session.dialect) for row in rows]
 
 
 @local("command|docs")
@@ -127,5 +127,3 @@ async def memory_stats(router: Router, session: Session) -> Reply:
         b"fragmentation": resident / used if used else 0.0,
         b"rss.bytes": resident,
     }
-
-

@@ -114,10 +114,12 @@ class Move:
         """A writing command under the lease; `done` says, for people, what has happened once it succeeded."""
         before, self.unsafe = self.unsafe, self.unsafe or f"it is not known whether {done}"
         try:
-            reply = await self._call(self.router.shard_of(key), "_lease_run", [self.token, command.encode(), key, *args])
+            reply = await self._call(
+                self.router.shard_of(key), "_lease_run", [self.token, command.encode(), key, *args]
+            )
         except CommandError as error:
             if error.code not in TIMEOUTS:
-                self.unsafe = before    # refused: this step changed nothing
+                self.unsafe = before  # refused: this step changed nothing
             raise
         self.unsafe = done
         return reply

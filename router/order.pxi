@@ -6,6 +6,9 @@
 #   pendings   Pending, Pending …            the same for replies made later
 #   out        replies that left             what the socket has not taken yet
 
+# Replies up to this many bytes wait for more of their pipeline, if more is about to come.
+cdef Py_ssize_t HELD_OUTPUT = 16 * 1024
+
 # Weight of one reply in the average that says how many commands a client may have in flight (1/8).
 cdef enum:
     AVERAGE_SHIFT = 3
@@ -42,6 +45,10 @@ cdef class Replies(Endpoint):
         self.account(-n)
         self.written_ms = self.router.now_ms
         return self.relieved()
+
+    cdef bint hold_output(self) noexcept:
+        # Replies of other shards are on their way: one write, and one wake-up of the client, for all of them.
+        return self.order.used() > 0 and not self.closing and self.out.used() < HELD_OUTPUT
 
     cdef int relieved(self) except -1:
         """The client took some output. For subclasses: it may be read again."""

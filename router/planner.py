@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from kache.commands import Row
@@ -57,7 +58,7 @@ def split(row: Row, args: tuple[bytes, ...], router: Router) -> list[Part]:
 def _check_patterns(args: tuple[bytes, ...], router: Router) -> None:
     """SORT's BY and GET patterns name keys that only exist while it runs: they must be on the sorted key's shard."""
     home = router.shard_of(args[0])
-    for word, pattern in zip(args[1:], args[2:], strict=False):
+    for word, pattern in itertools.pairwise(args):
         if word.upper() in (b"BY", b"GET") and b"*" in pattern:
             tag = pattern.partition(b"{")[2].partition(b"}")
             if not (tag[0] and tag[1]) or b"*" in tag[0] or router.shard_of(pattern) != home:

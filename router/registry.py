@@ -20,6 +20,7 @@ __all__ = [
     "REPLY_OFF",
     "REPLY_ON",
     "REPLY_SKIP",
+    "REPLY_SKIP_AGAIN",
     "NeedsMove",
     "Part",
     "RegistryError",
@@ -34,7 +35,9 @@ Handler = Callable[..., Any]
 REPLY_ON: Final = 0
 REPLY_OFF: Final = 1
 REPLY_SKIP: Final = 2
-"""Values of `Session.reply_mode`: REPLY_SKIP silences the next command only."""
+REPLY_SKIP_AGAIN: Final = 3
+"""Values of `Session.reply_mode`: REPLY_SKIP silences the next command only; the last is for a SKIP that was itself
+silenced, and becomes REPLY_SKIP behind it."""
 
 MOVE_ROUTES: Final = frozenset({"move", "cursor", "weighted"})
 """Routes that need a coroutine of their own, since one question to each shard does not answer them."""

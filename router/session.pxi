@@ -349,6 +349,8 @@ cdef class Session(Replies):
         if self.reply_mode == 2 and flags:
             # SKIP silences one command: the one after it.
             self.reply_mode = 0
+        elif self.reply_mode == 3:
+            self.reply_mode = 2
         if not self.authenticated_now and self.commands >= <uint64_t> self.router.preauth_commands:
             self.protocol_error(b"ERR too many commands before authentication")
         return True
@@ -371,6 +373,10 @@ cdef class Session(Replies):
                 log.warning("possible attack by cross-protocol scripting from %s; closed", self.address)
                 self.close("an HTTP request")
                 return 0
+        if not self.authenticated_now and (command == NULL or not command.no_auth):
+            # A stranger does not learn which commands there are.
+            return self.answer_error(NO_AUTH, flags)
+        if command == NULL:
             return self.answer_error(unknown_command(words, self.parser.count), flags)
         if command.container and self.parser.count > 1:
             return self.answer_error(unknown_subcommand(command, words[1]), flags)
@@ -394,6 +400,10 @@ cdef class Session(Replies):
             key = command.first + command.step
             while key <= last:
                 if self.router.shard_of_slot(slot_of(words[key].data, words[key].size)) != shard:
+                    if (count - command.first) % command.step:
+                        # MSET with a key that has no value.
+                        self.answer_error(wrong_arity(command), flags)
+                        return True
                     if command.fold:
                         return gather_parts(self, command, last, flags)
                     return run_planned(self, command, flags)

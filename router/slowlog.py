@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 DEFAULT_COUNT = 10
+BAD_COUNT = "ERR count should be greater than or equal to -1"
 
 
 @local("slowlog|get")
 async def slowlog_get(router: Router, session: Session, *count: bytes) -> Reply:
     """The newest entries: [id, unix seconds, microseconds, words, client address, client name]."""
-    wanted = integer(count[0]) if count else DEFAULT_COUNT
+    if len(count) > 1:
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.")
+    wanted = integer(count[0], BAD_COUNT) if count else DEFAULT_COUNT
     if wanted < -1:
-        raise CommandError("ERR count should be greater than or equal to -1")
+        raise CommandError(BAD_COUNT)
     found = await router.call_all("_slowlog", [b"get", b"%d" % wanted])
-    entries = sorted((entry for shard in found for entry in shard), key=lambda entry: (entry[1], entry[0]), reverse=True)
+    entries = sorted(
+        (entry for shard in found for entry in shard), key=lambda entry: (entry[1], entry[0]), reverse=True
+    )
     for entry in entries:
         # The shard knows a session by its number only; who it was is known as long as it is connected.
         client = router.session_by_id(entry[4])

@@ -22,7 +22,8 @@ cdef class Shard:
     cdef readonly int command_count
     cdef list handlers, rows
     cdef object held                    # Leases.held
-    cdef public int64_t maxmemory       # this shard's part, bytes; 0: no limit
+    cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
+    cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
     cdef public bint loading
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
@@ -74,7 +75,7 @@ cdef class Shard:
         self.keys.owner = self
         self.evictor = Evictor(self.keys)
         self.evictor.set_policy(policy)
-        self.maxmemory = maxmemory
+        self.set_maxmemory(maxmemory)
         self.index = index
         self.gauges = Gauges()
         self.errors = {}
@@ -91,6 +92,12 @@ cdef class Shard:
     def keyspace(self):
         """The data, as the handlers see it."""
         return self.keys_python
+
+    def replace_handler(self, str key not None, handler):
+        """Another function for the command `key`, the compiled case left out: for tests."""
+        number = next(i for i, row in enumerate(self.rows) if row.key == key)
+        self.handlers[number] = handler
+        self.commands[<int> number].fast = NULL
 
     cpdef set_time(self, int64_t now_ms):
         """The time of the commands that follow, unix ms."""
@@ -112,7 +119,7 @@ cdef class Shard:
         if self.loading and not command.while_loading:
             command.rejected += 1
             return fail(self, out, b"LOADING Kache is loading the dataset in memory")
-        if command.denyoom and self.maxmemory and self.keys.used() > self.maxmemory and not self.make_room():
+        if command.denyoom and self.memory_limit and self.keys.used() > self.memory_limit and not self.make_room():
             command.rejected += 1
             return fail(self, out, OUT_OF_MEMORY_TEXT)
         self.keys.counting = command.readonly
@@ -165,14 +172,30 @@ cdef class Shard:
 
     cdef bint make_room(self) except -1:
         """Evicts until the data fits, for a moment at most; False when nothing can be evicted."""
-        cdef int outcome = self.evictor.run(self.maxmemory, EVICTION_NS)
+        cdef int outcome = self.evictor.run(self.memory_limit, EVICTION_NS)
         return outcome != 0
 
     def evict_some(self, int64_t budget_ns):
         """Evicts for up to `budget_ns` when the data is over its limit. True when more has to go."""
-        if self.maxmemory == 0 or self.keys.used() <= self.maxmemory:
+        if self.memory_limit == 0 or self.keys.used() <= self.memory_limit:
             return False
-        return self.evictor.run(self.maxmemory, budget_ns) == 2
+        return self.evictor.run(self.memory_limit, budget_ns) == 2
+
+    def set_maxmemory(self, int64_t maxmemory):
+        """This shard's part of the limit in bytes; 0 for none."""
+        self.maxmemory = self.memory_limit = maxmemory
+
+    def govern_memory(self, int64_t resident_growth):
+        """Keeps resident memory near the limit although the allocator has holes: to be called now and then.
+
+        `resident_growth` is how much the process has grown over its empty state. Beyond a sixteenth above the limit
+        less data is allowed, in proportion, but never less than two thirds.
+        """
+        cdef int64_t room = self.maxmemory + self.maxmemory // 16
+        if self.maxmemory == 0 or resident_growth <= 0:
+            return
+        self.memory_limit = <int64_t> (self.memory_limit * min(1.02, <double> room / resident_growth))
+        self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
 
     def check_arguments(self, int number, Py_ssize_t n):
         """Whether `n` arguments fit the arity of a command."""
@@ -191,7 +214,11 @@ cdef class Shard:
 
     cdef bytes error_text(self, object error, int number):
         if isinstance(error, CommandError):
-            return error.message.encode()
+            # A message may quote an argument of any bytes; nothing here may raise.
+            try:
+                return error.message.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                return error.message.encode("utf-8", "replace")
         if isinstance(error, MemoryError):
             log.error("no memory for %s: %s", self.rows[number].key, error)
             return b"OOM the shard has no memory for this command"
@@ -287,6 +314,13 @@ cdef class Shard:
         for token in gone:
             del self.deferred[token]
         return gone
+
+    cdef bint waits_for(self, object link) except -1:
+        """Whether a deferred reply of this link is still to come."""
+        for waiting in self.deferred.values():
+            if waiting[0] is link:
+                return True
+        return False
 
     @property
     def deferred_count(self):

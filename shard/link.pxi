@@ -208,7 +208,7 @@ cdef class Link(Endpoint):
         finally:
             shard.end_batch()
             shard.link = None
-        if self.fd < 0:
+        if self.fd < 0 or self.closing:
             return n
         if self.unsent():
             self.mark_dirty()
@@ -221,7 +221,7 @@ cdef class Link(Endpoint):
         cdef Py_ssize_t at = 0
         cdef uint32_t length
         cdef int kind
-        while self.fd >= 0 and not self.waiting:
+        while self.fd >= 0 and not self.waiting and not self.closing:
             if self.run_count:
                 at += self.execute_frames(data + at, n - at)
                 if self.run_count:
@@ -436,7 +436,19 @@ cdef class Link(Endpoint):
             self.blocked = True
             return 0
         self.blocked = False
-        return self.resume()
+        self.resume()
+        return self.finish_if_done()
+
+    cdef int on_eof(self) except -1:
+        """The router sends no more. What it has sent is still executed and answered."""
+        return self.finish_if_done()
+
+    cdef int finish_if_done(self) except -1:
+        """After the last run of a router that has said goodbye: its replies go out, then the link is closed."""
+        if self.eof and self.fd >= 0 and not self.waiting and not self.blocked and not self.closing:
+            if not self.host.shard.waits_for(self):
+                self.close_after_reply("closed by the router")
+        return 0
 
     cdef int on_written(self, Py_ssize_t n) except -1:
         if self.blocked and self.unsent() <= self.host.unsent_limit // 2:
@@ -459,6 +471,7 @@ cdef class Link(Endpoint):
         """The reply of a frame that was answered with a token."""
         if self.fd >= 0:
             self.put_message(LINK_DEFERRED, token, reply)
+            self.finish_if_done()
 
     def send_push(self, uint64_t session, bytes push not None):
         """An out-of-band message for a session, in its dialect."""

@@ -26,7 +26,7 @@ from kache.control import Ack, ChildContext, ConfigChanged, ControlChannel, Down
 from . import registry
 from ._engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc
 from .cleanup import Cleanup
-from .statistics import Gauges
+from .statistics import Gauges, resident_memory
 
 __all__ = ["run"]
 
@@ -91,6 +91,7 @@ class _Process:
         self.loop = loop
         self.done = asyncio.Event()
         self.leaving = False
+        self.empty_size = 0
         self.cleanup = Cleanup(trim_memory)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
@@ -115,6 +116,7 @@ class _Process:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self.empty_size = resident_memory()
         self._background()
         self._every_second()
         self.channel.send(Ready())
@@ -128,7 +130,9 @@ class _Process:
         """Puts the settings in force."""
         self.config = config
         shard, keys, host = self.shard, self.shard.keyspace, self.host
-        shard.maxmemory = config.maxmemory // max(self.ctx.shards, 1)
+        limit = config.maxmemory // max(self.ctx.shards, 1)
+        if shard.maxmemory != limit:
+            shard.set_maxmemory(limit)
         if keys.policy != config.maxmemory_policy:
             shard.evictor.set_policy(config.maxmemory_policy)
         keys.samples = config.maxmemory_samples
@@ -165,6 +169,7 @@ class _Process:
     def _every_second(self) -> None:
         self.clock.discipline()
         self.shard.gauges.sample(self.shard)
+        self.shard.govern_memory(resident_memory() - self.empty_size)
         self.loop.call_later(1.0, self._every_second)
 
     # Leaving --------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ cdef class Values(Store):
         """The value of `source`, which is there, becomes that of `target`; both keys are kept alive by the caller."""
         cdef Entry* old = self.detach(
             source, segment_find(segment_of(source.table, source.hash), source.hash, source.key, source.n))
-        cdef int64_t deadline = entry_deadline(old)
+        cdef int64_t deadline = entry_deadline(old), memory
         cdef Entry* fresh = entry_new(
             target.key, target.n, entry_value(old), entry_value_size(old),
             old.flags & (TYPE_MASK | RAW | HAS_TTL), old.clock, 0,
@@ -65,6 +65,11 @@ cdef class Values(Store):
         if self.find(target) != NULL:
             self.discard(target)
         free(old)
+        if fresh.flags & TYPE_MASK and source.db != target.db:
+            # The account of a collection's own memory goes with it.
+            memory = (<object> entry_object(fresh)).memory
+            source.db.memory -= memory
+            target.db.memory += memory
         return self.insert(target, fresh, deadline)
 
     def rename(self, bytes source not None, bytes target not None):
@@ -133,8 +138,11 @@ cdef class Values(Store):
         """None: no such key; -1: no deadline; else unix ms."""
         cdef Place place
         cdef Entry* entry = self.entry_at(&place, key, False)
+        # TTL and the like are reads to the statistics, although they leave the key's clock alone.
         if entry == NULL:
+            self.misses += self.counting
             return None
+        self.hits += self.counting
         return entry_deadline(entry) if entry.flags & HAS_TTL else -1
 
     def deadline_set(self, bytes key not None, int64_t deadline):

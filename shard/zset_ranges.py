@@ -132,9 +132,13 @@ class _Range:
         taken = stop - start - options.offset
         if 0 <= options.limit < taken:
             taken = options.limit
-        return (stop - options.offset - taken, stop - options.offset) if reverse else (
-            start + options.offset,
-            start + options.offset + taken,
+        return (
+            (stop - options.offset - taken, stop - options.offset)
+            if reverse
+            else (
+                start + options.offset,
+                start + options.offset + taken,
+            )
         )
 
     def reply(self, value: ZSet | None) -> Reply:
@@ -153,7 +157,9 @@ class _Range:
         return names
 
 
-def _answer(ks: Keyspace, key: bytes, first: bytes, last: bytes, arguments: tuple[bytes, ...], known: _Options) -> Reply:
+def _answer(
+    ks: Keyspace, key: bytes, first: bytes, last: bytes, arguments: tuple[bytes, ...], known: _Options
+) -> Reply:
     wanted = _Range(first, last, _read_options(arguments, known, store=False))
     return wanted.reply(ks.zset_get(key))
 
@@ -217,9 +223,7 @@ def _count(ks: Keyspace, key: bytes, wanted: _Range) -> int:
 
 
 @command("zrangestore")
-def zrangestore(
-    ks: Keyspace, destination: bytes, source: bytes, first: bytes, last: bytes, *arguments: bytes
-) -> Reply:
+def zrangestore(ks: Keyspace, destination: bytes, source: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
     wanted = _Range(first, last, _read_options(arguments, _Options(), store=True))
     value = ks.zset_get(source)
     pairs = [] if value is None else value.by_rank(*wanted.find(value))

@@ -21,7 +21,7 @@ from kache.settings import Setting
 __all__ = ["cluster"]
 
 _SHOWN = (
-    "shards", "routers", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
+    "shards", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
     "request-timeout-ms", "loglevel", "logformat", "logfile",
 )  # fmt: skip
 """Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""

@@ -25,7 +25,7 @@ async def main() -> None:
         await asyncio.gather(*(worker(client, number) for number in range(20)))
         assert await client.dbsize() == 20 * 21
         async with client.pipeline(transaction=False) as pipe:
-            for number in range(100):
+            for _number in range(100):
                 pipe.incr("total")
             assert await pipe.execute() == list(range(1, 101))
         found = [key async for key in client.scan_iter(match="task:*")]

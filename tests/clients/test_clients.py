@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from cluster import Cluster
 
 HERE = Path(__file__).parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -41,12 +42,15 @@ def test_data_commands(cluster: Cluster) -> None:
 
 def test_exit_status(cluster: Cluster) -> None:
     cluster.kache("set", "text", "x")
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))  # taken, but nobody listens: a connection is refused
+    port = silent.getsockname()[1]
     for arguments, status, error in (
         (("get", "none"), 4, ""),
         (("incr", "text"), 1, "(error) ERR value is not an integer or out of range\n"),
         (("gett", "k"), 2, "kache: There is no command 'gett'. Did you mean 'get'?. See `kache --help`.\n"),
-        (("ping", "--port", "1"), 3, "kache: No cluster answers at 127.0.0.1:1: Connection refused.\n"),
-        (("cluster", "stop", "--port", "1"), 3, "kache: No cluster runs on port 1.\n"),
+        (("ping", "--port", port), 3, f"kache: No cluster answers at 127.0.0.1:{port}: Connection refused.\n"),
+        (("cluster", "stop", "--port", port), 3, f"kache: No cluster runs on port {port}.\n"),
         (("cluster", "start", "--shards", "many"), 2, None),
         (("cluster", "start", "--nonsense"), 2, None),
         (("stats", "--shard", "9"), 1, "kache: There is no shard 9.\n"),
@@ -55,6 +59,7 @@ def test_exit_status(cluster: Cluster) -> None:
         assert done.returncode == status, (arguments, done)
         assert error is None or done.stderr == error
         assert done.stderr.count("\n") <= 1
+    silent.close()
 
 
 def test_ping(cluster: Cluster) -> None:

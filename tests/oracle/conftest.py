@@ -23,7 +23,7 @@ def valkey_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def oracle(valkey_port: int) -> Oracle:
+def oracle(valkey_port: int) -> Iterator[Oracle]:
     """The server under test beside the real one."""
     given = os.environ.get("KACHE_ORACLE_PORT")
 
@@ -35,4 +35,6 @@ def oracle(valkey_port: int) -> Oracle:
         target: Target = ShardTarget(protocol)
         return target
 
-    return Oracle(open_ours, valkey_port)
+    together = Oracle(open_ours, valkey_port)
+    yield together
+    together.close()

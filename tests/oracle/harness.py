@@ -25,6 +25,9 @@ class Target(Protocol):
     def run(self, commands: Sequence[Sequence[Arg]]) -> list[RawReply]:
         """Run the commands in order; one raw reply each."""
 
+    def close(self) -> None:
+        """Let go of what the target holds."""
+
 
 class Oracle:
     """A server under test beside the real one, on both protocol versions."""
@@ -60,6 +63,11 @@ class Oracle:
     def ours(self, commands: Sequence[Sequence[Arg]], protocol: int = 2) -> list[RawReply]:
         """Run commands on the server under test alone (cursors belong to one server)."""
         return self._ours[protocol].run(commands)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for target in (*self._ours.values(), *self._theirs.values()):
+            target.close()
 
     def _type_of(self, key: bytes, protocol: int) -> bytes:
         return self._theirs[protocol].run([("TYPE", key)])[0].text

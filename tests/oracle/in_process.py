@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kache.errors import CommandError
 from kache.shard._engine import Shard
 from kache.shard.arguments import database_index
-
-from kache.errors import CommandError
 
 from .wire import Arg, RawReply, parse, to_bytes
 
@@ -31,6 +30,9 @@ class ShardTarget:
         replies = [self._run([to_bytes(arg) for arg in command]) for command in commands]
         self._shard.keyspace.check()
         return replies
+
+    def close(self) -> None:
+        """Nothing is held: the shard goes with its last reference."""
 
     def _run(self, argv: list[bytes]) -> RawReply:
         name = argv[0].lower()

@@ -16,10 +16,8 @@ import kache
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = {"kache": ROOT / "kache", "kache.router": ROOT / "router", "kache.shard": ROOT / "shard"}
-EXTENSIONS = {
-    entry["name"]: entry["sources"][0]
-    for entry in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
-}
+EXTENSION_MODULES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+EXTENSIONS = {entry["name"]: entry["sources"][0] for entry in EXTENSION_MODULES}
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> None:
@@ -50,6 +48,13 @@ def test_compiled_module_is_newer_than_its_sources(name: str) -> None:
     newest = max(sources, key=lambda path: path.stat().st_mtime)
     assert built.suffix == ".so", f"{name} is not compiled"
     assert built.stat().st_mtime >= newest.stat().st_mtime, f"{name} is older than {newest.name}: install it again"
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_a_source_distribution_has_every_included_file(name: str) -> None:
+    entry = next(entry for entry in EXTENSION_MODULES if entry["name"] == name)
+    wanted = sorted(str(path.relative_to(ROOT)) for path in included(ROOT / EXTENSIONS[name]))
+    assert entry.get("depends", []) == wanted, f"pyproject.toml: the `depends` of {name}"
 
 
 def included(source: Path) -> set[Path]:

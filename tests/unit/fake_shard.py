@@ -32,6 +32,7 @@ class FakeShard:
         self.sessions: list[int] = []
         self.chop = False
         self.hold = False
+        self.expired = False
         self.answer_handshake = True
         self.defer: Callable[[str], bool] = lambda name: False
         self.connections: list[_Connection] = []
@@ -56,6 +57,11 @@ class FakeShard:
         for connection in self.connections:
             body = struct.pack("<BB", linkproto.NOTICE, linkproto.NOTICE_DRAINING) + bytes(2)
             connection.transport.write(struct.pack("<I", len(body)) + body)
+
+    def push(self, session: int, data: bytes) -> None:
+        """Sends something out of band to a client."""
+        body = struct.pack("<B3xIQ", linkproto.PUSH, 0, session) + data
+        self.connections[0].transport.write(struct.pack("<I", len(body)) + body)
 
     def release(self) -> None:
         """Sends what `hold` kept back."""
@@ -152,7 +158,9 @@ class _Connection(asyncio.Protocol):
             assert at == end
             name = TABLE[command].key
             reply = encode_reply(self.shard.execute(name, db, args), dialect)
-            if self.shard.defer(name):
+            if self.shard.expired:
+                replies.append(struct.pack("<I", linkproto.REPLY_EXPIRED))
+            elif self.shard.defer(name):
                 self.tokens += 1
                 replies.append(struct.pack("<IQ", linkproto.REPLY_DEFERRED, self.tokens))
                 body = struct.pack("<B3xIQ", linkproto.DEFERRED, 0, self.tokens) + reply

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+
+from kache.errors import CommandError
 from kache.shard.arguments import (
     INT64_MAX,
     INT64_MIN,
@@ -14,8 +16,6 @@ from kache.shard.arguments import (
     parse_integer,
     string_options,
 )
-
-from kache.errors import CommandError
 
 
 @pytest.mark.parametrize(

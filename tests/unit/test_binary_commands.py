@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 
 import pytest
-from kache.shard import binary
-from kache.shard.keyspace import Keyspace
 
 from kache._wire import encode_reply
 from kache.errors import CommandError
+from kache.shard import binary
+from kache.shard.keyspace import Keyspace
 
 NOW_MS = 1_700_000_000_000
 BINARY = 0

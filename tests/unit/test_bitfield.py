@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from kache.shard.bitfield import Field, operations
 
 from kache.errors import CommandError
+from kache.shard.bitfield import Field, operations
 
 
 @pytest.mark.parametrize("signed", [True, False])

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from kache.errors import CommandError
 from kache.shard.dump import dump_value, restore_value
 from kache.shard.introspection import encoding_of
 from kache.shard.keyspace import Keyspace
-
-from kache.errors import CommandError
 
 NOW_MS = 1_700_000_000_000
 KEYS = (b"string", b"grown", b"empty", b"list", b"set", b"hash", b"zset")

@@ -26,6 +26,7 @@ OWNERS_OF_IO = {
     "kache/cli/connection.py",
     "kache/control.py",
     "kache/listeners.py",
+    "kache/place.py",
     "kache/loadgen.py",
     "kache/loadworker.py",
     "kache/supervisor.py",
@@ -37,8 +38,7 @@ OWNERS_OF_IO = {
 }
 PARTS_OF_THE_CLI = {"cli", "__main__.py", "loadgen.py"}
 LOWEST = {"kache/errors.py", "kache/slots.py", "kache/replies.py", "kache/linkproto.py", "kache/settings.py"}
-MAY_IMPORT_PARTS_OF_THE_CLI = {"cli", "__main__.py", "loadgen.py"}
-LOWEST = {"kache.errors", "kache.settings", "kache._wire", "kache.replies"}
+MAY_IMPORT_LOWEST = {"kache.errors", "kache.settings", "kache._wire", "kache.replies"}
 """What the lowest modules may import of this package."""
 
 

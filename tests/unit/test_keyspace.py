@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from kache.shard._engine import Shard, seed_random
-from kache.shard.keyspace import Keyspace
 
 from kache.errors import CommandError
+from kache.shard._engine import Shard, seed_random
+from kache.shard.keyspace import Keyspace
 
 NOW = 1_700_000_000_000
 
@@ -294,6 +294,10 @@ def test_databases_are_apart(keys: Keyspace) -> None:
     assert keys.string_get(b"k") == b"three" and keys.deadline_of(b"k") == NOW + 5000
     assert keys.move_db(b"k", 9)
     assert keys.exists_in(9, b"k") and not keys.exists(b"k")
+    keys.set_add(b"s", b"m")
+    keys.list_push(b"l", [b"v"], True)
+    assert keys.move_db(b"s", 9) and keys.move_db(b"l", 5)
+    keys.check()
     keys.flush(9)
     assert not keys.exists_in(9, b"k") and keys.exists_in(3, b"k")
     keys.check()

@@ -8,6 +8,7 @@ import random
 from collections import OrderedDict
 
 import pytest
+
 from kache.shard._engine import Shard, seed_random
 
 NOW = 1_700_000_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kache.shard._engine import Shard
 
 NOW_MS = 1_700_000_000_000

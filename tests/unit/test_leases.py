@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from kache.shard.leases import Leases
 
 from kache.errors import CommandError
+from kache.shard.leases import Leases
 
 
 def test_taking_is_all_or_none() -> None:

@@ -16,13 +16,13 @@ import msgspec
 import pytest
 import uvloop
 from fake_shard import FakeShard
-from kache.router import main, planner, registry
-from kache.router._mux import Router, link_numbers
 
 from kache import linkproto
 from kache._wire import ReplyTooShort, decode_reply
 from kache.config import Config
 from kache.errors import CommandError
+from kache.router import main, planner, registry
+from kache.router._mux import Router, link_numbers
 
 HANDLERS = main.HANDLER_MODULES  # importing them registers the commands that the router answers itself
 
@@ -656,4 +656,52 @@ def test_a_handler_that_fails_costs_one_reply(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setitem(registry.LOCALS, "echo", broken)
     monkeypatch.setitem(registry.LOCALS, "time", broken_later)
+    run(test)
+
+
+def test_a_dangling_key_is_refused_whatever_its_shard() -> None:
+    async def test() -> None:
+        async with cluster(2) as running:
+            client = await running.connect()
+            for name in ("mset", "msetnx"):
+                error = CommandError(f"ERR wrong number of arguments for '{name}' command")
+                assert await ask(client, name, running.key_on(0), "1", running.key_on(1)) == error
+
+    run(test)
+
+
+def test_pushes_and_expired_runs() -> None:
+    async def test() -> None:
+        async with cluster(1) as running:
+            client = await running.connect()
+            await ask(client, "SET", "a", "1")
+            (session,) = running.router.sessions()
+            running.shards[0].push(session.id, b">2\r\n+message\r\n:1\r\n")
+            assert list((await replies(client[0], 1))[0]) == ["message", 1]
+            running.shards[0].push(session.id + 1, b">1\r\n+nobody\r\n")
+            running.shards[0].expired = True
+            assert (await ask(client, "GET", "a")).code == "TIMEOUT"
+            running.shards[0].expired = False
+            assert await ask(client, "GET", "a") == b"1"
+
+    run(test)
+
+
+def test_nonsense_from_a_shard_costs_the_link_only() -> None:
+    async def test() -> None:
+        async with cluster(2) as running:
+            client = await running.connect()
+            bad, good = running.key_on(0), running.key_on(1)
+            for nonsense in (
+                b"\x05\0\0\0\x63abcd",
+                b"\xff\xff\xff\xff\x09",
+                struct.pack("<IBBHIQI", 20, 5, 0, 0, 1, 0, 0),
+            ):
+                running.shards[0].connections[0].transport.write(nonsense)
+                await asyncio.sleep(0.05)
+                await asyncio.wait_for(running.router.all_up(), 2)
+                assert await ask(client, "SET", good, "1") == "OK"
+                assert await ask(client, "SET", bad, "1") == "OK"
+            assert running.router.links[0].reconnects == 4
+
     run(test)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from kache.router.outcome import failure_of
 
 from kache.errors import CommandError
+from kache.router.outcome import failure_of
 
 DOWN = CommandError("CLUSTERDOWN shard 1 is down")
 LATE = CommandError("TIMEOUT too late")

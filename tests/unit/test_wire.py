@@ -87,6 +87,7 @@ def test_inline_empty_and_unbalanced() -> None:
         (b"*1\r\n$blabla\r\n", b"invalid bulk length"),
         (b"*1\r\nPING\r\n", b"expected '$', got 'P'"),
         (b"*2\r\n$100000000\r\n", b"request larger than"),
+        (b"*1\r\n$4\r\nPINGxx", b"invalid CRLF in request"),
         (b"*" + b"1" * 70_000, b"invalid multibulk length"),
     ],
 )

@@ -1,0 +1,71 @@
+"""Changes of the configuration on their way to every child: who asked, and who has yet to acknowledge.
+
+Bookkeeping without I/O of its own, for the supervisor; times are of time.monotonic().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+__all__ = ["Changes"]
+
+ACK_SECONDS = 3.0
+"""How long a child may take to acknowledge."""
+
+
+@dataclass(slots=True)
+class _Change:
+    answer: Callable[[str], None]
+    missing: set[str]
+    deadline: float
+
+
+@dataclass(slots=True)
+class Changes:
+    """The changes that somebody waits for. Each ends by a call of its `answer`, with "" or with what went wrong."""
+
+    _under_way: dict[int, _Change] = field(default_factory=dict)
+    _last_id: int = 0
+
+    def next_id(self) -> int:
+        """A number for a change, unique for the life of the cluster."""
+        self._last_id += 1
+        return self._last_id
+
+    def begin(self, number: int, children: Iterable[str], now: float, answer: Callable[[str], None]) -> None:
+        """Wait for the acknowledgement of `children`, by name."""
+        missing = set(children)
+        if not missing:
+            answer("")
+            return
+        self._under_way[number] = _Change(answer, missing, now + ACK_SECONDS)
+
+    def acknowledged(self, number: int, child: str) -> None:
+        """A child has taken in change `number`."""
+        change = self._under_way.get(number)
+        if change is not None:
+            self._tick_off(number, change, child)
+
+    def gone(self, child: str) -> None:
+        """A child has ended: its next life starts with the new configuration."""
+        for number, change in list(self._under_way.items()):
+            self._tick_off(number, change, child)
+
+    def expire(self, now: float) -> None:
+        """Tell those who have waited too long."""
+        for number, change in list(self._under_way.items()):
+            if now >= change.deadline:
+                del self._under_way[number]
+                late = ", ".join(sorted(change.missing))
+                change.answer(f"{late} did not acknowledge in time; the change holds once it does")
+
+    def deadlines(self) -> list[float]:
+        """When `expire` has something to do."""
+        return [change.deadline for change in self._under_way.values()]
+
+    def _tick_off(self, number: int, change: _Change, child: str) -> None:
+        change.missing.discard(child)
+        if not change.missing:
+            del self._under_way[number]
+            change.answer("")

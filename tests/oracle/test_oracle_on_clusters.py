@@ -1,0 +1,67 @@
+"""Real clusters of several sizes beside one real Valkey: router, links and shards in the path.
+
+The other tests here run a shard in this process by default; this one starts clusters, unless
+`KACHE_ORACLE_PORT` already points at one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .harness import Command, Oracle, Target
+from .strategies_bits import bit_commands
+from .strategies_cluster import cluster_commands
+from .strategies_hashes import hash_commands
+from .strategies_keys import key_commands, sort_commands
+from .strategies_sets import set_commands
+from .strategies_strings import string_commands
+from .test_oracle_cluster import check_what_cannot_span_shards, check_whole_scan
+from .wire import Connection
+
+EXAMPLES = int(os.environ.get("KACHE_ORACLE_EXAMPLES", "200"))
+SHARDS = (1, 2, 3, 4, 8)
+
+pytestmark = pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the other tests run against that port")
+
+
+@pytest.fixture(scope="module", params=SHARDS, ids=lambda shards: f"{shards}-shards")
+def on_cluster(request: pytest.FixtureRequest, valkey_port: int) -> Iterator[Oracle]:
+    """A cluster of so many shards beside the real server."""
+    with Cluster(shards=request.param) as started:
+        port = int(started.port)
+
+        def connect(protocol: int) -> Target:
+            return Connection(port, protocol)
+
+        oracle = Oracle(connect, valkey_port)
+        yield oracle
+        oracle.close()
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(script=st.lists(cluster_commands, min_size=1, max_size=20), protocol=st.sampled_from([2, 3]))
+def test_keys_on_different_shards(on_cluster: Oracle, script: list[Command], protocol: int) -> None:
+    on_cluster.check(script, protocol)
+
+
+tagged_commands = st.one_of(string_commands, bit_commands, key_commands, sort_commands, hash_commands, set_commands)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(script=st.lists(tagged_commands, min_size=1, max_size=25), protocol=st.sampled_from([2, 3]))
+def test_keys_on_one_shard(on_cluster: Oracle, script: list[Command], protocol: int) -> None:
+    on_cluster.check(script, protocol)
+
+
+def test_what_cannot_span_shards(on_cluster: Oracle) -> None:
+    check_what_cannot_span_shards(on_cluster)
+
+
+def test_scan(on_cluster: Oracle) -> None:
+    check_whole_scan(on_cluster)
