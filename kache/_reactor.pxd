@@ -32,6 +32,8 @@ cdef class Reactor:
     cdef readonly Py_ssize_t scratch_size
     cdef public int64_t longest_iteration_ns  # longest batch, its flush and the wait for the GIL before it; resettable
     cdef readonly uint64_t iterations
+    cdef public double linger_seconds   # how long a close after a reply waits for the peer, and
+    cdef public Py_ssize_t linger_bytes # how much input it discards meanwhile
     cdef int attach(self, Endpoint endpoint) except -1
     cdef int detach(self, Endpoint endpoint) except -1
     cdef int interest(self, Endpoint endpoint) except -1

@@ -21,6 +21,8 @@ class Reactor:
     loop: asyncio.AbstractEventLoop
     clock: Clock
     longest_iteration_ns: int
+    linger_seconds: float
+    linger_bytes: int
     @property
     def now_ms(self) -> int: ...
     @property

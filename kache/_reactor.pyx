@@ -141,10 +141,10 @@ SCRATCH_SIZE = 128 * 1024
 # A partial frame up to this size is moved in front of the next read instead of growing a buffer of its own.
 cdef Py_ssize_t SMALL_PARTIAL = 16 * 1024
 
-# A close after a reply discards what the peer still sends, so that the reply is not lost to a reset.
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 64 * 1024 * 1024
-cdef Py_ssize_t LINGER_LIMIT = LINGER_BYTES
+# A close after a reply discards what the peer still sends, so that the reply is not lost to a reset; for so long and
+# up to so many bytes, unless the owner of the reactor says otherwise.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 4 * 1024 * 1024
 
 ACCEPTS_AT_ONCE = 64
 ACCEPT_RETRY_SECONDS = 0.1
@@ -213,6 +213,8 @@ cdef class Reactor:
         self.clock = clock or Clock()
         self.now_ms = self.clock.now_ms()
         self.nested = KACHE_HAS_EPOLL if nested is None else nested
+        self.linger_seconds = LINGER_SECONDS
+        self.linger_bytes = LINGER_BYTES
         self.dirty = []
         self.held = []
         self.graveyard = []
@@ -538,7 +540,7 @@ cdef class Endpoint:
         self.bytes_in += n
         if self.closing:
             self.lingered += n
-            if self.lingered > LINGER_LIMIT:
+            if self.lingered > self.reactor.linger_bytes:
                 self.close(self.linger_reason)
             return 0
         if partial:
@@ -677,7 +679,7 @@ cdef class Endpoint:
         self.closing = True
         self.linger_reason = reason
         self.reading = True
-        self.linger_timer = self.reactor.loop.call_later(LINGER_SECONDS, self.close, reason)
+        self.linger_timer = self.reactor.loop.call_later(self.reactor.linger_seconds, self.close, reason)
         self.reactor.interest(self)
         self.mark_dirty()
 

@@ -53,7 +53,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     shards: Annotated[int, Setting(COUNT, "Shard processes; 0 means one per usable core.", low=0, high=256)] = 0
     routers: Annotated[
         int,
-        Setting(COUNT, "Router processes; more than one on a port is for later.", low=1, high=1, fixed=True),
+        Setting(COUNT, "Router processes sharing the port, for when one core of routing is the limit.", low=1, high=16),
     ] = 1
     port: Annotated[int, Setting(COUNT, "TCP port of both protocols; 0 takes a free one.", low=0, high=65535)] = 7379
     bind: Annotated[

@@ -108,7 +108,7 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
 
 @local("client|kill")
 def client_kill(router: Router, session: Session, *args: bytes) -> Reply:
-    """CLIENT KILL addr:port, or filters (ID ADDR LADDR TYPE USER MAXAGE SKIPME), which answer how many were closed."""
+    """CLIENT KILL addr:port, or filters (ID… ADDR LADDR TYPE USER MAXAGE SKIPME), which answer how many were closed."""
     if len(args) == 1:
         for one in router.sessions():
             if one.address.encode() == args[0]:

@@ -26,13 +26,16 @@ __all__: list[str] = []
 @local("config|get")
 def config_get(router: Router, session: Session, *patterns: bytes) -> Reply:
     """A map of the settings whose names match any of the globs."""
-    settings = redis_settings(router.config)
-    matchers = [compile_glob(pattern.lower()) for pattern in patterns]
-    return {
-        name.encode(): value.encode()
-        for name, value in settings.items()
-        if any(matches(name.encode()) for matches in matchers)
-    }
+    settings = {name.encode(): value.encode() for name, value in redis_settings(router.config).items()}
+    found: dict[bytes, bytes] = {}
+    for pattern in patterns:
+        if any(sign in pattern for sign in (b"*", b"?", b"[")):
+            matches = compile_glob(pattern.lower())
+            found |= {name: value for name, value in settings.items() if matches(name)}
+        elif pattern.lower() in settings:
+            # A plain name comes back in the case in which it was asked for.
+            found[pattern] = settings[pattern.lower()]
+    return found
 
 
 @local("config|set")

@@ -46,6 +46,8 @@ def echo(router: Router, session: Session, message: bytes) -> Reply:
 def select(router: Router, session: Session, index: bytes) -> Reply:
     """The session's database from the next command on."""
     number = integer(index)
+    if not -(2**31) <= number < 2**31:
+        raise CommandError("ERR value is out of range, value must between -2147483648 and 2147483647")
     if not 0 <= number < DATABASES:
         raise CommandError("ERR DB index is out of range")
     session.db = number

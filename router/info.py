@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kache import __version__
+from kache.commands import DIGEST
 from kache.errors import CommandError
 from kache.replies import Reply, Verbatim
 from kache.stats import ShardStats, percentile, total
@@ -45,6 +46,8 @@ DEFAULT_SECTIONS = (
     "shards",
 )
 ALL_SECTIONS = (*DEFAULT_SECTIONS[:7], "commandstats", "latencystats", *DEFAULT_SECTIONS[7:])
+
+TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 _decoder = msgspec.msgpack.Decoder(ShardStats)
 
@@ -103,6 +106,14 @@ class _State:
         """A counter added up over the shards."""
         return sum(getattr(shard, name) for shard in self.shards)
 
+    def errors(self) -> dict[str, int]:
+        """Error replies by code, of the shards and of the router itself."""
+        totals: dict[str, int] = dict(self.counters["errors"])
+        for shard in self.shards:
+            for code, count in shard.errors.items():
+                totals[code] = totals.get(code, 0) + count
+        return totals
+
 
 def _human(size: float) -> str:
     for unit in ("B", "K", "M", "G"):
@@ -112,6 +123,14 @@ def _human(size: float) -> str:
     return ""
 
 
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole if whole else 0:.2f}%"
+
+
+def _run_id(router: Router) -> str:
+    return f"{router.boot_id:016x}" + "0" * 24
+
+
 def _server(state: _State) -> Fields:
     router = state.router
     uptime = (router.now_ms - router.started_ms) // 1000
@@ -119,14 +138,14 @@ def _server(state: _State) -> Fields:
         "redis_version": SERVER_VERSION,
         "redis_git_sha1": "00000000",
         "redis_git_dirty": 0,
-        "redis_build_id": "0",
+        "redis_build_id": DIGEST.hex(),
         "redis_mode": "standalone",
         "kache_version": __version__,
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "arch_bits": 64,
         "multiplexing_api": "epoll" if sys.platform == "linux" else "kqueue",
         "process_id": os.getpid(),
-        "run_id": f"{router.boot_id:016x}" + "0" * 24,
+        "run_id": _run_id(router),
         "tcp_port": router.config.port,
         "server_time_usec": router.clock.now() * 1000,
         "uptime_in_seconds": uptime,
@@ -167,11 +186,20 @@ def _memory(state: _State) -> Fields:
         "used_memory_rss_human": _human(resident),
         "used_memory_peak": peak,
         "used_memory_peak_human": _human(peak),
+        "used_memory_peak_perc": _percent(used, peak),
         "used_memory_dataset": used,
+        "used_memory_dataset_perc": _percent(used, used),
+        "total_system_memory": TOTAL_MEMORY,
+        "total_system_memory_human": _human(TOTAL_MEMORY),
+        "used_memory_lua": 0,
+        "used_memory_scripts": 0,
+        "number_of_cached_scripts": 0,
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
         "mem_fragmentation_ratio": f"{resident / used if used else 0:.2f}",
+        "mem_fragmentation_bytes": resident - used,
+        "mem_clients_slaves": 0,
         "mem_clients_normal": state.counters["output_bytes"],
         "mem_allocator": "libc",
         "lazyfree_pending_objects": state.sum("cleanup_pending"),
@@ -186,8 +214,14 @@ def _persistence(state: _State) -> Fields:
         "rdb_bgsave_in_progress": 0,
         "rdb_last_save_time": state.router.started_ms // 1000,
         "rdb_last_bgsave_status": "ok",
+        "rdb_last_bgsave_time_sec": -1,
+        "rdb_current_bgsave_time_sec": -1,
         "aof_enabled": int(state.router.config.appendonly),
         "aof_rewrite_in_progress": 0,
+        "aof_rewrite_scheduled": 0,
+        "aof_last_rewrite_time_sec": -1,
+        "aof_current_rewrite_time_sec": -1,
+        "aof_last_bgrewrite_status": "ok",
         "aof_last_write_status": "ok",
     }
 
@@ -203,14 +237,19 @@ def _stats(state: _State) -> Fields:
         "instantaneous_input_kbps": f"{counters['input_kbps']:.2f}",
         "instantaneous_output_kbps": f"{counters['output_kbps']:.2f}",
         "rejected_connections": counters["connections_refused"],
+        "sync_full": 0,
+        "sync_partial_ok": 0,
+        "sync_partial_err": 0,
         "expired_keys": state.sum("expired"),
         "evicted_keys": state.sum("evicted"),
         "keyspace_hits": state.sum("hits"),
         "keyspace_misses": state.sum("misses"),
         "pubsub_channels": 0,
         "pubsub_patterns": 0,
+        "pubsubshard_channels": 0,
         "latest_fork_usec": 0,
-        "total_error_replies": sum(sum(shard.errors.values()) for shard in state.shards),
+        "total_forks": 0,
+        "total_error_replies": sum(state.errors().values()),
         "client_output_buffer_limit_disconnections": counters["closed_by_output_limit"],
         "request_timeouts": counters["timeouts"],
         "protocol_errors": counters["protocol_errors"],
@@ -219,7 +258,19 @@ def _stats(state: _State) -> Fields:
 
 
 def _replication(state: _State) -> Fields:
-    return {"role": "master", "connected_slaves": 0, "master_repl_offset": 0, "repl_backlog_active": 0}
+    return {
+        "role": "master",
+        "connected_slaves": 0,
+        "master_failover_state": "no-failover",
+        "master_replid": _run_id(state.router),
+        "master_replid2": "0" * 40,
+        "master_repl_offset": 0,
+        "second_repl_offset": -1,
+        "repl_backlog_active": 0,
+        "repl_backlog_size": 0,
+        "repl_backlog_first_byte_offset": 0,
+        "repl_backlog_histlen": 0,
+    }
 
 
 def _cpu(state: _State) -> Fields:
@@ -263,11 +314,7 @@ def _latencystats(state: _State) -> Fields:
 
 
 def _errorstats(state: _State) -> Fields:
-    totals: dict[str, int] = {}
-    for shard in state.shards:
-        for code, count in shard.errors.items():
-            totals[code] = totals.get(code, 0) + count
-    return {f"errorstat_{code}": f"count={count}" for code, count in sorted(totals.items())}
+    return {f"errorstat_{code}": f"count={count}" for code, count in sorted(state.errors().items())}
 
 
 def _cluster(state: _State) -> Fields:

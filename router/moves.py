@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from kache.commands import TABLE, Row, keys_with_flags
-from kache.errors import NO_SUCH_KEY, WRONG_TYPE, CommandError
+from kache.errors import NO_SUCH_KEY, SYNTAX, WRONG_TYPE, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
 from .arguments import integer
@@ -217,7 +217,7 @@ async def rpoplpush(router: Router, session: Session, source: bytes, destination
 def _side(word: bytes) -> bool:
     sides = {b"left": True, b"right": False}
     if word.lower() not in sides:
-        raise CommandError("ERR syntax error")
+        raise CommandError(SYNTAX)
     return sides[word.lower()]
 
 
@@ -226,6 +226,9 @@ async def pop_first(router: Router, session: Session, command: str, args: tuple[
     """LMPOP and ZMPOP: the first key that has something answers; each is asked on its own shard."""
     count = integer(args[0], "ERR numkeys should be greater than 0")
     keys, options = args[1 : 1 + count], args[1 + count :]
+    if not options:
+        # Too short for a part of it, which would then complain of its arity instead.
+        raise CommandError(SYNTAX)
     start = 0
     while start < len(keys):
         shard = router.shard_of(keys[start])

@@ -192,6 +192,7 @@ cdef class Replies(Endpoint):
     cdef int answer_error(self, bytes message, uint16_t flags) except -1:
         cdef ErrorText error = ErrorText.__new__(ErrorText)
         error.text = message
+        self.router.count_error(message.decode("utf-8", "replace"))
         return self.answer(error, flags)
 
     cdef int expect_pending(self, Pending pending, uint16_t flags) except -1:

@@ -81,6 +81,7 @@ cdef class Barrier(Pending):
             value = CommandError("ERR the router is shutting down")
         elif task.exception() is not None:
             value = reply_of(task.exception(), self.command)
+            self.router.count_error(value.message)
         else:
             value = task.result()
         self.command.calls += 1

@@ -51,6 +51,7 @@ cdef class Router(Reactor):
     cdef readonly Py_ssize_t output_bytes
     cdef uint64_t commands, accepted, refused, timeouts, uncertain, refused_down, refused_overload
     cdef uint64_t protocol_errors, output_closed, timeout_closed, bytes_in_closed, bytes_out_closed
+    cdef dict errors                     # code of an error reply made here -> how many
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
 
     def __init__(self, loop, config, paths, planner, *, index=0, boot_id=0, Clock clock=None, nested=None,
@@ -77,6 +78,7 @@ cdef class Router(Reactor):
         self.waking = []
         self.up_waiters = []
         self.by_id = {}
+        self.errors = {}
         self.started_ms = self.counting_ms = self.now_ms
         self.samples = []
         # Ids rise over all routers of a cluster without asking each other.
@@ -90,6 +92,8 @@ cdef class Router(Reactor):
         self.idle_timeout = config.timeout * 1000
         self.preauth_timeout = config.preauth_timeout_ms
         self.soft_output_ms = config.output_soft_seconds * 1000
+        self.linger_seconds = config.linger_ms / 1000
+        self.linger_bytes = config.linger_bytes
         self.keepalive = config.tcp_keepalive
         self.max_clients = config.maxclients
         self.auth_required = bool(config.requirepass)
@@ -395,6 +399,12 @@ cdef class Router(Reactor):
     def statistics(self):
         """Counters since the start (or the last reset), current levels, and rates over the last seconds."""
         return statistics_of(self)
+
+    cdef int count_error(self, str message) except -1:
+        """An error reply is made here; its code is the first word."""
+        code = message.partition(" ")[0]
+        self.errors[code] = self.errors.get(code, 0) + 1
+        return 0
 
     def reset_statistics(self):
         """CONFIG RESETSTAT: counters start again from zero."""

@@ -454,6 +454,7 @@ cdef class Session(Replies):
             value = (<object> command.handler)(self.router, self, *self.arguments(command))
         except Exception as error:
             value = reply_of(error, command)
+            self.router.count_error(value.message)
         if type(value) is CoroutineType:
             return self.run_coroutine(command, value, flags)
         command.calls += 1

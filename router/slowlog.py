@@ -64,4 +64,6 @@ async def shutdown(router: Router, session: Session, *options: bytes) -> Reply:
         await router.control.request(Shutdown(0))
     except ControlError as error:
         raise CommandError(f"ERR Errors trying to SHUTDOWN. {error}") from None
-    return OK
+    # Success has no reply: clients take the end of the connection for it, and an answer for a failure.
+    session.kill("SHUTDOWN")
+    return None

@@ -41,6 +41,7 @@ cdef dict statistics_of(Router router):
         "refused_down": router.refused_down,
         "refused_overload": router.refused_overload,
         "protocol_errors": router.protocol_errors,
+        "errors": dict(router.errors),
         "closed_by_output_limit": router.output_closed,
         "closed_by_timeout": router.timeout_closed,
         "output_bytes": router.output_bytes,
@@ -58,6 +59,7 @@ cdef int reset_statistics_of(Router router) except -1:
     router.commands = router.accepted = router.refused = router.timeouts = router.uncertain = 0
     router.refused_down = router.refused_overload = router.protocol_errors = 0
     router.output_closed = router.timeout_closed = 0
+    router.errors.clear()
     # Modulo 2**64: open connections go on counting from where they are.
     router.bytes_in_closed -= bytes_in
     router.bytes_out_closed -= bytes_out

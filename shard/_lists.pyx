@@ -343,6 +343,8 @@ cdef class ListValue:
     cpdef list pop_many(self, bint left, Py_ssize_t count):
         """Takes up to `count` elements from an end, in the order they are taken. O(count)."""
         cdef list taken
+        if count == 1 and self.length:
+            return [self.pop(left)]
         count = max(0, min(count, self.length))
         if left:
             taken = self.slice(0, count)

@@ -77,7 +77,8 @@ class Cleanup:
                     self._freed = 0
                     self._trim()
                 self._wake.clear()
-                if not self._waiting:
+                # Whatever was set before the clear is seen here, whatever comes after it wakes.
+                if not self._waiting and not self._stopping:
                     self._wake.wait()
                 continue
             try:

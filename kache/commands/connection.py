@@ -19,8 +19,8 @@ ROWS = in_group("connection",
     row("client|info", "", 2, "noscript loading stale", "", "6.2.0", "O(1)",
         "Describes this connection in the form of CLIENT LIST.", route="local"),
     row("client|kill",
-        "addr:port | [ID client-id] [TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [USER username] [ADDR addr:port] "
-        "[LADDR addr:port] [SKIPME <YES | NO>] [MAXAGE seconds]",
+        "addr:port | [ID client-id [client-id ...]] [TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [USER username] "
+        "[ADDR addr:port] [LADDR addr:port] [SKIPME <YES | NO>] [MAXAGE seconds]",
         -3, "admin noscript loading stale", "", "2.4.0", "O(N) connections",
         "Closes connections chosen by address, number, type, user or age.",
         route="local", differs="The filters that Valkey 9 added (NAME, IDLE, NOT-… and others) are syntax errors."),

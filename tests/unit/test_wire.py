@@ -69,7 +69,7 @@ def test_inline(line: bytes, words: list[bytes]) -> None:
 
 def test_inline_empty_and_unbalanced() -> None:
     assert RequestParser().parse(b"\r\n", "inline") == (EMPTY, None, 2)
-    for line in (b'set "a\r\n', b"set 'a\r\n", b'set "a"b\r\n'):
+    for line in (b'set "a\r\n', b"set 'a\r\n", b'set "a"b"\r\n'):
         parser = RequestParser()
         assert parser.parse(line, "inline")[0] == BROKEN
         assert parser.error == b"ERR Protocol error: unbalanced quotes in request"
