@@ -1,6 +1,6 @@
 # cython: language_level=3
 """Declarations of the raw-descriptor reactor for the other compiled modules (see _reactor.pyx)."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kache._wire cimport Buffer
 
@@ -26,6 +26,7 @@ cdef class Reactor:
     cdef bint running, leave, flush_scheduled, closed
     cdef list dirty                     # endpoints with output to write at the end of the iteration
     cdef list held                      # of those, the ones that wait for the next batch
+    cdef int64_t held_since             # when the first of them began to wait (monotonic ns)
     cdef list graveyard                 # endpoints closed in this iteration: kept alive until it ends
     cdef dict endpoints                 # fd -> Endpoint
     cdef char* scratch                  # one read buffer for all connections
@@ -53,7 +54,6 @@ cdef class Endpoint:
     cdef Buffer inbuf                   # None until a partial frame must be kept
     cdef Buffer out                     # None until there is something to say
     cdef bint marked, wants_write, reading, feeding
-    cdef uint8_t rounds                 # batches that its output was held back for
     cdef readonly bint eof, closing, lingering
     cdef Py_ssize_t lingered
     cdef readonly uint64_t bytes_in, bytes_out

@@ -19,7 +19,7 @@ about once a millisecond. Elsewhere (and with ``nested=False``) every descriptor
 ``loop.add_reader``; the endpoints cannot tell the difference.
 
 Promises: output marked in an iteration leaves in one write per endpoint at its end (or a few batches later, if the
-endpoint asks for it, but never later than the first pause); `on_closed` runs
+endpoint asks for it, at most a moment later); `on_closed` runs
 exactly once; data offered to `on_data` and not consumed is offered again, in order.
 """
 import logging
@@ -131,8 +131,9 @@ cdef enum:
 cdef int64_t WINDOW_NS = 1000000
 cdef int WINDOW_WAIT_MS = 1
 
-# For how many batches output may be held back while more batches follow without a pause.
-cdef int HOLD_ROUNDS = 4
+# How long output may be held back in the hope of more (ns): what a shard needs for its share of a pipeline, and no
+# more than a client notices when one shard is slow.
+cdef int64_t HOLD_NS = 1000000
 
 # Bytes read from one descriptor at a time: a pipeline of some thousand commands, and small enough that
 # 50 busy connections take turns.
@@ -321,10 +322,9 @@ cdef class Reactor:
             if self.wait(timeout):
                 if self.leave or monotonic_ns() - start > WINDOW_NS:
                     break
-                timeout = 0 if self.held else WINDOW_WAIT_MS
+                timeout = WINDOW_WAIT_MS
             elif self.held:
                 self.release_held()
-                timeout = WINDOW_WAIT_MS
             else:
                 break
         if self.held:
@@ -432,21 +432,23 @@ cdef class Reactor:
         """
         cdef Py_ssize_t i = 0
         cdef Endpoint endpoint
+        cdef bint waited = bool(self.held)
         self.iterations += 1
         self.before_flush()
         if self.held:
+            everything = everything or monotonic_ns() - self.held_since > HOLD_NS
             self.dirty = self.held + self.dirty
             self.held = []
         # The list may grow while it is walked: a drained client is read again and marks others.
         while i < len(self.dirty):
             endpoint = <Endpoint> self.dirty[i]
             i += 1
-            if not everything and endpoint.rounds < HOLD_ROUNDS and endpoint.fd >= 0 and endpoint.hold_output():
-                endpoint.rounds += 1
+            if not everything and endpoint.fd >= 0 and endpoint.hold_output():
+                if not waited and not self.held:
+                    self.held_since = monotonic_ns()
                 self.held.append(endpoint)
                 continue
             endpoint.marked = False
-            endpoint.rounds = 0
             if endpoint.fd >= 0:
                 try:
                     endpoint.flush()

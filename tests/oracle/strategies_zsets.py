@@ -89,9 +89,7 @@ range_words = options(
     ("NOSUCH",),
     most=4,
 )
-older_words = options(
-    (any_case("WITHSCORES"),), (any_case("LIMIT"), integers, integers), ("REV",), ("LIMIT",), most=2
-)
+older_words = options((any_case("WITHSCORES"),), (any_case("LIMIT"), integers, integers), ("REV",), ("LIMIT",), most=2)
 all_keys = st.one_of(keys, keys, equal_keys)
 
 
@@ -105,7 +103,8 @@ def _typed_range(*before: st.SearchStrategy[Arg] | str) -> st.SearchStrategy[Com
     return st.one_of(
         with_options(command(str(name), *others, all_keys, integers, integers), range_words),
         with_options(
-            command(str(name), *others, all_keys, score_bounds, score_bounds), range_words.map(lambda w: ["BYSCORE", *w])
+            command(str(name), *others, all_keys, score_bounds, score_bounds),
+            range_words.map(lambda w: ["BYSCORE", *w]),
         ),
         with_options(
             command(str(name), *others, all_keys, lex_bounds, lex_bounds), range_words.map(lambda w: ["BYLEX", *w])
