@@ -32,9 +32,6 @@ cdef enum:
     LONG = 254  # lengths from here on take five bytes at each end
     ALLOCATION = 16  # what malloc adds to a block, about
     DETACH_CHUNKS = 64  # fewer removed chunks than this are freed on the spot
-    PACKED_LIMIT = 8192  # Redis's list-max-listpack-size -2, for `packed`
-    PACKED_AGAIN = 4096  # a shrinking list counts as packed again from here on
-    LISTPACK_FRAME = 7  # a listpack's header and end mark
 
 cdef struct Chunk:
     uint32_t capacity
@@ -130,14 +127,12 @@ cdef class ListValue:
     cdef Py_ssize_t payload  # bytes of all entries
     cdef uint32_t chunk_entries
     cdef uint32_t chunk_bytes
-    cdef bint is_packed
 
     def __cinit__(self, values=(), *, uint32_t chunk_entries=CHUNK_ENTRIES, uint32_t chunk_bytes=CHUNK_BYTES):
         self.directory = NULL
         self.head = self.chunks = self.room = self.length = self.allocated = self.payload = 0
         self.chunk_entries = chunk_entries
         self.chunk_bytes = chunk_bytes
-        self.is_packed = True
         if values != ():
             self.extend(values, False)
 
@@ -255,11 +250,6 @@ cdef class ListValue:
         """Bytes that this list takes, as allocated. O(1)."""
         return 96 + ALLOCATION + self.room * <Py_ssize_t> sizeof(Slot) + self.allocated
 
-    @property
-    def packed(self):
-        """Whether Redis would hold this list as one listpack under its default limit of 8 KiB (about)."""
-        return self.is_packed
-
     def copy(self):
         """An independent copy. One memcpy per chunk."""
         cdef ListValue other = ListValue.__new__(ListValue, chunk_entries=self.chunk_entries, chunk_bytes=self.chunk_bytes)
@@ -282,7 +272,6 @@ cdef class ListValue:
             other.chunks += 1
         other.length = self.length
         other.payload = self.payload
-        other.is_packed = self.is_packed
         return other
 
     # ---- changing ----
@@ -805,14 +794,10 @@ cdef class ListValue:
     cdef inline void _grown(self, Py_ssize_t need) noexcept:
         self.length += 1
         self.payload += need
-        if self.is_packed and self.payload + LISTPACK_FRAME > PACKED_LIMIT:
-            self.is_packed = False
 
     cdef inline void _shrunk(self, Py_ssize_t count, Py_ssize_t size) noexcept:
         self.length -= count
         self.payload -= size
-        if not self.is_packed and self.payload + LISTPACK_FRAME <= PACKED_AGAIN:
-            self.is_packed = True
 
     def check(self):
         """Asserts every invariant; for tests."""

@@ -17,21 +17,15 @@ from .arguments import INT64_MAX, bounded_integer, integer
 from .registry import command
 
 if TYPE_CHECKING:
-    from ._lists import ListValue
     from .keyspace import Keyspace
 
-__all__ = ["list_encoding"]
+__all__: list[str] = []
 
 _NOT_POSITIVE = "ERR value is out of range, must be positive"
 _RANK_ZERO = (
     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
     "or use negative to start from the end of the list"
 )
-
-
-def list_encoding(value: ListValue) -> str:
-    """What OBJECT ENCODING answers: "listpack" or "quicklist", by the default limits."""
-    return "listpack" if value.packed else "quicklist"
 
 
 def _span(length: int, start: int, stop: int) -> tuple[int, int]:

@@ -136,18 +136,6 @@ def test_random_inserts_leave_chunks_reasonably_full() -> None:
     assert lv.memory < 50_000 * 12 * 3
 
 
-def test_packed_follows_the_size() -> None:
-    lv = ListValue([b"x" * 50] * 20)
-    assert lv.packed
-    lv.extend([b"x" * 100] * 100, True)
-    assert not lv.packed
-    lv.pop_many(True, 40)
-    assert not lv.packed
-    lv.pop_many(True, 60)
-    assert lv.packed
-    assert not ListValue([b"x" * 9000]).packed
-
-
 def test_indexes_outside_raise() -> None:
     lv = ListValue([b"a"])
     for index in (-1, 1):
