@@ -17,7 +17,7 @@ cdef inline int read_number(const char* data, Py_ssize_t n, Py_ssize_t at, int64
         digit = <unsigned char> (data[i] - c"0")
         if digit > 9:
             break
-        if i - at > 18:
+        if i - at > 17 + negative:     # 18 digits always fit
             return -1
         number = number * 10 + digit
         i += 1

@@ -27,6 +27,8 @@ def set_arguments(
 ) -> list[Argument]:
     """SET's arguments; ``ex`` in seconds is sent in milliseconds, so that fractions count."""
     arguments: list[Argument] = ["set", key, value]
+    if ex is not None and px is not None:
+        raise ValueError("a TTL is given as ex or as px, not as both")
     if ex is not None:
         arguments += ["px", round(ex * 1000)]
     if px is not None:

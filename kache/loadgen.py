@@ -336,7 +336,10 @@ class _Bar:
 
 @click.command()
 @click.option("--host", envvar="KACHE_HOST", default="127.0.0.1", show_default=True, help="Address.")
-@click.option("-p", "--port", envvar="KACHE_PORT", default=7379, show_default=True, help="TCP port.")
+@click.option(
+    "-p", "--port", envvar="KACHE_PORT", type=click.IntRange(1, 65535), metavar="PORT", default=7379, show_default=True,
+    help="TCP port.",
+)  # fmt: skip
 @click.option("--protocol", type=click.Choice(["resp", "binary"]), help="[default: resp, for original: binary]")
 @click.option("--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], help="Password, if one is set.")
 @click.option("--username", help="For AUTH.")
@@ -373,7 +376,7 @@ def bench(ctx: click.Context, /, protocol: str | None, as_json: bool, commands: 
 
     Latencies come from an HDR histogram. With --rate they count from when a request was due, so a stall of the server
     shows in them. Replies are checked: errors, misses, wrong types and wrong values are counted. Exit status 1 when
-    there were any besides misses.
+    there were any besides misses. The keys it writes begin with kb: and stay when it ends.
     """
     chosen = protocol or ("binary" if commands == "original" else "resp")
     spec = msgspec.convert({**settings, "protocol": chosen, "commands": commands}, LoadSpec)

@@ -312,6 +312,8 @@ def check(spec: LoadSpec) -> None:
         raise LoadError(f"requests must be at least 1, not {spec.requests}")
     if spec.requests is None and spec.seconds <= 0:
         raise LoadError(f"seconds must be above 0, not {spec.seconds}")
+    if not 0 < spec.timeout <= 1_000_000:
+        raise LoadError(f"timeout must be above 0 and up to 1000000 seconds, not {spec.timeout}")
     if spec.processes > spec.connections:
         raise LoadError(f"{spec.processes} processes cannot share {spec.connections} connections")
     parse_distribution(spec.distribution)

@@ -201,6 +201,8 @@ async def lmove(
         if kind != "list" or await steps.read(destination, "type") not in ("list", "none"):
             raise CommandError(WRONG_TYPE)
         element = await steps.read(source, "lindex", b"0" if from_left else b"-1")
+        if element is None:
+            return None  # it expired, or was evicted or flushed, since its type was asked
         push = "lpush" if to_left else "rpush"
         await steps.write(destination, "the element was pushed to the destination", push, element)
         await steps.write(source, "the element was popped from the source", "lpop" if from_left else "rpop")

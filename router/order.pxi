@@ -48,7 +48,7 @@ cdef class Replies(Endpoint):
 
     cdef bint hold_output(self) noexcept:
         # Replies of other shards are on their way: one write, and one wake-up of the client, for all of them.
-        return self.order.used() > 0 and not self.closing and self.out.used() < HELD_OUTPUT
+        return self.order.used() > 0 and not self.closing and self.unsent() < HELD_OUTPUT
 
     cdef int relieved(self) except -1:
         """The client took some output. For subclasses: it may be read again."""

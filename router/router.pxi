@@ -361,15 +361,19 @@ cdef class Router(Reactor):
         """Deadlines of requests; once a second the limits that are counted in seconds."""
         cdef Link link
         cdef double seconds = self.request_timeout / 10000.0
-        self.now_ms = self.clock.now_ms()
-        for link in list(self.links):
-            if link.overdue < link.tail:
-                link.expire(self.now_ms)
-        if self.now_ms >= self.next_sweep_ms:
-            self.next_sweep_ms = self.now_ms + 1000
-            self.clock.discipline()
-            self.sweep()
-            take_sample(self)
+        try:
+            self.now_ms = self.clock.now_ms()
+            for link in list(self.links):
+                if link.overdue < link.tail:
+                    link.expire(self.now_ms)
+            if self.now_ms >= self.next_sweep_ms:
+                self.next_sweep_ms = self.now_ms + 1000
+                self.clock.discipline()
+                self.sweep()
+                take_sample(self)
+        except Exception:
+            # Whatever it was, requests must go on timing out.
+            log.exception("internal error in a timer")
         if not self.closed:
             self.tick_timer = self.loop.call_later(max(SHORTEST_TICK, min(LONGEST_TICK, seconds)), self._tick)
 

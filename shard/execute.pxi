@@ -175,6 +175,11 @@ cdef class Shard:
         cdef int outcome = self.evictor.run(self.memory_limit, EVICTION_NS)
         return outcome != 0
 
+    def require_room(self):
+        """What is asked before a command that needs memory, for one that runs inside an internal command."""
+        if self.memory_limit and self.keys.used() > self.memory_limit and not self.make_room():
+            raise CommandError(OUT_OF_MEMORY)
+
     def evict_some(self, int64_t budget_ns):
         """Evicts for up to `budget_ns` when the data is over its limit. True when more has to go."""
         if self.memory_limit == 0 or self.keys.used() <= self.memory_limit:

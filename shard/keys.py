@@ -175,9 +175,11 @@ def copy(ks: Keyspace, source: bytes, destination: bytes, *args: bytes) -> Reply
         raise CommandError(_SAME_OBJECT)
     if not ks.exists(source):
         return 0
-    if ks.exists_in(database, destination):
-        if not replace:
-            return 0
+    if ks.exists_in(database, destination) and not replace:
+        return 0
+    # The execution point looks for leases in the selected database only.
+    ks.leases.check(database, [destination], ks.now_ms)
+    if replace:
         ks.delete_in(database, destination)
     ks.copy(source, destination, database)
     return 1
@@ -193,6 +195,8 @@ def move(ks: Keyspace, key: bytes, database: bytes) -> Reply:
         raise CommandError(_SAME_OBJECT)
     if not ks.exists(key) or ks.exists_in(target, key):
         return 0
+    # The execution point looks for leases in the selected database only.
+    ks.leases.check(target, [key], ks.now_ms)
     return int(ks.move_db(key, target))
 
 
@@ -201,6 +205,8 @@ def swapdb(ks: Keyspace, first: bytes, second: bytes) -> Reply:
     left = int32(first, "ERR invalid first DB index")
     right = int32(second, "ERR invalid second DB index")
     ks.swap(check_database(left), check_database(right))
+    if left != right:
+        ks.leases.forget(left, right)
     return OK
 
 

@@ -8,7 +8,7 @@
       │  _lease_commit ──►  released                    ◄─── _lease_commit
 
 While a key is leased, writes to it by anybody else answer TRYAGAIN: they were not executed. A lease ends by
-commit, by abort, or at its deadline, so that a router that died leaves nothing locked. Leases live in memory
+commit, by abort, at its deadline, or when SWAPDB puts other keys in its place, so that a router that died leaves nothing locked. Leases live in memory
 only: after a restart `_lease_run` answers TRYAGAIN, because the token is not known any more.
 
 Owns the leases of one shard (`Leases`, one per keyspace). The execution point asks `Leases.check` before each
@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kache.commands import BY_KEY
 from kache.errors import CommandError
 from kache.replies import Reply
 
@@ -89,6 +90,12 @@ class Leases:
         self._drop(lease)
         return len(lease.keys) if lease.deadline > now_ms else 0
 
+    def forget(self, *databases: int) -> None:
+        """Ends every lease in these databases: they were emptied or exchanged, and no step of a move may follow."""
+        for lease in list(self._by_token.values()):
+            if any(database in databases for database, _key in lease.keys):
+                self._drop(lease)
+
     def _drop(self, lease: Lease) -> None:
         self._by_token.pop(lease.token, None)
         for place in lease.keys:
@@ -115,7 +122,11 @@ def lease_run(ks: Keyspace, token: bytes, name: bytes, *args: bytes) -> Reply:
     """Execute a command for the holder of a lease; TRYAGAIN, not executed, when the lease is gone."""
     if not ks.leases.holds(token, ks.now_ms):
         raise CommandError(_LOST)
-    return handler_of(name.decode())(ks, *args)
+    key = name.decode()
+    # The execution point saw this internal command, whose flags are not those of the one inside.
+    if "denyoom" in BY_KEY[key].flags:
+        ks.owner.require_room()
+    return handler_of(key)(ks, *args)
 
 
 @command("_lease_commit")

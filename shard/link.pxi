@@ -145,7 +145,12 @@ cdef class Host:
         self.tick = <uint64_t> -1
         for link in turn:
             if link.fd >= 0:
-                link.go_on()
+                try:
+                    link.go_on()
+                except Exception as error:
+                    # Of one link; the others have their turn.
+                    log.exception("closing the link of router %d after an internal error", link.router)
+                    link.close(f"internal error: {error}")
         self.note_stall(monotonic_ns() - began)
 
     cpdef note_stall(self, int64_t took_ns):

@@ -158,18 +158,26 @@ class _Process:
     def _background(self) -> None:
         """One slice of expiry and eviction; back to back, with the links in between, while there is a backlog."""
         began = time.monotonic_ns()
-        self.shard.set_time(self.clock.now())
-        budget = self.config.active_expire_us * 1000
-        backlog = self.shard.keyspace.expire_cycle(budget)
-        backlog |= self.shard.evict_some(budget)
+        backlog = False
+        try:
+            self.shard.set_time(self.clock.now())
+            budget = self.config.active_expire_us * 1000
+            backlog = self.shard.keyspace.expire_cycle(budget)
+            backlog |= self.shard.evict_some(budget)
+        except Exception:
+            # Whatever it was, keys must go on expiring.
+            log.exception("internal error in the background work")
         self.host.note_stall(time.monotonic_ns() - began)
         wait = 0.0 if backlog else min(1 / self.config.hz, LONGEST_WAIT)
         self.loop.call_later(wait, self._background)
 
     def _every_second(self) -> None:
-        self.clock.discipline()
-        self.shard.gauges.sample(self.shard)
-        self.shard.govern_memory(resident_memory() - self.empty_size)
+        try:
+            self.clock.discipline()
+            self.shard.gauges.sample(self.shard)
+            self.shard.govern_memory(resident_memory() - self.empty_size)
+        except Exception:
+            log.exception("internal error in the measurements")
         self.loop.call_later(1.0, self._every_second)
 
     # Leaving --------------------------------------------------------------------------------------------

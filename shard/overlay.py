@@ -28,6 +28,9 @@ def with_copies(ks: Keyspace, count: bytes, *rest: bytes) -> Reply:
     """``count (key deadline payload) × count command args…``: executes `command` with the copies in place."""
     copies = 3 * integer(count)
     name, *args = rest[copies:]
+    # The execution point saw this internal command, whose flags are not those of the one inside.
+    if "denyoom" in BY_KEY[name.decode()].flags:
+        ks.owner.require_room()
     placed: list[bytes] = []
     try:
         for at in range(0, copies, 3):

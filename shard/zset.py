@@ -253,23 +253,24 @@ class ZSet:
             self.add(member, score)
 
     @classmethod
-    def from_mapping(cls, scores: Mapping[bytes, float]) -> ZSet:
-        """A set of these members. O(n log n), the fast way to build a large one."""
+    def from_mapping(cls, scores: Mapping[bytes, float], packed: bool | None = None) -> ZSet:
+        """A set of these members. O(n log n), the fast way to build a large one. `packed` follows from them if None."""
         made = cls()
+        if packed is None:
+            longest = max(map(len, scores), default=0)
+            packed = len(scores) <= _LISTPACK_MEMBERS and longest <= _LISTPACK_MEMBER_BYTES
+        made.packed = packed
         if len(scores) <= _PACKED_MEMBERS:
             for member, score in scores.items():
                 made.add(member, score)
             return made
         made._body = _Indexed([(member, score + 0.0) for member, score in scores.items()])
         made._member_bytes = sum(map(len, scores))
-        made.packed = len(scores) <= _LISTPACK_MEMBERS and max(map(len, scores)) <= _LISTPACK_MEMBER_BYTES
         return made
 
     def copy(self) -> ZSet:
         """An independent copy. O(n)."""
-        made = ZSet.from_mapping(dict(self.items()))
-        made.packed = self.packed
-        return made
+        return ZSet.from_mapping(dict(self.items()), self.packed)
 
     # ---- reading ----
 
@@ -369,9 +370,9 @@ class ZSet:
     # ---- changing ----
 
     def add(self, member: bytes, score: float) -> bool | None:
-        """True: a new member. False: its score changed. None: it had this score already. Never NaN."""
+        """True: a new member. False: its score changed. None: it had this score already. The score is no NaN."""
         body = self._body
-        added = body.add(member, score + 0.0)  # -0.0 becomes 0, as the real server's compact form stores it
+        added = body.add(member, score + 0.0)  # -0.0 becomes 0.0, as the real server's compact form stores it
         if added:
             self._member_bytes += len(member)
             if self.packed and (len(member) > _LISTPACK_MEMBER_BYTES or len(body) > _LISTPACK_MEMBERS):

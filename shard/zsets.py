@@ -206,9 +206,11 @@ def zmpop(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
     count = 1
     options = arguments[keys_count + 1 :]
     if options:
-        if len(options) != 2 or options[0].upper() != b"COUNT":
+        if len(options) < 2 or options[0].upper() != b"COUNT":
             raise CommandError(SYNTAX)
         count = bounded_integer(options[1], 1, INT64_MAX, "ERR count should be greater than 0")
+        if len(options) > 2:
+            raise CommandError(SYNTAX)
     for key in arguments[:keys_count]:
         value = ks.zset_get(key)
         if value is not None:

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from kache import control
+from kache.cli.connection import TIMEOUT
 from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_USAGE, Failure
 from kache.config import SETTINGS, Config, ConfigError, load
 from kache.errors import KacheError
@@ -27,9 +28,17 @@ _SHOWN = (
 """Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""
 
 
+_METAVARS = {"port": "PORT", "maxmemory-policy": "POLICY"}
+"""Where the kind of a setting says too little, or its choices are too many for the left column."""
+
+
 @click.group("cluster")
 def cluster() -> None:
     """Start, stop, restart and look at a cluster."""
+
+
+def _choices(name: str, setting: Setting) -> str:
+    return f" {setting.wanted().capitalize()}." if setting.choices and name in _METAVARS else ""
 
 
 def _setting_options(function: Any) -> Any:
@@ -40,8 +49,8 @@ def _setting_options(function: Any) -> Any:
             function = click.option(
                 f"--{name}",
                 multiple=setting.kind.name == "list",
-                metavar="|".join(setting.choices) or setting.kind.name.upper(),
-                help=f"{setting.doc}  [default: {default}]",
+                metavar=_METAVARS.get(name) or "|".join(setting.choices) or setting.kind.name.upper(),
+                help=f"{setting.doc}{_choices(name, setting)}  [default: {default}]",
                 hidden=name not in _SHOWN,
             )(function)
     return function
@@ -141,14 +150,17 @@ _port = click.option(
     "-p",
     envvar="KACHE_PORT",
     type=click.IntRange(1, 65535),
+    metavar="PORT",
     default=7379,
     show_default=True,
     help="Its port.",
 )
-_timeout = click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for it.")
+_timeout = click.option(
+    "--timeout", type=TIMEOUT, metavar="SECONDS", default=30.0, show_default=True, help="Seconds to wait for it."
+)
 
 
-@cluster.command("status")
+@cluster.command("status", short_help="Show its processes.")
 @_port
 @_timeout
 @click.option("--json", "as_json", is_flag=True, help="Everything, with all settings, as JSON.")
@@ -185,7 +197,7 @@ def _show_status(found: control.ClusterStatus) -> None:
         click.echo(f"{line}  {child.reason}".rstrip())
 
 
-@cluster.command("stop")
+@cluster.command("stop", short_help="End it, once what is in flight is answered.")
 @_port
 @_timeout
 def stop(port: int, timeout: float) -> int:
@@ -199,15 +211,16 @@ def stop(port: int, timeout: float) -> int:
     return 0
 
 
-@cluster.command("restart")
+@cluster.command("restart", short_help="Restart its processes one after the other.")
 @_port
 @_timeout
-@click.option("--shard", "-s", type=click.IntRange(0), help="Only this shard.")
+@click.option("--shard", "-s", type=click.IntRange(0), metavar="INDEX", help="Only this shard.")
 @click.option("--router", "-r", "only_router", is_flag=True, help="Only the routers.")
 def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> int:
-    """Restart the processes of a cluster one after the other; connections wait, none is refused.
+    """Restart the processes of a cluster one after the other; new connections wait, none is refused.
 
-    What a shard holds is forgotten with it: Kache keeps data in memory only.
+    A router closes its open connections once they are answered; what a shard holds is forgotten with it, since Kache
+    keeps data in memory only.
     """
     admin = _Admin(port, timeout)
     children = admin.status().children
@@ -223,7 +236,7 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> 
     return 0
 
 
-@cluster.command("settings")
+@cluster.command("settings", short_help="List every setting, its values and default.")
 def settings() -> int:
     """List every setting: an option of `start`, a variable KACHE_<NAME>, a key of the TOML file."""
     defaults = Config()

@@ -14,9 +14,27 @@ import click
 from kache.cli.main import EXIT_NO_CLUSTER, Failure
 from kache.errors import CommandError
 
-__all__ = ["Connection", "address_options"]
+__all__ = ["TIMEOUT", "Connection", "address_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
+    """Seconds that a socket can wait: 0 would not wait at all, and far more than this some systems cannot count."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= 1_000_000:  # false for nan, too
+            self.fail(f"must be a number of seconds above 0 and up to 1000000, not '{value}'", param, ctx)
+        return seconds
+
+
+TIMEOUT = _Seconds()
 
 
 def address_options(function: F) -> F:
@@ -27,12 +45,17 @@ def address_options(function: F) -> F:
     options = (
         click.option("--host", envvar="KACHE_HOST", default="127.0.0.1", show_default=True, help="Address."),
         click.option(
-            "--port", "-p", envvar="KACHE_PORT", type=click.IntRange(1, 65535), default=7379, show_default=True,
-            help="TCP port.",
+            "--port", "-p", envvar="KACHE_PORT", type=click.IntRange(1, 65535), metavar="PORT", default=7379,
+            show_default=True, help="TCP port.",
         ),
         click.option("--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], help="Password, if one is set."),
-        click.option("--db", "-n", type=click.IntRange(0, 15), default=0, show_default=True, help="Database."),
-        click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds to wait for a reply."),
+        click.option(
+            "--db", "-n", type=click.IntRange(0, 15), metavar="NUMBER", default=0, show_default=True, help="Database.",
+        ),
+        click.option(
+            "--timeout", type=TIMEOUT, metavar="SECONDS", default=10.0, show_default=True,
+            help="Seconds to wait for a reply.",
+        ),
     )  # fmt: skip
     for option in reversed(options):
         function = option(function)

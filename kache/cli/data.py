@@ -64,7 +64,7 @@ def _form_options(function: Any) -> Any:
 @_form_options
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
 def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, **address: Any) -> int:
-    """Send one command and show its reply; options come before it."""
+    """Send one command and show its reply; options come before it, what follows it is data."""
     return _send(words, form or "auto", read_stdin, address)
 
 
@@ -76,7 +76,12 @@ def shortcut(name: str) -> click.Command | None:
     if not name.isascii() or (lookup(name.encode(), 2) is None and lookup(name.encode(), BINARY) is None):
         return None
 
-    @click.command(name, context_settings=_DATA, help="\b\n" + text(name).replace("\n\n", "\n\n\b\n"))
+    @click.command(
+        name,
+        context_settings=_DATA,
+        help="\b\n" + text(name).replace("\n\n", "\n\n\b\n"),
+        epilog="Options come before the arguments: what follows the first argument is data.",
+    )
     @address_options
     @_form_options
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -88,7 +93,7 @@ def shortcut(name: str) -> click.Command | None:
 
 @click.command("ping")
 @address_options
-@click.option("--count", "-c", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option("--count", "-c", type=click.IntRange(1), metavar="NUMBER", default=1, show_default=True, help="How many.")
 def ping(count: int, **address: Any) -> int:
     """Ask a cluster whether it answers, and how fast."""
     connection = Connection(**address)
@@ -107,8 +112,16 @@ def ping(count: int, **address: Any) -> int:
     return 0
 
 
+def known_names(typed: str) -> list[str]:
+    """The data commands whose names begin with `typed`, for the completion of a shell."""
+    from kache.commands import TABLE
+
+    rows = {row.name.partition("|")[0] for row in TABLE if row.group != "internal"}
+    return sorted(name for name in rows if name.startswith(typed.lower()))
+
+
 @click.command("commands")
-@click.argument("name", nargs=-1)
+@click.argument("name", nargs=-1, shell_complete=lambda _ctx, _param, typed: known_names(typed))
 def commands(name: tuple[str, ...]) -> int:
     """List the data commands, or explain the one NAME."""
     from kache.commands.reference import text

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from kache import __version__
 from kache.errors import CommandError, KacheError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["EXIT_ERROR", "EXIT_NIL", "EXIT_NO_CLUSTER", "EXIT_USAGE", "Failure", "root", "run"]
 
@@ -69,6 +73,16 @@ class _Root(click.Group):
             known = [*_COMMANDS, *(row.name for row in TABLE if row.group != "internal")]
             ctx.fail(f"There is no command '{args[0]}'.{nearest(args[0], known)}")
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete and not incomplete.startswith("-"):  # all of them only when the user asks for some
+            data = importlib.import_module("kache.cli.data")
+            own = {item.value for item in found}
+            found += [CompletionItem(name) for name in data.known_names(incomplete) if name not in own]
+        return found
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
@@ -105,8 +119,13 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return error.status
     except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command; click 8.1 prints the help itself
+            click.echo(error.format_message(), err=True)
+            return EXIT_USAGE
+        message = " ".join(error.format_message().split())  # one line, even where click lists choices
+        stop = "" if message.endswith((".", "?", "?)")) else "."
         where = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
-        click.echo(f"kache: {error.format_message().rstrip('.')}.{where}", err=True)
+        click.echo(f"kache: {message}{stop}{where}", err=True)
         return EXIT_USAGE
     except click.ClickException as error:
         error.show()

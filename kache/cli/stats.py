@@ -94,10 +94,13 @@ def table(rows: list[dict[str, Any]], with_total: bool) -> str:
 
 @click.command("stats")
 @address_options
-@click.option("--shard", "-s", type=click.IntRange(0), help="Only this shard.")
+@click.option("--shard", "-s", type=click.IntRange(0), metavar="INDEX", help="Only this shard.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 @click.option("--watch", "-w", is_flag=True, help="Show it again every --interval, until Ctrl-C.")
-@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between two.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1, 1e6), metavar="SECONDS", default=1.0, show_default=True,
+    help="Seconds between two.",
+)  # fmt: skip
 def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
     """Show keys, memory, traffic and latency of every shard, and the total."""
     connection = Connection(**address)

@@ -48,11 +48,14 @@ def test_exit_status(cluster: Cluster) -> None:
     for arguments, status, error in (
         (("get", "none"), 4, ""),
         (("incr", "text"), 1, "(error) ERR value is not an integer or out of range\n"),
-        (("gett", "k"), 2, "kache: There is no command 'gett'. Did you mean 'get'?. See `kache --help`.\n"),
+        (("gett", "k"), 2, "kache: There is no command 'gett'. Did you mean 'get'? See `kache --help`.\n"),
         (("ping", "--port", port), 3, f"kache: No cluster answers at 127.0.0.1:{port}: Connection refused.\n"),
         (("cluster", "stop", "--port", port), 3, f"kache: No cluster runs on port {port}.\n"),
         (("cluster", "start", "--shards", "many"), 2, None),
         (("cluster", "start", "--nonsense"), 2, None),
+        (("ping", "--timeout", "nan"), 2, None),
+        (("cluster", "stop", "--timeout", "-1"), 2, None),
+        (("completion",), 2, None),
         (("stats", "--shard", "9"), 1, "kache: There is no shard 9.\n"),
     ):
         done = cluster.kache(*arguments, check=False)

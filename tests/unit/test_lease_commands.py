@@ -96,3 +96,37 @@ def test_a_value_moves_between_two_shards(shard: Shard) -> None:
     assert run(there, b"GET", b"b") == b"$1\r\n1\r\n"
     assert run(there, b"PTTL", b"b") == b":7000\r\n"
     assert run(shard, b"EXISTS", b"a") == b":0\r\n"
+
+
+@pytest.mark.parametrize("command", [(b"COPY", b"free", b"a", b"DB", b"1", b"REPLACE"), (b"MOVE", b"a", b"1")])
+def test_a_lease_holds_against_commands_run_in_another_database(shard: Shard, command: tuple[bytes, ...]) -> None:
+    assert run(shard, b"_lease_take", b"u", UNTIL, b"a", db=1) == b":1\r\n"
+    run(shard, b"_lease_abort", b"t")
+    assert run(shard, *command).startswith(TRY_AGAIN)
+    assert run(shard, b"GET", b"a") == b"$1\r\n1\r\n"
+    assert run(shard, b"EXISTS", b"a", db=1) == b":0\r\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (b"_with", b"0", b"copy", b"free", b"new"),
+        (b"_with", b"0", b"sunionstore", b"new", b"members"),
+        (b"_lease_run", b"t", b"lpush", b"a", b"x"),
+        (b"_lease_run", b"t", b"sadd", b"a", b"x"),
+    ],
+)
+def test_full_memory_refuses_what_runs_inside_an_internal_command(shard: Shard, command: tuple[bytes, ...]) -> None:
+    run(shard, b"SADD", b"members", b"x")
+    shard.set_maxmemory(1)
+    assert run(shard, *command).startswith(b"-OOM")
+    assert run(shard, b"EXISTS", b"new") == b":0\r\n"
+    assert run(shard, b"_lease_run", b"t", b"del", b"a") == b":1\r\n"
+
+
+def test_a_move_ends_when_its_database_is_swapped(shard: Shard) -> None:
+    run(shard, b"SET", b"a", b"other", db=1)
+    assert run(shard, b"SWAPDB", b"0", b"1") == b"+OK\r\n"
+    assert run(shard, b"_lease_run", b"t", b"del", b"a").startswith(TRY_AGAIN)
+    assert run(shard, b"GET", b"a") == b"$5\r\nother\r\n"
+    assert run(shard, b"SET", b"a", b"2", db=1) == b"+OK\r\n"
