@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from kache._doubles import format_double
+
 __all__ = [
     "NULL_ARRAY",
     "OK",
@@ -106,47 +108,3 @@ class Missing:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-
-
-_LARGEST_WHOLE = 2.0**62
-"""Beyond this a whole number is no longer printed digit by digit (the real server casts to int64 below it)."""
-
-
-def format_double(value: float) -> bytes:
-    """A double as the real server prints it: the shortest digits that read back as the same number.
-
-    Whole numbers up to 2**62 have no fraction ("3"); others use a point while the exponent is small
-    and ``d.ddde+x`` beyond, by the rules of the fpconv library that Redis 7.2 and Valkey print with.
-    Infinities and NaN are "inf", "-inf", "nan".
-    """
-    if value != value:
-        return b"nan"
-    if value in (float("inf"), float("-inf")):
-        return b"inf" if value > 0 else b"-inf"
-    if value == 0:
-        return b"-0" if str(value)[0] == "-" else b"0"
-    if -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE and value == int(value):
-        return b"%d" % int(value)
-    mantissa, _, exponent = repr(abs(value)).partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    power = int(exponent or 0) - len(fraction)
-    digits = (whole + fraction).lstrip("0")
-    stripped = digits.rstrip("0")
-    power += len(digits) - len(stripped)
-    text = _place_point(stripped, power)
-    return (b"-" if value < 0 else b"") + text.encode()
-
-
-def _place_point(digits: str, power: int) -> str:
-    """`digits` times ten to the `power`, written as fpconv does."""
-    count = len(digits)
-    exponent = power + count - 1
-    if power >= 0 and abs(exponent) < count + 7:
-        return digits + "0" * power
-    if power < 0 and (power > -7 or abs(exponent) < 4):
-        point = count + power
-        if point <= 0:
-            return "0." + "0" * -point + digits
-        return digits[:point] + "." + digits[point:]
-    fraction = "." + digits[1:] if count > 1 else ""
-    return f"{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent)}"

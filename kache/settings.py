@@ -44,6 +44,8 @@ def parse_size(text: str) -> int:
     unit = lowered[len(digits) :].strip()
     if unit not in _UNITS or not digits.isascii():
         raise ValueError(text)
+    if "." in digits and _UNITS[unit] == 1:
+        raise ValueError(text)  # half a byte: a unit was forgotten
     number = float(digits) if "." in digits else int(digits)
     if not 0 <= number * _UNITS[unit] < 2**63:
         raise ValueError(text)

@@ -226,9 +226,10 @@ class _Indexed:
         # The list's own parts, up to 2,000 pairs each, are the only way to free it piecewise; nobody
         # reads this set any more.
         parts: list[list[Any]] = self.pairs._lists
-        while parts and count > 0:
-            count -= len(parts.pop())
-        return bool(parts) or self.scores.release_some(count)
+        if parts:
+            parts.pop()
+            return True
+        return self.scores.release_some(count)
 
     def check(self) -> None:
         self.scores.check()

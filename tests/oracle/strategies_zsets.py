@@ -22,7 +22,7 @@ from .strategies_common import (
     with_options,
     words,
 )
-from .wire import Arg
+from .wire import Arg, to_bytes
 
 __all__ = ["zset_algebra_commands", "zset_commands", "zset_random_commands"]
 
@@ -32,12 +32,12 @@ scores: st.SearchStrategy[Arg] = st.one_of(
     st.integers(-3, 5), st.integers(-3, 5), st.sampled_from(["0.5", "1.5", "-inf", "inf", "-0"]), floats
 )
 score_bounds: st.SearchStrategy[Arg] = st.one_of(
-    scores, scores.map(lambda score: f"({score}"), st.sampled_from(["-inf", "+inf", "", "(", "((1", "1e400"])
+    scores, scores.map(lambda score: b"(" + to_bytes(score)), st.sampled_from(["-inf", "+inf", "", "(", "((1", "1e400"])
 )
 lex_bounds: st.SearchStrategy[Arg] = st.one_of(
     st.sampled_from(["-", "+", "", "x", "-a", "(", "["]),
-    words.map(lambda word: f"[{word}"),
-    words.map(lambda word: f"({word}"),
+    words.map(lambda word: b"[" + to_bytes(word)),
+    words.map(lambda word: b"(" + to_bytes(word)),
 )
 limits = options((any_case("LIMIT"), integers, integers), ("LIMIT", 0), most=1)
 equal_keys = st.sampled_from(["{t}equal", "{t}equal2"])

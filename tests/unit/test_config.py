@@ -95,7 +95,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "gb", "-1", "1xb", "nan", "inf", "1e3", "9999999tb", "1 2", "١"])
+@pytest.mark.parametrize("text", ["", "gb", "-1", "1xb", "1.5", "1.5b", "nan", "inf", "1e3", "9999999tb", "1 2", "١"])
 def test_wrong_sizes(text: str) -> None:
     with pytest.raises(ValueError):
         parse_size(text)

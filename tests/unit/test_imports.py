@@ -38,7 +38,7 @@ OWNERS_OF_IO = {
 }
 PARTS_OF_THE_CLI = {"cli", "__main__.py", "loadgen.py"}
 LOWEST = {"kache/errors.py", "kache/slots.py", "kache/replies.py", "kache/linkproto.py", "kache/settings.py"}
-MAY_IMPORT_LOWEST = {"kache.errors", "kache.settings", "kache._wire", "kache.replies"}
+MAY_IMPORT_LOWEST = {"kache._doubles", "kache.errors", "kache.settings", "kache._wire", "kache.replies"}
 """What the lowest modules may import of this package."""
 
 
