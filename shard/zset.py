@@ -409,7 +409,7 @@ class ZSet:
     def release_some(self, count: int) -> bool:
         """Drops about `count` members' worth; True while something is left. The set is of no other use then.
 
-        For the cleanup thread: 2,000 take well under a millisecond.
+        For the cleanup thread: 500 take well under a millisecond.
         """
         return self._body.release_some(count)
 
