@@ -13,7 +13,6 @@ word of a length field. Used by the router, the shards, the clients and the load
                    "|" pairs, ";" a decimal double, "?" a value that is missing, "*-1" the null array)
     decode_reply   bytes of the internal dialect or RESP -> Python values
 """
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
