@@ -5,13 +5,20 @@ This file's folder is on the path, so `cluster` (a real cluster for a test) can 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import kache
 
 ROOT = Path(__file__).parent.parent
+
+# The same examples in every run: a failure is the change's own. `KACHE_EXPLORE=1 pytest tests/oracle` draws new ones.
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("explore", print_blob=True)
+settings.load_profile("explore" if os.environ.get("KACHE_EXPLORE") else "fixed")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

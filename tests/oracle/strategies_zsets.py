@@ -1,7 +1,8 @@
 """Random commands on sorted sets.
 
-ZRANDMEMBER is compared by shape alone; everything else byte for byte. Ranges by name are asked of sets whose scores
-are all equal and of others: these are small, and small sets have one answer in the real server too.
+ZRANDMEMBER is compared by shape alone; everything else byte for byte. Ranges by name are asked only of sets whose
+scores are all equal (and of keys that are no sorted set): with others the real server's answer depends on the random
+levels of its skip list.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ lex_bounds: st.SearchStrategy[Arg] = st.one_of(
 )
 limits = options((any_case("LIMIT"), integers, integers), ("LIMIT", 0), most=1)
 equal_keys = st.sampled_from(["{t}equal", "{t}equal2"])
+text_key = "{t}text"
+lex_keys = st.one_of(equal_keys, equal_keys, equal_keys, equal_keys, st.sampled_from([text_key, "{t}none"]))
 
 
 def _pairs(name: str, targets: st.SearchStrategy[Arg] = keys) -> st.SearchStrategy[Command]:
@@ -93,14 +96,16 @@ older_words = options((any_case("WITHSCORES"),), (any_case("LIMIT"), integers, i
 all_keys = st.one_of(keys, keys, equal_keys)
 
 
-def _ranges(name: str, bounds: st.SearchStrategy[Arg]) -> st.SearchStrategy[Command]:
-    return with_options(command(name, all_keys, bounds, bounds), older_words)
+def _ranges(
+    name: str, bounds: st.SearchStrategy[Arg], of: st.SearchStrategy[Arg] = all_keys
+) -> st.SearchStrategy[Command]:
+    return with_options(command(name, of, bounds, bounds), older_words)
 
 
 def _typed_range(*before: st.SearchStrategy[Arg] | str) -> st.SearchStrategy[Command]:
-    """ZRANGE or ZRANGESTORE with ends that fit its kind of range."""
+    """ZRANGE or ZRANGESTORE with ends that fit its kind of range, of a key that has one answer to it."""
     name, *others = before
-    return st.one_of(
+    drawn = st.one_of(
         with_options(command(str(name), *others, all_keys, integers, integers), range_words),
         with_options(
             command(str(name), *others, all_keys, score_bounds, score_bounds),
@@ -110,6 +115,14 @@ def _typed_range(*before: st.SearchStrategy[Arg] | str) -> st.SearchStrategy[Com
             command(str(name), *others, all_keys, lex_bounds, lex_bounds), range_words.map(lambda w: ["BYLEX", *w])
         ),
     )
+    at = 1 + len(others)
+
+    def of_one_answer(both: tuple[Command, Arg]) -> Command:
+        words, key = both
+        by_name = any(isinstance(word, str) and word.upper() == "BYLEX" for word in words)
+        return (*words[:at], key, *words[at + 1 :]) if by_name else words
+
+    return st.tuples(drawn, lex_keys).map(of_one_answer)
 
 
 scan_options = options(
@@ -136,18 +149,18 @@ zset_commands = st.one_of(
     with_options(command("ZRANK", keys, words), options((any_case("WITHSCORE"),), ("FOO",), most=2)),
     with_options(command("ZREVRANK", keys, words), options((any_case("WITHSCORE"),), ("FOO",), most=2)),
     command("ZCOUNT", keys, score_bounds, score_bounds),
-    command("ZLEXCOUNT", all_keys, lex_bounds, lex_bounds),
+    command("ZLEXCOUNT", lex_keys, lex_bounds, lex_bounds),
     _typed_range("ZRANGE"),
     _typed_range("ZRANGE"),
     _typed_range("ZRANGESTORE", keys),
     _ranges("ZREVRANGE", integers),
     _ranges("ZRANGEBYSCORE", score_bounds),
     _ranges("ZREVRANGEBYSCORE", score_bounds),
-    _ranges("ZRANGEBYLEX", lex_bounds),
-    _ranges("ZREVRANGEBYLEX", lex_bounds),
+    _ranges("ZRANGEBYLEX", lex_bounds, lex_keys),
+    _ranges("ZREVRANGEBYLEX", lex_bounds, lex_keys),
     command("ZREMRANGEBYRANK", keys, integers, integers),
     command("ZREMRANGEBYSCORE", keys, score_bounds, score_bounds),
-    command("ZREMRANGEBYLEX", all_keys, lex_bounds, lex_bounds),
+    command("ZREMRANGEBYLEX", lex_keys, lex_bounds, lex_bounds),
     with_options(command("ZPOPMIN", keys), st.lists(integers, max_size=1)),
     with_options(command("ZPOPMAX", keys), st.lists(integers, max_size=1)),
     command("ZPOPMIN", keys, 1, 2),
@@ -156,7 +169,9 @@ zset_commands = st.one_of(
     command("OBJECT", "ENCODING", all_keys),
     command("EXPIRE", keys, 1000),
     command("SET", keys, values),
+    command("SET", text_key, values),
     command("DEL", keys),
+    command("DEL", equal_keys),
 )
 
 # Counts that would draw more than a reply can hold are refused here and not there.
