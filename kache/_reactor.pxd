@@ -24,9 +24,9 @@ cdef class Reactor:
     cdef int poll_fd
     cdef readonly bint nested           # an epoll descriptor of our own inside the loop (Linux); else loop.add_reader per descriptor
     cdef bint running, leave, flush_scheduled, closed
+    cdef bint again                     # the loop was asked to come back although nothing may be ready
     cdef list dirty                     # endpoints with output to write at the end of the iteration
     cdef list held                      # of those, the ones that wait for the next batch
-    cdef int64_t held_since             # when the first of them began to wait (monotonic ns)
     cdef list graveyard                 # endpoints closed in this iteration: kept alive until it ends
     cdef dict endpoints                 # fd -> Endpoint
     cdef char* scratch                  # one read buffer for all connections
@@ -54,6 +54,7 @@ cdef class Endpoint:
     cdef Buffer inbuf                   # None until a partial frame must be kept
     cdef Buffer out                     # None until there is something to say
     cdef bint marked, wants_write, reading, feeding
+    cdef int64_t held_since             # when its output began to wait for more (monotonic ns); 0: it does not
     cdef readonly bint eof, closing, lingering
     cdef Py_ssize_t lingered
     cdef readonly uint64_t bytes_in, bytes_out

@@ -319,7 +319,7 @@ cdef class Reactor:
         """The loop saw our epoll descriptor readable: serve batches until it is quiet or the window ends."""
         cdef int64_t start = monotonic_ns()
         cdef int timeout = 0
-        self.leave = False
+        self.leave = self.again = False
         while not self.closed:
             if self.wait(timeout):
                 if self.leave or monotonic_ns() - start > WINDOW_NS:
@@ -329,8 +329,10 @@ cdef class Reactor:
                 self.release_held()
             else:
                 break
-        if self.held:
-            self.release_held()
+        if self.held and not self.again:
+            # The loop has its turn, but not the time to wait until a descriptor is ready.
+            self.again = True
+            self.loop.call_soon(self._on_ready)
 
     cdef int release_held(self) except -1:
         """Nothing else is ready, or the window is over: what was held back leaves."""
@@ -438,11 +440,10 @@ cdef class Reactor:
         """
         cdef Py_ssize_t i = 0
         cdef Endpoint endpoint
-        cdef bint waited = bool(self.held)
+        cdef int64_t now = 0
         self.iterations += 1
         self.before_flush()
         if self.held:
-            everything = everything or monotonic_ns() - self.held_since > HOLD_NS
             self.dirty = self.held + self.dirty
             self.held = []
         # The list may grow while it is walked: a drained client is read again and marks others.
@@ -450,10 +451,14 @@ cdef class Reactor:
             endpoint = <Endpoint> self.dirty[i]
             i += 1
             if not everything and endpoint.fd >= 0 and endpoint.hold_output():
-                if not waited and not self.held:
-                    self.held_since = monotonic_ns()
-                self.held.append(endpoint)
-                continue
+                if now == 0:
+                    now = monotonic_ns()
+                if endpoint.held_since == 0:
+                    endpoint.held_since = now
+                if now - endpoint.held_since <= HOLD_NS:
+                    self.held.append(endpoint)
+                    continue
+            endpoint.held_since = 0
             endpoint.marked = False
             if endpoint.fd >= 0:
                 try:

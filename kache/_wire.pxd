@@ -14,6 +14,33 @@ cdef enum:
     NO_SLOT = 0xFFFF
 
 
+cdef extern from *:
+    """
+    #include <string.h>
+    /* memcpy for the few bytes of a key, a value or a reply: without a call, in two loads that may overlap. */
+    static inline void kache_copy(char *to, const char *from, size_t n) {
+        if (n > 32) { memcpy(to, from, n); return; }
+        if (n >= 16) {
+            char head[16], tail[16];
+            memcpy(head, from, 16); memcpy(tail, from + n - 16, 16);
+            memcpy(to, head, 16); memcpy(to + n - 16, tail, 16);
+        } else if (n >= 8) {
+            char head[8], tail[8];
+            memcpy(head, from, 8); memcpy(tail, from + n - 8, 8);
+            memcpy(to, head, 8); memcpy(to + n - 8, tail, 8);
+        } else if (n >= 4) {
+            char head[4], tail[4];
+            memcpy(head, from, 4); memcpy(tail, from + n - 4, 4);
+            memcpy(to, head, 4); memcpy(to + n - 4, tail, 4);
+        } else {
+            size_t i;
+            for (i = 0; i < n; i++) to[i] = from[i];
+        }
+    }
+    """
+    void kache_copy(char* to, const char* source, size_t n) noexcept nogil
+
+
 cdef class Buffer:
     """A growable byte queue: bytes are appended at `end` and consumed from `start`."""
     cdef char* data
@@ -36,7 +63,7 @@ cdef class Buffer:
         return self.data + self.end
 
     cdef inline int append(self, const char* source, Py_ssize_t n) except -1:
-        memcpy(self.reserve(n), source, n)
+        kache_copy(self.reserve(n), source, n)
         self.end += n
         return 0
 

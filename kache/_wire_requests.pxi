@@ -10,6 +10,21 @@ cdef inline int read_number(const char* data, Py_ssize_t n, Py_ssize_t at, int64
     cdef bint negative = False
     cdef unsigned char digit
     cdef const char* found
+    if at + 3 < n:
+        # Nearly every number has one digit or two.
+        digit = <unsigned char> (data[at] - c"0")
+        if digit <= 9:
+            if data[at + 1] == c"\r":
+                value[0] = digit
+                after[0] = at + 3
+                return 1
+            number = digit
+            digit = <unsigned char> (data[at + 1] - c"0")
+            if digit <= 9 and data[at + 2] == c"\r":
+                value[0] = number * 10 + digit
+                after[0] = at + 4
+                return 1
+            number = 0
     if i < n and data[i] == c"-":
         negative = True
         i += 1

@@ -140,6 +140,8 @@ def enter(ctx: ChildContext, title: str, parent: int) -> int:
     logs.set_up(ctx.config, name)
     if ctx.config.pin_cores:
         _pin(ctx)
+    if ctx.config.scheduling == "batch":
+        processes.schedule_as_batch()
     report = os.dup(ctx.control_fd)  # `run` closes its own
     try:
         importlib.import_module(f"kache.{ctx.role}.main").run(ctx)

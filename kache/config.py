@@ -286,6 +286,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         ),
     ] = "auto"
     pin_cores: Annotated[bool, Setting(YES_NO, "Tie each process to one core.")] = False
+    scheduling: Annotated[
+        str,
+        Setting(
+            WORD,
+            "How Linux schedules routers and shards: batch saves switches between them; normal answers sooner where "
+            "other programs keep every core busy.",
+            choices=("batch", "normal"),
+        ),
+    ] = "batch"
     restart_backoff_ms: Annotated[
         int, Setting(MILLISECONDS, "Longest wait before a crashing child is started again.", live=True, low=100)
     ] = 10000

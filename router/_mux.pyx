@@ -41,6 +41,7 @@ import socket
 from collections import deque
 from types import CoroutineType
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EMFILE, ENFILE, errno
@@ -51,7 +52,7 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from kache._reactor cimport Clock, Endpoint, Listener, Reactor, monotonic_ns
 from kache._wire cimport (
     BINARY, BROKEN, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
-    Span, decode_span, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
+    Span, decode_span, kache_copy, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
     put_reply, parse_int64, slot_of,
 )
 

@@ -35,6 +35,7 @@ cdef struct Expected:
     uint64_t start       # where the run starts in all bytes ever put into `out`
 
 
+@cython.final
 cdef class Link(Endpoint):
     """The router's connection to one shard; a new object for every connection."""
 
@@ -200,7 +201,7 @@ cdef class Link(Endpoint):
         for i in range(count):
             n = <uint32_t> arguments[i].size
             memcpy(at, &n, 4)
-            memcpy(at + 4, arguments[i].data, n)
+            kache_copy(at + 4, arguments[i].data, n)
             at += 4 + n
         out.end += size
         self.run_count += 1
@@ -291,7 +292,7 @@ cdef class Link(Endpoint):
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1:
         """Hands out the replies that are here; a REPLY message is taken reply by reply."""
         cdef Py_ssize_t at = 0
-        cdef uint32_t size
+        cdef uint32_t size, count, taken
         cdef uint64_t token
         cdef Expected* expected
         cdef PyObject* owner
@@ -299,18 +300,23 @@ cdef class Link(Endpoint):
             if self.head == self.tail:
                 self.close("a reply that nobody expects")
                 return n
-            memcpy(&size, data + at, 4)
             expected = &self.ring[self.head & self.ring_mask]
             owner = expected.owner
+            if owner != NULL and not expected.pending:
+                count = expected.count if expected.count < self.reply_left else self.reply_left
+                # The owner may close itself while it takes the replies; the ring keeps it alive meanwhile.
+                at += (<Session> owner).receive_several(self.index, data + at, n - at, count, &taken)
+                if taken:
+                    self.reply_left -= taken
+                    self.in_flight -= taken
+                    self.answered(taken)
+                    continue
+            memcpy(&size, data + at, 4)
             if size < REPLY_EXPIRED:
                 if n - at - 4 < <Py_ssize_t> size:
                     break
-                # The owner may close itself while it takes the reply; the ring keeps it alive meanwhile.
                 if owner != NULL:
-                    if expected.pending:
-                        (<Pending> owner).receive(expected.part, data + at + 4, size)
-                    else:
-                        (<Session> owner).receive(self.index, data + at + 4, size)
+                    (<Pending> owner).receive(expected.part, data + at + 4, size)
                 at += 4 + <Py_ssize_t> size
             elif size == REPLY_EXPIRED:
                 if owner != NULL:
@@ -325,13 +331,14 @@ cdef class Link(Endpoint):
                 at += 12
             self.reply_left -= 1
             self.in_flight -= 1
-            self.one_answered()
+            self.answered(1)
         return at
 
-    cdef inline int one_answered(self) except -1:
+    cdef inline int answered(self, uint32_t count) except -1:
+        """`count` replies of the first run are here."""
         cdef Expected* expected = &self.ring[self.head & self.ring_mask]
         cdef PyObject* owner
-        expected.count -= 1
+        expected.count -= count
         if expected.count == 0:
             owner = expected.owner
             expected.owner = NULL

@@ -31,6 +31,7 @@ cdef class Replies(Endpoint):
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
     cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client
     cdef Py_ssize_t average      # recent bytes of a reply
+    cdef Py_ssize_t allowed      # commands it may have in flight
     cdef readonly bint gone
     cdef int dialect_now
     cdef int64_t written_ms      # when the client last took some output
@@ -62,34 +63,86 @@ cdef class Replies(Endpoint):
         return self.order.used() >> 1
 
     # Replies of shards ----------------------------------------------------------------------------
-    cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1:
-        """One reply of a shard: it leaves at once if it is next, or waits for its turn."""
-        cdef Buffer order = self.order
+    cdef Py_ssize_t receive_several(
+        self, int shard, const char* data, Py_ssize_t n, uint32_t most, uint32_t* taken
+    ) except -1:
+        """Up to `most` replies of a shard, as they lie in its REPLY message: | u32 n | reply | u32 n | reply | …
+
+        Takes those that are complete, up to one that is none (deferred, expired); `taken` says how many, the result how
+        many bytes. Replies whose turn it is leave, the others wait for theirs.
+        """
+        cdef Py_ssize_t end = 0, at = 0, bytes_here
+        cdef uint32_t count = 0, left, size
+        cdef Buffer order, out
         cdef uint16_t head
-        if self.gone:
-            return 0
+        while count < most and n - end >= 4:
+            memcpy(&size, data + end, 4)
+            if size >= REPLY_EXPIRED or n - end - 4 < <Py_ssize_t> size:
+                break
+            end += 4 + <Py_ssize_t> size
+            count += 1
+        taken[0] = count
+        if count == 0 or self.gone:
+            return end
         if self.output_bytes > self.router.output_hard_bytes or self.router.output_bytes > self.router.output_total:
-            self.router.relieve_output(self)
+            self.router.relieve_output(<Session> self)
             if self.gone:
-                return 0
-        self.average += (n - self.average) >> AVERAGE_SHIFT
-        if order.used() == 0:
-            log.error("a reply of shard %d to a client that expects none", shard)
+                return end
+        bytes_here = end - 4 * <Py_ssize_t> count
+        self.learn_average(bytes_here // count, count)
+        order = self.order
+        if order.used() < 2 * <Py_ssize_t> count:
+            log.error("replies of shard %d to a client that does not expect them", shard)
             self.close("internal error: replies out of step")
-            return 0
-        memcpy(&head, order.data + order.start, 2)
-        if (head & SOURCE) != shard or (self.waiting and self.has_held(shard)):
-            self.hold(shard, reply, n)
-            return 0
-        order.consume(2)
-        if not head & SILENT:
-            self.account(n)
-            self.output().append(reply, n)
-            if not self.marked:
+            return end
+        self.account(bytes_here)
+        left = count
+        if self.waiting == 0 or not self.has_held(shard):
+            out = self.output()
+            while left:
+                memcpy(&head, order.data + order.start, 2)
+                if (head & SOURCE) != shard:
+                    break
+                memcpy(&size, data + at, 4)
+                if head & SILENT:
+                    self.account(-<Py_ssize_t> size)
+                else:
+                    out.append(data + at + 4, size)
+                at += 4 + <Py_ssize_t> size
+                order.consume(2)
+                left -= 1
+            if at:
                 self.mark_dirty()
-        if self.waiting:
+        if left:
+            out = self.held_of(shard)
+            out.append(data + at, end - at)
+            self.waiting += left
+        if self.waiting and left < count:
             self.advance()
-        return self.settle()
+        self.settle()
+        return end
+
+    cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1:
+        """One reply that is not in a REPLY message."""
+        cdef Buffer one = Buffer()
+        cdef uint32_t taken
+        one.put_u32(<uint32_t> n)
+        one.append(reply, n)
+        self.receive_several(shard, one.data + one.start, one.used(), 1, &taken)
+        return 0
+
+    cdef int learn_average(self, Py_ssize_t size, uint32_t count) except -1:
+        """`count` replies had `size` bytes on average."""
+        cdef Py_ssize_t before = self.average
+        if count >> AVERAGE_SHIFT:
+            self.average = size
+        else:
+            self.average += (size - before) * <Py_ssize_t> count >> AVERAGE_SHIFT
+        return self.set_allowance() if self.average != before else 0
+
+    cdef int set_allowance(self) except -1:
+        """For subclasses: the average has changed."""
+        return 0
 
     cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1:
         """`count` replies of a shard that are all the same error."""
@@ -115,14 +168,6 @@ cdef class Replies(Endpoint):
             queue = Buffer()
             self.held[shard] = queue
         return queue
-
-    cdef int hold(self, int shard, const char* reply, Py_ssize_t n) except -1:
-        cdef Buffer queue = self.held_of(shard)
-        queue.put_u32(<uint32_t> n)
-        queue.append(reply, n)
-        self.waiting += 1
-        self.account(n)
-        return 0
 
     cdef int hold_deferred(self, int shard, uint64_t token) except -1:
         """A reply of this shard comes later; what the shard answers next waits behind it."""
@@ -209,22 +254,30 @@ cdef class Replies(Endpoint):
         """Lets every reply leave whose turn it is."""
         cdef Buffer order = self.order
         cdef Buffer queue
+        cdef Buffer out = self.output()
         cdef uint16_t head
+        cdef uint32_t size
         cdef bint left = False
-        while order.used() and self.waiting:
+        while self.waiting and order.used():
             memcpy(&head, order.data + order.start, 2)
-            if (head & SOURCE) == FROM_PENDING:
+            if (head & SOURCE) < FROM_PENDING:
+                queue = <Buffer> self.held[head & SOURCE] if self.held is not None else None
+                if queue is None or queue.used() == 0:
+                    break
+                memcpy(&size, queue.data + queue.start, 4)
+                if size < REPLY_EXPIRED and not head & SILENT:
+                    out.append(queue.data + queue.start + 4, size)
+                    queue.consume(4 + <Py_ssize_t> size)
+                elif not self.leave_held(queue, head):
+                    break
+            elif (head & SOURCE) == FROM_PENDING:
                 if not (<Pending> self.pendings[0]).ready:
                     break
                 queue = (<Pending> self.pendings.popleft()).reply
                 self.leave(queue.data + queue.start if queue is not None else NULL,
                            queue.used() if queue is not None else 0, head)
-            elif (head & SOURCE) == FROM_LOCAL:
-                self.leave_first(self.local, head)
             else:
-                queue = <Buffer> self.held[head & SOURCE] if self.held is not None else None
-                if queue is None or queue.used() == 0 or not self.leave_held(queue, head):
-                    break
+                self.leave_first(self.local, head)
             order.consume(2)
             self.waiting -= 1
             left = True

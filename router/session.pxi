@@ -16,6 +16,7 @@ cdef enum:
     REFUSED = 2
 
 
+@cython.final
 cdef class Session(Replies):
     """One client connection."""
 
@@ -55,6 +56,7 @@ cdef class Session(Replies):
         self.authenticated_now = not router.auth_required
         self.connected_ms = self.last_ms = self.written_ms = router.now_ms
         self.average = router.output_hard_bytes // 2 // FIRST_IN_FLIGHT
+        self.set_allowance()
         kache_tune(fd, router.keepalive)
         router.add(self)
 
@@ -229,6 +231,7 @@ cdef class Session(Replies):
         """Limits of one request; tight ones for a stranger."""
         cdef Router router = self.router
         cdef RequestParser parser = self.parser
+        self.set_allowance()
         if parser is None:
             return 0
         if self.authenticated_now:
@@ -256,7 +259,7 @@ cdef class Session(Replies):
             return True
         if in_flight == 0:
             self.unanswered_bytes = 0
-        elif in_flight >= LEAST_IN_FLIGHT and in_flight >= self.allowance():
+        elif in_flight >= LEAST_IN_FLIGHT and in_flight >= self.allowed:
             self.resume_at = in_flight // 2
             return True
         elif self.unanswered_bytes > self.router.session_bytes:
@@ -267,12 +270,13 @@ cdef class Session(Replies):
             return True
         return False
 
-    cdef inline Py_ssize_t allowance(self) noexcept:
+    cdef int set_allowance(self) except -1:
         """Commands it may have in flight: fewer when its replies are large, for they must all find room here."""
         cdef Py_ssize_t by_size = (self.router.output_hard_bytes // 2) // (self.average if self.average > 0 else 1)
         if by_size > self.router.session_commands:
             by_size = self.router.session_commands
-        return by_size if by_size > LEAST_IN_FLIGHT else LEAST_IN_FLIGHT
+        self.allowed = by_size if by_size > LEAST_IN_FLIGHT else LEAST_IN_FLIGHT
+        return 0
 
     cdef int stall(self) except -1:
         self.stalled = True
@@ -329,7 +333,9 @@ cdef class Session(Replies):
         cdef Span* words = parser.spans
         cdef Command* command
         cdef uint16_t flags = 0
-        command = self.router.table.find(self.protocol == PROTOCOL_BINARY, words, parser.count)
+        command = self.current
+        if command == NULL or command.word == 0 or command.word != short_word(words[0].data, words[0].size):
+            command = self.router.table.find(self.protocol == PROTOCOL_BINARY, words, parser.count)
         if self.reply_mode != 0:
             flags = SILENT
         if command == NULL or not self.fits(command, parser.count):
@@ -413,9 +419,11 @@ cdef class Session(Replies):
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
         cdef Link link = <Link> self.router.links[shard]
-        cdef int verdict = self.may_send(link, flags)
-        if verdict != SEND:
-            return verdict == REFUSED
+        cdef int verdict
+        if link.phase != LINK_UP or link.over_soft():
+            verdict = self.may_send(link, flags)
+            if verdict != SEND:
+                return verdict == REFUSED
         link.begin_run(self)
         link.put_spans(command, slot, self.parser.spans + command.words, self.parser.count - command.words)
         self.order.put_u16(<uint16_t> shard | flags)

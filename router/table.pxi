@@ -34,6 +34,7 @@ cdef struct Command:
     int last             # last key; negative from the end
     int step
     int words            # how many words name it
+    uint64_t word        # the name as one number if it is a single word of at most eight letters, else 0
     const char* name     # as in error texts: "get", "config|get"
     Py_ssize_t name_size
     uint32_t hash
@@ -75,6 +76,26 @@ cdef inline bint same_word(const char* lowered, const char* word, Py_ssize_t n) 
     return True
 
 
+cdef inline uint64_t short_word(const char* word, Py_ssize_t n) noexcept nogil:
+    """A word of at most eight letters as a number, whatever their case; 0 for any other.
+
+    Setting bit 5 maps letters, and nothing else, to lower-case letters, so equal numbers mean equal words as long as
+    one of them is known to consist of letters.
+    """
+    cdef uint32_t low, high
+    cdef uint64_t number = 0
+    if n >= 4 and n <= 8:
+        memcpy(&low, word, 4)
+        memcpy(&high, word + n - 4, 4)
+        number = <uint64_t> high << (8 * (n - 4)) | low
+    elif n == 3:
+        number = <uint64_t> <uint8_t> word[0] | <uint64_t> <uint8_t> word[1] << 8 | <uint64_t> <uint8_t> word[2] << 16
+    else:
+        return 0
+    return number | <uint64_t> 0x2020202020202020
+
+
+@cython.final
 cdef class CommandTable:
     """Every row of the table that clients can reach, by name, and every row by its key."""
 
@@ -129,6 +150,8 @@ cdef class CommandTable:
         command.name_size = PyBytes_GET_SIZE(name)
         command.hash = hash_word(2166136261u, command.name, command.name_size)
         command.words = row.words
+        if name.isalpha() and not row.subcommands:
+            command.word = short_word(command.name, command.name_size)
         command.writes = "write" in row.flags
         command.no_auth = "no_auth" in row.flags
         command.container = bool(row.subcommands)

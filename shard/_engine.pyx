@@ -15,6 +15,7 @@ One extension module of several parts, each in a file of its own, from the botto
     meter.pxi      counters and latency histogram
     fast.pxi       the hottest commands, without a Python object
     execute.pxi    Shard: the one execution point
+    ahead.pxi      what the next commands will touch, fetched into the cache
     link.pxi       Link: runs from a router in, replies out
 
 Only one store's hash seed exists per process: tables of different seeds cannot live side by side.
@@ -185,6 +186,7 @@ include "evict.pxi"
 include "meter.pxi"
 include "fast.pxi"
 include "execute.pxi"
+include "ahead.pxi"
 include "link.pxi"
 
 FIELD_TABLE_SIZE = FieldTable.__basicsize__ + 16

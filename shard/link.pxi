@@ -52,6 +52,7 @@ cdef class Host:
     """What the links of one shard share: the shard, the limits of a tick, whose turn is next."""
     cdef readonly Shard shard
     cdef readonly ShardReactor reactor
+    cdef LookAhead ahead
     cdef readonly list links
     cdef list waiting                   # links with more to execute than a tick allowed
     cdef bint scheduled, draining
@@ -67,6 +68,7 @@ cdef class Host:
     def __init__(self, Shard shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid):
         self.shard = shard
         self.reactor = reactor
+        self.ahead = LookAhead()
         self.digest = digest
         self.boot_id = boot_id
         self.pid = pid
@@ -208,9 +210,11 @@ cdef class Link(Endpoint):
             return 0
         self.host.begin_tick()
         shard.begin_batch()
+        self.host.ahead.forget()
         try:
             consumed = self.consume(data, n)
         finally:
+            shard.keys.known_key = NULL
             shard.end_batch()
             shard.link = None
         if self.fd < 0 or self.closing:
@@ -333,6 +337,8 @@ cdef class Link(Endpoint):
         cdef uint32_t size, done = 0
         cdef uint16_t command, slot
         cdef int outcome
+        cdef LookAhead ahead = host.ahead
+        cdef Hint* hint
         cdef bint expired = self.run_deadline != 0 and self.run_deadline <= shard.keys.now_ms
         cdef bint atomic = self.run_flags & FLAG_ATOMIC
         shard.dialect = self.run_dialect
@@ -354,6 +360,12 @@ cdef class Link(Endpoint):
             argc = self.parse_frame(data + at + 8, size - 4)
             if argc < 0:
                 return n
+            if ahead.at == ahead.count:
+                ahead.look(shard.keys, data + at, n - at, self.run_count, self.run_db)
+            if ahead.at < ahead.count:
+                hint = ahead.next()
+                shard.keys.known_key = hint.key
+                shard.keys.known_hash = hint.hash
             at += <Py_ssize_t> size + 4
             self.run_left -= size + 4
             self.run_count -= 1

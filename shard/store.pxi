@@ -53,6 +53,8 @@ cdef class Store:
     cdef public str policy
     cdef public object cleanup, leases
     cdef public object owner            # the Shard, for commands that are about it
+    cdef const char* known_key          # a key whose hash is known already: where it starts
+    cdef uint64_t known_hash
     cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
     cdef public uint64_t dirty, hits, misses, expired, expired_fields, evicted
@@ -100,7 +102,7 @@ cdef class Store:
         place.db = database
         place.slot = slot
         place.table = database.slots + slot
-        place.hash = table_hash(key, n)
+        place.hash = self.known_hash if key == self.known_key else table_hash(key, n)
         place.key = key
         place.n = n
         return 0
@@ -213,8 +215,9 @@ cdef class Store:
             self.discard(place)
             old = NULL
         if old != NULL and (old.flags & HAS_TTL) == wanted:
-            usable = entry_room(old)
-            # Kept in place unless that would waste more than half of the block.
+            # A value of the same size needs no look at the block's own header. Another is kept in place unless that
+            # would waste more than half of the block.
+            usable = n if n == entry_value_size(old) else entry_room(old)
             if n <= usable and (usable < 128 or n * 2 >= usable or room >= n) and (n <= 65535 or old.flags & WIDE):
                 memcpy(entry_value(old), value, n)
                 entry_set_value_size(old, n)
