@@ -7,8 +7,9 @@
 #
 # A command on a key reads three places that depend on each other (the slot's table, the word, the entry), and among
 # more keys than the cache holds each is a wait for memory. Done for one command after another the waits add up to
-# more than everything else a shard does; done level by level for AHEAD commands they overlap. Nothing here changes or
-# promises anything: a hint that is wrong costs a cache line.
+# more than everything else a shard does; done level by level for AHEAD commands they overlap. Nothing here changes
+# anything, and a wrong guess costs a cache line. What is found is told to the store together with the key, so that it
+# need not search again; it compares the key, and forgets what it was told once any entry has left its table.
 
 cdef extern from *:
     """
@@ -35,6 +36,7 @@ cdef class LookAhead:
     """Hints for the frames that follow, in their order; one per shard."""
     cdef Hint[AHEAD] hints
     cdef int at, count
+    cdef uint64_t unlinked      # Store.unlinked when they were made
 
     cdef inline void forget(self) noexcept nogil:
         """The input they were made from is gone."""
@@ -47,6 +49,7 @@ cdef class LookAhead:
         cdef uint16_t slot
         cdef Hint* hint
         self.at = self.count = 0
+        self.unlinked = keys.unlinked
         while self.count < AHEAD:
             if frames == 0:
                 if n - at < RUN_HEADER or data[at + 4] != LINK_RUN or <uint8_t> data[at + 6] >= DATABASES:
@@ -126,6 +129,11 @@ cdef class LookAhead:
             if entry != NULL and not entry.flags & WIDE and entry.value_size:
                 kache_fetch(entry_value(entry) + min(entry.value_size, LINE) - 1)
 
-    cdef inline Hint* next(self) noexcept nogil:
+    cdef inline void tell(self, Store keys) noexcept nogil:
+        """What is known of the next frame's key, for `Store.place` and `Store.find`."""
+        cdef Hint* hint = &self.hints[self.at]
         self.at += 1
-        return &self.hints[self.at - 1]
+        keys.known_key = hint.key
+        keys.known_hash = hint.hash
+        keys.known_table = hint.table
+        keys.known_entry = hint.entry if self.unlinked == keys.unlinked else NULL

@@ -215,6 +215,7 @@ cdef class Link(Endpoint):
             consumed = self.consume(data, n)
         finally:
             shard.keys.known_key = NULL
+            shard.keys.known_entry = NULL
             shard.end_batch()
             shard.link = None
         if self.fd < 0 or self.closing:
@@ -338,7 +339,6 @@ cdef class Link(Endpoint):
         cdef uint16_t command, slot
         cdef int outcome
         cdef LookAhead ahead = host.ahead
-        cdef Hint* hint
         cdef bint expired = self.run_deadline != 0 and self.run_deadline <= shard.keys.now_ms
         cdef bint atomic = self.run_flags & FLAG_ATOMIC
         shard.dialect = self.run_dialect
@@ -363,9 +363,7 @@ cdef class Link(Endpoint):
             if ahead.at == ahead.count:
                 ahead.look(shard.keys, data + at, n - at, self.run_count, self.run_db)
             if ahead.at < ahead.count:
-                hint = ahead.next()
-                shard.keys.known_key = hint.key
-                shard.keys.known_hash = hint.hash
+                ahead.tell(shard.keys)
             at += <Py_ssize_t> size + 4
             self.run_left -= size + 4
             self.run_count -= 1

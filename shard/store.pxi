@@ -55,6 +55,9 @@ cdef class Store:
     cdef public object owner            # the Shard, for commands that are about it
     cdef const char* known_key          # a key whose hash is known already: where it starts
     cdef uint64_t known_hash
+    cdef Table* known_table             # where it is, if known_entry is not NULL
+    cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
+    cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
     cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
     cdef public uint64_t dirty, hits, misses, expired, expired_fields, evicted
@@ -112,8 +115,13 @@ cdef class Store:
 
     cdef Entry* find(self, Place* place) except? NULL:
         """The living entry, its clock untouched; one past its deadline is removed."""
-        cdef uint64_t* word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
-        cdef Entry* entry
+        cdef Entry* entry = self.known_entry
+        cdef uint64_t* word
+        if (entry != NULL and place.key == self.known_key and place.table == self.known_table
+                and not entry.flags & (HAS_TTL | WIDE) and entry.key_size == place.n
+                and memcmp(entry_key(entry), place.key, place.n) == 0):
+            return entry
+        word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
         if word == NULL:
             return NULL
         entry = <Entry*> (word[0] & POINTER_MASK)
@@ -121,6 +129,11 @@ cdef class Store:
             self.expire_entry(place, word)
             return NULL
         return entry
+
+    cdef inline void forget_known(self) noexcept:
+        """An entry leaves its table, or its table the database: what ahead.pxi knows of entries is void."""
+        self.known_entry = NULL
+        self.unlinked += 1
 
     cdef inline void touch_entry(self, Entry* entry) noexcept:
         if self.no_touch:
@@ -198,6 +211,7 @@ cdef class Store:
                 raise MemoryError("no memory for a deadline")
             heap_add(heap, new, deadline)
             place.db.expires += 1
+        self.forget_known()
         word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
         place.db.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
         free(old)
@@ -287,6 +301,7 @@ cdef class Store:
         if entry.flags & HAS_TTL:
             heap_remove(&place.db.heaps[group], entry, &place.db.memory)
             place.db.expires -= 1
+        self.forget_known()
         table_remove(place.table, place.hash, word, &place.db.memory)
         place.db.count -= 1
         place.db.counts[group] -= 1

@@ -292,6 +292,7 @@ cdef class Values(Store):
         cdef DetachedDatabase detached
         for i in range(DATABASES):
             if (db is None or db == i) and self.databases[i].slots != NULL:
+                self.forget_known()
                 detached = DetachedDatabase()
                 detached.database = self.databases[i]
                 memset(&self.databases[i], 0, sizeof(Database))
@@ -303,6 +304,7 @@ cdef class Values(Store):
     def swap(self, int left, int right):
         """Exchanges two databases."""
         cdef Database kept = self.databases[left]
+        self.forget_known()
         self.databases[left] = self.databases[right]
         self.databases[right] = kept
         swapped = {left: right, right: left}
