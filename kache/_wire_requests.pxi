@@ -112,9 +112,10 @@ cdef class RequestParser:
         cdef int64_t number
         cdef Py_ssize_t at, i
         cdef int found
+        cdef bint resumed = self.resume_total >= 0
         if n == 0:
             return NEED_MORE
-        if self.resume_total < 0:
+        if not resumed:
             self.count = 0
             found = read_number(data, n, 1, &number, &at)
             if found == 0:
@@ -155,6 +156,7 @@ cdef class RequestParser:
             if i >= self.capacity:
                 self.ensure(i + 1)
             self.offsets[i] = at
+            self.spans[i].data = data + at
             self.spans[i].size = number
             i += 1
             at += number + 2
@@ -162,8 +164,10 @@ cdef class RequestParser:
             self.resume_count = i
         if i < self.resume_total:
             return NEED_MORE
-        for i in range(self.resume_total):
-            self.spans[i].data = data + self.offsets[i]
+        if resumed:
+            # What was found before lay elsewhere.
+            for i in range(self.resume_total):
+                self.spans[i].data = data + self.offsets[i]
         self.count = self.resume_total
         self.consumed = at
         self.resume_total = -1

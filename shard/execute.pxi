@@ -9,6 +9,11 @@ class Deferred:
         self.token = token
 
 
+cdef enum:
+    LARGE_ARGUMENTS = 64        # arguments, or bytes of the last one, from which a compiled command is timed by itself
+    LARGE_ARGUMENT = 65536
+
+
 cdef class Shard:
     """One shard's data with the commands on it. Does no I/O; `Link` brings it frames, tests call `execute`.
 
@@ -109,6 +114,7 @@ cdef class Shard:
         cdef Py_ssize_t mark = out.end - out.start
         cdef Command* command
         cdef int outcome
+        cdef int64_t began
         if number >= self.command_count:
             return fail(self, out, b"ERR unknown command number")
         command = &self.commands[number]
@@ -128,9 +134,15 @@ cdef class Shard:
             if command.write and not command.internal and len(<dict> self.held):
                 self.check_leases(number, args, n)
             if command.fast != NULL:
+                # Only a large one can be slow; the others are not worth two looks at the clock.
+                began = 0
+                if n >= LARGE_ARGUMENTS or self.slow_ns == 0 or (n and args[n - 1].size >= LARGE_ARGUMENT):
+                    began = monotonic_ns()
                 outcome = command.fast(self, slot, args, n, out)
                 if outcome == DONE:
                     self.count_fast(command, number)
+                    if began and monotonic_ns() - began >= self.slow_ns:
+                        self.note_slow(number, monotonic_ns() - began, arguments_of(args, n))
                     return DONE
             return self.call_handler(command, number, args, n, out)
         except Exception as error:
@@ -149,8 +161,7 @@ cdef class Shard:
 
     cdef int call_handler(self, Command* command, int number, Span* args, Py_ssize_t n, Buffer out) except -1:
         cdef int64_t began = monotonic_ns(), took
-        cdef Py_ssize_t i
-        cdef tuple arguments = tuple([PyBytes_FromStringAndSize(args[i].data, args[i].size) for i in range(n)])
+        cdef tuple arguments = arguments_of(args, n)
         cdef object handler = self.handlers[number]
         cdef object reply
         if handler is None:
@@ -373,6 +384,12 @@ cdef class Shard:
         finally:
             free(spans)
         return bytes(out)
+
+
+cdef tuple arguments_of(Span* args, Py_ssize_t n):
+    """The arguments as Python sees them."""
+    cdef Py_ssize_t i
+    return tuple([PyBytes_FromStringAndSize(args[i].data, args[i].size) for i in range(n)])
 
 
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.

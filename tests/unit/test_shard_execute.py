@@ -183,6 +183,17 @@ def test_the_histogram_keeps_values_apart() -> None:
         assert bucket_value(bucket) > bucket_value(bucket - 1)
 
 
+def test_large_compiled_commands_enter_the_slow_log() -> None:
+    shard = Shard(now_ms=NOW)
+    shard.configure_slowlog(1, 10)
+    shard.execute([b"MSET", *[word for i in range(1000) for word in (b"k%d" % i, b"v")]])
+    shard.execute([b"SET", b"k", b"v" * 1_000_000])
+    assert [entry[3][0] for entry in shard.keyspace.slowlog.newest(2)] == [b"set", b"mset"]
+    shard.configure_slowlog(0, 10)
+    shard.execute([b"GET", b"nothing"])
+    assert shard.keyspace.slowlog.newest(1)[0][3] == [b"get", b"nothing"]
+
+
 def test_slow_commands_are_logged() -> None:
     shard = Shard(now_ms=NOW)
     shard.configure_slowlog(0, 10)
