@@ -89,6 +89,7 @@ cdef class Endpoint:
 
 cdef class Listener(Endpoint):
     """A listening socket. Accepted descriptors are non-blocking and close-on-exec."""
+    cdef public int at_once                         # connections accepted at a time
     cdef readonly uint64_t accept_failures
     cdef object retry_timer
     cdef int on_accept(self, int fd) except -1      # to be overridden; owns fd from here on

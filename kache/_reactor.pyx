@@ -715,7 +715,7 @@ cdef class Listener(Endpoint):
 
     cdef int on_readable(self) except -1:
         cdef int fd, i
-        for i in range(ACCEPTS_AT_ONCE):
+        for i in range(self.at_once or ACCEPTS_AT_ONCE):
             if self.fd < 0 or not self.reading:
                 return 0
             fd = kache_accept(self.fd)

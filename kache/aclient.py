@@ -25,8 +25,10 @@ from kache.clienterrors import (
     RequestTimeoutError,
     UncertainError,
 )
+from kache.clientoptions import check_options, check_seconds
 from kache.clientpipeline import AsyncPipeline, check_stateless, leaves_state
 from kache.errors import CommandError
+from kache.settings import format_address
 
 __all__ = ["AsyncClient"]
 
@@ -233,6 +235,7 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
     ) -> None:
+        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections)
         self._address = (host, port)
         self._greeting = greeting(password, username, db)
         self._decode = decode
@@ -248,7 +251,7 @@ class AsyncClient(AsyncCommands[S]):
                 _, connection = await loop.create_connection(lambda: _Connection(self._decode), host, port)
         except OSError as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise ConnectError(f"cannot connect to {host}:{port}: {reason}") from error
+            raise ConnectError(f"cannot connect to {format_address(host, port)}: {reason}") from error
         if self._greeting:
             try:
                 data, ends = encode_many(self._greeting)
@@ -294,7 +297,7 @@ class AsyncClient(AsyncCommands[S]):
         return convert(reply)
 
     async def _exchange(self, data: bytes, count: int, stateful: bool, timeout: float | Unset | None) -> list[Reply]:
-        seconds = self._timeout if isinstance(timeout, Unset) else timeout
+        seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
         async with self._pool.connection(seconds) as (connection, keep):
             replies = await connection.exchange(data, count, seconds)
             if not stateful:

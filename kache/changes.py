@@ -1,4 +1,4 @@
-"""Changes of the configuration on their way to every child: who asked, and who has yet to acknowledge.
+"""Changes of the configuration and questions on their way to the children: who asked, and who has yet to answer.
 
 Bookkeeping without I/O of its own, for the supervisor; times are of time.monotonic().
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 __all__ = ["Changes"]
 
 ACK_SECONDS = 3.0
-"""How long a child may take to acknowledge."""
+"""How long a child may take to acknowledge a change."""
 
 
 @dataclass(slots=True)
@@ -33,13 +33,20 @@ class Changes:
         self._last_id += 1
         return self._last_id
 
-    def begin(self, number: int, children: Iterable[str], now: float, answer: Callable[[str], None]) -> None:
-        """Wait for the acknowledgement of `children`, by name."""
+    def begin(
+        self,
+        number: int,
+        children: Iterable[str],
+        now: float,
+        answer: Callable[[str], None],
+        seconds: float = ACK_SECONDS,
+    ) -> None:
+        """Wait for the acknowledgement of `children`, by name, for `seconds`."""
         missing = set(children)
         if not missing:
             answer("")
             return
-        self._under_way[number] = _Change(answer, missing, now + ACK_SECONDS)
+        self._under_way[number] = _Change(answer, missing, now + seconds)
 
     def acknowledged(self, number: int, child: str) -> None:
         """A child has taken in change `number`."""

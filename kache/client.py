@@ -28,8 +28,10 @@ from kache.clienterrors import (
     RequestTimeoutError,
     UncertainError,
 )
+from kache.clientoptions import check_options, check_seconds
 from kache.clientpipeline import Pipeline, check_stateless, leaves_state
 from kache.errors import CommandError
+from kache.settings import format_address
 
 __all__ = ["UNSET", "Client", "Unset", "greeting", "raise_first"]
 
@@ -55,7 +57,7 @@ class _Connection:
             self._socket = socket.create_connection(address, timeout)
         except OSError as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise ConnectError(f"cannot connect to {address[0]}:{address[1]}: {reason}") from error
+            raise ConnectError(f"cannot connect to {format_address(*address)}: {reason}") from error
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._poll = select.poll()
@@ -214,7 +216,7 @@ class Client(Commands[S]):
     Parameters: ``host`` and ``port``; ``password`` (and ``username``); ``db`` 0 to 15; ``decode=True`` returns `str`
     (UTF-8) instead of `bytes`; ``timeout`` in seconds for a whole exchange, None to wait for ever; ``connect_timeout``
     in seconds for making a connection; ``max_connections`` of the pool, for one of which a thread waits at most
-    ``timeout``.
+    ``timeout``. One that cannot be meant raises TypeError or ValueError, which name it.
 
     Arguments are bytes, str (sent as UTF-8) or numbers. Connections are made when first needed.
 
@@ -268,6 +270,7 @@ class Client(Commands[S]):
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
     ) -> None:
+        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections)
         self._address = (host, port)
         self._greeting = greeting(password, username, db)
         self._decode = decode
@@ -327,7 +330,7 @@ class Client(Commands[S]):
     def _exchange(
         self, data: bytes, ends: list[int] | None, stateful: bool, timeout: float | Unset | None
     ) -> list[Reply]:
-        seconds = self._timeout if isinstance(timeout, Unset) else timeout
+        seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
         with self._pool.connection(seconds) as (connection, keep):
             replies = connection.exchange(data, ends or (len(data),), seconds)
             if not stateful:

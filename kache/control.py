@@ -1,8 +1,8 @@
 """Messages between the supervisor and its children, and the channel that carries them.
 
-Owns the vocabulary: what a child is told when it starts (`ChildContext`), what goes down to it (`Down`) and up
-from it (`Up`). The same messages and the same framing serve the supervisor's admin socket, which the command line
-speaks. Framing: ``u32 length | msgpack``, little-endian, length counting the msgpack bytes.
+The vocabulary is in `kache.messages`: what a child is told when it starts (`ChildContext`), what goes down to it
+(`Down`) and up from it (`Up`). The same messages and the same framing serve the supervisor's admin socket, which the
+command line speaks. Framing: ``u32 length | msgpack``, little-endian, length counting the msgpack bytes.
 
 A child is entered as ``run(ctx)`` of ``kache.router.main`` or ``kache.shard.main``; it finds its listeners in the
 context, already bound and listening. `ControlChannel` is the child's end and lives on the child's event loop (this
@@ -13,19 +13,47 @@ and is driven by the supervisor's selector.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kache.config import Config
 from kache.errors import KacheError
+from kache.messages import (
+    Ack,
+    Answer,
+    AskRouters,
+    ChildContext,
+    ChildStatus,
+    ClusterStatus,
+    ConfigChanged,
+    ConfigRewrite,
+    ConfigSet,
+    Down,
+    Drain,
+    Failed,
+    Ping,
+    Pong,
+    Question,
+    Ready,
+    Request,
+    RestartShard,
+    Role,
+    ShardState,
+    Shutdown,
+    State,
+    StatusReply,
+    StatusRequest,
+    Up,
+)
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = [
     "Ack",
+    "Answer",
+    "AskRouters",
     "ChildContext",
     "ChildStatus",
     "ClusterStatus",
@@ -40,10 +68,14 @@ __all__ = [
     "Failed",
     "Ping",
     "Pong",
+    "Question",
     "Ready",
+    "Request",
     "RestartShard",
+    "Role",
     "ShardState",
     "Shutdown",
+    "State",
     "StatusReply",
     "StatusRequest",
     "Up",
@@ -51,176 +83,17 @@ __all__ = [
     "send",
 ]
 
-Role = Literal["router", "shard"]
-State = Literal["starting", "up", "down"]
-
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one message; far above any real one, so that a stray peer cannot make a process grow."""
+ANSWER_SECONDS = 1.0
+"""How long the routers may take to answer the question of another one, which then goes on with what there is."""
+PART_BYTES = 1024 * 1024
+"""A longer answer is sent in parts, so that its length is not limited by that of a message."""
 
 
 class ControlError(KacheError):
     """The peer refused, vanished, or sent what is not a control message."""
 
-
-class ChildContext(msgspec.Struct, kw_only=True):
-    """All that a child is given when it starts. The descriptors are open and the child's own."""
-
-    role: Role
-    index: int
-    shards: int
-    routers: int
-    port: int
-    config: Config
-    anchor_wall_ms: int
-    """Unix milliseconds at the instant `anchor_boot_ns`; with it, the one time base of the whole cluster."""
-    anchor_boot_ns: int
-    """CLOCK_BOOTTIME at that instant (CLOCK_MONOTONIC where there is no such clock)."""
-    hash_seed: bytes
-    """Sixteen bytes that key the tables' hash, the same for the life of the cluster, so that cursors outlive a restart."""
-    boot_id: int
-    """Random u64 of this cluster: a link to a stranger's shard is refused."""
-    listeners: list[int]
-    """Router: the client port's listeners, one per address, shared by all routers. Shard: its Unix socket."""
-    shard_paths: list[str]
-    """Path of every shard's Unix socket, by index."""
-    control_fd: int
-    """Stream socket to the supervisor, for `ControlChannel`."""
-    death_fd: int
-    """Read end of a pipe that ends when the supervisor is gone: then leave at once."""
-    run_dir: str
-    """The cluster's private directory (0700)."""
-    restarts: int = 0
-    """How often this child was started before."""
-    config_file: str | None = None
-    """The TOML file that the cluster was started with."""
-
-
-class ChildStatus(msgspec.Struct, kw_only=True):
-    """One child as the supervisor sees it."""
-
-    role: Role
-    index: int
-    pid: int
-    """0 while it is not running."""
-    state: State
-    restarts: int
-    started_ms: int
-    """Unix milliseconds of its last start."""
-    reason: str
-    """Why it last ended, for one that did; empty otherwise."""
-
-
-class ClusterStatus(msgspec.Struct, kw_only=True):
-    """The answer to `StatusRequest`."""
-
-    version: str
-    pid: int
-    port: int
-    bind: list[str]
-    started_ms: int
-    now_ms: int
-    run_dir: str
-    config: dict[str, str]
-    children: list[ChildStatus]
-    draining: bool = False
-
-
-class _Message(msgspec.Struct, kw_only=False, tag_field="type"):
-    """Base of every message: its tag is the name of its class."""
-
-
-class Ack(_Message, tag=True):
-    """The answer to the request `id`: done, or refused for the reason `error`. Goes both ways."""
-
-    id: int
-    error: str = ""
-
-
-class ConfigChanged(_Message, tag=True):
-    """Down: the configuration from now on. A child answers with Ack once it is in force."""
-
-    id: int
-    config: Config
-
-
-class Drain(_Message, tag=True):
-    """Down: answer what is in flight, accept nothing new, leave within `seconds`. A second one leaves at once."""
-
-    seconds: float
-
-
-class ShardState(_Message, tag=True):
-    """Down, to routers: what the supervisor knows of a shard; `reason` says why it is down."""
-
-    index: int
-    state: State
-    reason: str = ""
-
-
-class Ping(_Message, tag=True):
-    """Down: are you alive? Answered with Pong."""
-
-    id: int
-
-
-class Pong(_Message, tag=True):
-    """Up: the answer to Ping."""
-
-    id: int
-
-
-class Failed(_Message, tag=True):
-    """Up: this child ends because of an error, told in one line. Sent by whoever entered the child, not by `run`."""
-
-    reason: str
-
-
-class Ready(_Message, tag=True):
-    """Up: this child serves. A router says so once it accepts clients and its links to the shards are up."""
-
-
-class ConfigSet(_Message, tag=True):
-    """Up: change these live settings (texts by name). Ack comes after every child has acknowledged the change."""
-
-    id: int
-    values: dict[str, str]
-
-
-class ConfigRewrite(_Message, tag=True):
-    """Up: write the settings changed at run time into the configuration file."""
-
-    id: int
-
-
-class RestartShard(_Message, tag=True):
-    """Up: drain and start shard `index` again; Ack when it serves. -1 is router 0, -2 router 1, and so on."""
-
-    id: int
-    index: int
-
-
-class Shutdown(_Message, tag=True):
-    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone."""
-
-    id: int
-
-
-class StatusRequest(_Message, tag=True):
-    """Up: answered with StatusReply."""
-
-    id: int
-
-
-class StatusReply(_Message, tag=True):
-    """Down: the answer to StatusRequest."""
-
-    id: int
-    status: ClusterStatus
-
-
-Down = ConfigChanged | Drain | ShardState | Ping | Ack | StatusReply
-Up = Ready | Failed | Pong | Ack | ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest
-Request = ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest
 
 _encoder = msgspec.msgpack.Encoder()
 _down_decoder = msgspec.msgpack.Decoder(Down)
@@ -317,6 +190,7 @@ class ControlChannel:
         channel = ControlChannel(loop, ctx.control_fd, on_message, on_lost)
         channel.send(Ready())
         await channel.request(ConfigSet(0, {"maxmemory": "1gb"}))     # the id is filled in; raises ControlError
+        await channel.ask("stats", [])          # {index of a router: its answer}, for each other one that answers
     """
 
     def __init__(
@@ -331,16 +205,20 @@ class ControlChannel:
         self._on_message = on_message
         self._on_lost = on_lost
         self._waiting: dict[int, asyncio.Future[Down]] = {}
+        self._answers: dict[int, list[Answer]] = {}
         self._next_id = 1
         self._closed = False
         loop.add_reader(fd, self._on_readable)
 
     def send(self, message: Up) -> None:
-        """Send `message`, now or as soon as the socket takes it."""
+        """Send `message`, now or as soon as the socket takes it; raises ControlError when it is too long."""
         if self._closed:
             return
+        packed = pack(message)
+        if len(packed) > MESSAGE_LIMIT:
+            raise ControlError(f"a control message of {len(packed)} bytes is too long")
         idle = not self._stream.out
-        self._stream.out += pack(message)
+        self._stream.out += packed
         if idle:
             self._stream.write()
             if self._stream.out:
@@ -348,20 +226,40 @@ class ControlChannel:
 
     async def request(self, message: Request) -> Down:
         """Send a request and wait for its answer; raises ControlError with the supervisor's reason."""
+        answer, _ = await self._exchange(message)
+        if isinstance(answer, Ack) and answer.error:
+            raise ControlError(answer.error)
+        return answer
+
+    async def ask(self, what: str, words: Iterable[bytes]) -> dict[int, bytes]:
+        """Ask all other routers; what they answer, by their index. One that does not in time is missing."""
+        _, answers = await self._exchange(AskRouters(0, what, list(words)), 2 * ANSWER_SECONDS)
+        whole = {answer.router for answer in answers if answer.last}
+        return {router: b"".join(part.body for part in answers if part.router == router) for router in whole}
+
+    def answer(self, question: Question, body: bytes) -> None:
+        """Answer another router's question."""
+        for at in range(0, len(body) or 1, PART_BYTES):
+            end = at + PART_BYTES
+            self.send(Answer(question.id, body[at:end], end >= len(body)))
+
+    async def _exchange(self, message: Request, seconds: float | None = None) -> tuple[Down, list[Answer]]:
+        """What answers the request, and the routers' Answers before it; after `seconds` it counts as acknowledged."""
         if self._closed:
             raise ControlError("the supervisor is gone")
         message = msgspec.structs.replace(message, id=self._next_id)
         self._next_id += 1
         future: asyncio.Future[Down] = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(seconds, self._settle, Ack(message.id))
         self._waiting[message.id] = future
+        answers = self._answers[message.id] = []
         try:
             self.send(message)
-            answer = await future
+            return await future, answers
         finally:
-            self._waiting.pop(message.id, None)
-        if isinstance(answer, Ack) and answer.error:
-            raise ControlError(answer.error)
-        return answer
+            del self._waiting[message.id], self._answers[message.id]
+            if timer is not None:
+                timer.cancel()
 
     def close(self) -> None:
         """Close the channel; requests under way fail. Does not call `on_lost`."""
@@ -380,16 +278,21 @@ class ControlChannel:
         bodies, alive = self._stream.read()
         for body in bodies:
             message = _down_decoder.decode(body)
-            waiting = self._waiting.get(message.id) if isinstance(message, Ack | StatusReply) else None
-            if waiting is None:
+            if isinstance(message, Answer):
+                self._answers.get(message.id, []).append(message)
+            elif isinstance(message, Ack | StatusReply) and message.id in self._waiting:
+                self._settle(message)
+            else:
                 self._on_message(message)
-            elif not waiting.done():
-                waiting.set_result(message)
             if self._closed:
                 return
         if not alive:
             self.close()
             self._on_lost()
+
+    def _settle(self, message: Ack | StatusReply) -> None:
+        if not self._waiting[message.id].done():
+            self._waiting[message.id].set_result(message)
 
     def _on_writable(self) -> None:
         self._stream.write()

@@ -35,23 +35,32 @@ class Place:
                 config.bind, config.port, config.tcp_backlog, patience
             )
             self._lock = lock or run_dir.PortLock(base, self.port)
-        except KacheError:
+        except (KacheError, OSError):
             if lock is not None:
                 lock.release()
             raise
         self.run_dir = os.path.join(base, str(self.port))
-        shutil.rmtree(self.run_dir, ignore_errors=True)
-        run_dir.make_private(self.run_dir)
         self.shard_paths = [os.path.join(self.run_dir, f"shard-{index}.sock") for index in range(config.shards)]
-        self.shard_listeners = [listeners.bind_unix(path) for path in self.shard_paths]
-        self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
-        self.death_reader, self._death_writer = os.pipe()
-        """Children hold the read end; nobody writes. It ends when the supervisor does."""
+        self.shard_listeners: list[int] = []
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        try:
+            run_dir.make_private(self.run_dir)
+            for path in self.shard_paths:
+                self.shard_listeners.append(listeners.bind_unix(path))
+            self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
+            self.death_reader, self._death_writer = os.pipe()
+            """Children hold the read end; nobody writes. It ends when the supervisor does."""
+        except (KacheError, OSError):
+            for fd in (*self.client_listeners, *self.shard_listeners):
+                os.close(fd)
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            self._lock.release()
+            raise
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        shutil.rmtree(self.run_dir, ignore_errors=True)
         for fd in (*self.client_listeners, *self.shard_listeners, self.death_reader, self._death_writer):
             os.close(fd)
         self.admin.close()
+        shutil.rmtree(self.run_dir, ignore_errors=True)  # after that, since it needs descriptors, too
         self._lock.release()

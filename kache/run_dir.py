@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 
 from kache.errors import KacheError
 
-__all__ = ["PortLock", "RunDirError", "base_directory", "control_path", "find_control", "make_private"]
+__all__ = ["PortLock", "RunDirError", "base_directory", "control_path", "find_control", "make_private", "sweep"]
 
 SUN_PATH_MAX = 100
 """Longest path bound: 104 bytes with the final NUL on macOS, 108 on Linux, and room for a shard's number."""
+
+
+SWEEP_SECONDS = 2.0
+"""How long a process that has closed its pipe may take to give up its lock."""
 
 
 class RunDirError(KacheError):
@@ -78,7 +84,10 @@ class PortLock:
     def __init__(self, base: str, port: int) -> None:
         self.path = os.path.join(base, f"{port}.lock")
         while True:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise RunDirError(f"The lock {self.path} cannot be made: {error.strerror}.") from None
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -101,3 +110,28 @@ class PortLock:
         """Give the port up."""
         os.unlink(self.path)
         os.close(self.fd)
+
+
+def sweep(base: str, port: int, pid: int) -> None:
+    """Remove what the supervisor `pid` has left of `port`, waiting a moment for its end; another's stays."""
+    directory = os.path.join(base, str(port))
+    until = time.monotonic() + SWEEP_SECONDS
+    while os.path.exists(directory) or os.path.exists(f"{directory}.lock"):
+        try:
+            with open(f"{directory}.lock", encoding="utf-8", errors="replace") as file:
+                if file.read().strip() not in ("", f"pid {pid}"):
+                    return
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        try:
+            lock = PortLock(base, port)
+        except RunDirError:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.02)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+            lock.release()
+            return

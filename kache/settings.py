@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kache.errors import KacheError
 
-__all__ = ["Kind", "Setting", "SettingError", "format_size", "nearest", "parse_size"]
+__all__ = ["Kind", "Setting", "SettingError", "format_address", "format_size", "nearest", "parse_size"]
 
 _UNITS: Final = {
     "": 1,
@@ -58,6 +58,11 @@ def format_size(size: int) -> str:
         if size >= scale:
             return f"{size // scale}{unit}" if size % scale == 0 else f"{size / scale:.1f}{unit}"
     return f"{size}b"
+
+
+def format_address(host: str, port: int) -> str:
+    """``127.0.0.1:7379``, or ``[::1]:7379`` where the host has colons of its own."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the processes count, as messages: a shard fills in `ShardStats`, the router gathers them for INFO and STATS.
+"""What the processes count, as messages: shards fill in `ShardStats`, routers `RouterStats`; INFO and STATS gather them.
 
 All counters are since the start of the process or the last CONFIG RESETSTAT; times are microseconds
 unless their name says otherwise. Latencies are kept in a log-linear histogram: bucket `b` below
@@ -8,6 +8,8 @@ so a percentile is right to about 6 %.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "SUB_BUCKETS",
     "CommandStats",
     "DatabaseStats",
+    "RouterStats",
     "ShardStats",
+    "added",
     "bucket_value",
     "percentile",
     "total",
@@ -89,6 +93,47 @@ class ShardStats(msgspec.Struct, kw_only=True):
     command_stats: list[CommandStats]
     latency_ns: dict[int, int]
     """Histogram of execution times in nanoseconds: bucket -> count; empty buckets are left out."""
+
+
+class RouterStats(msgspec.Struct, kw_only=True):
+    """What a router says of itself, and `added`, what all of them say together."""
+
+    started_ms: int
+    counters: dict[str, Any]
+    """Counters, levels and rates, which add up over the routers; the compiled router names them."""
+    links: list[int]
+    """In flight to each shard."""
+    input_buffer: int
+    """Bytes of the client with the most unparsed input."""
+    output_buffer: int
+    """Bytes of the client with the most unsent output."""
+    cpu_user_s: float
+    cpu_system_s: float
+
+
+def added(routers: list[RouterStats]) -> RouterStats:
+    """Several routers as one, which is as old as the oldest."""
+    if len(routers) == 1:
+        return routers[0]
+    return RouterStats(
+        started_ms=min(one.started_ms for one in routers),
+        counters=_sum([one.counters for one in routers]),
+        links=_sum([one.links for one in routers]),
+        input_buffer=max(one.input_buffer for one in routers),
+        output_buffer=max(one.output_buffer for one in routers),
+        cpu_user_s=sum(one.cpu_user_s for one in routers),
+        cpu_system_s=sum(one.cpu_system_s for one in routers),
+    )
+
+
+def _sum(values: list[Any]) -> Any:
+    """Numbers added up; of lists and maps, what stands at the same place."""
+    if isinstance(values[0], dict):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {name: _sum([value[name] for value in values if name in value]) for name in names}
+    if isinstance(values[0], list | tuple):
+        return [_sum(list(places)) for places in zip(*values, strict=True)]
+    return sum(values)
 
 
 def bucket_value(bucket: int) -> int:

@@ -25,14 +25,15 @@ from typing import Any
 
 import msgspec
 
-from kache import __version__, children, control, logs, processes
+from kache import children, control, logs, processes
+from kache.admins import Admins
 from kache.changes import Changes
 from kache.children import Child
 from kache.config import SETTINGS, Config, ConfigError, changed
 from kache.config_file import ConfigFileError, rewrite
 from kache.control import ChildContext, Conversation
 from kache.place import Place
-from kache.settings import format_size
+from kache.status import cluster_status, ready_line
 
 __all__ = ["Supervisor"]
 
@@ -72,9 +73,9 @@ class Supervisor:
         self._hash_seed = secrets.token_bytes(16)
         self._boot_id = secrets.randbits(64)
         self._children: list[Child] = []
-        self._admins: set[Conversation] = set()
         self._changes = Changes()
-        self._stop_at: float | None = None
+        self._askers: dict[int, tuple[Conversation, int]] = {}
+        """Who asked the routers, under which number of its own, by the number of the question."""
         self._phase = "serving"
 
     # Life of the cluster ---------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ class Supervisor:
         self._place = Place(self.config, os.environ)
         self.config = msgspec.structs.replace(self.config, port=self._place.port)
         try:
-            self._selector.register(self._place.admin, selectors.EVENT_READ, self._on_admin)
+            self._admins = Admins(self._selector, self._place.admin, self._on_request)
             if self._exit_fd is not None:
                 os.set_inheritable(self._exit_fd, False)
                 self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
@@ -110,8 +111,7 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
                 os.waitpid(child.pid, 0)
         self._place.leave()
-        for admin in self._admins:
-            admin.close()
+        self._admins.close()
 
     def _turn(self) -> None:
         for key, mask in self._selector.select(self._until_next_timer()):
@@ -252,14 +252,12 @@ class Supervisor:
     def _forget(self, theirs: socket.socket) -> None:
         """In a forked child: let go of every socket object, whose number may soon be another file's."""
         theirs.detach()
-        self._place.admin.detach()
+        self._admins.abandon()
         self._wake_reader.detach()
         self._wake_writer.detach()
         for child in self._children:
             if child.conversation is not None:
                 child.conversation.abandon()
-        for admin in self._admins:
-            admin.abandon()
         self._selector.close()  # the child's reference to it; the supervisor's registrations stay
 
     def _on_child(self, child: Child, mask: int) -> None:
@@ -279,8 +277,8 @@ class Supervisor:
                     child.last_words = reason
                 case control.Ack(id=number):
                     self._changes.acknowledged(number, child.name)
-                case control.Pong():
-                    pass
+                case control.Answer():
+                    self._on_answer(child, message)
                 case _:
                     self._on_request(child.conversation, message)
         if not alive:
@@ -307,18 +305,8 @@ class Supervisor:
         if self._announced or not routers_up or any(child.failures < 2 for child in broken):
             return
         self._announced = True
-        config = self.config
-        memory = f"maxmemory {format_size(config.maxmemory)} ({config.maxmemory_policy})"
-        shards = f"{config.shards} shard{'s' if config.shards > 1 else ''}"
-        text = (
-            f"Kache {__version__} ready on {config.bind[0]}:{config.port}: {shards}, "
-            f"{memory if config.maxmemory else 'no maxmemory'}. "
-            f"Stop with Ctrl-C or `kache cluster stop --port {config.port}`."
-        )
-        for child in broken:
-            text += f" {child.name} is down: {child.reason}."
         try:
-            self._on_ready(text)
+            self._on_ready(ready_line(self.config, broken))
         except OSError as error:
             _log.warning("nobody could be told that it is ready: %s", error.strerror)
 
@@ -374,65 +362,23 @@ class Supervisor:
 
     # Requests: from routers, and from the command line over the admin socket ------------------------------------
 
-    def _on_admin(self, _mask: int) -> None:
-        try:
-            sock, _ = self._place.admin.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            _log.warning("the admin socket accepts nobody: %s", error.strerror)
-            time.sleep(0.05)  # out of descriptors: do not spin
-            return
-        admin = Conversation(sock)
-        self._admins.add(admin)
-        self._selector.register(admin, selectors.EVENT_READ, lambda mask: self._on_admin_ready(admin, mask))
-
-    def _on_admin_ready(self, admin: Conversation, mask: int) -> None:
-        alive = True
-        if mask & selectors.EVENT_WRITE:
-            alive = admin.on_writable()
-        if alive and mask & selectors.EVENT_READ:
-            messages, alive = admin.on_readable()
-            for message in messages:
-                self._on_request(admin, message)
-        if alive:
-            self._watch(admin, lambda mask: self._on_admin_ready(admin, mask))
-        else:
-            self._selector.unregister(admin)
-            self._admins.discard(admin)
-            admin.close()
-
     def _on_request(self, asker: Conversation, message: Any) -> None:
         match message:
             case control.StatusRequest(id=number):
-                asker.send(control.StatusReply(number, self._status()))
+                draining = self._phase != "serving"
+                status = cluster_status(self.config, self._children, self._started_ms, self._place.run_dir, draining)
+                asker.send(control.StatusReply(number, status))
             case control.ConfigSet(id=number, values=values):
                 self._on_config_set(asker, number, values)
             case control.ConfigRewrite(id=number):
                 asker.send(control.Ack(number, self._rewrite()))
             case control.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
+            case control.AskRouters(id=number, what=what, words=words):
+                self._on_question(asker, number, what, words)
             case control.Shutdown(id=number):
                 asker.send(control.Ack(number))
                 self._stop("a request to stop")
-
-    def _status(self) -> control.ClusterStatus:
-        shown = {
-            n: "***" if s.secret and self.config.setting(n) else s.show(self.config.setting(n))
-            for n, s in SETTINGS.items()
-        }
-        return control.ClusterStatus(
-            version=__version__,
-            pid=os.getpid(),
-            port=self.config.port,
-            bind=list(self.config.bind),
-            started_ms=self._started_ms,
-            now_ms=time.time_ns() // 1_000_000,
-            run_dir=self._place.run_dir,
-            config=shown,
-            children=[child.status() for child in self._children],
-            draining=self._phase != "serving",
-        )
 
     def _on_config_set(self, asker: Conversation, request: int, values: dict[str, str]) -> None:
         try:
@@ -449,10 +395,30 @@ class Supervisor:
         for child in reached:
             self._send(child, control.ConfigChanged(number, config))
         if asker is not None:
-            names = (child.name for child in reached)
-            self._changes.begin(
-                number, names, time.monotonic(), lambda error: self._answer(asker, control.Ack(request, error))
-            )
+            names, now = [child.name for child in reached], time.monotonic()
+            self._changes.begin(number, names, now, lambda error: self._answer(asker, control.Ack(request, error)))
+
+    def _on_question(self, asker: Conversation, request: int, what: str, words: list[bytes]) -> None:
+        """Ask the routers other than `asker`, which learns with an Ack that all have answered, or that time is up."""
+        routers = [child for child in self._children if child.role == "router" and child.ready_at]
+        asked = [child for child in routers if child.conversation not in (None, asker)]
+        number, now = self._changes.next_id(), time.monotonic()
+        self._askers[number] = (asker, request)
+
+        def finish(_late: str) -> None:
+            del self._askers[number]
+            self._answer(asker, control.Ack(request))
+
+        for child in asked:
+            self._send(child, control.Question(number, what, words, now + control.ANSWER_SECONDS))
+        self._changes.begin(number, [child.name for child in asked], now, finish, control.ANSWER_SECONDS)
+
+    def _on_answer(self, child: Child, answer: control.Answer) -> None:
+        if answer.id in self._askers:  # else it is too late
+            asker, request = self._askers[answer.id]
+            self._answer(asker, control.Answer(request, answer.body, answer.last, child.index))
+            if answer.last:
+                self._changes.acknowledged(answer.id, child.name)
 
     def _rewrite(self) -> str:
         if self._config_file is None:
@@ -485,7 +451,10 @@ class Supervisor:
 
     def _answer(self, asker: Conversation, message: control.Down) -> None:
         """Answer a request that had to wait, if whoever asked is still there."""
-        if asker in self._admins or any(child.conversation is asker for child in self._children):
+        child = next((child for child in self._children if child.conversation is asker), None)
+        if child is not None:
+            self._send(child, message)
+        elif asker in self._admins:
             asker.send(message)
 
     def _answer_waiters(self, child: Child, error: str) -> None:

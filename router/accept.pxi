@@ -24,6 +24,9 @@ cdef class Acceptor(Listener):
     def __init__(self, Router router, int fd):
         self.router = router
         self.spare = kache_spare()
+        if router.config.routers > 1:
+            # The first to wake up leaves the next connection to the others.
+            self.at_once = 1
         Listener.__init__(self, router, fd)
 
     cdef int on_accept(self, int fd) except -1:

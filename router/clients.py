@@ -1,13 +1,15 @@
-"""CLIENT and its subcommands: who is connected to this router, and what they may set for themselves."""
+"""CLIENT and its subcommands: who is connected to the cluster, and what they may set for themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply, Verbatim
 
 from .arguments import integer, text, valid_name
+from .peers import alone, answers, ask
 from .registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, REPLY_SKIP_AGAIN, local
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ TYPES = ("normal", "master", "replica", "slave", "pubsub")
 
 @local("client|id")
 def client_id(router: Router, session: Session) -> Reply:
-    """The connection's number, unique for the life of the router."""
+    """The connection's number, unique in the cluster for the life of its router."""
     return session.id
 
 
@@ -59,8 +61,25 @@ def client_info(router: Router, session: Session) -> Reply:
 def client_list(router: Router, session: Session, *args: bytes) -> Reply:
     """One line for each connection: [TYPE type] [ID id …] and the other filters of CLIENT KILL."""
     chosen = _matching(router, session, args, skip_me=False)
+    if alone(router):
+        return Verbatim(_lines(router, session, chosen))
+    return _list_of_all(router, session, args)
+
+
+async def _list_of_all(router: Router, session: Session, args: tuple[bytes, ...]) -> Reply:
+    lines = await ask(router, "clients", *args)
+    lines[router.index] = _lines(router, session, _matching(router, session, args, skip_me=False))
+    return Verbatim(b"".join(lines[index] for index in sorted(lines)))
+
+
+@answers("clients")
+def _list_for_another(router: Router, args: Sequence[bytes]) -> bytes:
+    return _lines(router, None, _matching(router, None, args, skip_me=False))
+
+
+def _lines(router: Router, session: Session | None, chosen: list[Session]) -> bytes:
     lines = [describe(router, one, "client|list" if one is session else None) for one in chosen]
-    return Verbatim("".join(line + "\n" for line in lines).encode())
+    return "".join(line + "\n" for line in lines).encode()
 
 
 def describe(router: Router, session: Session, command: str | None = None) -> str:
@@ -110,26 +129,46 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
 def client_kill(router: Router, session: Session, *args: bytes) -> Reply:
     """CLIENT KILL addr:port, or filters (ID… ADDR LADDR TYPE USER MAXAGE SKIPME), which answer how many were closed."""
     if len(args) == 1:
-        for one in router.sessions():
-            if one.address.encode() == args[0]:
-                _kill(session, one)
-                return OK
-        raise CommandError("ERR No such client")
+        found = _kill(session, _matching(router, session, (b"addr", *args), skip_me=False)[:1])
+        return _one_killed(found) if found or alone(router) else _kill_elsewhere(router, *args)
     chosen = _matching(router, session, args, skip_me=True)
-    for one in chosen:
-        _kill(session, one)
-    return len(chosen)
+    return _kill(session, chosen) if alone(router) else _kill_everywhere(router, session, args)
 
 
-def _kill(session: Session, victim: Session) -> None:
-    if victim is session:
-        victim.finish()
-    else:
-        victim.kill("CLIENT KILL")
+def _kill(session: Session | None, victims: list[Session]) -> int:
+    for one in victims:
+        if one is session:
+            one.finish()
+        else:
+            one.kill("CLIENT KILL")
+    return len(victims)
 
 
-def _matching(router: Router, session: Session, args: tuple[bytes, ...], *, skip_me: bool) -> list[Session]:
-    """The sessions that pass every filter of CLIENT LIST or CLIENT KILL; raises for a wrong one."""
+def _one_killed(found: int) -> Reply:
+    if not found:
+        raise CommandError("ERR No such client")
+    return OK
+
+
+async def _kill_elsewhere(router: Router, address: bytes) -> Reply:
+    return _one_killed(sum(map(int, (await ask(router, "kill", b"addr", address)).values())))
+
+
+async def _kill_everywhere(router: Router, session: Session, args: tuple[bytes, ...]) -> Reply:
+    elsewhere = await ask(router, "kill", *args)
+    return sum(map(int, elsewhere.values())) + _kill(session, _matching(router, session, args, skip_me=True))
+
+
+@answers("kill")
+def _kill_for_another(router: Router, args: Sequence[bytes]) -> bytes:
+    return b"%d" % _kill(None, _matching(router, None, args, skip_me=False))
+
+
+def _matching(router: Router, session: Session | None, args: Sequence[bytes], *, skip_me: bool) -> list[Session]:
+    """The sessions that pass every filter of CLIENT LIST or CLIENT KILL; raises for a wrong one.
+
+    Of another router's question `session` is None: whoever asks is not here, so there is nobody to skip.
+    """
     chosen = router.sessions()
     at = 0
     while at < len(args):
@@ -150,7 +189,7 @@ def _matching(router: Router, session: Session, args: tuple[bytes, ...], *, skip
             skip_me = value.lower() == b"yes"
         else:
             chosen = _filtered(router, chosen, name, value)
-    return [one for one in chosen if one is not session] if skip_me else chosen
+    return [one for one in chosen if one is not session] if skip_me and session is not None else chosen
 
 
 def _is_number(raw: bytes) -> bool:

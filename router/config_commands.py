@@ -6,6 +6,7 @@ comes back with it too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kache.config import ConfigError, changed, redis_settings
@@ -15,6 +16,7 @@ from kache.glob import compile_glob
 from kache.replies import OK, Reply
 
 from .arguments import text
+from .peers import answers, ask
 from .registry import local
 
 if TYPE_CHECKING:
@@ -83,7 +85,14 @@ async def config_rewrite(router: Router, session: Session) -> Reply:
 
 @local("config|resetstat")
 async def config_resetstat(router: Router, session: Session) -> Reply:
-    """Counters of this router and of every shard start again at zero."""
+    """Counters of every router and of every shard start again at zero."""
+    await ask(router, "reset")
     router.reset_statistics()
     await router.call_all("_reset_stats", [])
     return OK
+
+
+@answers("reset")
+def _reset_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
+    router.reset_statistics()
+    return b""

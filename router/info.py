@@ -1,6 +1,6 @@
-"""INFO and STATS: what the router knows, and what every shard says of itself, put together.
+"""INFO and STATS: what every router and every shard says of itself, put together.
 
-INFO speaks Redis's sections and field names, so that existing tools read it; sums over the shards stand
+INFO speaks Redis's sections and field names, so that existing tools read it; sums over the routers or the shards stand
 where a single server would have one number. The section ``# Shards`` is ours: one line for each.
 """
 
@@ -10,7 +10,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,16 +19,17 @@ from kache import __version__
 from kache.commands import DIGEST
 from kache.errors import CommandError
 from kache.replies import Reply, Verbatim
-from kache.stats import ShardStats, percentile, total
+from kache.stats import RouterStats, ShardStats, added, percentile, total
 
 from .arguments import text
 from .connection import SERVER_VERSION
+from .peers import answers, ask
 from .registry import local
 
 if TYPE_CHECKING:
     from ._mux import Router, Session
 
-__all__ = ["gather"]
+__all__ = ["gather", "gather_routers"]
 
 Fields = dict[str, object]
 
@@ -50,6 +51,7 @@ ALL_SECTIONS = (*DEFAULT_SECTIONS[:7], "commandstats", "latencystats", *DEFAULT_
 TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 _decoder = msgspec.msgpack.Decoder(ShardStats)
+_router_decoder = msgspec.msgpack.Decoder(RouterStats)
 
 
 async def gather(router: Router) -> tuple[list[ShardStats], dict[int, str]]:
@@ -64,12 +66,37 @@ async def gather(router: Router) -> tuple[list[ShardStats], dict[int, str]]:
     return found, silent
 
 
+async def gather_routers(router: Router, *, buffers: bool = False) -> RouterStats:
+    """The sum over the routers that answer; how full their clients' buffers are is looked at only if asked for."""
+    others = await ask(router, "stats", *([b"buffers"] if buffers else []))
+    return added([_own(router, buffers=buffers), *map(_router_decoder.decode, others.values())])
+
+
+@answers("stats")
+def _own_for_another(router: Router, words: Sequence[bytes]) -> bytes:
+    return msgspec.msgpack.encode(_own(router, buffers=b"buffers" in words))
+
+
+def _own(router: Router, *, buffers: bool) -> RouterStats:
+    sessions = router.sessions() if buffers else []
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return RouterStats(
+        started_ms=router.started_ms,
+        counters=router.statistics(),
+        links=[link.in_flight for link in router.links],
+        input_buffer=max((one.unparsed_bytes for one in sessions), default=0),
+        output_buffer=max((one.unsent_bytes for one in sessions), default=0),
+        cpu_user_s=used.ru_utime,
+        cpu_system_s=used.ru_stime,
+    )
+
+
 @local("info")
 async def info(router: Router, session: Session, *sections: bytes) -> Reply:
     """The asked sections; without any, those of Redis's default."""
     wanted = _wanted(sections)
     shards, silent = await gather(router)
-    state = _State(router, shards, silent)
+    state = _State(router, await gather_routers(router, buffers="clients" in wanted), shards, silent)
     blocks = []
     for section in wanted:
         fields = SECTIONS[section](state)
@@ -96,18 +123,19 @@ def _wanted(sections: tuple[bytes, ...]) -> list[str]:
 class _State:
     """One moment of the cluster, for all sections alike."""
 
-    def __init__(self, router: Router, shards: list[ShardStats], silent: dict[int, str]) -> None:
+    def __init__(self, router: Router, routers: RouterStats, shards: list[ShardStats], silent: dict[int, str]) -> None:
         self.router = router
+        self.routers = routers
         self.shards = shards
         self.silent = silent
-        self.counters: dict[str, Any] = router.statistics()
+        self.counters = routers.counters
 
     def sum(self, name: str) -> Any:
         """A counter added up over the shards."""
         return sum(getattr(shard, name) for shard in self.shards)
 
     def errors(self) -> dict[str, int]:
-        """Error replies by code, of the shards and of the router itself."""
+        """Error replies by code, of the shards and of the routers themselves."""
         totals: dict[str, int] = dict(self.counters["errors"])
         for shard in self.shards:
             for code, count in shard.errors.items():
@@ -133,7 +161,7 @@ def _run_id(router: Router) -> str:
 
 def _server(state: _State) -> Fields:
     router = state.router
-    uptime = (router.now_ms - router.started_ms) // 1000
+    uptime = (router.now_ms - state.routers.started_ms) // 1000
     return {
         "redis_version": SERVER_VERSION,
         "redis_git_sha1": "00000000",
@@ -158,13 +186,12 @@ def _server(state: _State) -> Fields:
 
 
 def _clients(state: _State) -> Fields:
-    sessions = state.router.sessions()
     return {
         "connected_clients": state.counters["connections_current"],
         "cluster_connections": 0,
         "maxclients": state.router.config.maxclients,
-        "client_recent_max_input_buffer": max((one.unparsed_bytes for one in sessions), default=0),
-        "client_recent_max_output_buffer": max((one.unsent_bytes for one in sessions), default=0),
+        "client_recent_max_input_buffer": state.routers.input_buffer,
+        "client_recent_max_output_buffer": state.routers.output_buffer,
         "blocked_clients": state.sum("deferred"),
         "tracking_clients": 0,
         "pubsub_clients": 0,
@@ -212,7 +239,7 @@ def _persistence(state: _State) -> Fields:
         "async_loading": 0,
         "rdb_changes_since_last_save": state.sum("dirty"),
         "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": state.router.started_ms // 1000,
+        "rdb_last_save_time": state.routers.started_ms // 1000,
         "rdb_last_bgsave_status": "ok",
         "rdb_last_bgsave_time_sec": -1,
         "rdb_current_bgsave_time_sec": -1,
@@ -274,17 +301,17 @@ def _replication(state: _State) -> Fields:
 
 
 def _cpu(state: _State) -> Fields:
-    own = resource.getrusage(resource.RUSAGE_SELF)
+    user, system = state.routers.cpu_user_s, state.routers.cpu_system_s
     return {
-        "used_cpu_sys": f"{own.ru_stime + state.sum('cpu_system_s'):.6f}",
-        "used_cpu_user": f"{own.ru_utime + state.sum('cpu_user_s'):.6f}",
-        "used_cpu_sys_router": f"{own.ru_stime:.6f}",
-        "used_cpu_user_router": f"{own.ru_utime:.6f}",
+        "used_cpu_sys": f"{system + state.sum('cpu_system_s'):.6f}",
+        "used_cpu_user": f"{user + state.sum('cpu_user_s'):.6f}",
+        "used_cpu_sys_router": f"{system:.6f}",
+        "used_cpu_user_router": f"{user:.6f}",
     }
 
 
 def _command_totals(state: _State) -> dict[str, list[int]]:
-    """{command: [calls, usec, rejected, failed]} over the router and all shards."""
+    """{command: [calls, usec, rejected, failed]} over the routers and all shards."""
     totals: dict[str, list[int]] = {}
     for key, (calls, usec, failed) in state.counters["local_calls"].items():
         totals[key] = [calls, usec, 0, failed]
@@ -356,7 +383,7 @@ def _shards(state: _State) -> Fields:
                 "misses": shard.misses,
                 "expired": shard.expired,
                 "evicted": shard.evicted,
-                "in_flight": link.in_flight,
+                "in_flight": state.routers.links[link.index],
                 "longest_stall_usec": shard.longest_stall_us,
             }.items()
         )
@@ -385,7 +412,8 @@ async def stats(router: Router, session: Session) -> Reply:
     """An array of maps, one for each shard, in the order of the shards."""
     shards, silent = await gather(router)
     by_index = {shard.index: shard for shard in shards}
-    connections = len(router.sessions())
+    routers = await gather_routers(router)
+    connections = routers.counters["connections_current"]
     replies: list[dict[bytes, Reply]] = []
     for link in router.links:
         shard = by_index.get(link.index)
@@ -394,7 +422,7 @@ async def stats(router: Router, session: Session) -> Reply:
             row["reason"] = silent.get(link.index, "")
         else:
             row |= _shard_fields(shard)
-            row |= {"in_flight": link.in_flight, "connections": connections}
+            row |= {"in_flight": routers.links[link.index], "connections": connections}
         replies.append({name.encode(): _plain(value) for name, value in row.items()})
     return replies
 

@@ -12,7 +12,7 @@ from kache.glob import compile_glob
 from kache.replies import Reply, Verbatim
 
 from .arguments import text
-from .info import gather
+from .info import gather, gather_routers
 from .registry import local
 
 if TYPE_CHECKING:
@@ -113,13 +113,14 @@ async def memory_doctor(router: Router, session: Session) -> Reply:
 async def memory_stats(router: Router, session: Session) -> Reply:
     """Sums over the shards, with the field names of Redis that have a meaning here."""
     shards, _silent = await gather(router)
+    counters = (await gather_routers(router)).counters
     used = sum(shard.used_memory for shard in shards)
     resident = sum(shard.resident_memory for shard in shards)
     keys = sum(one.keys for shard in shards for one in shard.databases)
     return {
         b"peak.allocated": sum(shard.used_memory_peak for shard in shards),
         b"total.allocated": used,
-        b"clients.normal": int(router.statistics()["output_bytes"]),
+        b"clients.normal": int(counters["output_bytes"]),
         b"keys.count": keys,
         b"keys.bytes-per-key": used // keys if keys else 0,
         b"dataset.bytes": used,

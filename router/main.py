@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import signal
+import time
 
 import uvloop
 
@@ -27,6 +28,7 @@ from kache.control import (
     Drain,
     Ping,
     Pong,
+    Question,
     Ready,
     ShardState,
 )
@@ -40,6 +42,7 @@ from . import (
     introspection,
     merges,
     moves,
+    peers,
     planner,
     registry,
     slowlog,
@@ -127,6 +130,9 @@ class _Process:
             self.channel.send(Ack(message.id))
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
+        elif isinstance(message, Question):
+            if time.monotonic() < message.until:
+                self.channel.answer(message, peers.answer(self.router, message.what, message.words))
         elif isinstance(message, ShardState):
             self.router.shard_is(message.index, message.state, message.reason)
         elif isinstance(message, Drain):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kache.control import ControlError, Shutdown
 from kache.errors import CommandError
 from kache.replies import OK, Reply
 
 from .arguments import integer
+from .peers import answers, ask, router_of
 from .registry import local
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ __all__: list[str] = []
 
 DEFAULT_COUNT = 10
 BAD_COUNT = "ERR count should be greater than or equal to -1"
+
+_decoder = msgspec.msgpack.Decoder(dict[int, tuple[bytes, bytes]])
 
 
 @local("slowlog|get")
@@ -32,11 +38,28 @@ async def slowlog_get(router: Router, session: Session, *count: bytes) -> Reply:
     entries = sorted(
         (entry for shard in found for entry in shard), key=lambda entry: (entry[1], entry[0]), reverse=True
     )
+    if wanted >= 0:
+        del entries[wanted:]
+    # The shard knows a session by its number only; who it was is known as long as it is connected.
+    ids = {entry[4] for entry in entries}
+    names = _names(router, ids)
+    if strangers := [number for number in ids if router_of(number) != router.index]:
+        for packed in (await ask(router, "names", *(b"%d" % number for number in strangers))).values():
+            names |= _decoder.decode(packed)
     for entry in entries:
-        # The shard knows a session by its number only; who it was is known as long as it is connected.
-        client = router.session_by_id(entry[4])
-        entry[4:] = [client.address.encode(), client.name] if client is not None else [b"", b""]
-    return entries if wanted < 0 else entries[:wanted]
+        entry[4:] = names.get(entry[4], (b"", b""))
+    return entries
+
+
+def _names(router: Router, ids: Iterable[int]) -> dict[int, tuple[bytes, bytes]]:
+    """(address, name) of those that are connected here."""
+    known = [client for client in map(router.session_by_id, ids) if client is not None]
+    return {client.id: (client.address.encode(), client.name) for client in known}
+
+
+@answers("names")
+def _names_for_another(router: Router, ids: Sequence[bytes]) -> bytes:
+    return msgspec.msgpack.encode(_names(router, map(int, ids)))
 
 
 @local("slowlog|len")

@@ -12,27 +12,36 @@ import click
 import msgspec
 
 from kache import control
-from kache.cli.connection import TIMEOUT
-from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_USAGE, Failure
+from kache.cli.connection import PORT, TIMEOUT, WholeNumber
+from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure, Group
 from kache.config import SETTINGS, Config, ConfigError, load
 from kache.errors import KacheError
 from kache.run_dir import RunDirError, find_control
-from kache.settings import Setting
+from kache.settings import Setting, format_address
 
 __all__ = ["cluster"]
 
 _SHOWN = (
     "shards", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
-    "request-timeout-ms", "loglevel", "logformat", "logfile",
+    "request-timeout-ms", "loglevel", "logformat", "logfile", "pin-cores", "scheduling",
 )  # fmt: skip
 """Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""
 
 
-_METAVARS = {"port": "PORT", "maxmemory-policy": "POLICY"}
+_METAVARS = {
+    "port": "PORT", "bind": "ADDRESS", "dir": "DIRECTORY", "maxmemory-policy": "POLICY", "requirepass": "PASSWORD",
+    "timeout": "SECONDS", "logfile": "FILE", "pin-cores": "yes|no",
+}  # fmt: skip
 """Where the kind of a setting says too little, or its choices are too many for the left column."""
 
+_MORE = {
+    "bind": " Give it once for each address.",
+    "requirepass": " Better in KACHE_REQUIREPASS: other users can see options.",
+}
+"""What only matters to who types the option."""
 
-@click.group("cluster")
+
+@click.group("cluster", cls=Group, epilog=EXIT_STATUS)
 def cluster() -> None:
     """Start, stop, restart and look at a cluster."""
 
@@ -50,23 +59,31 @@ def _setting_options(function: Any) -> Any:
                 f"--{name}",
                 multiple=setting.kind.name == "list",
                 metavar=_METAVARS.get(name) or "|".join(setting.choices) or setting.kind.name.upper(),
-                help=f"{setting.doc}{_choices(name, setting)}  [default: {default}]",
+                help=f"{setting.doc}{_choices(name, setting)}{_MORE.get(name, '')}  [default: {default}]",
                 hidden=name not in _SHOWN,
             )(function)
     return function
 
 
-@cluster.command("start")
+@cluster.command("start", short_help="Start a cluster; in the foreground unless --detach.")
 @_setting_options
-@click.option("--config", "config_file", metavar="FILE", help="TOML file of settings; options and KACHE_… win over it.")
-@click.option("--detach", "-d", is_flag=True, help="Return when the cluster answers, and leave it running.")
-@click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited descriptor ends.")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="TOML file of settings, or KACHE_CONFIG; options and other variables win.",
+)
+@click.option("--detach", "-d", is_flag=True, help="Run it in the background; the command returns when it answers.")
+@click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited file descriptor ends.")
 def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **options: Any) -> int:
-    """Start a cluster; in the foreground unless --detach.
+    """Start a cluster; in the foreground, until Ctrl-C, unless --detach.
 
-    Options win over environment variables (KACHE_PORT, …), those over the file of --config.
+    Every setting is an option, a variable (KACHE_MAXMEMORY_POLICY) and a key of the file of --config; the first of
+    these that is given wins. Here are the usual ones; `kache cluster settings` lists all of them.
     """
-    given = {name: value if value != () else None for name, value in options.items()}
+    # An option that may be repeated is a tuple, empty when it was not given; a text may be empty on purpose.
+    lists = {name: " ".join(value) if value else None for name, value in options.items() if isinstance(value, tuple)}
+    given = options | lists
     config_file = config_file or os.environ.get("KACHE_CONFIG") or None
     path = os.path.abspath(config_file) if config_file else None
     try:
@@ -149,23 +166,26 @@ _port = click.option(
     "--port",
     "-p",
     envvar="KACHE_PORT",
-    type=click.IntRange(1, 65535),
+    type=PORT,
     metavar="PORT",
     default=7379,
     show_default=True,
-    help="Its port.",
+    help="Port of the cluster, or KACHE_PORT.",
 )
 _timeout = click.option(
-    "--timeout", type=TIMEOUT, metavar="SECONDS", default=30.0, show_default=True, help="Seconds to wait for it."
+    "--timeout", type=TIMEOUT, metavar="SECONDS", default=30.0, show_default=True, help="How long to wait for it."
 )
 
 
-@cluster.command("status", short_help="Show its processes.")
+@cluster.command("status", short_help="Show the processes of a cluster.")
 @_port
 @_timeout
-@click.option("--json", "as_json", is_flag=True, help="Everything, with all settings, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, with all settings, as JSON.")
 def status(port: int, timeout: float, as_json: bool) -> int:
-    """Show the processes of a cluster; exit status 1 when one of them is not up."""
+    """Show the processes of a cluster of yours on this machine; it needs no password.
+
+    Exit status: 0 all are up, 1 one is not, 3 no cluster runs on this port.
+    """
     found = _Admin(port, timeout).status()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found)))
@@ -179,7 +199,8 @@ def _show_status(found: control.ClusterStatus) -> None:
 
     state = "stopping" if found.draining else f"up {uptime(found.now_ms - found.started_ms)}"
     click.echo(
-        f"Kache {found.version} on {', '.join(found.bind)} port {found.port}, {state}, supervisor pid {found.pid}"
+        f"Kache {found.version} on {', '.join(format_address(host, found.port) for host in found.bind)}, {state}, "
+        f"supervisor pid {found.pid}"
     )
     lines = [
         [
@@ -197,7 +218,7 @@ def _show_status(found: control.ClusterStatus) -> None:
         click.echo(f"{line}  {child.reason}".rstrip())
 
 
-@cluster.command("stop", short_help="End it, once what is in flight is answered.")
+@cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")
 @_port
 @_timeout
 def stop(port: int, timeout: float) -> int:
@@ -211,10 +232,10 @@ def stop(port: int, timeout: float) -> int:
     return 0
 
 
-@cluster.command("restart", short_help="Restart its processes one after the other.")
+@cluster.command("restart", short_help="Restart the processes of a cluster one after the other.")
 @_port
 @_timeout
-@click.option("--shard", "-s", type=click.IntRange(0), metavar="INDEX", help="Only this shard.")
+@click.option("--shard", "-s", type=WholeNumber(0), metavar="INDEX", help="Only this shard; the first is 0.")
 @click.option("--router", "-r", "only_router", is_flag=True, help="Only the routers.")
 def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> int:
     """Restart the processes of a cluster one after the other; new connections wait, none is refused.
@@ -222,6 +243,8 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> 
     A router closes its open connections once they are answered; what a shard holds is forgotten with it, since Kache
     keeps data in memory only.
     """
+    if shard is not None and only_router:
+        raise click.UsageError("--shard and --router exclude each other.", click.get_current_context())
     admin = _Admin(port, timeout)
     children = admin.status().children
     if shard is not None:
@@ -236,9 +259,13 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> 
     return 0
 
 
-@cluster.command("settings", short_help="List every setting, its values and default.")
+@cluster.command("settings", short_help="List every setting with its values and default.")
 def settings() -> int:
-    """List every setting: an option of `start`, a variable KACHE_<NAME>, a key of the TOML file."""
+    """List every setting with its values and default.
+
+    The setting maxmemory-policy is the option --maxmemory-policy of `kache cluster start`, the variable
+    KACHE_MAXMEMORY_POLICY, and the key maxmemory_policy of the TOML file.
+    """
     defaults = Config()
     width = max(map(len, SETTINGS))
     for name, setting in SETTINGS.items():

@@ -13,8 +13,9 @@ import click
 
 from kache.cli.main import EXIT_NO_CLUSTER, Failure
 from kache.errors import CommandError
+from kache.settings import format_address
 
-__all__ = ["TIMEOUT", "Connection", "address_options"]
+__all__ = ["PORT", "TIMEOUT", "Connection", "WholeNumber", "address_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +35,51 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]  # not generic in cli
         return seconds
 
 
+class WholeNumber(click.ParamType):  # type: ignore[type-arg]
+    """An int from `low` to `high`; what is none is refused with the variable it came from."""
+
+    name = "number"
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.low - 1
+        if number < self.low or (self.high is not None and number > self.high):
+            limits = f"at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+            self.fail(f"must be a whole number, {limits}, not '{value}'{_origin(param, ctx)}", param, ctx)
+        return number
+
+
+def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    if param is None or param.name is None or ctx is None or not isinstance(param.envvar, str):
+        return ""
+    from click.core import ParameterSource
+
+    return (
+        f" (the variable {param.envvar})" if ctx.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT else ""
+    )
+
+
+class _Host(click.ParamType):  # type: ignore[type-arg]
+    """A name or an address; an IPv6 address may stand in brackets, as the ready line shows it."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        host = str(value).strip()
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        if not host:
+            self.fail("must be a name or an address, not empty", param, ctx)
+        return host
+
+
 TIMEOUT = _Seconds()
+PORT = WholeNumber(1, 65535)
 
 
 def address_options(function: F) -> F:
@@ -43,18 +88,25 @@ def address_options(function: F) -> F:
     They arrive under these names, to be passed on to `Connection`.
     """
     options = (
-        click.option("--host", envvar="KACHE_HOST", default="127.0.0.1", show_default=True, help="Address."),
         click.option(
-            "--port", "-p", envvar="KACHE_PORT", type=click.IntRange(1, 65535), metavar="PORT", default=7379,
-            show_default=True, help="TCP port.",
+            "--host", envvar="KACHE_HOST", type=_Host(), metavar="ADDRESS", default="127.0.0.1", show_default=True,
+            help="Address of the cluster, or KACHE_HOST.",
         ),
-        click.option("--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], help="Password, if one is set."),
         click.option(
-            "--db", "-n", type=click.IntRange(0, 15), metavar="NUMBER", default=0, show_default=True, help="Database.",
+            "--port", "-p", envvar="KACHE_PORT", type=PORT, metavar="PORT", default=7379, show_default=True,
+            help="TCP port of the cluster, or KACHE_PORT.",
+        ),
+        click.option(
+            "--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], metavar="PASSWORD",
+            help="Password, if the cluster wants one; better in KACHE_PASSWORD, which other users cannot see.",
+        ),
+        click.option(
+            "--db", "-n", type=WholeNumber(0, 15), metavar="NUMBER", default=0, show_default=True,
+            help="Numbered database, 0 to 15.",
         ),
         click.option(
             "--timeout", type=TIMEOUT, metavar="SECONDS", default=10.0, show_default=True,
-            help="Seconds to wait for a reply.",
+            help="How long to wait for a reply.",
         ),
     )  # fmt: skip
     for option in reversed(options):
@@ -73,7 +125,7 @@ class Connection:
 
         self._too_short = ReplyTooShort
         self._decode = decode_reply
-        self._where = f"{host}:{port}"
+        self._where = format_address(host, port)
         self._buffer = bytearray()
         try:
             self._socket = socket.create_connection((host, port), timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -10,14 +11,68 @@ from typing import Any
 import click
 
 from kache.cli import show
-from kache.cli.connection import Connection, address_options
-from kache.cli.main import EXIT_ERROR, EXIT_NIL, Failure
+from kache.cli.connection import Connection, WholeNumber, address_options
+from kache.cli.main import EXIT_ERROR, EXIT_NIL, EXIT_STATUS, EXIT_USAGE, PASSWORD_HINT, Failure, hinted
 from kache.errors import CommandError
+from kache.settings import nearest
 
 __all__ = ["commands", "execute", "ping", "shortcut"]
 
-# Everything after the first argument is data, even when it begins with a dash (kache incrby k -5).
-_DATA = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_NUMBER = re.compile(r"-(\d|\.\d|inf)")
+_PLACE = "Options go between the command and its data; -- ends them: what follows it is data, whatever it looks like."
+
+
+class _DataCommand(click.Command):
+    """A command on data: options of ours come first, and what follows is data, even with a dash (``-5``).
+
+    An option of ours among the data is refused: taken for data it would be stored, and the command would go to another
+    cluster than was meant; taken for an option it would let a value that somebody else chose steer the command.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        begin = self._end_of_options(ctx, args)
+        if begin > len(args):  # the last option lacks its value
+            return super().parse_args(ctx, args)
+        data = args[begin:]
+        if begin == len(args) or args[begin] != "--":
+            end = data.index("--") if "--" in data else len(data)
+            for word in data[:end]:
+                if self._meant(ctx, word):
+                    option = word.partition("=")[0] if word.startswith("--") else word[:2]
+                    ctx.fail(
+                        f"The option '{option}' stands behind the data: put it right after `{ctx.command_path}`, "
+                        "or put -- before the data if it is data, too."
+                    )
+            data = ["--", *data[:end], *data[end + 1 :]]
+        return super().parse_args(ctx, args[:begin] + data)
+
+    def _options(self, ctx: click.Context) -> dict[str, bool]:
+        """Our options, and whether a value follows them."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        return {name: not option.is_flag for option in options for name in option.opts}
+
+    def _end_of_options(self, ctx: click.Context, args: list[str]) -> int:
+        """Where the options end in `args`: at a --, or at the first word that is data."""
+        known = self._options(ctx)
+        at = 0
+        while at < len(args):
+            word = args[at]
+            if word in ("-", "--") or not word.startswith("-") or _NUMBER.match(word):
+                break
+            name, _, attached = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
+            while known.get(name) is False and attached and not word.startswith("--"):
+                name, attached = "-" + attached[0], attached[1:]  # -xp 7379
+            if name not in known:
+                ctx.fail(f"No such option '{name}'.{nearest(name, known)} Put -- before it if it is data.")
+            at += 2 if known[name] and not attached else 1
+        return at
+
+    def _meant(self, ctx: click.Context, word: str) -> bool:
+        """Whether `word`, among the data, was surely meant as an option."""
+        known = self._options(ctx)
+        if word.startswith("--"):
+            return word.partition("=")[0] in known
+        return word in known or (known.get(word[:2], False) and word[2:].isdecimal())  # -p7379
 
 
 def _send(words: Sequence[str], form: str, read_stdin: bool, address: dict[str, Any]) -> int:
@@ -31,7 +86,7 @@ def _send(words: Sequence[str], form: str, read_stdin: bool, address: dict[str, 
         if form == "json":
             click.echo(show.as_json(error))
         else:
-            click.echo(show.for_people(error), err=True)
+            click.echo(f"(error) {hinted(error)}", err=True)
         return EXIT_ERROR
     finally:
         connection.close()
@@ -52,19 +107,21 @@ def _is_report(reply: Any) -> bool:
 
 def _form_options(function: Any) -> Any:
     function = click.option("--json", "form", flag_value="json", help="Show the reply as JSON.")(function)
-    function = click.option("--raw", "form", flag_value="raw", help="Show only the bytes (default in a pipe).")(
-        function
-    )
-    function = click.option("--pretty", "form", flag_value="pretty", help="Show types and quotes.")(function)
-    return click.option("-x", "read_stdin", is_flag=True, help="Read the last argument from standard input.")(function)
+    function = click.option(
+        "--raw", "form", flag_value="raw", help="Show only the bytes (default in a pipe or a file)."
+    )(function)
+    function = click.option(
+        "--pretty", "form", flag_value="pretty", help="Show types and quotes (default on a terminal)."
+    )(function)
+    return click.option("-x", "read_stdin", is_flag=True, help="Read a last argument from standard input.")(function)
 
 
-@click.command("exec", context_settings=_DATA)
+@click.command("exec", cls=_DataCommand, epilog=f"{_PLACE} {EXIT_STATUS}")
 @address_options
 @_form_options
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
 def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, **address: Any) -> int:
-    """Send one command and show its reply; options come before it, what follows it is data."""
+    """Send one command and show its reply: kache exec set greeting hello."""
     return _send(words, form or "auto", read_stdin, address)
 
 
@@ -78,9 +135,9 @@ def shortcut(name: str) -> click.Command | None:
 
     @click.command(
         name,
-        context_settings=_DATA,
+        cls=_DataCommand,
         help="\b\n" + text(name).replace("\n\n", "\n\n\b\n"),
-        epilog="Options come before the arguments: what follows the first argument is data.",
+        epilog=f"{_PLACE} {EXIT_STATUS}",
     )
     @address_options
     @_form_options
@@ -93,12 +150,12 @@ def shortcut(name: str) -> click.Command | None:
 
 @click.command("ping")
 @address_options
-@click.option("--count", "-c", type=click.IntRange(1), metavar="NUMBER", default=1, show_default=True, help="How many.")
+@click.option("--count", "-c", type=WholeNumber(1), metavar="NUMBER", default=1, show_default=True, help="How often.")
 def ping(count: int, **address: Any) -> int:
     """Ask a cluster whether it answers, and how fast."""
     connection = Connection(**address)
     if connection.needs_password:
-        raise Failure("The cluster wants a password (--password or KACHE_PASSWORD).")
+        raise Failure(PASSWORD_HINT)
     try:
         for number in range(count):
             started = time.perf_counter()
@@ -123,7 +180,7 @@ def known_names(typed: str) -> list[str]:
 @click.command("commands")
 @click.argument("name", nargs=-1, shell_complete=lambda _ctx, _param, typed: known_names(typed))
 def commands(name: tuple[str, ...]) -> int:
-    """List the data commands, or explain the one NAME."""
+    """List the data commands, or explain one: kache commands config get."""
     from kache.commands.reference import text
 
     try:
@@ -131,5 +188,6 @@ def commands(name: tuple[str, ...]) -> int:
             text(" ".join(name) or None), nl=False
         )
     except KeyError:
-        raise Failure(f"There is no command '{' '.join(name)}'.") from None
+        wanted = " ".join(name)
+        raise Failure(f"There is no command '{wanted}'.{nearest(wanted, known_names(''))}", EXIT_USAGE) from None
     return 0

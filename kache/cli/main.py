@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,24 @@ from kache.errors import CommandError, KacheError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["EXIT_ERROR", "EXIT_NIL", "EXIT_NO_CLUSTER", "EXIT_USAGE", "Failure", "root", "run"]
+__all__ = [
+    "EXIT_ERROR", "EXIT_NIL", "EXIT_NO_CLUSTER", "EXIT_STATUS", "EXIT_USAGE", "PASSWORD_HINT", "Failure", "Group",
+    "hinted", "root", "run",
+]  # fmt: skip
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_NO_CLUSTER = 3
 EXIT_NIL = 4
+EXIT_STATUS = (
+    "Exit status: 0 done, 1 answered with an error or failed, 2 wrong usage or setting, 3 no cluster there, "
+    "4 no such key (nil)."
+)
+PASSWORD_HINT = "The cluster wants a password: give it with --password or in the variable KACHE_PASSWORD."
 
 _COMMANDS = {
     "cluster": ("kache.cli.cluster:cluster", "Start, stop, restart and look at a cluster."),
-    "stats": ("kache.cli.stats:stats", "Show statistics of every shard and the total."),
+    "stats": ("kache.cli.stats:stats", "Show keys, memory, traffic and latency of every shard."),
     "ping": ("kache.cli.data:ping", "Ask a cluster whether it answers, and how fast."),
     "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),
@@ -45,7 +54,28 @@ class Failure(click.ClickException):
         click.echo(f"kache: {self.message}", err=True)
 
 
-class _Root(click.Group):
+def hinted(error: CommandError) -> str:
+    """The text of an error reply; what to do is added where a password is missing."""
+    return f"{error.message} {PASSWORD_HINT}" if error.code == "NOAUTH" else error.message
+
+
+class Group(click.Group):
+    """Lists its commands in the order they were written in, and says where an option belongs that came too early."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ctx.fail(
+                f"No such option '{error.option_name}' here: options go after the name of a command, as in "
+                f"`{'kache cluster status' if ctx.parent else 'kache ping'} --port 7379`."
+            )
+
+
+class _Root(Group):
     """Finds a subcommand when it is named; a name of the command table becomes a command of its own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -91,8 +121,8 @@ class _Root(click.Group):
 @click.group(
     cls=_Root,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every data command works directly, too: kache set greeting hello, kache get greeting. "
-    "Exit status: 0 done, 1 error, 2 wrong usage, 3 no cluster there, 4 no such key.",
+    epilog="Every data command works directly, too: `kache set greeting hello`, `kache get greeting`; `kache commands` "
+    f"lists them. `kache COMMAND --help` explains one. {EXIT_STATUS}",
 )
 @click.version_option(__version__, "--version", "-V", prog_name="kache")
 def root() -> None:
@@ -112,6 +142,9 @@ def completion(shell: str) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Expected failures end as one sentence, never as a traceback."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     try:
         status = root.main(arguments, prog_name="kache", standalone_mode=False)
         return status if isinstance(status, int) else 0
@@ -136,8 +169,12 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stderr.close()  # the reader of our output has enough; Python would complain at exit
         return 141
     except CommandError as error:
-        click.echo(f"kache: {error.message}", err=True)
+        click.echo(f"kache: {hinted(error)}", err=True)
         return EXIT_ERROR
     except KacheError as error:
         click.echo(f"kache: {error}", err=True)
+        return EXIT_ERROR
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        click.echo(f"kache: The system refused: {what}.", err=True)
         return EXIT_ERROR

@@ -17,10 +17,11 @@ import click
 
 from kache.cli import show
 from kache.cli.connection import Connection, address_options
-from kache.cli.main import EXIT_ERROR, Failure
+from kache.cli.main import EXIT_ERROR, Failure, hinted
 from kache.commands import CONTAINERS, TABLE
 from kache.errors import CommandError
 from kache.replies import Verbatim
+from kache.settings import format_address
 
 __all__ = ["shell"]
 
@@ -114,7 +115,7 @@ def _answer(connection: Connection, line: str, interactive: bool) -> bool:
     try:
         reply = connection.request(words)
     except CommandError as error:
-        click.echo(show.for_people(error), err=not interactive)
+        click.echo(f"(error) {error.message if interactive else hinted(error)}", err=not interactive)
         return False
     if not interactive or isinstance(reply, Verbatim):
         click.echo(show.raw(reply))
@@ -129,12 +130,17 @@ def _answer(connection: Connection, line: str, interactive: bool) -> bool:
 @click.command("shell")
 @address_options
 def shell(host: str, port: int, password: str | None, db: int, timeout: float) -> int:
-    """Talk to a cluster at a prompt with history and completion; also reads commands from a pipe."""
+    """Talk to a cluster at a prompt with history and completion.
+
+    When standard input is no terminal, each of its lines is a command; exit status 1 when one of them failed.
+    """
     connection = Connection(host, port, password, db, timeout)
     if not sys.stdin.isatty():
         results = [_answer(connection, line, False) for line in sys.stdin]
         return 0 if all(results) else EXIT_ERROR
-    prompt = f"{host}:{port}{f'[{db}]' if db else ''}> "
+    if connection.needs_password:
+        click.echo("The cluster wants a password: type auth PASSWORD, or start with --password or KACHE_PASSWORD.")
+    prompt = f"{format_address(host, port)}{f'[{db}]' if db else ''}> "
     read = _fancy_reader(prompt) or _plain_reader(prompt)
     while True:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Connection, WholeNumber, address_options
 from kache.cli.main import Failure
 from kache.settings import format_size
 
@@ -94,12 +94,12 @@ def table(rows: list[dict[str, Any]], with_total: bool) -> str:
 
 @click.command("stats")
 @address_options
-@click.option("--shard", "-s", type=click.IntRange(0), metavar="INDEX", help="Only this shard.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-@click.option("--watch", "-w", is_flag=True, help="Show it again every --interval, until Ctrl-C.")
+@click.option("--shard", "-s", type=WholeNumber(0), metavar="INDEX", help="Only this shard; the first is 0.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--watch", "-w", is_flag=True, help="Show them again and again, until Ctrl-C.")
 @click.option(
     "--interval", type=click.FloatRange(0.1, 1e6), metavar="SECONDS", default=1.0, show_default=True,
-    help="Seconds between two.",
+    help="How long --watch waits in between.",
 )  # fmt: skip
 def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
     """Show keys, memory, traffic and latency of every shard, and the total."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import pytest
 from cluster import KACHE, Cluster
 
+from kache.cli.main import PASSWORD_HINT
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
@@ -125,7 +127,18 @@ def test_password() -> None:
         refused = subprocess.run(
             [*KACHE, "get", "k"], env=without, capture_output=True, text=True, timeout=20, check=False
         )
-        assert (refused.returncode, refused.stderr) == (1, "(error) NOAUTH Authentication required.\n")
+        assert (refused.returncode, refused.stderr) == (1, f"(error) NOAUTH Authentication required. {PASSWORD_HINT}\n")
+        for arguments in (["stats"], ["stats", "--json"], ["ping"], ["get", "-n", "3", "k"], ["shell"]):
+            done = subprocess.run(
+                [*KACHE, *arguments], env=without, input="get k\n", capture_output=True, text=True, timeout=20,
+                check=False,
+            )  # fmt: skip
+            assert done.returncode == 1, arguments
+            assert done.stderr.endswith(f"{PASSWORD_HINT}\n"), arguments
+        asked = subprocess.run(
+            [*KACHE, "cluster", "status"], env=without, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert asked.returncode == 0  # the owner of the processes needs no password
         assert cluster.kache("set", "k", "v", "--password", check=False).returncode != 0
         assert cluster.kache("get", "k", check=False).returncode == 4
         wrong = cluster.kache("get", "--password", "open", "k", check=False)

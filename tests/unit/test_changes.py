@@ -43,3 +43,11 @@ def test_a_late_child_is_named() -> None:
     assert told == ["shard 0, shard 1 did not acknowledge in time; the change holds once it does"]
     changes.acknowledged(number, "shard 0")
     assert len(told) == 1
+
+
+def test_a_question_has_its_own_time() -> None:
+    changes, told = Changes(), []
+    changes.begin(changes.next_id(), ["router 1"], 5.0, told.append, 1.0)
+    assert changes.deadlines() == [6.0]
+    changes.expire(6.0)
+    assert len(told) == 1

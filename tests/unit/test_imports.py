@@ -20,6 +20,7 @@ IO_MODULES = {"asyncio", "socket", "threading", "selectors", "uvloop"}
 OWNERS_OF_IO = {
     "kache/_reactor.pyx",  # descriptors under the loop
     "kache/aclient.py",
+    "kache/admins.py",
     "kache/client.py",
     "kache/children.py",
     "kache/cli/cluster.py",

@@ -1,0 +1,275 @@
+"""The command line in the hands of a newcomer: options in the wrong place, bad values, starts that fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import KACHE, Cluster, until
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(1) as running:
+        yield running
+
+
+def kache(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("KACHE_")}
+    return subprocess.run(
+        [*KACHE, *arguments], env={**own, **environment}, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+# Options and data --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("set", "k", "v", "--port", "1"), "--port"),
+        (("set", "k", "v", "--port=1"), "--port"),
+        (("set", "k", "v", "-p", "1"), "-p"),
+        (("get", "k", "-p1"), "-p"),
+        (("rpush", "l", "v", "--json"), "--json"),
+        (("exec", "rpush", "l", "v", "-n", "3"), "-n"),
+        (("exec", "rpush", "l", "v", "--password", "sesame"), "--password"),
+        (("set", "-5", "v", "--host", "x"), "--host"),
+        (("set", "k", "v", "--help"), "--help"),
+    ],
+)
+def test_an_option_behind_the_data_is_refused(cluster: Cluster, arguments: tuple[str, ...], option: str) -> None:
+    cluster.request("flushall")
+    done = cluster.kache(*arguments, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"kache: The option '{option}' stands behind the data: put it right after `kache {arguments[0]}`, "
+        f"or put -- before the data if it is data, too. See `kache {arguments[0]} --help`.\n"
+    )
+    assert cluster.request("dbsize") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stored"),
+    [
+        (("set", "k", "-5"), b"-5"),
+        (("set", "k", "--", "-5"), b"-5"),
+        (("set", "k", "--", "--port"), b"--port"),
+        (("set", "--", "k", "-p"), b"-p"),
+        (("set", "--", "k", "--"), b"--"),
+        (("set", "k", "-"), b"-"),
+        (("set", "k", "-next"), b"-next"),
+        (("set", "k", "-path"), b"-path"),
+        (("set", "k", "--other"), b"--other"),
+        (("exec", "set", "k", "-1.5"), b"-1.5"),
+        (("exec", "--", "set", "k", "--json"), b"--json"),
+        (("set", "--raw", "-n", "0", "k", "v"), b"v"),
+        (("set", "-n0", "--timeout=5", "k", "v"), b"v"),
+    ],
+)
+def test_data_with_a_dash(cluster: Cluster, arguments: tuple[str, ...], stored: bytes) -> None:
+    cluster.request("del", "k")
+    cluster.kache(*arguments)
+    assert cluster.request("get", "k") == stored
+
+
+def test_the_first_word_of_data(cluster: Cluster) -> None:
+    for word in ("-5", "-.5", "-inf", "-"):
+        assert cluster.kache("echo", word).stdout == f"{word}\n"
+    for arguments, piece in (
+        (
+            ("get", "--prot", "1", "k"),
+            "No such option '--prot'. Did you mean '--port'? Put -- before it if it is data.",
+        ),
+        (("get", "-a", "sesame", "k"), "No such option '-a'."),
+        (("get", "-p"), "requires an argument"),
+        (("-p", "1", "get", "k"), "options go after the name of a command"),
+        (("cluster", "--port", "1", "status"), "options go after the name of a command"),
+    ):
+        done = cluster.kache(*arguments, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
+        assert piece in done.stderr
+
+
+def test_bad_values_are_named() -> None:
+    for arguments, environment, piece in (
+        (("ping", "--port", "abc"), {}, "must be a whole number, from 1 to 65535, not 'abc'."),
+        (("ping",), {"KACHE_PORT": "abc"}, "not 'abc' (the variable KACHE_PORT)."),
+        (("cluster", "status"), {"KACHE_PORT": "0"}, "not '0' (the variable KACHE_PORT)."),
+        (("ping", "--host", ""), {}, "must be a name or an address, not empty"),
+        (("get", "--db", "16", "k"), {}, "must be a whole number, from 0 to 15, not '16'."),
+        (("stats", "--shard", "-1"), {}, "must be a whole number, at least 0, not '-1'."),
+        (("cluster", "restart", "--shard", "0", "--router"), {}, "--shard and --router exclude each other."),
+        (("commands", "gett"), {}, "There is no command 'gett'. Did you mean 'get'?"),
+    ):
+        done = kache(*arguments, **environment)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
+        assert piece in done.stderr
+
+
+def test_an_ipv6_address_is_shown_in_brackets() -> None:
+    for host in ("::1", "[::1]"):
+        done = kache("ping", "--host", host, "--port", "1")
+        assert done.returncode == 3
+        assert done.stderr.startswith("kache: No cluster answers at [::1]:1: ")
+
+
+def test_closed_and_full_streams(cluster: Cluster) -> None:
+    environment = {**cluster.environment, "KACHE_PORT": str(cluster.port)}
+    for redirection, status in (("<&-", 0), (">&-", 0), ("> /dev/full", 1)):
+        if "full" in redirection and not os.path.exists("/dev/full"):
+            continue
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {redirection}', "sh", *KACHE, "set", "-x", "k"], env=environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == status, (redirection, done)
+        assert "Traceback" not in done.stderr
+
+
+def test_help_says_what_the_status_means() -> None:
+    for arguments in ([], ["cluster"], ["exec"], ["get"]):
+        assert "3 no cluster there" in " ".join(kache(*arguments, "--help").stdout.split()), arguments
+    order = re.findall(r"^  (\w+)  ", kache("cluster", "--help").stdout, re.MULTILINE)
+    assert order == ["start", "status", "stop", "restart", "settings"]
+
+
+# Starting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_the_ready_line_names_every_address() -> None:
+    with Cluster(1, bind="127.0.0.1,::1") as cluster:
+        assert f" ready on 127.0.0.1:{cluster.port}, [::1]:{cluster.port}: 1 shard" in cluster.ready_line
+        shown = cluster.kache("cluster", "status").stdout
+        assert f" on 127.0.0.1:{cluster.port}, [::1]:{cluster.port}, up " in shown
+        assert cluster.kache("ping", "--host", "[::1]").stdout.startswith("PONG")
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def taken_port() -> socket.socket:
+    busy = socket.socket()
+    busy.bind(("127.0.0.1", 0))
+    busy.listen()
+    return busy
+
+
+def start_detached(folder: Path, port: int, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*KACHE, "cluster", "start", "--detach", "--shards=1", f"--port={port}", f"--dir={folder}", *options]
+    return subprocess.run(
+        command, env=os.environ | {"KACHE_RUN_DIR": str(folder / "run")}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+def test_a_detached_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with taken_port() as busy:
+        done = start_detached(tmp_path, busy.getsockname()[1])
+    assert done.returncode == 1
+    assert " is in use" in done.stderr
+    assert tree(tmp_path) == []
+
+
+def test_what_was_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "own.log").write_text("earlier\n")
+    with taken_port() as busy:
+        assert start_detached(tmp_path, busy.getsockname()[1], "--logfile=own.log").returncode == 1
+    assert tree(tmp_path) == ["own.log", "run"]
+    assert (tmp_path / "own.log").read_text().startswith("earlier\n")
+
+
+DETACHED = """
+import os, sys, time
+from kache import detach
+from kache.config import Config
+from kache.errors import KacheError
+from kache.place import Place
+
+def supervise(config, on_ready):
+    place = Place(config, os.environ)
+    print(*(f"line {number}" for number in range(20)), sep="\\n", flush=True)
+    match sys.argv[1]:
+        case "refused":
+            place.leave()
+            raise KacheError("It cannot be.")
+        case "error":
+            raise OSError(24, "Too many open files")
+        case "killed":
+            os.kill(os.getpid(), 9)
+    time.sleep(60)
+
+detach.PATIENCE_SECONDS = 0.3 if sys.argv[1] == "late" else 30.0
+sys.exit(detach.detached(Config(port=int(sys.argv[2]), shards=1), supervise))
+"""
+
+
+def detached(folder: Path, case: str) -> subprocess.Popen[str]:
+    with taken_port() as free:
+        port = free.getsockname()[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", DETACHED, case, str(port)], env=os.environ | {"KACHE_RUN_DIR": str(folder / "run")},
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("refused", "It cannot be."),
+        ("error", "The cluster ended by an error: [Errno 24] Too many open files."),
+        ("killed", "The cluster ended before it was ready."),
+        ("late", "The cluster was not ready within 0.3 s and was ended."),
+    ],
+)
+def test_a_detached_start_that_fails_shows_its_log(tmp_path: Path, case: str, reason: str) -> None:
+    said, complaint = (starting := detached(tmp_path, case)).communicate(timeout=30)
+    assert (starting.returncode, said) == (1, "")
+    first, second, *lines = complaint.splitlines()
+    assert (first, second, len(lines)) == (f"kache: {reason}", "The end of its log:", 10)
+    assert lines[-1].strip() == ("OSError: [Errno 24] Too many open files" if case == "error" else "line 19")
+    assert tree(tmp_path) == []
+
+
+def test_an_interrupted_detached_start_ends_its_cluster(tmp_path: Path) -> None:
+    starting = detached(tmp_path, "waits")
+    until(lambda: any("line 19" in log.read_text() for log in tmp_path.glob("*.log")), "its first words")
+    starting.send_signal(signal.SIGINT)
+    said = starting.communicate(timeout=30)
+    assert starting.returncode != 0, said
+    assert tree(tmp_path) == []
+
+
+def test_a_start_that_fails_leaves_no_lock(tmp_path: Path) -> None:
+    with taken_port() as free:
+        port = free.getsockname()[1]
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    (run / str(port)).write_text("in the way of its directory")
+    done = kache("cluster", "start", f"--port={port}", cwd=tmp_path, KACHE_RUN_DIR=str(run))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done
+    assert tree(run) == [str(port)]
+    (run / str(port)).unlink()
+    (run / f"{port}.lock").mkdir()
+    done = kache("cluster", "start", f"--port={port}", cwd=tmp_path, KACHE_RUN_DIR=str(run))
+    assert done.stderr == f"kache: The lock {run}/{port}.lock cannot be made: Is a directory.\n"
