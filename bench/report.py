@@ -1,172 +1,108 @@
-"""The report of a run: Markdown tables, SVG plots, and the bars that the project set itself."""
+"""The report of a run: Markdown around the tables of `tables.py` and the plots of `plots.py`."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from measure import Row, Sample
+import tables
+from measure import Sample
+from plots import bar_charts, lines
+from tables import medians
 
-__all__ = ["BARS", "medians", "write_report"]
+__all__ = ["medians", "write_report"]
 
-BARS = {
-    # pipeline: (bar, goal) against twemproxy + 4 redis-servers, and against one valkey-server without proxy
-    1: ((1.15, 1.5), (0.75, 1.0)),
-    16: ((2.0, 3.0), (0.7, 1.2)),
-    64: ((5.0, 8.0), (1.15, 2.0)),
-}
-BYTES_PER_KEY = (130, 90)
+HOW = """Rounds are interleaved, after a warm-up; figures are medians over the rounds, `±` is half the range between the
+slowest and the fastest round. The generator shares the cores with the servers; every contender runs without persistence.
+CPU is the time of all processes of a contender together, the generator's not counted: µs per request, which is the same
+as seconds per million requests."""
 
-Grouped = dict[Row, dict[str, list[Sample]]]
+GENERATORS = """Three generators, because none speaks to all:
 
+- **redis-benchmark**: every row but those below. Its p99.9 is the first percentile at or above 99.9 that it lists. A cluster
+  gets one for each node, with its part of the connections and keys that lie there: clients that know the topology, so that no
+  request is forwarded and no MGET split. Its throughput counts until the last is done, a percentile is the mean over the nodes.
+  (`--cluster` runs too, but ends its runs at multiples of 250 ms.)
+- **`kache bench`**: the mixes. `90 % GET, 10 % SET, Zipf 0.99` draws keys by Zipf's law with exponent 0.99 from 100,000 that were
+  all stored before. The original Kache's own mix, over its binary protocol, which only Kache speaks: SET, GET, DEL, EXPIRE, ZADD
+  and ZQUERY in equal parts, in random order, keys uniform, sorted sets of 100 members, ZQUERY of up to 10 elements; PERSIST,
+  ZSCORE and ZREM, which the original's demo knows too, are not in it.
+- **`load_memcached.c`**: all rows of memcached, which speaks another protocol and has one `get` per key here. Against the
+  other contenders of a row these figures are an orientation, not a ratio.
 
-def medians(samples: list[Sample], attribute: str = "requests_per_second") -> dict[str, float]:
-    """{contender: median of an attribute}."""
-    values: dict[str, list[float]] = {}
-    for sample in samples:
-        values.setdefault(sample.contender, []).append(float(getattr(sample, attribute)))
-    return {name: median(found) for name, found in values.items()}
-
-
-def grouped(samples: list[Sample]) -> Grouped:
-    groups: Grouped = {}
-    for sample in samples:
-        groups.setdefault(sample.row, {}).setdefault(sample.contender, []).append(sample)
-    return groups
-
-
-def middle(samples: list[Sample], attribute: str = "requests_per_second") -> float:
-    return median(float(getattr(sample, attribute)) for sample in samples)
+Who cannot run a row is not in it: the limit only counts SETs; a cluster needs a connection for each node, and `kache bench`
+does not know its topology."""
 
 
-def spread(samples: list[Sample]) -> float:
-    """Half the range between slowest and fastest round, in percent of the median."""
-    values = [sample.requests_per_second for sample in samples]
-    return 50 * (max(values) - min(values)) / median(values)
+def sections(facts: dict[str, Any], samples: list[Sample], out: Path) -> list[str]:
+    """Everything that was measured; a heading only where there is something below it."""
+    parts: list[str] = []
 
+    def add(title: str, *bodies: str) -> None:
+        found = [body for body in bodies if body]
+        if found:
+            parts.extend([title, *found])
 
-def table(header: list[str], lines: list[list[str]]) -> str:
-    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def bars_section(groups: Grouped) -> str:
-    """Each bar, what was reached, and whether that is enough: the lower of the SET and GET ratios."""
-    lines = []
-    for pipeline, limits in BARS.items():
-        for peer, (bar, goal) in zip(("twemproxy", "valkey"), limits, strict=True):
-            ratios = [
-                middle(by_name["kache"]) / middle(by_name[peer])
-                for row, by_name in groups.items()
-                if row in (Row("SET", pipeline), Row("GET", pipeline)) and "kache" in by_name and peer in by_name
-            ]
-            if len(ratios) == 2:
-                reached = min(ratios)
-                verdict = "goal" if reached >= goal else "met" if reached >= bar else "**missed**"
-                lines.append([f"pipeline {pipeline}, × {peer}", f"{bar}", f"{goal}", f"{reached:.2f}", verdict])
-    return table(["the lower of SET and GET", "bar", "goal", "reached", ""], lines) if lines else ""
-
-
-def latency_section(groups: Grouped) -> str:
-    lines = []
-    for row, by_name in groups.items():
-        if row.connections not in (1, 4):
-            continue
-        for name, samples in by_name.items():
-            lines.append([row.title, name, *(f"{middle(samples, figure):.3f}" for figure in ("p50_ms", "p99_ms"))])
-    return table(["row", "contender", "p50 ms", "p99 ms"], lines) if lines else ""
-
-
-def throughput_section(groups: Grouped) -> str:
-    lines = []
-    for row, by_name in groups.items():
-        for name, samples in by_name.items():
-            lines.append(
-                [
-                    row.title,
-                    name,
-                    f"{middle(samples) / 1000:.1f}",
-                    f"± {spread(samples):.0f} %",
-                    f"{middle(samples, 'p50_ms'):.3f}",
-                    f"{middle(samples, 'p99_ms'):.3f}",
-                    f"{middle(samples, 'cpu_us_per_request'):.2f}",
-                ]
-            )
-    return table(["row", "contender", "kreq/s", "spread", "p50 ms", "p99 ms", "CPU µs per request"], lines)
-
-
-def memory_section(memory: dict[str, dict[str, float]]) -> str:
-    sizes = sorted({size for figures in memory.values() for size in figures}, key=int)
-    lines = [
-        [name, *(f"{figures[size]:.0f}" if size in figures else "" for size in sizes)]
-        for name, figures in memory.items()
-    ]
-    return table(["bytes per key (16 + 32)", *(f"{int(size):,} keys" for size in sizes)], lines) if lines else ""
-
-
-def plot(out: Path, groups: Grouped) -> list[str]:
-    """One bar chart per command and pipeline group, as SVG; returns their file names."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    names: list[str] = []
-    for command in ("SET", "GET"):
-        rows = [row for row in groups if row.command == command and row.connections == 50 and row.value_bytes == 32]
-        if not rows:
-            continue
-        contenders = list(groups[rows[0]])
-        figure, axes = pyplot.subplots(figsize=(8, 4))
-        width = 0.8 / len(contenders)
-        for position, name in enumerate(contenders):
-            heights = [middle(groups[row][name]) / 1000 if name in groups[row] else 0 for row in rows]
-            places = [index + position * width for index in range(len(rows))]
-            axes.bar(places, heights, width, label=name)
-        axes.set_xticks(
-            [index + 0.4 - width / 2 for index in range(len(rows))], [f"pipeline {row.pipeline}" for row in rows]
+    rows = [sample for sample in samples if sample.part == "rows"]
+    for shards in sorted({sample.shards for sample in rows}):
+        chosen = tables.grouped([sample for sample in rows if sample.shards == shards])
+        parts.append(f"## {shards} shards (or servers behind the proxy)")
+        for name, what in (
+            ("kache-default", f"as `kache cluster start` starts it: one shard per usable core, here {facts['cores']}"),
+            ("kache", f"with {shards} shards"),
+        ):
+            add(f"### The bars: {name}", *tables.bars(chosen, name, what))
+        last = shards == max(sample.shards for sample in rows)
+        parts.extend(bar_charts(out, chosen) if last else [])
+        add("### CPU per request", tables.cpu(chosen))
+        add("### Latency with few connections", tables.latency(chosen))
+        add("### Every row", tables.throughput(chosen))
+    sweep = [sample for sample in samples if sample.part == "sweep"]
+    if sweep:
+        add(
+            "## As shards go",
+            f"{facts['cores']} usable cores; numbers of shards above that are marked with `*`. Kache / twemproxy.",
+            tables.sweep(sweep, facts["ready_seconds"], facts["cores"]),
+            lines(out / "shards.svg", sweep, "shards", "shards (servers behind the proxy)"),
         )
-        axes.set_ylabel("thousand requests per second")
-        axes.set_title(f"{command}, 50 connections, 32-byte values")
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        name = f"{command.lower()}.svg"
-        figure.tight_layout()
-        figure.savefig(out / name, metadata={"Date": None})
-        pyplot.close(figure)
-        names.append(name)
-    return names
+    keys = [sample for sample in samples if sample.part == "keys"]
+    memory = tables.memory(facts["memory"])
+    if keys or memory:
+        add(
+            "## As keys go",
+            memory and f"Keys of 16, values of 32 bytes; growth of summed PSS. {tables.BYTES_PER_KEY_TEXT}",
+            memory,
+            tables.throughput(tables.grouped(keys)) if keys else "",
+            lines(out / "keys.svg", keys, "keys", "keys") if keys else "",
+        )
+    return parts
 
 
 def write_report(out: Path, facts: dict[str, Any], samples: list[Sample]) -> None:
     """Writes README.md and the plots into `out`."""
-    parts = ["# Kache and its peers", f"Made by `{facts['command']}`; raw data in raw.json beside this page."]
+    parts = ["# Kache and its peers"]
+    took = f"{facts['took_seconds'] / 60:.0f} min"
+    parts.append(f"Made by `{facts['command']}` in {took}; raw data in raw.json beside this page.")
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts["machine"].items()))
     parts.append("\n".join(f"- {name}: {line}" for name, line in facts["versions"].items()))
     if facts["left_out"]:
-        parts.append("**Left out:** " + "; ".join(f"{name} ({reason})" for name, reason in facts["left_out"].items()))
-    parts.append(
-        f"Medians of {facts['rounds']} interleaved rounds of about {facts['seconds']:g} s after a warm-up; redis-benchmark "
-        "is the generator and shares the cores; every contender without persistence."
-    )
-    for shards in sorted({sample.shards for sample in samples}):
-        chosen = grouped([sample for sample in samples if sample.shards == shards])
-        parts.append(f"## {shards} shards (or servers behind the proxy)")
-        for title, section in (
-            ("The bars", bars_section(chosen)),
-            ("Latency with few connections", latency_section(chosen)),
-        ):
-            if section:
-                parts += [f"### {title}", section]
-        images = plot(out, chosen) if shards == max(sample.shards for sample in samples) else []
-        parts += [f"![{name}]({name})" for name in images]
-        parts += ["### Every row", throughput_section(chosen)]
-    memory = memory_section(facts["memory"])
-    if memory:
-        parts += ["## Memory", f"Bar {BYTES_PER_KEY[0]}, goal {BYTES_PER_KEY[1]}; growth of summed PSS.", memory]
-    ready = [[name, f"{seconds * 1000:.0f}"] for name, seconds in facts["ready_seconds"].items()]
-    parts += ["## Time to ready", table(["contender", "ms from launch to the first answer"], ready)]
-    lines = [f"{name}: {command}" for name, commands in facts["commands"].items() for command in commands]
-    parts += ["## Commands", "```\n" + "\n".join(lines) + "\n```"]
-    (out / "README.md").write_text("\n\n".join(parts) + "\n")
+        left_out = [f"- {what}: {why.strip().splitlines()[0][:300]}" for what, why in facts["left_out"].items()]
+        parts += ["**Left out:**", "\n".join(left_out)]
+    parts += [HOW, GENERATORS]
+    if facts["mbuf"]:
+        best = max(facts["mbuf"], key=facts["mbuf"].get)
+        tried = ", ".join(f"{size}: {rate / 1000:.0f}" for size, rate in facts["mbuf"].items())
+        parts.append(
+            f"twemproxy runs with the mbuf size that suits it best, **{best}**, of those tried before "
+            f"(thousand SETs per second, pipeline 64: {tried})."
+        )
+    parts += sections(facts, samples, out)
+    parts += ["## Time to ready", tables.ready(facts["ready_seconds"])]
+    servers = [f"{name}: {command}" for name, commands in facts["commands"].items() for command in commands]
+    parts += ["## Commands", "Servers:", "```\n" + "\n".join(servers) + "\n```"]
+    counted = sorted({f"{sample.round + 1}" for sample in samples}, key=int)
+    generators = [re.sub(r"'(\d+) x x'", r"\1 bytes", line) for line in facts["generators"]]
+    rounds = f"Generators, {counted[-1] if counted else 0} rounds, REQUESTS and the seconds they took as in raw.json:"
+    parts += [rounds, "```\n" + "\n".join(generators) + "\n```"]
+    (out / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n")

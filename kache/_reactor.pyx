@@ -248,6 +248,7 @@ cdef class Reactor:
         for endpoint in list(self.endpoints.values()):
             (<Endpoint> endpoint).close("shutting down")
         self.graveyard.clear()
+        self.held.clear()
         if self.nested:
             self.loop.remove_reader(self.poll_fd)
 
@@ -319,7 +320,7 @@ cdef class Reactor:
         """The loop saw our epoll descriptor readable: serve batches until it is quiet or the window ends."""
         cdef int64_t start = monotonic_ns()
         cdef int timeout = 0
-        self.leave = self.again = False
+        self.leave = False
         while not self.closed:
             if self.wait(timeout):
                 if self.leave or monotonic_ns() - start > WINDOW_NS:
@@ -329,10 +330,14 @@ cdef class Reactor:
                 self.release_held()
             else:
                 break
-        if self.held and not self.again:
+        if self.held and not self.again and not self.closed:
             # The loop has its turn, but not the time to wait until a descriptor is ready.
             self.again = True
-            self.loop.call_soon(self._on_ready)
+            self.loop.call_soon(self._on_again)
+
+    def _on_again(self):
+        self.again = False
+        self._on_ready()
 
     cdef int release_held(self) except -1:
         """Nothing else is ready, or the window is over: what was held back leaves."""

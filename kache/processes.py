@@ -42,7 +42,9 @@ def schedule_as_batch() -> None:
     """
     if hasattr(os, "SCHED_BATCH"):
         try:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            # Whoever chose another policy for us (chrt, a service manager) meant it.
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         except OSError:
             pass  # some sandboxes forbid it, and nothing depends on it
 

@@ -353,7 +353,7 @@ cdef class Link(Endpoint):
         """The reply of one command comes later, out of band; it keeps its place."""
         if expected.pending:
             self.deferred[token] = (<object> expected.owner, expected.part)
-        else:
+        elif not (<Session> expected.owner).gone:
             self.deferred[token] = <object> expected.owner
             (<Session> expected.owner).hold_deferred(self.index, token)
         return 0

@@ -334,7 +334,8 @@ cdef class Session(Replies):
         cdef Command* command
         cdef uint16_t flags = 0
         command = self.current
-        if command == NULL or command.word == 0 or command.word != short_word(words[0].data, words[0].size):
+        if (command == NULL or command.word == 0 or command.name_size != words[0].size
+                or command.word != short_word(words[0].data, words[0].size)):
             command = self.router.table.find(self.protocol == PROTOCOL_BINARY, words, parser.count)
         if self.reply_mode != 0:
             flags = SILENT

@@ -80,7 +80,7 @@ cdef inline uint64_t short_word(const char* word, Py_ssize_t n) noexcept nogil:
     """A word of at most eight letters as a number, whatever their case; 0 for any other.
 
     Setting bit 5 maps letters, and nothing else, to lower-case letters, so equal numbers mean equal words as long as
-    one of them is known to consist of letters.
+    one of them is known to consist of letters, and both are equally long.
     """
     cdef uint32_t low, high
     cdef uint64_t number = 0

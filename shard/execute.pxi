@@ -10,8 +10,7 @@ class Deferred:
 
 
 cdef enum:
-    LARGE_ARGUMENTS = 64        # arguments, or bytes of the last one, from which a compiled command is timed by itself
-    LARGE_ARGUMENT = 65536
+    MANY_ARGUMENTS = 64         # from which a compiled command is timed by itself
 
 
 cdef class Shard:
@@ -40,6 +39,7 @@ cdef class Shard:
     # Measuring
     cdef uint64_t[HISTOGRAM_SIZE] histogram
     cdef int64_t batch_began, python_ns
+    cdef int64_t looked_ns              # the last look at the clock
     cdef uint32_t batch_count
     cdef list batch_commands
     cdef readonly uint64_t executed
@@ -114,7 +114,6 @@ cdef class Shard:
         cdef Py_ssize_t mark = out.end - out.start
         cdef Command* command
         cdef int outcome
-        cdef int64_t began
         if number >= self.command_count:
             return fail(self, out, b"ERR unknown command number")
         command = &self.commands[number]
@@ -134,15 +133,12 @@ cdef class Shard:
             if command.write and not command.internal and len(<dict> self.held):
                 self.check_leases(number, args, n)
             if command.fast != NULL:
-                # Only a large one can be slow; the others are not worth two looks at the clock.
-                began = 0
-                if n >= LARGE_ARGUMENTS or self.slow_ns == 0 or (n and args[n - 1].size >= LARGE_ARGUMENT):
-                    began = monotonic_ns()
                 outcome = command.fast(self, slot, args, n, out)
                 if outcome == DONE:
                     self.count_fast(command, number)
-                    if began and monotonic_ns() - began >= self.slow_ns:
-                        self.note_slow(number, monotonic_ns() - began, arguments_of(args, n))
+                    # Only what moves much can be slow; the others are not worth a look at the clock.
+                    if self.keys.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
+                        self.time_compiled(number, args, n)
                     return DONE
             return self.call_handler(command, number, args, n, out)
         except Exception as error:
@@ -159,6 +155,20 @@ cdef class Shard:
         self.batch_count += 1
         return 0
 
+    cdef int time_compiled(self, int number, Span* args, Py_ssize_t n) except -1:
+        """A compiled command that may have been slow: its time is what passed since the last look at the clock, so that
+        of a few small ones before it (FRAMES_PER_LOOK) is in it."""
+        cdef int64_t now = monotonic_ns()
+        cdef int64_t took = now - self.looked_ns
+        self.keys.heavy = False
+        self.looked_ns = now
+        if took >= self.slow_ns:
+            try:
+                self.note_slow(number, took, arguments_of(args, n))
+            except MemoryError:
+                log.warning("no memory to enter %s in the slow log", self.rows[number].key)
+        return 0
+
     cdef int call_handler(self, Command* command, int number, Span* args, Py_ssize_t n, Buffer out) except -1:
         cdef int64_t began = monotonic_ns(), took
         cdef tuple arguments = arguments_of(args, n)
@@ -169,7 +179,9 @@ cdef class Shard:
         try:
             reply = handler(self.keys_python, *arguments)
         finally:
-            took = monotonic_ns() - began
+            self.looked_ns = monotonic_ns()
+            took = self.looked_ns - began
+            self.keys.heavy = False
             self.python_ns += took
             command.ns += took
             self.histogram[histogram_bucket(took)] += 1
@@ -258,7 +270,7 @@ cdef class Shard:
 
     # Measuring ------------------------------------------------------------------------------------------
     cdef inline void begin_batch(self) noexcept:
-        self.batch_began = monotonic_ns()
+        self.batch_began = self.looked_ns = monotonic_ns()
         self.python_ns = 0
 
     cdef int end_batch(self) except -1:

@@ -128,7 +128,8 @@ cdef class Host:
         return 0
 
     cdef inline bint tick_over(self) noexcept:
-        return self.tick_left <= 0 or monotonic_ns() >= self.tick_until
+        self.shard.looked_ns = monotonic_ns()
+        return self.tick_left <= 0 or self.shard.looked_ns >= self.tick_until
 
     cdef int wait_for_next(self, Link link) except -1:
         self.waiting.append(link)

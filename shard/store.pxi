@@ -11,6 +11,7 @@ cdef enum:
     DATABASES = 16
     GROUPS = 256
     GROUP_SHIFT = 6             # 64 slots to a group
+    HEAVY = 65536               # bytes from which writing one block may be noticed
     LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
 
 cdef struct Database:
@@ -57,6 +58,7 @@ cdef class Store:
     cdef uint64_t known_hash
     cdef Table* known_table             # where it is, if known_entry is not NULL
     cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
+    cdef bint heavy                     # a large block was written: the command is timed
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
     cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
@@ -211,6 +213,7 @@ cdef class Store:
                 raise MemoryError("no memory for a deadline")
             heap_add(heap, new, deadline)
             place.db.expires += 1
+        self.heavy |= entry_memory(new) >= HEAVY
         self.forget_known()
         word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
         place.db.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
@@ -224,6 +227,7 @@ cdef class Store:
         cdef Entry* entry = old
         cdef uint8_t wanted = HAS_TTL if deadline else 0
         cdef size_t usable
+        self.heavy |= n >= HEAVY
         if old != NULL and old.flags & TYPE_MASK:
             # Another type's value: the whole entry goes.
             self.discard(place)

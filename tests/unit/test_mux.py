@@ -162,6 +162,13 @@ def test_texts_of_refusals() -> None:
                 if words[0] == "mset":
                     continue
                 assert await ask(client, *words) == CommandError(text)
+            # The last command is known again, whatever its case, and nothing else is taken for it.
+            for last in ("GET", "PING"):
+                for word in (last, last.lower()):
+                    assert not isinstance(await ask(client, word, "a"), CommandError)
+                for pad in (" ", "\0", "\0 ", "x", "    ", "\0" * 5):
+                    reply = await ask(client, last + pad, "a")
+                    assert isinstance(reply, CommandError) and "unknown command" in str(reply), (last, pad)
 
     run(test)
 

@@ -188,7 +188,12 @@ def test_large_compiled_commands_enter_the_slow_log() -> None:
     shard.configure_slowlog(1, 10)
     shard.execute([b"MSET", *[word for i in range(1000) for word in (b"k%d" % i, b"v")]])
     shard.execute([b"SET", b"k", b"v" * 1_000_000])
-    assert [entry[3][0] for entry in shard.keyspace.slowlog.newest(2)] == [b"set", b"mset"]
+    shard.execute([b"SET", b"k", b"v" * 1_000_000, b"EX", b"100"])
+    shard.execute([b"GET", b"k"])
+    shard.execute([b"PERSIST", b"k"])
+    shard.execute([b"EXPIRE", b"k", b"100"])
+    names = [entry[3][0] for entry in shard.keyspace.slowlog.newest(-1)]
+    assert names[::-1][:4] == [b"mset", b"set", b"set", b"get"] and b"expire" in names
     shard.configure_slowlog(0, 10)
     shard.execute([b"GET", b"nothing"])
     assert shard.keyspace.slowlog.newest(1)[0][3] == [b"get", b"nothing"]
