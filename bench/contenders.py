@@ -153,7 +153,8 @@ class Contender:
 
     def spawn(self, *command: str) -> None:
         """One process of the contender; its output goes to a file in its directory."""
-        self.commands.append(" ".join(command).replace(str(self.directory), "DIR"))
+        shown = ["python" if command[0] == sys.executable else Path(command[0]).name, *command[1:]]
+        self.commands.append(" ".join(shown).replace(str(self.directory), "DIR"))
         with open(self.directory / "output.log", "ab") as log:
             self.processes.append(
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory)
