@@ -17,7 +17,7 @@ __all__ = ["Sample", "answers", "run_row"]
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Figures):
     """What one run of one row on one contender gave; `shards` as asked for, also where a contender decides itself."""
 
     part: str
@@ -26,13 +26,6 @@ class Sample:
     row: Row
     round: int
     generator: str
-    requests: int
-    requests_per_second: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
     cpu_us_per_request: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +109,7 @@ def run_row(
 
 
 def sample(part: str, contender: Contender, row: Row, number: int, figures: Figures, cpu_seconds: float) -> Sample:
+    """One run of a row: who ran, what its generator saw, and what it cost."""
     return Sample(
         part=part,
         contender=contender.name,

@@ -11,7 +11,7 @@ import sys
 import msgspec
 
 from kache.children import enter
-from kache.control import ChildContext
+from kache.messages import ChildContext
 
 
 def _main() -> int:

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kache import logs, processes
-from kache.control import ChildContext, ChildStatus, Conversation, Failed, Role, State, pack
+from kache.control import Conversation, pack
+from kache.messages import ChildContext, ChildStatus, Failed, Role, State
 
 __all__ = ["Child", "enter", "preload", "start_executed", "start_forked"]
 

@@ -1,6 +1,6 @@
-"""Messages between the supervisor and its children, and the channel that carries them.
+"""The channel between the supervisor and its children.
 
-The vocabulary is in `kache.messages`: what a child is told when it starts (`ChildContext`), what goes down to it
+The messages are in `kache.messages`: what a child is told when it starts (`ChildContext`), what goes down to it
 (`Down`) and up from it (`Up`). The same messages and the same framing serve the supervisor's admin socket, which the
 command line speaks. Framing: ``u32 length | msgpack``, little-endian, length counting the msgpack bytes.
 
@@ -19,69 +19,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kache.errors import KacheError
-from kache.messages import (
-    Ack,
-    Answer,
-    AskRouters,
-    ChildContext,
-    ChildStatus,
-    ClusterStatus,
-    ConfigChanged,
-    ConfigRewrite,
-    ConfigSet,
-    Down,
-    Drain,
-    Failed,
-    Ping,
-    Pong,
-    Question,
-    Ready,
-    Request,
-    RestartShard,
-    Role,
-    ShardState,
-    Shutdown,
-    State,
-    StatusReply,
-    StatusRequest,
-    Up,
-)
+from kache.messages import Ack, Answer, AskRouters, Down, Question, Request, StatusReply, Up
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = [
-    "Ack",
-    "Answer",
-    "AskRouters",
-    "ChildContext",
-    "ChildStatus",
-    "ClusterStatus",
-    "ConfigChanged",
-    "ConfigRewrite",
-    "ConfigSet",
-    "ControlChannel",
-    "ControlError",
-    "Conversation",
-    "Down",
-    "Drain",
-    "Failed",
-    "Ping",
-    "Pong",
-    "Question",
-    "Ready",
-    "Request",
-    "RestartShard",
-    "Role",
-    "ShardState",
-    "Shutdown",
-    "State",
-    "StatusReply",
-    "StatusRequest",
-    "Up",
-    "receive",
-    "send",
-]
+__all__ = ["ControlChannel", "ControlError", "Conversation", "receive", "send"]
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one message; far above any real one, so that a stray peer cannot make a process grow."""

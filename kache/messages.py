@@ -1,7 +1,7 @@
 """What the supervisor and its children say to one another: the messages, and what a child is told when it starts.
 
-`Down` goes from the supervisor to a child, `Up` from a child to it; `Request` is what is answered. The channel that
-carries them, `kache.control`, hands these names on; import them from there.
+`Down` goes from the supervisor to a child, `Up` from a child to it; `Request` is what is answered. `kache.control` is the
+channel that carries them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kache import __version__
 from kache.children import Child
 from kache.config import SETTINGS, Config
-from kache.control import ClusterStatus
+from kache.messages import ClusterStatus
 from kache.settings import format_address, format_size
 
 __all__ = ["cluster_status", "ready_line"]

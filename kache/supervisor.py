@@ -25,13 +25,14 @@ from typing import Any
 
 import msgspec
 
-from kache import children, control, logs, processes
+from kache import children, control, logs, messages, processes
 from kache.admins import Admins
 from kache.changes import Changes
 from kache.children import Child
 from kache.config import SETTINGS, Config, ConfigError, changed
 from kache.config_file import ConfigFileError, rewrite
-from kache.control import ChildContext, Conversation
+from kache.control import Conversation
+from kache.messages import ChildContext
 from kache.place import Place
 from kache.status import cluster_status, ready_line
 
@@ -179,7 +180,7 @@ class Supervisor:
 
     # Children --------------------------------------------------------------------------------------------------
 
-    def _child(self, role: control.Role, index: int) -> Child:
+    def _child(self, role: messages.Role, index: int) -> Child:
         number = "" if role == "router" and self.config.routers == 1 else f" {index}"
         return Child(role, index, f"kache: {role}{number} :{self.config.port}")
 
@@ -215,7 +216,7 @@ class Supervisor:
         if child.role == "router":
             for shard in self._children:
                 if shard.role == "shard":
-                    self._send(child, control.ShardState(shard.index, shard.state, shard.reason))
+                    self._send(child, messages.ShardState(shard.index, shard.state, shard.reason))
 
     def _on_refused(self, child: Child, error: OSError) -> None:
         child.reason = f"cannot be started: {error.strerror}"
@@ -268,16 +269,16 @@ class Supervisor:
             self._watch(child.conversation, lambda mask: self._on_child(child, mask))
         if not mask & selectors.EVENT_READ:
             return
-        messages, alive = child.conversation.on_readable()
-        for message in messages:
+        received, alive = child.conversation.on_readable()
+        for message in received:
             match message:
-                case control.Ready():
+                case messages.Ready():
                     self._on_child_ready(child)
-                case control.Failed(reason=reason):
+                case messages.Failed(reason=reason):
                     child.last_words = reason
-                case control.Ack(id=number):
+                case messages.Ack(id=number):
                     self._changes.acknowledged(number, child.name)
-                case control.Answer():
+                case messages.Answer():
                     self._on_answer(child, message)
                 case _:
                     self._on_request(child.conversation, message)
@@ -342,14 +343,14 @@ class Supervisor:
         child.restart_at = time.monotonic() + wait
         self._announce()
 
-    def _set_state(self, child: Child, state: control.State) -> None:
+    def _set_state(self, child: Child, state: messages.State) -> None:
         child.state = state
         if child.role == "shard":
             for other in self._children:
                 if other.role == "router":
-                    self._send(other, control.ShardState(child.index, state, "" if state == "up" else child.reason))
+                    self._send(other, messages.ShardState(child.index, state, "" if state == "up" else child.reason))
 
-    def _send(self, child: Child, message: control.Down) -> None:
+    def _send(self, child: Child, message: messages.Down) -> None:
         if child.conversation is not None:
             child.conversation.send(message)
             self._watch(child.conversation, lambda mask: self._on_child(child, mask))
@@ -364,27 +365,27 @@ class Supervisor:
 
     def _on_request(self, asker: Conversation, message: Any) -> None:
         match message:
-            case control.StatusRequest(id=number):
+            case messages.StatusRequest(id=number):
                 draining = self._phase != "serving"
                 status = cluster_status(self.config, self._children, self._started_ms, self._place.run_dir, draining)
-                asker.send(control.StatusReply(number, status))
-            case control.ConfigSet(id=number, values=values):
+                asker.send(messages.StatusReply(number, status))
+            case messages.ConfigSet(id=number, values=values):
                 self._on_config_set(asker, number, values)
-            case control.ConfigRewrite(id=number):
-                asker.send(control.Ack(number, self._rewrite()))
-            case control.RestartShard(id=number, index=index):
+            case messages.ConfigRewrite(id=number):
+                asker.send(messages.Ack(number, self._rewrite()))
+            case messages.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
-            case control.AskRouters(id=number, what=what, words=words):
+            case messages.AskRouters(id=number, what=what, words=words):
                 self._on_question(asker, number, what, words)
-            case control.Shutdown(id=number):
-                asker.send(control.Ack(number))
+            case messages.Shutdown(id=number):
+                asker.send(messages.Ack(number))
                 self._stop("a request to stop")
 
     def _on_config_set(self, asker: Conversation, request: int, values: dict[str, str]) -> None:
         try:
             self._take_in(changed(self.config, values), asker, request)
         except ConfigError as error:
-            asker.send(control.Ack(request, str(error)))
+            asker.send(messages.Ack(request, str(error)))
 
     def _take_in(self, config: Config, asker: Conversation | None = None, request: int = 0) -> None:
         """Make `config` the effective one everywhere; `asker` is answered once every child has acknowledged."""
@@ -393,10 +394,10 @@ class Supervisor:
         number = self._changes.next_id()
         reached = [child for child in self._children if child.conversation is not None]
         for child in reached:
-            self._send(child, control.ConfigChanged(number, config))
+            self._send(child, messages.ConfigChanged(number, config))
         if asker is not None:
             names, now = [child.name for child in reached], time.monotonic()
-            self._changes.begin(number, names, now, lambda error: self._answer(asker, control.Ack(request, error)))
+            self._changes.begin(number, names, now, lambda error: self._answer(asker, messages.Ack(request, error)))
 
     def _on_question(self, asker: Conversation, request: int, what: str, words: list[bytes]) -> None:
         """Ask the routers other than `asker`, which learns with an Ack that all have answered, or that time is up."""
@@ -407,16 +408,16 @@ class Supervisor:
 
         def finish(_late: str) -> None:
             del self._askers[number]
-            self._answer(asker, control.Ack(request))
+            self._answer(asker, messages.Ack(request))
 
         for child in asked:
-            self._send(child, control.Question(number, what, words, now + control.ANSWER_SECONDS))
+            self._send(child, messages.Question(number, what, words, now + control.ANSWER_SECONDS))
         self._changes.begin(number, [child.name for child in asked], now, finish, control.ANSWER_SECONDS)
 
-    def _on_answer(self, child: Child, answer: control.Answer) -> None:
+    def _on_answer(self, child: Child, answer: messages.Answer) -> None:
         if answer.id in self._askers:  # else it is too late
             asker, request = self._askers[answer.id]
-            self._answer(asker, control.Answer(request, answer.body, answer.last, child.index))
+            self._answer(asker, messages.Answer(request, answer.body, answer.last, child.index))
             if answer.last:
                 self._changes.acknowledged(answer.id, child.name)
 
@@ -433,10 +434,10 @@ class Supervisor:
         role, number = ("shard", index) if index >= 0 else ("router", -1 - index)
         child = next((c for c in self._children if (c.role, c.index) == (role, number)), None)
         if child is None:
-            asker.send(control.Ack(request, f"there is no {role} {number}"))
+            asker.send(messages.Ack(request, f"there is no {role} {number}"))
             return
         if self._phase != "serving":
-            asker.send(control.Ack(request, "the cluster is stopping"))
+            asker.send(messages.Ack(request, "the cluster is stopping"))
             return
         child.waiters.append((asker, request))
         if not child.pid:
@@ -449,7 +450,7 @@ class Supervisor:
             self._set_state(child, "down")
             self._drain(child)
 
-    def _answer(self, asker: Conversation, message: control.Down) -> None:
+    def _answer(self, asker: Conversation, message: messages.Down) -> None:
         """Answer a request that had to wait, if whoever asked is still there."""
         child = next((child for child in self._children if child.conversation is asker), None)
         if child is not None:
@@ -459,7 +460,7 @@ class Supervisor:
 
     def _answer_waiters(self, child: Child, error: str) -> None:
         for asker, request in child.waiters:
-            self._answer(asker, control.Ack(request, error))
+            self._answer(asker, messages.Ack(request, error))
         child.waiters.clear()
 
     # The end ---------------------------------------------------------------------------------------------------
@@ -484,7 +485,7 @@ class Supervisor:
         if not child.ready_at:
             os.kill(child.pid, signal.SIGKILL)  # it serves nobody yet
             return
-        self._send(child, control.Drain(float(self.config.drain_seconds)))
+        self._send(child, messages.Drain(float(self.config.drain_seconds)))
         child.kill_at = time.monotonic() + self.config.drain_seconds + GRACE_SECONDS
 
     def _drain_on(self) -> None:

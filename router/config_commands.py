@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kache.config import ConfigError, changed, redis_settings
-from kache.control import ConfigRewrite, ConfigSet, ControlError
+from kache.control import ControlError
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
+from kache.messages import ConfigRewrite, ConfigSet
 from kache.replies import OK, Reply
 
 from .arguments import text

@@ -19,19 +19,8 @@ import uvloop
 
 from kache._reactor import Clock
 from kache.commands import TABLE
-from kache.control import (
-    Ack,
-    ChildContext,
-    ConfigChanged,
-    ControlChannel,
-    Down,
-    Drain,
-    Ping,
-    Pong,
-    Question,
-    Ready,
-    ShardState,
-)
+from kache.control import ControlChannel
+from kache.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Question, Ready, ShardState
 
 from . import (
     clients,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kache.control import ControlError, Shutdown
+from kache.control import ControlError
 from kache.errors import CommandError
+from kache.messages import Shutdown
 from kache.replies import OK, Reply
 
 from .arguments import integer

@@ -21,7 +21,8 @@ import uvloop
 from kache._reactor import Clock
 from kache.commands import DIGEST
 from kache.config import Config
-from kache.control import Ack, ChildContext, ConfigChanged, ControlChannel, Down, Drain, Ping, Pong, Ready
+from kache.control import ControlChannel
+from kache.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready
 
 from . import registry
 from ._engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from kache import control
+from kache import control, messages
 from kache.cli.connection import PORT, TIMEOUT, WholeNumber
 from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure, Group
 from kache.config import SETTINGS, Config, ConfigError, load
@@ -135,19 +135,19 @@ class _Admin:
         except (OSError, RunDirError):
             raise Failure(f"No cluster runs on port {port}.", EXIT_NO_CLUSTER) from None
 
-    def request(self, message: control.Up) -> control.Down:
+    def request(self, message: messages.Up) -> messages.Down:
         try:
             control.send(self._socket, message)
             answer = control.receive(self._socket, self._buffer)
         except (control.ControlError, OSError) as error:
             raise Failure(f"The supervisor did not answer: {error}.") from None
-        if isinstance(answer, control.Ack) and answer.error:
+        if isinstance(answer, messages.Ack) and answer.error:
             raise Failure(answer.error[0].upper() + answer.error[1:] + ".")
         return answer
 
-    def status(self) -> control.ClusterStatus:
-        answer = self.request(control.StatusRequest(1))
-        assert isinstance(answer, control.StatusReply)
+    def status(self) -> messages.ClusterStatus:
+        answer = self.request(messages.StatusRequest(1))
+        assert isinstance(answer, messages.StatusReply)
         return answer.status
 
     def wait_for_end(self) -> bool:
@@ -194,7 +194,7 @@ def status(port: int, timeout: float, as_json: bool) -> int:
     return 0 if all(child.state == "up" for child in found.children) else EXIT_ERROR
 
 
-def _show_status(found: control.ClusterStatus) -> None:
+def _show_status(found: messages.ClusterStatus) -> None:
     from kache.cli.stats import text_table, uptime
 
     state = "stopping" if found.draining else f"up {uptime(found.now_ms - found.started_ms)}"
@@ -225,7 +225,7 @@ def stop(port: int, timeout: float) -> int:
     """Answer what is in flight, then end the cluster; returns when it is gone."""
     admin = _Admin(port, timeout)
     pid = admin.status().pid
-    admin.request(control.Shutdown(2))
+    admin.request(messages.Shutdown(2))
     if not admin.wait_for_end():
         raise Failure(f"The cluster on port {port} (pid {pid}) has not ended within {timeout:g} s.")
     click.echo(f"The cluster on port {port} has stopped.")
@@ -254,7 +254,7 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> 
     else:
         chosen = [child for child in children if child.role == "router" or not only_router]
     for child in chosen:
-        admin.request(control.RestartShard(3, child.index if child.role == "shard" else -1 - child.index))
+        admin.request(messages.RestartShard(3, child.index if child.role == "shard" else -1 - child.index))
         click.echo(f"{child.role} {child.index} serves again.")
     return 0
 

@@ -35,7 +35,7 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]  # not generic in cli
         return seconds
 
 
-class WholeNumber(click.ParamType):  # type: ignore[type-arg]
+class WholeNumber(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
     """An int from `low` to `high`; what is none is refused with the variable it came from."""
 
     name = "number"
@@ -64,7 +64,7 @@ def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
     )
 
 
-class _Host(click.ParamType):  # type: ignore[type-arg]
+class _Host(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
     """A name or an address; an IPv6 address may stand in brackets, as the ready line shows it."""
 
     name = "host"

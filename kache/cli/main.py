@@ -144,7 +144,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Expected failures end as one sentence, never as a traceback."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the process lives
     try:
         status = root.main(arguments, prog_name="kache", standalone_mode=False)
         return status if isinstance(status, int) else 0

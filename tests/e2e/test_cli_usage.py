@@ -154,7 +154,7 @@ def test_help_says_what_the_status_means() -> None:
 # Starting ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+@pytest.mark.skipif(not has_ipv6(), reason="the loopback of this machine has no IPv6 address")
 def test_the_ready_line_names_every_address() -> None:
     with Cluster(1, bind="127.0.0.1,::1") as cluster:
         assert f" ready on 127.0.0.1:{cluster.port}, [::1]:{cluster.port}: 1 shard" in cluster.ready_line

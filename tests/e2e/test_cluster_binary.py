@@ -84,12 +84,6 @@ def read_exactly(sock: socket.socket, count: int) -> bytes:
     return data
 
 
-@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
-def cluster(request: pytest.FixtureRequest) -> object:
-    with Cluster(request.param) as running:
-        yield running
-
-
 def exchange(cluster: Cluster, steps: list[tuple[bytes, bytes]], chunk: int | None = None) -> None:
     sent = b"".join(step for step, _ in steps)
     wanted = b"".join(answer for _, answer in steps)

@@ -269,12 +269,6 @@ WITH_PASSWORD: list[str] = [
 ]
 
 
-@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with Cluster(request.param) as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def real() -> Iterator[int]:
     with valkey() as port:

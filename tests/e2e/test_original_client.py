@@ -185,12 +185,6 @@ ROWS: dict[str, list[Step]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with Cluster(request.param) as running:
-        yield running
-
-
 @pytest.fixture
 def connection(cluster: Cluster) -> Iterator[BinaryConnection]:
     cluster.request("flushall")

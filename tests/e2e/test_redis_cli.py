@@ -14,7 +14,6 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,12 +47,6 @@ DEFAULT_TESTS = {
     "LRANGE_600 (first 600 elements)",
     "MSET (10 keys)",
 }
-
-
-@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with Cluster(request.param) as running:
-        yield running
 
 
 @pytest.fixture

@@ -58,9 +58,15 @@ def interpreted() -> Shard:
 
 
 def words(draw: random.Random) -> list[bytes]:
-    key = lambda: b"k%d" % draw.randrange(6)  # noqa: E731
-    number = lambda: draw.choice(NUMBERS)  # noqa: E731
-    value = lambda: draw.choice((number(), draw.randbytes(draw.randrange(80)), b"v"))  # noqa: E731
+    def key() -> bytes:
+        return b"k%d" % draw.randrange(6)
+
+    def number() -> bytes:
+        return draw.choice(NUMBERS)
+
+    def value() -> bytes:
+        return draw.choice((number(), draw.randbytes(draw.randrange(80)), b"v"))
+
     name = draw.choice(
         b"GET SET SET SET SETNX DEL UNLINK EXISTS INCR DECR INCRBY DECRBY MGET MSET EXPIRE PEXPIRE TTL PTTL STRLEN "
         b"APPEND HSET LPUSH TYPE PERSIST EXPIRE PEXPIRE".split()

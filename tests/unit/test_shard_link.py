@@ -6,7 +6,8 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -99,9 +100,9 @@ class Peer:
         self.reactor.close()
 
 
-def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def wrapper() -> None:
-        asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(test(), 60))
 
     wrapper.__name__ = test.__name__
     wrapper.__doc__ = test.__doc__
