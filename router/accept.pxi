@@ -3,6 +3,10 @@
 # Connections that are being told "max number of clients reached" at the same time; more are just closed.
 cdef int MOST_REFUSALS = 64
 
+# With several routers on the port: connections that one accepts at a time, and how long it rests then (seconds).
+cdef int ACCEPTS_OF_SEVERAL = 16
+cdef double REST_OF_SEVERAL = 0.001
+
 cdef bytes TOO_MANY_CLIENTS = b"ERR max number of clients reached"
 cdef bytes NO_DESCRIPTORS = b"-ERR max number of clients reached (the router has no file descriptors left)\r\n"
 
@@ -25,9 +29,18 @@ cdef class Acceptor(Listener):
         self.router = router
         self.spare = kache_spare()
         if router.config.routers > 1:
-            # The first to wake up leaves the next connection to the others.
-            self.at_once = 1
+            self.at_once = ACCEPTS_OF_SEVERAL
         Listener.__init__(self, router, fd)
+
+    cdef int on_readable(self) except -1:
+        cdef uint64_t before = self.router.accepted
+        Listener.on_readable(self)
+        if self.router.config.routers > 1 and self.router.accepted != before and self.reading:
+            # Who is awake already would win every race for the next one: it is left to the other routers.
+            self.pause()
+            self.retry_timer = self.router.loop.call_later(REST_OF_SEVERAL, self._retry)
+            self.router.leave = True
+        return 0
 
     cdef int on_accept(self, int fd) except -1:
         cdef Refusal refusal
