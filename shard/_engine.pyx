@@ -8,12 +8,16 @@ One extension module of several parts, each in a file of its own, from the botto
     heap.pxi       deadlines
     table.pxi      the hash table of every slot, hash and set
     fields.pxi     FieldTable: the value of a hash or a set
+    ranks.pxi      the order of a sorted set
+    zset.pxi       ZSet: the value of a sorted set
     store.pxi      Store: the databases, their memory, expiry
-    values.pxi     Values: typed readers and mutators, what the handlers see
+    values.pxi     Values: keys and strings, as the handlers see them
+    collections.pxi    Collections: hashes, sets and sorted sets
     detached.pxi   flushed databases on their way out
     evict.pxi      Evictor: the policies of a full memory
     meter.pxi      counters and latency histogram
-    fast.pxi       the hottest commands, without a Python object
+    fast.pxi       the hottest commands on keys and strings, without a Python object
+    fast_collections.pxi   and those on hashes, sets and sorted sets
     execute.pxi    Shard: the one execution point
     ahead.pxi      what the next commands will touch, fetched into the cache
     link.pxi       Link: runs from a router in, replies out
@@ -177,16 +181,22 @@ include "heap.pxi"
 include "table.pxi"
 
 cdef int64_t FIELD_TABLE_SIZE = 0
+cdef int64_t ZSET_SIZE = 0
 
 include "fields.pxi"
+include "ranks.pxi"
+include "zset.pxi"
 include "store.pxi"
 include "values.pxi"
+include "collections.pxi"
 include "detached.pxi"
 include "evict.pxi"
 include "meter.pxi"
 include "fast.pxi"
+include "fast_collections.pxi"
 include "execute.pxi"
 include "ahead.pxi"
 include "link.pxi"
 
 FIELD_TABLE_SIZE = FieldTable.__basicsize__ + 16
+ZSET_SIZE = ZSet.__basicsize__ + 16

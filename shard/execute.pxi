@@ -20,7 +20,7 @@ cdef class Shard:
     bytes, the cleanup (None: everything is freed on the spot) and the index among the shards.
     """
     cdef object keys_python
-    cdef Values keys
+    cdef Collections keys
     cdef readonly Evictor evictor
     cdef Command* commands
     cdef readonly int command_count

@@ -1,4 +1,4 @@
-# The hottest commands without a Python object. Each is the plain case of a handler in Python, which it leaves
+# The hottest commands on keys and strings, without a Python object. Each is the plain case of a handler in Python, which it leaves
 # everything unusual to (DECLINE, before anything was changed). Errors have the same texts.
 
 cdef enum:
@@ -268,4 +268,4 @@ cdef Fast fast_of(str key):
     if key == "pttl": return fast_pttl
     if key == "strlen": return fast_strlen
     if key == "append": return fast_append
-    return NULL
+    return fast_of_collections(key)

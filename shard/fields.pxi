@@ -20,24 +20,26 @@ cdef class FieldTable:
             pass
 
     # Reading ------------------------------------------------------------------------------------------
-    cdef inline Entry* entry_of(self, bytes field) noexcept:
-        cdef uint64_t hash = table_hash(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
-        return table_find(&self.table, hash, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+    cdef inline Entry* entry_of(self, const char* field, size_t n) noexcept:
+        return table_find(&self.table, table_hash(field, n), field, n)
+
+    cdef inline Entry* entry_named(self, bytes field) noexcept:
+        return self.entry_of(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
 
     def __len__(self):
         return self.table.count
 
     def __contains__(self, bytes field not None):
-        return self.entry_of(field) != NULL
+        return self.entry_named(field) != NULL
 
     def get(self, bytes field not None):
         """The value of a field, or None."""
-        cdef Entry* entry = self.entry_of(field)
+        cdef Entry* entry = self.entry_named(field)
         return None if entry == NULL else value_bytes(entry)
 
     def length(self, bytes field not None):
         """Bytes of a field's value, or None."""
-        cdef Entry* entry = self.entry_of(field)
+        cdef Entry* entry = self.entry_named(field)
         return None if entry == NULL else entry_value_size(entry)
 
     def items(self):
@@ -98,7 +100,7 @@ cdef class FieldTable:
 
     def deadline_of(self, bytes field not None):
         """None: no such field; -1: no deadline; else unix ms."""
-        cdef Entry* entry = self.entry_of(field)
+        cdef Entry* entry = self.entry_named(field)
         if entry == NULL:
             return None
         return entry_deadline(entry) if entry.flags & HAS_TTL else -1
@@ -114,17 +116,15 @@ cdef class FieldTable:
         return self.heap.count
 
     # Changing: for the keyspace -----------------------------------------------------------------------
-    cdef int put(self, bytes field, bytes value, bint keep_ttl) except -1:
+    cdef int put(self, const char* field, size_t field_size, const char* value, size_t n, bint keep_ttl) except -1:
         """1: a new field; 0: its value was replaced."""
-        cdef const char* key = PyBytes_AS_STRING(field)
-        cdef size_t key_size = PyBytes_GET_SIZE(field), n = PyBytes_GET_SIZE(value)
-        cdef uint64_t hash = table_hash(key, key_size)
-        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, key, key_size)
+        cdef uint64_t hash = table_hash(field, field_size)
+        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, field, field_size)
         cdef Entry* entry
         cdef Entry* fresh
         cdef uint8_t flags
         if word == NULL:
-            fresh = entry_new(key, key_size, PyBytes_AS_STRING(value), n, 0, 0, 0)
+            fresh = entry_new(field, field_size, value, n, 0, 0, 0)
             if fresh == NULL or table_room(&self.table, hash, &self.bytes_used) < 0:
                 free(fresh)
                 raise MemoryError("no memory for a field")
@@ -134,10 +134,10 @@ cdef class FieldTable:
         entry = <Entry*> (word[0] & POINTER_MASK)
         flags = entry.flags & HAS_TTL if keep_ttl else 0
         if (entry.flags & HAS_TTL) == flags and n <= entry_room(entry) and (n * 2 >= entry_room(entry) or n > 64):
-            memcpy(entry_value(entry), PyBytes_AS_STRING(value), n)
+            memcpy(entry_value(entry), value, n)
             entry_set_value_size(entry, n)
             return 0
-        fresh = entry_new(key, key_size, PyBytes_AS_STRING(value), n, flags, 0, 0)
+        fresh = entry_new(field, field_size, value, n, flags, 0, 0)
         if fresh == NULL:
             raise MemoryError("no memory for a field")
         self.replace(word, entry, fresh, entry_deadline(entry))
@@ -240,26 +240,10 @@ cdef class FieldTable:
     # Taking apart: for the cleanup thread --------------------------------------------------------------
     cdef bint free_some(self, Py_ssize_t count) noexcept nogil:
         """Frees about `count` fields of a table nobody can reach. True while something is left."""
-        cdef Segment* segment
-        cdef uint64_t word
-        cdef uint32_t place
-        cdef int64_t ignored = 0
         # The heap's items would point to freed entries: nothing reads them any more.
         self.heap.count = 0
-        if self.table.directory == NULL:
-            count -= free_words(&self.table.flat, count)
-            if self.table.flat.count:
-                return True
-        else:
-            place = 0
-            while place < <uint32_t> (1 << self.table.flat.directory_bits):
-                segment = self.table.directory[place]
-                place += 1 << (self.table.flat.directory_bits - segment.bits)
-                if segment.count:
-                    count -= free_words(segment, count)
-                    if segment.count or count <= 0:
-                        return True
-        table_drop_storage(&self.table, &ignored)
+        if table_free_some(&self.table, &count):
+            return True
         free(self.heap.items)
         memset(&self.heap, 0, sizeof(Heap))
         return False
@@ -284,6 +268,22 @@ cdef class FieldTable:
                 break
             total += entry_memory(entry)
         assert total == self.bytes_used, f"a field table of {total} bytes says {self.bytes_used}"
+
+
+cdef bint table_free_some(Table* table, Py_ssize_t* count) noexcept nogil:
+    """Frees entries of a table that is not searched any more, until `count` is used up. True while some are left."""
+    cdef Segment* segment
+    cdef uint32_t place = 0
+    cdef int64_t ignored = 0
+    while place < table_places(table):
+        segment = segment_at(table, place)
+        place += segment_span(table, segment)
+        if segment.count:
+            count[0] -= free_words(segment, count[0])
+            if segment.count or count[0] <= 0:
+                return True
+    table_drop_storage(table, &ignored)
+    return False
 
 
 cdef Py_ssize_t free_words(Segment* segment, Py_ssize_t count) noexcept nogil:

@@ -6,7 +6,6 @@ stored here is another matter). Promises: looking does not touch a key's LRU or 
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from kache.errors import SYNTAX, CommandError
@@ -16,6 +15,7 @@ from .arguments import bounded_integer, integer, parse_integer
 from .hashes import hash_encoding
 from .registry import command
 from .sets import set_encoding
+from .zsets import zset_encoding
 
 if TYPE_CHECKING:
     from .keyspace import Keyspace
@@ -35,8 +35,6 @@ _LONG_KEY = 32
 _LIST_LISTPACK_BYTES = 8192
 """Size up to which a list is one listpack (list-max-listpack-size -2)."""
 _LISTPACK_OVERHEAD = 7
-_ZSET_LISTPACK_ENTRIES = 128
-_ZSET_LISTPACK_VALUE = 64
 
 
 def string_encoding(key: bytes, value: bytes, *, raw: bool) -> str:
@@ -75,16 +73,6 @@ def _list_encoding(ks: Keyspace, key: bytes) -> str:
     return "listpack"
 
 
-def _zset_encoding(ks: Keyspace, key: bytes) -> str:
-    members = ks.zset_get(key)
-    if members is None:
-        return "listpack"
-    if len(members) > _ZSET_LISTPACK_ENTRIES:
-        return "skiplist"
-    small = all(len(member) <= _ZSET_LISTPACK_VALUE for member, _ in islice(members.items(), len(members)))
-    return "listpack" if small else "skiplist"
-
-
 def encoding_of(ks: Keyspace, key: bytes) -> str | None:
     """What OBJECT ENCODING answers; None when there is no such key."""
     kind = ks.type_of(key)
@@ -98,7 +86,10 @@ def encoding_of(ks: Keyspace, key: bytes) -> str | None:
         return None if table is None else set_encoding(table)
     if kind == "list":
         return _list_encoding(ks, key)
-    return _zset_encoding(ks, key) if kind == "zset" else None
+    if kind == "zset":
+        members = ks.zset_get(key)
+        return None if members is None else zset_encoding(members)
+    return None
 
 
 @command("object|encoding")

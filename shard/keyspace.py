@@ -1,7 +1,7 @@
 """The keyspace that handlers work on: every reader and every change of a shard's data.
 
-`Keyspace` completes the compiled base (`_engine.Values`: keys, strings, hashes, sets) with lists and sorted
-sets. Handlers change data through its mutators alone. Each of them creates the key when it is missing, raises
+`Keyspace` completes the compiled base (`_engine.Collections`: keys, strings, hashes, sets, sorted sets) with lists.
+Handlers change data through its mutators alone. Each of them creates the key when it is missing, raises
 WRONGTYPE for another type, deletes the key when its collection becomes empty, accounts the memory, and passes
 the one hook through which the log, WATCH and wake-ups see changes. Collections that a reader returns may be read
 until the command ends, never kept and never changed.
@@ -11,23 +11,21 @@ Everything acts on database `db` at `now_ms` (unix ms); keys past their deadline
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ._engine import Values
+from ._engine import Collections
 from ._lists import ListValue
 from .leases import Leases
 from .slowlog import SlowLog
-from .zset import ZSet
 
 __all__ = ["Keyspace"]
 
 _LIST: Final = 1
-_ZSET: Final = 4
-"""Type numbers of the compiled part (entry.pxi)."""
+"""Type number of the compiled part (entry.pxi)."""
 
 
-class Keyspace(Values):
+class Keyspace(Collections):
     """The data of one shard."""
 
     def __init__(self, hash_seed: bytes = bytes(16), cleanup: object | None = None) -> None:
@@ -117,58 +115,4 @@ class Keyspace(Values):
         fresh = ListValue(values)
         if self.replace_collection(key, _LIST, fresh if len(fresh) else None):
             self.note_change("list_replace", key, (fresh,))
-        return len(fresh)
-
-    # Sorted sets ----------------------------------------------------------------------------------------
-    def zset_get(self, key: bytes) -> ZSet | None:
-        """The sorted set at `key`, to be read only, or None."""
-        value: ZSet | None = self.collection(key, _ZSET)
-        return value
-
-    def zset_add(self, key: bytes, member: bytes, score: float) -> bool | None:
-        """True: a new member; False: its score changed; None: nothing changed."""
-        value: ZSet | None = self.collection(key, _ZSET)
-        if value is None:
-            value = ZSet()
-            value.add(member, score)
-            self.create_collection(key, _ZSET, value)
-            outcome: bool | None = True
-        else:
-            before = value.memory
-            outcome = value.add(member, score)
-            if outcome is None:
-                return None
-            self.settle(key, value, before)
-        self.note_change("zset_add", key, (member, score))
-        return outcome
-
-    def zset_remove(self, key: bytes, member: bytes) -> bool:
-        """Whether the member was there."""
-        value: ZSet | None = self.collection(key, _ZSET)
-        if value is None:
-            return False
-        before = value.memory
-        if not value.remove(member):
-            return False
-        self.settle(key, value, before)
-        self.note_change("zset_remove", key, (member,))
-        return True
-
-    def zset_delete_ranks(self, key: bytes, start: int, stop: int) -> list[tuple[bytes, float]]:
-        """Removes the members of rank `start` to `stop` (exclusive) and returns them with their scores."""
-        value: ZSet | None = self.collection(key, _ZSET)
-        if value is None:
-            return []
-        before = value.memory
-        removed = value.delete_ranks(start, stop)
-        if removed:
-            self.settle(key, value, before)
-            self.note_change("zset_delete_ranks", key, (start, stop))
-        return removed
-
-    def zset_replace(self, key: bytes, scores: Mapping[bytes, float]) -> int:
-        """Stores a sorted set in place of whatever is there; its size (with none the key is deleted)."""
-        fresh = ZSet.from_mapping(scores)
-        if self.replace_collection(key, _ZSET, fresh if len(fresh) else None):
-            self.note_change("zset_replace", key, (scores,))
         return len(fresh)

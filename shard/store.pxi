@@ -4,8 +4,8 @@
 #                     └──► groups[256] of 64 slots: how many keys, and their heap of deadlines
 #
 # Owns all entries and the account of their memory. Every change passes `_changed`, the one hook. A key
-# past its deadline is never seen: `find` removes it. Values of collections are Python objects (FieldTable,
-# ListValue, ZSet), referenced once by their entry.
+# past its deadline is never seen: `find` removes it. Collections are Python objects (FieldTable, ListValue, ZSet),
+# referenced once by their entry.
 
 cdef enum:
     DATABASES = 16
@@ -390,8 +390,12 @@ cdef class Store:
             self.db = db
 
     cdef bint purge_fields(self, bytes key, Py_ssize_t limit) except -1:
-        """Values knows how: the fields of one hash."""
+        """Collections knows how: the fields of one hash."""
         return False
+
+    cdef int note_fields(self, bytes key) except -1:
+        """Collections knows how: their deadlines, when the hash has come from elsewhere."""
+        return 0
 
     # Counting and checking ------------------------------------------------------------------------------
     def counts(self):

@@ -15,12 +15,12 @@ from kache.errors import SYNTAX, CommandError
 from kache.replies import Pairs, Reply
 
 from .arguments import integer
+from .lex import LEX_HIGHEST, LEX_LOWEST, LexBound, lex_span
 from .registry import command
-from .zset import LEX_HIGHEST, LEX_LOWEST, LexBound
 
 if TYPE_CHECKING:
+    from ._engine import ZSet
     from .keyspace import Keyspace
-    from .zset import ZSet
 
 __all__: list[str] = []
 
@@ -126,7 +126,7 @@ class _Range:
         if options.by == "score":
             start, stop = value.score_span(*self._scores)
         else:
-            start, stop = value.lex_span(*self._names, reverse)
+            start, stop = lex_span(value, *self._names, reverse)
         if options.offset < 0 or options.offset >= stop - start:
             return 0, 0
         taken = stop - start - options.offset
@@ -254,5 +254,5 @@ def _remove(ks: Keyspace, key: bytes, wanted: _Range) -> int:
         return 0
     start, stop = wanted.find(value)
     if start < stop:
-        ks.zset_delete_ranks(key, start, stop)
+        ks.zset_delete_ranks(key, start, stop, wanted=False)
     return stop - start

@@ -20,8 +20,8 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
+    from ._engine import ZSet
     from .keyspace import Keyspace
-    from .zset import ZSet
 
 __all__ = ["zadd", "zrem", "zset_encoding"]
 

@@ -1,0 +1,350 @@
+# The hottest commands on hashes, sets and sorted sets, as in fast.pxi.
+
+# Hashes and sets ----------------------------------------------------------------------------------
+cdef int fast_hset(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef int64_t added = 0
+    cdef Py_ssize_t i
+    if not n & 1:
+        return DECLINE
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, TYPE_HASH)
+    for i in range(1, n, 2):
+        added += shard.keys.field_put(
+            &place, table, TYPE_HASH, args[i].data, args[i].size, args[i + 1].data, args[i + 1].size, False)
+        if table is None:
+            table = shard.keys.fields_in(shard.keys.find(&place), TYPE_HASH)
+    return put_int(out, shard.dialect, added)
+
+
+cdef int fast_hget(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef Entry* entry = NULL
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, TYPE_HASH)
+    if table is not None:
+        entry = table.entry_of(args[1].data, args[1].size)
+    if entry == NULL:
+        return put_null(out, shard.dialect)
+    return put_bulk(out, shard.dialect, entry_value(entry), entry_value_size(entry))
+
+
+cdef int fast_hmget(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef Entry* entry
+    cdef Py_ssize_t i, mark
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, TYPE_HASH)
+    mark = begin_array(out, shard.dialect, n - 1)
+    for i in range(1, n):
+        entry = NULL if table is None else table.entry_of(args[i].data, args[i].size)
+        if entry == NULL:
+            put_nested_null(out, shard.dialect)
+        else:
+            put_nested_bulk(out, shard.dialect, entry_value(entry), entry_value_size(entry))
+    return end_reply(out, shard.dialect, mark)
+
+
+cdef int contains(Shard shard, int slot, Span* args, int kind, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, kind)
+    return put_int(out, shard.dialect, table is not None and table.entry_of(args[1].data, args[1].size) != NULL)
+
+
+cdef int fast_hexists(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return contains(shard, slot, args, TYPE_HASH, out)
+
+
+cdef int fast_sismember(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return contains(shard, slot, args, TYPE_SET, out)
+
+
+cdef int count_fields(Shard shard, int slot, Span* args, int kind, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, kind)
+    return put_int(out, shard.dialect, 0 if table is None else table.table.count)
+
+
+cdef int fast_hlen(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return count_fields(shard, slot, args, TYPE_HASH, out)
+
+
+cdef int fast_scard(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return count_fields(shard, slot, args, TYPE_SET, out)
+
+
+cdef int remove_fields(Shard shard, int slot, Span* args, Py_ssize_t n, int kind, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef int64_t removed = 0
+    cdef Py_ssize_t i
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, kind)
+    if table is not None:
+        for i in range(1, n):
+            removed += shard.keys.field_take(&place, table, kind, args[i].data, args[i].size)
+            if table.table.count == 0:
+                break
+    return put_int(out, shard.dialect, removed)
+
+
+cdef int fast_hdel(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return remove_fields(shard, slot, args, n, TYPE_HASH, out)
+
+
+cdef int fast_srem(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return remove_fields(shard, slot, args, n, TYPE_SET, out)
+
+
+cdef int fast_sadd(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef int64_t added = 0
+    cdef Py_ssize_t i
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    table = shard.keys.fields(&place, TYPE_SET)
+    for i in range(1, n):
+        added += shard.keys.field_put(&place, table, TYPE_SET, args[i].data, args[i].size, b"", 0, False)
+        if table is None:
+            table = shard.keys.fields_in(shard.keys.find(&place), TYPE_SET)
+    return put_int(out, shard.dialect, added)
+
+
+# Sorted sets --------------------------------------------------------------------------------------
+cdef enum:
+    EXACT_DIGITS = 15           # a whole number of so many digits, and 10 to so many, are doubles without rounding
+    FAST_PAIRS = 64             # more in one ZADD are the handler's
+
+
+cdef double[EXACT_DIGITS + 1] TEN_TO = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15]
+
+
+cdef bint parse_decimal(const char* text, Py_ssize_t n, double* value) noexcept nogil:
+    """A plain decimal ("12", "-0.25") of up to 15 digits, exactly as strtod reads it: one division of two exact numbers
+    rounds once. Anything else is the handler's."""
+    cdef int64_t digits = 0
+    cdef Py_ssize_t i = 1 if n and text[0] == c"-" else 0
+    cdef Py_ssize_t first = i, point = -1
+    if n - i > EXACT_DIGITS + 1:
+        return False
+    while i < n:
+        if c"0" <= text[i] <= c"9":
+            digits = digits * 10 + (text[i] - c"0")
+        elif text[i] == c"." and point < 0 and i > first and i + 1 < n:
+            point = i
+        else:
+            return False
+        i += 1
+    if n - first - (point >= 0) > EXACT_DIGITS or n == first:
+        return False
+    value[0] = <double> digits if point < 0 else <double> digits / TEN_TO[n - point - 1]
+    if first:
+        value[0] = -value[0]
+    return True
+
+
+cdef int64_t add_members(Shard shard, int slot, Span* args, Py_ssize_t n) except -2:
+    """How many are new; -1 to decline. No option of ZADD can be read as a number."""
+    cdef Place place
+    cdef ZSet value
+    cdef double[FAST_PAIRS] scores
+    cdef int64_t added = 0
+    cdef Py_ssize_t i
+    if not n & 1 or n > 2 * FAST_PAIRS:
+        return -1
+    for i in range(1, n, 2):
+        if not parse_decimal(args[i].data, args[i].size, &scores[i >> 1]):
+            return -1
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    for i in range(1, n, 2):
+        added += shard.keys.zset_put(&place, value, args[i + 1].data, args[i + 1].size, scores[i >> 1]) == ADDED
+        if value is None:
+            value = shard.keys.zset_in(shard.keys.find(&place))
+    return added
+
+
+cdef int fast_zadd(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef int64_t added = add_members(shard, slot, args, n)
+    return DECLINE if added < 0 else put_int(out, shard.dialect, added)
+
+
+cdef int fast_binary_zadd(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    if n != 3 or add_members(shard, slot, args, n) < 0:
+        return DECLINE
+    return put_ok(out, shard.dialect)
+
+
+cdef int fast_zincrby(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef Entry* entry = NULL
+    cdef double score
+    if not parse_decimal(args[1].data, args[1].size, &score):
+        return DECLINE
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    if value is not None:
+        entry = value.entry_of(args[2].data, args[2].size)
+        if entry != NULL:
+            score += entry_score(entry)
+    shard.keys.zset_put(&place, value, args[2].data, args[2].size, score)
+    return put_reply(out, shard.dialect, score)
+
+
+cdef int64_t remove_members(Shard shard, int slot, Span* args, Py_ssize_t n) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef int64_t removed = 0
+    cdef Py_ssize_t i
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    if value is not None:
+        for i in range(1, n):
+            removed += shard.keys.zset_take(&place, value, args[i].data, args[i].size)
+            if value.table.count == 0:
+                break
+    return removed
+
+
+cdef int fast_zrem(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return put_int(out, shard.dialect, remove_members(shard, slot, args, n))
+
+
+cdef int fast_binary_zrem(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef int64_t removed = remove_members(shard, slot, args, n)
+    if removed == 0 and n == 2:
+        return put_null(out, shard.dialect)
+    return put_int(out, shard.dialect, removed)
+
+
+cdef int fast_zscore(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef Entry* entry = NULL
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    if value is not None:
+        entry = value.entry_of(args[1].data, args[1].size)
+    if entry == NULL:
+        return put_null(out, shard.dialect)
+    return put_reply(out, shard.dialect, entry_score(entry))
+
+
+cdef int fast_zcard(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    return put_int(out, shard.dialect, 0 if value is None else value.table.count)
+
+
+cdef int rank_of(Shard shard, int slot, Span* args, Py_ssize_t n, bint reverse, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef int64_t rank = -1
+    if n != 2:
+        return DECLINE
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    if value is not None:
+        rank = value.rank_of(args[1].data, args[1].size)
+    if rank < 0:
+        return put_null(out, shard.dialect)
+    return put_int(out, shard.dialect, <int64_t> value.table.count - 1 - rank if reverse else rank)
+
+
+cdef int fast_zrank(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return rank_of(shard, slot, args, n, False, out)
+
+
+cdef int fast_zrevrank(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return rank_of(shard, slot, args, n, True, out)
+
+
+cdef int range_of(Shard shard, int slot, Span* args, Py_ssize_t n, bint reverse, Buffer out) except -1:
+    """Members by rank; with scores or by anything else it is the handler's."""
+    cdef Place place
+    cdef ZSet value
+    cdef int64_t start, stop, length
+    cdef uint32_t at
+    cdef Step[DEEPEST] path
+    cdef Leaf* leaf
+    cdef Entry* entry
+    cdef Py_ssize_t mark
+    if n != 3 or not parse_int64(args[1].data, args[1].size, &start) or (
+        not parse_int64(args[2].data, args[2].size, &stop)
+    ):
+        return DECLINE
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.zset_in(shard.keys.read(&place))
+    length = 0 if value is None else value.table.count
+    # Redis's inclusive ranks, from the end if negative, as [start, stop).
+    if start < 0:
+        start = max(start + length, 0)
+    stop = stop + length + 1 if stop < 0 else min(stop, length - 1) + 1
+    if start >= stop:
+        mark = begin_array(out, shard.dialect, 0)
+        return end_reply(out, shard.dialect, mark)
+    mark = begin_array(out, shard.dialect, stop - start)
+    if reverse:
+        leaf = ranks_at(&value.ranks, <uint32_t> (length - 1 - start), path, &at)
+    else:
+        leaf = ranks_at(&value.ranks, <uint32_t> start, path, &at)
+    while True:
+        entry = leaf.pairs[at].entry
+        put_nested_bulk(out, shard.dialect, entry_key(entry), entry_key_size(entry))
+        start += 1
+        if start == stop:
+            return end_reply(out, shard.dialect, mark)
+        if reverse:
+            if at == 0:
+                leaf = leaf.previous
+                at = leaf.count
+            at -= 1
+        else:
+            at += 1
+            if at == leaf.count:
+                leaf = leaf.next
+                at = 0
+
+
+cdef int fast_zrange(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return range_of(shard, slot, args, n, False, out)
+
+
+cdef int fast_zrevrange(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return range_of(shard, slot, args, n, True, out)
+
+
+cdef Fast fast_of_collections(str key):
+    """The compiled case of a command on a collection, or NULL."""
+    if key == "hset": return fast_hset
+    if key == "hget": return fast_hget
+    if key == "hmget": return fast_hmget
+    if key == "hexists": return fast_hexists
+    if key == "hlen": return fast_hlen
+    if key == "hdel": return fast_hdel
+    if key == "sadd": return fast_sadd
+    if key == "srem": return fast_srem
+    if key == "sismember": return fast_sismember
+    if key == "scard": return fast_scard
+    if key == "zadd": return fast_zadd
+    if key == "binary|zadd": return fast_binary_zadd
+    if key == "zincrby": return fast_zincrby
+    if key == "zrem": return fast_zrem
+    if key == "binary|zrem": return fast_binary_zrem
+    if key == "zscore": return fast_zscore
+    if key == "zcard": return fast_zcard
+    if key == "zrank": return fast_zrank
+    if key == "zrevrank": return fast_zrevrank
+    if key == "zrange": return fast_zrange
+    if key == "zrevrange": return fast_zrevrange
+    return NULL
