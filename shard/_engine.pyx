@@ -7,17 +7,19 @@ One extension module of several parts, each in a file of its own, from the botto
     entry.pxi      one key with its value, in one block of memory
     heap.pxi       deadlines
     table.pxi      the hash table of every slot, hash and set
+    chunks.pxi     the elements of a list
+    list.pxi       ListValue: the value of a list
     fields.pxi     FieldTable: the value of a hash or a set
     ranks.pxi      the order of a sorted set
     zset.pxi       ZSet: the value of a sorted set
     store.pxi      Store: the databases, their memory, expiry
     values.pxi     Values: keys and strings, as the handlers see them
-    collections.pxi    Collections: hashes, sets and sorted sets
+    collections.pxi    Collections: lists, hashes, sets and sorted sets
     detached.pxi   flushed databases on their way out
     evict.pxi      Evictor: the policies of a full memory
     meter.pxi      counters and latency histogram
     fast.pxi       the hottest commands on keys and strings, without a Python object
-    fast_collections.pxi   and those on hashes, sets and sorted sets
+    fast_collections.pxi   and those on collections
     execute.pxi    Shard: the one execution point
     ahead.pxi      what the next commands will touch, fetched into the cache
     link.pxi       Link: runs from a router in, replies out
@@ -29,6 +31,7 @@ import time
 from heapq import heapify, heappop, heappush
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
@@ -182,7 +185,10 @@ include "table.pxi"
 
 cdef int64_t FIELD_TABLE_SIZE = 0
 cdef int64_t ZSET_SIZE = 0
+cdef int64_t LIST_SIZE = 0
 
+include "chunks.pxi"
+include "list.pxi"
 include "fields.pxi"
 include "ranks.pxi"
 include "zset.pxi"
@@ -200,3 +206,4 @@ include "link.pxi"
 
 FIELD_TABLE_SIZE = FieldTable.__basicsize__ + 16
 ZSET_SIZE = ZSet.__basicsize__ + 16
+LIST_SIZE = ListValue.__basicsize__ + 16

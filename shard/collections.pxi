@@ -1,30 +1,13 @@
-# Typed readers and mutators of hashes, sets and sorted sets, and what every collection needs.
+# Typed readers and mutators of lists, hashes, sets and sorted sets, and what every collection needs.
 #
 # A mutator creates the key when it is missing, raises WRONGTYPE, deletes the key when its collection becomes empty,
-# accounts the memory and passes `changed`. Lists, whose value is written elsewhere, are in keyspace.py.
+# accounts the memory and passes `changed`.
 
 cdef class Collections(Values):
     """Typed access to one shard's keys; `Keyspace` completes it."""
 
     # Any collection -------------------------------------------------------------------------------------
-    cpdef object collection(self, bytes key, int kind):
-        """The collection at `key`, or None; WRONGTYPE for another type."""
-        cdef Place place
-        cdef Entry* entry = self.entry_at(&place, key, True)
-        if entry == NULL:
-            return None
-        if (entry.flags & TYPE_MASK) != kind:
-            raise wrong_type()
-        return <object> entry_object(entry)
-
-    cpdef object create_collection(self, bytes key, int kind, object value):
-        """Stores a collection under a key that is not there."""
-        cdef Place place
-        self.place_of(&place, key)
-        self.set_object(&place, kind, value, 0)
-        return value
-
-    cpdef int replace_collection(self, bytes key, int kind, object value) except -1:
+    cdef int replace_collection(self, bytes key, int kind, object value) except -1:
         """Stores `value` (None: nothing) in place of whatever is there, without its deadline."""
         cdef Place place
         cdef bint changed = value is not None
@@ -36,7 +19,7 @@ cdef class Collections(Values):
             self.set_object(&place, kind, value, 0)
         return changed
 
-    cpdef int settle(self, bytes key, object value, int64_t before) except -1:
+    cdef int settle(self, bytes key, object value, int64_t before) except -1:
         """After a change of a collection: accounts its memory, which was `before`; an empty one is deleted."""
         cdef Place place
         self.databases[self.db].memory += <int64_t> value.memory - before
@@ -46,9 +29,139 @@ cdef class Collections(Values):
                 self.discard(&place)
         return 0
 
-    cpdef int note_change(self, str kind, bytes key, tuple args) except -1:
-        """The one hook, for Keyspace."""
-        return self.changed_key(kind, key, args)
+    # Lists ------------------------------------------------------------------------------------------------
+    cdef ListValue list_in(self, Entry* entry):
+        """The list of an entry that was just found; None for none."""
+        if entry == NULL:
+            return None
+        if (entry.flags & TYPE_MASK) != TYPE_LIST:
+            raise wrong_type()
+        return <ListValue> <object> entry_object(entry)
+
+    cdef inline ListValue list_at(self, bytes key):
+        cdef Place place
+        return self.list_in(self.entry_at(&place, key, True))
+
+    cdef Py_ssize_t list_put(self, Place* place, ListValue value, Span* elements, Py_ssize_t n, bint left) except -1:
+        """`list_push` of some elements to what `list_in` said; the new length."""
+        cdef bint fresh = value is None
+        cdef int64_t before = 0
+        cdef Py_ssize_t i
+        if fresh:
+            value = ListValue()
+        else:
+            before = value.size_in_memory()
+        for i in range(n):
+            self.heavy |= elements[i].size >= HEAVY
+            value.put(elements[i].data, elements[i].size, left)
+        if fresh:
+            self.set_object(place, TYPE_LIST, value, 0)
+        else:
+            place.db.memory += value.size_in_memory() - before
+        self.dirty += 1
+        if self.listening:
+            self._effect("list_push", PyBytes_FromStringAndSize(place.key, place.n), (arguments_of(elements, n), left))
+        return value.length
+
+    cdef int list_drop(self, Place* place, ListValue value, bint left) except -1:
+        """`list_pop` of one element from what `list_in` said. Maybe the key is gone afterwards."""
+        cdef int64_t before = value.size_in_memory()
+        value.drop(left)
+        place.db.memory += value.size_in_memory() - before
+        if value.length == 0:
+            self.discard(place)
+        self.dirty += 1
+        if self.listening:
+            self._effect("list_pop", PyBytes_FromStringAndSize(place.key, place.n), (left, 1))
+        return 0
+
+    def list_get(self, bytes key not None):
+        """The list at `key`, to be read only and not kept, or None."""
+        return self.list_at(key)
+
+    def list_push(self, bytes key not None, values not None, bint left):
+        """Adds values one after another at one end; the new length."""
+        cdef Place place
+        cdef ListValue value = self.list_in(self.entry_at(&place, key, True))
+        cdef int64_t before
+        if value is None:
+            value = ListValue()
+            value.extend(values, left)
+            if value.length:
+                self.set_object(&place, TYPE_LIST, value, 0)
+        else:
+            before = value.size_in_memory()
+            value.extend(values, left)
+            self.settle(key, value, before)
+        self.changed_key("list_push", key, (values, left))
+        return value.length
+
+    def list_pop(self, bytes key not None, bint left, Py_ssize_t count=1):
+        """Takes up to `count` values from one end, in the order they come off; empty without the key."""
+        cdef ListValue value = self.list_at(key)
+        cdef int64_t before
+        if value is None:
+            return []
+        before = value.size_in_memory()
+        taken = value.pop_many(left, count)
+        self.settle(key, value, before)
+        self.changed_key("list_pop", key, (left, len(taken)))
+        return taken
+
+    cdef ListValue existing_list(self, bytes key):
+        cdef ListValue value = self.list_at(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def list_set(self, bytes key not None, Py_ssize_t index, bytes value not None):
+        """Replaces one value; KeyError without the key, IndexError out of range."""
+        cdef ListValue values = self.existing_list(key)
+        cdef int64_t before = values.size_in_memory()
+        values.set(index, value)
+        self.settle(key, values, before)
+        self.changed_key("list_set", key, (index, value))
+
+    def list_insert(self, bytes key not None, Py_ssize_t index, bytes value not None):
+        """Inserts before `index`; KeyError without the key, IndexError out of range."""
+        cdef ListValue values = self.existing_list(key)
+        cdef int64_t before = values.size_in_memory()
+        values.insert(index, value)
+        self.settle(key, values, before)
+        self.changed_key("list_insert", key, (index, value))
+
+    def list_delete_range(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):
+        """Removes the values from `start` to `stop` (exclusive); nothing without the key."""
+        cdef ListValue values = self.list_at(key)
+        cdef int64_t before
+        if values is None:
+            return
+        before = values.size_in_memory()
+        removed = values.delete_range(start, stop)
+        self.settle(key, values, before)
+        if removed is not None and self.cleanup is not None:
+            self.cleanup.hand_over(removed)
+        self.changed_key("list_delete_range", key, (start, stop))
+
+    def list_remove(self, bytes key not None, bytes value not None, Py_ssize_t count):
+        """Removes equal values: `count` from the head, minus `count` from the tail, all with 0; how many."""
+        cdef ListValue values = self.list_at(key)
+        cdef int64_t before
+        if values is None:
+            return 0
+        before = values.size_in_memory()
+        removed = values.remove(value, count)
+        if removed:
+            self.settle(key, values, before)
+            self.changed_key("list_remove", key, (value, count))
+        return removed
+
+    def list_replace(self, bytes key not None, values not None):
+        """Stores a list in place of whatever is there; its length (with none the key is deleted)."""
+        cdef ListValue fresh = ListValue(values)
+        if self.replace_collection(key, TYPE_LIST, fresh if fresh.length else None):
+            self.changed_key("list_replace", key, (fresh,))
+        return fresh.length
 
     # Hashes and sets --------------------------------------------------------------------------------------
     cdef FieldTable fields_in(self, Entry* entry, int kind):

@@ -1,4 +1,93 @@
-# The hottest commands on hashes, sets and sorted sets, as in fast.pxi.
+# The hottest commands on collections, as in fast.pxi.
+
+# Lists --------------------------------------------------------------------------------------------
+cdef int push_to(Shard shard, int slot, Span* args, Py_ssize_t n, bint left, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.list_in(shard.keys.read(&place))
+    return put_int(out, shard.dialect, shard.keys.list_put(&place, value, args + 1, n - 1, left))
+
+
+cdef int fast_lpush(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return push_to(shard, slot, args, n, True, out)
+
+
+cdef int fast_rpush(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return push_to(shard, slot, args, n, False, out)
+
+
+cdef int pop_from(Shard shard, int slot, Span* args, Py_ssize_t n, bint left, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    cdef const char* element
+    if n != 1:
+        return DECLINE
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.list_in(shard.keys.read(&place))
+    if value is None:
+        return put_null(out, shard.dialect)
+    element = value.end_of(left)
+    put_bulk(out, shard.dialect, element_data(element), element_size(element))
+    shard.keys.list_drop(&place, value, left)
+    return DONE
+
+
+cdef int fast_lpop(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return pop_from(shard, slot, args, n, True, out)
+
+
+cdef int fast_rpop(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return pop_from(shard, slot, args, n, False, out)
+
+
+cdef int fast_llen(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.list_in(shard.keys.read(&place))
+    return put_int(out, shard.dialect, 0 if value is None else value.length)
+
+
+cdef int fast_lrange(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    cdef Chunk* chunk
+    cdef Slot* at_slot
+    cdef const char* at
+    cdef const char* end
+    cdef int64_t start, stop
+    cdef Py_ssize_t offset, mark
+    if not parse_int64(args[1].data, args[1].size, &start) or not parse_int64(args[2].data, args[2].size, &stop):
+        return DECLINE
+    shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
+    value = shard.keys.list_in(shard.keys.read(&place))
+    if not rank_span(0 if value is None else value.length, &start, &stop):
+        mark = begin_array(out, shard.dialect, 0)
+        return end_reply(out, shard.dialect, mark)
+    mark = begin_array(out, shard.dialect, stop - start)
+    at_slot = value.locate(start, &offset)
+    at = element_at(at_slot.chunk, offset)
+    while True:
+        chunk = at_slot.chunk
+        end = chunk_data(chunk) + chunk.end
+        while at < end:
+            put_nested_bulk(out, shard.dialect, element_data(at), element_size(at))
+            start += 1
+            if start == stop:
+                return end_reply(out, shard.dialect, mark)
+            at += packed_size(element_size(at))
+        at_slot += 1
+        at = chunk_data(at_slot.chunk) + at_slot.chunk.begin
+
+
+cdef inline bint rank_span(int64_t length, int64_t* start, int64_t* stop) noexcept nogil:
+    """Redis's inclusive places, from the end if negative, as [start, stop) within `length`. False: nothing."""
+    if start[0] < 0:
+        start[0] = max(start[0] + length, 0)
+    stop[0] = stop[0] + length + 1 if stop[0] < 0 else min(stop[0], length - 1) + 1
+    return start[0] < stop[0]
+
 
 # Hashes and sets ----------------------------------------------------------------------------------
 cdef int fast_hset(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -286,11 +375,7 @@ cdef int range_of(Shard shard, int slot, Span* args, Py_ssize_t n, bint reverse,
     shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
     value = shard.keys.zset_in(shard.keys.read(&place))
     length = 0 if value is None else value.table.count
-    # Redis's inclusive ranks, from the end if negative, as [start, stop).
-    if start < 0:
-        start = max(start + length, 0)
-    stop = stop + length + 1 if stop < 0 else min(stop, length - 1) + 1
-    if start >= stop:
+    if not rank_span(length, &start, &stop):
         mark = begin_array(out, shard.dialect, 0)
         return end_reply(out, shard.dialect, mark)
     mark = begin_array(out, shard.dialect, stop - start)
@@ -326,6 +411,12 @@ cdef int fast_zrevrange(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer 
 
 cdef Fast fast_of_collections(str key):
     """The compiled case of a command on a collection, or NULL."""
+    if key == "lpush": return fast_lpush
+    if key == "rpush": return fast_rpush
+    if key == "lpop": return fast_lpop
+    if key == "rpop": return fast_rpop
+    if key == "llen": return fast_llen
+    if key == "lrange": return fast_lrange
     if key == "hset": return fast_hset
     if key == "hget": return fast_hget
     if key == "hmget": return fast_hmget

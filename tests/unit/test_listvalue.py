@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kache.shard._lists import ListValue
+from kache.shard._engine import ListValue
 
 
 def random_value(rng: random.Random) -> bytes:
