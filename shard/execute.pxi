@@ -98,6 +98,10 @@ cdef class Shard:
         """The data, as the handlers see it."""
         return self.keys_python
 
+    def compiled_commands(self):
+        """Keys of the commands with a compiled case."""
+        return [row.key for i, row in enumerate(self.rows) if self.commands[i].fast != NULL]
+
     def replace_handler(self, str key not None, handler):
         """Another function for the command `key`, the compiled case left out: for tests."""
         number = next(i for i, row in enumerate(self.rows) if row.key == key)

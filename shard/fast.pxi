@@ -45,7 +45,7 @@ cdef int fast_set(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) e
         deadline = shard.keys.now_ms + number
     shard.keys.place(&place, shard.keys.db, slot, args[0].data, args[0].size)
     shard.keys.set_string(&place, args[1].data, args[1].size, deadline, shard.keys.find(&place), 0, 0)
-    shard.keys.changed("string_set", &place)
+    shard.keys.string_changed("string_set", &place, args[1].data, args[1].size, deadline)
     return put_ok(out, shard.dialect)
 
 
@@ -55,7 +55,7 @@ cdef int fast_setnx(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out)
     if shard.keys.find(&place) != NULL:
         return put_int(out, shard.dialect, 0)
     shard.keys.set_string(&place, args[1].data, args[1].size, 0, NULL, 0, 0)
-    shard.keys.changed("string_set", &place)
+    shard.keys.string_changed("string_set", &place, args[1].data, args[1].size, 0)
     return put_int(out, shard.dialect, 1)
 
 
@@ -67,7 +67,7 @@ cdef int64_t delete_keys(Shard shard, int slot, Span* args, Py_ssize_t n) except
         shard.keys.place(&place, shard.keys.db, slot if n == 1 else NO_SLOT, args[i].data, args[i].size)
         if shard.keys.find(&place) != NULL:
             shard.keys.discard(&place)
-            shard.keys.changed("delete", &place)
+            shard.keys.number_changed("delete", &place, shard.keys.db)
             deleted += 1
     return deleted
 
@@ -96,7 +96,7 @@ cdef int fast_exists(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out
 cdef int add_to(Shard shard, int slot, Span* key, int64_t step, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
-    cdef int64_t number = 0
+    cdef int64_t number = 0, deadline
     cdef char[24] text
     cdef int digits
     shard.keys.place(&place, shard.keys.db, slot, key.data, key.size)
@@ -110,8 +110,9 @@ cdef int add_to(Shard shard, int slot, Span* key, int64_t step, Buffer out) exce
         return fail(shard, out, OVERFLOW_TEXT)
     number += step
     digits = format_int64(text, number)
-    shard.keys.set_string(&place, text, digits, 0 if entry == NULL else entry_deadline(entry), entry, 0, 0)
-    shard.keys.changed("string_set", &place)
+    deadline = 0 if entry == NULL else entry_deadline(entry)
+    shard.keys.set_string(&place, text, digits, deadline, entry, 0, 0)
+    shard.keys.string_changed("string_set", &place, text, digits, deadline)
     return put_int(out, shard.dialect, number)
 
 
@@ -159,7 +160,7 @@ cdef int fast_mset(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) 
     for i in range(0, n, 2):
         shard.keys.place(&place, shard.keys.db, NO_SLOT, args[i].data, args[i].size)
         shard.keys.set_string(&place, args[i + 1].data, args[i + 1].size, 0, shard.keys.find(&place), 0, 0)
-        shard.keys.changed("string_set", &place)
+        shard.keys.string_changed("string_set", &place, args[i + 1].data, args[i + 1].size, 0)
     return put_ok(out, shard.dialect)
 
 
@@ -177,10 +178,10 @@ cdef int expire_in(Shard shard, int slot, Span* args, Py_ssize_t n, int64_t unit
         return put_null(out, shard.dialect) if binary else put_int(out, shard.dialect, 0)
     if number <= 0:
         shard.keys.discard(&place)
-        shard.keys.changed("delete", &place)
+        shard.keys.number_changed("delete", &place, shard.keys.db)
     else:
         shard.keys.set_deadline(&place, entry, shard.keys.now_ms + number * unit)
-        shard.keys.changed("deadline_set", &place)
+        shard.keys.number_changed("deadline_set", &place, shard.keys.now_ms + number * unit)
     return put_ok(out, shard.dialect) if binary else put_int(out, shard.dialect, 1)
 
 
@@ -237,7 +238,7 @@ cdef int fast_append(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out
     if entry != NULL and (entry.flags & TYPE_MASK or entry_value_size(entry) + args[1].size > LARGEST_APPEND):
         return DECLINE
     total = shard.keys.append(&place, entry, args[1].data, args[1].size)
-    shard.keys.changed("string_append", &place)
+    shard.keys.string_changed("string_append", &place, args[1].data, args[1].size, -1)
     return put_int(out, shard.dialect, total)
 
 

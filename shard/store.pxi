@@ -156,11 +156,22 @@ cdef class Store:
         return entry
 
     # Changes ------------------------------------------------------------------------------------------
-    cdef inline int changed(self, str kind, Place* place) except -1:
-        """Every change ends here; the Python hook is called only while somebody listens."""
+    cdef inline int string_changed(self, str kind, Place* place, const char* value, size_t n, int64_t deadline) except -1:
+        """Every change ends here or in one of its like; the Python hook is called only while somebody listens.
+
+        `deadline` is that of the new string (0: none), or below 0 where it is not a part of the change.
+        """
         self.dirty += 1
         if self.listening:
-            self._effect(kind, PyBytes_FromStringAndSize(place.key, place.n), ())
+            data = PyBytes_FromStringAndSize(value, n)
+            self._effect(
+                kind, PyBytes_FromStringAndSize(place.key, place.n), (data,) if deadline < 0 else (data, deadline))
+        return 0
+
+    cdef inline int number_changed(self, str kind, Place* place, int64_t number) except -1:
+        self.dirty += 1
+        if self.listening:
+            self._effect(kind, PyBytes_FromStringAndSize(place.key, place.n), (number,))
         return 0
 
     cdef inline int changed_key(self, str kind, bytes key, tuple args) except -1:
