@@ -103,6 +103,8 @@ class Contender:
         self.directory = Path(tempfile.mkdtemp(prefix="kb-"))
         self.ready_seconds = 0.0
         self.filled: tuple[int, int] | None = None  # the size of the values and the number of keys last stored
+        self.generators = 1  # redis-benchmarks that share the connections
+        self.load_cores: tuple[int, ...] = ()  # which they are pinned to, in turn
 
     # Overridden ------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -204,6 +206,10 @@ class Contender:
                 found += [root, *root.children(recursive=True)]
         return found
 
+    def busy(self) -> list[psutil.Process]:
+        """Those of them that work while a load is on."""
+        return self.members()
+
     def cpu_seconds(self) -> float:
         """User and system time of all processes so far; on Linux in nanoseconds, not ticks, for short runs."""
         total = 0.0
@@ -246,8 +252,12 @@ class Kache(Contender):
         )  # fmt: skip
 
     def chosen_shards(self) -> list[str]:
-        """The words of the command line about shards."""
+        """The words of the command line about shards and routers."""
         return ["--shards", str(self.shards)]
+
+    def busy(self) -> list[psutil.Process]:
+        """All but the supervisor."""
+        return self.members()[1:]
 
     def version(self) -> str:
         import kache
@@ -266,6 +276,23 @@ class KacheDefault(Kache):
 
     def version(self) -> str:
         return f"{super().version()}, as many shards as usable cores: {usable_cores()}"
+
+
+class KacheTwoRouters(Kache):
+    """Kache with N shards and two routers on one port."""
+
+    name = "kache-2-routers"
+    routers = 2
+
+    def chosen_shards(self) -> list[str]:
+        return [*super().chosen_shards(), "--routers", str(self.routers)]
+
+
+class KacheFourRouters(KacheTwoRouters):
+    """The same with four routers."""
+
+    name = "kache-4-routers"
+    routers = 4
 
 
 class Redis(Contender):
@@ -467,7 +494,7 @@ CONTENDERS: dict[str, Callable[..., Contender]] = {
     cls.name: cls
     for cls in (
         KacheDefault, Kache, Twemproxy, Valkey, ValkeyThreads, Redis, ValkeyCluster, RedisCluster, Memcached, Limit,
-        LimitOneHop,
+        LimitOneHop, KacheTwoRouters, KacheFourRouters,
     )
 }  # fmt: skip
 

@@ -4,12 +4,15 @@ redis-benchmark for everything that RESP servers share: everybody has it and nob
 what it cannot do: a Zipf distribution, a mix, the binary protocol. `load_memcached.c` for memcached, whose protocol
 neither speaks. Figures of different generators stand side by side for orientation; a ratio of them says little.
 
-A cluster gets one redis-benchmark per node, on keys with a hash tag of that node. Its own `--cluster` uses threads, and
-with threads it looks only every 250 ms whether it is done: short runs would all seem to last as long.
+A cluster gets one redis-benchmark per node, on keys with a hash tag of that node; a pinned run several, each on a core of
+its own. Its own `--cluster` and `--threads` use threads, and with threads it looks only every 250 ms whether it is done:
+short runs would all seem to last as long.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -93,10 +96,14 @@ def generator_of(contender: Contender, row: Row) -> str:
     return "kache bench" if row.command in KACHE_BENCH else "redis-benchmark"
 
 
-def command_line(contender: Contender, row: Row, requests: int | str, port: int | str, node: int = 0) -> list[str]:
-    """The words that start the generator of a row, as anybody could type them; in a cluster that of one node."""
+def command_line(
+    contender: Contender, row: Row, requests: int | str, port: int | str, node: int = 0, share: int = 0
+) -> list[str]:
+    """The words that start the generator of a row, as anybody could type them; of one node, and of its `share`th one."""
     nodes = len(contender.ports())
-    connections = row.connections // nodes + (node < row.connections % nodes)
+    parts = nodes * shares(contender, row)
+    part = node * shares(contender, row) + share
+    connections = row.connections // parts + (part < row.connections % parts)
     load = ["-c", str(connections), "-P", str(row.pipeline), "-n", str(requests), "-r", str(row.keys // nodes),
             "-d", str(row.value_bytes)]  # fmt: skip
     if isinstance(contender, Memcached):
@@ -111,6 +118,11 @@ def command_line(contender: Contender, row: Row, requests: int | str, port: int 
     return words + [value if word == "VALUE" else word.replace("TAG", tag) for word in REDIS_BENCHMARK[row.command]]
 
 
+def shares(contender: Contender, row: Row) -> int:
+    """How many redis-benchmarks a node gets: no more than it has connections."""
+    return min(contender.generators, max(1, row.connections // len(contender.ports())))
+
+
 def tag_of(contender: Contender, node: int) -> int:
     """A hash tag whose slot is at a node."""
     return next(tag for tag in count() if contender.node_of(b"%d" % tag) == node)
@@ -120,17 +132,24 @@ def generate(contender: Contender, row: Row, requests: int, preload: bool = Fals
     """One run. Raises `RuntimeError` where it gave no figures or wrong replies; `preload` is for `kache bench` alone."""
     if row.command in KACHE_BENCH:
         return kache_bench(contender, row, requests, preload)
-    ports = contender.ports()
-    share = -(-requests // len(ports))
-    commands = [command_line(contender, row, share, port, node) for node, port in enumerate(ports)]
+    several = shares(contender, row)
+    each = -(-requests // (len(contender.ports()) * several))
+    commands = [
+        command_line(contender, row, each, port, node, share)
+        for node, port in enumerate(contender.ports())
+        for share in range(several)
+    ]
     read = read_load_memcached if isinstance(contender, Memcached) else read_redis_benchmark
-    return together([read_or_raise(*done, read, share) for done in run_together(commands)])
+    return together([read_or_raise(*done, read, each) for done in run_together(commands, contender.load_cores)])
 
 
-def run_together(commands: list[list[str]]) -> list[tuple[list[str], int, str, str]]:
+def run_together(commands: list[list[str]], cores: tuple[int, ...]) -> list[tuple[list[str], int, str, str]]:
     """Each command with its exit status, stdout and stderr; all run at the same time, none longer than the limit."""
     started = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for words in commands]
     try:
+        for number, process in enumerate(started if cores else []):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, {cores[number % len(cores)]})
         ended = [process.communicate(timeout=RUN_LIMIT_SECONDS) for process in started]
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{' '.join(commands[0][:14])} …: not done after {RUN_LIMIT_SECONDS} s") from None

@@ -12,7 +12,7 @@ from tables import Grouped, middle
 
 __all__ = ["bar_charts", "lines"]
 
-COLOURS = dict(zip(CONTENDERS, [f"C{number}" for number in range(10)] + ["black"], strict=True))
+COLOURS = dict(zip(CONTENDERS, [f"C{number}" for number in range(10)] + ["black", "grey", "pink"], strict=True))
 
 
 def pyplot() -> Any:

@@ -14,6 +14,8 @@ FULL_CONTENDERS = [
     "memcached", "limit", "limit-one",
 ]  # fmt: skip
 
+CORES_CONTENDERS = ["kache", "kache-2-routers", "kache-4-routers", "twemproxy", "valkey", "valkey-io"]
+
 BAR_ROWS = [Row(command, pipeline) for pipeline in (1, 16, 64) for command in ("SET", "GET")]
 LATENCY_ROWS = [Row(command, 1, connections) for connections in (1, 4) for command in ("SET", "GET")]
 COMMAND_ROWS = [
@@ -54,6 +56,7 @@ class Profile:
     key_rows: list[str] | None = None
     key_seconds: float = 0.3
     key_rounds: int = 5
+    pin: bool = False
 
 
 PROFILES = {
@@ -71,6 +74,9 @@ PROFILES = {
         memory=["kache", "twemproxy", "valkey", "redis", "valkey-cluster", "redis-cluster", "memcached"],
         sizes=[10_000, 1_000_000, 10_000_000],
         key_rows=["kache", "twemproxy", "valkey"],
+    ),
+    "cores": Profile(
+        parts=[Part("rows", BAR_ROWS, CORES_CONTENDERS, 0.5, shards=(1, 2, 4, 8))], memory=[], sizes=[], pin=True
     ),
     "quick": Profile(
         parts=[Part("rows", BAR_ROWS, BAR_CONTENDERS, 0.3, rounds=3)], memory=[], sizes=[], tune=False

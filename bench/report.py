@@ -58,6 +58,8 @@ def sections(facts: dict[str, Any], samples: list[Sample], out: Path) -> list[st
         add("### CPU per request", tables.cpu(chosen))
         add("### Latency with few connections", tables.latency(chosen))
         add("### Every row", tables.throughput(chosen))
+    if len({sample.shards for sample in rows}) > 1:
+        add("## As shards go", lines(out / "rows-shards.svg", rows, "shards", "shards (servers behind the proxy)"))
     sweep = [sample for sample in samples if sample.part == "sweep"]
     if sweep:
         add(
@@ -90,6 +92,14 @@ def write_report(out: Path, facts: dict[str, Any], samples: list[Sample]) -> Non
         left_out = [f"- {what}: {why.strip().splitlines()[0][:300]}" for what, why in facts["left_out"].items()]
         parts += ["**Left out:**", "\n".join(left_out)]
     parts += [HOW, GENERATORS]
+    if facts["generators_each"] > 1:
+        parts.append(f"The connections of a row are divided over **{facts['generators_each']} redis-benchmarks**.")
+    if facts["pinned"]:
+        servers, generators = (", ".join(map(str, facts["pinned"][side])) for side in ("servers", "generators"))
+        parts.append(
+            f"**Pinned**: each process of a server has one of the cores {servers} (fronts first, then in turn), each generator "
+            f"one of {generators}."
+        )
     if facts["mbuf"]:
         best = max(facts["mbuf"], key=facts["mbuf"].get)
         tried = ", ".join(f"{size}: {rate / 1000:.0f}" for size, rate in facts["mbuf"].items())

@@ -28,6 +28,7 @@ from contenders import CONTENDERS, Contender, Missing, usable_cores, versions_of
 from generators import Row, command_line, generator_of
 from keyspace import bytes_per_key
 from measure import Sample, answers, run_row
+from pinning import Cores, pin
 from profiles import MBUF_SIZES, PROFILES, Part, Profile
 from report import medians, write_report
 
@@ -40,6 +41,8 @@ class Bench:
 
     args: argparse.Namespace
     options: dict[str, dict[str, str]]
+    cores: Cores | None = None  # of a pinned run
+    generators_each: int = 1
     samples: list[Sample] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     ready: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -71,6 +74,9 @@ class Bench:
                 except (Missing, RuntimeError, OSError) as error:
                     self.leave_out(name, str(error))
                     continue
+                contender.generators = self.generators_each
+                if self.cores is not None:
+                    pin(contender, self.cores)
                 found.append(contender)
                 self.ready.setdefault(name, {})[shards] = contender.ready_seconds
                 self.commands.setdefault(name, contender.commands)
@@ -166,6 +172,10 @@ class Bench:
             "took_seconds": round(seconds),
             "machine": machine(),
             "cores": usable_cores(),
+            "generators_each": self.generators_each,
+            "pinned": None
+            if self.cores is None
+            else {"servers": self.cores.servers, "generators": self.cores.generators},
             "versions": versions_of(names),
             "left_out": self.left_out,
             "ready_seconds": self.ready,
@@ -187,7 +197,7 @@ def machine() -> dict[str, str]:
         "processor": model,
         "cores": str(usable_cores()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
@@ -224,6 +234,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--option", action="append", default=[], metavar="CONTENDER:NAME=VALUE", help="e.g. twemproxy:mbuf=512"
     )
+    parser.add_argument("--pin", action="store_true", help="every process on a core of its own [in profile cores]")
+    parser.add_argument(
+        "--generators", type=int, help="redis-benchmarks that share the connections [1; cores: one per four cores]"
+    )
     parser.add_argument("--keys", type=int, nargs="*", help="keyspace sizes [the profile's]")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "report", help="where the report goes")
     return parser.parse_args()
@@ -235,7 +249,9 @@ def main() -> None:
     # A bench that is told to end still stops what it started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     profile = PROFILES[args.profile]
-    bench = Bench(args, options_of(args.option))
+    several = args.generators or (max(1, usable_cores() // 4) if profile.pin else 1)
+    cores = Cores.divide(several) if profile.pin or args.pin else None
+    bench = Bench(args, options_of(args.option), cores, several)
     began = time.monotonic()
     if profile.tune:
         bench.tune()
