@@ -51,13 +51,15 @@ cdef class Collections(Values):
             value = ListValue()
         else:
             before = value.size_in_memory()
-        for i in range(n):
-            self.heavy |= elements[i].size >= HEAVY
-            value.put(elements[i].data, elements[i].size, left)
+        try:
+            for i in range(n):
+                self.heavy |= elements[i].size >= HEAVY
+                value.put(elements[i].data, elements[i].size, left)
+        finally:
+            if not fresh:
+                place.db.memory += value.size_in_memory() - before
         if fresh:
             self.set_object(place, TYPE_LIST, value, 0)
-        else:
-            place.db.memory += value.size_in_memory() - before
         self.dirty += 1
         if self.listening:
             self._effect("list_push", PyBytes_FromStringAndSize(place.key, place.n), (arguments_of(elements, n), left))
@@ -177,6 +179,7 @@ cdef class Collections(Values):
         cdef FieldTable table = self.fields_in(self.read(place), kind)
         if table is None or not table.heap.count or table.heap.items[0].deadline > self.now_ms:
             return table
+        self.heavy = True
         self.purge_fields(PyBytes_FromStringAndSize(place.key, place.n), 1 << 40)
         return table if table.table.count else None
 
@@ -226,15 +229,18 @@ cdef class Collections(Values):
         """Sets a field, or adds a member, of what `fields` said; whether it is new."""
         cdef int64_t before
         cdef bint added = True
-        self.heavy |= n >= HEAVY
+        self.heavy |= n >= HEAVY or field_size >= HEAVY
         if table is None:
             table = FieldTable()
             table.put(field, field_size, value, n, keep_ttl)
             self.set_object(place, kind, table, 0)
         else:
             before = table.bytes_used
-            added = table.put(field, field_size, value, n, keep_ttl)
-            place.db.memory += table.bytes_used - before
+            try:
+                added = table.put(field, field_size, value, n, keep_ttl)
+            finally:
+                # Without memory for the rest the table may have grown all the same.
+                place.db.memory += table.bytes_used - before
             if kind == TYPE_SET and not added:
                 return False
         self.dirty += 1
@@ -301,9 +307,11 @@ cdef class Collections(Values):
             return self.hash_delete(key, field)
         before = table.bytes_used
         soonest = table.soonest()
-        if not table.set_deadline(field, deadline):
-            return False
-        self.databases[self.db].memory += table.bytes_used - before
+        try:
+            if not table.set_deadline(field, deadline):
+                return False
+        finally:
+            self.databases[self.db].memory += table.bytes_used - before
         if soonest == 0 or deadline < soonest:
             heappush(self.field_deadlines, (deadline, self.db, key))
         self.changed_key("hash_deadline_set", key, (field, deadline))
@@ -358,14 +366,17 @@ cdef class Collections(Values):
         """`zset_add` to what `zset_in` said: ADDED, RESCORED or SAME."""
         cdef int64_t before
         cdef int outcome = ADDED
+        self.heavy |= n >= HEAVY
         if value is None:
             value = ZSet()
             value.put(member, n, score)
             self.set_object(place, TYPE_ZSET, value, 0)
         else:
             before = value.size_in_memory()
-            outcome = value.put(member, n, score)
-            place.db.memory += value.size_in_memory() - before
+            try:
+                outcome = value.put(member, n, score)
+            finally:
+                place.db.memory += value.size_in_memory() - before
             if outcome == SAME:
                 return SAME
         self.dirty += 1

@@ -68,7 +68,7 @@ cdef class DetachedDatabase:
                 Py_DECREF(owned)
                 # A small one is freed when its last reference goes, here; a large one in slices of its own.
                 count -= len(owned) // 4
-                while len(owned) and owned.release_some(2000):
+                while owned.release_some(2000):
                     pass
                 owned = None
         if self.slot < SLOT_COUNT:

@@ -369,6 +369,8 @@ cdef class Shard:
         cdef Buffer out = Buffer()
         cdef Py_ssize_t i, n
         cdef Span* spans
+        if not argv:
+            raise ValueError("a command has a name")
         cdef bytes name = argv[0]
         row = lookup(name, INTERNAL if name.startswith(b"_") else dialect)
         words = 1

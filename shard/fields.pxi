@@ -133,7 +133,9 @@ cdef class FieldTable:
             return 1
         entry = <Entry*> (word[0] & POINTER_MASK)
         flags = entry.flags & HAS_TTL if keep_ttl else 0
-        if (entry.flags & HAS_TTL) == flags and n <= entry_room(entry) and (n * 2 >= entry_room(entry) or n > 64):
+        if (entry.flags & HAS_TTL) == flags and (n == entry_value_size(entry) or (
+            n <= entry_room(entry) and (n * 2 >= entry_room(entry) or n > 64)
+        )):
             memcpy(entry_value(entry), value, n)
             entry_set_value_size(entry, n)
             return 0

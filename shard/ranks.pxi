@@ -15,7 +15,7 @@
 cdef enum:
     FAN = 64                    # pairs in a leaf, children of a branch
     SMALLEST_LEAF = 4           # the only leaf of a small set grows from this
-    DEEPEST = 34                # a fan of four and all the pairs that a count of 32 bits can say
+    DEEPEST = 64                # far more levels than four thousand million pairs can need
 
 cdef struct Pair:
     double score
@@ -106,9 +106,8 @@ cdef Leaf* leaf_new(Ranks* ranks, uint32_t capacity) noexcept nogil:
     return leaf
 
 
-cdef Leaf* leaf_grow(Ranks* ranks, Leaf* leaf) noexcept nogil:
-    """The one leaf, which is the root, with room for half as many pairs again; NULL without memory."""
-    cdef uint32_t capacity = min(leaf.capacity + leaf.capacity // 2, ranks.fan)
+cdef Leaf* leaf_resize(Ranks* ranks, Leaf* leaf, uint32_t capacity) noexcept nogil:
+    """The one leaf, which is the root, with another capacity; NULL without memory, and it is as it was."""
     cdef int64_t before = kache_block_size(leaf)
     leaf = <Leaf*> realloc(leaf, sizeof(Leaf) + (capacity - 1) * sizeof(Pair))
     if leaf != NULL:
@@ -244,7 +243,7 @@ cdef int ranks_add(Ranks* ranks, double score, Entry* entry) noexcept nogil:
     leaf = ranks_descend(ranks, &bound, path, &at)
     if leaf.count == leaf.capacity and leaf.capacity < ranks.fan:
         # Only the one leaf of a small set is smaller than the fan.
-        leaf = leaf_grow(ranks, leaf)
+        leaf = leaf_resize(ranks, leaf, min(leaf.capacity + leaf.capacity // 2, ranks.fan))
         if leaf == NULL:
             return -1
     if leaf.count == ranks.fan:
@@ -380,6 +379,8 @@ cdef void ranks_cut(Ranks* ranks, Leaf* leaf, uint32_t at, uint32_t n, Step* pat
                 leaf_unlink(<Leaf*> node)
             node_free(ranks, node)
             branch_drop(branch, child)
+            if child:
+                branch_join(ranks, branch, child - 1, level == 0)
             continue
         branch.sizes[child] -= n
         branch.firsts[child] = node_first(node, level == 0)
@@ -390,9 +391,13 @@ cdef void ranks_cut(Ranks* ranks, Leaf* leaf, uint32_t at, uint32_t n, Step* pat
         ranks.root = (<Branch*> node).children[0] if (<Branch*> node).count else NULL
         node_free(ranks, node)
         ranks.height = ranks.height - 1 if ranks.root != NULL else 0
-    if ranks.height == 0 and ranks.root != NULL and (<Leaf*> ranks.root).count == 0:
-        node_free(ranks, ranks.root)
-        ranks.root = NULL
+    if ranks.height == 0 and ranks.root != NULL:
+        leaf = <Leaf*> ranks.root
+        if leaf.count == 0:
+            node_free(ranks, leaf)
+            ranks.root = NULL
+        elif leaf.capacity > 4 * SMALLEST_LEAF and leaf.count * 4 < leaf.capacity:
+            leaf_resize(ranks, leaf, max(2 * leaf.count, 2 * SMALLEST_LEAF))
 
 
 cdef void ranks_remove(Ranks* ranks, double score, Entry* entry) noexcept nogil:
@@ -404,8 +409,8 @@ cdef void ranks_remove(Ranks* ranks, double score, Entry* entry) noexcept nogil:
     ranks_cut(ranks, leaf, at, 1, path)
 
 
-cdef bint ranks_rescore(Ranks* ranks, double old, double score, Entry* entry) noexcept nogil:
-    """Gives a pair another score where it is. False when it has to move: then it was taken out, to be added again."""
+cdef int ranks_rescore(Ranks* ranks, double old, double score, Entry* entry) noexcept nogil:
+    """Gives a pair that is there another score. -1 without memory: nothing was changed then."""
     cdef Step[DEEPEST] path
     cdef uint32_t at, level
     cdef Bound bound = bound_of(old, entry_key(entry), entry_key_size(entry))
@@ -417,16 +422,25 @@ cdef bint ranks_rescore(Ranks* ranks, double old, double score, Entry* entry) no
     if after == NULL and leaf.next != NULL:
         after = leaf.next.pairs
     bound.score = score
-    if (before != NULL and not pair_precedes(before, &bound)) or (after != NULL and pair_precedes(after, &bound)):
+    if (before == NULL or pair_precedes(before, &bound)) and (after == NULL or not pair_precedes(after, &bound)):
+        leaf.pairs[at].score = score
+        level = 0
+        while at == 0 and level < ranks.height:
+            at = path[level].at
+            path[level].branch.firsts[at].score = score
+            level += 1
+        return 0
+    if at:
+        # Behind another pair of its leaf, it would find its way back there, and room.
         ranks_cut(ranks, leaf, at, 1, path)
-        return False
-    leaf.pairs[at].score = score
-    level = 0
-    while at == 0 and level < ranks.height:
-        at = path[level].at
-        path[level].branch.firsts[at].score = score
-        level += 1
-    return True
+        if ranks_add(ranks, score, entry) == 0:
+            return 0
+        ranks_add(ranks, old, entry)
+        return -1
+    if ranks_add(ranks, score, entry) < 0:
+        return -1
+    ranks_remove(ranks, old, entry)
+    return 0
 
 
 cdef bint ranks_free_some(Ranks* ranks, Py_ssize_t* count) noexcept nogil:

@@ -164,10 +164,7 @@ cdef class ZSet:
             old = entry_score(entry)
             if old == score:
                 return SAME
-            if not ranks_rescore(&self.ranks, old, score, entry) and ranks_add(&self.ranks, score, entry) < 0:
-                # Back to where it was taken out, which has room unless its leaf went with it.
-                if ranks_add(&self.ranks, old, entry) < 0:
-                    self.forget(hash, entry)
+            if ranks_rescore(&self.ranks, old, score, entry) < 0:
                 raise MemoryError("no memory for a score")
             memcpy(entry_value(entry), &score, sizeof(score))
             return RESCORED

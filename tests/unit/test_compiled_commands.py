@@ -129,6 +129,31 @@ def test_compiled_commands_on_collections_are_their_handlers(dialect: int, seed:
     assert compiled.errors == plain.errors
 
 
+def test_compiled_commands_that_move_much_are_timed() -> None:
+    """What moves much may be slow, so it has a time of its own; here everything that has one enters the slow log."""
+    shard = Shard(now_ms=NOW)
+    shard.execute([b"HSET", b"h", b"gone", b"v", b"stay", b"v"])
+    shard.execute([b"HPEXPIRE", b"h", b"1", b"FIELDS", b"1", b"gone"])
+    shard.configure_slowlog(1, 128)
+    shard.set_time(NOW + 2)
+    name = bytes(100_000)
+    heavy = [
+        [b"HGET", b"h", b"stay"],
+        [b"HSET", b"g", name, b"v"],
+        [b"HSET", b"g", b"f", name],
+        [b"SADD", b"s", name],
+        [b"ZADD", b"z", b"1", name],
+        [b"RPUSH", b"l", name],
+        [b"LRANGE", b"l", b"0", b"-1"],
+    ]
+    for argv in heavy:
+        shard.execute(argv)
+        shard.execute([b"HGET", b"h", b"stay"])
+    entries = [entry[3][0] for entry in reversed(shard.keyspace.slowlog.newest(100))]  # type: ignore[index]
+    assert [str(entry, "ascii").upper() for entry in entries] == [str(argv[0], "ascii") for argv in heavy]  # type: ignore[arg-type]
+    shard.keyspace.check()
+
+
 def test_decimal_scores_are_read_exactly() -> None:
     draw = random.Random(5)
     shard = Shard(now_ms=NOW)

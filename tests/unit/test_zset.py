@@ -182,6 +182,25 @@ def test_large_ranges_are_cut_out_whole() -> None:
     assert zs.delete_ranks(0, 10) == []
 
 
+def test_thinned_leaves_are_joined() -> None:
+    zs = ZSet(((b"%06d" % i, float(i)) for i in range(64 * 400)), fan=64)  # 400 full leaves
+    for leaf in range(398, -1, -2):
+        zs.delete_ranks(64 * leaf + 1, 64 * leaf + 64)
+    for leaf in range(399, 0, -2):
+        first = leaf // 2 * 65 + 1
+        zs.delete_ranks(first, first + 64)
+    zs.check()
+    assert len(zs) == 200
+    assert zs.memory < 2 * ZSet(zs.items()).memory
+
+
+def test_a_set_that_was_large_gives_its_room_back() -> None:
+    zs = ZSet((b"%d" % i, float(i)) for i in range(60))
+    zs.delete_ranks(2, 60)
+    zs.check()
+    assert zs.memory < ZSet(zs.items()).memory + 300
+
+
 def test_scores_that_grow_leave_full_nodes_behind() -> None:
     grown = ZSet((b"%08d" % i, float(i)) for i in range(50_000))
     names = [b"%08d" % i for i in range(50_000)]
