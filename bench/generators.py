@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from itertools import count
 from statistics import mean
 
-from contenders import Contender, Memcached, program
+from contenders import Contender, Memcached
+from programs import program
 
 from kache.errors import KacheError
 from kache.loadgen import run

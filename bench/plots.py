@@ -12,7 +12,9 @@ from tables import Grouped, middle
 
 __all__ = ["bar_charts", "lines"]
 
-COLOURS = dict(zip(CONTENDERS, [f"C{number}" for number in range(10)] + ["black", "grey", "pink"], strict=True))
+COLOURS = dict(
+    zip(CONTENDERS, [f"C{number}" for number in range(10)] + ["black", "grey", "pink", "brown"], strict=True)
+)
 
 
 def pyplot() -> Any:

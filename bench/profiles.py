@@ -8,13 +8,21 @@ from generators import Row
 
 __all__ = ["MBUF_SIZES", "PROFILES", "Part", "Profile"]
 
-BAR_CONTENDERS = ["kache-default", "kache", "twemproxy", "valkey"]
+BAR_CONTENDERS = ["kache-default", "kache", "twemproxy", "twemproxy-quiet", "valkey"]
 FULL_CONTENDERS = [
-    "kache-default", "kache", "twemproxy", "valkey", "valkey-io", "redis", "valkey-cluster", "redis-cluster",
+    "kache-default", "kache", "twemproxy", "twemproxy-quiet", "valkey", "valkey-io", "redis", "valkey-cluster", "redis-cluster",
     "memcached", "limit", "limit-one",
 ]  # fmt: skip
 
-CORES_CONTENDERS = ["kache", "kache-2-routers", "kache-4-routers", "twemproxy", "valkey", "valkey-io"]
+CORES_CONTENDERS = [
+    "kache",
+    "kache-2-routers",
+    "kache-4-routers",
+    "twemproxy",
+    "twemproxy-quiet",
+    "valkey",
+    "valkey-io",
+]
 
 BAR_ROWS = [Row(command, pipeline) for pipeline in (1, 16, 64) for command in ("SET", "GET")]
 LATENCY_ROWS = [Row(command, 1, connections) for connections in (1, 4) for command in ("SET", "GET")]

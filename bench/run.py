@@ -24,12 +24,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import psutil
-from contenders import CONTENDERS, Contender, Missing, usable_cores, versions_of
+from contenders import CONTENDERS, Contender, versions_of
 from generators import Row, command_line, generator_of
 from keyspace import bytes_per_key
 from measure import Sample, answers, run_row
 from pinning import Cores, pin
 from profiles import MBUF_SIZES, PROFILES, Part, Profile
+from programs import Missing, usable_cores
 from report import medians, write_report
 
 BYTES_EXPECTED_PER_KEY = 160  # a generous guess, to know beforehand what does not fit
@@ -162,7 +163,8 @@ class Bench:
         self.commands.pop("twemproxy", None)
         if self.mbuf:
             best = max(self.mbuf, key=lambda size: self.mbuf[size])
-            self.options.setdefault("twemproxy", {})["mbuf"] = str(best)
+            for name in ("twemproxy", "twemproxy-quiet"):
+                self.options.setdefault(name, {})["mbuf"] = str(best)
             print(f"twemproxy's mbuf: {best}, of {self.mbuf}", file=sys.stderr, flush=True)
 
     def facts(self, names: list[str], seconds: float) -> dict[str, Any]:

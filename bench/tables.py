@@ -59,17 +59,25 @@ def bars(groups: Grouped, ours: str, what: str) -> list[str]:
     lines = []
     for pipeline, limits in BARS.items():
         for peer, (bar, goal) in zip(("twemproxy", "valkey"), limits, strict=True):
-            ratios = [
-                middle(by_name[ours]) / middle(by_name[peer])
-                for row, by_name in groups.items()
-                if row in (Row("SET", pipeline), Row("GET", pipeline)) and ours in by_name and peer in by_name
-            ]
-            if len(ratios) == 2:
-                reached = min(ratios)
+            reached = lower_ratio(groups, ours, peer, pipeline)
+            if reached is not None:
                 verdict = "goal" if reached >= goal else "met" if reached >= bar else "**missed**"
                 lines.append([f"pipeline {pipeline}, × {peer}", f"{bar}", f"{goal}", f"{reached:.2f}", verdict])
+        quiet = lower_ratio(groups, ours, "twemproxy-quiet", pipeline)
+        if quiet is not None:
+            lines.append([f"pipeline {pipeline}, × twemproxy-quiet", "", "", f"{quiet:.2f}", ""])
     found = table(["the lower of SET and GET", "bar", "goal", "reached", ""], lines)
     return [f"Kache {what}.", found] if found else []
+
+
+def lower_ratio(groups: Grouped, ours: str, peer: str, pipeline: int) -> float | None:
+    """The lower of two ratios of throughput, those of SET and GET; None unless both were measured."""
+    ratios = [
+        middle(by_name[ours]) / middle(by_name[peer])
+        for row, by_name in groups.items()
+        if row in (Row("SET", pipeline), Row("GET", pipeline)) and ours in by_name and peer in by_name
+    ]
+    return min(ratios) if len(ratios) == 2 else None
 
 
 def cpu(groups: Grouped) -> str:

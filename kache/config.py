@@ -30,10 +30,11 @@ from kache.settings import (
     nearest,
 )
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "changed", "load", "redis_settings"]
+__all__ = ["MOST_ROUTERS", "SETTINGS", "Config", "ConfigError", "changed", "load", "redis_settings"]
 
 KIB = 1024
 MIB = 1024 * KIB
+MOST_ROUTERS = 16
 LISTPACK = "Only for OBJECT ENCODING: up to how many {} a {} is reported as compact, as Redis would."
 
 
@@ -53,8 +54,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     shards: Annotated[int, Setting(COUNT, "Shard processes; 0 means one per usable core.", low=0, high=256)] = 0
     routers: Annotated[
         int,
-        Setting(COUNT, "Router processes sharing the port, for when one core of routing is the limit.", low=1, high=16),
-    ] = 1
+        Setting(
+            COUNT,
+            "Router processes sharing the port; 0 means one per two usable cores, but no more than shards.",
+            low=0,
+            high=MOST_ROUTERS,
+        ),
+    ] = 0
     port: Annotated[int, Setting(COUNT, "TCP port of both protocols; 0 takes a free one.", low=0, high=65535)] = 7379
     bind: Annotated[
         tuple[str, ...],
@@ -124,7 +130,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             COUNT,
-            "Connections a router accepts; one more is told so and closed. Lowered to what the descriptors allow.",
+            "Connections the cluster accepts; one more is told so and closed. Lowered to what the descriptors allow.",
             live=True,
             low=1,
             high=1000000,

@@ -19,6 +19,8 @@ def ready_line(config: Config, broken: Sequence[Child]) -> str:
     """Where clients are served and how it is stopped; `broken` are the children that could not be started."""
     memory = f"maxmemory {format_size(config.maxmemory)} ({config.maxmemory_policy})"
     shards = f"{config.shards} shard{'s' if config.shards > 1 else ''}"
+    if config.routers > 1:
+        shards += f" behind {config.routers} routers"
     where = ", ".join(format_address(host, config.port) for host in config.bind)
     text = (
         f"Kache {__version__} ready on {where}: {shards}, "

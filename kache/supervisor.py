@@ -29,7 +29,7 @@ from kache import children, control, logs, messages, processes
 from kache.admins import Admins
 from kache.changes import Changes
 from kache.children import Child
-from kache.config import SETTINGS, Config, ConfigError, changed
+from kache.config import MOST_ROUTERS, SETTINGS, Config, ConfigError, changed
 from kache.config_file import ConfigFileError, rewrite
 from kache.control import Conversation
 from kache.messages import ChildContext
@@ -44,6 +44,11 @@ SPARE_DESCRIPTORS = 128
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = logging.getLogger("kache")
+
+
+def routers_for(shards: int) -> int:
+    """As many routers as suit this machine: what a router does for a simple command is once to twice a shard's part of it."""
+    return max(1, min(processes.usable_cores() // 2, shards, MOST_ROUTERS))
 
 
 class Supervisor:
@@ -62,7 +67,8 @@ class Supervisor:
         exit_fd: int | None = None,
         on_ready: Callable[[str], None] = print,
     ) -> None:
-        self.config = msgspec.structs.replace(config, shards=config.shards or processes.usable_cores())
+        shards = config.shards or processes.usable_cores()
+        self.config = msgspec.structs.replace(config, shards=shards, routers=config.routers or routers_for(shards))
         self._config_file = config_file
         self._reload = reload
         self._exit_fd = exit_fd
@@ -327,6 +333,8 @@ class Supervisor:
         cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         child.reason = f"{cause}: {child.last_words}" if child.last_words else cause
         self._changes.gone(child.name)
+        if child.role == "router":
+            self._place.counts.clear(child.index)
         if self._phase != "serving":
             child.state = "down"
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from mmap import mmap
 from typing import Any
 
 from kache._reactor import Clock, Endpoint, Listener, Reactor
@@ -139,6 +140,7 @@ class Router(Reactor):
         clock: Clock | None = None,
         nested: bool | None = None,
         address: tuple[str, int] = ...,
+        counts: mmap | bytearray | None = ...,
     ) -> None: ...
     def apply_config(self, config: Config) -> None: ...
     def limit_clients(self, most: int) -> None: ...

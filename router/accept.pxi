@@ -3,9 +3,10 @@
 # Connections that are being told "max number of clients reached" at the same time; more are just closed.
 cdef int MOST_REFUSALS = 64
 
-# With several routers on the port: connections that one accepts at a time, and how long it rests then (seconds).
-cdef int ACCEPTS_OF_SEVERAL = 16
+# With several routers on the port: how long one that has more clients than another leaves the next connection to it
+# (seconds), and how many it accepts when nobody took it.
 cdef double REST_OF_SEVERAL = 0.001
+cdef int ACCEPTS_AFTER_REST = 8
 
 cdef bytes TOO_MANY_CLIENTS = b"ERR max number of clients reached"
 cdef bytes NO_DESCRIPTORS = b"-ERR max number of clients reached (the router has no file descriptors left)\r\n"
@@ -24,28 +25,34 @@ cdef class Acceptor(Listener):
 
     cdef Router router
     cdef int spare               # a descriptor given up to tell a client that there are none left
+    cdef bint has_rested         # the connections that are waiting were left to the other routers
 
     def __init__(self, Router router, int fd):
         self.router = router
         self.spare = kache_spare()
-        if router.config.routers > 1:
-            self.at_once = ACCEPTS_OF_SEVERAL
         Listener.__init__(self, router, fd)
 
     cdef int on_readable(self) except -1:
-        cdef uint64_t before = self.router.accepted
-        Listener.on_readable(self)
-        if self.router.config.routers > 1 and self.router.accepted != before and self.reading:
-            # Who is awake already would win every race for the next one: it is left to the other routers.
-            self.pause()
-            self.retry_timer = self.router.loop.call_later(REST_OF_SEVERAL, self._retry)
-            self.router.leave = True
-        return 0
+        cdef int64_t ahead, slack
+        if self.router.counts.shape[0] > 1:
+            # All routers are woken. Who has more clients than another rests for a moment: if nobody was there to take
+            # the connection, it is still waiting then. With many clients a few more are no matter.
+            ahead = self.router.clients_ahead()
+            slack = len(self.router.by_id) >> 4
+            if ahead > slack and not self.has_rested:
+                self.has_rested = True
+                self.pause()
+                self.retry_timer = self.router.loop.call_later(REST_OF_SEVERAL, self._retry)
+                self.router.leave = True
+                return 0
+            self.at_once = ACCEPTS_AFTER_REST if self.has_rested else <int> (1 + slack - ahead)
+            self.has_rested = False
+        return Listener.on_readable(self)
 
     cdef int on_accept(self, int fd) except -1:
         cdef Refusal refusal
         cdef Router router = self.router
-        if len(router.by_id) < router.max_clients and not router.shutting_down:
+        if router.has_room() and not router.shutting_down:
             Session(router, fd)
             return 0
         router.refused += 1

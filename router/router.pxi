@@ -41,7 +41,8 @@ cdef class Router(Reactor):
     cdef int touched_count
     # Settings, as C numbers
     cdef int64_t request_timeout, idle_timeout, preauth_timeout, soft_output_ms
-    cdef int keepalive, max_clients
+    cdef int keepalive, max_clients, most_here      # clients: of all routers together, and of this one
+    cdef int64_t[::1] counts             # clients of every router, shared with them (kache/counts.py)
     cdef bint auth_required
     cdef Py_ssize_t max_frame, max_strings, max_bulk, query_limit, preauth_bytes, preauth_commands
     cdef Py_ssize_t session_commands, session_bytes
@@ -55,15 +56,18 @@ cdef class Router(Reactor):
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
 
     def __init__(self, loop, config, paths, planner, *, index=0, boot_id=0, Clock clock=None, nested=None,
-                 address=("127.0.0.1", 0)):
+                 address=("127.0.0.1", 0), counts=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
-        `planner(row, args, router)` divides what the compiled path cannot (planner.py).
+        `planner(row, args, router)` divides what the compiled path cannot (planner.py). `counts` is what all routers have
+        mapped, `index` this one's place in it; without it the router is alone.
         """
         if not 0 < len(paths) <= MAX_SHARDS:
             raise ValueError(f"{len(paths)} shards: there must be 1 to {MAX_SHARDS}")
         Reactor.__init__(self, loop, clock, nested)
         self.index = index
+        self.counts = memoryview(bytearray(8) if counts is None else counts).cast("B").cast("q")
+        self.most_here = 0x7FFFFFFF
         self.shards = len(paths)
         self.paths = list(paths)
         self.boot_id = boot_id
@@ -78,6 +82,7 @@ cdef class Router(Reactor):
         self.waking = []
         self.up_waiters = []
         self.by_id = {}
+        self.count_clients()
         self.errors = {}
         self.started_ms = self.counting_ms = self.now_ms
         self.samples = []
@@ -117,7 +122,7 @@ cdef class Router(Reactor):
 
     def limit_clients(self, int most):
         """No more clients than this, whatever the setting says (what the descriptors allow)."""
-        self.max_clients = min(self.max_clients, most)
+        self.most_here = most
 
     def require_auth(self, bint required):
         """Whether new clients must authenticate; existing ones keep what they have."""
@@ -298,13 +303,34 @@ cdef class Router(Reactor):
         self.last_session += 1
         return self.last_session
 
+    cdef inline void count_clients(self) noexcept:
+        self.counts[self.index if self.counts.shape[0] > 1 else 0] = len(self.by_id)
+
+    cdef bint has_room(self) noexcept:
+        """Whether there may be one more client."""
+        cdef int64_t total = 0
+        cdef Py_ssize_t i
+        for i in range(self.counts.shape[0]):
+            total += self.counts[i]
+        return total < self.max_clients and len(self.by_id) < self.most_here
+
+    cdef int64_t clients_ahead(self) noexcept:
+        """How many clients this router has more than the one with the fewest."""
+        cdef int64_t least = len(self.by_id)
+        cdef Py_ssize_t i
+        for i in range(self.counts.shape[0]):
+            least = min(least, self.counts[i])
+        return len(self.by_id) - least
+
     cdef int add(self, Session session) except -1:
         self.accepted += 1
         self.by_id[session.id] = session
+        self.count_clients()
         return 0
 
     cdef int remove(self, Session session) except -1:
         self.by_id.pop(session.id, None)
+        self.count_clients()
         self.bytes_in_closed += session.bytes_in
         self.bytes_out_closed += session.bytes_out
         return 0

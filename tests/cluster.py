@@ -128,12 +128,14 @@ class Cluster:
         self,
         shards: int = 1,
         *,
+        routers: int = 1,
         port: int = 0,
         command: list[str] | None = None,
         environment: dict[str, str] | None = None,
         **options: object,
     ) -> None:
         self.shards = shards
+        self.routers = routers
         self.directory = Path(tempfile.mkdtemp(prefix="kache-"))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("KACHE_")},
@@ -156,7 +158,14 @@ class Cluster:
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
         reader, self._tie = os.pipe()
-        arguments = ["cluster", "start", f"--shards={self.shards}", f"--port={self.port}", f"--dir={self.directory}"]
+        arguments = [
+            "cluster",
+            "start",
+            f"--shards={self.shards}",
+            f"--routers={self.routers}",
+            f"--port={self.port}",
+            f"--dir={self.directory}",
+        ]
         log = open(self.directory / "log", "ab")  # noqa: SIM115
         self.started = time.monotonic()
         self.process = subprocess.Popen(

@@ -220,6 +220,34 @@ def test_config_set_reaches_both(cluster: Cluster, clients: list[Client]) -> Non
     assert cluster.request("ping") == "PONG"
 
 
+def test_connections_that_come_one_by_one_are_spread_evenly(cluster: Cluster) -> None:
+    with ExitStack() as stack:
+        found: list[Client] = []
+        for _ in range(60):
+            found.append(stack.enter_context(Client(cluster.port)))
+            time.sleep(0.005)  # long enough for both routers to sleep: then it is not who happens to be awake
+        shares = len(of(found, 0)), len(of(found, 1))
+    assert min(shares) >= 20, shares
+
+
+def test_maxclients_is_about_the_clients_of_both(cluster: Cluster, clients: list[Client]) -> None:
+    near = of(clients, 0)[0]
+    assert near.request("config", "set", "maxclients", len(clients) + 6) == "OK"
+    try:
+        with ExitStack() as stack:
+            for _ in range(6):
+                stack.enter_context(Client(cluster.port))
+            for _ in range(6):
+                with cluster.connect() as refused:
+                    reply = refused.read()
+                assert isinstance(reply, CommandError) and reply.message == "ERR max number of clients reached"
+        until(lambda: info(near)["connected_clients"] == len(clients), "the end of the others")
+        with Client(cluster.port) as welcome:
+            assert welcome.request("ping") == "PONG"
+    finally:
+        assert near.request("config", "set", "maxclients", 10000) == "OK"
+
+
 def test_a_killed_router_is_back_and_the_clients_of_the_other_notice_nothing() -> None:
     with Cluster(2, routers=2) as cluster, ExitStack() as stack:
         clients = on_both(cluster, stack)

@@ -9,7 +9,9 @@ import pytest
 
 from kache import processes
 from kache.children import Child
+from kache.counts import Counts
 from kache.run_dir import PortLock, RunDirError, make_private
+from kache.supervisor import routers_for
 
 
 def cgroup(tmp_path: Path, membership: str, files: dict[str, str]) -> float | None:
@@ -45,6 +47,27 @@ def test_no_cgroups_at_all() -> None:
 def test_cores_are_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_cgroup_quota", lambda: 0.2)
     assert processes.usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "shards", "routers"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 2), (16, 16, 8), (16, 4, 4), (64, 64, 16)]
+)
+def test_routers_follow_cores_and_shards(
+    monkeypatch: pytest.MonkeyPatch, cores: int, shards: int, routers: int
+) -> None:
+    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    assert routers_for(shards) == routers
+
+
+def test_clients_are_counted_for_all_to_see(tmp_path: Path) -> None:
+    made = Counts.create(str(tmp_path), 3)
+    seen = memoryview(Counts.of(str(tmp_path)).shared).cast("q")
+    memoryview(made.shared).cast("q")[1] = 7
+    assert seen.tolist() == [0, 7, 0]
+    made.clear(1)
+    assert seen.tolist() == [0, 0, 0]
+    with pytest.raises(FileExistsError):
+        Counts.create(str(tmp_path), 3)
 
 
 def test_waits_grow_and_start_anew_after_steady_service() -> None:
