@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -37,6 +37,7 @@ class Contender:
     name = ""
     protocol = "resp"
     cluster = False  # whether clients have to know the topology
+    spins = False  # whether it keeps a core busy after its load has ended: then it is stopped between its turns
 
     def __init__(self, shards: int = 4, options: dict[str, str] | None = None) -> None:
         self.shards = shards
@@ -83,8 +84,24 @@ class Contender:
             raise
         self.ready_seconds = time.perf_counter() - began
 
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """While it is measured. Between its turns one that spins stands still, or it would slow the others down."""
+        self.tell(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.tell(signal.SIGSTOP)
+
+    def tell(self, number: signal.Signals) -> None:
+        """To its processes, if it spins."""
+        for process in self.processes if self.spins else []:
+            if process.poll() is None:
+                process.send_signal(number)
+
     def stop(self) -> None:
         """Ends the processes by id and removes their files."""
+        self.tell(signal.SIGCONT)
         for process in reversed(self.processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -268,6 +285,7 @@ class ValkeyThreads(Valkey):
     """One valkey-server with I/O threads, as many as cores."""
 
     name = "valkey-io"
+    spins = True  # for some seconds after each load, all of a core
     extra = ("--io-threads", str(max(2, usable_cores())))
 
 

@@ -86,9 +86,10 @@ def run_row(
 
     for contender in able:
         try:
-            if not filled:
-                preload(contender, row)
-            requests[contender.name] = calibrate(contender, row, seconds)
+            with contender.turn():
+                if not filled:
+                    preload(contender, row)
+                requests[contender.name] = calibrate(contender, row, seconds)
         except RuntimeError as error:
             failed(contender, error)
     for number in range(rounds):
@@ -99,7 +100,8 @@ def run_row(
                 continue
             before = contender.cpu_seconds()
             try:
-                figures = generate(contender, row, requests[contender.name])
+                with contender.turn():
+                    figures = generate(contender, row, requests[contender.name])
             except RuntimeError as error:
                 failed(contender, error)
                 continue

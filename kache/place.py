@@ -12,9 +12,8 @@ import shutil
 import socket
 from collections.abc import Mapping
 
-from kache import listeners, run_dir
+from kache import counts, listeners, run_dir
 from kache.config import Config
-from kache.counts import Counts
 from kache.errors import KacheError
 
 __all__ = ["Place"]
@@ -48,7 +47,7 @@ class Place:
             run_dir.make_private(self.run_dir)
             for path in self.shard_paths:
                 self.shard_listeners.append(listeners.bind_unix(path))
-            self.counts = Counts.create(self.run_dir, max(1, config.routers))
+            counts.create(self.run_dir, max(1, config.routers))
             self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""

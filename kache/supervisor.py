@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from kache import children, control, logs, messages, processes
+from kache import children, control, counts, logs, messages, processes
 from kache.admins import Admins
 from kache.changes import Changes
 from kache.children import Child
@@ -334,7 +334,10 @@ class Supervisor:
         child.reason = f"{cause}: {child.last_words}" if child.last_words else cause
         self._changes.gone(child.name)
         if child.role == "router":
-            self._place.counts.clear(child.index)
+            try:
+                counts.clear(self._place.run_dir, child.index)
+            except OSError as error:
+                _log.warning("the clients of %s stay counted: %s", child.name, error)
         if self._phase != "serving":
             child.state = "down"
             return

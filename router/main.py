@@ -17,10 +17,10 @@ import time
 
 import uvloop
 
+from kache import counts
 from kache._reactor import Clock
 from kache.commands import TABLE
 from kache.control import ControlChannel
-from kache.counts import Counts
 from kache.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Question, Ready, ShardState
 
 from . import (
@@ -84,7 +84,7 @@ class _Process:
             clock=Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns),
             nested={"epoll": True, "loop": False}.get(ctx.config.reactor),
             address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
-            counts=Counts.of(ctx.run_dir).shared,
+            counts=counts.shared(ctx.run_dir),
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel

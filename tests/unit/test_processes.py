@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kache import processes
+from kache import counts, processes
 from kache.children import Child
-from kache.counts import Counts
 from kache.run_dir import PortLock, RunDirError, make_private
 from kache.supervisor import routers_for
 
@@ -60,14 +59,14 @@ def test_routers_follow_cores_and_shards(
 
 
 def test_clients_are_counted_for_all_to_see(tmp_path: Path) -> None:
-    made = Counts.create(str(tmp_path), 3)
-    seen = memoryview(Counts.of(str(tmp_path)).shared).cast("q")
-    memoryview(made.shared).cast("q")[1] = 7
-    assert seen.tolist() == [0, 7, 0]
-    made.clear(1)
-    assert seen.tolist() == [0, 0, 0]
+    counts.create(str(tmp_path), 3)
+    one, other = (memoryview(counts.shared(str(tmp_path))).cast("q") for _ in range(2))
+    one[1], one[2] = 7, 8
+    assert other.tolist() == [0, 7, 8]
+    counts.clear(str(tmp_path), 1)
+    assert one.tolist() == other.tolist() == [0, 0, 8]
     with pytest.raises(FileExistsError):
-        Counts.create(str(tmp_path), 3)
+        counts.create(str(tmp_path), 3)
 
 
 def test_waits_grow_and_start_anew_after_steady_service() -> None:
