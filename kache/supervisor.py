@@ -46,6 +46,12 @@ BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = logging.getLogger("kache")
 
 
+def resolved(config: Config) -> Config:
+    """With the numbers of processes that 0 leaves to the machine."""
+    shards = config.shards or processes.usable_cores()
+    return msgspec.structs.replace(config, shards=shards, routers=config.routers or routers_for(shards))
+
+
 def routers_for(shards: int) -> int:
     """As many routers as suit this machine: what a router does for a simple command is once to twice a shard's part of it."""
     return max(1, min(processes.usable_cores() // 2, shards, MOST_ROUTERS))
@@ -67,8 +73,7 @@ class Supervisor:
         exit_fd: int | None = None,
         on_ready: Callable[[str], None] = print,
     ) -> None:
-        shards = config.shards or processes.usable_cores()
-        self.config = msgspec.structs.replace(config, shards=shards, routers=config.routers or routers_for(shards))
+        self.config = resolved(config)
         self._config_file = config_file
         self._reload = reload
         self._exit_fd = exit_fd
@@ -178,10 +183,11 @@ class Supervisor:
         except ConfigError as error:
             _log.warning("the configuration was not read again: %s", error)
             return
+        fresh = resolved(fresh)
         live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
         fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != self.config.setting(n)]
         self._take_in(changed(self.config, live))
-        needs = [name for name in fixed if name not in ("shards", "port")]
+        needs = [name for name in fixed if name != "port" or fresh.port]
         _log.info("configuration read again%s", f"; a restart is needed for {', '.join(needs)}" if needs else "")
 
     # Children --------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from select import POLLIN, poll
 from types import CoroutineType
 
 cimport cython

@@ -4,9 +4,10 @@
 cdef int MOST_REFUSALS = 64
 
 # With several routers on the port: how long one that has more clients than another leaves the next connection to it
-# (seconds), and how many it accepts when nobody took it.
+# (seconds), and how many it accepts when nobody took it. One without a descriptor left would refuse them, so it waits longer.
 cdef double REST_OF_SEVERAL = 0.001
 cdef int ACCEPTS_AFTER_REST = 8
+cdef int RESTS_WHEN_FULL = 100
 
 cdef bytes TOO_MANY_CLIENTS = b"ERR max number of clients reached"
 cdef bytes NO_DESCRIPTORS = b"-ERR max number of clients reached (the router has no file descriptors left)\r\n"
@@ -25,7 +26,7 @@ cdef class Acceptor(Listener):
 
     cdef Router router
     cdef int spare               # a descriptor given up to tell a client that there are none left
-    cdef bint has_rested         # the connections that are waiting were left to the other routers
+    cdef int rests               # how often in a row the connection that is waiting was left to the other routers
 
     def __init__(self, Router router, int fd):
         self.router = router
@@ -34,20 +35,31 @@ cdef class Acceptor(Listener):
 
     cdef int on_readable(self) except -1:
         cdef int64_t ahead, slack
+        cdef bint full
         if self.router.counts.shape[0] > 1:
             # All routers are woken. Who has more clients than another rests for a moment: if nobody was there to take
             # the connection, it is still waiting then. With many clients a few more are no matter.
             ahead = self.router.clients_ahead()
-            slack = len(self.router.by_id) >> 4
-            if ahead > slack and not self.has_rested:
-                self.has_rested = True
+            full = len(self.router.by_id) >= self.router.most_here
+            slack = 0 if full else len(self.router.by_id) >> 4
+            if ahead > slack and self.rests < (RESTS_WHEN_FULL if full else 1):
+                self.rests += 1
                 self.pause()
                 self.retry_timer = self.router.loop.call_later(REST_OF_SEVERAL, self._retry)
                 self.router.leave = True
                 return 0
-            self.at_once = ACCEPTS_AFTER_REST if self.has_rested else <int> (1 + slack - ahead)
-            self.has_rested = False
+            self.at_once = ACCEPTS_AFTER_REST if self.rests else <int> (1 + slack - ahead)
+            self.rests = 0
         return Listener.on_readable(self)
+
+    def _retry(self):
+        # Taken by another router meanwhile: the next connection is a new question.
+        if self.fd >= 0 and self.rests:
+            waiting = poll()
+            waiting.register(self.fd, POLLIN)
+            if not waiting.poll(0):
+                self.rests = 0
+        Listener._retry(self)
 
     cdef int on_accept(self, int fd) except -1:
         cdef Refusal refusal

@@ -22,6 +22,8 @@ cdef enum:
     ALLOCATION = 16  # what malloc adds to a block, about
     DETACH_CHUNKS = 64  # fewer removed chunks than this are freed on the spot
 
+cdef int64_t NO_START = INT64_MIN
+
 cdef struct Chunk:
     uint32_t capacity
     uint32_t begin
@@ -162,6 +164,13 @@ cdef class Chunks:
         self.directory[self.head + k].chunk = new
         return 0
 
+    cdef void chunk_fit(self, Py_ssize_t k, Py_ssize_t capacity) noexcept:
+        """Gives back what chunk `k` has too much, if there is memory for the smaller block."""
+        try:
+            self.chunk_move(k, capacity, False)
+        except MemoryError:
+            pass
+
     cdef Slot* make_room(self, Py_ssize_t k, Py_ssize_t need, bint front) except NULL:
         """At least `need` free bytes before (`front`) or after the entries of chunk `k`."""
         cdef Chunk* chunk = self.chunk(k)
@@ -192,15 +201,14 @@ cdef class Chunks:
                 return self.make_room(k, need, left)
             used = chunk.end - chunk.begin
             if chunk.capacity - used > used // 4 + 32:
-                self.chunk_move(k, used, False)
+                self.chunk_fit(k, used)
             # The next chunk will probably become as large as this one.
             capacity = max(need, min(used, <Py_ssize_t> self.chunk_bytes))
         k = 0 if left else self.chunks
         chunk = self.chunk_new(capacity)
         if left:
             chunk.begin = chunk.end = chunk.capacity
-        self.directory_open(k)
-        self.directory[self.head + k].chunk = chunk
+        self.insert_chunk(k, chunk, NO_START)
         return &self.directory[self.head + k]
 
     cdef Py_ssize_t split_for(self, Py_ssize_t k, Py_ssize_t offset, Py_ssize_t need, Py_ssize_t* new_offset) except -1:
@@ -236,9 +244,15 @@ cdef class Chunks:
         return k + 1
 
     cdef int insert_chunk(self, Py_ssize_t k, Chunk* chunk, int64_t start) except -1:
-        self.directory_open(k)
+        """Takes the chunk over, also when there is no memory for its slot. NO_START: it follows from the neighbours."""
+        try:
+            self.directory_open(k)
+        except MemoryError:
+            self.chunk_free(chunk)
+            raise
         self.directory[self.head + k].chunk = chunk
-        self.directory[self.head + k].start = start
+        if start != NO_START:
+            self.directory[self.head + k].start = start
         return 0
 
     cdef void erase(self, Py_ssize_t k, Py_ssize_t start, Py_ssize_t stop) noexcept:
@@ -297,15 +311,19 @@ cdef class Chunks:
             and ((left.end - left.begin) + (right.end - right.begin)) * 2 <= self.chunk_bytes
         )
 
-    cdef int absorb(self, Py_ssize_t k, Chunk* right) except -1:
-        """Appends the entries of `right` to chunk `k` and frees `right`, whose slot is the caller's."""
+    cdef bint absorb(self, Py_ssize_t k, Chunk* right) noexcept:
+        """Appends the entries of `right` to chunk `k` and frees `right`, whose slot is the caller's; if there is memory."""
         cdef Py_ssize_t size = right.end - right.begin
-        cdef Chunk* chunk = self.make_room(k, size, False).chunk
+        cdef Chunk* chunk
+        try:
+            chunk = self.make_room(k, size, False).chunk
+        except MemoryError:
+            return False
         memcpy(chunk_data(chunk) + chunk.end, chunk_data(right) + right.begin, size)
         chunk.end += <uint32_t> size
         chunk.count += right.count
         self.chunk_free(right)
-        return 0
+        return True
 
     cdef int tidy(self, Py_ssize_t k) except -1:
         """After elements left chunk `k`: drops it when empty, joins it with a small neighbour."""
@@ -318,27 +336,28 @@ cdef class Chunks:
             return 0
         for low in (k, k - 1):
             if 0 <= low and low + 1 < self.chunks and self.mergeable(self.chunk(low), self.chunk(low + 1)):
-                self.absorb(low, self.chunk(low + 1))
-                self.directory_close(low + 1, low + 2)
+                if self.absorb(low, self.chunk(low + 1)):
+                    self.directory_close(low + 1, low + 2)
         return 0
 
     cdef int squeeze(self) except -1:
         """Drops empty chunks, joins small ones and numbers all of them anew, in one pass."""
         cdef Py_ssize_t k, kept = 0
+        cdef uint32_t size
         cdef Slot* slots = self.directory + self.head
         cdef int64_t start = 0
         cdef Chunk* chunk
         for k in range(self.chunks):
             chunk = slots[k].chunk
-            if not chunk.count:
+            size = chunk.count
+            if not size:
                 self.chunk_free(chunk)
-            elif kept and self.mergeable(slots[kept - 1].chunk, chunk):
-                start += chunk.count
-                self.absorb(kept - 1, chunk)
+            elif kept and self.mergeable(slots[kept - 1].chunk, chunk) and self.absorb(kept - 1, chunk):
+                start += size
             else:
                 slots[kept].chunk = chunk
                 slots[kept].start = start
-                start += chunk.count
+                start += size
                 kept += 1
         self.directory_close(kept, self.chunks)
         return 0
@@ -412,7 +431,7 @@ cdef class Chunks:
             slots[k].start = slots[1].start if self.chunks > 1 else 0
         return 0
 
-    cdef int directory_close(self, Py_ssize_t first, Py_ssize_t last) except -1:
+    cdef void directory_close(self, Py_ssize_t first, Py_ssize_t last) noexcept:
         """Takes slots [first, last) out; moves the smaller side."""
         cdef Slot* slots = self.directory + self.head
         cdef Py_ssize_t gone = last - first
@@ -423,8 +442,10 @@ cdef class Chunks:
             memmove(slots + first, slots + last, (self.chunks - last) * sizeof(Slot))
         self.chunks -= gone
         if self.room > 64 and self.chunks * 8 < self.room:
-            self.directory_resize(max(self.chunks * 2, <Py_ssize_t> 16))
-        return 0
+            try:
+                self.directory_resize(max(self.chunks * 2, <Py_ssize_t> 16))
+            except MemoryError:
+                pass  # it stays as large as it is
 
     # Bookkeeping --------------------------------------------------------------------------------------
 

@@ -47,14 +47,14 @@ cdef class Collections(Values):
         cdef bint fresh = value is None
         cdef int64_t before = 0
         cdef Py_ssize_t i
+        for i in range(n):
+            self.heavy |= elements[i].size >= HEAVY
         if fresh:
             value = ListValue()
         else:
             before = value.size_in_memory()
         try:
-            for i in range(n):
-                self.heavy |= elements[i].size >= HEAVY
-                value.put(elements[i].data, elements[i].size, left)
+            value.put_all(elements, n, left)
         finally:
             if not fresh:
                 place.db.memory += value.size_in_memory() - before
@@ -93,8 +93,10 @@ cdef class Collections(Values):
                 self.set_object(&place, TYPE_LIST, value, 0)
         else:
             before = value.size_in_memory()
-            value.extend(values, left)
-            self.settle(key, value, before)
+            try:
+                value.extend(values, left)
+            finally:
+                self.settle(key, value, before)
         self.changed_key("list_push", key, (values, left))
         return value.length
 
@@ -120,16 +122,20 @@ cdef class Collections(Values):
         """Replaces one value; KeyError without the key, IndexError out of range."""
         cdef ListValue values = self.existing_list(key)
         cdef int64_t before = values.size_in_memory()
-        values.set(index, value)
-        self.settle(key, values, before)
+        try:
+            values.set(index, value)
+        finally:
+            self.settle(key, values, before)
         self.changed_key("list_set", key, (index, value))
 
     def list_insert(self, bytes key not None, Py_ssize_t index, bytes value not None):
         """Inserts before `index`; KeyError without the key, IndexError out of range."""
         cdef ListValue values = self.existing_list(key)
         cdef int64_t before = values.size_in_memory()
-        values.insert(index, value)
-        self.settle(key, values, before)
+        try:
+            values.insert(index, value)
+        finally:
+            self.settle(key, values, before)
         self.changed_key("list_insert", key, (index, value))
 
     def list_delete_range(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):

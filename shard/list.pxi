@@ -160,10 +160,33 @@ cdef class ListValue(Chunks):
         return self.put(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), left)
 
     cpdef Py_ssize_t extend(self, values, bint left) except -1:
-        """Pushes one after another (on the left the last value ends up first); returns the new length."""
-        for value in values:
-            self.push(value, left)
+        """Pushes one after another (on the left the last value ends up first); returns the new length. All or none."""
+        cdef Py_ssize_t pushed = 0
+        try:
+            for value in values:
+                self.push(value, left)
+                pushed += 1
+        except BaseException:
+            self.drop_some(pushed, left)
+            raise
         return self.length
+
+    cdef Py_ssize_t put_all(self, Span* elements, Py_ssize_t n, bint left) except -1:
+        """`extend` of what is not yet a Python object."""
+        cdef Py_ssize_t i = 0
+        try:
+            while i < n:
+                self.put(elements[i].data, elements[i].size, left)
+                i += 1
+        except MemoryError:
+            self.drop_some(i, left)
+            raise
+        return self.length
+
+    cdef void drop_some(self, Py_ssize_t n, bint left) noexcept:
+        cdef Py_ssize_t i
+        for i in range(n):
+            self.drop(left)
 
     cdef const char* end_of(self, bint left) noexcept:
         """The element at an end of a list that is not empty."""
@@ -172,7 +195,7 @@ cdef class ListValue(Chunks):
             return chunk_data(chunk) + chunk.begin
         return chunk_data(chunk) + chunk.end - packed_size(element_size_before(chunk_data(chunk) + chunk.end))
 
-    cdef int drop(self, bint left) except -1:
+    cdef void drop(self, bint left) noexcept:
         """Removes the element at an end of a list that is not empty."""
         cdef Py_ssize_t need = packed_size(element_size(self.end_of(left))), k = 0 if left else self.chunks - 1
         cdef Slot* slot = &self.directory[self.head + k]
@@ -187,7 +210,6 @@ cdef class ListValue(Chunks):
         if not chunk.count:
             self.chunk_free(chunk)
             self.directory_close(k, k + 1)
-        return 0
 
     cpdef bytes pop(self, bint left):
         """Takes an element from an end; IndexError when there is none. O(1)."""
@@ -284,16 +306,17 @@ cdef class ListValue(Chunks):
             self.renumber(first + 1, -removed)
             self.tidy(first)
         else:
-            self.erase(first, first_offset, self.chunk(first).count)
-            self.erase(last, 0, last_offset)
-            self.directory[self.head + last].start += last_offset
-            if last - first - 1 >= DETACH_CHUNKS:
-                detached = self.detach(first + 1, last)
-            else:
+            # What may fail for want of memory comes before anything is changed.
+            detached = self.detach(first + 1, last)
+            if detached is None:
                 for k in range(first + 1, last):
                     self.payload -= self.chunk(k).end - self.chunk(k).begin
                     self.chunk_free(self.chunk(k))
                 self.directory_close(first + 1, last)
+            last = first + 1
+            self.erase(first, first_offset, self.chunk(first).count)
+            self.erase(last, 0, last_offset)
+            self.directory[self.head + last].start += last_offset
             self.renumber(first + 1, -removed)
             self.tidy(first + 1)
             self.tidy(first)
@@ -319,11 +342,17 @@ cdef class ListValue(Chunks):
         return removed
 
     cdef ListValue detach(self, Py_ssize_t first, Py_ssize_t last):
-        """Moves chunks [first, last) into a list of their own."""
-        cdef ListValue other = ListValue.__new__(ListValue, chunk_entries=self.chunk_entries, chunk_bytes=self.chunk_bytes)
+        """Moves chunks [first, last) into a list of their own; None when they are few, or there is no memory for that."""
+        cdef ListValue other
         cdef Py_ssize_t k, size
         cdef Chunk* chunk
-        other.directory_resize(last - first)
+        if last - first < DETACH_CHUNKS:
+            return None
+        try:
+            other = ListValue.__new__(ListValue, chunk_entries=self.chunk_entries, chunk_bytes=self.chunk_bytes)
+            other.directory_resize(last - first)
+        except MemoryError:
+            return None
         other.head = 0
         for k in range(first, last):
             chunk = self.chunk(k)

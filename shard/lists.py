@@ -128,8 +128,11 @@ def _move(ks: Keyspace, source: bytes, destination: bytes, from_left: bool, to_l
         ks.list_get(destination)
     elif len(value) == 1:
         return value[0]  # a pop would delete the key, and its deadline with it
-    element: bytes = ks.list_pop(source, from_left, 1)[0]
+    # Taken away last, so that nothing is lost when there is no memory to put it there. With one and the same list an
+    # element pushed where it was popped would be popped again: that is no change either way.
+    element = value[0 if from_left else len(value) - 1]
     ks.list_push(destination, (element,), to_left)
+    ks.list_pop(source, from_left, 1)
     return element
 
 

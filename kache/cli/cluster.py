@@ -22,7 +22,7 @@ from kache.settings import Setting, format_address
 __all__ = ["cluster"]
 
 _SHOWN = (
-    "shards", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
+    "shards", "routers", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
     "request-timeout-ms", "loglevel", "logformat", "logfile", "pin-cores", "scheduling",
 )  # fmt: skip
 """Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""

@@ -230,6 +230,20 @@ def test_connections_that_come_one_by_one_are_spread_evenly(cluster: Cluster) ->
     assert min(shares) >= 20, shares
 
 
+def test_a_router_with_fewer_clients_gets_the_next_ones(cluster: Cluster) -> None:
+    with ExitStack() as stack:
+        first = [stack.enter_context(Client(cluster.port)) for _ in range(40)]
+        asker = of(first, 1)[0]
+        for client in of(first, 0):
+            client.close()
+        until(lambda: info(asker)["connected_clients"] == len(of(first, 1)), "the end of the clients of router 0", 10)
+        fresh: list[Client] = []
+        for _ in range(16):
+            fresh.append(stack.enter_context(Client(cluster.port)))
+            time.sleep(0.005)
+    assert len(of(fresh, 0)) >= 14
+
+
 def test_maxclients_is_about_the_clients_of_both(cluster: Cluster, clients: list[Client]) -> None:
     near = of(clients, 0)[0]
     assert near.request("config", "set", "maxclients", len(clients) + 6) == "OK"
