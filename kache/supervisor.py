@@ -29,11 +29,12 @@ from kache import children, control, counts, logs, messages, processes
 from kache.admins import Admins
 from kache.changes import Changes
 from kache.children import Child
-from kache.config import MOST_ROUTERS, SETTINGS, Config, ConfigError, changed
+from kache.config import SETTINGS, Config, ConfigError, changed
 from kache.config_file import ConfigFileError, rewrite
 from kache.control import Conversation
 from kache.messages import ChildContext
 from kache.place import Place
+from kache.shape import resolved
 from kache.status import cluster_status, ready_line
 
 __all__ = ["Supervisor"]
@@ -44,17 +45,6 @@ SPARE_DESCRIPTORS = 128
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = logging.getLogger("kache")
-
-
-def resolved(config: Config) -> Config:
-    """With the numbers of processes that 0 leaves to the machine."""
-    shards = config.shards or processes.usable_cores()
-    return msgspec.structs.replace(config, shards=shards, routers=config.routers or routers_for(shards))
-
-
-def routers_for(shards: int) -> int:
-    """As many routers as suit this machine: what a router does for a simple command is once to twice a shard's part of it."""
-    return max(1, min(processes.usable_cores() // 2, shards, MOST_ROUTERS))
 
 
 class Supervisor:

@@ -27,6 +27,7 @@ __all__ = [
     "database_index",
     "expire_condition",
     "floating",
+    "inclusive_span",
     "int32",
     "integer",
     "parse_float",
@@ -73,6 +74,17 @@ def bounded_integer(raw: bytes, low: int, high: int, error: str | None = None) -
     if low <= value <= high:
         return value
     raise CommandError(error or f"ERR value is out of range, value must between {low} and {high}")
+
+
+def inclusive_span(length: int, start: int, stop: int) -> tuple[int, int]:
+    """Redis's inclusive places, from the end if negative, as [first, end) within `length`; (0, 0) when empty.
+
+    `rank_span` of the compiled commands is the same rule.
+    """
+    if start < 0:
+        start = max(start + length, 0)
+    stop = stop + length + 1 if stop < 0 else min(stop + 1, length)
+    return (start, stop) if start < stop else (0, 0)
 
 
 def int32(raw: bytes, error: str | None = None) -> int:

@@ -1,7 +1,7 @@
 # Typed readers and mutators of lists, hashes, sets and sorted sets, and what every collection needs.
 #
 # A mutator creates the key when it is missing, raises WRONGTYPE, deletes the key when its collection becomes empty,
-# accounts the memory and passes `changed`.
+# accounts the memory and tells the one hook (`changed_key` and its like in store.pxi).
 
 cdef class Collections(Values):
     """Typed access to one shard's keys; `Keyspace` completes it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kache.errors import NO_SUCH_KEY, OUT_OF_RANGE, SYNTAX, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
-from .arguments import INT64_MAX, bounded_integer, integer
+from .arguments import INT64_MAX, bounded_integer, inclusive_span, integer
 from .registry import command
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ _RANK_ZERO = (
     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
     "or use negative to start from the end of the list"
 )
-
-
-def _span(length: int, start: int, stop: int) -> tuple[int, int]:
-    """Redis's inclusive, possibly negative indexes as [first, end) within `length`; (0, 0) when empty."""
-    if start < 0:
-        start = max(start + length, 0)
-    stop = stop + length + 1 if stop < 0 else min(stop + 1, length)
-    return (start, stop) if start < stop else (0, 0)
 
 
 def _is_left(word: bytes) -> bool:
@@ -163,7 +155,7 @@ def lrange(ks: Keyspace, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply
     value = ks.list_get(key)
     if value is None:
         return []
-    return value.slice(*_span(len(value), start, stop))
+    return value.slice(*inclusive_span(len(value), start, stop))
 
 
 @command("lget")
@@ -248,7 +240,7 @@ def ltrim(ks: Keyspace, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
     if value is None:
         return OK
     length = len(value)
-    first, end = _span(length, start, stop)
+    first, end = inclusive_span(length, start, stop)
     if first == end:
         ks.delete(key)
         return OK

@@ -1,7 +1,7 @@
 # What the handlers see of the keyspace: readers and mutators of keys and strings.
 #
 # All act on `db` at `now_ms`. A mutator creates the key when it is missing, raises WRONGTYPE, accounts the memory and
-# passes `changed`. Hashes, sets and sorted sets are in collections.pxi.
+# tells the one hook. Lists, hashes, sets and sorted sets are in collections.pxi.
 
 cdef class Values(Store):
     """Access to one shard's keys and strings; `Collections` and `Keyspace` complete it."""

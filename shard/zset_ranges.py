@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kache.errors import SYNTAX, CommandError
 from kache.replies import Pairs, Reply
 
-from .arguments import integer
+from .arguments import inclusive_span, integer
 from .lex import LEX_HIGHEST, LEX_LOWEST, LexBound, lex_span
 from .registry import command
 
@@ -53,14 +53,6 @@ def _lex_bound(raw: bytes) -> LexBound:
     if raw[:1] not in (b"(", b"["):
         raise CommandError(_NOT_A_RANGE_NAME)
     return LexBound(0, raw[1:], raw[:1] == b"(")
-
-
-def _rank_span(length: int, start: int, stop: int) -> tuple[int, int]:
-    """Redis's inclusive, possibly negative ranks as [first, end) within `length`; (0, 0) when empty."""
-    if start < 0:
-        start = max(start + length, 0)
-    stop = stop + length + 1 if stop < 0 else min(stop + 1, length)
-    return (start, stop) if start < stop else (0, 0)
 
 
 # The range grammar -------------------------------------------------------------------------------
@@ -121,7 +113,7 @@ class _Range:
         options = self.options
         reverse = bool(options.reverse)
         if options.by == "rank":
-            start, stop = _rank_span(len(value), *self._ranks)
+            start, stop = inclusive_span(len(value), *self._ranks)
             return (len(value) - stop, len(value) - start) if reverse else (start, stop)
         if options.by == "score":
             start, stop = value.score_span(*self._scores)
@@ -172,7 +164,7 @@ def zrange(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: byte
     if not arguments:
         start, stop = integer(first), integer(last)
         value = ks.zset_get(key)
-        return [] if value is None else value.names(*_rank_span(len(value), start, stop))
+        return [] if value is None else value.names(*inclusive_span(len(value), start, stop))
     return _answer(ks, key, first, last, arguments, _Options())
 
 

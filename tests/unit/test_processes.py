@@ -10,7 +10,7 @@ import pytest
 from kache import counts, processes
 from kache.children import Child
 from kache.run_dir import PortLock, RunDirError, make_private
-from kache.supervisor import routers_for
+from kache.shape import routers_for
 
 
 def cgroup(tmp_path: Path, membership: str, files: dict[str, str]) -> float | None:
