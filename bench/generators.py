@@ -24,8 +24,8 @@ from contenders import Contender, Memcached
 from programs import program
 
 from kache.errors import KacheError
-from kache.loadgen import run
-from kache.loadspec import LoadSpec
+from kache.load.generator import run
+from kache.load.spec import LoadSpec
 
 __all__ = ["KACHE_BENCH", "REDIS_BENCHMARK", "Figures", "Row", "command_line", "generate", "generator_of"]
 

@@ -12,8 +12,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from kache._wire import RequestParser, decode_reply, encode_reply, slot_of_key
-from kache.shard._engine import Shard
+from kache.shard.engine.engine import Shard
+from kache.wire.codec import RequestParser, decode_reply, encode_reply, slot_of_key
 
 KEYS = 100_000
 

@@ -13,8 +13,8 @@ from statistics import median
 
 from contenders import CONTENDERS
 
-from kache.loadgen import run
-from kache.loadspec import LoadSpec
+from kache.load.generator import run
+from kache.load.spec import LoadSpec
 
 
 def throughput(port: int, command: str, protocol: str, seconds: float) -> float:

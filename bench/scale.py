@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import psutil
 
-from kache._wire import decode_reply
-from kache.shard._engine import Shard
+from kache.shard.engine.engine import Shard
+from kache.wire.codec import decode_reply
 
 Command = Callable[[random.Random, int], list[bytes]]
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from typing import Self
 
-from kache._wire import ReplyTooShort, decode_reply
+from kache.wire.codec import ReplyTooShort, decode_reply
 
 __all__ = ["Connection", "command"]
 

@@ -3,13 +3,13 @@
 A tour of the house, in the order a request travels through it:
 
 =======================  =========================================================================
-`kache.supervisor`       forks and restarts everything below; owns the listening sockets
-`kache._reactor`         raw descriptors under an event loop: reads, batched writes, lingering closes
-`kache._wire`            both protocols as pure functions over bytes; the slot hash
+`kache.cluster.supervisor`       forks and restarts everything below; owns the listening sockets
+`kache.wire.reactor`         raw descriptors under an event loop: reads, batched writes, lingering closes
+`kache.wire.codec`            both protocols as pure functions over bytes; the slot hash
 `kache.commands`         one row per command: arity, keys, flags, route, merge, documentation
 `kache.router`           one process: which shard, in which order, merged how
 `kache.shard`            N processes: keyspace by slot, TTL heaps, eviction, the commands themselves
-`kache.client`           `Client` and `AsyncClient`, over the binary protocol
+`kache.client.blocking`           `Client` and `AsyncClient`, over the binary protocol
 =======================  =========================================================================
 
 From a program::
@@ -28,8 +28,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kache.aclient import AsyncClient as AsyncClient
-    from kache.client import Client as Client
+    from kache.client.asynchronous import AsyncClient as AsyncClient
+    from kache.client.blocking import Client as Client
 
 __all__ = ["AsyncClient", "Client", "__version__"]
 
@@ -39,11 +39,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # The supervisor and every CLI call import this package: the clients load on first use only.
     if name == "Client":
-        from kache.client import Client
+        from kache.client.blocking import Client
 
         return Client
     if name == "AsyncClient":
-        from kache.aclient import AsyncClient
+        from kache.client.asynchronous import AsyncClient
 
         return AsyncClient
     raise AttributeError(f"module 'kache' has no attribute {name!r}")

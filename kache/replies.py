@@ -1,7 +1,7 @@
 """The values a command may answer, beyond Python's own, and how numbers are written.
 
 A handler returns None (null), int, float, bool, bytes (bulk string), str (simple string), list or
-tuple (array), dict (map), or one of the classes below. `kache._wire.put_reply` encodes them in the
+tuple (array), dict (map), or one of the classes below. `kache.wire.codec.put_reply` encodes them in the
 dialect of the client: RESP2, RESP3, the binary protocol, or the internal one (RESP3's encoding).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from kache._doubles import format_double
+from kache.wire.doubles import format_double
 
 __all__ = [
     "NULL_ARRAY",

@@ -7,7 +7,7 @@ so that keys with one tag meet in one slot (Redis Cluster specification, "Hash t
 
 from __future__ import annotations
 
-from kache._wire import slot_of_key
+from kache.wire.codec import slot_of_key
 
 __all__ = ["SLOT_COUNT", "shard_of_slot", "slot_of_key", "slots_of_shard"]
 

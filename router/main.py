@@ -1,7 +1,7 @@
 """A router process from its start to its end.
 
 Owns the event loop of the process, the control channel to the supervisor and the order of starting and stopping;
-the data path is in `_mux`. Entered as ``run(ctx)`` by the supervisor, which imports this module by name; nobody else
+the data path is in `mux`. Entered as ``run(ctx)`` by the supervisor, which imports this module by name; nobody else
 calls it. Importing the handler modules here fills the registry, which is compared with the command table at once.
 """
 
@@ -17,27 +17,28 @@ import time
 
 import uvloop
 
-from kache import counts
-from kache._reactor import Clock
-from kache.commands import TABLE
-from kache.control import ControlChannel
-from kache.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Question, Ready, ShardState
-
-from . import (
-    clients,
-    config_commands,
-    connection,
-    cursor,
-    info,
-    introspection,
-    merges,
-    moves,
-    peers,
-    planner,
-    registry,
-    slowlog,
+from kache.cluster import counts
+from kache.cluster.control import ControlChannel
+from kache.cluster.messages import (
+    Ack,
+    ChildContext,
+    ConfigChanged,
+    Down,
+    Drain,
+    Ping,
+    Pong,
+    Question,
+    Ready,
+    ShardState,
 )
-from ._mux import Router
+from kache.commands import TABLE
+from kache.wire.reactor import Clock
+
+from . import peers, registry
+from .commands import clients, connection, info, introspection, slowlog
+from .commands import config as config_commands
+from .mux.multiplexer import Router
+from .scatter import cursor, merges, moves, planner
 
 __all__ = ["HANDLER_MODULES", "run"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kache.control import ControlError
+from kache.cluster.control import ControlError
 from kache.errors import CommandError
 
 if TYPE_CHECKING:
-    from ._mux import Router
+    from .mux.multiplexer import Router
 
 __all__ = ["alone", "answer", "answers", "ask", "router_of"]
 

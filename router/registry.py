@@ -2,7 +2,7 @@
 
 Owns three tables, filled by decorators while the modules beside it are imported; `check` compares them with the
 command table, so that a row without its function (or a function without its row) fails at start, not at a request.
-Pure: nothing here runs a handler. The compiled router (`_mux.pyx`) reads the tables once.
+Pure: nothing here runs a handler. The compiled router (`multiplexer.pyx`) reads the tables once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A shard process from its start to its end.
 
 Owns the event loop of the process, the control channel to the supervisor, the timers (expiry, eviction, clock,
-samples for the rates) and the order of starting and stopping; the data path is in `_engine`. Entered as
+samples for the rates) and the order of starting and stopping; the data path is in `engine`. Entered as
 ``run(ctx)`` by the supervisor, which imports this module by name; nobody else calls it.
 """
 
@@ -18,16 +18,16 @@ from typing import Final
 
 import uvloop
 
-from kache._reactor import Clock
+from kache.cluster.control import ControlChannel
+from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready
 from kache.commands import DIGEST
-from kache.config import Config
-from kache.control import ControlChannel
-from kache.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready
+from kache.config.settings import Config
+from kache.wire.reactor import Clock
 
-from . import registry
-from ._engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc
-from .cleanup import Cleanup
-from .statistics import Gauges, resident_memory
+from .commands import registry
+from .engine.engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc
+from .service.cleanup import Cleanup
+from .service.statistics import Gauges, resident_memory
 
 __all__ = ["run"]
 

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kache._wire import ReplyTooShort, decode_reply
 from kache.errors import CommandError
+from kache.wire.codec import ReplyTooShort, decode_reply
 
 DEADLINE = 30.0
 KACHE = [sys.executable, "-m", "kache"]

@@ -11,13 +11,13 @@ from typing import Any
 import click
 import msgspec
 
-from kache import control, messages
 from kache.cli.connection import PORT, TIMEOUT, WholeNumber
 from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure, Group
-from kache.config import SETTINGS, Config, ConfigError, load
+from kache.cluster import control, messages
+from kache.cluster.run_dir import RunDirError, find_control
+from kache.config.kinds import Setting, format_address
+from kache.config.settings import SETTINGS, Config, ConfigError, load
 from kache.errors import KacheError
-from kache.run_dir import RunDirError, find_control
-from kache.settings import Setting, format_address
 
 __all__ = ["cluster"]
 
@@ -98,7 +98,7 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **opt
             os.fstat(exit_with_fd)
         except OSError:
             raise Failure(f"The descriptor {exit_with_fd} of --exit-with-fd is not open.", EXIT_USAGE) from None
-    from kache.supervisor import Supervisor
+    from kache.cluster.supervisor import Supervisor
 
     def reload() -> Config:
         return load(given, os.environ, path)
@@ -108,7 +108,7 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **opt
         return supervisor.run()
 
     if detach:
-        from kache.detach import detached
+        from kache.cluster.detach import detached
 
         keep = () if exit_with_fd is None else (exit_with_fd,)
         return detached(config, supervise, keep)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from kache.cli.main import EXIT_NO_CLUSTER, Failure
+from kache.config.kinds import format_address
 from kache.errors import CommandError
-from kache.settings import format_address
 
 __all__ = ["PORT", "TIMEOUT", "Connection", "WholeNumber", "address_options"]
 
@@ -121,7 +121,7 @@ class Connection:
     """
 
     def __init__(self, host: str, port: int, password: str | None, db: int, timeout: float) -> None:
-        from kache._wire import ReplyTooShort, decode_reply
+        from kache.wire.codec import ReplyTooShort, decode_reply
 
         self._too_short = ReplyTooShort
         self._decode = decode_reply

@@ -37,7 +37,7 @@ _COMMANDS = {
     "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),
     "commands": ("kache.cli.data:commands", "List the data commands, or explain one."),
-    "bench": ("kache.loadgen:bench", "Put load on a cluster and measure it."),
+    "bench": ("kache.load.generator:bench", "Put load on a cluster and measure it."),
     "completion": ("kache.cli.main:completion", "Print the completion script for a shell."),
 }
 
@@ -98,7 +98,7 @@ class _Root(Group):
             return super().resolve_command(ctx, args)
         except click.UsageError:
             from kache.commands import TABLE
-            from kache.settings import nearest
+            from kache.config.kinds import nearest
 
             known = [*_COMMANDS, *(row.name for row in TABLE if row.group != "internal")]
             ctx.fail(f"There is no command '{args[0]}'.{nearest(args[0], known)}")

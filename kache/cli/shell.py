@@ -19,9 +19,9 @@ from kache.cli import show
 from kache.cli.connection import Connection, address_options
 from kache.cli.main import EXIT_ERROR, Failure, hinted
 from kache.commands import CONTAINERS, TABLE
+from kache.config.kinds import format_address
 from kache.errors import CommandError
 from kache.replies import Verbatim
-from kache.settings import format_address
 
 __all__ = ["shell"]
 

@@ -11,7 +11,7 @@ import click
 
 from kache.cli.connection import Connection, WholeNumber, address_options
 from kache.cli.main import Failure
-from kache.settings import format_size
+from kache.config.kinds import format_size
 
 __all__ = ["stats", "table", "text_table"]
 

@@ -1,7 +1,7 @@
 """The command table: one row per command, from which everything else about it follows.
 
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
-command line's help and COMMANDS.md all read these rows. Adding a command is one row in the file of its group
+command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
 (strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, connection.py, server.py,
 internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
 
@@ -23,7 +23,7 @@ Merges, for split and all: ``sum``, ``all_ok``, ``in_order`` (MGET), ``concat`` 
 (SINTER); every other row has ``first``. The words of both are explained in `row.ROUTES` and `row.MERGES`.
 
 Modules: row (the type), extract (keys of one command), describe (COMMAND's replies), syntax (argument lines as
-trees), reference (COMMANDS.md). Everything is pure and shared by the router, the shards and the command line.
+trees), reference (docs/commands.md). Everything is pure and shared by the router, the shards and the command line.
 """
 
 from __future__ import annotations

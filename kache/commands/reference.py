@@ -1,6 +1,6 @@
-"""The command reference, generated from the table: COMMANDS.md and what ``kache commands`` prints.
+"""The command reference, generated from the table: docs/commands.md and what ``kache commands`` prints.
 
-``python -m kache.commands.reference > COMMANDS.md`` writes the page anew; a test compares the two.
+``python -m kache.commands.reference > docs/commands.md`` writes the page anew; a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INTRODUCTION: Final = """\
 # Commands
 
 Every command of Kache, generated from the command table (`kache/commands/`) by
-`python -m kache.commands.reference > COMMANDS.md`; the same page for one command is `kache commands get`.
+`python -m kache.commands.reference > docs/commands.md`; the same page for one command is `kache commands get`.
 
 Commands that a Redis client knows behave as in Redis 7.2 and Valkey 9.1 except where *Differs* says otherwise.
 Where a command works on several shards, *Across shards* says what somebody else may see meanwhile. An error after which
@@ -48,7 +48,7 @@ _TITLES: Final = {
 
 
 def markdown() -> str:
-    """COMMANDS.md, ending in a newline."""
+    """docs/commands.md, ending in a newline."""
     routes = "".join(f"| {name} | {meaning} |\n" for name, meaning in ROUTES.items() if name != "none")
     parts = [_INTRODUCTION + routes]
     for title, rows in _sections():

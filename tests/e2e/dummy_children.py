@@ -15,8 +15,8 @@ import socket
 import sys
 import types
 
-from kache.control import ControlChannel, ControlError
-from kache.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ready
+from kache.cluster.control import ControlChannel, ControlError
+from kache.cluster.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ready
 
 
 def run(ctx: ChildContext) -> None:

@@ -201,10 +201,10 @@ def test_what_was_there_before_stays(tmp_path: Path) -> None:
 
 DETACHED = """
 import os, sys, time
-from kache import detach
-from kache.config import Config
+from kache.cluster import detach
+from kache.config.settings import Config
 from kache.errors import KacheError
-from kache.place import Place
+from kache.cluster.place import Place
 
 def supervise(config, on_ready):
     place = Place(config, os.environ)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from cluster import Cluster
 
-from kache import AsyncClient, Client, loadgen
-from kache.clienterrors import (
+from kache import AsyncClient, Client
+from kache.client.errors import (
     BadArgumentError,
     CommandError,
     NotExecutedError,
@@ -20,7 +20,8 @@ from kache.clienterrors import (
     UnknownCommandError,
     WrongTypeError,
 )
-from kache.loadspec import LoadSpec
+from kache.load import generator as loadgen
+from kache.load.spec import LoadSpec
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from kache import loadgen
-from kache.loadspec import LoadError, LoadSpec
+from kache.load import generator as loadgen
+from kache.load.spec import LoadError, LoadSpec
 
 
 class Valkey:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kache.errors import CommandError
-from kache.shard._engine import Shard
-from kache.shard.arguments import database_index
+from kache.shard.commands.arguments import database_index
+from kache.shard.engine.engine import Shard
 
 from .wire import Arg, RawReply, parse, to_bytes
 

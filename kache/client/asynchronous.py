@@ -1,0 +1,313 @@
+"""`AsyncClient`: the asyncio client of the binary protocol, and its pool of connections.
+
+Owns transports. Promises what `kache.client.blocking` promises; a cancelled exchange closes its connection too, because its
+replies may still come. One client belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Literal, overload
+
+from kache.client.async_commands import AsyncCommands
+from kache.client.blocking import UNSET, Unset, greeting, raise_first
+from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
+from kache.client.commands import S, T
+from kache.client.errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    PoolTimeoutError,
+    ProtocolError,
+    RequestTimeoutError,
+    UncertainError,
+)
+from kache.client.options import check_options, check_seconds
+from kache.client.pipeline import AsyncPipeline, check_stateless, leaves_state
+from kache.config.kinds import format_address
+from kache.errors import CommandError
+
+__all__ = ["AsyncClient"]
+
+
+class _Connection(asyncio.Protocol):
+    """One transport, and the exchange that waits on it."""
+
+    def __init__(self, decode: bool) -> None:
+        self._reader = Reader(decode)
+        self._transport: asyncio.Transport | None = None
+        self._replies: list[Reply] = []
+        self._wanted = 0
+        self._done: asyncio.Future[None] | None = None
+        self._open = False
+
+    @property
+    def usable(self) -> bool:
+        """False once the peer closed it or said something unasked."""
+        return self._open and not self._reader.unread
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._open = True
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        if self._done is not None:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Takes the replies that are there; ends the exchange when they are all in, or are none."""
+        try:
+            while len(self._replies) < self._wanted and (reply := self._reader.next_reply()) is not MORE:
+                self._replies.append(reply)
+            if len(self._replies) == self._wanted and self._reader.unread:
+                raise ProtocolError("more replies than requests")
+        except Exception as error:  # UnicodeDecodeError as well: whoever waits must hear of it
+            self._finish(error)
+        else:
+            if len(self._replies) == self._wanted:
+                self._finish(None)
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._open = False
+        self._finish(error or ConnectionResetError("closed by the server"))
+
+    def _finish(self, error: Exception | None) -> None:
+        done, self._done = self._done, None
+        if error is not None:
+            self.close()
+        if done is not None and not done.done():
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+    def close(self) -> None:
+        self._open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(self, data: bytes, count: int, timeout: float | None) -> list[Reply]:
+        """Sends the frames in `data` and returns `count` replies, errors included."""
+        assert self._transport is not None
+        if not self._open and not self._reader.unread:
+            raise ConnectError("the connection was lost before a request was sent: closed by the server")
+        self._replies, self._wanted = [], count
+        done = self._done = asyncio.get_running_loop().create_future()
+        if self._open:
+            self._transport.write(data)
+        # A server that refuses the connection has answered already.
+        self._collect()
+        if not self._open:
+            self._finish(ConnectionResetError("closed by the server"))
+        try:
+            async with asyncio.timeout(timeout):
+                await done
+        except TimeoutError:
+            message = f"{count - len(self._replies)} of {count} replies did not come within {timeout:g} s"
+            raise RequestTimeoutError(message, self._replies) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConnectionLostError(f"the connection was lost: {reason}", self._replies) from error
+        except ProtocolError as error:
+            error.replies = self._replies
+            raise
+        finally:
+            self._done = None
+        return self._replies
+
+
+class _Pool:
+    """At most `size` connections of one event loop, the most recently used first."""
+
+    def __init__(self, connect: Callable[[float | None], Awaitable[_Connection]], size: int) -> None:
+        self._connect = connect
+        self._size = size
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[_Connection] = []
+        self.closed = False
+
+    @asynccontextmanager
+    async def connection(self, timeout: float | None) -> AsyncIterator[tuple[_Connection, Callable[[], None]]]:
+        """A connection for one exchange, and what to call when it may be used again; otherwise it is closed."""
+        if self.closed:
+            raise ClientClosedError("this client is closed")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._free.acquire()
+        except TimeoutError:
+            raise PoolTimeoutError(f"all {self._size} connections stayed in use for {timeout:g} s") from None
+        keep: list[_Connection] = []
+        try:
+            connection = self._take_idle() or await self._connect(timeout)
+            try:
+                yield connection, lambda: keep.append(connection)
+            finally:
+                if keep and not self.closed and connection.usable:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+        finally:
+            self._free.release()
+
+    def _take_idle(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        return None
+
+    def close(self) -> None:
+        self.closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+
+class AsyncClient(AsyncCommands[S]):
+    """An asyncio client of a Kache cluster: pooled, over the binary protocol.
+
+    ::
+
+        async with AsyncClient() as cache:                     # 127.0.0.1:7379
+            await cache.set("greeting", "hello", ex=60)        # lives 60 seconds
+            await cache.get("greeting")                        # b"hello"; None if there were none
+            await cache.execute("hset", "user:1", "name", "Ada")
+
+            async with cache.pipeline() as pipeline:           # one round trip for all of it
+                pipeline.incr("visits").get("greeting")
+                visits, greeting = await pipeline.execute()
+
+            async for key in cache.scan_iter("user:*"):
+                ...
+
+    Parameters, methods, arguments, results and exceptions are those of `kache.Client`. Any number of tasks may use one
+    client; each exchange has a connection of its own while it lasts, so a slow command holds up no other one.
+    """
+
+    @overload
+    def __init__(
+        self: AsyncClient[bytes],
+        host: str = ...,
+        port: int = ...,
+        *,
+        password: str | None = ...,
+        username: str | None = ...,
+        db: int = ...,
+        decode: Literal[False] = ...,
+        timeout: float | None = ...,
+        connect_timeout: float | None = ...,
+        max_connections: int = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: AsyncClient[str],
+        host: str = ...,
+        port: int = ...,
+        *,
+        password: str | None = ...,
+        username: str | None = ...,
+        db: int = ...,
+        decode: Literal[True],
+        timeout: float | None = ...,
+        connect_timeout: float | None = ...,
+        max_connections: int = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 7379,
+        *,
+        password: str | None = None,
+        username: str | None = None,
+        db: int = 0,
+        decode: bool = False,
+        timeout: float | None = 5.0,
+        connect_timeout: float | None = 2.0,
+        max_connections: int = 64,
+    ) -> None:
+        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections)
+        self._address = (host, port)
+        self._greeting = greeting(password, username, db)
+        self._decode = decode
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._pool = _Pool(self._connect, max_connections)
+
+    async def _connect(self, timeout: float | None) -> _Connection:
+        host, port = self._address
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                loop = asyncio.get_running_loop()
+                _, connection = await loop.create_connection(lambda: _Connection(self._decode), host, port)
+        except OSError as error:
+            reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            raise ConnectError(f"cannot connect to {format_address(host, port)}: {reason}") from error
+        if self._greeting:
+            try:
+                data, ends = encode_many(self._greeting)
+                raise_first(await connection.exchange(data, len(ends), timeout))
+            except UncertainError as error:
+                # Uncertain is only the greeting: the command itself has not been sent.
+                connection.close()
+                raise ConnectError(f"the server did not accept the connection: {error}") from error
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    async def execute(self, *arguments: Argument, timeout: float | Unset | None = UNSET) -> Reply:
+        """Any command by its name; see `kache.Client.execute`."""
+        check_stateless(arguments)
+        (reply,) = await self._exchange(encode_request(arguments), 1, leaves_state(arguments), timeout)
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    async def execute_many(
+        self, requests: Sequence[Sequence[Argument]], *, timeout: float | Unset | None = UNSET
+    ) -> list[Reply]:
+        """Several commands in one exchange; their replies in order, errors as `CommandError` instances."""
+        if not requests:
+            return []
+        data, ends = encode_many(requests)
+        return await self._exchange(data, len(ends), any(map(leaves_state, requests)), timeout)
+
+    def pipeline(self) -> AsyncPipeline[S]:
+        """Collects commands to send them together; see `AsyncPipeline`."""
+        return AsyncPipeline(self)
+
+    async def close(self) -> None:
+        """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""
+        self._pool.close()
+
+    async def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
+        (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET)
+        if isinstance(reply, CommandError):
+            raise reply
+        return convert(reply)
+
+    async def _exchange(self, data: bytes, count: int, stateful: bool, timeout: float | Unset | None) -> list[Reply]:
+        seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
+        async with self._pool.connection(seconds) as (connection, keep):
+            replies = await connection.exchange(data, count, seconds)
+            if not stateful:
+                keep()
+            return replies
+
+    async def __aenter__(self) -> AsyncClient[S]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,365 @@
+"""`Client`: the blocking client of the binary protocol, and its pool of connections.
+
+Owns sockets and the lock of the pool. Promises: a connection carries one exchange at a time and returns to the pool
+only when every reply of it was read; after a timeout, a lost connection or an unreadable response it is closed.
+Nothing is ever sent twice. Encoding and decoding are `kache.client.codec`'s, the typed methods `kache.client.commands`'.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
+from kache.client.commands import Commands, S, T
+from kache.client.errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    PoolTimeoutError,
+    ProtocolError,
+    RequestTimeoutError,
+    UncertainError,
+)
+from kache.client.options import check_options, check_seconds
+from kache.client.pipeline import Pipeline, check_stateless, leaves_state
+from kache.config.kinds import format_address
+from kache.errors import CommandError
+
+__all__ = ["UNSET", "Client", "Unset", "greeting", "raise_first"]
+
+_READ_SIZE = 64 * 1024
+
+
+class Unset:
+    """The type of "as the client says", since None means "no timeout"."""
+
+
+UNSET = Unset()
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+class _Connection:
+    """One socket and what was read from it. Used by one thread at a time; closed by whoever finds it unusable."""
+
+    def __init__(self, address: tuple[str, int], timeout: float | None, decode: bool) -> None:
+        try:
+            self._socket = socket.create_connection(address, timeout)
+        except OSError as error:
+            reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            raise ConnectError(f"cannot connect to {format_address(*address)}: {reason}") from error
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._reader = Reader(decode)
+        self._broken = False
+
+    def usable(self) -> bool:
+        """False once the peer closed it: an idle connection has nothing to read, so anything readable is an end."""
+        return not self._poll.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def exchange(self, data: bytes, ends: Sequence[int], timeout: float | None) -> list[Reply]:
+        """Sends the frames in `data` (they end at `ends`) and returns one reply for each, errors included.
+
+        Reads while it writes: a server that stops reading until its replies are read cannot lock up a long pipeline.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        replies: list[Reply] = []
+        rest = memoryview(data)
+        try:
+            while len(replies) < len(ends):
+                rest = self._send(rest)
+                self._wait(deadline, writing=bool(rest) and not self._broken)
+                self._receive(replies, len(ends))
+        except TimeoutError:
+            message = f"{len(ends) - len(replies)} of {len(ends)} replies did not come within {timeout:g} s"
+            raise RequestTimeoutError(message, replies) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if not replies and len(data) - len(rest) < ends[0]:
+                raise ConnectError(f"the connection was lost before a request was sent: {reason}") from error
+            raise ConnectionLostError(f"the connection was lost: {reason}", replies) from error
+        except ProtocolError as error:
+            error.replies = replies
+            raise
+        if self._reader.unread:
+            raise ProtocolError("more replies than requests", replies)
+        return replies
+
+    def _send(self, rest: memoryview) -> memoryview:
+        """Sends what the socket takes; returns what it did not take."""
+        if rest and not self._broken:
+            try:
+                return rest[self._socket.send(rest) :]
+            except (BlockingIOError, InterruptedError):
+                pass
+            except (BrokenPipeError, ConnectionResetError):
+                # The server may have said why before it closed: what it sent is still to be read.
+                self._broken = True
+        return rest
+
+    def _wait(self, deadline: float | None, writing: bool) -> None:
+        if writing:
+            self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
+        left = _left(deadline)
+        # Rounded up: a wait of 0.4 ms must not become a poll that returns at once.
+        events = self._poll.poll(None if left is None else int(left * 1000) + 1)
+        if writing:
+            self._poll.modify(self._socket, select.POLLIN)
+        if not events and deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError
+
+    def _receive(self, replies: list[Reply], wanted: int) -> None:
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        if not data:
+            raise ConnectionResetError("closed by the server")
+        self._reader.feed(data)
+        while len(replies) < wanted and (reply := self._reader.next_reply()) is not MORE:
+            replies.append(reply)
+
+
+class _Pool:
+    """At most `size` connections, the most recently used first; safe for threads and across fork."""
+
+    def __init__(self, connect: Callable[[float | None], _Connection], size: int) -> None:
+        self._connect = connect
+        self._free = threading.BoundedSemaphore(size)
+        self._size = size
+        self._idle: list[_Connection] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self.closed = False
+
+    @contextmanager
+    def connection(self, timeout: float | None) -> Iterator[tuple[_Connection, Callable[[], None]]]:
+        """A connection for one exchange, and what to call when it may be used again; otherwise it is closed."""
+        if self.closed:
+            raise ClientClosedError("this client is closed")
+        if self._pid != os.getpid():
+            self._after_fork()
+        free = self._free
+        if not free.acquire(timeout=timeout):
+            raise PoolTimeoutError(f"all {self._size} connections stayed in use for {timeout:g} s")
+        keep: list[_Connection] = []
+        try:
+            connection = self._take_idle() or self._connect(timeout)
+            try:
+                yield connection, lambda: keep.append(connection)
+            finally:
+                with self._lock:
+                    if keep and not self.closed:
+                        self._idle.append(connection)
+                    else:
+                        connection.close()
+        finally:
+            free.release()
+
+    def _take_idle(self) -> _Connection | None:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.usable():
+                return connection
+            connection.close()
+
+    def _after_fork(self) -> None:
+        # The parent goes on using its connections; this process only gives up its copies of the descriptors.
+        for connection in self._idle:
+            connection.close()
+        self._idle, self._lock = [], threading.Lock()
+        self._free = threading.BoundedSemaphore(self._size)
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        self.closed = True
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+class Client(Commands[S]):
+    """A blocking client of a Kache cluster: thread-safe, pooled, over the binary protocol.
+
+    ::
+
+        with Client() as cache:                                # 127.0.0.1:7379
+            cache.set("greeting", "hello", ex=60)              # lives 60 seconds
+            cache.get("greeting")                              # b"hello"; None if there were none
+            cache.zadd("board", 17.5, "ada")
+            cache.zquery("board", limit=3)                     # [(b"ada", 17.5)]
+            cache.execute("hset", "user:1", "name", "Ada")     # any command, by its name
+
+            with cache.pipeline() as pipeline:                 # one round trip for all of it
+                pipeline.incr("visits").get("greeting")
+                visits, greeting = pipeline.execute()
+
+    Parameters: ``host`` and ``port``; ``password`` (and ``username``); ``db`` 0 to 15; ``decode=True`` returns `str`
+    (UTF-8) instead of `bytes`; ``timeout`` in seconds for a whole exchange, None to wait for ever; ``connect_timeout``
+    in seconds for making a connection; ``max_connections`` of the pool, for one of which a thread waits at most
+    ``timeout``. One that cannot be meant raises TypeError or ValueError, which name it.
+
+    Arguments are bytes, str (sent as UTF-8) or numbers. Connections are made when first needed.
+
+    Raises, all of them a `kache.errors.KacheError` and listed in `kache.client.errors`: `CommandError` when the server
+    refuses (its subclasses say why: `WrongTypeError`, `BadArgumentError`, …); `NotExecutedError` when trying again is
+    safe (`ConnectError`, `UnavailableError`, `OutOfMemoryError`, …); `UncertainError` when the command was executed
+    once or not at all (`RequestTimeoutError`, `ConnectionLostError`, `OutcomeUnknownError`). The client itself never
+    sends anything twice.
+    """
+
+    @overload
+    def __init__(
+        self: Client[bytes],
+        host: str = ...,
+        port: int = ...,
+        *,
+        password: str | None = ...,
+        username: str | None = ...,
+        db: int = ...,
+        decode: Literal[False] = ...,
+        timeout: float | None = ...,
+        connect_timeout: float | None = ...,
+        max_connections: int = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Client[str],
+        host: str = ...,
+        port: int = ...,
+        *,
+        password: str | None = ...,
+        username: str | None = ...,
+        db: int = ...,
+        decode: Literal[True],
+        timeout: float | None = ...,
+        connect_timeout: float | None = ...,
+        max_connections: int = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 7379,
+        *,
+        password: str | None = None,
+        username: str | None = None,
+        db: int = 0,
+        decode: bool = False,
+        timeout: float | None = 5.0,
+        connect_timeout: float | None = 2.0,
+        max_connections: int = 64,
+    ) -> None:
+        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections)
+        self._address = (host, port)
+        self._greeting = greeting(password, username, db)
+        self._decode = decode
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._pool = _Pool(self._connect, max_connections)
+
+    def _connect(self, timeout: float | None) -> _Connection:
+        connection = _Connection(self._address, self._connect_timeout, self._decode)
+        if self._greeting:
+            try:
+                raise_first(connection.exchange(*encode_many(self._greeting), timeout))
+            except UncertainError as error:
+                # Uncertain is only the greeting: the command itself has not been sent.
+                connection.close()
+                raise ConnectError(f"the server did not accept the connection: {error}") from error
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def execute(self, *arguments: Argument, timeout: float | Unset | None = UNSET) -> Reply:
+        """Any command by its name: ``execute("hset", "user:1", "name", "Ada")``.
+
+        Returns None for "no such key or member", True for OK without a value, else int, float, bytes (str), or a list
+        of these (a map is flat). Raises the reply if it is an error. ``timeout`` in seconds instead of the client's.
+        """
+        check_stateless(arguments)
+        (reply,) = self._exchange(encode_request(arguments), None, leaves_state(arguments), timeout)
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    def execute_many(
+        self, requests: Sequence[Sequence[Argument]], *, timeout: float | Unset | None = UNSET
+    ) -> list[Reply]:
+        """Several commands in one exchange; their replies in order, errors as `CommandError` instances."""
+        if not requests:
+            return []
+        data, ends = encode_many(requests)
+        return self._exchange(data, ends, any(map(leaves_state, requests)), timeout)
+
+    def pipeline(self) -> Pipeline[S]:
+        """Collects commands to send them together; see `Pipeline`."""
+        return Pipeline(self)
+
+    def close(self) -> None:
+        """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""
+        self._pool.close()
+
+    def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
+        (reply,) = self._exchange(encode_request(arguments), None, False, UNSET)
+        if isinstance(reply, CommandError):
+            raise reply
+        return convert(reply)
+
+    def _exchange(
+        self, data: bytes, ends: list[int] | None, stateful: bool, timeout: float | Unset | None
+    ) -> list[Reply]:
+        seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
+        with self._pool.connection(seconds) as (connection, keep):
+            replies = connection.exchange(data, ends or (len(data),), seconds)
+            if not stateful:
+                keep()
+            return replies
+
+    def __enter__(self) -> Client[S]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def greeting(password: str | None, username: str | None, db: int) -> list[tuple[Any, ...]]:
+    """What a new connection says first."""
+    if username is not None and password is None:
+        raise ValueError("a username needs a password")
+    requests: list[tuple[Any, ...]] = []
+    if password is not None:
+        requests.append(("auth", password) if username is None else ("auth", username, password))
+    if db:
+        requests.append(("select", db))
+    return requests
+
+
+def raise_first(replies: Sequence[Reply]) -> None:
+    """Raises the first error among the replies, if there is one."""
+    for reply in replies:
+        if isinstance(reply, CommandError):
+            raise reply

@@ -1,0 +1,155 @@
+"""Pipelines: commands collected first and sent together, for both clients.
+
+Pure: a pipeline records, the client sends. Every method of `Commands` works on a pipeline and returns the pipeline, so
+that calls chain; the reply takes the shape it has in the client, in the list that ``execute`` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from kache.client.codec import Argument, Reply, as_is
+from kache.client.commands import Commands, S
+from kache.errors import CommandError
+
+__all__ = ["AsyncPipeline", "Pipeline", "Step", "check_stateless", "leaves_state"]
+
+Step = tuple[Sequence[Argument], Callable[[Reply], Any]]
+P = TypeVar("P", bound="_Recorded")
+
+# These change the connection itself: a connection that has seen one is closed instead of going back to the pool.
+_STATEFUL = frozenset(b"auth asking client hello multi quit readonly readwrite reset select watch".split())
+_INSTEAD = {
+    b"select": "use Client(db=…)",
+    b"auth": "use Client(password=…)",
+    b"multi": "send MULTI … EXEC as one pipeline",
+    b"watch": "a pooled client cannot keep a connection for it",
+}
+
+
+def _name(arguments: Sequence[Argument]) -> bytes:
+    first = arguments[0] if arguments else b""
+    text = first.encode() if isinstance(first, str) else bytes(first) if not isinstance(first, int | float) else b""
+    return text.lower()
+
+
+def leaves_state(arguments: Sequence[Argument]) -> bool:
+    """Whether the command changes the connection it runs on."""
+    return _name(arguments) in _STATEFUL
+
+
+def check_stateless(arguments: Sequence[Argument]) -> None:
+    """Raises `ValueError` for a command whose effect would be lost with its pooled connection."""
+    name = _name(arguments)
+    if name in _INSTEAD:
+        raise ValueError(f"{name.decode().upper()} concerns one connection and these are pooled: {_INSTEAD[name]}")
+
+
+class _Recorder(Commands[bytes]):
+    """The typed methods, writing down instead of sending."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], Any]) -> Any:
+        self.steps.append((arguments, convert))
+
+
+class _Recorded:
+    """What both pipelines share: recording, and the shapes of the replies."""
+
+    def __init__(self) -> None:
+        self._recorder = _Recorder()
+
+    def __len__(self) -> int:
+        return len(self._recorder.steps)
+
+    def command(self: P, *arguments: Argument) -> P:
+        """Adds any command, its reply unchanged."""
+        self._recorder.steps.append((arguments, as_is))
+        return self
+
+    def __getattr__(self: P, name: str) -> Callable[..., P]:
+        if name.startswith("_") or name == "scan_iter" or not hasattr(Commands, name):
+            raise AttributeError(f"a pipeline has no command {name!r}")
+        method = getattr(self._recorder, name)
+
+        def record(*positional: Any, **named: Any) -> P:
+            method(*positional, **named)
+            return self
+
+        record.__name__, record.__doc__ = name, method.__doc__
+        return record
+
+    def _take(self) -> list[Step]:
+        steps, self._recorder.steps = self._recorder.steps, []
+        return steps
+
+    @staticmethod
+    def _shaped(steps: Sequence[Step], replies: Sequence[Reply], raise_errors: bool) -> list[Any]:
+        if raise_errors:
+            for reply in replies:
+                if isinstance(reply, CommandError):
+                    raise reply
+        return [
+            reply if isinstance(reply, CommandError) else convert(reply)
+            for (_, convert), reply in zip(steps, replies, strict=True)
+        ]
+
+
+class _Sender(Protocol):
+    def execute_many(self, requests: Sequence[Sequence[Argument]], *, timeout: float | None = ...) -> list[Reply]: ...
+
+
+class _AsyncSender(Protocol):
+    def execute_many(
+        self, requests: Sequence[Sequence[Argument]], *, timeout: float | None = ...
+    ) -> Awaitable[list[Reply]]: ...
+
+
+class Pipeline(_Recorded, Generic[S]):
+    """Commands to be sent together: ``Client.pipeline()``.
+
+    Not atomic: other clients' commands may run in between. Reusable after `execute`. It belongs to one thread.
+    """
+
+    def __init__(self, client: _Sender) -> None:
+        super().__init__()
+        self._client = client
+
+    def execute(self, *, raise_errors: bool = True) -> list[Any]:
+        """Sends everything and returns the replies in order; all commands are executed whatever one of them answers.
+
+        An error reply is raised (the first one) after all replies are in, or with ``raise_errors=False`` stands in the
+        list as a `CommandError`. `ConnectionLostError` and `RequestTimeoutError` carry the replies that did arrive.
+        """
+        steps = self._take()
+        replies = self._client.execute_many([arguments for arguments, _ in steps])
+        return self._shaped(steps, replies, raise_errors)
+
+    def __enter__(self) -> Pipeline[S]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._take()
+
+
+class AsyncPipeline(_Recorded, Generic[S]):
+    """Commands to be sent together: ``AsyncClient.pipeline()``; as `Pipeline`, with ``await pipeline.execute()``."""
+
+    def __init__(self, client: _AsyncSender) -> None:
+        super().__init__()
+        self._client = client
+
+    async def execute(self, *, raise_errors: bool = True) -> list[Any]:
+        """Sends everything and returns the replies in order; see `Pipeline.execute`."""
+        steps = self._take()
+        replies = await self._client.execute_many([arguments for arguments, _ in steps])
+        return self._shaped(steps, replies, raise_errors)
+
+    async def __aenter__(self) -> AsyncPipeline[S]:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._take()

@@ -1,0 +1,75 @@
+"""The admin socket: the command line's conversations with the supervisor, on the supervisor's selector."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kache.cluster.control import Conversation
+
+__all__ = ["Admins"]
+
+_log = logging.getLogger("kache")
+
+
+class Admins:
+    """Everybody who is connected to the admin socket; `on_request` gets what they ask."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        listener: socket.socket,
+        on_request: Callable[[Conversation, Any], None],
+    ) -> None:
+        self._selector = selector
+        self._listener = listener
+        self._on_request = on_request
+        self._connected: set[Conversation] = set()
+        selector.register(listener, selectors.EVENT_READ, self._on_connection)
+
+    def __contains__(self, conversation: Conversation) -> bool:
+        return conversation in self._connected
+
+    def _on_connection(self, _mask: int) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            _log.warning("the admin socket accepts nobody: %s", error.strerror)
+            time.sleep(0.05)  # out of descriptors: do not spin
+            return
+        admin = Conversation(sock)
+        self._connected.add(admin)
+        self._selector.register(admin, selectors.EVENT_READ, lambda mask: self._on_ready(admin, mask))
+
+    def _on_ready(self, admin: Conversation, mask: int) -> None:
+        alive = True
+        if mask & selectors.EVENT_WRITE:
+            alive = admin.on_writable()
+        if alive and mask & selectors.EVENT_READ:
+            messages, alive = admin.on_readable()
+            for message in messages:
+                self._on_request(admin, message)
+        if alive:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if admin.wants_write else 0)
+            self._selector.modify(admin, events, lambda mask: self._on_ready(admin, mask))
+        else:
+            self._selector.unregister(admin)
+            self._connected.discard(admin)
+            admin.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of every socket object."""
+        self._listener.detach()
+        for admin in self._connected:
+            admin.abandon()
+
+    def close(self) -> None:
+        """Close the connections; the listener belongs to whoever made it."""
+        for admin in self._connected:
+            admin.close()

@@ -1,0 +1,172 @@
+"""One child of the supervisor: how it is started, and how a new process becomes a child.
+
+`Child` is the supervisor's record of a router or a shard over all its lives. `start_forked` and `start_executed`
+give it a process; `enter` is the first thing that process runs. The supervisor finds the child's code by name,
+so that nothing in `kache` imports `kache.router` or `kache.shard`.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kache.cluster import logs, processes
+from kache.cluster.control import Conversation, pack
+from kache.cluster.messages import ChildContext, ChildStatus, Failed, Role, State
+
+__all__ = ["Child", "enter", "preload", "start_executed", "start_forked"]
+
+STEADY_SECONDS = 0.5
+"""A child that served this long and dies is started again at once; one that dies sooner waits, longer each time."""
+FIRST_WAIT = 0.1
+
+
+@dataclass(slots=True)
+class Child:
+    """What the supervisor knows of one router or shard. Times are of time.monotonic(), except `started_ms`."""
+
+    role: Role
+    index: int
+    title: str
+    pid: int = 0
+    conversation: Conversation | None = None
+    state: State = "down"
+    restarts: int = -1
+    failures: int = 0
+    started_ms: int = 0
+    ready_at: float = 0.0
+    reason: str = ""
+    last_words: str = ""
+    """The error that the present process told before its end."""
+    restart_at: float | None = None
+    kill_at: float | None = None
+    restarting: bool = False
+    waiters: list[tuple[Conversation, int]] = field(default_factory=list)
+    """Requests to be acknowledged when this child serves again."""
+
+    @property
+    def name(self) -> str:
+        """``shard 2``, as logs and messages call it."""
+        return f"{self.role} {self.index}"
+
+    def wait_before_restart(self, now: float, longest: float) -> float:
+        """Seconds to wait after an unexpected end at `now`: none the first time, then growing."""
+        if self.ready_at and now - self.ready_at >= STEADY_SECONDS:
+            self.failures = 0
+        self.failures += 1
+        return 0.0 if self.failures == 1 else min(FIRST_WAIT * 2.0 ** min(self.failures - 2, 20), longest)
+
+    def status(self) -> ChildStatus:
+        """This child for `kache cluster status`."""
+        return ChildStatus(
+            role=self.role,
+            index=self.index,
+            pid=self.pid,
+            state=self.state,
+            restarts=max(self.restarts, 0),
+            started_ms=self.started_ms,
+            reason=self.reason,
+        )
+
+
+def preload() -> None:
+    """Import everything a child needs, so that a fork is serving milliseconds later."""
+    for role in ("router", "shard"):
+        module = importlib.import_module(f"kache.{role}.main")
+        # What is found by name rather than imported, such as the handlers of commands.
+        getattr(module, "preload", lambda: None)()
+
+
+def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> int:
+    """Fork a child for `ctx`; returns its pid. `forget` drops the supervisor's sockets in the child."""
+    gc.freeze()  # what exists now is shared with the child for good: no collection need touch it
+    parent = os.getpid()
+    # A signal between fork and reset would run the supervisor's handler in the child.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                forget()
+                status = enter(ctx, title, parent)
+            finally:
+                os._exit(status)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def start_executed(ctx: ChildContext, title: str) -> int:
+    """Start a fresh interpreter for `ctx` with the same descriptors; returns its pid."""
+    reader, writer = os.pipe()
+    os.write(writer, msgspec.msgpack.encode(ctx))  # less than a pipe holds
+    os.close(writer)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kache.cluster.child", str(reader), str(os.getpid()), title],
+        pass_fds=(reader, ctx.control_fd, ctx.death_fd, *ctx.listeners),
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(reader)
+    process.returncode = 0  # the supervisor reaps it by its pid, Popen need not
+    return process.pid
+
+
+def enter(ctx: ChildContext, title: str, parent: int) -> int:
+    """Turn this new process into the child that `ctx` describes and run it; returns its exit status."""
+    processes.reset_signals()
+    processes.die_with_parent(parent)
+    processes.close_all_but({0, 1, 2, ctx.control_fd, ctx.death_fd, *ctx.listeners})
+    for fd in (ctx.control_fd, ctx.death_fd, *ctx.listeners):
+        os.set_inheritable(fd, False)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null:
+        os.close(null)
+    random.seed()
+    processes.set_title(title)
+    name = f"{ctx.role} {ctx.index}"
+    logs.set_up(ctx.config, name)
+    if ctx.config.pin_cores:
+        _pin(ctx)
+    if ctx.config.scheduling == "batch":
+        processes.schedule_as_batch()
+    report = os.dup(ctx.control_fd)  # `run` closes its own
+    try:
+        importlib.import_module(f"kache.{ctx.role}.main").run(ctx)
+        return 0
+    except BaseException as error:
+        logging.getLogger("kache").exception("ended by an error")
+        _tell(report, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        return 1
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _pin(ctx: ChildContext) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        place = ctx.index if ctx.role == "router" else ctx.routers + ctx.index
+        os.sched_setaffinity(0, {cores[place % len(cores)]})
+
+
+def _tell(fd: int, reason: str) -> None:
+    with socket.socket(fileno=fd) as sock:
+        try:
+            sock.send(pack(Failed(reason[:1000])))
+        except OSError:
+            pass  # the supervisor is gone, or full of this child's words: the log has the reason

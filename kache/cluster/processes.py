@@ -1,0 +1,129 @@
+"""What the operating system must be asked about processes: cores, titles, descriptors, and dying with the parent.
+
+Small functions without state, used by the supervisor before a fork and by a child right after it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import setproctitle
+
+__all__ = [
+    "close_all_but",
+    "die_with_parent",
+    "listener_of_port",
+    "raise_descriptor_limit",
+    "reset_signals",
+    "schedule_as_batch",
+    "set_title",
+]
+
+_LINUX = sys.platform.startswith("linux")
+_PR_SET_PDEATHSIG = 1
+# Looked up before any fork: loading a library in a child costs milliseconds of its start.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl if _LINUX else None
+
+
+def schedule_as_batch() -> None:
+    """Let this process wait for its turn when it wakes up, instead of interrupting who runs; only on Linux.
+
+    Router, shards and their clients hand work to each other. Whoever is woken by a message would interrupt its sender
+    after the first one; when it waits its turn it finds many, and all of them switch less often (see bench/README.md).
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        try:
+            # Whoever chose another policy for us (chrt, a service manager) meant it.
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        except OSError:
+            pass  # some sandboxes forbid it, and nothing depends on it
+
+
+def set_title(title: str) -> None:
+    """Name this process in ps and top."""
+    setproctitle.setproctitle(title)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent goes (Linux); leave at once if it is gone already.
+
+    SIGKILL, since even a stopped process must go; nothing is lost by it that the parent's death has not lost.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def reset_signals() -> None:
+    """Default handlers and an empty mask: a child inherits both, and a blocked SIGTERM would leave it deaf.
+
+    SIGINT stays ignored: Ctrl-C reaches the whole process group, and the supervisor must end the cluster in order.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Close every descriptor of this process that is not in `keep`."""
+    try:
+        names = os.listdir("/proc/self/fd" if _LINUX else "/dev/fd")
+        descriptors = [int(name) for name in names]
+    except OSError:
+        descriptors = list(range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+    for fd in descriptors:
+        if fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Let this process and its children open `wanted` files, as far as the hard limit allows; returns the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    except (OSError, ValueError):
+        target = soft
+    if target < wanted:
+        logging.getLogger("kache").warning("only %d open files are allowed, %d were wanted", target, wanted)
+    return target
+
+
+def listener_of_port(port: int) -> str | None:
+    """``name (pid n)`` of the process listening on a TCP port, where that can be told (Linux, own processes)."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            if words[3] == "0A" and int(words[1].rsplit(":", 1)[1], 16) == port:
+                inodes.add(f"socket:[{words[9]}]")
+    if not inodes:
+        return None
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(link) in inodes for link in (folder / "fd").iterdir()):
+                return f"{(folder / 'comm').read_text().strip()} (pid {folder.name})"
+        except OSError:
+            continue
+    return None

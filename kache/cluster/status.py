@@ -1,0 +1,49 @@
+"""What the supervisor says of its cluster: the sentence when it serves, and the answer to a request for its status."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from kache import __version__
+from kache.cluster.children import Child
+from kache.cluster.messages import ClusterStatus
+from kache.config.kinds import format_address, format_size
+from kache.config.settings import SETTINGS, Config
+
+__all__ = ["cluster_status", "ready_line"]
+
+
+def ready_line(config: Config, broken: Sequence[Child]) -> str:
+    """Where clients are served and how it is stopped; `broken` are the children that could not be started."""
+    memory = f"maxmemory {format_size(config.maxmemory)} ({config.maxmemory_policy})"
+    shards = f"{config.shards} shard{'s' if config.shards > 1 else ''}"
+    if config.routers > 1:
+        shards += f" behind {config.routers} routers"
+    where = ", ".join(format_address(host, config.port) for host in config.bind)
+    text = (
+        f"Kache {__version__} ready on {where}: {shards}, "
+        f"{memory if config.maxmemory else 'no maxmemory'}. "
+        f"Stop with Ctrl-C or `kache cluster stop --port {config.port}`."
+    )
+    return text + "".join(f" {child.name} is down: {child.reason}." for child in broken)
+
+
+def cluster_status(
+    config: Config, children: Sequence[Child], started_ms: int, run_dir: str, draining: bool
+) -> ClusterStatus:
+    """All that `kache cluster status` shows; secrets are not."""
+    shown = {n: "***" if s.secret and config.setting(n) else s.show(config.setting(n)) for n, s in SETTINGS.items()}
+    return ClusterStatus(
+        version=__version__,
+        pid=os.getpid(),
+        port=config.port,
+        bind=list(config.bind),
+        started_ms=started_ms,
+        now_ms=time.time_ns() // 1_000_000,
+        run_dir=run_dir,
+        config=shown,
+        children=[child.status() for child in children],
+        draining=draining,
+    )

@@ -1,0 +1,177 @@
+"""Kinds of settings: how the text of a value is read, checked and shown. The settings themselves are in `kache.config.settings`.
+
+Pure functions; everything a person can get wrong raises `SettingError` with one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kache.errors import KacheError
+
+__all__ = ["Kind", "Setting", "SettingError", "format_address", "format_size", "nearest", "parse_size"]
+
+_UNITS: Final = {
+    "": 1,
+    "b": 1,
+    "k": 1000,
+    "kb": 1024,
+    "kib": 1024,
+    "m": 1000**2,
+    "mb": 1024**2,
+    "mib": 1024**2,
+    "g": 1000**3,
+    "gb": 1024**3,
+    "gib": 1024**3,
+    "t": 1000**4,
+    "tb": 1024**4,
+    "tib": 1024**4,
+}
+"""Redis's rule: `1k` is 1000 bytes, `1kb` is 1024."""
+
+
+class SettingError(KacheError):
+    """A value that a setting cannot take; the message is one sentence and says what it can be."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes meant by `text`, such as ``1gb``, ``64 MiB`` or ``4096``; raises ValueError."""
+    lowered = text.strip().lower()
+    digits = lowered.rstrip("bkmgti ")
+    unit = lowered[len(digits) :].strip()
+    if unit not in _UNITS or not digits.isascii():
+        raise ValueError(text)
+    if "." in digits and _UNITS[unit] == 1:
+        raise ValueError(text)  # half a byte: a unit was forgotten
+    number = float(digits) if "." in digits else int(digits)
+    if not 0 <= number * _UNITS[unit] < 2**63:
+        raise ValueError(text)
+    return int(number * _UNITS[unit])
+
+
+def format_size(size: int) -> str:
+    """`size` bytes for people, in the largest unit that keeps it exact or to one decimal: ``1gb``, ``1.5mb``."""
+    for unit, scale in (("tb", 1024**4), ("gb", 1024**3), ("mb", 1024**2), ("kb", 1024)):
+        if size >= scale:
+            return f"{size // scale}{unit}" if size % scale == 0 else f"{size / scale:.1f}{unit}"
+    return f"{size}b"
+
+
+def format_address(host: str, port: int) -> str:
+    """``127.0.0.1:7379``, or ``[::1]:7379`` where the host has colons of its own."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?``, with its leading space, or nothing when no known word is near."""
+    found = difflib.get_close_matches(word.replace("_", "-").lower(), list(known), n=1)
+    return f" Did you mean '{found[0]}'?" if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How values of one sort are read from text and shown as text."""
+
+    name: str
+    wants: str
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is known about one setting beside its name, type and default, which the field of `Config` says.
+
+    `live` settings can be changed while the cluster runs. `redis` is the name under which CONFIG GET and SET know it
+    where that differs from the setting's own. A `fixed` one is shown but is not for the user to choose. A `secret`
+    one is never shown in a log or in a status.
+    """
+
+    kind: Kind
+    doc: str
+    live: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    fixed: bool = False
+    secret: bool = False
+    redis: str = ""
+
+    def read(self, raw: object) -> Any:
+        """The value meant by `raw` (text, or a TOML value); raises SettingError saying what is wanted."""
+        if self.kind.name == "list":
+            parts = raw if isinstance(raw, list | tuple) else str(raw).replace(",", " ").split()
+            if not parts or not all(isinstance(part, str) and part for part in parts):
+                raise SettingError(f"must be {self.kind.wants}")
+            return tuple(parts)
+        if isinstance(raw, bool):
+            raw = "yes" if raw else "no"
+        if not isinstance(raw, str | int | float):
+            raise SettingError(f"must be {self.wanted()}")
+        try:
+            value = self.kind.parse(str(raw).strip() if self.kind.name != "text" else str(raw))
+        except ValueError:
+            raise SettingError(f"must be {self.wanted()}") from None
+        if self.choices and value not in self.choices:
+            raise SettingError(f"must be {self.wanted()}")
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise SettingError(f"must be {self.wanted()}")
+        return value
+
+    def wanted(self) -> str:
+        """What a value of this setting must be, to follow the words "must be"."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is None and self.high is None:
+            return self.kind.wants
+        low = "" if self.low is None else self.kind.show(self.low)
+        high = "" if self.high is None else self.kind.show(self.high)
+        if low and high:
+            return f"{self.kind.wants}, from {low} to {high}"
+        return f"{self.kind.wants}, at least {low}" if low else f"{self.kind.wants}, at most {high}"
+
+    def show(self, value: Any) -> str:
+        """The text of `value` as CONFIG GET answers it."""
+        return self.kind.show(value)
+
+
+def _parse_bool(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("yes", "true", "on", "1"):
+        return True
+    if lowered in ("no", "false", "off", "0"):
+        return False
+    raise ValueError(text)
+
+
+def _parse_word(text: str) -> str:
+    return text.lower()
+
+
+def _parse_integer(text: str) -> int:
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return int(text)
+
+
+def _show_bool(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _show_list(value: tuple[str, ...]) -> str:
+    return " ".join(value)
+
+
+COUNT: Final = Kind("count", "a whole number", _parse_integer, str)
+SIZE: Final = Kind("size", "a size such as 1gb or 4096", parse_size, str)
+MILLISECONDS: Final = Kind("ms", "a whole number of milliseconds", _parse_integer, str)
+MICROSECONDS: Final = Kind("us", "a whole number of microseconds", _parse_integer, str)
+SECONDS: Final = Kind("s", "a whole number of seconds", _parse_integer, str)
+MINUTES: Final = Kind("minutes", "a whole number of minutes", _parse_integer, str)
+YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
+WORD: Final = Kind("choice", "a word", _parse_word, str)
+TEXT: Final = Kind("text", "text", str, str)
+ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

@@ -1,0 +1,435 @@
+"""The configuration: every setting of a cluster, once, with its unit, its reason and its default.
+
+`Config` is immutable; the supervisor owns the effective one and gives it to every child (`kache.cluster.control`).
+Command-line options win over ``KACHE_…`` variables, those over a TOML file, that over the defaults. A wrong
+value is refused in one sentence that names the value and the place it came from. The only I/O here is reading
+that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+
+from kache.config.kinds import (
+    ADDRESSES,
+    COUNT,
+    MICROSECONDS,
+    MILLISECONDS,
+    MINUTES,
+    SECONDS,
+    SIZE,
+    TEXT,
+    WORD,
+    YES_NO,
+    Setting,
+    SettingError,
+    nearest,
+)
+from kache.errors import KacheError
+
+__all__ = ["MOST_ROUTERS", "SETTINGS", "Config", "ConfigError", "changed", "load", "redis_settings"]
+
+KIB = 1024
+MIB = 1024 * KIB
+MOST_ROUTERS = 16
+LISTPACK = "Only for OBJECT ENCODING: up to how many {} a {} is reported as compact, as Redis would."
+
+
+class ConfigError(KacheError):
+    """A setting that cannot be taken; `setting` is its name where there is one, `reason` the cause alone."""
+
+    def __init__(self, message: str, setting: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.reason = reason or message
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """The effective settings of a cluster. Sizes are bytes; the unit of a time is the end of its name."""
+
+    # The shape of the cluster
+    shards: Annotated[int, Setting(COUNT, "Shard processes; 0 means one per usable core.", low=0, high=256)] = 0
+    routers: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Router processes sharing the port; 0 means one per two usable cores, but no more than shards.",
+            low=0,
+            high=MOST_ROUTERS,
+        ),
+    ] = 0
+    port: Annotated[int, Setting(COUNT, "TCP port of both protocols; 0 takes a free one.", low=0, high=65535)] = 7379
+    bind: Annotated[
+        tuple[str, ...],
+        Setting(ADDRESSES, "Addresses to listen on; only loopback by default, since a cache often has no password."),
+    ] = ("127.0.0.1",)
+    dir: Annotated[str, Setting(TEXT, "Working directory: a relative logfile lies here.")] = "."
+    databases: Annotated[
+        int, Setting(COUNT, "Numbered databases (SELECT) in every shard.", low=16, high=16, fixed=True)
+    ] = 16
+
+    # Memory
+    maxmemory: Annotated[
+        int, Setting(SIZE, "Memory for data, divided over the shards; 0 means no limit.", live=True, low=0)
+    ] = 0
+    maxmemory_policy: Annotated[
+        str,
+        Setting(
+            WORD,
+            "What goes when memory is full. A cache is expected to forget, so the least recently used, unlike Redis.",
+            live=True,
+            choices=(
+                "noeviction",
+                "allkeys-lru",
+                "volatile-lru",
+                "allkeys-lfu",
+                "volatile-lfu",
+                "allkeys-random",
+                "volatile-random",
+                "volatile-ttl",
+            ),
+        ),
+    ] = "allkeys-lru"
+    maxmemory_samples: Annotated[
+        int, Setting(COUNT, "Keys looked at to choose one, for the policies that sample.", live=True, low=1, high=64)
+    ] = 5
+    maxmemory_clients: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "Memory of all clients' buffers in a router; beyond it the clients holding most are closed; 0: no limit.",
+            live=True,
+            low=0,
+        ),
+    ] = 512 * MIB
+    lfu_log_factor: Annotated[
+        int, Setting(COUNT, "How slowly the frequency counter grows; as in Redis.", live=True, low=0, high=1000000)
+    ] = 10
+    lfu_decay_time: Annotated[
+        int, Setting(MINUTES, "Minutes until an idle key's frequency counter drops by one.", live=True, low=0)
+    ] = 1
+
+    # Durability: a cache by default, and only the honest answers until there is a log
+    appendonly: Annotated[bool, Setting(YES_NO, "Whether writes are logged; not offered yet.", fixed=True)] = False
+    appendfsync: Annotated[
+        str, Setting(WORD, "When a log would be synced.", choices=("always", "everysec", "no"), fixed=True)
+    ] = "everysec"
+    save: Annotated[str, Setting(TEXT, "Snapshot times; Kache takes none.", fixed=True)] = ""
+
+    # Clients
+    requirepass: Annotated[
+        str, Setting(TEXT, "Password that clients must give; empty asks for none.", live=True, secret=True)
+    ] = ""
+    auth_max_failures: Annotated[
+        int, Setting(COUNT, "Wrong passwords after which a connection is closed.", live=True, low=1)
+    ] = 5
+    maxclients: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Connections the cluster accepts; one more is told so and closed. Lowered to what the descriptors allow.",
+            live=True,
+            low=1,
+            high=1000000,
+        ),
+    ] = 10000
+    timeout: Annotated[
+        int, Setting(SECONDS, "Seconds after which an idle client is closed; 0 means never.", live=True, low=0)
+    ] = 0
+    preauth_timeout_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "Time to send a whole first command and, with a password set, to authenticate: reaps half-open clients.",
+            live=True,
+            low=10,
+        ),
+    ] = 10000
+    tcp_keepalive: Annotated[
+        int, Setting(SECONDS, "Seconds between TCP keep-alive probes; 0 sends none.", live=True, low=0, high=32767)
+    ] = 300
+    tcp_backlog: Annotated[int, Setting(COUNT, "Connections that may wait to be accepted.", low=1, high=65535)] = 511
+    request_timeout_ms: Annotated[
+        int,
+        Setting(MILLISECONDS, "How long a command may take before its client is told TIMEOUT.", live=True, low=10),
+    ] = 5000
+    drain_seconds: Annotated[
+        int,
+        Setting(SECONDS, "How long a stop waits for commands in flight; systemd and Docker kill after 10.", low=0),
+    ] = 5
+
+    # Limits on what a client may send
+    max_frame_bytes: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "Largest binary request; at most 143 MiB, so that its fourth byte tells it from text.",
+            live=True,
+            low=1 * KIB,
+            high=143 * MIB,
+        ),
+    ] = 64 * MIB
+    max_strings: Annotated[
+        int,
+        Setting(COUNT, "Strings in one request, of either protocol.", live=True, low=16, high=16 * MIB),
+    ] = 1024 * 1024
+    proto_max_bulk_len: Annotated[
+        int, Setting(SIZE, "Largest string in a RESP request.", live=True, low=MIB, high=2048 * MIB - 1)
+    ] = 512 * MIB
+    client_query_buffer_limit: Annotated[
+        int, Setting(SIZE, "Unparsed input of one client at which it is closed.", live=True, low=MIB, high=4095 * MIB)
+    ] = 1024 * MIB
+    preauth_max_bytes: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "Largest request of a client that has yet to authenticate: a stranger must not make the router grow.",
+            live=True,
+            low=1 * KIB,
+            high=MIB,
+        ),
+    ] = 16 * KIB
+    preauth_max_commands: Annotated[
+        int,
+        Setting(COUNT, "Commands a client may send before it authenticates, then it is closed.", live=True, low=4),
+    ] = 128
+
+    # Back-pressure between clients, router and shards
+    max_inflight_per_client: Annotated[
+        int,
+        Setting(COUNT, "Commands of one client in flight before it is no longer read.", live=True, low=1, high=MIB),
+    ] = 4096
+    max_inflight_bytes_per_client: Annotated[
+        int, Setting(SIZE, "The same in bytes of requests.", live=True, low=64 * KIB)
+    ] = 16 * MIB
+    link_soft_commands: Annotated[
+        int,
+        Setting(COUNT, "Commands in flight to one shard above which the clients using it wait.", live=True, low=64),
+    ] = 65536
+    link_hard_commands: Annotated[
+        int, Setting(COUNT, "Commands in flight to one shard above which TRYAGAIN is answered.", live=True, low=64)
+    ] = 131072
+    link_soft_bytes: Annotated[
+        int, Setting(SIZE, "The same as link-soft-commands, in bytes of requests.", live=True, low=64 * KIB)
+    ] = 16 * MIB
+    link_hard_bytes: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "The same as link-hard-commands, in bytes. Bounds what a stopped shard costs the router; a single larger "
+            "command passes when the link is empty.",
+            live=True,
+            low=64 * KIB,
+        ),
+    ] = 32 * MIB
+    output_soft_bytes: Annotated[
+        int, Setting(SIZE, "Unread replies of a client above which it is no longer read.", live=True, low=4 * KIB)
+    ] = 1 * MIB
+    output_hard_bytes: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "Unread replies of a client above which it is closed; a single larger reply passes to who reads.",
+            live=True,
+            low=64 * KIB,
+        ),
+    ] = 64 * MIB
+    output_soft_seconds: Annotated[
+        int,
+        Setting(SECONDS, "How long a client may stay above output-soft-bytes without reading.", live=True, low=1),
+    ] = 60
+    linger_bytes: Annotated[
+        int,
+        Setting(SIZE, "Input discarded before a close, so that the last error is not lost to a reset.", live=True),
+    ] = 4 * MIB
+    linger_ms: Annotated[
+        int, Setting(MILLISECONDS, "How long such a close may take.", live=True, low=0, high=60000)
+    ] = 1000
+
+    # A shard's tick
+    tick_us: Annotated[
+        int,
+        Setting(MICROSECONDS, "Time after which a tick ends and the other links have their turn.", live=True, low=100),
+    ] = 2000
+    tick_reply_bytes: Annotated[int, Setting(SIZE, "Reply bytes after which a tick ends.", live=True, low=16 * KIB)] = (
+        4 * MIB
+    )
+    link_unsent_bytes: Annotated[
+        int, Setting(SIZE, "Unsent replies at which a shard stops reading a link.", live=True, low=64 * KIB)
+    ] = 16 * MIB
+    hz: Annotated[int, Setting(COUNT, "Rounds of background work per second.", live=True, low=1, high=500)] = 10
+    active_expire_us: Annotated[
+        int,
+        Setting(MICROSECONDS, "Longest slice of removing expired keys between ticks.", live=True, low=50, high=20000),
+    ] = 4000
+
+    # What is reported
+    loglevel: Annotated[
+        str, Setting(WORD, "Least level logged.", live=True, choices=("debug", "verbose", "notice", "warning"))
+    ] = "notice"
+    logformat: Annotated[str, Setting(WORD, "Form of a log line.", choices=("text", "json"))] = "text"
+    logfile: Annotated[str, Setting(TEXT, "File to log to; empty logs to standard error.")] = ""
+    slowlog_log_slower_than: Annotated[
+        int,
+        Setting(MICROSECONDS, "Execution time at which a command enters the slow log; -1: none.", live=True, low=-1),
+    ] = 10000
+    slowlog_max_len: Annotated[int, Setting(COUNT, "Entries of the slow log.", live=True, low=0, high=100000)] = 128
+
+    # How processes run
+    start_method: Annotated[
+        str,
+        Setting(
+            WORD, "How children start: fork where it is safe (Linux), else exec.", choices=("auto", "fork", "exec")
+        ),
+    ] = "auto"
+    reactor: Annotated[
+        str,
+        Setting(
+            WORD, "Who waits for sockets: one epoll inside the loop, or the loop.", choices=("auto", "epoll", "loop")
+        ),
+    ] = "auto"
+    pin_cores: Annotated[bool, Setting(YES_NO, "Tie each process to one core.")] = False
+    scheduling: Annotated[
+        str,
+        Setting(
+            WORD,
+            "How Linux schedules routers and shards: batch saves switches between them; normal answers sooner where "
+            "other programs keep every core busy.",
+            choices=("batch", "normal"),
+        ),
+    ] = "batch"
+    restart_backoff_ms: Annotated[
+        int, Setting(MILLISECONDS, "Longest wait before a crashing child is started again.", live=True, low=100)
+    ] = 10000
+
+    # Accepted because clients ask for them
+    hash_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("fields", "hash"), live=True, low=0)] = 128
+    hash_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "field"), live=True, low=0)] = 64
+    list_max_listpack_size: Annotated[
+        int, Setting(COUNT, LISTPACK.format("items (-2: 8 KiB)", "list"), live=True, low=-5)
+    ] = -2
+    set_max_intset_entries: Annotated[int, Setting(COUNT, LISTPACK.format("integers", "set"), live=True, low=0)] = 512
+    set_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("members", "set"), live=True, low=0)] = 128
+    set_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True, low=0)] = 64
+    zset_max_listpack_entries: Annotated[
+        int, Setting(COUNT, LISTPACK.format("members", "sorted set"), live=True, low=0)
+    ] = 128
+    zset_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True, low=0)] = 64
+
+    def setting(self, name: str) -> Any:
+        """The value of the setting `name` (``maxmemory-policy``)."""
+        return getattr(self, name.replace("-", "_"))
+
+
+def _settings() -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for field, hint in get_type_hints(Config, include_extras=True).items():
+        found[field.replace("_", "-")] = next(extra for extra in hint.__metadata__ if isinstance(extra, Setting))
+    return found
+
+
+SETTINGS: Mapping[str, Setting] = _settings()
+"""Every setting by its name, in the order of `Config`."""
+
+_BY_REDIS_NAME = {setting.redis or name: name for name, setting in SETTINGS.items()}
+_DEFAULTS = Config()
+
+
+def redis_settings(config: Config) -> dict[str, str]:
+    """What CONFIG GET may answer: the text of every setting by the name Redis clients use."""
+    return {redis: SETTINGS[name].show(config.setting(name)) for redis, name in _BY_REDIS_NAME.items()}
+
+
+def changed(config: Config, values: Mapping[str, str]) -> Config:
+    """`config` with the texts of CONFIG SET taken in, all or none; raises ConfigError with `setting` and `reason`."""
+    new: dict[str, Any] = {}
+    for redis, text in values.items():
+        name = _BY_REDIS_NAME.get(redis.lower())
+        if name is None:
+            raise ConfigError(f"there is no setting '{redis}'", "", "unknown")
+        setting = SETTINGS[name]
+        if not setting.live:
+            raise ConfigError(f"{name} cannot be changed while the cluster runs", name, "can't set immutable config")
+        try:
+            new[name.replace("-", "_")] = setting.read(text)
+        except SettingError as error:
+            raise ConfigError(f"{name} {error}, not '{text}'", name, f"argument {error}") from None
+    return msgspec.structs.replace(config, **new)
+
+
+def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | None = None) -> Config:
+    """The effective configuration.
+
+    `options` are those typed on the command line, by name of the field; None stands for one that was not given.
+    `environ` is searched for ``KACHE_<NAME>``; `path` names a TOML file (``KACHE_CONFIG`` when None).
+    """
+    values: dict[str, Any] = {}
+    path = path or environ.get("KACHE_CONFIG") or None
+    if path is not None:
+        values.update(_from_file(path))
+    for name in SETTINGS:
+        variable = "KACHE_" + name.replace("-", "_").upper()
+        if variable in environ:
+            values[name] = _read(name, environ[variable], f"the variable {variable}")
+    for field, raw in options.items():
+        if raw is not None:
+            name = field.replace("_", "-")
+            values[name] = _read(name, raw, f"the option --{name}")
+    config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
+    _check_together(config)
+    return config
+
+
+def _read(name: str, raw: object, origin: str) -> Any:
+    setting = SETTINGS[name]
+    shown = "a secret value" if setting.secret else f"'{_plain(raw)}'"
+    try:
+        value = setting.read(raw)
+    except SettingError as error:
+        raise ConfigError(f"{name} {error}, not {shown} ({origin}).", name, str(error)) from None
+    if setting.fixed and value != _DEFAULTS.setting(name):
+        only = setting.show(_DEFAULTS.setting(name)) or "empty"
+        raise ConfigError(f"{name} can only be {only} for now, not {shown} ({origin}).", name)
+    return value
+
+
+def _plain(raw: object) -> str:
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    return " ".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    import tomllib  # only who has a file pays for it
+
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} is not TOML: {error}.") from None
+    values: dict[str, Any] = {}
+    for key, raw in table.items():
+        name = key.replace("_", "-")
+        if name not in SETTINGS:
+            raise ConfigError(f"There is no setting '{key}' ({path}).{nearest(key, SETTINGS)}")
+        if name in values:
+            raise ConfigError(f"{name} is set twice ({path}).", name)
+        values[name] = _read(name, raw, f"{path}: {key}")
+    return values
+
+
+def _check_together(config: Config) -> None:
+    for low, high in (
+        ("link-soft-commands", "link-hard-commands"),
+        ("link-soft-bytes", "link-hard-bytes"),
+        ("output-soft-bytes", "output-hard-bytes"),
+    ):
+        if config.setting(low) > config.setting(high):
+            raise ConfigError(
+                f"{low} ({config.setting(low)}) must not be larger than {high} ({config.setting(high)}).", low
+            )

@@ -1,0 +1,96 @@
+# cython: language_level=3
+"""Declarations of the raw-descriptor reactor for the other compiled modules (see reactor.pyx)."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from kache.wire.codec cimport Buffer
+
+
+cdef class Clock:
+    """Unix milliseconds from one (wall clock, boot clock) anchor shared by the whole cluster."""
+    cdef int64_t wall_ms
+    cdef int64_t boot_ns
+    cdef int64_t offset_ms
+    cdef bint stepped
+    cdef int64_t now_ms(self) noexcept nogil
+
+
+cdef int64_t monotonic_ns() noexcept nogil
+
+
+cdef class Reactor:
+    cdef public object loop
+    cdef public Clock clock
+    cdef readonly int64_t now_ms        # read once per iteration
+    cdef int poll_fd
+    cdef readonly bint nested           # an epoll descriptor of our own inside the loop (Linux); else loop.add_reader per descriptor
+    cdef bint running, leave, flush_scheduled, closed
+    cdef bint again                     # the loop was asked to come back although nothing may be ready
+    cdef list dirty                     # endpoints with output to write at the end of the iteration
+    cdef list held                      # of those, the ones that wait for the next batch
+    cdef list graveyard                 # endpoints closed in this iteration: kept alive until it ends
+    cdef dict endpoints                 # fd -> Endpoint
+    cdef char* scratch                  # one read buffer for all connections
+    cdef readonly Py_ssize_t scratch_size
+    cdef public int64_t longest_iteration_ns  # longest batch, its flush and the wait for the GIL before it; resettable
+    cdef readonly uint64_t iterations
+    cdef public double linger_seconds   # how long a close after a reply waits for the peer, and
+    cdef public Py_ssize_t linger_bytes # how much input it discards meanwhile
+    cdef int attach(self, Endpoint endpoint) except -1
+    cdef int detach(self, Endpoint endpoint) except -1
+    cdef int interest(self, Endpoint endpoint) except -1
+    cdef int mark(self, Endpoint endpoint) except -1
+    cdef int wait(self, int timeout_ms) except -1
+    cdef int finish(self, bint everything) except -1
+    cdef int release_held(self) except -1
+    cdef int dispatch(self, Endpoint endpoint, bint readable, bint writable) except -1
+    # For subclasses: runs once per iteration before the output is written; may mark endpoints.
+    cdef int before_flush(self) except -1
+
+
+cdef class Endpoint:
+    """One non-blocking descriptor with its input and output. Subclasses override the on_… methods."""
+    cdef public Reactor reactor
+    cdef readonly int fd                # -1 once closed
+    cdef Buffer inbuf                   # None until a partial frame must be kept
+    cdef Buffer out                     # None until there is something to say
+    cdef bint marked, wants_write, reading, feeding
+    cdef int64_t held_since             # when its output began to wait for more (monotonic ns); 0: it does not
+    cdef readonly bint eof, closing, lingering
+    cdef Py_ssize_t lingered
+    cdef readonly uint64_t bytes_in, bytes_out
+    cdef uint32_t armed                 # what the poller was last told
+    cdef object linger_timer, linger_reason
+
+    # To be overridden. data is valid during the call only. Returns how many bytes were consumed; what is left is
+    # kept and comes back, joined with what was read next, or when resume() is called.
+    cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1
+    cdef int on_readable(self) except -1            # instead of reading, for endpoints that are not streams
+    cdef bint is_stream(self) noexcept
+    cdef int on_eof(self) except -1                 # the peer closed its sending side; default: close()
+    cdef bint hold_output(self) noexcept            # more output is about to come: write both together
+    cdef int on_drained(self) except -1             # output became empty after having been blocked
+    cdef int on_written(self, Py_ssize_t n) except -1   # n bytes went out
+    cdef int on_closed(self, object reason) except -1   # once, however it was closed
+    # To be called.
+    cdef Buffer output(self)                        # the output buffer, created on first use
+    cdef int mark_dirty(self) except -1             # write what is in `out` at the end of this iteration
+    cdef int flush(self) except -1                  # write now as much as the socket takes
+    cdef int pause(self) except -1                  # stop reading
+    cdef int resume(self) except -1                 # read again; what is already in inbuf is offered to on_data first
+    cdef int read_some(self) except -1
+    cdef int take_in(self, const char* data, Py_ssize_t n) except -1
+    cdef int offer(self) except -1                  # offer inbuf to on_data again
+    cdef int start_linger(self) except -1
+    cpdef close(self, object reason=*)              # now, dropping unwritten output
+    cpdef close_after_reply(self, object reason=*)  # flush, shut down the sending side, discard input up to a limit, close
+    cdef Py_ssize_t unsent(self) noexcept           # bytes waiting in out
+    cdef Py_ssize_t unparsed(self) noexcept         # bytes waiting in inbuf
+
+
+cdef class Listener(Endpoint):
+    """A listening socket. Accepted descriptors are non-blocking and close-on-exec."""
+    cdef public int at_once                         # connections accepted at a time
+    cdef readonly uint64_t accept_failures
+    cdef object retry_timer
+    cdef int on_accept(self, int fd) except -1      # to be overridden; owns fd from here on
+    cdef int on_accept_error(self, int error) except -1  # EMFILE and the like; accepting pauses for a moment

@@ -1,0 +1,175 @@
+"""Connection commands, answered in the router: PING, ECHO, AUTH, HELLO, SELECT, RESET, QUIT, TIME.
+
+They change only the session that asks. Passwords are compared in constant time, and a connection that
+keeps guessing is closed.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from kache.errors import SYNTAX, CommandError
+from kache.replies import OK, Reply
+
+from ..registry import REPLY_ON, local
+from .arguments import integer, valid_name
+
+if TYPE_CHECKING:
+    from ..mux.multiplexer import Router, Session
+
+__all__ = ["SERVER_NAME", "SERVER_VERSION"]
+
+SERVER_NAME = "redis"
+SERVER_VERSION = "7.2.4"
+"""What clients are told: the Redis release whose commands and replies Kache follows."""
+
+DATABASES = 16
+WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
+
+
+@local("ping")
+def ping(router: Router, session: Session, *args: bytes) -> Reply:
+    """PONG, or the message."""
+    if len(args) > 1:
+        raise CommandError("ERR wrong number of arguments for 'ping' command")
+    return args[0] if args else "PONG"
+
+
+@local("echo")
+def echo(router: Router, session: Session, message: bytes) -> Reply:
+    """The message."""
+    return message
+
+
+@local("select")
+def select(router: Router, session: Session, index: bytes) -> Reply:
+    """The session's database from the next command on."""
+    number = integer(index)
+    if not -(2**31) <= number < 2**31:
+        raise CommandError("ERR value is out of range, value must between -2147483648 and 2147483647")
+    if not 0 <= number < DATABASES:
+        raise CommandError("ERR DB index is out of range")
+    session.db = number
+    return OK
+
+
+@local("auth")
+def auth(router: Router, session: Session, *args: bytes) -> Reply:
+    """AUTH password, or AUTH username password; the only user is `default`."""
+    if len(args) > 2:
+        raise CommandError(SYNTAX)
+    if len(args) == 1 and not router.config.requirepass:
+        raise CommandError(
+            "ERR AUTH <password> called without any password configured for the default user. "
+            "Are you sure your configuration is correct?"
+        )
+    user, password = (b"default", args[0]) if len(args) == 1 else (args[0], args[1])
+    authenticate(router, session, user, password)
+    return OK
+
+
+def authenticate(router: Router, session: Session, user: bytes, password: bytes) -> None:
+    """Logs the session in or raises WRONGPASS; too many failures end the connection after the answer."""
+    expected = router.config.requirepass.encode()
+    # Without a password any is right for the default user, as in Redis ("nopass").
+    matches = not expected or hmac.compare_digest(password, expected)
+    if user == b"default" and matches:
+        session.user = "default"
+        session.authenticated = True
+        session.auth_failures = 0
+        return
+    session.auth_failures += 1
+    if session.auth_failures >= router.config.auth_max_failures:
+        session.finish()
+    raise CommandError(WRONG_PASSWORD)
+
+
+@local("hello")
+def hello(router: Router, session: Session, *args: bytes) -> Reply:
+    """HELLO [2|3 [AUTH user password] [SETNAME name]]: protocol version and a description of the server."""
+    version = 0
+    if args:
+        version = integer(args[0], "ERR Protocol version is not an integer or out of range")
+        if version not in (2, 3):
+            raise CommandError("NOPROTO unsupported protocol version")
+    name: bytes | None = None
+    rest = list(args[1:])
+    while rest:
+        word = rest.pop(0)
+        if word.upper() == b"AUTH" and len(rest) >= 2:
+            authenticate(router, session, rest.pop(0), rest.pop(0))
+        elif word.upper() == b"SETNAME" and rest:
+            name = valid_name(rest.pop(0), "Client names")
+        else:
+            raise CommandError(f"ERR Syntax error in HELLO option '{word.decode('utf-8', 'replace')}'")
+    if not session.authenticated:
+        raise CommandError(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "
+            "<user> <pass> option can be used to authenticate the client and select the RESP protocol version at "
+            "the same time"
+        )
+    if name is not None:
+        session.name = name
+    if version:
+        session.dialect = version
+    return {
+        b"server": SERVER_NAME.encode(),
+        b"version": SERVER_VERSION.encode(),
+        b"proto": session.dialect,
+        b"id": session.id,
+        b"mode": b"standalone",
+        b"role": b"master",
+        b"modules": [],
+    }
+
+
+@local("reset")
+def reset(router: Router, session: Session) -> Reply:
+    """The session as it was when it connected."""
+    session.db = 0
+    session.dialect = 2
+    session.name = b""
+    session.no_touch = False
+    session.no_evict = False
+    session.reply_mode = REPLY_ON
+    session.user = "default"
+    session.authenticated = not router.config.requirepass
+    return "RESET"
+
+
+@local("quit")
+def quit_(router: Router, session: Session, *args: bytes) -> Reply:
+    """OK, then the connection closes; replies before it are delivered, arguments ignored."""
+    session.finish()
+    return OK
+
+
+@local("time")
+def time(router: Router, session: Session) -> Reply:
+    """Unix seconds and the microseconds within; the cluster's own clock has milliseconds."""
+    seconds, milliseconds = divmod(router.clock.now(), 1000)
+    return [b"%d" % seconds, b"%d" % (milliseconds * 1000)]
+
+
+LOLWUT = """\
+      .---.   .---.   .---.   .---.
+      | 0 |   | 1 |   | 2 |   | 3 |
+      '-+-'   '-+-'   '-+-'   '-+-'
+        '---.---'-------'---.---'
+            |     kache     |
+            '-------+-------'
+                    |
+                  you
+
+One door, a room for every core.
+"""
+
+
+@local("lolwut")
+def lolwut(router: Router, session: Session, *args: bytes) -> Reply:
+    """A small drawing of the house."""
+    from kache import __version__
+    from kache.replies import Verbatim
+
+    return Verbatim(f"{LOLWUT}\nKache ver. {__version__}\n".encode())

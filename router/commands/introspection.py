@@ -1,0 +1,130 @@
+"""COMMAND and the HELP texts: what the command table says of itself, and what MEMORY says of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kache.commands import TABLE, lookup
+from kache.commands.describe import categories, command_keys, docs, help_lines, info, listed, subcommands
+from kache.errors import SYNTAX, CommandError
+from kache.glob import compile_glob
+from kache.replies import Reply, Verbatim
+
+from ..registry import local
+from .arguments import text
+from .info import gather, gather_routers
+
+if TYPE_CHECKING:
+    from ..mux.multiplexer import Router, Session
+
+__all__: list[str] = []
+
+
+@local("command")
+def command(router: Router, session: Session) -> Reply:
+    """Every command as COMMAND INFO describes it."""
+    return [info(row, session.dialect) for row in listed(session.dialect)]
+
+
+@local("command|count")
+def command_count(router: Router, session: Session) -> Reply:
+    """How many commands there are, subcommands not counted."""
+    return len(listed(session.dialect))
+
+
+@local("command|info")
+def command_info(router: Router, session: Session, *names: bytes) -> Reply:
+    """The asked commands, null for an unknown one."""
+    if not names:
+        return command(router, session)
+    rows = [lookup(name, session.dialect) for name in names]
+    return [None if row is None else info(row, session.dialect) for row in rows]
+
+
+@local("command|docs")
+def command_docs(router: Router, session: Session, *names: bytes) -> Reply:
+    """A map of name and documentation; unknown names are left out."""
+    rows = [lookup(name, session.dialect) for name in names] if names else list(listed(session.dialect))
+    return {row.name.encode(): docs(row, session.dialect) for row in rows if row is not None}
+
+
+@local("command|getkeys")
+def command_getkeys(router: Router, session: Session, *words: bytes) -> Reply:
+    """The keys of a complete command."""
+    return command_keys(words, session.dialect)
+
+
+@local("command|list")
+def command_list(router: Router, session: Session, *options: bytes) -> Reply:
+    """Names, optionally FILTERBY MODULE|ACLCAT|PATTERN; subcommands too when they match."""
+    dialect = session.dialect
+    rows = listed(dialect)
+    if not options:
+        return [row.name.encode() for row in rows]
+    if len(options) != 3 or options[0].upper() != b"FILTERBY":
+        raise CommandError(SYNTAX)
+    everything = rows + [sub for row in rows for sub in subcommands(row, dialect)]
+    kind, value = options[1].upper(), options[2]
+    if kind == b"MODULE":
+        return []
+    if kind == b"ACLCAT":
+        wanted = f"@{text(value).lower()}"
+        return [row.name.encode() for row in everything if wanted in categories(row)]
+    if kind == b"PATTERN":
+        matches = compile_glob(value.lower())
+        return [row.name.encode() for row in everything if matches(row.name.encode())]
+    raise CommandError(SYNTAX)
+
+
+def _helper(container: str) -> Callable[..., Reply]:
+    def show(router: Router, session: Session) -> Reply:
+        return help_lines(container)
+
+    return show
+
+
+def _register_helps() -> None:
+    for row in TABLE:
+        if row.name.endswith("|help") and row.route == "local":
+            local(row.key)(_helper(row.name.partition("|")[0]))
+
+
+_register_helps()
+
+
+@local("memory|doctor")
+async def memory_doctor(router: Router, session: Session) -> Reply:
+    """One paragraph about what is unusual, for people."""
+    shards, silent = await gather(router)
+    remarks = [f"Shard {index} does not answer: {reason}" for index, reason in sorted(silent.items())]
+    for shard in shards:
+        if shard.maxmemory and shard.used_memory > 0.95 * shard.maxmemory:
+            remarks.append(f"Shard {shard.index} is full: it evicts by {shard.policy} to take new keys.")
+        if shard.used_memory > 50 * 1024 * 1024 and shard.resident_memory > 1.5 * shard.used_memory:
+            remarks.append(
+                f"Shard {shard.index} holds {shard.resident_memory / shard.used_memory:.1f} times the memory of its "
+                "data: fragmentation, or a peak that was larger."
+            )
+    return Verbatim(("\n".join(remarks) if remarks else "Nothing unusual.").encode())
+
+
+@local("memory|stats")
+async def memory_stats(router: Router, session: Session) -> Reply:
+    """Sums over the shards, with the field names of Redis that have a meaning here."""
+    shards, _silent = await gather(router)
+    counters = (await gather_routers(router)).counters
+    used = sum(shard.used_memory for shard in shards)
+    resident = sum(shard.resident_memory for shard in shards)
+    keys = sum(one.keys for shard in shards for one in shard.databases)
+    return {
+        b"peak.allocated": sum(shard.used_memory_peak for shard in shards),
+        b"total.allocated": used,
+        b"clients.normal": int(counters["output_bytes"]),
+        b"keys.count": keys,
+        b"keys.bytes-per-key": used // keys if keys else 0,
+        b"dataset.bytes": used,
+        b"dataset.percentage": 100.0 if used else 0.0,
+        b"fragmentation": resident / used if used else 0.0,
+        b"rss.bytes": resident,
+    }

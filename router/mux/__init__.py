@@ -1,0 +1,1 @@
+"""The compiled data path of a router; `multiplexer.pyx` draws it."""

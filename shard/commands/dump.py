@@ -1,0 +1,229 @@
+"""DUMP and RESTORE, and the two internal commands by which a value moves between shards.
+
+Owns: the payload's format, Kache's own:
+
+    payload   "KD" | u8 version | u32 CRC-32 of the body, little-endian | body
+    body      msgpack array: the type's name, then
+              string [value, grown]   list [values]   set [members]
+              zset [[member, score, …]]   hash [[field, value, …], [[field, deadline in unix ms] …]]
+
+Promises: a payload with a flipped or missing byte, or of another version, is refused, never half restored; what
+RESTORE answers is what the real server answers for its own format. Called through the registry.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kache.errors import SYNTAX, CommandError
+from kache.replies import OK, Reply
+
+from .arguments import INT64_MAX, integer
+from .registry import command
+
+if TYPE_CHECKING:
+    from ..engine.keyspace import Keyspace
+
+__all__ = ["dump_value", "restore_value"]
+
+_MAGIC = b"KD"
+_VERSION = 1
+_HEADER = struct.Struct("<2sBI")
+_BAD_PAYLOAD = "ERR DUMP payload version or checksum are wrong"
+_BAD_DATA = "ERR Bad data format"
+_BUSY = "BUSYKEY Target key name already exists."
+
+_Body = list[Any]
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def _body(ks: Keyspace, key: bytes, kind: str) -> _Body:
+    """The value as what msgpack can write."""
+    if kind == "string":
+        return [kind, ks.string_get(key), ks.string_is_raw(key)]
+    if kind == "list":
+        return [kind, list(ks.list_get(key) or ())]
+    if kind == "set":
+        members = ks.set_get(key)
+        return [kind, [] if members is None else members.fields()]
+    if kind == "zset":
+        scores = ks.zset_get(key)
+        return [kind, [] if scores is None else [part for pair in scores.items() for part in pair]]
+    table = ks.hash_get(key)
+    items = [] if table is None else table.items()
+    deadlines = [] if table is None else [(field, table.deadline_of(field)) for field, _ in items]
+    timed = [[field, deadline] for field, deadline in deadlines if deadline is not None and deadline >= 0]
+    return [kind, [part for item in items for part in item], timed]
+
+
+def dump_value(ks: Keyspace, key: bytes) -> bytes | None:
+    """The value at `key` as a payload, without its TTL; None when there is no such key."""
+    kind = ks.type_of(key)
+    if kind is None:
+        return None
+    body = msgspec.msgpack.encode(_body(ks, key, kind))
+    return _HEADER.pack(_MAGIC, _VERSION, zlib.crc32(body)) + body
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def _decode(payload: bytes) -> _Body:
+    """The body of a payload whose checksum and version are right; CommandError otherwise."""
+    if len(payload) < _HEADER.size:
+        raise CommandError(_BAD_PAYLOAD)
+    magic, version, checksum = _HEADER.unpack_from(payload)
+    body = payload[_HEADER.size :]
+    if magic != _MAGIC or version != _VERSION or checksum != zlib.crc32(body):
+        raise CommandError(_BAD_PAYLOAD)
+    try:
+        decoded = msgspec.msgpack.decode(body)
+    except msgspec.DecodeError:
+        raise CommandError(_BAD_DATA) from None
+    return decoded if isinstance(decoded, list) else []
+
+
+def _are_bytes(values: object) -> bool:
+    return isinstance(values, list) and bool(values) and all(type(value) is bytes for value in values)
+
+
+def _are_pairs(values: object, second: type) -> bool:
+    """Whether this is a flat, non-empty list of bytes and `second` in turn."""
+    if not isinstance(values, list) or not values or len(values) % 2:
+        return False
+    return _are_bytes(values[::2]) and all(type(value) is second for value in values[1::2])
+
+
+def _valid(body: _Body) -> bool:
+    """Whether a body has the shape of its type: a payload may have been made by anybody."""
+    match body:
+        case ["string", bytes(), bool()]:
+            return True
+        case ["list" | "set", values]:
+            return _are_bytes(values)
+        case ["zset", values]:
+            return _are_pairs(values, float) and all(score == score for score in values[1::2])
+        case ["hash", values, list() as timed]:
+            shaped = all(isinstance(pair, list) and len(pair) == 2 for pair in timed)
+            return _are_pairs(values, bytes) and shaped and all(_is_deadline(*pair) for pair in timed)
+    return False
+
+
+def _is_deadline(field: object, deadline: object) -> bool:
+    return type(field) is bytes and type(deadline) is int and 0 <= deadline <= INT64_MAX
+
+
+def _put_string(ks: Keyspace, key: bytes, value: bytes, grown: bool) -> None:
+    if grown:
+        ks.string_overlay(key, 0, value) if value else ks.string_append(key, value)
+    else:
+        ks.string_set(key, value)
+
+
+def _put_zset(ks: Keyspace, key: bytes, values: list[Any]) -> None:
+    ks.zset_replace(key, dict(zip(values[::2], values[1::2], strict=True)))
+
+
+def _put_hash(ks: Keyspace, key: bytes, values: list[bytes], timed: list[tuple[bytes, int]]) -> None:
+    for field, value in zip(values[::2], values[1::2], strict=True):
+        ks.hash_set(key, field, value)
+    for field, deadline in timed:
+        ks.hash_deadline_set(key, field, deadline)
+
+
+_PUT: dict[str, Callable[..., object]] = {
+    "string": _put_string,
+    "list": lambda ks, key, values: ks.list_replace(key, values),
+    "set": lambda ks, key, members: ks.set_replace(key, members),
+    "zset": _put_zset,
+    "hash": _put_hash,
+}
+
+
+def restore_value(ks: Keyspace, key: bytes, payload: bytes, deadline: int) -> None:
+    """Puts a payload's value at `key` in place of whatever is there.
+
+    `deadline` is unix ms, 0 for none; one that has passed leaves no key. Raises CommandError for a damaged
+    payload, before anything is changed.
+    """
+    body = _decode(payload)
+    if not _valid(body):
+        raise CommandError(_BAD_DATA)
+    ks.delete(key)
+    if deadline and deadline <= ks.now_ms:
+        return
+    _PUT[body[0]](ks, key, *body[1:])
+    if deadline:
+        ks.deadline_set(key, deadline)
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+@command("dump")
+def dump(ks: Keyspace, key: bytes) -> Reply:
+    return dump_value(ks, key)
+
+
+def _restore_options(args: tuple[bytes, ...]) -> tuple[bool, bool]:
+    """(replace, absolute); IDLETIME and FREQ are checked like the real server's and then left to the eviction."""
+    replace = absolute = False
+    idle = frequency = False
+    position = 0
+    while position < len(args):
+        word = args[position].upper()
+        more = position + 1 < len(args)
+        position += 1
+        if word == b"REPLACE":
+            replace = True
+        elif word == b"ABSTTL":
+            absolute = True
+        elif word == b"IDLETIME" and more and not frequency:
+            if integer(args[position]) < 0:
+                raise CommandError("ERR Invalid IDLETIME value, must be >= 0")
+            idle = True
+            position += 1
+        elif word == b"FREQ" and more and not idle:
+            if not 0 <= integer(args[position]) <= 255:
+                raise CommandError("ERR Invalid FREQ value, must be >= 0 and <= 255")
+            frequency = True
+            position += 1
+        else:
+            raise CommandError(SYNTAX)
+    return replace, absolute
+
+
+@command("restore")
+def restore(ks: Keyspace, key: bytes, ttl: bytes, payload: bytes, *args: bytes) -> Reply:
+    replace, absolute = _restore_options(args)
+    if not replace and ks.exists(key):
+        raise CommandError(_BUSY)
+    amount = integer(ttl)
+    if amount < 0:
+        raise CommandError("ERR Invalid TTL value, must be >= 0")
+    deadline = min(amount if absolute or not amount else amount + ks.now_ms, INT64_MAX)
+    restore_value(ks, key, payload, deadline)
+    return OK
+
+
+@command("_read")
+def read(ks: Keyspace, key: bytes) -> Reply:
+    """[type, deadline in unix ms or 0, payload] of a key that is about to move; null without it."""
+    deadline = ks.deadline_of(key)
+    if deadline is None:
+        return None
+    return [(ks.type_of(key) or "").encode(), max(deadline, 0), dump_value(ks, key)]
+
+
+@command("_put")
+def put(ks: Keyspace, key: bytes, deadline: bytes, payload: bytes) -> Reply:
+    """Puts what `_read` returned elsewhere in place of whatever is here."""
+    restore_value(ks, key, payload, integer(deadline))
+    return OK

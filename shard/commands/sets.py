@@ -1,0 +1,274 @@
+"""Handlers of the set commands.
+
+Owns: their semantics and reply shapes, for keys that lie on one shard (the router works across shards
+with the results of SMEMBERS and a replacing store). Promises: no collection outlives a call, every
+change goes through the keyspace's mutators, and random choices cost time for what they return.
+Called only by the shard's execution point, through the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import filterfalse
+from typing import TYPE_CHECKING
+
+from kache.errors import SYNTAX, CommandError
+from kache.replies import Reply, SetReply
+
+from .arguments import INT64_MAX, bounded_integer, parse_integer
+from .hashes import random_count, sample_fields
+from .registry import command
+from .scanning import scan_cursor, scan_options
+
+if TYPE_CHECKING:
+    from ..engine.engine import FieldTable
+    from ..engine.keyspace import Keyspace
+
+__all__ = ["INTSET_ENTRIES", "LISTPACK_ENTRIES", "LISTPACK_VALUE", "set_encoding"]
+
+INTSET_ENTRIES = 512
+"""Members up to which the real server keeps a set of integers as an intset (set-max-intset-entries)."""
+LISTPACK_ENTRIES = 128
+"""Members up to which it keeps any other set as a listpack (set-max-listpack-entries)."""
+LISTPACK_VALUE = 64
+"""Bytes of a member up to which it does (set-max-listpack-value)."""
+
+_BATCH = 256
+
+
+def set_encoding(table: FieldTable) -> str:
+    """What OBJECT ENCODING answers: "intset", "listpack" or "hashtable", by the default limits."""
+    size = len(table)
+    if size > INTSET_ENTRIES:
+        return "hashtable"
+    members = table.fields()
+    if all(map(_is_integer, members)):
+        return "intset"
+    if size <= LISTPACK_ENTRIES and all(len(member) <= LISTPACK_VALUE for member in members):
+        return "listpack"
+    return "hashtable"
+
+
+def _is_integer(member: bytes) -> bool:
+    return parse_integer(member) is not None
+
+
+def _in_order(members: list[bytes]) -> list[bytes]:
+    """`members` as the real server lists them: ascending when it would keep them as an intset."""
+    if len(members) <= INTSET_ENTRIES and all(map(_is_integer, members)):
+        members.sort(key=int)
+    return members
+
+
+# Members -----------------------------------------------------------------------------------------
+
+
+@command("sadd")
+def sadd(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
+    return sum(ks.set_add(key, member) for member in members)
+
+
+@command("srem")
+def srem(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
+    if ks.set_get(key) is None:
+        return 0
+    return sum(ks.set_remove(key, member) for member in members)
+
+
+@command("sismember")
+def sismember(ks: Keyspace, key: bytes, member: bytes) -> Reply:
+    table = ks.set_get(key)
+    return int(table is not None and member in table)
+
+
+@command("smismember")
+def smismember(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
+    table = ks.set_get(key)
+    if table is None:
+        return [0] * len(members)
+    return [int(member in table) for member in members]
+
+
+@command("smembers")
+def smembers(ks: Keyspace, key: bytes) -> Reply:
+    table = ks.set_get(key)
+    return SetReply() if table is None else SetReply(_in_order(table.fields()))
+
+
+@command("scard")
+def scard(ks: Keyspace, key: bytes) -> Reply:
+    table = ks.set_get(key)
+    return 0 if table is None else len(table)
+
+
+@command("smove")
+def smove(ks: Keyspace, source: bytes, destination: bytes, member: bytes) -> Reply:
+    table = ks.set_get(source)
+    if table is None:
+        return 0  # before the destination's type is looked at
+    ks.set_get(destination)
+    if member not in table:
+        return 0
+    if source != destination:
+        ks.set_remove(source, member)
+        ks.set_add(destination, member)
+    return 1
+
+
+@command("sscan")
+def sscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
+    cursor = scan_cursor(raw_cursor)
+    table = ks.set_get(key)
+    if table is None:
+        return [b"0", []]
+    options = scan_options(arguments, "set")
+    if set_encoding(table) != "hashtable":
+        next_cursor, members = 0, _in_order(table.fields())  # the real server returns a small one whole
+    else:
+        next_cursor, items = table.scan(cursor, options.count)
+        members = [member for member, _ in items]
+    if options.matches is not None:
+        members = [member for member in members if options.matches(member)]
+    return [b"%d" % next_cursor, members]
+
+
+# Random members ----------------------------------------------------------------------------------
+
+
+@command("srandmember")
+def srandmember(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+    if len(arguments) > 1:
+        raise CommandError(SYNTAX)
+    if not arguments:
+        table = ks.set_get(key)
+        return None if table is None else table.random()
+    count = random_count(arguments[0])
+    table = ks.set_get(key)
+    if table is None:
+        return []
+    return _in_order(table.fields()) if count >= len(table) else sample_fields(table, count)
+
+
+@command("spop")
+def spop(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+    if len(arguments) > 1:
+        raise CommandError(SYNTAX)
+    if arguments:
+        return _pop_many(ks, key, arguments[0])
+    table = ks.set_get(key)
+    if table is None:
+        return None
+    member = table.random()
+    ks.set_remove(key, member)
+    return member
+
+
+def _pop_many(ks: Keyspace, key: bytes, raw_count: bytes) -> Reply:
+    count = bounded_integer(raw_count, 0, INT64_MAX, "ERR value is out of range, must be positive")
+    table = ks.set_get(key)
+    if table is None or count == 0:
+        return SetReply()
+    if count >= len(table):
+        members = _in_order(table.fields())
+        ks.delete(key)
+        return SetReply(members)
+    popped = SetReply(sample_fields(table, count))
+    for member in popped:
+        ks.set_remove(key, member)
+    return popped
+
+
+# Set algebra -------------------------------------------------------------------------------------
+
+
+@command("sinter")
+def sinter(ks: Keyspace, *keys: bytes) -> Reply:
+    return SetReply(_in_order(list(_intersection(_tables(ks, keys)))))
+
+
+@command("sunion")
+def sunion(ks: Keyspace, *keys: bytes) -> Reply:
+    return SetReply(_in_order(list(_union(_tables(ks, keys)))))
+
+
+@command("sdiff")
+def sdiff(ks: Keyspace, *keys: bytes) -> Reply:
+    return SetReply(_in_order(list(_difference(_tables(ks, keys)))))
+
+
+@command("sinterstore")
+def sinterstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
+    return ks.set_replace(destination, _intersection(_tables(ks, keys)))
+
+
+@command("sunionstore")
+def sunionstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
+    return ks.set_replace(destination, _union(_tables(ks, keys)))
+
+
+@command("sdiffstore")
+def sdiffstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
+    return ks.set_replace(destination, _difference(_tables(ks, keys)))
+
+
+@command("sintercard")
+def sintercard(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
+    count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
+    if count > len(arguments):
+        raise CommandError("ERR Number of keys can't be greater than number of args")
+    limit = 0
+    for position in range(count, len(arguments), 2):
+        if arguments[position].upper() != b"LIMIT" or position + 1 == len(arguments):
+            raise CommandError(SYNTAX)
+        limit = bounded_integer(arguments[position + 1], 0, INT64_MAX, "ERR LIMIT can't be negative")
+    found = 0
+    for _ in _intersection(_tables(ks, arguments[:count]), stops_early=limit > 0):
+        found += 1
+        if found == limit:
+            break
+    return found
+
+
+def _tables(ks: Keyspace, keys: Sequence[bytes]) -> list[FieldTable | None]:
+    # All of them, before any is used: a wrong type is an error even behind an empty set.
+    return [ks.set_get(key) for key in keys]
+
+
+def _intersection(tables: list[FieldTable | None], *, stops_early: bool = False) -> Iterator[bytes]:
+    present = [table for table in tables if table is not None]
+    if len(present) < len(tables):
+        return
+    present.sort(key=len)
+    # Chained filters: no Python code runs per member.
+    members: Iterable[bytes] = _in_batches(present[0]) if stops_early else present[0].fields()
+    for table in present[1:]:
+        members = filter(table.__contains__, members)
+    yield from members
+
+
+def _in_batches(table: FieldTable) -> Iterator[bytes]:
+    """The members of a table that does not change meanwhile, a batch at a time."""
+    cursor = 0
+    while True:
+        cursor, items = table.scan(cursor, _BATCH)
+        yield from (member for member, _ in items)
+        if cursor == 0:
+            return
+
+
+def _union(tables: list[FieldTable | None]) -> dict[bytes, None]:
+    members: dict[bytes, None] = {}
+    for table in tables:
+        if table is not None:
+            members.update(dict.fromkeys(table.fields()))
+    return members
+
+
+def _difference(tables: list[FieldTable | None]) -> Iterator[bytes]:
+    if tables[0] is None:
+        return
+    members: Iterable[bytes] = tables[0].fields()
+    for table in tables[1:]:
+        if table is not None:
+            members = filterfalse(table.__contains__, members)
+    yield from members

@@ -1,0 +1,161 @@
+"""SORT and SORT_RO on one shard.
+
+Owns: the options and the order. Promises: patterns of BY and GET look only at this shard's keys; elements are
+compared bytewise (as the real server does in the C locale); STORE replaces its destination in one step.
+Called only by the shard's execution point, through the registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kache.errors import SYNTAX, WRONG_TYPE, CommandError
+from kache.replies import Reply
+
+from .arguments import integer, parse_float
+from .registry import command
+
+if TYPE_CHECKING:
+    from ..engine.keyspace import Keyspace
+
+__all__ = ["SortOptions", "sort_options"]
+
+_BAD_SCORE = "ERR One or more scores can't be converted into double"
+
+
+@dataclass(slots=True)
+class SortOptions:
+    """What was asked for; `by` None: by the element itself; a `by` without a star: not at all."""
+
+    by: bytes | None = None
+    gets: list[bytes] = field(default_factory=list)
+    offset: int = 0
+    count: int = -1
+    descending: bool = False
+    alpha: bool = False
+    store: bytes | None = None
+
+    @property
+    def unsorted(self) -> bool:
+        """Whether the collection's own order is wanted."""
+        return self.by is not None and b"*" not in self.by
+
+
+def sort_options(args: tuple[bytes, ...], *, readonly: bool) -> SortOptions:
+    """Everything after the key; CommandError for what is not understood."""
+    options = SortOptions()
+    position = 0
+    while position < len(args):
+        word = args[position].upper()
+        left = len(args) - position - 1
+        if word in (b"ASC", b"DESC"):
+            options.descending = word == b"DESC"
+        elif word == b"ALPHA":
+            options.alpha = True
+        elif word == b"LIMIT" and left >= 2:
+            options.offset, options.count = integer(args[position + 1]), integer(args[position + 2])
+            position += 2
+        elif word == b"STORE" and left >= 1 and not readonly:
+            options.store = args[position + 1]
+            position += 1
+        elif word == b"BY" and left >= 1:
+            options.by = args[position + 1]
+            position += 1
+        elif word == b"GET" and left >= 1:
+            options.gets.append(args[position + 1])
+            position += 1
+        else:
+            raise CommandError(SYNTAX)
+        position += 1
+    return options
+
+
+def _elements(ks: Keyspace, key: bytes) -> list[bytes]:
+    """The elements in the collection's own order; WRONGTYPE for strings and hashes."""
+    kind = ks.type_of(key)
+    if kind == "list":
+        return list(ks.list_get(key) or ())
+    if kind == "set":
+        members = ks.set_get(key)
+        return [] if members is None else members.fields()
+    if kind == "zset":
+        scores = ks.zset_get(key)
+        return [] if scores is None else [member for member, _ in scores.items()]
+    if kind is None:
+        return []
+    raise CommandError(WRONG_TYPE)
+
+
+def _lookup(ks: Keyspace, pattern: bytes, element: bytes) -> bytes | None:
+    """What `pattern` means for an element: itself (#), a string, or a hash's field (key->field)."""
+    if pattern == b"#":
+        return element
+    head, star, tail = pattern.partition(b"*")
+    if not star:
+        return None
+    rest, arrow, name = tail.partition(b"->")
+    if arrow and name:
+        key = head + element + rest
+        table = ks.hash_get(key) if ks.type_of(key) == "hash" else None
+        return None if table is None else table.get(name)
+    key = head + element + tail
+    return ks.string_get(key) if ks.type_of(key) == "string" else None
+
+
+def _score(text: bytes | None) -> float:
+    """A weight as a number; a missing one counts as zero."""
+    if text is None:
+        return 0.0
+    value = parse_float(text)
+    if value is None:
+        raise CommandError(_BAD_SCORE)
+    return value
+
+
+def _sorted(ks: Keyspace, elements: list[bytes], options: SortOptions) -> list[bytes]:
+    """The elements in the order asked for; equal numbers are ordered by their bytes."""
+    weights = elements if options.by is None else [_lookup(ks, options.by, element) for element in elements]
+    if options.alpha:
+        texts = [(weight is not None, weight or b"") for weight in weights]
+        order = sorted(range(len(elements)), key=texts.__getitem__, reverse=options.descending)
+    else:
+        scores = [(_score(weight), element) for weight, element in zip(weights, elements, strict=True)]
+        order = sorted(range(len(elements)), key=scores.__getitem__, reverse=options.descending)
+    return [elements[index] for index in order]
+
+
+def _limited(elements: list[bytes], options: SortOptions) -> list[bytes]:
+    start = max(options.offset, 0)
+    return elements[start:] if options.count < 0 else elements[start : start + options.count]
+
+
+def _result(ks: Keyspace, key: bytes, options: SortOptions) -> list[bytes | None]:
+    """The reply's elements: sorted, cut, and replaced by what GET names."""
+    elements = _elements(ks, key)
+    if options.unsorted and options.store is not None and ks.type_of(key) == "set":
+        # A stored result must not depend on the order in which a set happens to be kept.
+        options.by, options.alpha = None, True
+    if not options.unsorted:
+        elements = _sorted(ks, elements, options)
+    elif options.descending:
+        elements.reverse()
+    chosen = _limited(elements, options)
+    if not options.gets:
+        return list(chosen)
+    return [_lookup(ks, pattern, element) for element in chosen for pattern in options.gets]
+
+
+@command("sort")
+def sort(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+    options = sort_options(args, readonly=False)
+    result = _result(ks, key, options)
+    if options.store is None:
+        return result
+    ks.list_replace(options.store, [value or b"" for value in result])
+    return len(result)
+
+
+@command("sort_ro")
+def sort_ro(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+    return _result(ks, key, sort_options(args, readonly=True))

@@ -1,0 +1,500 @@
+# Link: one router's end of the conversation. Runs of frames come in, replies go out in the same order.
+#
+#   in    u32 length | kind | …
+#         HELLO    version, router, digest of the command table, boot id    once, first, answered HELLO_OK or HELLO_NO
+#         RUN      dialect, db, flags, count, session, deadline | frame frame …
+#         CANCEL   session
+#   out   REPLY    count, session | reply reply …     a run may be answered by several, none answers two runs
+#         DEFERRED, PUSH, NOTICE
+#
+#   a tick:   read ─► execute what is complete ─► commit_tick (where a log would be written) ─► send the replies
+#
+# A tick ends at its limits of time and reply bytes; a link that has more to do stops being read and goes on in
+# the next one, after the other links. A link whose replies are not read by the router is not read either.
+# Malformed input closes the link with a line in the log.
+
+cdef enum:
+    LONGEST_CONTROL = 4096      # of any message but RUN
+    FRAMES_PER_LOOK = 16        # frames between two looks at the clock
+
+cdef Py_ssize_t LINK_BUFFER = 1 << 20
+
+
+cdef class ShardReactor(Reactor):
+    """The reactor of a shard: the tick is committed before its replies leave."""
+    cdef public Host host
+
+    cdef int before_flush(self) except -1:
+        if self.host is not None:
+            self.host.commit_tick()
+        return 0
+
+
+cdef class Host:
+    """What the links of one shard share: the shard, the limits of a tick, whose turn is next."""
+    cdef readonly Shard shard
+    cdef readonly ShardReactor reactor
+    cdef LookAhead ahead
+    cdef readonly list links
+    cdef list waiting                   # links with more to execute than a tick allowed
+    cdef bint scheduled, draining
+    cdef bytes digest
+    cdef uint64_t boot_id
+    cdef int pid
+    cdef public int64_t tick_ns, tick_bytes, unsent_limit
+    cdef uint64_t tick                  # number of the iteration the limits below belong to
+    cdef int64_t tick_until, tick_left
+    cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
+    cdef uint64_t gone_in, gone_out     # traffic of links that are closed
+
+    def __init__(self, Shard shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid):
+        self.shard = shard
+        self.reactor = reactor
+        self.ahead = LookAhead()
+        self.digest = digest
+        self.boot_id = boot_id
+        self.pid = pid
+        self.links = []
+        self.waiting = []
+        self.tick_ns = 2000000
+        self.tick_bytes = 8 << 20
+        self.unsent_limit = 16 << 20
+        self.tick = <uint64_t> -1
+        reactor.host = self
+
+    def accept(self, int fd):
+        """A router has connected: `fd` is ours from here on."""
+        self.links.append(Link(self, fd))
+
+    def traffic(self):
+        """(bytes in, bytes out) over all links since the start."""
+        cdef Link link
+        received, sent = self.gone_in, self.gone_out
+        for link in self.links:
+            received += link.bytes_in
+            sent += link.bytes_out
+        return received, sent
+
+    def drain(self):
+        """Tells the routers that this shard is about to leave."""
+        self.draining = True
+        for link in list(self.links):
+            (<Link> link).notice(2)
+
+    def ready(self):
+        """Tells the routers that loading is done."""
+        self.shard.loading = False
+        for link in list(self.links):
+            (<Link> link).notice(1)
+
+    @property
+    def idle(self):
+        """Whether nothing is half executed or unsent."""
+        cdef Link link
+        for link in self.links:
+            if link.run_count or link.unsent() or link.unparsed():
+                return False
+        return True
+
+    # Ticks ----------------------------------------------------------------------------------------------
+    cdef int begin_tick(self) except -1:
+        if self.tick != self.reactor.iterations:
+            self.tick = self.reactor.iterations
+            self.tick_until = monotonic_ns() + self.tick_ns
+            self.tick_left = self.tick_bytes
+        self.shard.set_time(self.reactor.clock.now_ms())
+        return 0
+
+    cdef int commit_tick(self) except -1:
+        """Between executing and sending: here all effects of the tick would become one frame of the log."""
+        return 0
+
+    cdef inline bint tick_over(self) noexcept:
+        self.shard.looked_ns = monotonic_ns()
+        return self.tick_left <= 0 or self.shard.looked_ns >= self.tick_until
+
+    cdef int wait_for_next(self, Link link) except -1:
+        self.waiting.append(link)
+        if not self.scheduled:
+            self.scheduled = True
+            self.reactor.loop.call_soon(self._next_tick)
+            self.reactor.yield_to_loop()
+        return 0
+
+    def _next_tick(self):
+        cdef int64_t began = monotonic_ns()
+        cdef Link link
+        cdef list turn = self.waiting
+        self.scheduled = False
+        self.waiting = []
+        self.tick = <uint64_t> -1
+        for link in turn:
+            if link.fd >= 0:
+                try:
+                    link.go_on()
+                except Exception as error:
+                    # Of one link; the others have their turn.
+                    log.exception("closing the link of router %d after an internal error", link.router)
+                    link.close(f"internal error: {error}")
+        self.note_stall(monotonic_ns() - began)
+
+    cpdef note_stall(self, int64_t took_ns):
+        """Something outside the reactor's batches kept the process for so long."""
+        if took_ns > self.longest_ns:
+            self.longest_ns = took_ns
+
+
+cdef class LinkListener(Listener):
+    """The shard's Unix socket."""
+    cdef Host host
+
+    def __init__(self, Host host not None, int fd):
+        self.host = host
+        super().__init__(host.reactor, fd)
+
+    cdef int on_accept(self, int fd) except -1:
+        self.host.accept(fd)
+        return 0
+
+
+cdef class Link(Endpoint):
+    """The connection of one router."""
+    cdef Host host
+    cdef bint greeted, waiting, blocked
+    cdef readonly int router
+    # The run being executed
+    cdef uint32_t run_count             # frames still to come
+    cdef uint32_t run_left              # their bytes
+    cdef int run_dialect, run_db, run_flags
+    cdef uint64_t run_session
+    cdef int64_t run_deadline
+    cdef Span* spans
+    cdef Py_ssize_t capacity
+
+    def __cinit__(self, *args, **kwargs):
+        self.spans = NULL
+        self.capacity = 0
+
+    def __init__(self, Host host not None, int fd):
+        self.host = host
+        self.router = -1
+        super().__init__(host.reactor, fd)
+        # A link is busy as long as the cluster is: its buffer is not given back between two ticks.
+        self.output().keep = LINK_BUFFER
+
+    def __dealloc__(self):
+        free(self.spans)
+
+    # Input ----------------------------------------------------------------------------------------------
+    cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t consumed
+        cdef Shard shard = self.host.shard
+        if self.waiting or self.blocked:
+            return 0
+        self.host.begin_tick()
+        shard.begin_batch()
+        self.host.ahead.forget()
+        try:
+            consumed = self.consume(data, n)
+        finally:
+            shard.keys.known_key = NULL
+            shard.keys.known_entry = NULL
+            shard.end_batch()
+            shard.link = None
+        if self.fd < 0 or self.closing:
+            return n
+        if self.unsent():
+            self.mark_dirty()
+            if self.unsent() > self.host.unsent_limit and not self.waiting:
+                self.blocked = True
+                self.pause()
+        return consumed
+
+    cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t at = 0
+        cdef uint32_t length
+        cdef int kind
+        while self.fd >= 0 and not self.waiting and not self.closing:
+            if self.run_count:
+                at += self.execute_frames(data + at, n - at)
+                if self.run_count:
+                    break
+                continue
+            if n - at < 5:
+                break
+            memcpy(&length, data + at, 4)
+            kind = <unsigned char> data[at + 4]
+            if kind == LINK_RUN and self.greeted:
+                if n - at < RUN_HEADER:
+                    break
+                if length < RUN_HEADER - 4:
+                    return self.broken(n, "a run shorter than its header")
+                # An atomic run waits until all of it is here.
+                if data[at + 7] & FLAG_ATOMIC and n - at < <Py_ssize_t> length + 4:
+                    break
+                self.begin_run(data + at, length)
+                at += RUN_HEADER
+                continue
+            if length > LONGEST_CONTROL or length < 1:
+                return self.broken(n, f"a message of kind {kind} and {length} bytes")
+            if n - at < <Py_ssize_t> length + 4:
+                break
+            self.on_control(kind, data + at + 5, length - 1)
+            at += length + 4
+        return at
+
+    cdef int broken(self, Py_ssize_t n, str what) except -1:
+        log.error("closing the link of router %d: %s", self.router, what)
+        self.close(what)
+        return <int> min(n, 2147483647)
+
+    cdef int on_control(self, int kind, const char* body, Py_ssize_t n) except -1:
+        cdef uint64_t session
+        cdef uint16_t router
+        if kind == LINK_HELLO and not self.greeted:
+            return self.on_hello(body, n)
+        if kind == LINK_CANCEL and self.greeted and n >= 15:
+            memcpy(&session, body + 7, 8)
+            self.host.shard.forget_session(self, session)
+            return 0
+        return self.broken(0, f"an unexpected message of kind {kind}")
+
+    cdef int on_hello(self, const char* body, Py_ssize_t n) except -1:
+        cdef uint64_t boot_id
+        cdef uint16_t router
+        cdef Buffer out = self.output()
+        cdef str refusal = ""
+        if n < 19:
+            return self.broken(0, "a greeting that is too short")
+        memcpy(&router, body + 1, 2)
+        memcpy(&boot_id, body + 11, 8)
+        self.router = router
+        if <unsigned char> body[0] != LINK_VERSION:
+            refusal = f"this shard speaks version {LINK_VERSION} of the link, not {<unsigned char> body[0]}"
+        elif PyBytes_FromStringAndSize(body + 3, 8) != self.host.digest:
+            refusal = "router and shard have different command tables"
+        elif boot_id != self.host.boot_id:
+            refusal = "the router belongs to another cluster"
+        if refusal:
+            text = refusal.encode()
+            out.put_u32(<uint32_t> (1 + len(text)))
+            out.put_u8(LINK_HELLO_NO)
+            out.append(text, len(text))
+            log.error("refusing router %d: %s", router, refusal)
+            self.close_after_reply(refusal)
+            return 0
+        self.greeted = True
+        out.put_u32(13)
+        out.put_u8(LINK_HELLO_OK)
+        out.put_u8(LINK_VERSION)
+        out.put_u16(self.host.shard.index)
+        out.put_u8(1 if self.host.shard.loading else 0)
+        out.put_u64(self.host.pid)
+        return self.mark_dirty()
+
+    # Runs -----------------------------------------------------------------------------------------------
+    cdef int begin_run(self, const char* header, uint32_t length) except -1:
+        cdef uint32_t count
+        cdef uint64_t deadline
+        memcpy(&count, header + 8, 4)
+        memcpy(&self.run_session, header + 12, 8)
+        memcpy(&deadline, header + 20, 8)
+        self.run_dialect = <unsigned char> header[5]
+        self.run_db = <unsigned char> header[6]
+        self.run_flags = <unsigned char> header[7]
+        self.run_deadline = <int64_t> deadline
+        self.run_left = length - (RUN_HEADER - 4)
+        if self.run_dialect > RESP3 or self.run_db >= DATABASES or <uint64_t> count * FRAME_HEADER > self.run_left:
+            return self.broken(0, "a run with an impossible header")
+        if count == 0 and self.run_left:
+            return self.broken(0, "a run of no frames with bytes")
+        self.run_count = count
+        self.host.shard.in_flight += count
+        return 0
+
+    cdef Py_ssize_t execute_frames(self, const char* data, Py_ssize_t n) except -1:
+        """Executes the frames of the current run that are complete; one REPLY message answers them."""
+        cdef Shard shard = self.host.shard
+        cdef Host host = self.host
+        cdef Buffer out = self.output()
+        cdef Py_ssize_t start = out.used(), at = 0, mark, argc
+        cdef uint32_t size, done = 0
+        cdef uint16_t command, slot
+        cdef int outcome
+        cdef LookAhead ahead = host.ahead
+        cdef bint expired = self.run_deadline != 0 and self.run_deadline <= shard.keys.now_ms
+        cdef bint atomic = self.run_flags & FLAG_ATOMIC
+        shard.dialect = self.run_dialect
+        shard.session = self.run_session
+        shard.link = self
+        shard.keys.db = self.run_db
+        shard.keys.no_touch = (self.run_flags & FLAG_NO_TOUCH) != 0
+        out.reserve(REPLY_HEADER)
+        out.end += REPLY_HEADER
+        while self.run_count and n - at >= 4:
+            memcpy(&size, data + at, 4)
+            if size < FRAME_HEADER - 4 or <uint64_t> size + 4 > self.run_left:
+                self.broken(0, "a frame that does not fit its run")
+                return n
+            if n - at < <Py_ssize_t> size + 4:
+                break
+            memcpy(&command, data + at + 4, 2)
+            memcpy(&slot, data + at + 6, 2)
+            argc = self.parse_frame(data + at + 8, size - 4)
+            if argc < 0:
+                return n
+            if ahead.at == ahead.count:
+                ahead.look(shard.keys, data + at, n - at, self.run_count, self.run_db)
+            if ahead.at < ahead.count:
+                ahead.tell(shard.keys)
+            at += <Py_ssize_t> size + 4
+            self.run_left -= size + 4
+            self.run_count -= 1
+            shard.in_flight -= 1
+            done += 1
+            if expired:
+                out.put_u32(REPLY_EXPIRED)
+                continue
+            mark = out.used()
+            out.put_u32(0)
+            outcome = shard.execute_frame(command, slot, self.spans, argc, out)
+            if outcome == DEFERRED:
+                size = REPLY_DEFERRED
+                memcpy(out.data + out.start + mark, &size, 4)
+                out.put_u64(shard.pending_token)
+            else:
+                size = <uint32_t> (out.used() - mark - 4)
+                memcpy(out.data + out.start + mark, &size, 4)
+                host.tick_left -= size
+            if atomic:
+                continue
+            if host.tick_left <= 0 or (done % FRAMES_PER_LOOK == 0 or shard.python_ns > 200000) and host.tick_over():
+                if self.run_count or n > at:
+                    self.waiting = True
+                    self.pause()
+                    host.wait_for_next(self)
+                break
+        if self.run_count == 0 and self.run_left:
+            self.broken(0, "a run with bytes behind its last frame")
+            return n
+        self.finish_reply(out, start, done)
+        return at
+
+    cdef int finish_reply(self, Buffer out, Py_ssize_t start, uint32_t done) except -1:
+        """Fills in the header of the REPLY that began at `start`, or takes it back if it would be empty."""
+        cdef char* header
+        cdef uint32_t length
+        if done == 0:
+            out.end = out.start + start
+            return 0
+        header = out.data + out.start + start
+        length = <uint32_t> (out.used() - start - 4)
+        memset(header, 0, REPLY_HEADER)
+        memcpy(header, &length, 4)
+        header[4] = LINK_REPLY
+        memcpy(header + 8, &done, 4)
+        memcpy(header + 12, &self.run_session, 8)
+        return 0
+
+    cdef Py_ssize_t parse_frame(self, const char* data, Py_ssize_t n) except -2:
+        """The arguments of a frame as spans; how many, or -1 when it was malformed (the link is closed then)."""
+        cdef uint32_t argc, size
+        cdef Py_ssize_t at = 4, i
+        cdef Span* larger
+        memcpy(&argc, data, 4)
+        if <Py_ssize_t> argc > (n - 4) // 4:
+            self.broken(0, "a frame with more arguments than bytes")
+            return -1
+        if <Py_ssize_t> argc > self.capacity:
+            larger = <Span*> realloc(self.spans, (argc + 16) * sizeof(Span))
+            if larger == NULL:
+                raise MemoryError("no memory for the arguments of a command")
+            self.spans = larger
+            self.capacity = argc + 16
+        for i in range(argc):
+            if n - at < 4:
+                self.broken(0, "a frame that is too short")
+                return -1
+            memcpy(&size, data + at, 4)
+            if <Py_ssize_t> size > n - at - 4:
+                self.broken(0, "an argument longer than its frame")
+                return -1
+            self.spans[i].data = data + at + 4
+            self.spans[i].size = size
+            at += 4 + <Py_ssize_t> size
+        if at != n:
+            self.broken(0, "a frame with bytes behind its arguments")
+            return -1
+        return argc
+
+    # Turns ----------------------------------------------------------------------------------------------
+    cdef int go_on(self) except -1:
+        """The next tick has come, or the output has room again."""
+        self.waiting = False
+        if self.unsent() > self.host.unsent_limit:
+            self.blocked = True
+            return 0
+        self.blocked = False
+        self.resume()
+        return self.finish_if_done()
+
+    cdef int on_eof(self) except -1:
+        """The router sends no more. What it has sent is still executed and answered."""
+        return self.finish_if_done()
+
+    cdef int finish_if_done(self) except -1:
+        """After the last run of a router that has said goodbye: its replies go out, then the link is closed."""
+        if self.eof and self.fd >= 0 and not self.waiting and not self.blocked and not self.closing:
+            if not self.host.shard.waits_for(self):
+                self.close_after_reply("closed by the router")
+        return 0
+
+    cdef int on_written(self, Py_ssize_t n) except -1:
+        if self.blocked and self.unsent() <= self.host.unsent_limit // 2:
+            self.blocked = False
+            self.waiting = True
+            self.host.wait_for_next(self)
+        return 0
+
+    # Output beside the replies --------------------------------------------------------------------------
+    cdef int put_message(self, int kind, uint64_t number, bytes body) except -1:
+        cdef Buffer out = self.output()
+        out.put_u32(<uint32_t> (16 + len(body)))
+        out.put_u32(kind)
+        out.put_u32(0)
+        out.put_u64(number)
+        out.append(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+        return self.mark_dirty()
+
+    def send_deferred(self, uint64_t token, bytes reply not None):
+        """The reply of a frame that was answered with a token."""
+        if self.fd >= 0:
+            self.put_message(LINK_DEFERRED, token, reply)
+            self.finish_if_done()
+
+    def send_push(self, uint64_t session, bytes push not None):
+        """An out-of-band message for a session, in its dialect."""
+        if self.fd >= 0:
+            self.put_message(LINK_PUSH, session, push)
+
+    cdef int notice(self, int what) except -1:
+        cdef Buffer out = self.output()
+        if not self.greeted or self.fd < 0:
+            return 0
+        out.put_u32(4)
+        out.put_u8(LINK_NOTICE)
+        out.put_u8(what)
+        out.put_u16(0)
+        return self.mark_dirty()
+
+    cdef int on_closed(self, object reason) except -1:
+        cdef Host host = self.host
+        host.shard.in_flight -= self.run_count
+        self.run_count = 0
+        host.gone_in += self.bytes_in
+        host.gone_out += self.bytes_out
+        if self in host.links:
+            host.links.remove(self)
+        host.shard.forget_session(self, None)
+        log.debug("the link of router %d is closed: %s", self.router, reason)
+        return 0

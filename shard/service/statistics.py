@@ -1,0 +1,120 @@
+"""What a shard says of itself: the internal commands `_stats` and `_reset_stats`.
+
+`Gauges` holds what only the process around the shard knows (links, traffic, stalls, the cleanup thread);
+`main` fills it in and gives it to the keyspace's shard. Called through the registry.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kache.stats import CommandStats, DatabaseStats, ShardStats
+
+if TYPE_CHECKING:
+    from ..engine.engine import Shard
+
+__all__ = ["Gauges", "resident_memory", "shard_stats"]
+
+RATE_SECONDS = 16
+"""Samples, one a second or so, over which rates are averaged."""
+
+
+def resident_memory() -> int:
+    """Resident set size of this process in bytes (where the system does not say, its peak)."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Gauges:
+    """The surroundings of a shard, as `main` sees them. Without a `main` (tests) it has none."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self._traffic_at_reset = (0, 0)
+        self._samples: deque[tuple[float, int, int, int]] = deque(maxlen=RATE_SECONDS)
+
+    def links(self) -> int:
+        """Routers connected."""
+        return 0
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes in and out over all links since the start."""
+        return 0, 0
+
+    def longest_stall_ns(self) -> int:
+        """The longest tick with the wait for the GIL before it, since the last reset."""
+        return 0
+
+    def cleanup_pending(self) -> int:
+        """Values waiting for the cleanup thread."""
+        return 0
+
+    def reset(self) -> None:
+        """CONFIG RESETSTAT: traffic counts from here."""
+        self._traffic_at_reset = self.traffic()
+        self._samples.clear()
+
+    def net(self) -> tuple[int, int]:
+        """Bytes in and out since the last reset."""
+        received, sent = self.traffic()
+        return received - self._traffic_at_reset[0], sent - self._traffic_at_reset[1]
+
+    def sample(self, shard: Shard) -> None:
+        """Remembers the counters for the rates; to be called about once a second."""
+        self._samples.append((time.monotonic(), shard.executed, *self.net()))
+
+    def rates(self) -> tuple[float, float, float]:
+        """Commands, KiB in and KiB out per second over the last samples."""
+        if len(self._samples) < 2:
+            return 0.0, 0.0, 0.0
+        (then, *before), (now, *after) = self._samples[0], self._samples[-1]
+        seconds = now - then or 1.0
+        commands, received, sent = ((later - earlier) / seconds for earlier, later in zip(before, after, strict=True))
+        return commands, received / 1024, sent / 1024
+
+
+def shard_stats(shard: Shard, gauges: Gauges) -> ShardStats:
+    """The statistics of a shard at this moment."""
+    keys = shard.keyspace
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    per_second, input_kbps, output_kbps = gauges.rates()
+    received, sent = gauges.net()
+    return ShardStats(
+        index=shard.index,
+        pid=os.getpid(),
+        uptime_ms=int((time.monotonic() - gauges.started) * 1000),
+        databases=[DatabaseStats(*counts) for counts in keys.counts()],
+        used_memory=keys.used_memory,
+        used_memory_peak=max(shard.peak_memory, keys.used_memory),
+        resident_memory=resident_memory(),
+        maxmemory=shard.maxmemory,
+        policy=keys.policy,
+        commands=shard.executed,
+        ops_per_second=per_second,
+        hits=keys.hits,
+        misses=keys.misses,
+        expired=keys.expired,
+        evicted=keys.evicted,
+        net_input_bytes=received,
+        net_output_bytes=sent,
+        input_kbps=input_kbps,
+        output_kbps=output_kbps,
+        links=gauges.links(),
+        in_flight=shard.in_flight,
+        deferred=shard.deferred_count,
+        dirty=keys.dirty,
+        cleanup_pending=gauges.cleanup_pending(),
+        longest_stall_us=gauges.longest_stall_ns() // 1000,
+        cpu_user_s=usage.ru_utime,
+        cpu_system_s=usage.ru_stime,
+        errors=dict(shard.errors),
+        command_stats=[CommandStats(*counts) for counts in shard.command_counts()],
+        latency_ns=shard.histogram_counts(),
+    )

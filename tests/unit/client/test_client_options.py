@@ -1,0 +1,78 @@
+"""What `Client` and `AsyncClient` refuse to be made with; nothing here connects."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+
+from kache import AsyncClient, Client
+from kache.client.options import check_options
+
+KINDS = (Client, AsyncClient)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "value", "error", "wanted"),
+    [
+        ("host", 5, TypeError, "host must be a str, not 5"),
+        ("host", b"127.0.0.1", TypeError, "host must be a str"),
+        ("host", "", ValueError, "host must be a name or an address, not empty"),
+        ("port", "7379", TypeError, "port must be an int from 1 to 65535, not '7379'"),
+        ("port", True, TypeError, "port must be an int"),
+        ("port", 7379.0, TypeError, "port must be an int"),
+        ("port", 0, ValueError, "port must be an int from 1 to 65535, not 0"),
+        ("port", 65536, ValueError, "port must be an int from 1 to 65535, not 65536"),
+        ("password", 5, TypeError, "password must be a str or None, not of type int"),
+        ("username", 5, TypeError, "username must be a str or None, not of type int"),
+        ("db", -1, ValueError, "db must be an int from 0 to 15, not -1"),
+        ("db", 16, ValueError, "db must be an int from 0 to 15, not 16"),
+        ("db", None, TypeError, "db must be an int"),
+        ("decode", "utf-8", TypeError, "decode must be True or False, not 'utf-8'"),
+        ("timeout", -1, ValueError, "timeout must be a number of seconds above 0"),
+        ("timeout", 0, ValueError, "timeout must be a number of seconds above 0"),
+        ("timeout", float("nan"), ValueError, "timeout must be a number of seconds above 0"),
+        ("timeout", float("inf"), ValueError, "up to 1000000, or None for no limit, not inf"),
+        ("timeout", "5", TypeError, "timeout must be a number of seconds above 0"),
+        ("timeout", True, TypeError, "timeout must be a number of seconds above 0"),
+        ("connect_timeout", -0.5, ValueError, "connect_timeout must be a number of seconds above 0"),
+        ("connect_timeout", "2", TypeError, "connect_timeout must be a number of seconds"),
+        ("max_connections", 0, ValueError, "max_connections must be an int, at least 1, not 0"),
+        ("max_connections", 2.5, TypeError, "max_connections must be an int, at least 1, not 2.5"),
+    ],
+)
+def test_refused(kind: Any, name: str, value: object, error: type[Exception], wanted: str) -> None:
+    with pytest.raises(error) as caught:
+        kind(**{name: value})
+    assert wanted in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_taken(kind: Any) -> None:
+    kind("::1", 1, password="p", username="u", db=15, decode=True, timeout=None, connect_timeout=0.1, max_connections=1)
+    kind("localhost", 65535, timeout=1_000_000)
+
+
+def test_every_option_of_both_clients_is_checked() -> None:
+    checked = list(inspect.signature(check_options).parameters)
+    for kind in KINDS:
+        assert list(inspect.signature(kind.__init__).parameters)[1:] == checked
+
+
+def test_the_timeout_of_one_call() -> None:
+    with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
+        Client(port=1).execute("ping", timeout=-1)
+    with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
+        asyncio.run(AsyncClient(port=1).execute("ping", timeout=-1))
+
+
+def test_an_ipv6_address_is_named_in_brackets() -> None:
+    from kache.client.errors import ConnectError
+
+    with pytest.raises(ConnectError, match=r"cannot connect to \[::1\]:1: "):
+        Client("::1", 1).execute("ping")
+    with pytest.raises(ConnectError, match=r"cannot connect to \[::1\]:1: "):
+        asyncio.run(AsyncClient("::1", 1).execute("ping"))

@@ -1,0 +1,57 @@
+"""Counts of clients, restart waits, the port lock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kache.cluster import counts
+from kache.cluster.children import Child
+from kache.cluster.run_dir import PortLock, RunDirError, make_private
+
+
+def test_clients_are_counted_for_all_to_see(tmp_path: Path) -> None:
+    counts.create(str(tmp_path), 3)
+    one, other = (memoryview(counts.shared(str(tmp_path))).cast("q") for _ in range(2))
+    one[1], one[2] = 7, 8
+    assert other.tolist() == [0, 7, 8]
+    counts.clear(str(tmp_path), 1)
+    assert one.tolist() == other.tolist() == [0, 0, 8]
+    with pytest.raises(FileExistsError):
+        counts.create(str(tmp_path), 3)
+
+
+def test_waits_grow_and_start_anew_after_steady_service() -> None:
+    child = Child("shard", 0, "title")
+    assert [child.wait_before_restart(0.0, 1.0) for _ in range(7)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    child.ready_at = 100.0
+    assert child.wait_before_restart(100.1, 1.0) == 1.0
+    assert child.wait_before_restart(101.0, 1.0) == 0.0
+
+
+def test_port_lock(tmp_path: Path) -> None:
+    first = PortLock(str(tmp_path), 7379)
+    with pytest.raises(RunDirError, match=f"Port 7379 already has a cluster: pid {os.getpid()}."):
+        PortLock(str(tmp_path), 7379)
+    PortLock(str(tmp_path), 7380).release()
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+    assert not PortLock(str(tmp_path), 7379).abandoned
+
+
+def test_a_lock_left_by_a_dead_process_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "7379.lock").write_text("pid 1\n")
+    lock = PortLock(str(tmp_path), 7379)
+    assert lock.abandoned
+    lock.release()
+
+
+def test_private_directory(tmp_path: Path) -> None:
+    make_private(str(tmp_path / "new"))
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for path in (tmp_path / "link", Path(__file__)):
+        with pytest.raises(RunDirError, match="is not a directory of yours"):
+            make_private(str(path))

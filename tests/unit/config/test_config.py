@@ -1,0 +1,122 @@
+"""Settings: precedence, the place of a wrong value, sizes, CONFIG SET's texts, and rewriting the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kache.config.file import rewrite, rewritten_text
+from kache.config.kinds import format_size, parse_size
+from kache.config.settings import SETTINGS, Config, ConfigError, changed, load, redis_settings
+
+
+def file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "kache.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_defaults_are_values_the_settings_take() -> None:
+    config = load({}, {})
+    assert config == Config()
+    for name, setting in SETTINGS.items():
+        assert setting.read(setting.show(config.setting(name)) if name != "bind" else "127.0.0.1") == config.setting(
+            name
+        )
+        assert setting.doc.endswith("."), name
+
+
+def test_precedence(tmp_path: Path) -> None:
+    path = file(tmp_path, 'port = 1\nshards = 1\nmaxmemory = "1gb"\nbind = ["127.0.0.1", "::1"]\n')
+    config = load({"port": "3", "shards": None}, {"KACHE_PORT": "2", "KACHE_SHARDS": "2"}, path)
+    assert (config.port, config.shards, config.maxmemory) == (3, 2, 1 << 30)
+    assert config.bind == ("127.0.0.1", "::1")
+    assert load({}, {"KACHE_CONFIG": path}).port == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "text", "message"),
+    [
+        ({"shards": "x"}, {}, "", "shards must be a whole number, from 0 to 256, not 'x' (the option --shards)."),
+        ({}, {"KACHE_PORT": "99999"}, "", "port must be a whole number, from 0 to 65535, not '99999' (the variable KACHE_PORT)."),
+        ({}, {}, 'maxmemory = "many"', "maxmemory must be a size such as 1gb or 4096, at least 0, not 'many' ({path}: maxmemory)."),
+        ({}, {}, "maxmemory-polcy = 1", "There is no setting 'maxmemory-polcy' ({path}). Did you mean 'maxmemory-policy'?"),
+        ({}, {}, "max-strings = 99\nmax_strings = 98", "max-strings is set twice ({path})."),
+        ({}, {"KACHE_APPENDONLY": "yes"}, "", "appendonly can only be no for now, not 'yes' (the variable KACHE_APPENDONLY)."),
+        ({"link_soft_bytes": "64mb"}, {}, "", "link-soft-bytes (67108864) must not be larger than link-hard-bytes (33554432)."),
+        ({"max_frame_bytes": "144mb"}, {}, "", "max-frame-bytes must be a size such as 1gb or 4096, from 1024 to 149946368, not '144mb' (the option --max-frame-bytes)."),
+        ({}, {}, "[a]\nb=1", "There is no setting 'a' ({path})."),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_its_place(
+    tmp_path: Path, options: dict[str, str], environ: dict[str, str], text: str, message: str
+) -> None:
+    path = file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(options, environ, path)
+    assert str(caught.value) == message.replace("{path}", path)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match="The configuration file /no/such cannot be read: No such file"):
+        load({}, {}, "/no/such")
+
+
+def test_a_secret_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"requirepass": ["swordfish"]}, {})
+    assert "swordfish" not in str(caught.value)
+
+
+def test_config_set() -> None:
+    config = changed(Config(), {"maxmemory": "100mb", "maxmemory-policy": "NoEviction"})
+    assert (config.maxmemory, config.maxmemory_policy) == (100 << 20, "noeviction")
+    assert redis_settings(config)["maxmemory"] == "104857600"
+    for values, setting, reason in (
+        ({"port": "1"}, "port", "can't set immutable config"),
+        ({"maxmemory": "-1"}, "maxmemory", "argument must be a size"),
+        ({"nothing": "1"}, "", "unknown"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            changed(Config(), values)
+        assert caught.value.setting == setting
+        assert caught.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1k", 1000), ("1kb", 1024), ("64 MiB", 64 << 20), ("1.5gb", 3 << 29), ("1GB", 1 << 30), ("12b", 12)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "gb", "-1", "1xb", "1.5", "1.5b", "nan", "inf", "1e3", "9999999tb", "1 2", "١"])
+def test_wrong_sizes(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_size(text)
+
+
+@given(st.integers(0, 1 << 20), st.sampled_from([0, 10, 20, 30, 40]))
+def test_shown_sizes_are_close(number: int, shift: int) -> None:
+    size = number << shift
+    assert abs(parse_size(format_size(size)) - size) <= size / 10
+
+
+def test_rewriting_keeps_comments_and_order(tmp_path: Path) -> None:
+    path = file(tmp_path, '# mine\nport = 7000 # here\nmaxmemory = "1gb"\n\ntimeout = 5\n')
+    config = changed(load({}, {}, path), {"maxmemory": "2gb", "requirepass": 'a"b\\', "timeout": "5"})
+    rewrite(path, config)
+    text = Path(path).read_text()
+    assert text.startswith("# mine\nport = 7000 # here\nmaxmemory = 2147483648\n\ntimeout = 5\n")
+    assert load({}, {}, path) == config
+    assert rewritten_text(text, config) == text
+
+
+def test_the_configuration_travels() -> None:
+    config = load({"bind": ["127.0.0.1", "::1"], "requirepass": "x"}, {})
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=Config) == config

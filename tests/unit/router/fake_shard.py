@@ -1,0 +1,192 @@
+"""A shard for tests of the router: the link protocol and a dict, on the test's own event loop.
+
+It speaks only from kache.wire.link and the codecs, so the compiled link is tested against a second implementation.
+`chop` cuts its answers into pieces of random size; `hold` keeps answers back; `die` drops every connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
+from kache.commands import DIGEST, TABLE
+from kache.errors import CommandError
+from kache.replies import Missing
+from kache.wire import link as wire_link
+from kache.wire.codec import encode_reply
+
+
+class FakeShard:
+    """One shard behind a Unix socket; `data` maps (db, key) to bytes."""
+
+    def __init__(self, path: str, index: int, seed: int = 0) -> None:
+        self.path = path
+        self.index = index
+        self.random = random.Random(seed)
+        self.data: dict[tuple[int, bytes], bytes] = {}
+        self.executed: list[tuple[str, list[bytes]]] = []
+        self.cancelled: list[int] = []
+        self.sessions: list[int] = []
+        self.chop = False
+        self.hold = False
+        self.expired = False
+        self.answer_handshake = True
+        self.defer: Callable[[str], bool] = lambda name: False
+        self.connections: list[_Connection] = []
+        self.server: asyncio.AbstractServer | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_unix_server(lambda: _Connection(self), self.path)
+
+    def die(self) -> None:
+        """Drops every connection with whatever is unanswered."""
+        for connection in list(self.connections):
+            connection.transport.abort()
+
+    async def stop(self) -> None:
+        assert self.server is not None
+        self.server.close()
+        self.die()
+
+    def drain(self) -> None:
+        """Announces on every link that nothing more may be sent; connections end behind the last run."""
+        for connection in self.connections:
+            body = struct.pack("<BB", wire_link.NOTICE, wire_link.DRAINING) + bytes(2)
+            connection.transport.write(struct.pack("<I", len(body)) + body)
+
+    def push(self, session: int, data: bytes) -> None:
+        """Sends something out of band to a client."""
+        body = struct.pack("<B3xIQ", wire_link.PUSH, 0, session) + data
+        self.connections[0].transport.write(struct.pack("<I", len(body)) + body)
+
+    def release(self) -> None:
+        """Sends what `hold` kept back."""
+        self.hold = False
+        for connection in self.connections:
+            connection.send(b"")
+
+    def execute(self, name: str, db: int, args: list[bytes]) -> Any:
+        self.executed.append((name, args))
+        data = self.data
+        if name in ("get", "binary|get"):
+            return data.get((db, args[0]))
+        if name == "set":
+            data[db, args[0]] = args[1]
+            return "OK"
+        if name in ("del", "binary|del", "unlink"):
+            deleted = sum(data.pop((db, key), None) is not None for key in args)
+            return Missing(0) if name == "binary|del" and not deleted else deleted
+        if name in ("exists", "touch"):
+            return sum((db, key) in data for key in args)
+        if name == "mget":
+            return [data.get((db, key)) for key in args]
+        if name == "mset":
+            if len(args) % 2:
+                return CommandError("ERR wrong number of arguments for 'mset' command")
+            for key, value in zip(args[::2], args[1::2], strict=True):
+                data[db, key] = value
+            return "OK"
+        if name == "incr":
+            value = int(data.get((db, args[0]), b"0")) + 1
+            data[db, args[0]] = b"%d" % value
+            return value
+        if name == "dbsize":
+            return sum(1 for at, _ in data if at == db)
+        return CommandError(f"ERR the fake shard does not know {name}")
+
+
+class _Connection(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def __init__(self, shard: FakeShard) -> None:
+        self.shard = shard
+        self.input = b""
+        self.held = b""
+        self.tokens = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.shard.connections.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.shard.connections.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.input += data
+        while len(self.input) >= 4:
+            length = int.from_bytes(self.input[:4], "little")
+            if len(self.input) < 4 + length:
+                return
+            message, self.input = self.input[: 4 + length], self.input[4 + length :]
+            self.take(message)
+
+    def take(self, message: bytes) -> None:
+        kind = message[4]
+        if kind == wire_link.HELLO:
+            _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
+            assert version == wire_link.VERSION
+            assert digest == DIGEST
+            if self.shard.answer_handshake:
+                body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
+                self.transport.write(struct.pack("<I", len(body)) + body)
+        elif kind == wire_link.RUN:
+            self.run(message)
+        elif kind == wire_link.CANCEL:
+            self.shard.cancelled.append(struct.unpack_from("<Q", message, 12)[0])
+        else:
+            raise AssertionError(f"message of kind {kind}")
+
+    def run(self, message: bytes) -> None:
+        _, _, dialect, db, _, count, session, _, _ = struct.unpack_from("<IBBBBIQQQ", message)
+        self.shard.sessions.append(session)
+        at = wire_link.RUN_HEADER_BYTES
+        replies: list[bytes] = []
+        later: list[bytes] = []
+        for _ in range(count):
+            size, command, _, argc = struct.unpack_from("<IHHI", message, at)
+            end = at + 4 + size
+            at += 12
+            args = []
+            for _ in range(argc):
+                (n,) = struct.unpack_from("<I", message, at)
+                args.append(message[at + 4 : at + 4 + n])
+                at += 4 + n
+            assert at == end
+            name = TABLE[command].key
+            reply = encode_reply(self.shard.execute(name, db, args), dialect)
+            if self.shard.expired:
+                replies.append(struct.pack("<I", wire_link.EXPIRED_REPLY))
+            elif self.shard.defer(name):
+                self.tokens += 1
+                replies.append(struct.pack("<IQ", wire_link.DEFERRED_REPLY, self.tokens))
+                body = struct.pack("<B3xIQ", wire_link.DEFERRED, 0, self.tokens) + reply
+                later.append(struct.pack("<I", len(body)) + body)
+            else:
+                replies.append(struct.pack("<I", len(reply)) + reply)
+        assert at == len(message)
+        # A shard may answer one run in several messages.
+        while replies:
+            n = self.shard.random.randint(1, len(replies))
+            body = struct.pack("<BBHIQ", wire_link.REPLY, 0, 0, n, session) + b"".join(replies[:n])
+            self.send(struct.pack("<I", len(body)) + body)
+            del replies[:n]
+        for message in later:
+            asyncio.get_running_loop().call_later(0.002 * self.shard.random.random(), self.send, message)
+
+    def send(self, data: bytes) -> None:
+        self.held += data
+        if self.shard.hold or self.transport.is_closing():
+            return
+        data, self.held = self.held, b""
+        if not self.shard.chop:
+            self.transport.write(data)
+            return
+        at = 0
+        while at < len(data):
+            n = self.shard.random.randint(1, 40)
+            self.transport.write(data[at : at + n])
+            at += n

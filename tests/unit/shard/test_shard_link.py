@@ -1,0 +1,417 @@
+"""The shard's end of a link, in process: handshake, runs in any chunks, limits of a tick, malformed input."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from kache.commands import BY_KEY, DIGEST
+from kache.shard.engine.engine import Deferred, Host, Shard, ShardReactor
+from kache.slots import slot_of_key
+from kache.wire import link as wire_link
+from kache.wire.reactor import Clock
+
+BOOT_ID = 77
+HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID)
+RESP2 = 2
+
+
+def frame(name: str, *args: bytes) -> bytes:
+    row = BY_KEY[name]
+    slot = slot_of_key(args[0]) if args and row.keys else 0xFFFF
+    body = struct.pack("<HHI", row.id, slot, len(args)) + b"".join(struct.pack("<I", len(arg)) + arg for arg in args)
+    return struct.pack("<I", len(body)) + body
+
+
+def run_of(frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0) -> bytes:
+    body = b"".join(frames)
+    header = struct.pack("<BBBBIQQQ", wire_link.RUN, RESP2, db, flags, len(frames), session, deadline, 0)
+    return struct.pack("<I", len(header) + len(body)) + header + body
+
+
+class Peer:
+    """The router's end, with the shard on the same loop."""
+
+    def __init__(self, **limits: int) -> None:
+        self.shard = Shard(now_ms=Clock().now())
+        self.reactor = ShardReactor(asyncio.get_running_loop())
+        self.host = Host(self.shard, self.reactor, DIGEST, BOOT_ID, 4242)
+        for name, value in limits.items():
+            setattr(self.host, name, value)
+        self.buffer = bytearray()
+        self.sock = self.connect()
+
+    def connect(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.host.accept(theirs.detach())
+        return ours
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, data)
+
+    async def message(self) -> bytes:
+        """The next message without its length; empty when the link was closed."""
+        while True:
+            if len(self.buffer) >= 4:
+                length = int.from_bytes(self.buffer[:4], "little")
+                if len(self.buffer) >= 4 + length:
+                    found = bytes(self.buffer[4 : 4 + length])
+                    del self.buffer[: 4 + length]
+                    return found
+            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.sock, 1 << 20), 10)
+            if not data:
+                return b""
+            self.buffer += data
+
+    async def replies(self, count: int) -> list[bytes | int]:
+        """That many replies; numbers stand for what is no reply (expired, deferred tokens)."""
+        found: list[bytes | int] = []
+        while len(found) < count:
+            message = await self.message()
+            assert message[0] == wire_link.REPLY, message
+            number, at = int.from_bytes(message[4:8], "little"), 16
+            for _ in range(number):
+                size = int.from_bytes(message[at : at + 4], "little")
+                at += 4
+                if size == wire_link.EXPIRED_REPLY:
+                    found.append(-1)
+                elif size == wire_link.DEFERRED_REPLY:
+                    found.append(int.from_bytes(message[at : at + 8], "little"))
+                    at += 8
+                else:
+                    found.append(message[at : at + size])
+                    at += size
+            assert at == len(message)
+        return found
+
+    async def greet(self) -> None:
+        await self.send(HELLO)
+        assert (await self.message())[0] == wire_link.HELLO_OK
+
+    def close(self) -> None:
+        self.sock.close()
+        self.reactor.close()
+
+
+def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def wrapper() -> None:
+        asyncio.run(asyncio.wait_for(test(), 60))
+
+    wrapper.__name__ = test.__name__
+    wrapper.__doc__ = test.__doc__
+    return wrapper
+
+
+@on_a_loop
+async def test_the_handshake_says_who_is_there() -> None:
+    peer = Peer()
+    await peer.send(HELLO)
+    assert await peer.message() == struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, 0, 0, 4242)
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, 9, 0, DIGEST, BOOT_ID),
+        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, b"?" * 8, BOOT_ID),
+        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1),
+    ],
+)
+def test_a_stranger_is_refused_with_the_reason(hello: bytes) -> None:
+    @on_a_loop
+    async def body() -> None:
+        peer = Peer()
+        await peer.send(hello + run_of([frame("set", b"k", b"v")]))
+        answer = await peer.message()
+        assert answer[0] == wire_link.HELLO_NO and len(answer) > 10
+        assert await peer.message() == b"" and not peer.shard.keyspace.exists(b"k")
+        peer.close()
+
+    body()
+
+
+def script(draw: random.Random) -> tuple[bytes, list[bytes | int]]:
+    """Runs of every sort and what they must be answered."""
+    data, expected = b"", []
+    for number in range(60):
+        key, value = b"k%d" % draw.randrange(20), draw.randbytes(draw.randrange(60))
+        frames = [frame("set", key, value), frame("get", key), frame("hset", b"h%d" % number, b"f", value)]
+        data += run_of(frames, flags=draw.choice((0, wire_link.ATOMIC)))
+        expected += [b"+OK\r\n", b"$%d\r\n%s\r\n" % (len(value), value), b":1\r\n"]
+        if draw.random() < 0.2:
+            data += run_of([frame("incr", b"never")] * 2, deadline=5)
+            expected += [-1, -1]
+    return data, expected
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
+def test_replies_do_not_depend_on_chunks(chunk: int) -> None:
+    @on_a_loop
+    async def body() -> None:
+        peer = Peer()
+        await peer.greet()
+        data, expected = script(random.Random(chunk))
+        for at in range(0, len(data), chunk):
+            await peer.send(data[at : at + chunk])
+            if chunk < 1000:
+                await asyncio.sleep(0)
+        assert await peer.replies(len(expected)) == expected
+        assert not peer.shard.keyspace.exists(b"never") and peer.shard.in_flight == 0
+        peer.shard.keyspace.check()
+        peer.close()
+
+    body()
+
+
+def busy_frames(draw: random.Random, count: int) -> list[tuple[int, bytes]]:
+    """Commands that write, delete, move and expire a few keys of two databases, each with its database."""
+    frames: list[tuple[int, bytes]] = []
+    for _ in range(count):
+        key, other, value = b"k%d" % draw.randrange(8), b"k%d" % draw.randrange(8), b"v" * draw.randrange(200)
+        frames.append(
+            (
+                draw.randrange(2),
+                draw.choice(
+                    [
+                        frame("set", key, value),
+                        frame("set", key, value),
+                        frame("set", key, value, b"px", b"100000"),
+                        frame("get", key),
+                        frame("get", key),
+                        frame("mget", key, other),
+                        frame("append", key, value),
+                        frame("del", key),
+                        frame("del", key, other, key),
+                        frame("incr", key),
+                        frame("expire", key, b"100"),
+                        frame("expire", key, b"-1"),
+                        frame("persist", key),
+                        frame("hset", key, other, value),
+                        frame("rename", key, other),
+                        frame("getdel", key),
+                        frame("copy", key, other, b"REPLACE"),
+                        frame("move", key, b"1"),
+                        frame("swapdb", b"0", b"1"),
+                        *([frame("flushdb"), frame("flushall")] if draw.random() < 0.2 else []),
+                    ]
+                ),
+            )
+        )
+    return frames
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_executed_together_is_answered_as_if_one_by_one(seed: int) -> None:
+    """A shard looks ahead at the entries of the next commands; whatever the earlier ones do to them, it never shows."""
+
+    @on_a_loop
+    async def body() -> None:
+        draw = random.Random(seed)
+        frames = busy_frames(draw, 400)
+        together, single = Peer(), Peer()
+        for peer in (together, single):
+            peer.shard.set_time(0)
+            await peer.greet()
+        data, at = b"", 0
+        while at < len(frames):
+            db = frames[at][0]
+            length = draw.randint(1, 40)
+            data += run_of([one for _, one in frames[at : at + length]], db=db)
+            frames[at : at + length] = [(db, one) for _, one in frames[at : at + length]]
+            at += length
+        await together.send(data)
+        found = await together.replies(len(frames))
+        for number, (db, one) in enumerate(frames):
+            await single.send(run_of([one], db=db))
+            assert (await single.replies(1))[0] == found[number], (number, one)
+        for peer in (together, single):
+            peer.shard.keyspace.check()
+            peer.close()
+
+    body()
+
+
+@on_a_loop
+async def test_an_entry_that_was_looked_at_may_be_gone_when_its_command_comes() -> None:
+    # Values above malloc's largest threshold have pages of their own: whoever reads them when freed does not survive it.
+    peer = Peer()
+    await peer.greet()
+    large = b"x" * (33 * 1024 * 1024)
+    goes = [
+        frame("del", b"k"),
+        frame("set", b"k", b"small"),
+        frame("flushall"),
+    ]
+    for gone in goes:
+        await peer.send(run_of([frame("set", b"k", large)]))
+        assert await peer.replies(1) == [b"+OK\r\n"]
+        await peer.send(run_of([frame("exists", b"k"), gone, frame("exists", b"k"), frame("strlen", b"k")]))
+        found = await peer.replies(4)
+        kept = gone == goes[1]
+        assert (found[0], found[2], found[3]) == (b":1\r\n", b":%d\r\n" % kept, b":%d\r\n" % (5 * kept)), gone
+    peer.shard.keyspace.check()
+    peer.close()
+
+
+@on_a_loop
+async def test_an_atomic_run_executes_only_when_it_is_whole() -> None:
+    peer = Peer()
+    await peer.greet()
+    data = run_of([frame("set", b"a", b"1"), frame("set", b"b", b"2")], flags=wire_link.ATOMIC)
+    await peer.send(data[:-1])
+    await asyncio.sleep(0.05)
+    assert not peer.shard.keyspace.exists(b"a")
+    await peer.send(data[-1:])
+    assert await peer.replies(2) == [b"+OK\r\n"] * 2
+    plain = run_of([frame("set", b"c", b"1"), frame("set", b"d", b"2")])
+    await peer.send(plain[:-1])
+    assert await peer.replies(1) == [b"+OK\r\n"]
+    assert peer.shard.keyspace.exists(b"c") and not peer.shard.keyspace.exists(b"d")
+    peer.close()
+
+
+@on_a_loop
+async def test_a_tick_ends_at_its_limits_and_other_links_have_their_turn() -> None:
+    peer = Peer(tick_bytes=64 << 10)
+    await peer.greet()
+    await peer.send(run_of([frame("set", b"big", b"x" * 10_000)]))
+    await peer.replies(1)
+    other = Peer.__new__(Peer)
+    other.buffer, other.sock = bytearray(), peer.connect()
+    await other.send(HELLO)
+    await other.message()
+    await asyncio.gather(
+        peer.send(run_of([frame("get", b"big")] * 300)),
+        other.send(run_of([frame("set", b"mine", b"1"), frame("get", b"mine")])),
+    )
+    ours, theirs = await asyncio.gather(peer.replies(300), other.replies(2))
+    assert theirs == [b"+OK\r\n", b"$1\r\n1\r\n"]
+    assert ours == [b"$10000\r\n" + b"x" * 10_000 + b"\r\n"] * 300
+    peer.close()
+
+
+@on_a_loop
+async def test_a_router_that_does_not_read_is_not_read() -> None:
+    peer = Peer(unsent_limit=1 << 20, tick_bytes=1 << 20)
+    await peer.greet()
+    await peer.send(run_of([frame("set", b"big", b"x" * 100_000)]))
+    await peer.replies(1)
+    await peer.send(run_of([frame("get", b"big")] * 400))
+    await asyncio.sleep(0.3)
+    assert peer.shard.executed < 60
+    assert len(await peer.replies(400)) == 400
+    peer.close()
+
+
+@on_a_loop
+async def test_a_deferred_reply_comes_later_and_is_forgotten_with_its_session() -> None:
+    peer = Peer()
+    await peer.greet()
+    peer.shard.replace_handler("type", lambda ks, key: Deferred(ks.owner.defer()))
+    await peer.send(run_of([frame("type", b"a"), frame("set", b"a", b"1"), frame("type", b"b")], session=5))
+    first, stored, second = await peer.replies(3)
+    assert stored == b"+OK\r\n" and isinstance(first, int) and isinstance(second, int)
+    assert peer.shard.deferred_count == 2
+    peer.shard.answer_deferred(first, [b"x"])
+    message = await peer.message()
+    assert message == struct.pack("<IIQ", wire_link.DEFERRED, 0, first) + b"*1\r\n$1\r\nx\r\n"
+    await peer.send(struct.pack("<IIIQ", 16, wire_link.CANCEL, 0, 5))
+    await peer.send(run_of([frame("get", b"a")]))
+    await peer.replies(1)
+    assert peer.shard.deferred_count == 0
+    peer.shard.answer_deferred(second, b"late")
+    peer.close()
+
+
+@on_a_loop
+async def test_what_was_sent_before_a_goodbye_is_answered() -> None:
+    peer = Peer(unsent_limit=1 << 20, tick_bytes=1 << 19)
+    await peer.greet()
+    await peer.send(run_of([frame("set", b"big", b"x" * 50_000)]))
+    await peer.replies(1)
+    await peer.send(run_of([frame("get", b"big")] * 200) + run_of([frame("set", b"last", b"1")]))
+    peer.sock.shutdown(socket.SHUT_WR)
+    assert len(await peer.replies(201)) == 201
+    assert await peer.message() == b"" and peer.shard.keyspace.exists(b"last")
+    assert peer.host.links == []
+    peer.close()
+
+
+GOOD = run_of([frame("get", b"k")])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("<IB", 3, 99) + b"abc",
+        struct.pack("<IB", 1 << 20, wire_link.CANCEL),
+        struct.pack("<IB", 10, wire_link.RUN) + b"\0" * 40,
+        struct.pack("<I", 32) + GOOD[4:8] + struct.pack("<I", 1000) + GOOD[12:36],
+        GOOD[:6] + b"\x20" + GOOD[7:],
+        GOOD[:5] + b"\x09" + GOOD[6:],
+        GOOD[:36] + struct.pack("<I", 2**31) + GOOD[40:],
+        GOOD[:44] + struct.pack("<I", 2**31) + GOOD[48:],
+        GOOD[:48] + struct.pack("<I", 2**31) + GOOD[52:],
+        GOOD[:48] + struct.pack("<I", 0) + GOOD[52:],
+        struct.pack("<I", len(GOOD) + 4) + GOOD[4:] + b"tail" * 2,
+        HELLO,
+    ],
+)
+def test_malformed_input_closes_the_link_and_nothing_else(data: bytes) -> None:
+    @on_a_loop
+    async def body() -> None:
+        peer = Peer()
+        await peer.greet()
+        await peer.send(data)
+        while await peer.message():
+            pass
+        assert peer.host.links == [] and peer.shard.in_flight == 0
+        peer.sock = peer.connect()
+        await peer.greet()
+        await peer.send(GOOD)
+        assert await peer.replies(1) == [b"$-1\r\n"]
+        peer.close()
+
+    body()
+
+
+def slots_are_right(data: bytes) -> Iterator[bool]:
+    """A router that says the wrong slot would hide keys from itself: that is not what is tried here."""
+    at = wire_link.RUN_HEADER_BYTES
+    while at + 16 <= len(data):
+        size, _, slot, _, key_size = struct.unpack_from("<IHHII", data, at)
+        yield slot in (slot_of_key(data[at + 16 : at + 16 + key_size]), 0xFFFF)
+        at += 4 + size
+
+
+def test_random_bytes_never_break_the_shard() -> None:
+    @on_a_loop
+    async def body() -> None:
+        peer = Peer()
+        draw = random.Random(21)
+        for _ in range(600):
+            peer.sock, peer.buffer = peer.connect(), bytearray()
+            await peer.greet()
+            data = bytearray(run_of([frame("set", b"k", b"v"), frame("mget", b"k", b"l"), frame("get", b"k")]))
+            for _ in range(draw.randrange(1, 6)):
+                data[draw.randrange(len(data))] = draw.randrange(256)
+            if not all(slots_are_right(bytes(data))):
+                continue
+            await peer.send(bytes(data))
+            peer.sock.shutdown(socket.SHUT_WR)
+            while await peer.message():
+                pass
+            peer.sock.close()
+        peer.shard.keyspace.check()
+        assert peer.shard.in_flight == 0
+        peer.close()
+
+    body()
