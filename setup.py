@@ -22,6 +22,7 @@ MODULES = {
     "kache.router.mux.multiplexer": HOT,
     "kache.wire.codec": HOT,
     "kache.wire.reactor": HOT,
+    "kache.shard.engine.effects": HOT,
     "kache.load.driver": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.wire.doubles": COLD,

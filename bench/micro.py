@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from kache.shard.engine.engine import Shard
+from kache.shard.shard import Shard
 from kache.wire.codec import RequestParser, decode_reply, encode_reply, slot_of_key
 
 KEYS = 100_000

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import psutil
 
-from kache.shard.engine.engine import Shard
+from kache.shard.shard import Shard
 from kache.wire.codec import decode_reply
 
 Command = Callable[[random.Random, int], list[bytes]]

@@ -25,9 +25,10 @@ from kache.config.settings import Config
 from kache.wire.reactor import Clock
 
 from .commands import registry
-from .engine.engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc
+from .engine.engine import Host, LinkListener, ShardReactor, seed_random, trim_memory, tune_malloc
 from .service.cleanup import Cleanup
 from .service.statistics import Gauges, resident_memory
+from .shard import Shard
 
 __all__ = ["run"]
 
@@ -130,15 +131,15 @@ class _Process:
     def _apply(self, config: Config) -> None:
         """Puts the settings in force."""
         self.config = config
-        shard, keys, host = self.shard, self.shard.keyspace, self.host
+        shard, store, host = self.shard, self.shard.store, self.host
         limit = config.maxmemory // max(self.ctx.shards, 1)
         if shard.maxmemory != limit:
             shard.set_maxmemory(limit)
-        if keys.policy != config.maxmemory_policy:
+        if store.policy != config.maxmemory_policy:
             shard.evictor.set_policy(config.maxmemory_policy)
-        keys.samples = config.maxmemory_samples
-        keys.lfu_log_factor = config.lfu_log_factor
-        keys.lfu_decay_time = config.lfu_decay_time
+        store.samples = config.maxmemory_samples
+        store.lfu_log_factor = config.lfu_log_factor
+        store.lfu_decay_time = config.lfu_decay_time
         shard.configure_slowlog(config.slowlog_log_slower_than, config.slowlog_max_len)
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
@@ -158,17 +159,12 @@ class _Process:
     # Background work ------------------------------------------------------------------------------------
     def _background(self) -> None:
         """One slice of expiry and eviction; back to back, with the links in between, while there is a backlog."""
-        began = time.monotonic_ns()
         backlog = False
         try:
-            self.shard.set_time(self.clock.now())
-            budget = self.config.active_expire_us * 1000
-            backlog = self.shard.keyspace.expire_cycle(budget)
-            backlog |= self.shard.evict_some(budget)
+            backlog = self.host.background(self.config.active_expire_us * 1000)
         except Exception:
             # Whatever it was, keys must go on expiring.
             log.exception("internal error in the background work")
-        self.host.note_stall(time.monotonic_ns() - began)
         wait = 0.0 if backlog else min(1 / self.config.hz, LONGEST_WAIT)
         self.loop.call_later(wait, self._background)
 

@@ -15,40 +15,40 @@ from .registry import command
 from .zsets import zadd, zrem
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context
 
 __all__: list[str] = []
 
 
 @command("binary|del")
-def binary_del(ks: Keyspace, *keys: bytes) -> Reply:
-    deleted = sum(ks.delete(key) for key in keys)
+def binary_del(ctx: Context, *keys: bytes) -> Reply:
+    deleted = sum(ctx.keys.delete(key) for key in keys)
     return deleted or Missing(0)
 
 
 @command("binary|expire")
-def binary_expire(ks: Keyspace, key: bytes, milliseconds: bytes, *args: bytes) -> Reply:
-    changed = expire_key(ks, key, milliseconds, args, name="expire", unit=1, base=ks.now_ms)
+def binary_expire(ctx: Context, key: bytes, milliseconds: bytes, *args: bytes) -> Reply:
+    changed = expire_key(ctx.keys, key, milliseconds, args, name="expire", unit=1, base=ctx.keys.now_ms)
     if args:
         return changed
     return OK if changed else None
 
 
 @command("binary|persist")
-def binary_persist(ks: Keyspace, key: bytes) -> Reply:
-    if not ks.exists(key):
+def binary_persist(ctx: Context, key: bytes) -> Reply:
+    if not ctx.keys.exists(key):
         return None
-    ks.deadline_clear(key)
+    ctx.keys.deadline_clear(key)
     return OK
 
 
 @command("binary|zadd")
-def binary_zadd(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
-    reply = zadd(ks, key, *args)
+def binary_zadd(ctx: Context, key: bytes, *args: bytes) -> Reply:
+    reply = zadd(ctx, key, *args)
     return OK if len(args) == 2 else reply
 
 
 @command("binary|zrem")
-def binary_zrem(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    removed = zrem(ks, key, *members)
+def binary_zrem(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    removed = zrem(ctx, key, *members)
     return removed if removed or len(members) > 1 else None

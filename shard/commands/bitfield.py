@@ -17,7 +17,7 @@ from .bits import bit_offset
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["Field", "Operation", "operations"]
 
@@ -117,7 +117,7 @@ def _write(ks: Keyspace, key: bytes, field: Field, value: int) -> None:
     mask = ((1 << field.width) - 1) << shift
     data = ks.string_slice(key, first, stop).ljust(stop - first, b"\x00")
     merged = (int.from_bytes(data, "big") & ~mask) | (value << shift & mask)
-    ks.string_overlay(key, first, merged.to_bytes(stop - first, "big"))
+    ks.string_overlay(key, first, merged.to_bytes(stop - first, "big"), event="setbit")
 
 
 def _set_value(field: Field, value: int) -> int:
@@ -145,18 +145,18 @@ def _run(ks: Keyspace, key: bytes, step: Operation) -> int | None:
 
 
 @command("bitfield")
-def bitfield(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+def bitfield(ctx: Context, key: bytes, *args: bytes) -> Reply:
     steps = operations(args, readonly=False)
-    length = ks.string_length(key)
+    length = ctx.keys.string_length(key)
     written = [(step.field.offset + step.field.width - 1) >> 3 for step in steps if step.name != b"GET"]
     if written and max(written) >= length:
         # The string grows to hold every field first, even those whose step then fails.
-        ks.string_overlay(key, max(written), b"\x00")
-    return [_run(ks, key, step) for step in steps]
+        ctx.keys.string_overlay(key, max(written), b"\x00", event="setbit")
+    return [_run(ctx.keys, key, step) for step in steps]
 
 
 @command("bitfield_ro")
-def bitfield_ro(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+def bitfield_ro(ctx: Context, key: bytes, *args: bytes) -> Reply:
     steps = operations(args, readonly=True)
-    ks.string_length(key)
-    return [_run(ks, key, step) for step in steps]
+    ctx.keys.string_length(key)
+    return [_run(ctx.keys, key, step) for step in steps]

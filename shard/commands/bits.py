@@ -19,7 +19,7 @@ from .registry import command
 from .strings import MAX_STRING, check_size, clip_range
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["bit_offset"]
 
@@ -36,23 +36,23 @@ def bit_offset(raw: bytes, scale: int = 1) -> int:
 
 
 @command("setbit")
-def setbit(ks: Keyspace, key: bytes, offset: bytes, bit: bytes) -> Reply:
+def setbit(ctx: Context, key: bytes, offset: bytes, bit: bytes) -> Reply:
     position = bit_offset(offset)
     if bit not in (b"0", b"1"):
         raise CommandError(_BAD_BIT)
     at, mask = position >> 3, 0x80 >> (position & 7)
-    byte = ks.string_slice(key, at, at + 1)
+    byte = ctx.keys.string_slice(key, at, at + 1)
     before = byte[0] if byte else 0
     after = before | mask if bit == b"1" else before & ~mask
     # Written even when the bit is as it was: the string may have to grow.
-    ks.string_overlay(key, at, bytes((after,)))
+    ctx.keys.string_overlay(key, at, bytes((after,)), event="setbit")
     return 1 if before & mask else 0
 
 
 @command("getbit")
-def getbit(ks: Keyspace, key: bytes, offset: bytes) -> Reply:
+def getbit(ctx: Context, key: bytes, offset: bytes) -> Reply:
     position = bit_offset(offset)
-    byte = ks.string_slice(key, position >> 3, (position >> 3) + 1)
+    byte = ctx.keys.string_slice(key, position >> 3, (position >> 3) + 1)
     return 1 if byte and byte[0] & (0x80 >> (position & 7)) else 0
 
 
@@ -76,21 +76,21 @@ def _masked(ks: Keyspace, key: bytes, first: int, stop: int, outside: int) -> by
 
 
 @command("bitcount")
-def bitcount(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+def bitcount(ctx: Context, key: bytes, *args: bytes) -> Reply:
     start, end, unit = 0, -1, 8
     if len(args) > 3:
         raise CommandError(SYNTAX)
     if args:
         start, unit = integer(args[0]), _range_unit(args[2:])
         end = integer(args[1]) if len(args) > 1 else -1
-    first, stop = clip_range(start, end, ks.string_length(key) * 8 // unit)
+    first, stop = clip_range(start, end, ctx.keys.string_length(key) * 8 // unit)
     if stop <= first:
         return 0
-    return int.from_bytes(_masked(ks, key, first * unit, stop * unit, 0), "big").bit_count()
+    return int.from_bytes(_masked(ctx.keys, key, first * unit, stop * unit, 0), "big").bit_count()
 
 
 @command("bitpos")
-def bitpos(ks: Keyspace, key: bytes, bit: bytes, *args: bytes) -> Reply:
+def bitpos(ctx: Context, key: bytes, bit: bytes, *args: bytes) -> Reply:
     wanted = integer(bit)
     if wanted not in (0, 1):
         raise CommandError("ERR The bit argument must be 1 or 0.")
@@ -99,14 +99,14 @@ def bitpos(ks: Keyspace, key: bytes, bit: bytes, *args: bytes) -> Reply:
     start = integer(args[0]) if args else 0
     unit = _range_unit(args[2:])
     end = integer(args[1]) if len(args) > 1 else -1
-    length = ks.string_length(key)
-    if not ks.exists(key):
+    length = ctx.keys.string_length(key)
+    if not ctx.keys.exists(key):
         return -1 if wanted else 0
     first, stop = clip_range(start, end, length * 8 // unit)
     if stop <= first:
         return -1
     first, stop = first * unit, stop * unit
-    found = _first_bit(_masked(ks, key, first, stop, 1 - wanted), wanted)
+    found = _first_bit(_masked(ctx.keys, key, first, stop, 1 - wanted), wanted)
     if found >= 0:
         return (first & ~7) + found
     # A string is followed by zeros without end, unless the caller said where to stop.
@@ -126,20 +126,21 @@ _OPERATIONS: dict[bytes, Callable[[int, int], int]] = {b"AND": and_, b"OR": or_,
 
 
 @command("bitop")
-def bitop(ks: Keyspace, operation: bytes, destination: bytes, *sources: bytes) -> Reply:
+def bitop(ctx: Context, operation: bytes, destination: bytes, *sources: bytes) -> Reply:
     name = operation.upper()
     if name != b"NOT" and name not in _OPERATIONS:
         raise CommandError(SYNTAX)
     if name == b"NOT" and len(sources) != 1:
         raise CommandError("ERR BITOP NOT must be called with a single source key.")
-    values = [ks.string_get(source) or b"" for source in sources]
+    values = [ctx.keys.string_get(source) or b"" for source in sources]
     size = max(map(len, values))
     check_size(size)
-    ks.delete(destination)
     if not size:
+        ctx.keys.delete(destination)
         return 0
     # Shorter strings are followed by zeros.
     numbers = [int.from_bytes(value, "big") << 8 * (size - len(value)) for value in values]
     result = numbers[0] ^ ((1 << 8 * size) - 1) if name == b"NOT" else reduce(_OPERATIONS[name], numbers)
-    # Written in place, as the real server does: OBJECT ENCODING says "raw" of the result, however short.
-    return ks.string_overlay(destination, 0, result.to_bytes(size, "big"))
+    # Raw, as the real server's: OBJECT ENCODING says so of the result, however short.
+    ctx.keys.string_replace_raw(destination, result.to_bytes(size, "big"))
+    return size

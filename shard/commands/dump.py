@@ -27,7 +27,7 @@ from .arguments import INT64_MAX, integer
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["dump_value", "restore_value"]
 
@@ -120,28 +120,33 @@ def _is_deadline(field: object, deadline: object) -> bool:
     return type(field) is bytes and type(deadline) is int and 0 <= deadline <= INT64_MAX
 
 
-def _put_string(ks: Keyspace, key: bytes, value: bytes, grown: bool) -> None:
+def _put_string(ks: Keyspace, key: bytes, deadline: int, value: bytes, grown: bool) -> None:
     if grown:
-        ks.string_overlay(key, 0, value) if value else ks.string_append(key, value)
+        ks.string_replace_raw(key, value, deadline, event="restore")
     else:
-        ks.string_set(key, value)
+        ks.string_restore(key, value, deadline)
 
 
-def _put_zset(ks: Keyspace, key: bytes, values: list[Any]) -> None:
-    ks.zset_replace(key, dict(zip(values[::2], values[1::2], strict=True)))
+def _put_list(ks: Keyspace, key: bytes, deadline: int, values: list[bytes]) -> None:
+    ks.list_replace(key, values, deadline, event="restore")
 
 
-def _put_hash(ks: Keyspace, key: bytes, values: list[bytes], timed: list[tuple[bytes, int]]) -> None:
-    for field, value in zip(values[::2], values[1::2], strict=True):
-        ks.hash_set(key, field, value)
-    for field, deadline in timed:
-        ks.hash_deadline_set(key, field, deadline)
+def _put_set(ks: Keyspace, key: bytes, deadline: int, members: list[bytes]) -> None:
+    ks.set_replace(key, members, deadline)
+
+
+def _put_zset(ks: Keyspace, key: bytes, deadline: int, values: list[Any]) -> None:
+    ks.zset_replace(key, dict(zip(values[::2], values[1::2], strict=True)), deadline)
+
+
+def _put_hash(ks: Keyspace, key: bytes, deadline: int, values: list[bytes], timed: list[tuple[bytes, int]]) -> None:
+    ks.hash_replace(key, zip(values[::2], values[1::2], strict=True), timed, deadline)
 
 
 _PUT: dict[str, Callable[..., object]] = {
     "string": _put_string,
-    "list": lambda ks, key, values: ks.list_replace(key, values),
-    "set": lambda ks, key, members: ks.set_replace(key, members),
+    "list": _put_list,
+    "set": _put_set,
     "zset": _put_zset,
     "hash": _put_hash,
 }
@@ -151,25 +156,23 @@ def restore_value(ks: Keyspace, key: bytes, payload: bytes, deadline: int) -> No
     """Puts a payload's value at `key` in place of whatever is there.
 
     `deadline` is unix ms, 0 for none; one that has passed leaves no key. Raises CommandError for a damaged
-    payload, before anything is changed.
+    payload, and MemoryError, before anything is changed.
     """
     body = _decode(payload)
     if not _valid(body):
         raise CommandError(_BAD_DATA)
-    ks.delete(key)
     if deadline and deadline <= ks.now_ms:
+        ks.delete(key)
         return
-    _PUT[body[0]](ks, key, *body[1:])
-    if deadline:
-        ks.deadline_set(key, deadline)
+    _PUT[body[0]](ks, key, deadline, *body[1:])
 
 
 # Commands ----------------------------------------------------------------------------------------
 
 
 @command("dump")
-def dump(ks: Keyspace, key: bytes) -> Reply:
-    return dump_value(ks, key)
+def dump(ctx: Context, key: bytes) -> Reply:
+    return dump_value(ctx.keys, key)
 
 
 def _restore_options(args: tuple[bytes, ...]) -> tuple[bool, bool]:
@@ -201,29 +204,29 @@ def _restore_options(args: tuple[bytes, ...]) -> tuple[bool, bool]:
 
 
 @command("restore")
-def restore(ks: Keyspace, key: bytes, ttl: bytes, payload: bytes, *args: bytes) -> Reply:
+def restore(ctx: Context, key: bytes, ttl: bytes, payload: bytes, *args: bytes) -> Reply:
     replace, absolute = _restore_options(args)
-    if not replace and ks.exists(key):
+    if not replace and ctx.keys.exists(key):
         raise CommandError(_BUSY)
     amount = integer(ttl)
     if amount < 0:
         raise CommandError("ERR Invalid TTL value, must be >= 0")
-    deadline = min(amount if absolute or not amount else amount + ks.now_ms, INT64_MAX)
-    restore_value(ks, key, payload, deadline)
+    deadline = min(amount if absolute or not amount else amount + ctx.keys.now_ms, INT64_MAX)
+    restore_value(ctx.keys, key, payload, deadline)
     return OK
 
 
 @command("_read")
-def read(ks: Keyspace, key: bytes) -> Reply:
+def read(ctx: Context, key: bytes) -> Reply:
     """[type, deadline in unix ms or 0, payload] of a key that is about to move; null without it."""
-    deadline = ks.deadline_of(key)
+    deadline = ctx.keys.deadline_of(key)
     if deadline is None:
         return None
-    return [(ks.type_of(key) or "").encode(), max(deadline, 0), dump_value(ks, key)]
+    return [(ctx.keys.type_of(key) or "").encode(), max(deadline, 0), dump_value(ctx.keys, key)]
 
 
 @command("_put")
-def put(ks: Keyspace, key: bytes, deadline: bytes, payload: bytes) -> Reply:
+def put(ctx: Context, key: bytes, deadline: bytes, payload: bytes) -> Reply:
     """Puts what `_read` returned elsewhere in place of whatever is here."""
-    restore_value(ks, key, payload, integer(deadline))
+    restore_value(ctx.keys, key, payload, integer(deadline))
     return OK

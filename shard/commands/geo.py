@@ -19,8 +19,7 @@ from .geo_query import Point, Query, Shape, coordinates, unit_factor
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace, ZSet
 
 __all__: list[str] = []
 
@@ -36,7 +35,7 @@ class _Found(NamedTuple):
 
 
 @command("geoadd")
-def geoadd(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def geoadd(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     position = 0
     options = set()
     while position < len(arguments) and arguments[position].upper() in (b"NX", b"XX", b"CH"):
@@ -48,25 +47,25 @@ def geoadd(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
     scores = []
     for at in range(0, len(triples), 3):
         scores.append((triples[at + 2], float(geohash.encode(*coordinates(triples[at], triples[at + 1])))))
-    ks.zset_get(key)
+    ctx.keys.zset_get(key)
     added = changed = 0
     for member, score in scores:
-        zset = ks.zset_get(key)
+        zset = ctx.keys.zset_get(key)
         exists = zset is not None and zset.score(member) is not None
         if (b"NX" in options and exists) or (b"XX" in options and not exists):
             continue
-        outcome = ks.zset_add(key, member, score)
+        outcome = ctx.keys.zset_add(key, member, score)
         added += outcome is True
         changed += outcome is not None
     return changed if b"CH" in options else added
 
 
 @command("geodist")
-def geodist(ks: Keyspace, key: bytes, first: bytes, second: bytes, *arguments: bytes) -> Reply:
+def geodist(ctx: Context, key: bytes, first: bytes, second: bytes, *arguments: bytes) -> Reply:
     if len(arguments) > 1:
         raise CommandError(SYNTAX)
     unit = unit_factor(arguments[0]) if arguments else 1.0
-    zset = ks.zset_get(key)
+    zset = ctx.keys.zset_get(key)
     if zset is None:
         return None
     scores = zset.score(first), zset.score(second)
@@ -76,15 +75,15 @@ def geodist(ks: Keyspace, key: bytes, first: bytes, second: bytes, *arguments: b
 
 
 @command("geopos")
-def geopos(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    zset = ks.zset_get(key)
+def geopos(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    zset = ctx.keys.zset_get(key)
     scores = [None if zset is None else zset.score(member) for member in members]
     return [NULL_ARRAY if score is None else _point_reply(geohash.decode(score)) for score in scores]
 
 
 @command("geohash")
-def geohash_(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    zset = ks.zset_get(key)
+def geohash_(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    zset = ctx.keys.zset_get(key)
     scores = [None if zset is None else zset.score(member) for member in members]
     return [None if score is None else geohash.text_hash(score) for score in scores]
 
@@ -103,39 +102,45 @@ def _distance_text(distance: float) -> bytes:
 
 
 @command("geosearch")
-def geosearch(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, Query.search(ks.zset_get(key), "GEOSEARCH", arguments, None))
+def geosearch(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, Query.search(ctx.keys.zset_get(key), "GEOSEARCH", arguments, None))
 
 
 @command("geosearchstore")
-def geosearchstore(ks: Keyspace, destination: bytes, key: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, Query.search(ks.zset_get(key), "GEOSEARCHSTORE", arguments, destination))
+def geosearchstore(ctx: Context, destination: bytes, key: bytes, *arguments: bytes) -> Reply:
+    return _answer(
+        ctx.keys, Query.search(ctx.keys.zset_get(key), "GEOSEARCHSTORE", arguments, destination), "geosearchstore"
+    )
 
 
 @command("georadius")
-def georadius(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, Query.around_point(ks.zset_get(key), "GEORADIUS", arguments, may_store=True))
+def georadius(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, Query.around_point(ctx.keys.zset_get(key), "GEORADIUS", arguments, may_store=True))
 
 
 @command("georadius_ro")
-def georadius_ro(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, Query.around_point(ks.zset_get(key), "GEORADIUS_RO", arguments, may_store=False))
+def georadius_ro(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, Query.around_point(ctx.keys.zset_get(key), "GEORADIUS_RO", arguments, may_store=False))
 
 
 @command("georadiusbymember")
-def georadiusbymember(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, Query.around_member(ks.zset_get(key), "GEORADIUSBYMEMBER", arguments, may_store=True))
+def georadiusbymember(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _answer(
+        ctx.keys, Query.around_member(ctx.keys.zset_get(key), "GEORADIUSBYMEMBER", arguments, may_store=True)
+    )
 
 
 @command("georadiusbymember_ro")
-def georadiusbymember_ro(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, Query.around_member(ks.zset_get(key), "GEORADIUSBYMEMBER_RO", arguments, may_store=False))
+def georadiusbymember_ro(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _answer(
+        ctx.keys, Query.around_member(ctx.keys.zset_get(key), "GEORADIUSBYMEMBER_RO", arguments, may_store=False)
+    )
 
 
-def _answer(ks: Keyspace, query: Query) -> Reply:
+def _answer(ks: Keyspace, query: Query, event: str = "georadiusstore") -> Reply:
     found = [] if query.zset is None else _search(query.zset, query)
     if query.store_key is not None:
-        return _store(ks, query.store_key, query, found)
+        return _store(ks, query.store_key, query, found, event)
     if not (query.with_distance or query.with_hash or query.with_coordinates):
         return [item.member for item in found]
     return [_described(item, query) for item in found]
@@ -174,6 +179,6 @@ def _described(item: _Found, query: Query) -> list[Reply]:
     return reply
 
 
-def _store(ks: Keyspace, destination: bytes, query: Query, found: list[_Found]) -> int:
+def _store(ks: Keyspace, destination: bytes, query: Query, found: list[_Found], event: str) -> int:
     scores = {item.member: item.distance / query.unit if query.store_distance else item.score for item in found}
-    return ks.zset_replace(destination, scores)
+    return ks.zset_replace(destination, scores, event=event)

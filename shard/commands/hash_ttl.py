@@ -17,7 +17,7 @@ from .arguments import INT64_MAX, integer
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__: list[str] = []
 
@@ -40,23 +40,23 @@ _UNITS = {b"EX": (1000, True), b"PX": (1, True), b"EXAT": (1000, False), b"PXAT"
 
 
 @command("hexpire")
-def hexpire(ks: Keyspace, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
-    return _expire(ks, key, raw_time, arguments, "hexpire", 1000, ks.now_ms)
+def hexpire(ctx: Context, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
+    return _expire(ctx.keys, key, raw_time, arguments, "hexpire", 1000, ctx.keys.now_ms)
 
 
 @command("hpexpire")
-def hpexpire(ks: Keyspace, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
-    return _expire(ks, key, raw_time, arguments, "hpexpire", 1, ks.now_ms)
+def hpexpire(ctx: Context, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
+    return _expire(ctx.keys, key, raw_time, arguments, "hpexpire", 1, ctx.keys.now_ms)
 
 
 @command("hexpireat")
-def hexpireat(ks: Keyspace, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
-    return _expire(ks, key, raw_time, arguments, "hexpireat", 1000, 0)
+def hexpireat(ctx: Context, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
+    return _expire(ctx.keys, key, raw_time, arguments, "hexpireat", 1000, 0)
 
 
 @command("hpexpireat")
-def hpexpireat(ks: Keyspace, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
-    return _expire(ks, key, raw_time, arguments, "hpexpireat", 1, 0)
+def hpexpireat(ctx: Context, key: bytes, raw_time: bytes, *arguments: bytes) -> Reply:
+    return _expire(ctx.keys, key, raw_time, arguments, "hpexpireat", 1, 0)
 
 
 def _expire(
@@ -100,11 +100,11 @@ def _conditions(options: Sequence[bytes]) -> set[bytes]:
 
 
 @command("hpersist")
-def hpersist(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def hpersist(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     fields = _fields_only(arguments, _FIELD_COUNT)
-    if ks.hash_get(key) is None:
+    if ctx.keys.hash_get(key) is None:
         return [_NO_FIELD] * len(fields)
-    return [_persist_field(ks, key, field) for field in fields]
+    return [_persist_field(ctx.keys, key, field) for field in fields]
 
 
 def _persist_field(ks: Keyspace, key: bytes, field: bytes) -> int:
@@ -118,23 +118,23 @@ def _persist_field(ks: Keyspace, key: bytes, field: bytes) -> int:
 
 
 @command("httl")
-def httl(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _time_left(ks, key, arguments, ks.now_ms, seconds=True)
+def httl(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _time_left(ctx.keys, key, arguments, ctx.keys.now_ms, seconds=True)
 
 
 @command("hpttl")
-def hpttl(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _time_left(ks, key, arguments, ks.now_ms, seconds=False)
+def hpttl(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _time_left(ctx.keys, key, arguments, ctx.keys.now_ms, seconds=False)
 
 
 @command("hexpiretime")
-def hexpiretime(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _time_left(ks, key, arguments, 0, seconds=True)
+def hexpiretime(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _time_left(ctx.keys, key, arguments, 0, seconds=True)
 
 
 @command("hpexpiretime")
-def hpexpiretime(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _time_left(ks, key, arguments, 0, seconds=False)
+def hpexpiretime(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _time_left(ctx.keys, key, arguments, 0, seconds=False)
 
 
 def _time_left(ks: Keyspace, key: bytes, arguments: tuple[bytes, ...], base: int, *, seconds: bool) -> Reply:
@@ -164,23 +164,23 @@ class _Options(NamedTuple):
 
 
 @command("hsetex")
-def hsetex(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def hsetex(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     options, pairs = _split_at_fields(arguments, _hsetex_options, per_field=2)
-    exists = ks.hash_get(key) is not None
+    exists = ctx.keys.hash_get(key) is not None
     if (b"NX" in options.flags and exists) or (b"XX" in options.flags and not exists):
         return 0
-    deadline = _option_deadline(ks, options, "hsetex")
-    if not _field_conditions_hold(ks, key, pairs[::2], options.flags):
+    deadline = _option_deadline(ctx.keys, options, "hsetex")
+    if not _field_conditions_hold(ctx.keys, key, pairs[::2], options.flags):
         return 0
-    if deadline is not None and deadline <= ks.now_ms:
+    if deadline is not None and deadline <= ctx.keys.now_ms:
         for field in pairs[::2]:
-            if ks.hash_get(key) is not None:
-                ks.hash_delete(key, field)
+            if ctx.keys.hash_get(key) is not None:
+                ctx.keys.hash_delete(key, field)
         return 1
     for position in range(0, len(pairs), 2):
-        ks.hash_set(key, pairs[position], pairs[position + 1], keep_ttl=b"KEEPTTL" in options.flags)
+        ctx.keys.hash_set(key, pairs[position], pairs[position + 1], keep_ttl=b"KEEPTTL" in options.flags)
         if deadline is not None:
-            ks.hash_deadline_set(key, pairs[position], deadline)
+            ctx.keys.hash_deadline_set(key, pairs[position], deadline)
     return 1
 
 
@@ -194,33 +194,33 @@ def _field_conditions_hold(ks: Keyspace, key: bytes, fields: Sequence[bytes], fl
 
 
 @command("hgetex")
-def hgetex(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def hgetex(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     options, fields = _split_at_fields(arguments, _hgetex_options)
-    exists = ks.hash_get(key) is not None  # a wrong type is noticed before a wrong time
-    deadline = _option_deadline(ks, options, "hgetex")
+    exists = ctx.keys.hash_get(key) is not None  # a wrong type is noticed before a wrong time
+    deadline = _option_deadline(ctx.keys, options, "hgetex")
     if not exists:
         return [None] * len(fields)
     values = []
     for field in fields:
-        values.append(_value(ks, key, field))
+        values.append(_value(ctx.keys, key, field))
         if values[-1] is None:
             continue
         if deadline is not None:
-            ks.hash_deadline_set(key, field, deadline)
+            ctx.keys.hash_deadline_set(key, field, deadline)
         elif b"PERSIST" in options.flags:
-            ks.hash_deadline_clear(key, field)
+            ctx.keys.hash_deadline_clear(key, field)
     return values
 
 
 @command("hgetdel")
-def hgetdel(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def hgetdel(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     fields = _fields_only(arguments, _FIELD_COUNT)
-    ks.hash_get(key)
+    ctx.keys.hash_get(key)
     values = []
     for field in fields:
-        values.append(_value(ks, key, field))
+        values.append(_value(ctx.keys, key, field))
         if values[-1] is not None:
-            ks.hash_delete(key, field)
+            ctx.keys.hash_delete(key, field)
     return values
 
 

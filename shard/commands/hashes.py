@@ -21,8 +21,7 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import FieldTable
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, FieldTable, Keyspace
 
 __all__ = ["LISTPACK_ENTRIES", "LISTPACK_VALUE", "check_draws", "hash_encoding", "random_count", "sample_fields"]
 
@@ -51,60 +50,60 @@ def hash_encoding(table: FieldTable) -> str:
 
 
 @command("hget")
-def hget(ks: Keyspace, key: bytes, field: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hget(ctx: Context, key: bytes, field: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     return None if table is None else table.get(field)
 
 
 @command("hmget")
-def hmget(ks: Keyspace, key: bytes, *fields: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hmget(ctx: Context, key: bytes, *fields: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     if table is None:
         return [None] * len(fields)
     return [table.get(field) for field in fields]
 
 
 @command("hgetall")
-def hgetall(ks: Keyspace, key: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hgetall(ctx: Context, key: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     return {} if table is None else dict(table.items())
 
 
 @command("hkeys")
-def hkeys(ks: Keyspace, key: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hkeys(ctx: Context, key: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     return [] if table is None else table.fields()
 
 
 @command("hvals")
-def hvals(ks: Keyspace, key: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hvals(ctx: Context, key: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     return [] if table is None else table.values()
 
 
 @command("hlen")
-def hlen(ks: Keyspace, key: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hlen(ctx: Context, key: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     return 0 if table is None else len(table)
 
 
 @command("hexists")
-def hexists(ks: Keyspace, key: bytes, field: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hexists(ctx: Context, key: bytes, field: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     return int(table is not None and field in table)
 
 
 @command("hstrlen")
-def hstrlen(ks: Keyspace, key: bytes, field: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hstrlen(ctx: Context, key: bytes, field: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     value = None if table is None else table.get(field)
     return 0 if value is None else len(value)
 
 
 @command("hscan")
-def hscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
+def hscan(ctx: Context, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
     cursor = scan_cursor(raw_cursor)
-    table = ks.hash_get(key)
+    table = ctx.keys.hash_get(key)
     if table is None:
         return [b"0", []]
     options = scan_options(arguments, "hash")
@@ -121,9 +120,9 @@ def hscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Rep
 
 
 @command("hrandfield")
-def hrandfield(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def hrandfield(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     if not arguments:
-        table = ks.hash_get(key)
+        table = ctx.keys.hash_get(key)
         return None if table is None else table.random()
     count = random_count(arguments[0])
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() != b"WITHVALUES"):
@@ -131,7 +130,7 @@ def hrandfield(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
     with_values = len(arguments) == 2
     if with_values and abs(count) > _RANDOM_LIMIT // 2:
         raise CommandError("ERR value is out of range")
-    table = ks.hash_get(key)
+    table = ctx.keys.hash_get(key)
     if table is None:
         return []
     if not with_values:
@@ -179,13 +178,13 @@ def sample_fields(table: FieldTable, count: int) -> list[bytes]:
 
 
 @command("hset")
-def hset(ks: Keyspace, key: bytes, *pairs: bytes) -> Reply:
-    return _set_pairs(ks, key, pairs, "hset")
+def hset(ctx: Context, key: bytes, *pairs: bytes) -> Reply:
+    return _set_pairs(ctx.keys, key, pairs, "hset")
 
 
 @command("hmset")
-def hmset(ks: Keyspace, key: bytes, *pairs: bytes) -> Reply:
-    _set_pairs(ks, key, pairs, "hmset")
+def hmset(ctx: Context, key: bytes, *pairs: bytes) -> Reply:
+    _set_pairs(ctx.keys, key, pairs, "hmset")
     return OK
 
 
@@ -199,42 +198,42 @@ def _set_pairs(ks: Keyspace, key: bytes, pairs: tuple[bytes, ...], name: str) ->
 
 
 @command("hsetnx")
-def hsetnx(ks: Keyspace, key: bytes, field: bytes, value: bytes) -> Reply:
-    table = ks.hash_get(key)
+def hsetnx(ctx: Context, key: bytes, field: bytes, value: bytes) -> Reply:
+    table = ctx.keys.hash_get(key)
     if table is not None and field in table:
         return 0
-    ks.hash_set(key, field, value)
+    ctx.keys.hash_set(key, field, value)
     return 1
 
 
 @command("hdel")
-def hdel(ks: Keyspace, key: bytes, *fields: bytes) -> Reply:
-    if ks.hash_get(key) is None:
+def hdel(ctx: Context, key: bytes, *fields: bytes) -> Reply:
+    if ctx.keys.hash_get(key) is None:
         return 0
-    return sum(ks.hash_delete(key, field) for field in fields)
+    return sum(ctx.keys.hash_delete(key, field) for field in fields)
 
 
 @command("hincrby")
-def hincrby(ks: Keyspace, key: bytes, field: bytes, raw_increment: bytes) -> Reply:
+def hincrby(ctx: Context, key: bytes, field: bytes, raw_increment: bytes) -> Reply:
     increment = integer(raw_increment)
-    table = ks.hash_get(key)
+    table = ctx.keys.hash_get(key)
     value = None if table is None else table.get(field)
     current = 0 if value is None else integer(value, HASH_NOT_INTEGER)
     total = current + increment
     if not INT64_MIN <= total <= INT64_MAX:
         raise CommandError("ERR increment or decrement would overflow")
-    ks.hash_set(key, field, b"%d" % total, keep_ttl=True)
+    ctx.keys.hash_set(key, field, b"%d" % total, keep_ttl=True, event="hincrby")
     return total
 
 
 @command("hincrbyfloat")
-def hincrbyfloat(ks: Keyspace, key: bytes, field: bytes, raw_increment: bytes) -> Reply:
+def hincrbyfloat(ctx: Context, key: bytes, field: bytes, raw_increment: bytes) -> Reply:
     increment = long_double.parse(raw_increment)
     if increment is None:
         raise CommandError(NOT_FLOAT)
     if isinstance(increment, float):
         raise CommandError("ERR value is NaN or Infinity")
-    table = ks.hash_get(key)
+    table = ctx.keys.hash_get(key)
     value = None if table is None else table.get(field)
     current = Fraction(0) if value is None else long_double.parse(value)
     if current is None:
@@ -243,5 +242,5 @@ def hincrbyfloat(ks: Keyspace, key: bytes, field: bytes, raw_increment: bytes) -
     if total is None or isinstance(total, float):
         raise CommandError("ERR increment would produce NaN or Infinity")
     text = long_double.human_text(total)
-    ks.hash_set(key, field, text, keep_ttl=True)
+    ctx.keys.hash_set(key, field, text, keep_ttl=True, event="hincrbyfloat")
     return text

@@ -18,7 +18,7 @@ from ..engine import hll
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__: list[str] = []
 
@@ -45,8 +45,8 @@ def _present(ks: Keyspace, keys: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @command("pfadd")
-def pfadd(ks: Keyspace, key: bytes, *elements: bytes) -> Reply:
-    value = _read(ks, key)
+def pfadd(ctx: Context, key: bytes, *elements: bytes) -> Reply:
+    value = _read(ctx.keys, key)
     try:
         added = hll.add(hll.create() if value is None else value, elements)
     except hll.CorruptValue:
@@ -54,23 +54,23 @@ def pfadd(ks: Keyspace, key: bytes, *elements: bytes) -> Reply:
     if added is None:
         if value is not None:
             return 0
-        ks.string_set(key, hll.create())
+        ctx.keys.string_set(key, hll.create(), event="pfadd")
         return 1
     changed, patches = added
     if value is None or patches is None:
-        ks.string_set(key, changed, keep_ttl=True)
+        ctx.keys.string_set(key, changed, keep_ttl=True, event="pfadd")
     else:
         for offset, data in patches:
-            ks.string_overlay(key, offset, data)
+            ctx.keys.string_overlay(key, offset, data, event="pfadd")
     return 1
 
 
 @command("pfcount")
-def pfcount(ks: Keyspace, *keys: bytes) -> Reply:
+def pfcount(ctx: Context, *keys: bytes) -> Reply:
     try:
         if len(keys) == 1:
-            return _count_one(ks, keys[0])
-        return hll.count(_present(ks, keys))
+            return _count_one(ctx.keys, keys[0])
+        return hll.count(_present(ctx.keys, keys))
     except hll.CorruptValue:
         raise CommandError(_CORRUPT) from None
 
@@ -83,16 +83,16 @@ def _count_one(ks: Keyspace, key: bytes) -> int:
     if count is None:
         count = hll.count([value])
         # Kept in the value, as the real server does: a count is then O(1) until the next change.
-        ks.string_overlay(key, _CACHE_OFFSET, count.to_bytes(8, "little"))
+        ks.string_overlay(key, _CACHE_OFFSET, count.to_bytes(8, "little"), event="pfcount")
     return count
 
 
 @command("pfmerge")
-def pfmerge(ks: Keyspace, destination: bytes, *sources: bytes) -> Reply:
-    target = _read(ks, destination)
+def pfmerge(ctx: Context, destination: bytes, *sources: bytes) -> Reply:
+    target = _read(ctx.keys, destination)
     try:
-        merged = hll.merge(hll.create() if target is None else target, _present(ks, sources))
+        merged = hll.merge(hll.create() if target is None else target, _present(ctx.keys, sources))
     except hll.CorruptValue:
         raise CommandError(_CORRUPT) from None
-    ks.string_set(destination, merged, keep_ttl=True)
+    ctx.keys.string_set(destination, merged, keep_ttl=True, event="pfadd")
     return OK

@@ -12,7 +12,7 @@ from ..service.statistics import shard_stats
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context
 
 __all__: list[str] = []
 
@@ -20,25 +20,25 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 @command("_stats")
-def stats(ks: Keyspace, *_: bytes) -> Reply:
+def stats(ctx: Context, *_: bytes) -> Reply:
     """`ShardStats` as msgpack."""
-    return _encoder.encode(shard_stats(ks.owner, ks.owner.gauges))
+    return _encoder.encode(shard_stats(ctx.shard, ctx.shard.gauges))
 
 
 @command("_reset_stats")
-def reset_stats(ks: Keyspace) -> Reply:
+def reset_stats(ctx: Context) -> Reply:
     """All counters back to zero."""
-    ks.owner.reset_counters()
-    ks.owner.gauges.reset()
+    ctx.shard.reset_counters()
+    ctx.shard.gauges.reset()
     return OK
 
 
 @command("_slowlog")
-def slowlog(ks: Keyspace, verb: bytes, count: bytes = b"-1") -> Reply:
+def slowlog(ctx: Context, verb: bytes, count: bytes = b"-1") -> Reply:
     """``get count``, ``len`` or ``reset``, as the router asks."""
     if verb == b"get":
-        return ks.slowlog.newest(int(count))
+        return ctx.shard.slowlog.newest(int(count))
     if verb == b"len":
-        return len(ks.slowlog)
-    ks.slowlog.clear()
+        return len(ctx.shard.slowlog)
+    ctx.shard.slowlog.clear()
     return OK

@@ -18,7 +18,7 @@ from .sets import set_encoding
 from .zsets import zset_encoding
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["encoding_of", "string_encoding"]
 
@@ -93,38 +93,38 @@ def encoding_of(ks: Keyspace, key: bytes) -> str | None:
 
 
 @command("object|encoding")
-def object_encoding(ks: Keyspace, key: bytes) -> Reply:
-    name = encoding_of(ks, key)
+def object_encoding(ctx: Context, key: bytes) -> Reply:
+    name = encoding_of(ctx.keys, key)
     return None if name is None else name.encode()
 
 
 @command("object|refcount")
-def object_refcount(ks: Keyspace, key: bytes) -> Reply:
-    return None if ks.type_of(key) is None else 1
+def object_refcount(ctx: Context, key: bytes) -> Reply:
+    return None if ctx.keys.type_of(key) is None else 1
 
 
 @command("object|idletime")
-def object_idletime(ks: Keyspace, key: bytes) -> Reply:
-    idle_ms = ks.idle_ms(key)
+def object_idletime(ctx: Context, key: bytes) -> Reply:
+    idle_ms = ctx.keys.idle_ms(key)
     if idle_ms is None:
         return None
-    if ks.lfu:
+    if ctx.keys.lfu:
         raise CommandError(_LFU)
     return idle_ms // 1000
 
 
 @command("object|freq")
-def object_freq(ks: Keyspace, key: bytes) -> Reply:
-    frequency = ks.frequency(key)
+def object_freq(ctx: Context, key: bytes) -> Reply:
+    frequency = ctx.keys.frequency(key)
     if frequency is None:
         return None
-    if not ks.lfu:
+    if not ctx.keys.lfu:
         raise CommandError(_NO_LFU)
     return frequency
 
 
 @command("memory|usage")
-def memory_usage(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+def memory_usage(ctx: Context, key: bytes, *args: bytes) -> Reply:
     position = 0
     while position < len(args):
         if args[position].upper() != b"SAMPLES" or position + 1 == len(args):
@@ -132,4 +132,4 @@ def memory_usage(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
         # Every value is accounted exactly: there is nothing to sample, but the number must be one.
         bounded_integer(args[position + 1], 0, 2**63 - 1, None if integer(args[position + 1]) >= 0 else SYNTAX)
         position += 2
-    return ks.memory_of(key)
+    return ctx.keys.memory_of(key)

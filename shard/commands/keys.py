@@ -13,12 +13,20 @@ from kache.errors import NO_SUCH_KEY, SYNTAX, CommandError
 from kache.glob import compile_glob
 from kache.replies import OK, Reply
 
-from .arguments import absolute_deadline, check_database, database_index, expire_condition, int32, integer
+from .arguments import (
+    MAX_DATABASES,
+    absolute_deadline,
+    check_database,
+    database_index,
+    expire_condition,
+    int32,
+    integer,
+)
 from .registry import command
 from .scanning import scan_cursor
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["expire_key"]
 
@@ -33,29 +41,29 @@ _MAX_COUNT = 10_000
 
 
 @command("del")
-def del_(ks: Keyspace, *keys: bytes) -> Reply:
-    return sum(ks.delete(key) for key in keys)
+def del_(ctx: Context, *keys: bytes) -> Reply:
+    return sum(ctx.keys.delete(key) for key in keys)
 
 
 @command("unlink")
-def unlink(ks: Keyspace, *keys: bytes) -> Reply:
+def unlink(ctx: Context, *keys: bytes) -> Reply:
     # Large values go to the cleanup thread either way.
-    return sum(ks.delete(key) for key in keys)
+    return sum(ctx.keys.delete(key) for key in keys)
 
 
 @command("exists")
-def exists(ks: Keyspace, *keys: bytes) -> Reply:
-    return sum(ks.exists(key) for key in keys)
+def exists(ctx: Context, *keys: bytes) -> Reply:
+    return sum(ctx.keys.exists(key) for key in keys)
 
 
 @command("touch")
-def touch(ks: Keyspace, *keys: bytes) -> Reply:
-    return sum(ks.touch(key) for key in keys)
+def touch(ctx: Context, *keys: bytes) -> Reply:
+    return sum(ctx.keys.touch(key) for key in keys)
 
 
 @command("type")
-def type_(ks: Keyspace, key: bytes) -> Reply:
-    return ks.type_of(key) or "none"
+def type_(ctx: Context, key: bytes) -> Reply:
+    return ctx.keys.type_of(key) or "none"
 
 
 # Deadlines ---------------------------------------------------------------------------------------
@@ -81,23 +89,23 @@ def expire_key(
 
 
 @command("expire")
-def expire(ks: Keyspace, key: bytes, seconds: bytes, *args: bytes) -> Reply:
-    return expire_key(ks, key, seconds, args, name="expire", unit=1000, base=ks.now_ms)
+def expire(ctx: Context, key: bytes, seconds: bytes, *args: bytes) -> Reply:
+    return expire_key(ctx.keys, key, seconds, args, name="expire", unit=1000, base=ctx.keys.now_ms)
 
 
 @command("pexpire")
-def pexpire(ks: Keyspace, key: bytes, milliseconds: bytes, *args: bytes) -> Reply:
-    return expire_key(ks, key, milliseconds, args, name="pexpire", unit=1, base=ks.now_ms)
+def pexpire(ctx: Context, key: bytes, milliseconds: bytes, *args: bytes) -> Reply:
+    return expire_key(ctx.keys, key, milliseconds, args, name="pexpire", unit=1, base=ctx.keys.now_ms)
 
 
 @command("expireat")
-def expireat(ks: Keyspace, key: bytes, unix_seconds: bytes, *args: bytes) -> Reply:
-    return expire_key(ks, key, unix_seconds, args, name="expireat", unit=1000, base=0)
+def expireat(ctx: Context, key: bytes, unix_seconds: bytes, *args: bytes) -> Reply:
+    return expire_key(ctx.keys, key, unix_seconds, args, name="expireat", unit=1000, base=0)
 
 
 @command("pexpireat")
-def pexpireat(ks: Keyspace, key: bytes, unix_milliseconds: bytes, *args: bytes) -> Reply:
-    return expire_key(ks, key, unix_milliseconds, args, name="pexpireat", unit=1, base=0)
+def pexpireat(ctx: Context, key: bytes, unix_milliseconds: bytes, *args: bytes) -> Reply:
+    return expire_key(ctx.keys, key, unix_milliseconds, args, name="pexpireat", unit=1, base=0)
 
 
 def _deadline_reply(ks: Keyspace, key: bytes, base: int, unit: int) -> int:
@@ -111,55 +119,55 @@ def _deadline_reply(ks: Keyspace, key: bytes, base: int, unit: int) -> int:
 
 
 @command("ttl")
-def ttl(ks: Keyspace, key: bytes) -> Reply:
-    return _deadline_reply(ks, key, ks.now_ms, 1000)
+def ttl(ctx: Context, key: bytes) -> Reply:
+    return _deadline_reply(ctx.keys, key, ctx.keys.now_ms, 1000)
 
 
 @command("pttl")
-def pttl(ks: Keyspace, key: bytes) -> Reply:
-    return _deadline_reply(ks, key, ks.now_ms, 1)
+def pttl(ctx: Context, key: bytes) -> Reply:
+    return _deadline_reply(ctx.keys, key, ctx.keys.now_ms, 1)
 
 
 @command("expiretime")
-def expiretime(ks: Keyspace, key: bytes) -> Reply:
-    return _deadline_reply(ks, key, 0, 1000)
+def expiretime(ctx: Context, key: bytes) -> Reply:
+    return _deadline_reply(ctx.keys, key, 0, 1000)
 
 
 @command("pexpiretime")
-def pexpiretime(ks: Keyspace, key: bytes) -> Reply:
-    return _deadline_reply(ks, key, 0, 1)
+def pexpiretime(ctx: Context, key: bytes) -> Reply:
+    return _deadline_reply(ctx.keys, key, 0, 1)
 
 
 @command("persist")
-def persist(ks: Keyspace, key: bytes) -> Reply:
-    return int(ks.deadline_clear(key))
+def persist(ctx: Context, key: bytes) -> Reply:
+    return int(ctx.keys.deadline_clear(key))
 
 
 # Names -------------------------------------------------------------------------------------------
 
 
 @command("rename")
-def rename(ks: Keyspace, source: bytes, destination: bytes) -> Reply:
-    if not ks.exists(source):
+def rename(ctx: Context, source: bytes, destination: bytes) -> Reply:
+    if not ctx.keys.exists(source):
         raise CommandError(NO_SUCH_KEY)
     if source != destination:
-        ks.rename(source, destination)
+        ctx.keys.rename(source, destination)
     return OK
 
 
 @command("renamenx")
-def renamenx(ks: Keyspace, source: bytes, destination: bytes) -> Reply:
-    if not ks.exists(source):
+def renamenx(ctx: Context, source: bytes, destination: bytes) -> Reply:
+    if not ctx.keys.exists(source):
         raise CommandError(NO_SUCH_KEY)
-    if ks.exists(destination):
+    if ctx.keys.exists(destination):
         return 0
-    ks.rename(source, destination)
+    ctx.keys.rename(source, destination)
     return 1
 
 
 @command("copy")
-def copy(ks: Keyspace, source: bytes, destination: bytes, *args: bytes) -> Reply:
-    database, replace = ks.db, False
+def copy(ctx: Context, source: bytes, destination: bytes, *args: bytes) -> Reply:
+    database, replace = ctx.keys.db, False
     position = 0
     while position < len(args):
         word = args[position].upper()
@@ -171,17 +179,17 @@ def copy(ks: Keyspace, source: bytes, destination: bytes, *args: bytes) -> Reply
             position += 1
         else:
             raise CommandError(SYNTAX)
-    if database == ks.db and source == destination:
+    if database == ctx.keys.db and source == destination:
         raise CommandError(_SAME_OBJECT)
-    if not ks.exists(source):
+    if not ctx.keys.exists(source):
         return 0
-    if ks.exists_in(database, destination) and not replace:
+    if ctx.keys.exists_in(database, destination) and not replace:
         return 0
     # The execution point looks for leases in the selected database only.
-    ks.leases.check(database, [destination], ks.now_ms)
+    ctx.shard.leases.check(database, [destination], ctx.keys.now_ms)
     if replace:
-        ks.delete_in(database, destination)
-    ks.copy(source, destination, database)
+        ctx.keys.delete_in(database, destination)
+    ctx.keys.copy(source, destination, database)
     return 1
 
 
@@ -189,24 +197,24 @@ def copy(ks: Keyspace, source: bytes, destination: bytes, *args: bytes) -> Reply
 
 
 @command("move")
-def move(ks: Keyspace, key: bytes, database: bytes) -> Reply:
+def move(ctx: Context, key: bytes, database: bytes) -> Reply:
     target = database_index(database)
-    if target == ks.db:
+    if target == ctx.keys.db:
         raise CommandError(_SAME_OBJECT)
-    if not ks.exists(key) or ks.exists_in(target, key):
+    if not ctx.keys.exists(key) or ctx.keys.exists_in(target, key):
         return 0
     # The execution point looks for leases in the selected database only.
-    ks.leases.check(target, [key], ks.now_ms)
-    return int(ks.move_db(key, target))
+    ctx.shard.leases.check(target, [key], ctx.keys.now_ms)
+    return int(ctx.keys.move_db(key, target))
 
 
 @command("swapdb")
-def swapdb(ks: Keyspace, first: bytes, second: bytes) -> Reply:
+def swapdb(ctx: Context, first: bytes, second: bytes) -> Reply:
     left = int32(first, "ERR invalid first DB index")
     right = int32(second, "ERR invalid second DB index")
-    ks.swap(check_database(left), check_database(right))
+    ctx.keys.swap(check_database(left), check_database(right))
     if left != right:
-        ks.leases.forget(left, right)
+        ctx.shard.leases.forget(left, right)
     return OK
 
 
@@ -217,33 +225,35 @@ def _check_flush(args: tuple[bytes, ...]) -> None:
 
 
 @command("flushdb")
-def flushdb(ks: Keyspace, *args: bytes) -> Reply:
+def flushdb(ctx: Context, *args: bytes) -> Reply:
     _check_flush(args)
-    ks.flush(ks.db)
+    ctx.keys.flush(ctx.keys.db)
+    ctx.shard.leases.forget(ctx.keys.db)
     return OK
 
 
 @command("flushall")
-def flushall(ks: Keyspace, *args: bytes) -> Reply:
+def flushall(ctx: Context, *args: bytes) -> Reply:
     _check_flush(args)
-    ks.flush(None)
+    ctx.keys.flush(None)
+    ctx.shard.leases.forget(*range(MAX_DATABASES))
     return OK
 
 
 @command("dbsize")
-def dbsize(ks: Keyspace) -> Reply:
-    return ks.size()
+def dbsize(ctx: Context) -> Reply:
+    return ctx.keys.size()
 
 
 # Walking -----------------------------------------------------------------------------------------
 
 
 @command("keys")
-def keys(ks: Keyspace, pattern: bytes) -> Reply:
+def keys(ctx: Context, pattern: bytes) -> Reply:
     if pattern == b"*":
-        return ks.keys()
+        return ctx.keys.keys()
     matches = compile_glob(pattern)
-    present = ks.keys()
+    present = ctx.keys.keys()
     return [key for key in present if matches(key)]
 
 
@@ -271,11 +281,11 @@ def _scan_options(args: tuple[bytes, ...]) -> tuple[bytes, int, str | None]:
 
 
 @command("_scan")
-def scan_part(ks: Keyspace, cursor: bytes, *args: bytes) -> Reply:
+def scan_part(ctx: Context, cursor: bytes, *args: bytes) -> Reply:
     """One step over this shard: [next cursor, keys]; the cursor is this shard's own."""
     start = scan_cursor(cursor)
     pattern, count, type_name = _scan_options(args)
-    following, found = ks.scan(start, count, type_name)
+    following, found = ctx.keys.scan(start, count, type_name)
     if pattern != b"*":
         matches = compile_glob(pattern)
         found = [key for key in found if matches(key)]
@@ -283,6 +293,6 @@ def scan_part(ks: Keyspace, cursor: bytes, *args: bytes) -> Reply:
 
 
 @command("_random_key")
-def random_key(ks: Keyspace) -> Reply:
+def random_key(ctx: Context) -> Reply:
     """A key of this shard, every one equally likely; null when the database is empty."""
-    return ks.random_key()
+    return ctx.keys.random_key()

@@ -16,7 +16,7 @@ from .arguments import integer
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context
 
 __all__ = ["Match", "common_length", "matches"]
 
@@ -89,10 +89,10 @@ def matches(left: bytes, right: bytes) -> list[Match]:
 
 
 @command("lcs")
-def lcs(ks: Keyspace, left_key: bytes, right_key: bytes, *args: bytes) -> Reply:
+def lcs(ctx: Context, left_key: bytes, right_key: bytes, *args: bytes) -> Reply:
     length_only, with_indexes, with_lengths, smallest = False, False, False, 0
     for key in (left_key, right_key):
-        if ks.type_of(key) not in (None, "string"):
+        if ctx.keys.type_of(key) not in (None, "string"):
             raise CommandError("ERR The specified keys must contain string values")
     position = 0
     while position < len(args):
@@ -111,7 +111,7 @@ def lcs(ks: Keyspace, left_key: bytes, right_key: bytes, *args: bytes) -> Reply:
             raise CommandError(SYNTAX)
     if length_only and with_indexes:
         raise CommandError("ERR If you want both the length and indexes, please just use IDX.")
-    left, right = ks.string_get(left_key) or b"", ks.string_get(right_key) or b""
+    left, right = ctx.keys.string_get(left_key) or b"", ctx.keys.string_get(right_key) or b""
     if (len(left) + 1) * (len(right) + 1) * 4 > _MAX_TABLE or len(left) + len(right) > _MAX_BYTES:
         raise CommandError(_TOO_LARGE)
     if length_only:

@@ -17,7 +17,7 @@ from .arguments import INT64_MAX, bounded_integer, inclusive_span, integer
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__: list[str] = []
 
@@ -39,33 +39,33 @@ def _is_left(word: bytes) -> bool:
 
 
 @command("lpush")
-def lpush(ks: Keyspace, key: bytes, *values: bytes) -> Reply:
-    return ks.list_push(key, values, True)
+def lpush(ctx: Context, key: bytes, *values: bytes) -> Reply:
+    return ctx.keys.list_push(key, values, True)
 
 
 @command("rpush")
-def rpush(ks: Keyspace, key: bytes, *values: bytes) -> Reply:
-    return ks.list_push(key, values, False)
+def rpush(ctx: Context, key: bytes, *values: bytes) -> Reply:
+    return ctx.keys.list_push(key, values, False)
 
 
 @command("lpushx")
-def lpushx(ks: Keyspace, key: bytes, *values: bytes) -> Reply:
-    return 0 if ks.list_get(key) is None else ks.list_push(key, values, True)
+def lpushx(ctx: Context, key: bytes, *values: bytes) -> Reply:
+    return 0 if ctx.keys.list_get(key) is None else ctx.keys.list_push(key, values, True)
 
 
 @command("rpushx")
-def rpushx(ks: Keyspace, key: bytes, *values: bytes) -> Reply:
-    return 0 if ks.list_get(key) is None else ks.list_push(key, values, False)
+def rpushx(ctx: Context, key: bytes, *values: bytes) -> Reply:
+    return 0 if ctx.keys.list_get(key) is None else ctx.keys.list_push(key, values, False)
 
 
 @command("lpop")
-def lpop(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _pop(ks, "lpop", key, arguments, True)
+def lpop(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _pop(ctx.keys, "lpop", key, arguments, True)
 
 
 @command("rpop")
-def rpop(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _pop(ks, "rpop", key, arguments, False)
+def rpop(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _pop(ctx.keys, "rpop", key, arguments, False)
 
 
 def _pop(ks: Keyspace, name: str, key: bytes, arguments: tuple[bytes, ...], left: bool) -> Reply:
@@ -82,7 +82,7 @@ def _pop(ks: Keyspace, name: str, key: bytes, arguments: tuple[bytes, ...], left
 
 
 @command("lmpop")
-def lmpop(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
+def lmpop(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
     keys_count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
     if keys_count >= len(arguments):
         raise CommandError(SYNTAX)
@@ -96,20 +96,20 @@ def lmpop(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
         if len(options) > 2:
             raise CommandError(SYNTAX)
     for key in arguments[:keys_count]:
-        value = ks.list_get(key)
+        value = ctx.keys.list_get(key)
         if value is not None:
-            return [key, ks.list_pop(key, left, min(count, len(value)))]
+            return [key, ctx.keys.list_pop(key, left, min(count, len(value)))]
     return NULL_ARRAY
 
 
 @command("lmove")
-def lmove(ks: Keyspace, source: bytes, destination: bytes, from_side: bytes, to_side: bytes) -> Reply:
-    return _move(ks, source, destination, _is_left(from_side), _is_left(to_side))
+def lmove(ctx: Context, source: bytes, destination: bytes, from_side: bytes, to_side: bytes) -> Reply:
+    return _move(ctx.keys, source, destination, _is_left(from_side), _is_left(to_side))
 
 
 @command("rpoplpush")
-def rpoplpush(ks: Keyspace, source: bytes, destination: bytes) -> Reply:
-    return _move(ks, source, destination, False, True)
+def rpoplpush(ctx: Context, source: bytes, destination: bytes) -> Reply:
+    return _move(ctx.keys, source, destination, False, True)
 
 
 def _move(ks: Keyspace, source: bytes, destination: bytes, from_left: bool, to_left: bool) -> Reply:
@@ -132,14 +132,14 @@ def _move(ks: Keyspace, source: bytes, destination: bytes, from_left: bool, to_l
 
 
 @command("llen")
-def llen(ks: Keyspace, key: bytes) -> Reply:
-    value = ks.list_get(key)
+def llen(ctx: Context, key: bytes) -> Reply:
+    value = ctx.keys.list_get(key)
     return 0 if value is None else len(value)
 
 
 @command("lindex")
-def lindex(ks: Keyspace, key: bytes, raw_index: bytes) -> Reply:
-    value = ks.list_get(key)
+def lindex(ctx: Context, key: bytes, raw_index: bytes) -> Reply:
+    value = ctx.keys.list_get(key)
     if value is None:
         return None
     index = integer(raw_index)
@@ -150,24 +150,24 @@ def lindex(ks: Keyspace, key: bytes, raw_index: bytes) -> Reply:
 
 
 @command("lrange")
-def lrange(ks: Keyspace, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
+def lrange(ctx: Context, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
     start, stop = integer(raw_start), integer(raw_stop)
-    value = ks.list_get(key)
+    value = ctx.keys.list_get(key)
     if value is None:
         return []
     return value.slice(*inclusive_span(len(value), start, stop))
 
 
 @command("lget")
-def lget(ks: Keyspace, key: bytes) -> Reply:
-    value = ks.list_get(key)
+def lget(ctx: Context, key: bytes) -> Reply:
+    value = ctx.keys.list_get(key)
     return [] if value is None else value.slice(0, len(value))
 
 
 @command("lpos")
-def lpos(ks: Keyspace, key: bytes, element: bytes, *arguments: bytes) -> Reply:
+def lpos(ctx: Context, key: bytes, element: bytes, *arguments: bytes) -> Reply:
     rank, count, max_compared = _lpos_options(arguments)
-    value = ks.list_get(key)
+    value = ctx.keys.list_get(key)
     if count is None:
         found = value.positions(element, rank, 1, max_compared) if value is not None else []
         return found[0] if found else None
@@ -197,8 +197,8 @@ def _lpos_options(arguments: tuple[bytes, ...]) -> tuple[int, int | None, int]:
 
 
 @command("lset")
-def lset(ks: Keyspace, key: bytes, raw_index: bytes, element: bytes) -> Reply:
-    value = ks.list_get(key)
+def lset(ctx: Context, key: bytes, raw_index: bytes, element: bytes) -> Reply:
+    value = ctx.keys.list_get(key)
     if value is None:
         raise CommandError(NO_SUCH_KEY)
     index = integer(raw_index)
@@ -207,45 +207,45 @@ def lset(ks: Keyspace, key: bytes, raw_index: bytes, element: bytes) -> Reply:
         index += length
     if not 0 <= index < length:
         raise CommandError(OUT_OF_RANGE)
-    ks.list_set(key, index, element)
+    ctx.keys.list_set(key, index, element)
     return OK
 
 
 @command("linsert")
-def linsert(ks: Keyspace, key: bytes, where: bytes, pivot: bytes, element: bytes) -> Reply:
+def linsert(ctx: Context, key: bytes, where: bytes, pivot: bytes, element: bytes) -> Reply:
     side = where.upper()
     if side not in (b"BEFORE", b"AFTER"):
         raise CommandError(SYNTAX)
-    value = ks.list_get(key)
+    value = ctx.keys.list_get(key)
     if value is None:
         return 0
     index = value.find(pivot)
     if index < 0:
         return -1
     length = len(value)
-    ks.list_insert(key, index if side == b"BEFORE" else index + 1, element)
+    ctx.keys.list_insert(key, index if side == b"BEFORE" else index + 1, element)
     return length + 1
 
 
 @command("lrem")
-def lrem(ks: Keyspace, key: bytes, raw_count: bytes, element: bytes) -> Reply:
+def lrem(ctx: Context, key: bytes, raw_count: bytes, element: bytes) -> Reply:
     count = bounded_integer(raw_count, -INT64_MAX, INT64_MAX)
-    return 0 if ks.list_get(key) is None else ks.list_remove(key, element, count)
+    return 0 if ctx.keys.list_get(key) is None else ctx.keys.list_remove(key, element, count)
 
 
 @command("ltrim")
-def ltrim(ks: Keyspace, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
+def ltrim(ctx: Context, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
     start, stop = integer(raw_start), integer(raw_stop)
-    value = ks.list_get(key)
+    value = ctx.keys.list_get(key)
     if value is None:
         return OK
     length = len(value)
     first, end = inclusive_span(length, start, stop)
     if first == end:
-        ks.delete(key)
+        ctx.keys.delete(key)
         return OK
     if end < length:
-        ks.list_delete_range(key, end, length)
+        ctx.keys.list_delete_range(key, end, length)
     if first > 0:
-        ks.list_delete_range(key, 0, first)
+        ctx.keys.list_delete_range(key, 0, first)
     return OK

@@ -10,43 +10,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kache.commands import BY_KEY, keys_with_flags
+from kache.commands import BY_KEY
 from kache.replies import Reply
 
 from .arguments import integer
 from .dump import restore_value
-from .registry import command, handler_of
+from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context
 
 __all__: list[str] = []
 
 
 @command("_with")
-def with_copies(ks: Keyspace, count: bytes, *rest: bytes) -> Reply:
+def with_copies(ctx: Context, count: bytes, *rest: bytes) -> Reply:
     """``count (key deadline payload) × count command args…``: executes `command` with the copies in place."""
     copies = 3 * integer(count)
     name, *args = rest[copies:]
-    # The execution point saw this internal command, whose flags are not those of the one inside.
+    store = ctx.keys.store
+    # Asked before the copies are there: they must not be evicted.
     if "denyoom" in BY_KEY[name.decode()].flags:
-        ks.owner.require_room()
+        ctx.shard.require_room()
     placed: list[bytes] = []
     try:
+        store.set_aside(True)
         for at in range(0, copies, 3):
             key, deadline, payload = rest[at : at + 3]
             placed.append(key)
-            restore_value(ks, key, payload, integer(deadline))
-        _check_leases(ks, name.decode(), args)
-        return handler_of(name.decode())(ks, *args)
+            restore_value(ctx.keys, key, payload, integer(deadline))
+        store.set_aside(False)
+        return ctx.call_in_room(name.decode(), *args)
     finally:
+        store.set_aside(True)
         for key in placed:
-            ks.delete(key)
-
-
-def _check_leases(ks: Keyspace, name: str, args: list[bytes]) -> None:
-    """What this command writes may be held by a move; the execution point does not look into internal commands."""
-    row = BY_KEY[name]
-    if ks.leases.held and row.is_write:
-        written = [key for key, flags in keys_with_flags(row, args) if flags[0] != "RO"]
-        ks.leases.check(ks.db, written, ks.now_ms)
+            ctx.keys.delete(key)
+        store.set_aside(False)

@@ -21,8 +21,7 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import FieldTable
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, FieldTable, Keyspace
 
 __all__ = ["INTSET_ENTRIES", "LISTPACK_ENTRIES", "LISTPACK_VALUE", "set_encoding"]
 
@@ -64,61 +63,62 @@ def _in_order(members: list[bytes]) -> list[bytes]:
 
 
 @command("sadd")
-def sadd(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    return sum(ks.set_add(key, member) for member in members)
+def sadd(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    return sum(ctx.keys.set_add(key, member) for member in members)
 
 
 @command("srem")
-def srem(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    if ks.set_get(key) is None:
+def srem(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    if ctx.keys.set_get(key) is None:
         return 0
-    return sum(ks.set_remove(key, member) for member in members)
+    return sum(ctx.keys.set_remove(key, member) for member in members)
 
 
 @command("sismember")
-def sismember(ks: Keyspace, key: bytes, member: bytes) -> Reply:
-    table = ks.set_get(key)
+def sismember(ctx: Context, key: bytes, member: bytes) -> Reply:
+    table = ctx.keys.set_get(key)
     return int(table is not None and member in table)
 
 
 @command("smismember")
-def smismember(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    table = ks.set_get(key)
+def smismember(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    table = ctx.keys.set_get(key)
     if table is None:
         return [0] * len(members)
     return [int(member in table) for member in members]
 
 
 @command("smembers")
-def smembers(ks: Keyspace, key: bytes) -> Reply:
-    table = ks.set_get(key)
+def smembers(ctx: Context, key: bytes) -> Reply:
+    table = ctx.keys.set_get(key)
     return SetReply() if table is None else SetReply(_in_order(table.fields()))
 
 
 @command("scard")
-def scard(ks: Keyspace, key: bytes) -> Reply:
-    table = ks.set_get(key)
+def scard(ctx: Context, key: bytes) -> Reply:
+    table = ctx.keys.set_get(key)
     return 0 if table is None else len(table)
 
 
 @command("smove")
-def smove(ks: Keyspace, source: bytes, destination: bytes, member: bytes) -> Reply:
-    table = ks.set_get(source)
+def smove(ctx: Context, source: bytes, destination: bytes, member: bytes) -> Reply:
+    table = ctx.keys.set_get(source)
     if table is None:
         return 0  # before the destination's type is looked at
-    ks.set_get(destination)
+    ctx.keys.set_get(destination)
     if member not in table:
         return 0
     if source != destination:
-        ks.set_remove(source, member)
-        ks.set_add(destination, member)
+        # Added first: without memory for it the member stays where it is.
+        ctx.keys.set_add(destination, member)
+        ctx.keys.set_remove(source, member)
     return 1
 
 
 @command("sscan")
-def sscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
+def sscan(ctx: Context, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
     cursor = scan_cursor(raw_cursor)
-    table = ks.set_get(key)
+    table = ctx.keys.set_get(key)
     if table is None:
         return [b"0", []]
     options = scan_options(arguments, "set")
@@ -136,30 +136,30 @@ def sscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Rep
 
 
 @command("srandmember")
-def srandmember(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def srandmember(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     if len(arguments) > 1:
         raise CommandError(SYNTAX)
     if not arguments:
-        table = ks.set_get(key)
+        table = ctx.keys.set_get(key)
         return None if table is None else table.random()
     count = random_count(arguments[0])
-    table = ks.set_get(key)
+    table = ctx.keys.set_get(key)
     if table is None:
         return []
     return _in_order(table.fields()) if count >= len(table) else sample_fields(table, count)
 
 
 @command("spop")
-def spop(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def spop(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     if len(arguments) > 1:
         raise CommandError(SYNTAX)
     if arguments:
-        return _pop_many(ks, key, arguments[0])
-    table = ks.set_get(key)
+        return _pop_many(ctx.keys, key, arguments[0])
+    table = ctx.keys.set_get(key)
     if table is None:
         return None
     member = table.random()
-    ks.set_remove(key, member)
+    ctx.keys.set_remove(key, member, event="spop")
     return member
 
 
@@ -174,7 +174,7 @@ def _pop_many(ks: Keyspace, key: bytes, raw_count: bytes) -> Reply:
         return SetReply(members)
     popped = SetReply(sample_fields(table, count))
     for member in popped:
-        ks.set_remove(key, member)
+        ks.set_remove(key, member, event="spop")
     return popped
 
 
@@ -182,37 +182,37 @@ def _pop_many(ks: Keyspace, key: bytes, raw_count: bytes) -> Reply:
 
 
 @command("sinter")
-def sinter(ks: Keyspace, *keys: bytes) -> Reply:
-    return SetReply(_in_order(list(_intersection(_tables(ks, keys)))))
+def sinter(ctx: Context, *keys: bytes) -> Reply:
+    return SetReply(_in_order(list(_intersection(_tables(ctx.keys, keys)))))
 
 
 @command("sunion")
-def sunion(ks: Keyspace, *keys: bytes) -> Reply:
-    return SetReply(_in_order(list(_union(_tables(ks, keys)))))
+def sunion(ctx: Context, *keys: bytes) -> Reply:
+    return SetReply(_in_order(list(_union(_tables(ctx.keys, keys)))))
 
 
 @command("sdiff")
-def sdiff(ks: Keyspace, *keys: bytes) -> Reply:
-    return SetReply(_in_order(list(_difference(_tables(ks, keys)))))
+def sdiff(ctx: Context, *keys: bytes) -> Reply:
+    return SetReply(_in_order(list(_difference(_tables(ctx.keys, keys)))))
 
 
 @command("sinterstore")
-def sinterstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
-    return ks.set_replace(destination, _intersection(_tables(ks, keys)))
+def sinterstore(ctx: Context, destination: bytes, *keys: bytes) -> Reply:
+    return ctx.keys.set_replace(destination, _intersection(_tables(ctx.keys, keys)), event="sinterstore")
 
 
 @command("sunionstore")
-def sunionstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
-    return ks.set_replace(destination, _union(_tables(ks, keys)))
+def sunionstore(ctx: Context, destination: bytes, *keys: bytes) -> Reply:
+    return ctx.keys.set_replace(destination, _union(_tables(ctx.keys, keys)), event="sunionstore")
 
 
 @command("sdiffstore")
-def sdiffstore(ks: Keyspace, destination: bytes, *keys: bytes) -> Reply:
-    return ks.set_replace(destination, _difference(_tables(ks, keys)))
+def sdiffstore(ctx: Context, destination: bytes, *keys: bytes) -> Reply:
+    return ctx.keys.set_replace(destination, _difference(_tables(ctx.keys, keys)), event="sdiffstore")
 
 
 @command("sintercard")
-def sintercard(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
+def sintercard(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
     count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
     if count > len(arguments):
         raise CommandError("ERR Number of keys can't be greater than number of args")
@@ -222,7 +222,7 @@ def sintercard(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
             raise CommandError(SYNTAX)
         limit = bounded_integer(arguments[position + 1], 0, INT64_MAX, "ERR LIMIT can't be negative")
     found = 0
-    for _ in _intersection(_tables(ks, arguments[:count]), stops_early=limit > 0):
+    for _ in _intersection(_tables(ctx.keys, arguments[:count]), stops_early=limit > 0):
         found += 1
         if found == limit:
             break

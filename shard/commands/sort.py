@@ -17,7 +17,7 @@ from .arguments import integer, parse_float
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["SortOptions", "sort_options"]
 
@@ -147,15 +147,15 @@ def _result(ks: Keyspace, key: bytes, options: SortOptions) -> list[bytes | None
 
 
 @command("sort")
-def sort(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
+def sort(ctx: Context, key: bytes, *args: bytes) -> Reply:
     options = sort_options(args, readonly=False)
-    result = _result(ks, key, options)
+    result = _result(ctx.keys, key, options)
     if options.store is None:
         return result
-    ks.list_replace(options.store, [value or b"" for value in result])
+    ctx.keys.list_replace(options.store, [value or b"" for value in result])
     return len(result)
 
 
 @command("sort_ro")
-def sort_ro(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
-    return _result(ks, key, sort_options(args, readonly=True))
+def sort_ro(ctx: Context, key: bytes, *args: bytes) -> Reply:
+    return _result(ctx.keys, key, sort_options(args, readonly=True))

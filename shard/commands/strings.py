@@ -27,7 +27,7 @@ from .arguments import (
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__ = ["MAX_STRING", "check_size", "clip_range"]
 
@@ -62,30 +62,30 @@ def clip_range(start: int, end: int, length: int) -> tuple[int, int]:
 
 
 @command("get")
-def get(ks: Keyspace, key: bytes) -> Reply:
-    return ks.string_get(key)
+def get(ctx: Context, key: bytes) -> Reply:
+    return ctx.keys.string_get(key)
 
 
 @command("mget")
-def mget(ks: Keyspace, *keys: bytes) -> Reply:
-    return [ks.string_get(key) if ks.type_of(key) == "string" else None for key in keys]
+def mget(ctx: Context, *keys: bytes) -> Reply:
+    return [ctx.keys.string_get(key) if ctx.keys.type_of(key) == "string" else None for key in keys]
 
 
 @command("strlen")
-def strlen(ks: Keyspace, key: bytes) -> Reply:
-    return ks.string_length(key)
+def strlen(ctx: Context, key: bytes) -> Reply:
+    return ctx.keys.string_length(key)
 
 
 @command("getrange")
-def getrange(ks: Keyspace, key: bytes, start: bytes, end: bytes) -> Reply:
+def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> Reply:
     first, last = integer(start), integer(end)
-    begin, stop = clip_range(first, last, ks.string_length(key))
-    return ks.string_slice(key, begin, stop) if stop > begin else b""
+    begin, stop = clip_range(first, last, ctx.keys.string_length(key))
+    return ctx.keys.string_slice(key, begin, stop) if stop > begin else b""
 
 
 @command("substr")
-def substr(ks: Keyspace, key: bytes, start: bytes, end: bytes) -> Reply:
-    return getrange(ks, key, start, end)
+def substr(ctx: Context, key: bytes, start: bytes, end: bytes) -> Reply:
+    return getrange(ctx, key, start, end)
 
 
 # Setting -----------------------------------------------------------------------------------------
@@ -109,107 +109,107 @@ def _permitted(ks: Keyspace, key: bytes, options: StringOptions) -> bool:
 
 
 @command("set")
-def set_(ks: Keyspace, key: bytes, value: bytes, *args: bytes) -> Reply:
+def set_(ctx: Context, key: bytes, value: bytes, *args: bytes) -> Reply:
     if not args:
-        ks.string_set(key, value)
+        ctx.keys.string_set(key, value)
         return OK
-    options = string_options("set", args, ks.now_ms, _SET_WORDS)
-    before = ks.string_get(key) if options.get else None
-    permitted = _permitted(ks, key, options)
+    options = string_options("set", args, ctx.keys.now_ms, _SET_WORDS)
+    before = ctx.keys.string_get(key) if options.get else None
+    permitted = _permitted(ctx.keys, key, options)
     if permitted:
-        _store(ks, key, value, options)
+        _store(ctx.keys, key, value, options)
     if options.get:
         return before
     return OK if permitted else None
 
 
 @command("setex")
-def setex(ks: Keyspace, key: bytes, seconds: bytes, value: bytes) -> Reply:
-    deadline = absolute_deadline(seconds, 1000, ks.now_ms, "setex", positive=True)
-    ks.string_set(key, value, deadline)
+def setex(ctx: Context, key: bytes, seconds: bytes, value: bytes) -> Reply:
+    deadline = absolute_deadline(seconds, 1000, ctx.keys.now_ms, "setex", positive=True)
+    ctx.keys.string_set(key, value, deadline)
     return OK
 
 
 @command("psetex")
-def psetex(ks: Keyspace, key: bytes, milliseconds: bytes, value: bytes) -> Reply:
-    deadline = absolute_deadline(milliseconds, 1, ks.now_ms, "psetex", positive=True)
-    ks.string_set(key, value, deadline)
+def psetex(ctx: Context, key: bytes, milliseconds: bytes, value: bytes) -> Reply:
+    deadline = absolute_deadline(milliseconds, 1, ctx.keys.now_ms, "psetex", positive=True)
+    ctx.keys.string_set(key, value, deadline)
     return OK
 
 
 @command("setnx")
-def setnx(ks: Keyspace, key: bytes, value: bytes) -> Reply:
-    if ks.exists(key):
+def setnx(ctx: Context, key: bytes, value: bytes) -> Reply:
+    if ctx.keys.exists(key):
         return 0
-    ks.string_set(key, value)
+    ctx.keys.string_set(key, value)
     return 1
 
 
 @command("getset")
-def getset(ks: Keyspace, key: bytes, value: bytes) -> Reply:
-    before = ks.string_get(key)
-    ks.string_set(key, value)
+def getset(ctx: Context, key: bytes, value: bytes) -> Reply:
+    before = ctx.keys.string_get(key)
+    ctx.keys.string_set(key, value)
     return before
 
 
 @command("getdel")
-def getdel(ks: Keyspace, key: bytes) -> Reply:
-    before = ks.string_get(key)
+def getdel(ctx: Context, key: bytes) -> Reply:
+    before = ctx.keys.string_get(key)
     if before is not None:
-        ks.delete(key)
+        ctx.keys.delete(key)
     return before
 
 
 @command("delifeq")
-def delifeq(ks: Keyspace, key: bytes, value: bytes) -> Reply:
-    return int(ks.string_get(key) == value and ks.delete(key))
+def delifeq(ctx: Context, key: bytes, value: bytes) -> Reply:
+    return int(ctx.keys.string_get(key) == value and ctx.keys.delete(key))
 
 
 @command("getex")
-def getex(ks: Keyspace, key: bytes, *args: bytes) -> Reply:
-    options = string_options("getex", args, ks.now_ms, _GETEX_WORDS)
-    value = ks.string_get(key)
+def getex(ctx: Context, key: bytes, *args: bytes) -> Reply:
+    options = string_options("getex", args, ctx.keys.now_ms, _GETEX_WORDS)
+    value = ctx.keys.string_get(key)
     if value is not None:
         if options.deadline:
-            ks.deadline_set(key, options.deadline)
+            ctx.keys.deadline_set(key, options.deadline)
         elif options.persist:
-            ks.deadline_clear(key)
+            ctx.keys.deadline_clear(key)
     return value
 
 
 @command("mset")
-def mset(ks: Keyspace, *args: bytes) -> Reply:
+def mset(ctx: Context, *args: bytes) -> Reply:
     if len(args) % 2:
         raise CommandError(_WRONG_PAIRS.format("mset"))
     for key, value in zip(args[::2], args[1::2], strict=True):
-        ks.string_set(key, value)
+        ctx.keys.string_set(key, value)
     return OK
 
 
 @command("msetnx")
-def msetnx(ks: Keyspace, *args: bytes) -> Reply:
+def msetnx(ctx: Context, *args: bytes) -> Reply:
     if len(args) % 2:
         raise CommandError(_WRONG_PAIRS.format("msetnx"))
-    if any(ks.exists(key) for key in args[::2]):
+    if any(ctx.keys.exists(key) for key in args[::2]):
         return 0
     for key, value in zip(args[::2], args[1::2], strict=True):
-        ks.string_set(key, value)
+        ctx.keys.string_set(key, value)
     return 1
 
 
 @command("msetex")
-def msetex(ks: Keyspace, numkeys: bytes, *args: bytes) -> Reply:
+def msetex(ctx: Context, numkeys: bytes, *args: bytes) -> Reply:
     count = bounded_integer(numkeys, 1, INT64_MAX // 2, "ERR invalid numkeys value or out of range")
     if count > 2**31 - 1:
         raise CommandError("ERR invalid numkeys value or out of range")
     if len(args) < count * 2:
         raise CommandError("ERR syntax error")
-    options = string_options("msetex", args[count * 2 :], ks.now_ms, _MSETEX_WORDS)
+    options = string_options("msetex", args[count * 2 :], ctx.keys.now_ms, _MSETEX_WORDS)
     pairs = list(zip(args[: count * 2 : 2], args[1 : count * 2 : 2], strict=True))
-    if options.condition and any(ks.exists(key) != (options.condition == "XX") for key, _ in pairs):
+    if options.condition and any(ctx.keys.exists(key) != (options.condition == "XX") for key, _ in pairs):
         return 0
     for key, value in pairs:
-        _store(ks, key, value, options)
+        _store(ctx.keys, key, value, options)
     return 1
 
 
@@ -222,38 +222,38 @@ def _add(ks: Keyspace, key: bytes, amount: int) -> int:
     total = amount + (0 if current is None else integer(current))
     if not INT64_MIN <= total <= INT64_MAX:
         raise CommandError(_OVERFLOW)
-    ks.string_set(key, b"%d" % total, keep_ttl=True)
+    ks.string_set(key, b"%d" % total, keep_ttl=True, event="incrby")
     return total
 
 
 @command("incr")
-def incr(ks: Keyspace, key: bytes) -> Reply:
-    return _add(ks, key, 1)
+def incr(ctx: Context, key: bytes) -> Reply:
+    return _add(ctx.keys, key, 1)
 
 
 @command("decr")
-def decr(ks: Keyspace, key: bytes) -> Reply:
-    return _add(ks, key, -1)
+def decr(ctx: Context, key: bytes) -> Reply:
+    return _add(ctx.keys, key, -1)
 
 
 @command("incrby")
-def incrby(ks: Keyspace, key: bytes, increment: bytes) -> Reply:
-    return _add(ks, key, integer(increment))
+def incrby(ctx: Context, key: bytes, increment: bytes) -> Reply:
+    return _add(ctx.keys, key, integer(increment))
 
 
 @command("decrby")
-def decrby(ks: Keyspace, key: bytes, decrement: bytes) -> Reply:
+def decrby(ctx: Context, key: bytes, decrement: bytes) -> Reply:
     amount = parse_integer(decrement)
     if amount is None:
         raise CommandError(NOT_INTEGER)
     if amount == INT64_MIN:  # it has no negative
         raise CommandError("ERR decrement would overflow")
-    return _add(ks, key, -amount)
+    return _add(ctx.keys, key, -amount)
 
 
 @command("incrbyfloat")
-def incrbyfloat(ks: Keyspace, key: bytes, increment: bytes) -> Reply:
-    stored = ks.string_get(key)
+def incrbyfloat(ctx: Context, key: bytes, increment: bytes) -> Reply:
+    stored = ctx.keys.string_get(key)
     current = long_double.parse(stored) if stored is not None else Fraction(0)
     amount = long_double.parse(increment)
     if current is None or amount is None:
@@ -262,7 +262,7 @@ def incrbyfloat(ks: Keyspace, key: bytes, increment: bytes) -> Reply:
     if not isinstance(total, Fraction):
         raise CommandError("ERR increment would produce NaN or Infinity")
     text = long_double.human_text(total)
-    ks.string_set(key, text, keep_ttl=True)
+    ctx.keys.string_set(key, text, keep_ttl=True, event="incrbyfloat")
     return text
 
 
@@ -270,18 +270,18 @@ def incrbyfloat(ks: Keyspace, key: bytes, increment: bytes) -> Reply:
 
 
 @command("append")
-def append(ks: Keyspace, key: bytes, data: bytes) -> Reply:
-    check_size(ks.string_length(key) + len(data))
-    return ks.string_append(key, data)
+def append(ctx: Context, key: bytes, data: bytes) -> Reply:
+    check_size(ctx.keys.string_length(key) + len(data))
+    return ctx.keys.string_append(key, data)
 
 
 @command("setrange")
-def setrange(ks: Keyspace, key: bytes, offset: bytes, data: bytes) -> Reply:
+def setrange(ctx: Context, key: bytes, offset: bytes, data: bytes) -> Reply:
     start = integer(offset)
     if start < 0:
         raise CommandError("ERR offset is out of range")
-    length = ks.string_length(key)
+    length = ctx.keys.string_length(key)
     if not data:
         return length
     check_size(start + len(data))
-    return ks.string_overlay(key, start, data)
+    return ctx.keys.string_overlay(key, start, data)

@@ -19,7 +19,7 @@ from .arguments import INT64_MAX, bounded_integer, floating, integer
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace
 
 __all__: list[str] = []
 
@@ -158,55 +158,53 @@ def _reply(scores: Scores, with_scores: bool) -> Reply:
     return Pairs(pairs) if with_scores else [member for member, _ in pairs]
 
 
-def _store(ks: Keyspace, destination: bytes, scores: Scores) -> int:
-    ks.delete(destination)  # whatever it held, and its TTL
-    if scores:
-        ks.zset_replace(destination, scores)
-    return len(scores)
+def _store(ks: Keyspace, destination: bytes, scores: Scores, event: str) -> int:
+    """Whatever the destination held goes, with its TTL; an empty result deletes it."""
+    return ks.zset_replace(destination, scores, event=event)
 
 
 # Commands ----------------------------------------------------------------------------------------
 
 
 @command("zunion")
-def zunion(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
-    request = _read_request(ks, "zunion", raw_count, arguments)
+def zunion(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
+    request = _read_request(ctx.keys, "zunion", raw_count, arguments)
     return _reply(union(request.inputs, request.weights, request.combine), request.with_scores)
 
 
 @command("zinter")
-def zinter(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
-    request = _read_request(ks, "zinter", raw_count, arguments)
+def zinter(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
+    request = _read_request(ctx.keys, "zinter", raw_count, arguments)
     return _reply(intersection(request.inputs, request.weights, request.combine), request.with_scores)
 
 
 @command("zdiff")
-def zdiff(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
-    request = _read_request(ks, "zdiff", raw_count, arguments, plain=True)
+def zdiff(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
+    request = _read_request(ctx.keys, "zdiff", raw_count, arguments, plain=True)
     return _reply(difference(request.inputs), request.with_scores)
 
 
 @command("zunionstore")
-def zunionstore(ks: Keyspace, destination: bytes, raw_count: bytes, *arguments: bytes) -> Reply:
-    request = _read_request(ks, "zunionstore", raw_count, arguments)
-    return _store(ks, destination, union(request.inputs, request.weights, request.combine))
+def zunionstore(ctx: Context, destination: bytes, raw_count: bytes, *arguments: bytes) -> Reply:
+    request = _read_request(ctx.keys, "zunionstore", raw_count, arguments)
+    return _store(ctx.keys, destination, union(request.inputs, request.weights, request.combine), "zunionstore")
 
 
 @command("zinterstore")
-def zinterstore(ks: Keyspace, destination: bytes, raw_count: bytes, *arguments: bytes) -> Reply:
-    request = _read_request(ks, "zinterstore", raw_count, arguments)
-    return _store(ks, destination, intersection(request.inputs, request.weights, request.combine))
+def zinterstore(ctx: Context, destination: bytes, raw_count: bytes, *arguments: bytes) -> Reply:
+    request = _read_request(ctx.keys, "zinterstore", raw_count, arguments)
+    return _store(ctx.keys, destination, intersection(request.inputs, request.weights, request.combine), "zinterstore")
 
 
 @command("zdiffstore")
-def zdiffstore(ks: Keyspace, destination: bytes, raw_count: bytes, *arguments: bytes) -> Reply:
-    request = _read_request(ks, "zdiffstore", raw_count, arguments, plain=True)
-    return _store(ks, destination, difference(request.inputs))
+def zdiffstore(ctx: Context, destination: bytes, raw_count: bytes, *arguments: bytes) -> Reply:
+    request = _read_request(ctx.keys, "zdiffstore", raw_count, arguments, plain=True)
+    return _store(ctx.keys, destination, difference(request.inputs), "zdiffstore")
 
 
 @command("zintercard")
-def zintercard(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
-    inputs = _read_inputs(ks, "zintercard", raw_count, arguments)
+def zintercard(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
+    inputs = _read_inputs(ctx.keys, "zintercard", raw_count, arguments)
     limit = 0
     options = arguments[len(inputs) :]
     for position in range(0, len(options), 2):

@@ -19,8 +19,7 @@ from .lex import LEX_HIGHEST, LEX_LOWEST, LexBound, lex_span
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace, ZSet
 
 __all__: list[str] = []
 
@@ -160,47 +159,47 @@ def _answer(
 
 
 @command("zrange")
-def zrange(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+def zrange(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
     if not arguments:
         start, stop = integer(first), integer(last)
-        value = ks.zset_get(key)
+        value = ctx.keys.zset_get(key)
         return [] if value is None else value.names(*inclusive_span(len(value), start, stop))
-    return _answer(ks, key, first, last, arguments, _Options())
+    return _answer(ctx.keys, key, first, last, arguments, _Options())
 
 
 @command("zrevrange")
-def zrevrange(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, key, first, last, arguments, _Options("rank", True))
+def zrevrange(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, key, first, last, arguments, _Options("rank", True))
 
 
 @command("zrangebyscore")
-def zrangebyscore(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, key, first, last, arguments, _Options("score", False))
+def zrangebyscore(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, key, first, last, arguments, _Options("score", False))
 
 
 @command("zrevrangebyscore")
-def zrevrangebyscore(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, key, first, last, arguments, _Options("score", True))
+def zrevrangebyscore(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, key, first, last, arguments, _Options("score", True))
 
 
 @command("zrangebylex")
-def zrangebylex(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, key, first, last, arguments, _Options("lex", False))
+def zrangebylex(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, key, first, last, arguments, _Options("lex", False))
 
 
 @command("zrevrangebylex")
-def zrevrangebylex(ks: Keyspace, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ks, key, first, last, arguments, _Options("lex", True))
+def zrevrangebylex(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+    return _answer(ctx.keys, key, first, last, arguments, _Options("lex", True))
 
 
 @command("zcount")
-def zcount(ks: Keyspace, key: bytes, low: bytes, high: bytes) -> Reply:
-    return _count(ks, key, _Range(low, high, _Options("score", False)))
+def zcount(ctx: Context, key: bytes, low: bytes, high: bytes) -> Reply:
+    return _count(ctx.keys, key, _Range(low, high, _Options("score", False)))
 
 
 @command("zlexcount")
-def zlexcount(ks: Keyspace, key: bytes, low: bytes, high: bytes) -> Reply:
-    return _count(ks, key, _Range(low, high, _Options("lex", False)))
+def zlexcount(ctx: Context, key: bytes, low: bytes, high: bytes) -> Reply:
+    return _count(ctx.keys, key, _Range(low, high, _Options("lex", False)))
 
 
 def _count(ks: Keyspace, key: bytes, wanted: _Range) -> int:
@@ -215,36 +214,33 @@ def _count(ks: Keyspace, key: bytes, wanted: _Range) -> int:
 
 
 @command("zrangestore")
-def zrangestore(ks: Keyspace, destination: bytes, source: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
+def zrangestore(ctx: Context, destination: bytes, source: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
     wanted = _Range(first, last, _read_options(arguments, _Options(), store=True))
-    value = ks.zset_get(source)
+    value = ctx.keys.zset_get(source)
     pairs = [] if value is None else value.by_rank(*wanted.find(value))
-    ks.delete(destination)  # whatever it held, and its TTL
-    if pairs:
-        ks.zset_replace(destination, dict(pairs))
-    return len(pairs)
+    return ctx.keys.zset_replace(destination, dict(pairs), event="zrangestore")
 
 
 @command("zremrangebyrank")
-def zremrangebyrank(ks: Keyspace, key: bytes, first: bytes, last: bytes) -> Reply:
-    return _remove(ks, key, _Range(first, last, _Options("rank", False)))
+def zremrangebyrank(ctx: Context, key: bytes, first: bytes, last: bytes) -> Reply:
+    return _remove(ctx.keys, key, _Range(first, last, _Options("rank", False)), "zremrangebyrank")
 
 
 @command("zremrangebyscore")
-def zremrangebyscore(ks: Keyspace, key: bytes, low: bytes, high: bytes) -> Reply:
-    return _remove(ks, key, _Range(low, high, _Options("score", False)))
+def zremrangebyscore(ctx: Context, key: bytes, low: bytes, high: bytes) -> Reply:
+    return _remove(ctx.keys, key, _Range(low, high, _Options("score", False)), "zremrangebyscore")
 
 
 @command("zremrangebylex")
-def zremrangebylex(ks: Keyspace, key: bytes, low: bytes, high: bytes) -> Reply:
-    return _remove(ks, key, _Range(low, high, _Options("lex", False)))
+def zremrangebylex(ctx: Context, key: bytes, low: bytes, high: bytes) -> Reply:
+    return _remove(ctx.keys, key, _Range(low, high, _Options("lex", False)), "zremrangebylex")
 
 
-def _remove(ks: Keyspace, key: bytes, wanted: _Range) -> int:
+def _remove(ks: Keyspace, key: bytes, wanted: _Range, event: str) -> int:
     value = ks.zset_get(key)
     if value is None:
         return 0
     start, stop = wanted.find(value)
     if start < stop:
-        ks.zset_delete_ranks(key, start, stop, wanted=False)
+        ks.zset_delete_ranks(key, start, stop, wanted=False, event=event)
     return stop - start

@@ -20,8 +20,7 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
-    from ..engine.keyspace import Keyspace
+    from ..engine.engine import Context, Keyspace, ZSet
 
 __all__ = ["zadd", "zrem", "zset_encoding"]
 
@@ -38,22 +37,22 @@ def zset_encoding(value: ZSet) -> str:
 
 
 @command("zadd")
-def zadd(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def zadd(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     if len(arguments) == 2:
         # The common case; no option fits in so few words.
         score = parse_float(arguments[0])
         if score is not None:
-            return 1 if ks.zset_add(key, arguments[1], score) else 0
+            return 1 if ctx.keys.zset_add(key, arguments[1], score) else 0
     options, pairs = _add_arguments(arguments)
     if b"INCR" in options:
-        return _increment(ks, key, pairs[0][1], pairs[0][0], options)
+        return _increment(ctx.keys, key, pairs[0][1], pairs[0][0], options)
     if not options:
-        return sum(ks.zset_add(key, member, score) is True for score, member in pairs)
+        return sum(ctx.keys.zset_add(key, member, score) is True for score, member in pairs)
     added = changed = 0
     for score, member in pairs:
-        value = ks.zset_get(key)  # asked for again, since the first member may create the key
+        value = ctx.keys.zset_get(key)  # asked for again, since the first member may create the key
         if _admits(options, None if value is None else value.score(member), score):
-            outcome = ks.zset_add(key, member, score)
+            outcome = ctx.keys.zset_add(key, member, score)
             added += outcome is True
             changed += outcome is not None
     return changed if b"CH" in options else added
@@ -98,53 +97,53 @@ def _increment(ks: Keyspace, key: bytes, member: bytes, increment: float, option
         raise CommandError(_NAN_SCORE)
     if not _admits(options, current, score):
         return None
-    ks.zset_add(key, member, score)
+    ks.zset_add(key, member, score, event="zincr")
     return score
 
 
 @command("zincrby")
-def zincrby(ks: Keyspace, key: bytes, raw_increment: bytes, member: bytes) -> Reply:
-    return _increment(ks, key, member, floating(raw_increment, NOT_FLOAT), set())
+def zincrby(ctx: Context, key: bytes, raw_increment: bytes, member: bytes) -> Reply:
+    return _increment(ctx.keys, key, member, floating(raw_increment, NOT_FLOAT), set())
 
 
 @command("zrem")
-def zrem(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    if ks.zset_get(key) is None:
+def zrem(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    if ctx.keys.zset_get(key) is None:
         return 0
-    return sum(ks.zset_remove(key, member) for member in members)
+    return sum(ctx.keys.zset_remove(key, member) for member in members)
 
 
 # Scores and ranks --------------------------------------------------------------------------------
 
 
 @command("zcard")
-def zcard(ks: Keyspace, key: bytes) -> Reply:
-    value = ks.zset_get(key)
+def zcard(ctx: Context, key: bytes) -> Reply:
+    value = ctx.keys.zset_get(key)
     return 0 if value is None else len(value)
 
 
 @command("zscore")
-def zscore(ks: Keyspace, key: bytes, member: bytes) -> Reply:
-    value = ks.zset_get(key)
+def zscore(ctx: Context, key: bytes, member: bytes) -> Reply:
+    value = ctx.keys.zset_get(key)
     return None if value is None else value.score(member)
 
 
 @command("zmscore")
-def zmscore(ks: Keyspace, key: bytes, *members: bytes) -> Reply:
-    value = ks.zset_get(key)
+def zmscore(ctx: Context, key: bytes, *members: bytes) -> Reply:
+    value = ctx.keys.zset_get(key)
     if value is None:
         return [None] * len(members)
     return [value.score(member) for member in members]
 
 
 @command("zrank")
-def zrank(ks: Keyspace, key: bytes, member: bytes, *arguments: bytes) -> Reply:
-    return _rank(ks, "zrank", key, member, arguments)
+def zrank(ctx: Context, key: bytes, member: bytes, *arguments: bytes) -> Reply:
+    return _rank(ctx.keys, "zrank", key, member, arguments)
 
 
 @command("zrevrank")
-def zrevrank(ks: Keyspace, key: bytes, member: bytes, *arguments: bytes) -> Reply:
-    return _rank(ks, "zrevrank", key, member, arguments)
+def zrevrank(ctx: Context, key: bytes, member: bytes, *arguments: bytes) -> Reply:
+    return _rank(ctx.keys, "zrevrank", key, member, arguments)
 
 
 def _rank(ks: Keyspace, name: str, key: bytes, member: bytes, arguments: tuple[bytes, ...]) -> Reply:
@@ -165,13 +164,13 @@ def _rank(ks: Keyspace, name: str, key: bytes, member: bytes, arguments: tuple[b
 
 
 @command("zpopmin")
-def zpopmin(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _pop(ks, key, arguments, lowest=True)
+def zpopmin(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _pop(ctx.keys, key, arguments, lowest=True)
 
 
 @command("zpopmax")
-def zpopmax(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
-    return _pop(ks, key, arguments, lowest=False)
+def zpopmax(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
+    return _pop(ctx.keys, key, arguments, lowest=False)
 
 
 def _pop(ks: Keyspace, key: bytes, arguments: tuple[bytes, ...], *, lowest: bool) -> Reply:
@@ -191,12 +190,12 @@ def _pop(ks: Keyspace, key: bytes, arguments: tuple[bytes, ...], *, lowest: bool
 def _pop_pairs(ks: Keyspace, key: bytes, length: int, count: int, lowest: bool) -> list[tuple[bytes, float]]:
     count = min(count, length)
     if lowest:
-        return ks.zset_delete_ranks(key, 0, count)
-    return ks.zset_delete_ranks(key, length - count, length)[::-1]
+        return ks.zset_delete_ranks(key, 0, count, event="zpopmin")
+    return ks.zset_delete_ranks(key, length - count, length, event="zpopmax")[::-1]
 
 
 @command("zmpop")
-def zmpop(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
+def zmpop(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
     keys_count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
     if keys_count >= len(arguments):
         raise CommandError(SYNTAX)
@@ -212,9 +211,9 @@ def zmpop(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
         if len(options) > 2:
             raise CommandError(SYNTAX)
     for key in arguments[:keys_count]:
-        value = ks.zset_get(key)
+        value = ctx.keys.zset_get(key)
         if value is not None:
-            pairs = _pop_pairs(ks, key, len(value), count, where == b"MIN")
+            pairs = _pop_pairs(ctx.keys, key, len(value), count, where == b"MIN")
             return [key, [list(pair) for pair in pairs]]
     return NULL_ARRAY
 
@@ -223,9 +222,9 @@ def zmpop(ks: Keyspace, raw_count: bytes, *arguments: bytes) -> Reply:
 
 
 @command("zrandmember")
-def zrandmember(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
+def zrandmember(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     if not arguments:
-        value = ks.zset_get(key)
+        value = ctx.keys.zset_get(key)
         return None if value is None else value.names(at := random.randrange(len(value)), at + 1)[0]
     count = random_count(arguments[0])
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() != b"WITHSCORES"):
@@ -233,7 +232,7 @@ def zrandmember(ks: Keyspace, key: bytes, *arguments: bytes) -> Reply:
     with_scores = len(arguments) == 2
     if with_scores and abs(count) > INT64_MAX // 2:
         raise CommandError("ERR value is out of range")
-    value = ks.zset_get(key)
+    value = ctx.keys.zset_get(key)
     if value is None:
         return []
     pairs = _sample(value, count)
@@ -254,9 +253,9 @@ def _sample(value: ZSet, count: int) -> list[tuple[bytes, float]]:
 
 
 @command("zscan")
-def zscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
+def zscan(ctx: Context, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Reply:
     cursor = scan_cursor(raw_cursor)
-    value = ks.zset_get(key)
+    value = ctx.keys.zset_get(key)
     if value is None:
         return [b"0", []]
     options = scan_options(arguments, "zset")
@@ -270,10 +269,10 @@ def zscan(ks: Keyspace, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Rep
 
 
 @command("zquery")
-def zquery(ks: Keyspace, key: bytes, raw_score: bytes, name: bytes, raw_offset: bytes, raw_limit: bytes) -> Reply:
+def zquery(ctx: Context, key: bytes, raw_score: bytes, name: bytes, raw_offset: bytes, raw_limit: bytes) -> Reply:
     score = floating(raw_score)
     offset, limit = integer(raw_offset), integer(raw_limit)
-    value = ks.zset_get(key)
+    value = ctx.keys.zset_get(key)
     if value is None:
         return None
     start = value.rank_of_pair(score, name) + offset

@@ -32,6 +32,7 @@ cdef struct Hint:
     Entry* entry            # the first one with its tag
 
 
+@cython.final
 cdef class LookAhead:
     """Hints for the frames that follow, in their order; one per shard."""
     cdef Hint[AHEAD] hints
@@ -52,10 +53,10 @@ cdef class LookAhead:
         self.unlinked = keys.unlinked
         while self.count < AHEAD:
             if frames == 0:
-                if n - at < RUN_HEADER or data[at + 4] != LINK_RUN or <uint8_t> data[at + 6] >= DATABASES:
+                if n - at < RUN_HEADER or data[at + RUN_KIND_AT] != LINK_RUN or <uint8_t> data[at + RUN_DB_AT] >= DATABASES:
                     break
-                memcpy(&frames, data + at + 8, 4)
-                db = <uint8_t> data[at + 6]
+                memcpy(&frames, data + at + RUN_COUNT_AT, 4)
+                db = <uint8_t> data[at + RUN_DB_AT]
                 at += RUN_HEADER
                 if frames == 0:
                     break

@@ -1,27 +1,24 @@
 # cython: freethreading_compatible=False
-"""The compiled core of a shard: its keyspace, its one execution point, its end of the links.
+"""The compiled core of a shard: its data, its one execution point, its end of the links.
 
-One extension module of several parts, each in a file of its own, from the bottom up:
+One extension module of several parts, each in a file of its own; a part uses the parts above it, and of those below
+only what is declared here (Executor, Context, Host, Link). From the bottom up:
 
-    entry.pxi      one key with its value, in one block of memory
-    heap.pxi       deadlines
-    table.pxi      the hash table of every slot, hash and set
-    chunks.pxi     the elements of a list
-    list.pxi       ListValue: the value of a list
-    fields.pxi     FieldTable: the value of a hash or a set
-    ranks.pxi      the order of a sorted set
-    zset.pxi       ZSet: the value of a sorted set
-    store.pxi      Store: the databases, their memory, expiry
-    values.pxi     Values: keys and strings, as the handlers see them
-    collections.pxi    Collections: lists, hashes, sets and sorted sets
-    detached.pxi   flushed databases on their way out
-    evict.pxi      Evictor: the policies of a full memory
-    meter.pxi      counters and latency histogram
-    fast.pxi       the hottest commands on keys and strings, without a Python object
-    fast_collections.pxi   and those on collections
-    execute.pxi    Shard: the one execution point
-    ahead.pxi      what the next commands will touch, fetched into the cache
-    link.pxi       Link: runs from a router in, replies out
+    entry, heap, table         one key with its value in a block; deadlines; the hash table of a slot, hash or set
+    chunks, list               ListValue: the value of a list
+    fields                     FieldTable: the value of a hash or a set
+    ranks, zset                ZSet: the value of a sorted set
+    effects.pyx                the sink that every change is told to (a module of its own)
+    clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
+    keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
+    hashes, zsets, names
+    walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
+    keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
+    meter, context, execute    Context: what a command runs in; Executor: the one execution point
+    compiled_strings,          the hottest commands, without a Python object
+    compiled_collections
+    ahead, link                what the next frames will touch; Link: runs from a router in, replies out
+    replay                     the records of a log applied by the mutators
 
 Only one store's hash seed exists per process: tables of different seeds cannot live side by side.
 """
@@ -29,6 +26,7 @@ import logging
 import time
 from heapq import heapify, heappop, heappush
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -36,6 +34,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from kache.shard.engine.effects cimport *
 from kache.wire.reactor cimport Endpoint, Listener, Reactor, monotonic_ns
 from kache.wire.codec cimport (
     BINARY,
@@ -63,11 +62,15 @@ from kache.wire.codec cimport (
 
 from kache.wire.link cimport (
     FLAG_ATOMIC, FLAG_NO_TOUCH, FRAME_HEADER, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_VERSION, REPLY_DEFERRED, REPLY_EXPIRED, REPLY_HEADER, RUN_HEADER,
+    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED, REPLY_EXPIRED, REPLY_HEADER,
+    RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT,
+    RUN_TRANSACTION_AT,
 )
 
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
+
+from .effects import kind_of
 
 log = logging.getLogger("kache.shard")
 
@@ -196,17 +199,33 @@ include "list.pxi"
 include "fields.pxi"
 include "ranks.pxi"
 include "zset.pxi"
+include "clock.pxi"
 include "store.pxi"
-include "values.pxi"
-include "collections.pxi"
 include "detached.pxi"
+include "keys.pxi"
+include "strings.pxi"
+include "lists.pxi"
+include "hashes.pxi"
+include "zsets.pxi"
+include "names.pxi"
+include "walks.pxi"
+include "expiry.pxi"
 include "evict.pxi"
+include "keyspace.pxi"
+
+cdef class Executor
+cdef class Context
+cdef class Host
+cdef class Link(Endpoint)
+
 include "meter.pxi"
-include "fast.pxi"
-include "fast_collections.pxi"
+include "context.pxi"
 include "execute.pxi"
+include "compiled_strings.pxi"
+include "compiled_collections.pxi"
 include "ahead.pxi"
 include "link.pxi"
+include "replay.pxi"
 
 FIELD_TABLE_SIZE = FieldTable.__basicsize__ + 16
 ZSET_SIZE = ZSet.__basicsize__ + 16

@@ -14,33 +14,7 @@ cdef struct Candidate:
     uint32_t slot
 
 
-cdef inline uint32_t lfu_minutes(int64_t now_ms) noexcept nogil:
-    return <uint32_t> (now_ms // 60000) & 0xFFFF
-
-
-cdef inline uint32_t lfu_fresh(int64_t now_ms) noexcept nogil:
-    """A new key starts at 5, so that it is not the first to go."""
-    return (lfu_minutes(now_ms) << 8) | 5
-
-
-cdef inline uint32_t lfu_counter(uint32_t clock, int64_t now_ms, uint32_t decay_time) noexcept nogil:
-    """The counter, less one for every `decay_time` minutes since it was last touched."""
-    cdef uint32_t counter = clock & 0xFF
-    cdef uint32_t periods
-    if decay_time == 0:
-        return counter
-    periods = ((lfu_minutes(now_ms) - (clock >> 8)) & 0xFFFF) // decay_time
-    return counter - periods if periods < counter else 0
-
-
-cdef inline uint32_t lfu_touched(uint32_t clock, int64_t now_ms, uint32_t decay_time, uint32_t log_factor) noexcept nogil:
-    cdef uint32_t counter = lfu_counter(clock, now_ms, decay_time)
-    cdef double base = counter - 5.0 if counter > 5 else 0.0
-    if counter < 255 and (kache_random() >> 11) * (base * log_factor + 1.0) < 9007199254740992.0:
-        counter += 1
-    return (lfu_minutes(now_ms) << 8) | counter
-
-
+@cython.final
 cdef class Evictor:
     """Chooses and removes keys of one store until its memory fits. Budgets are in nanoseconds."""
     cdef Store store
@@ -258,27 +232,22 @@ cdef class Evictor:
     # Removing -----------------------------------------------------------------------------------------
     cdef int evict_entry(self, Database* db, Entry* entry) except -1:
         cdef Place place
-        place.db = db
-        place.key = entry_key(entry)
-        place.n = entry_key_size(entry)
-        place.slot = slot_of(place.key, place.n)
-        place.table = db.slots + place.slot
-        place.hash = table_hash(place.key, place.n)
-        return self.evict_word(&place, segment_find(
-            segment_of(place.table, place.hash), place.hash, place.key, place.n))
+        self.store.place_of_entry(&place, db, entry)
+        return self.evict_word(&place, self.store.word_of(&place))
 
     cdef int evict_word(self, Place* place, uint64_t* word) except -1:
+        cdef Store store = self.store
         cdef Entry* entry = <Entry*> (word[0] & POINTER_MASK)
-        cdef bytes key
-        self.store.evicted += 1
-        self.store.dirty += 1
-        if self.store.listening:
-            key = PyBytes_FromStringAndSize(entry_key(entry), entry_key_size(entry))
-            self.store.remove_word(place, word)
-            self.store._effect("evict", key, ())
-        else:
-            self.store.remove_word(place, word)
-        return 0
+        cdef bint told
+        place.key = entry_key(entry)
+        place.n = entry_key_size(entry)
+        told = store.prepare(place, 0)
+        store.detach(place, word)
+        store.evicted += 1
+        store.dirty += 1
+        if told:
+            tell(store, EVICTED, RECORD_DELETE, place)
+        return store.destroy(place.db, entry)
 
 
 cdef uint64_t* word_of_hash(Table* table, uint64_t hash) noexcept nogil:

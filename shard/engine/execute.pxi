@@ -1,41 +1,42 @@
-# Shard: the one execution point. Whatever a client asks of this shard's data passes `execute_frame`.
-
-class Deferred:
-    """What a handler returns when its reply comes later, by `Shard.answer_deferred(token, reply)`."""
-
-    __slots__ = ("token",)
-
-    def __init__(self, token):
-        self.token = token
-
+# Executor: the one execution point. Whatever anybody asks of this shard's data passes `execute_command` or `call`.
+#
+#   a frame ─► execute_command ─┬► admit: arity, loading, memory, leases ─┬► the compiled case ──► reply bytes
+#   a handler ─► call ──────────┘  or the error that refuses it            └► the handler ────────► reply, a Python value
+#                                                                                 └► context.call: the next one inside
 
 cdef enum:
     MANY_ARGUMENTS = 64         # from which a compiled command is timed by itself
 
+# How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
+cdef int64_t EVICTION_NS = 500000
+cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()
+cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
-cdef class Shard:
+
+cdef class Executor:
     """One shard's data with the commands on it. Does no I/O; `Link` brings it frames, tests call `execute`.
 
-    `Shard()` loads the handlers; arguments: maxmemory in bytes (0: no limit), the policy, the hash seed of 16
-    bytes, the cleanup (None: everything is freed on the spot) and the index among the shards.
+    `handlers` are functions by command id, None where there is none. maxmemory is in bytes (0: no limit), the hash seed
+    has 16 bytes, `cleanup` takes what is large (None: everything is freed on the spot). What stands beside the data is
+    given: the slow log, the leases, the gauges of the process.
     """
-    cdef object keys_python
-    cdef Collections keys
+    cdef readonly Store store
     cdef readonly Evictor evictor
+    cdef readonly object slowlog, leases
+    cdef public object gauges           # what the process around it knows
     cdef Command* commands
     cdef readonly int command_count
     cdef list handlers, rows
-    cdef object held                    # Leases.held
+    cdef dict numbers                   # key of a row -> its number
+    cdef dict held                      # Leases.held
     cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
     cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
     cdef public bint loading
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
-    cdef public object gauges           # statistics.Gauges: what the process around it knows
     cdef public int64_t in_flight       # frames received and not executed yet
-    cdef int dialect                    # of the run being executed
-    cdef public uint64_t session        # of the run being executed
-    cdef public object link             # the Link whose run is being executed; None for `execute`
+    cdef bint evicting                  # what is told now was caused by making room
+    cdef Context direct                 # for `execute`
     # Measuring
     cdef uint64_t[HISTOGRAM_SIZE] histogram
     cdef int64_t batch_began, python_ns
@@ -49,109 +50,177 @@ cdef class Shard:
     # Deferred replies
     cdef uint64_t next_token, pending_token
     cdef dict deferred                  # token -> (link, session, dialect)
+    cdef dict deferred_of               # link -> {session: {token}}
 
     def __cinit__(self, *args, **kwargs):
         self.commands = NULL
         memset(self.histogram, 0, sizeof(self.histogram))
 
-    def __init__(self, *, maxmemory=0, policy="noeviction", hash_seed=bytes(16), cleanup=None, index=0, now_ms=None):
-        from kache.commands import TABLE
+    def __init__(
+        self, list handlers not None, rows, *, slowlog, leases, maxmemory=0, policy="noeviction", hash_seed=bytes(16),
+        cleanup=None, index=0, now_ms=None,
+    ):
+        self.store = Store(hash_seed, cleanup)
+        self.handlers = handlers
+        self.rows = list(rows)
+        self.numbers = {row.key: row.id for row in self.rows}
+        self.fill_commands()
+        self.slowlog = slowlog
+        self.leases = leases
+        self.held = leases.held
+        self.evictor = Evictor(self.store)
+        self.evictor.set_policy(policy)
+        self.set_maxmemory(maxmemory)
+        self.index = index
+        self.errors = {}
+        self.batch_commands = []
+        self.deferred = {}
+        self.deferred_of = {}
+        self.configure_slowlog(10000, 128)
+        self.own_clock = now_ms is None
+        self.set_time(int(time.time() * 1000) if now_ms is None else now_ms)
+        self.direct = Context(self)
 
-        from .keyspace import Keyspace
-        from ..commands.registry import load
-        from ..service.statistics import Gauges
+    def __dealloc__(self):
+        free(self.commands)
 
-        self.keys = self.keys_python = Keyspace(hash_seed, cleanup)
-        self.handlers = load()
-        self.rows = list(TABLE)
+    cdef int fill_commands(self) except -1:
+        cdef int i
+        cdef Command* command
         self.command_count = len(self.rows)
         self.commands = <Command*> calloc(self.command_count, sizeof(Command))
         if self.commands == NULL:
             raise MemoryError("no memory for the commands")
         for i, row in enumerate(self.rows):
-            self.commands[i].fast = fast_of(row.key)
-            self.commands[i].arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
-            self.commands[i].write = "write" in row.flags
-            self.commands[i].denyoom = "denyoom" in row.flags
-            self.commands[i].readonly = "readonly" in row.flags
-            self.commands[i].internal = "internal" in row.flags
-            self.commands[i].while_loading = "loading" in row.flags
-        self.held = self.keys.leases.held
-        self.keys.owner = self
-        self.evictor = Evictor(self.keys)
-        self.evictor.set_policy(policy)
-        self.set_maxmemory(maxmemory)
-        self.index = index
-        self.gauges = Gauges()
-        self.errors = {}
-        self.batch_commands = []
-        self.deferred = {}
-        self.configure_slowlog(10000, 128)
-        self.own_clock = now_ms is None
-        self.set_time(int(time.time() * 1000) if now_ms is None else now_ms)
-
-    def __dealloc__(self):
-        free(self.commands)
+            command = &self.commands[i]
+            command.compiled = compiled_of(row.key)
+            command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
+            command.may_write = "write" in row.flags or "may_replicate" in row.flags
+            command.denyoom = "denyoom" in row.flags
+            command.readonly = "readonly" in row.flags
+            command.internal = "internal" in row.flags
+            command.while_loading = "loading" in row.flags
+            command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
+        return 0
 
     @property
     def keyspace(self):
-        """The data, as the handlers see it."""
-        return self.keys_python
+        """Database 0, as the handlers see it: for tests and tools."""
+        return self.direct.keys
 
     def compiled_commands(self):
         """Keys of the commands with a compiled case."""
-        return [row.key for i, row in enumerate(self.rows) if self.commands[i].fast != NULL]
+        return [row.key for i, row in enumerate(self.rows) if self.commands[i].compiled != NULL]
 
     def replace_handler(self, str key not None, handler):
         """Another function for the command `key`, the compiled case left out: for tests."""
-        number = next(i for i, row in enumerate(self.rows) if row.key == key)
+        number = self.numbers[key]
         self.handlers[number] = handler
-        self.commands[<int> number].fast = NULL
+        self.commands[<int> number].compiled = NULL
 
     cpdef set_time(self, int64_t now_ms):
         """The time of the commands that follow, unix ms."""
-        self.keys.set_time(now_ms)
+        self.store.set_time(now_ms)
 
     # Executing ------------------------------------------------------------------------------------------
-    cdef int execute_frame(self, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
         """One command; its reply, whatever it is, is appended to `out`. DONE or DEFERRED (nothing was appended)."""
         cdef Py_ssize_t mark = out.end - out.start
         cdef Command* command
-        cdef int outcome
+        cdef bytes refused
         if number >= self.command_count:
-            return fail(self, out, b"ERR unknown command number")
+            return fail(context, out, b"ERR unknown command number")
         command = &self.commands[number]
         self.executed += 1
-        if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
-            command.rejected += 1
-            return fail(self, out, self.arity_error(number))
-        if self.loading and not command.while_loading:
-            command.rejected += 1
-            return fail(self, out, b"LOADING Kache is loading the dataset in memory")
-        if command.denyoom and self.memory_limit and self.keys.used() > self.memory_limit and not self.make_room():
-            command.rejected += 1
-            return fail(self, out, OUT_OF_MEMORY_TEXT)
-        self.keys.counting = command.readonly
-        self.keys.dialect = self.dialect
         try:
-            if command.write and not command.internal and len(<dict> self.held):
-                self.check_leases(number, args, n)
-            if command.fast != NULL:
-                outcome = command.fast(self, slot, args, n, out)
-                if outcome == DONE:
-                    self.count_fast(command, number)
-                    # Only what moves much can be slow; the others are not worth a look at the clock.
-                    if self.keys.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
-                        self.time_compiled(number, args, n)
-                    return DONE
-            return self.call_handler(command, number, args, n, out)
+            refused = self.admit(context, command, number, args, n)
+            if refused is not None:
+                command.rejected += 1
+                return fail(context, out, refused)
+            self.enter(context, command, number)
+            if command.compiled != NULL and command.compiled(context, slot, args, n, out) == DONE:
+                self.count_compiled(command, number)
+                # Only what moves much can be slow; the others are not worth a look at the clock.
+                if self.store.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
+                    self.time_compiled(context, number, args, n)
+                return DONE
+            reply = self.run_handler(context, command, number, arguments_of(args, n))
+            if type(reply) is Deferred:
+                self.pending_token = reply.token
+                return DEFERRED
+            return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark
             command.calls += 1
             command.failed += 1
-            return fail(self, out, self.error_text(error, number))
+            return fail(context, out, self.error_text(error, number))
 
-    cdef inline int count_fast(self, Command* command, int number) except -1:
+    cpdef object call(self, Context context, str key, tuple args):
+        """A command inside another; see Context.call."""
+        cdef int number = self.numbers[key], outer = context.number
+        cdef bint no_touch = self.store.no_touch, counting = self.store.counting
+        cdef Command* command = &self.commands[number]
+        cdef Words words = Words(args)
+        cdef bytes refused = self.admit(context, command, number, words.spans, words.count)
+        if refused is not None:
+            command.rejected += 1
+            raise CommandError(refused.decode())
+        context.depth += 1
+        try:
+            self.enter(context, command, number)
+            return self.run_handler(context, command, number, args)
+        except Exception:
+            command.calls += 1
+            command.failed += 1
+            raise
+        finally:
+            context.depth -= 1
+            context.number = outer
+            self.store.no_touch = no_touch
+            self.store.counting = counting
+
+    cdef inline bytes admit(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
+        """None, or the error that keeps the command from being executed."""
+        if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
+            return self.arity_error(number)
+        if self.loading and not command.while_loading:
+            return LOADING_TEXT
+        if command.denyoom and self.memory_limit and self.store.used() > self.memory_limit and (
+            not context.flags & ROOM_ASKED and not self.make_room()
+        ):
+            return OUT_OF_MEMORY_TEXT
+        if command.may_write and not command.internal and len(self.held):
+            return self.leased(context, number, args, n)
+        return None
+
+    cdef inline void enter(self, Context context, Command* command, int number) noexcept:
+        context.number = number
+        self.store.counting = command.readonly
+        self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
+        self.store.effects.begin_unit()
+
+    cdef object run_handler(self, Context context, Command* command, int number, tuple arguments):
+        """The handler's reply; its time is measured. What runs inside another command is part of that one's time."""
+        cdef int64_t began = monotonic_ns(), took
+        cdef object handler = self.handlers[number]
+        if handler is None:
+            raise CommandError("ERR this command is answered by the router")
+        try:
+            reply = handler(context, *arguments)
+        finally:
+            self.looked_ns = monotonic_ns()
+            took = self.looked_ns - began
+            command.ns += took
+            if context.depth == 0:
+                self.store.heavy = False
+                self.python_ns += took
+                self.histogram[histogram_bucket(took)] += 1
+            if took >= self.slow_ns and not command.unlogged:
+                self.note_slow(context, number, took, arguments)
+        command.calls += 1
+        return reply
+
+    cdef inline int count_compiled(self, Command* command, int number) except -1:
         command.calls += 1
         if command.in_batch == 0:
             self.batch_commands.append(number)
@@ -159,76 +228,21 @@ cdef class Shard:
         self.batch_count += 1
         return 0
 
-    cdef int time_compiled(self, int number, Span* args, Py_ssize_t n) except -1:
+    cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1:
         """A compiled command that may have been slow: its time is what passed since the last look at the clock, so that
         of a few small ones before it (FRAMES_PER_LOOK) is in it."""
         cdef int64_t now = monotonic_ns()
         cdef int64_t took = now - self.looked_ns
-        self.keys.heavy = False
+        self.store.heavy = False
         self.looked_ns = now
         if took >= self.slow_ns:
             try:
-                self.note_slow(number, took, arguments_of(args, n))
+                self.note_slow(context, number, took, arguments_of(args, n))
             except MemoryError:
                 log.warning("no memory to enter %s in the slow log", self.rows[number].key)
         return 0
 
-    cdef int call_handler(self, Command* command, int number, Span* args, Py_ssize_t n, Buffer out) except -1:
-        cdef int64_t began = monotonic_ns(), took
-        cdef tuple arguments = arguments_of(args, n)
-        cdef object handler = self.handlers[number]
-        cdef object reply
-        if handler is None:
-            raise CommandError("ERR this command is answered by the router")
-        try:
-            reply = handler(self.keys_python, *arguments)
-        finally:
-            self.looked_ns = monotonic_ns()
-            took = self.looked_ns - began
-            self.keys.heavy = False
-            self.python_ns += took
-            command.ns += took
-            self.histogram[histogram_bucket(took)] += 1
-            if took >= self.slow_ns:
-                self.note_slow(number, took, arguments)
-        command.calls += 1
-        if type(reply) is Deferred:
-            self.pending_token = reply.token
-            return DEFERRED
-        return put_reply(out, self.dialect, reply)
-
-    cdef bint make_room(self) except -1:
-        """Evicts until the data fits, for a moment at most; False when nothing can be evicted."""
-        cdef int outcome = self.evictor.run(self.memory_limit, EVICTION_NS)
-        return outcome != 0
-
-    def require_room(self):
-        """What is asked before a command that needs memory, for one that runs inside an internal command."""
-        if self.memory_limit and self.keys.used() > self.memory_limit and not self.make_room():
-            raise CommandError(OUT_OF_MEMORY)
-
-    def evict_some(self, int64_t budget_ns):
-        """Evicts for up to `budget_ns` when the data is over its limit. True when more has to go."""
-        if self.memory_limit == 0 or self.keys.used() <= self.memory_limit:
-            return False
-        return self.evictor.run(self.memory_limit, budget_ns) == 2
-
-    def set_maxmemory(self, int64_t maxmemory):
-        """This shard's part of the limit in bytes; 0 for none."""
-        self.maxmemory = self.memory_limit = maxmemory
-
-    def govern_memory(self, int64_t resident_growth):
-        """Keeps resident memory near the limit although the allocator has holes: to be called now and then.
-
-        `resident_growth` is how much the process has grown over its empty state. Beyond a sixteenth above the limit
-        less data is allowed, in proportion, but never less than two thirds.
-        """
-        cdef int64_t room = self.maxmemory + self.maxmemory // 16
-        if self.maxmemory == 0 or resident_growth <= 0:
-            return
-        self.memory_limit = <int64_t> (self.memory_limit * min(1.02, <double> room / resident_growth))
-        self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
-
+    # Refusing -------------------------------------------------------------------------------------------
     def check_arguments(self, int number, Py_ssize_t n):
         """Whether `n` arguments fit the arity of a command."""
         return n == self.commands[number].arity if self.commands[number].arity >= 0 else n >= -self.commands[number].arity - 1
@@ -236,13 +250,19 @@ cdef class Shard:
     cdef bytes arity_error(self, int number):
         return f"ERR wrong number of arguments for '{self.rows[number].name}' command".encode()
 
-    cdef int check_leases(self, int number, Span* args, Py_ssize_t n) except -1:
-        from kache.commands import keys_of
+    cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n):
+        """The error when a key that the command writes is held by a move between shards; else None."""
+        from kache.commands import keys_with_flags
 
-        cdef Py_ssize_t i
-        words = [PyBytes_FromStringAndSize(args[i].data, args[i].size) for i in range(n)]
-        self.keys.leases.check(self.keys.db, keys_of(self.rows[number], words), self.keys.now_ms)
-        return 0
+        # PFCOUNT may write what it reads: its count is kept in the value.
+        every = self.commands[number].readonly
+        located = keys_with_flags(self.rows[number], list(arguments_of(args, n)))
+        written = [key for key, flags in located if every or flags[0] != "RO"]
+        try:
+            self.leases.check(context.keys.db, written, self.store.now_ms)
+        except CommandError as error:
+            return error.message.encode()
+        return None
 
     cdef bytes error_text(self, object error, int number):
         if isinstance(error, CommandError):
@@ -262,15 +282,55 @@ cdef class Shard:
         self.errors[code] = self.errors.get(code, 0) + 1
         return 0
 
-    cdef int note_slow(self, int number, int64_t took, tuple arguments) except -1:
+    # Memory ---------------------------------------------------------------------------------------------
+    cdef bint make_room(self) except -1:
+        """Evicts until the data fits, for a moment at most; False when nothing can be evicted."""
+        self.evicting = True
+        try:
+            return self.evictor.run(self.memory_limit, EVICTION_NS) != 0
+        finally:
+            self.evicting = False
+
+    def require_room(self):
+        """What is asked before a command that needs memory, for one that asks ahead of what it executes inside."""
+        if self.memory_limit and self.store.used() > self.memory_limit and not self.make_room():
+            raise CommandError(OUT_OF_MEMORY)
+
+    def evict_some(self, int64_t budget_ns):
+        """Evicts for up to `budget_ns` when the data is over its limit. True when more has to go."""
+        if self.memory_limit == 0 or self.store.used() <= self.memory_limit:
+            return False
+        return self.evictor.run(self.memory_limit, budget_ns) == 2
+
+    def expire_some(self, int64_t budget_ns):
+        """Removes keys and fields past their deadline for up to `budget_ns`. True when more are waiting."""
+        return expire_cycle(self.store, budget_ns)
+
+    def set_maxmemory(self, int64_t maxmemory):
+        """This shard's part of the limit in bytes; 0 for none."""
+        self.maxmemory = self.memory_limit = maxmemory
+
+    def govern_memory(self, int64_t resident_growth):
+        """Keeps resident memory near the limit although the allocator has holes: to be called now and then.
+
+        `resident_growth` is how much the process has grown over its empty state. Beyond a sixteenth above the limit
+        less data is allowed, in proportion, but never less than two thirds.
+        """
+        cdef int64_t room = self.maxmemory + self.maxmemory // 16
+        if self.maxmemory == 0 or resident_growth <= 0:
+            return
+        self.memory_limit = <int64_t> (self.memory_limit * min(1.02, <double> room / resident_growth))
+        self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
+
+    cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
         words = [word.encode() for word in self.rows[number].name.split("|")]
-        self.keys_python.slowlog.add(self.keys.now_ms, took // 1000, self.session, [*words, *arguments])
+        self.slowlog.add(self.store.now_ms, took // 1000, context.session, [*words, *arguments])
         return 0
 
     def configure_slowlog(self, int64_t limit_us, length):
         """From which execution time in microseconds commands are logged (-1: none), and how many are kept."""
         self.slow_ns = INT64_MAX if limit_us < 0 else limit_us * 1000
-        self.keys_python.slowlog.configure(limit_us, length)
+        self.slowlog.configure(limit_us, length)
 
     # Measuring ------------------------------------------------------------------------------------------
     cdef inline void begin_batch(self) noexcept:
@@ -293,8 +353,8 @@ cdef class Shard:
         if each >= self.slow_ns:
             log.debug("a batch of %d commands took %d ns each", self.batch_count, each)
         self.batch_count = 0
-        if self.keys.used() > self.peak_memory:
-            self.peak_memory = self.keys.used()
+        if self.store.used() > self.peak_memory:
+            self.peak_memory = self.store.used()
         return 0
 
     def histogram_counts(self):
@@ -317,23 +377,37 @@ cdef class Shard:
             self.commands[i].calls = self.commands[i].ns = self.commands[i].rejected = self.commands[i].failed = 0
         self.executed = 0
         self.errors.clear()
-        self.peak_memory = self.keys.used()
-        self.keys.dirty = self.keys.hits = self.keys.misses = 0
-        self.keys.expired = self.keys.expired_fields = self.keys.evicted = 0
+        self.peak_memory = self.store.used()
+        self.store.hits = self.store.misses = 0
+        self.store.expired = self.store.expired_fields = self.store.evicted = 0
 
     # Deferred replies -----------------------------------------------------------------------------------
-    def defer(self):
-        """For a handler: a token for a reply that comes later; the handler returns Deferred(token)."""
-        if self.link is None:
+    cdef object defer(self, Context context):
+        if context.link is None or context.depth:
             raise CommandError("ERR this command cannot wait here")
         self.next_token += 1
-        self.deferred[self.next_token] = (self.link, self.session, self.dialect)
+        self.deferred[self.next_token] = (context.link, context.session, context.dialect)
+        sessions = self.deferred_of.setdefault(context.link, {})
+        sessions.setdefault(context.session, set()).add(self.next_token)
         return self.next_token
+
+    cdef object take_deferred(self, token):
+        """What is known of a deferred reply, which is forgotten; None when its session is gone."""
+        waiting = self.deferred.pop(token, None)
+        if waiting is not None:
+            link, session, _ = waiting
+            sessions = self.deferred_of[link]
+            sessions[session].discard(token)
+            if not sessions[session]:
+                del sessions[session]
+            if not sessions:
+                del self.deferred_of[link]
+        return waiting
 
     def answer_deferred(self, token, reply):
         """The reply of a deferred command; nothing happens when its session is gone."""
         cdef Buffer encoded
-        waiting = self.deferred.pop(token, None)
+        waiting = self.take_deferred(token)
         if waiting is not None:
             link, _, dialect = waiting
             encoded = Buffer()
@@ -342,17 +416,20 @@ cdef class Shard:
 
     def forget_session(self, link, session):
         """Forgets what is deferred for a session (None: for the whole link); returns the tokens."""
-        gone = [t for t, (l, s, _) in self.deferred.items() if l is link and (session is None or s == session)]
+        sessions = self.deferred_of.get(link)
+        if sessions is None:
+            return []
+        if session is None:
+            gone = [token for tokens in sessions.values() for token in tokens]
+        else:
+            gone = list(sessions.get(session, ()))
         for token in gone:
-            del self.deferred[token]
+            self.take_deferred(token)
         return gone
 
     cdef bint waits_for(self, object link) except -1:
         """Whether a deferred reply of this link is still to come."""
-        for waiting in self.deferred.values():
-            if waiting[0] is link:
-                return True
-        return False
+        return link in self.deferred_of
 
     @property
     def deferred_count(self):
@@ -367,40 +444,29 @@ cdef class Shard:
         from kache.commands import lookup
 
         cdef Buffer out = Buffer()
-        cdef Py_ssize_t i, n
-        cdef Span* spans
+        cdef Words words
         if not argv:
             raise ValueError("a command has a name")
         cdef bytes name = argv[0]
         row = lookup(name, INTERNAL if name.startswith(b"_") else dialect)
-        words = 1
+        used = 1
         if len(argv) > 1 and (row is None or row.is_container or row.subcommands):
             inner = lookup(name + b"|" + argv[1], dialect)
             if inner is not None:
                 row = inner
-                words = 2
-        self.dialect = dialect
+                used = 2
         if row is None or row.is_container:
             put_error(out, dialect, b"ERR unknown command '%s'" % name)
             return bytes(out)
-        n = len(argv) - words
-        spans = <Span*> malloc((n + 1) * sizeof(Span))
-        if spans == NULL:
-            raise MemoryError
-        try:
-            for i in range(n):
-                spans[i].data = PyBytes_AS_STRING(<bytes?> argv[words + i])
-                spans[i].size = PyBytes_GET_SIZE(<bytes> argv[words + i])
-            if self.own_clock:
-                self.set_time(int(time.time() * 1000))
-            self.keys.db = db
-            self.link = None
-            self.begin_batch()
-            if self.execute_frame(row.id, NO_SLOT, spans, n, out) == DEFERRED:
-                raise RuntimeError("a deferred reply without a link")
-            self.end_batch()
-        finally:
-            free(spans)
+        words = Words(argv[used:])
+        if self.own_clock:
+            self.set_time(int(time.time() * 1000))
+        self.direct.dialect = dialect
+        self.direct.keys.db = db
+        self.begin_batch()
+        if self.execute_command(self.direct, row.id, NO_SLOT, words.spans, words.count, out) == DEFERRED:
+            raise RuntimeError("a deferred reply without a link")
+        self.end_batch()
         return bytes(out)
 
 
@@ -408,8 +474,3 @@ cdef tuple arguments_of(Span* args, Py_ssize_t n):
     """The arguments as Python sees them."""
     cdef Py_ssize_t i
     return tuple([PyBytes_FromStringAndSize(args[i].data, args[i].size) for i in range(n)])
-
-
-# How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
-cdef int64_t EVICTION_NS = 500000
-cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()

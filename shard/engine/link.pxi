@@ -20,6 +20,7 @@ cdef enum:
 cdef Py_ssize_t LINK_BUFFER = 1 << 20
 
 
+@cython.final
 cdef class ShardReactor(Reactor):
     """The reactor of a shard: the tick is committed before its replies leave."""
     cdef public Host host
@@ -30,9 +31,10 @@ cdef class ShardReactor(Reactor):
         return 0
 
 
+@cython.final
 cdef class Host:
     """What the links of one shard share: the shard, the limits of a tick, whose turn is next."""
-    cdef readonly Shard shard
+    cdef readonly Executor shard
     cdef readonly ShardReactor reactor
     cdef LookAhead ahead
     cdef readonly list links
@@ -47,7 +49,7 @@ cdef class Host:
     cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
     cdef uint64_t gone_in, gone_out     # traffic of links that are closed
 
-    def __init__(self, Shard shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid):
+    def __init__(self, Executor shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid):
         self.shard = shard
         self.reactor = reactor
         self.ahead = LookAhead()
@@ -79,13 +81,13 @@ cdef class Host:
         """Tells the routers that this shard is about to leave."""
         self.draining = True
         for link in list(self.links):
-            (<Link> link).notice(2)
+            (<Link> link).notice(NOTICE_DRAINING)
 
     def ready(self):
         """Tells the routers that loading is done."""
         self.shard.loading = False
         for link in list(self.links):
-            (<Link> link).notice(1)
+            (<Link> link).notice(NOTICE_READY)
 
     @property
     def idle(self):
@@ -108,6 +110,19 @@ cdef class Host:
     cdef int commit_tick(self) except -1:
         """Between executing and sending: here all effects of the tick would become one frame of the log."""
         return 0
+
+    def background(self, int64_t budget_ns):
+        """A tick of its own: expiry and eviction, each for at most `budget_ns`. True when more is waiting."""
+        cdef int64_t began = monotonic_ns()
+        cdef bint backlog
+        self.begin_tick()
+        try:
+            backlog = self.shard.expire_some(budget_ns)
+            backlog |= self.shard.evict_some(budget_ns)
+        finally:
+            self.commit_tick()
+            self.note_stall(monotonic_ns() - began)
+        return backlog
 
     cdef inline bint tick_over(self) noexcept:
         self.shard.looked_ns = monotonic_ns()
@@ -144,6 +159,7 @@ cdef class Host:
             self.longest_ns = took_ns
 
 
+@cython.final
 cdef class LinkListener(Listener):
     """The shard's Unix socket."""
     cdef Host host
@@ -157,19 +173,21 @@ cdef class LinkListener(Listener):
         return 0
 
 
+@cython.final
 cdef class Link(Endpoint):
     """The connection of one router."""
     cdef Host host
     cdef bint greeted, waiting, blocked
     cdef readonly int router
     # The run being executed
+    cdef readonly Context context
     cdef uint32_t run_count             # frames still to come
     cdef uint32_t run_left              # their bytes
-    cdef int run_dialect, run_db, run_flags
-    cdef uint64_t run_session
-    cdef int64_t run_deadline
     cdef Span* spans
     cdef Py_ssize_t capacity
+    # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
+    cdef bint answering
+    cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
 
     def __cinit__(self, *args, **kwargs):
         self.spans = NULL
@@ -178,6 +196,9 @@ cdef class Link(Endpoint):
     def __init__(self, Host host not None, int fd):
         self.host = host
         self.router = -1
+        self.context = Context(host.shard)
+        self.before = Buffer()
+        self.behind = Buffer()
         super().__init__(host.reactor, fd)
         # A link is busy as long as the cluster is: its buffer is not given back between two ticks.
         self.output().keep = LINK_BUFFER
@@ -188,7 +209,7 @@ cdef class Link(Endpoint):
     # Input ----------------------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
         cdef Py_ssize_t consumed
-        cdef Shard shard = self.host.shard
+        cdef Executor shard = self.host.shard
         if self.waiting or self.blocked:
             return 0
         self.host.begin_tick()
@@ -197,10 +218,11 @@ cdef class Link(Endpoint):
         try:
             consumed = self.consume(data, n)
         finally:
-            shard.keys.known_key = NULL
-            shard.keys.known_entry = NULL
+            shard.store.known_key = NULL
+            shard.store.known_entry = NULL
             shard.end_batch()
-            shard.link = None
+            # Between two batches nobody can be deferred, and the link is not kept alive by what it owns.
+            self.context.link = None
         if self.fd < 0 or self.closing:
             return n
         if self.unsent():
@@ -230,7 +252,7 @@ cdef class Link(Endpoint):
                 if length < RUN_HEADER - 4:
                     return self.broken(n, "a run shorter than its header")
                 # An atomic run waits until all of it is here.
-                if data[at + 7] & FLAG_ATOMIC and n - at < <Py_ssize_t> length + 4:
+                if data[at + RUN_FLAGS_AT] & FLAG_ATOMIC and n - at < <Py_ssize_t> length + 4:
                     break
                 self.begin_run(data + at, length)
                 at += RUN_HEADER
@@ -294,17 +316,19 @@ cdef class Link(Endpoint):
 
     # Runs -----------------------------------------------------------------------------------------------
     cdef int begin_run(self, const char* header, uint32_t length) except -1:
+        cdef Context context = self.context
         cdef uint32_t count
         cdef uint64_t deadline
-        memcpy(&count, header + 8, 4)
-        memcpy(&self.run_session, header + 12, 8)
-        memcpy(&deadline, header + 20, 8)
-        self.run_dialect = <unsigned char> header[5]
-        self.run_db = <unsigned char> header[6]
-        self.run_flags = <unsigned char> header[7]
-        self.run_deadline = <int64_t> deadline
+        memcpy(&count, header + RUN_COUNT_AT, 4)
+        memcpy(&context.session, header + RUN_SESSION_AT, 8)
+        memcpy(&deadline, header + RUN_DEADLINE_AT, 8)
+        memcpy(&context.transaction, header + RUN_TRANSACTION_AT, 8)
+        context.dialect = <unsigned char> header[RUN_DIALECT_AT]
+        context.keys.db = <unsigned char> header[RUN_DB_AT]
+        context.flags = <unsigned char> header[RUN_FLAGS_AT]
+        context.deadline = <int64_t> deadline
         self.run_left = length - (RUN_HEADER - 4)
-        if self.run_dialect > RESP3 or self.run_db >= DATABASES or <uint64_t> count * FRAME_HEADER > self.run_left:
+        if context.dialect > RESP3 or context.keys.db >= DATABASES or <uint64_t> count * FRAME_HEADER > self.run_left:
             return self.broken(0, "a run with an impossible header")
         if count == 0 and self.run_left:
             return self.broken(0, "a run of no frames with bytes")
@@ -313,24 +337,16 @@ cdef class Link(Endpoint):
         return 0
 
     cdef Py_ssize_t execute_frames(self, const char* data, Py_ssize_t n) except -1:
-        """Executes the frames of the current run that are complete; one REPLY message answers them."""
-        cdef Shard shard = self.host.shard
-        cdef Host host = self.host
+        """Executes the frames of the current run that are complete; REPLY messages answer them."""
+        cdef Executor shard = self.host.shard
+        cdef Context context = self.context
         cdef Buffer out = self.output()
-        cdef Py_ssize_t start = out.used(), at = 0, mark, argc
-        cdef uint32_t size, done = 0
-        cdef uint16_t command, slot
-        cdef int outcome
-        cdef LookAhead ahead = host.ahead
-        cdef bint expired = self.run_deadline != 0 and self.run_deadline <= shard.keys.now_ms
-        cdef bint atomic = self.run_flags & FLAG_ATOMIC
-        shard.dialect = self.run_dialect
-        shard.session = self.run_session
-        shard.link = self
-        shard.keys.db = self.run_db
-        shard.keys.no_touch = (self.run_flags & FLAG_NO_TOUCH) != 0
-        out.reserve(REPLY_HEADER)
-        out.end += REPLY_HEADER
+        cdef Py_ssize_t start, at = 0, argc
+        cdef uint32_t size, done = 0, executed = 0
+        cdef LookAhead ahead = self.host.ahead
+        cdef bint expired = context.deadline != 0 and context.deadline <= shard.store.now_ms
+        context.link = self
+        start = self.begin_reply(out)
         while self.run_count and n - at >= 4:
             memcpy(&size, data + at, 4)
             if size < FRAME_HEADER - 4 or <uint64_t> size + 4 > self.run_left:
@@ -338,41 +354,26 @@ cdef class Link(Endpoint):
                 return n
             if n - at < <Py_ssize_t> size + 4:
                 break
-            memcpy(&command, data + at + 4, 2)
-            memcpy(&slot, data + at + 6, 2)
             argc = self.parse_frame(data + at + 8, size - 4)
             if argc < 0:
                 return n
             if ahead.at == ahead.count:
-                ahead.look(shard.keys, data + at, n - at, self.run_count, self.run_db)
+                ahead.look(shard.store, data + at, n - at, self.run_count, context.keys.db)
             if ahead.at < ahead.count:
-                ahead.tell(shard.keys)
-            at += <Py_ssize_t> size + 4
+                ahead.tell(shard.store)
             self.run_left -= size + 4
             self.run_count -= 1
             shard.in_flight -= 1
             done += 1
+            executed += 1
             if expired:
                 out.put_u32(REPLY_EXPIRED)
-                continue
-            mark = out.used()
-            out.put_u32(0)
-            outcome = shard.execute_frame(command, slot, self.spans, argc, out)
-            if outcome == DEFERRED:
-                size = REPLY_DEFERRED
-                memcpy(out.data + out.start + mark, &size, 4)
-                out.put_u64(shard.pending_token)
             else:
-                size = <uint32_t> (out.used() - mark - 4)
-                memcpy(out.data + out.start + mark, &size, 4)
-                host.tick_left -= size
-            if atomic:
-                continue
-            if host.tick_left <= 0 or (done % FRAMES_PER_LOOK == 0 or shard.python_ns > 200000) and host.tick_over():
+                self.execute_frame(data + at, argc, out, &start, &done)
+            at += <Py_ssize_t> size + 4
+            if not expired and not context.flags & FLAG_ATOMIC and self.tick_ended(executed):
                 if self.run_count or n > at:
-                    self.waiting = True
-                    self.pause()
-                    host.wait_for_next(self)
+                    self.wait_for_turn()
                 break
         if self.run_count == 0 and self.run_left:
             self.broken(0, "a run with bytes behind its last frame")
@@ -380,10 +381,52 @@ cdef class Link(Endpoint):
         self.finish_reply(out, start, done)
         return at
 
+    cdef inline int execute_frame(
+        self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
+    ) except -1:
+        """One frame and its reply in the open REPLY, which began at `start` and has `done` replies with this one."""
+        cdef Py_ssize_t mark = out.used()
+        cdef uint32_t size
+        cdef uint16_t command, slot
+        memcpy(&command, frame + 4, 2)
+        memcpy(&slot, frame + 6, 2)
+        out.put_u32(0)
+        if self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out) == DEFERRED:
+            size = REPLY_DEFERRED
+            memcpy(out.data + out.start + mark, &size, 4)
+            out.put_u64(self.host.shard.pending_token)
+        else:
+            size = <uint32_t> (out.used() - mark - 4)
+            memcpy(out.data + out.start + mark, &size, 4)
+            self.host.tick_left -= size
+        if self.before.used() or self.behind.used():
+            self.put_between(out, mark, start, done)
+        return 0
+
+    cdef inline bint tick_ended(self, uint32_t executed) except -1:
+        cdef Host host = self.host
+        if host.tick_left <= 0:
+            return True
+        return (executed % FRAMES_PER_LOOK == 0 or host.shard.python_ns > 200000) and host.tick_over()
+
+    cdef int wait_for_turn(self) except -1:
+        self.waiting = True
+        self.pause()
+        return self.host.wait_for_next(self)
+
+    # Replies --------------------------------------------------------------------------------------------
+    cdef inline Py_ssize_t begin_reply(self, Buffer out) except -1:
+        cdef Py_ssize_t start = out.used()
+        out.reserve(REPLY_HEADER)
+        out.end += REPLY_HEADER
+        self.answering = True
+        return start
+
     cdef int finish_reply(self, Buffer out, Py_ssize_t start, uint32_t done) except -1:
         """Fills in the header of the REPLY that began at `start`, or takes it back if it would be empty."""
         cdef char* header
         cdef uint32_t length
+        self.answering = False
         if done == 0:
             out.end = out.start + start
             return 0
@@ -393,7 +436,31 @@ cdef class Link(Endpoint):
         memcpy(header, &length, 4)
         header[4] = LINK_REPLY
         memcpy(header + 8, &done, 4)
-        memcpy(header + 12, &self.run_session, 8)
+        memcpy(header + 12, &self.context.session, 8)
+        return 0
+
+    cdef int put_between(self, Buffer out, Py_ssize_t mark, Py_ssize_t* start, uint32_t* done) except -1:
+        """Messages arose while the frame whose reply lies at `mark` was executed: the REPLY ends before them, another
+        begins behind. What making room has caused leaves before the frame's reply, everything else behind it."""
+        cdef bytes reply
+        if self.before.used():
+            reply = PyBytes_FromStringAndSize(out.data + out.start + mark, out.used() - mark)
+            out.end = out.start + mark
+            self.finish_reply(out, start[0], done[0] - 1)
+            self.put_all(out, self.before)
+            start[0] = self.begin_reply(out)
+            done[0] = 1
+            out.append(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+        if self.behind.used():
+            self.finish_reply(out, start[0], done[0])
+            self.put_all(out, self.behind)
+            start[0] = self.begin_reply(out)
+            done[0] = 0
+        return 0
+
+    cdef int put_all(self, Buffer out, Buffer messages) except -1:
+        out.append(messages.data + messages.start, messages.used())
+        messages.clear()
         return 0
 
     cdef Py_ssize_t parse_frame(self, const char* data, Py_ssize_t n) except -2:
@@ -457,8 +524,14 @@ cdef class Link(Endpoint):
         return 0
 
     # Output beside the replies --------------------------------------------------------------------------
+    cdef Buffer beside(self):
+        """Where a message goes that may arise at any time: never inside a REPLY that is being made."""
+        if not self.answering:
+            return self.output()
+        return self.before if self.host.shard.evicting else self.behind
+
     cdef int put_message(self, int kind, uint64_t number, bytes body) except -1:
-        cdef Buffer out = self.output()
+        cdef Buffer out = self.beside()
         out.put_u32(<uint32_t> (16 + len(body)))
         out.put_u32(kind)
         out.put_u32(0)
@@ -478,7 +551,7 @@ cdef class Link(Endpoint):
             self.put_message(LINK_PUSH, session, push)
 
     cdef int notice(self, int what) except -1:
-        cdef Buffer out = self.output()
+        cdef Buffer out = self.beside()
         if not self.greeted or self.fd < 0:
             return 0
         out.put_u32(4)

@@ -3,12 +3,12 @@
 cdef enum:
     HISTOGRAM_SIZE = 1024
 
-ctypedef int (*Fast)(Shard shard, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
 
 cdef struct Command:
-    Fast fast                   # the compiled fast case, or NULL
+    Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
-    bint write, denyoom, readonly, internal, while_loading
+    bint may_write, denyoom, readonly, internal, while_loading, unlogged
     uint64_t calls, ns, rejected, failed
     uint32_t in_batch           # calls whose time is not divided up yet
 

@@ -1,11 +1,12 @@
-# The keyspace of one shard: sixteen databases of slots, every read and change of an entry.
+# The data of one shard: sixteen databases of slots, their entries, the account of their memory, and expiry.
 #
 #   Store ──► Database ──► slots[16384]: Table ──► Entry
 #                     └──► groups[256] of 64 slots: how many keys, and their heap of deadlines
 #
-# Owns all entries and the account of their memory. Every change passes `_changed`, the one hook. A key
-# past its deadline is never seen: `find` removes it. Collections are Python objects (FieldTable, ListValue, ZSet),
-# referenced once by their entry.
+# The lowest layer above the structures: it finds, inserts, replaces and removes entries and tells nobody. Only the
+# mutators (keys.pxi, strings.pxi, lists.pxi, hashes.pxi, zsets.pxi) call what changes something here, the evictor and
+# the expiry excepted, which tell the effects themselves. A key past its deadline is never seen: `find` removes it.
+# Collections are Python objects (FieldTable, ListValue, ZSet), referenced once by their entry.
 
 cdef enum:
     DATABASES = 16
@@ -42,18 +43,19 @@ cdef object wrong_type():
     return CommandError(WRONG_TYPE)
 
 
+@cython.final
 cdef class Store:
     """The entries of one shard; see the top of store.pxi. Not thread safe."""
     cdef Database[DATABASES] databases
     cdef int active                     # databases below this one may hold something
-    cdef public int db, dialect         # of the run being executed
+    cdef readonly Effects effects       # what every change is told to
     cdef readonly int64_t now_ms
     cdef uint32_t lru_clock
-    cdef public bint lfu, no_touch, counting, listening
+    cdef readonly bint lfu
+    cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
     cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
-    cdef public str policy
-    cdef public object cleanup, leases
-    cdef public object owner            # the Shard, for commands that are about it
+    cdef readonly str policy
+    cdef readonly object cleanup        # takes what is too large to be freed at once; None: it is freed on the spot
     cdef const char* known_key          # a key whose hash is known already: where it starts
     cdef uint64_t known_hash
     cdef Table* known_table             # where it is, if known_entry is not NULL
@@ -62,18 +64,17 @@ cdef class Store:
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
     cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
-    cdef public uint64_t dirty, hits, misses, expired, expired_fields, evicted
+    cdef uint64_t dirty_before
+    cdef readonly uint64_t dirty, hits, misses, expired, expired_fields, evicted
 
     def __cinit__(self, *args, **kwargs):
         memset(self.databases, 0, sizeof(self.databases))
         self.active = 0
 
-    def __init__(self, bytes hash_seed=b"\0" * 16, object cleanup=None, object leases=None):
+    def __init__(self, bytes hash_seed=b"\0" * 16, object cleanup=None):
         set_hash_seed(hash_seed)
+        self.effects = Effects()
         self.cleanup = cleanup
-        self.leases = leases
-        self.db = 0
-        self.dialect = RESP2
         self.lfu_log_factor = 10
         self.lfu_decay_time = 1
         self.samples = 5
@@ -90,8 +91,21 @@ cdef class Store:
     cpdef set_time(self, int64_t now_ms):
         """The time of everything that follows, unix ms; it never goes back."""
         if now_ms > self.now_ms:
-            self.now_ms = now_ms
-            self.lru_clock = <uint32_t> now_ms
+            self.set_time_exactly(now_ms)
+
+    cdef void set_time_exactly(self, int64_t now_ms) noexcept:
+        """The same for a replay, which goes where its records were."""
+        self.now_ms = now_ms
+        self.lru_clock = <uint32_t> now_ms
+        self.effects.set_time(now_ms)
+
+    def set_aside(self, bint aside):
+        """What is placed and removed meanwhile lies beside the data: nobody learns of it, and it counts as no change."""
+        if aside:
+            self.dirty_before = self.dirty
+        else:
+            self.dirty = self.dirty_before
+        self.effects.pause(aside)
 
     # Places -------------------------------------------------------------------------------------------
     cdef int place(self, Place* place, int db, int slot, const char* key, size_t n) except -1:
@@ -112,8 +126,24 @@ cdef class Store:
         place.n = n
         return 0
 
-    cdef inline int place_of(self, Place* place, bytes key) except -1:
-        return self.place(place, self.db, NO_SLOT, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+    cdef inline int place_of(self, Place* place, int db, bytes key) except -1:
+        return self.place(place, db, NO_SLOT, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+
+    cdef inline void place_of_entry(self, Place* place, Database* db, Entry* entry) noexcept:
+        """The place of an entry of this database. place.key lies inside the entry."""
+        place.db = db
+        place.key = entry_key(entry)
+        place.n = entry_key_size(entry)
+        place.slot = slot_of(place.key, place.n)
+        place.table = db.slots + place.slot
+        place.hash = table_hash(place.key, place.n)
+
+    cdef inline uint64_t* word_of(self, Place* place) noexcept:
+        """The word of the key, NULL when it is not there."""
+        return segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
+
+    cdef inline int db_of(self, Place* place) noexcept:
+        return <int> (place.db - self.databases)
 
     cdef Entry* find(self, Place* place) except? NULL:
         """The living entry, its clock untouched; one past its deadline is removed."""
@@ -155,34 +185,21 @@ cdef class Store:
         self.touch_entry(entry)
         return entry
 
-    # Changes ------------------------------------------------------------------------------------------
-    cdef inline int string_changed(self, str kind, Place* place, const char* value, size_t n, int64_t deadline) except -1:
-        """Every change ends here or in one of its like; the Python hook is called only while somebody listens.
+    # Effects ------------------------------------------------------------------------------------------
+    cdef inline bint prepare(self, Place* place, size_t n) except -1:
+        """Before a change of the key with about `n` bytes of arguments: whether anybody cares. Nothing is changed if it raises."""
+        return self.effects.wanted and self.effects.prepare(place.slot, place.n + n)
 
-        `deadline` is that of the new string (0: none), or below 0 where it is not a part of the change.
-        """
-        self.dirty += 1
-        if self.listening:
-            data = PyBytes_FromStringAndSize(value, n)
-            self._effect(
-                kind, PyBytes_FromStringAndSize(place.key, place.n), (data,) if deadline < 0 else (data, deadline))
-        return 0
+    cdef inline void note(self, int kind, Place* place) noexcept:
+        self.effects.note(kind, self.db_of(place), place.slot, place.key, place.n)
 
-    cdef inline int number_changed(self, str kind, Place* place, int64_t number) except -1:
-        self.dirty += 1
-        if self.listening:
-            self._effect(kind, PyBytes_FromStringAndSize(place.key, place.n), (number,))
-        return 0
+    cdef inline void begin(self, int record, Place* place) noexcept:
+        self.effects.begin(record, self.db_of(place), place.key, place.n)
 
-    cdef inline int changed_key(self, str kind, bytes key, tuple args) except -1:
-        self.dirty += 1
-        if self.listening:
-            self._effect(kind, key, args)
-        return 0
+    cdef inline void begin_elements(self, int record, Place* place) noexcept:
+        self.effects.begin_elements(record, self.db_of(place), place.key, place.n)
 
-    def _effect(self, kind, key, args):
-        """What a listener sees of every change: its kind, the key and the arguments of the mutator."""
-
+    # Entries ------------------------------------------------------------------------------------------
     cdef inline uint32_t fresh_clock(self) noexcept:
         if self.lfu:
             return lfu_fresh(self.now_ms)
@@ -206,9 +223,10 @@ cdef class Store:
         return 0
 
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1:
-        """Puts the block `new` (same key) in the place of `old`, which is freed without its value."""
+        """Puts the block `new` (same key) in the place of `old`, which is freed without its value. Takes `new` over: without
+        memory it is freed and nothing has changed."""
         cdef Heap* heap = &place.db.heaps[place.slot >> GROUP_SHIFT]
-        cdef uint64_t* word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
+        cdef uint64_t* word
         if old.flags & HAS_TTL:
             if new.flags & HAS_TTL:
                 memcpy(entry_time(new), entry_time(old), 12)
@@ -226,24 +244,34 @@ cdef class Store:
             place.db.expires += 1
         self.heavy |= entry_memory(new) >= HEAVY
         self.forget_known()
+        word = self.word_of(place)
         word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
         place.db.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
         free(old)
         return 0
 
-    cdef int set_string(
-        self, Place* place, const char* value, size_t n, int64_t deadline, Entry* old, size_t room, uint8_t flags
+    cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1:
+        """`fresh` becomes the key's entry; the value of `old`, which `find` said, goes. Takes `fresh` over as `swap_block`."""
+        cdef object value = None
+        if old == NULL:
+            return self.insert(place, fresh, deadline)
+        if old.flags & TYPE_MASK:
+            value = <object> entry_object(old)
+        self.swap_block(place, old, fresh, deadline)
+        if value is not None:
+            Py_DECREF(value)
+            self.release(place.db, value)
+        return 0
+
+    cdef int put_string(
+        self, Place* place, Entry* old, const char* value, size_t n, int64_t deadline, size_t room, uint8_t flags
     ) except -1:
         """Stores a string under `place`; `old` is what `find` said. `deadline` 0 means none. `flags`: RAW or 0."""
-        cdef Entry* entry = old
+        cdef Entry* entry
         cdef uint8_t wanted = HAS_TTL if deadline else 0
         cdef size_t usable
         self.heavy |= n >= HEAVY
-        if old != NULL and old.flags & TYPE_MASK:
-            # Another type's value: the whole entry goes.
-            self.discard(place)
-            old = NULL
-        if old != NULL and (old.flags & HAS_TTL) == wanted:
+        if old != NULL and (old.flags & (HAS_TTL | TYPE_MASK)) == wanted:
             # A value of the same size needs no look at the block's own header. Another is kept in place unless that
             # would waste more than half of the block.
             usable = n if n == entry_value_size(old) else entry_room(old)
@@ -260,14 +288,12 @@ cdef class Store:
         entry = entry_new(place.key, place.n, value, n, wanted | flags, self.fresh_clock(), room)
         if entry == NULL:
             raise MemoryError("no memory for a value")
-        if old == NULL:
-            return self.insert(place, entry, deadline)
-        if self.lfu:
+        if old != NULL and self.lfu and not old.flags & TYPE_MASK:
             entry.clock = lfu_touched(old.clock, self.now_ms, self.lfu_decay_time, self.lfu_log_factor)
-        return self.swap_block(place, old, entry, deadline)
+        return self.put_entry(place, old, entry, deadline)
 
-    cdef int set_object(self, Place* place, int kind, object value, int64_t deadline) except -1:
-        """A new key whose value is a collection; the key is not there."""
+    cdef int put_object(self, Place* place, Entry* old, int kind, object value, int64_t deadline) except -1:
+        """Stores a collection under `place`; `old` is what `find` said."""
         cdef PyObject* reference = <PyObject*> value
         cdef Entry* entry = entry_new(
             place.key, place.n, <char*> &reference, sizeof(reference),
@@ -275,12 +301,12 @@ cdef class Store:
         )
         if entry == NULL:
             raise MemoryError("no memory for a key")
-        self.insert(place, entry, deadline)
+        self.put_entry(place, old, entry, deadline)
         Py_INCREF(value)
         place.db.memory += <int64_t> value.memory
         return 0
 
-    cdef int set_deadline(self, Place* place, Entry* entry, int64_t deadline) except -1:
+    cdef int put_deadline(self, Place* place, Entry* entry, int64_t deadline) except -1:
         """Gives the entry a deadline (unix ms), or none with 0."""
         cdef Entry* moved
         cdef uint8_t flags
@@ -300,16 +326,12 @@ cdef class Store:
 
     cdef int discard(self, Place* place) except -1:
         """Removes the key, which is there."""
-        cdef uint64_t* word = segment_find(segment_of(place.table, place.hash), place.hash, place.key, place.n)
-        return self.remove_word(place, word)
+        return self.remove_word(place, self.word_of(place))
 
     cdef int remove_word(self, Place* place, uint64_t* word) except -1:
-        cdef Entry* entry = self.detach(place, word)
-        self.release_value(place.db, entry)
-        free(entry)
-        return 0
+        return self.destroy(place.db, self.detach(place, word))
 
-    cdef Entry* detach(self, Place* place, uint64_t* word) except NULL:
+    cdef Entry* detach(self, Place* place, uint64_t* word) noexcept:
         """Takes the entry out of the table and the heap; the caller owns its block and value."""
         cdef Entry* entry = <Entry*> (word[0] & POINTER_MASK)
         cdef uint32_t group = place.slot >> GROUP_SHIFT
@@ -323,90 +345,38 @@ cdef class Store:
         place.db.memory -= entry_memory(entry)
         return entry
 
-    cdef int release_value(self, Database* db, Entry* entry) except -1:
-        """Lets go of a collection; a large one goes to the cleanup thread."""
+    cdef int destroy(self, Database* db, Entry* entry) except -1:
+        """Frees an entry that was detached, with its value."""
         cdef object value
-        if entry.flags & TYPE_MASK == TYPE_STRING:
-            return 0
-        value = <object> entry_object(entry)
+        if entry.flags & TYPE_MASK:
+            value = <object> entry_object(entry)
+            Py_DECREF(value)
+            self.release(db, value)
+        free(entry)
+        return 0
+
+    cdef int release(self, Database* db, object value) except -1:
+        """Lets go of a collection that belongs to no entry any more; a large one goes to the cleanup thread."""
         db.memory -= <int64_t> value.memory
-        Py_DECREF(value)
+        return self.hand_over(value)
+
+    cdef int hand_over(self, object value) except -1:
+        """What nothing refers to any more is freed by the cleanup thread if it is large, else here and now."""
         if self.cleanup is not None and len(value) >= LARGE_COLLECTION:
-            self.cleanup.hand_over(value)
+            try:
+                self.cleanup.hand_over(value)
+            except MemoryError:
+                pass    # then it is freed here: slower, and nothing worse
         return 0
 
     cdef int expire_entry(self, Place* place, uint64_t* word) except -1:
         """Removes an entry past its deadline. place.key may lie inside the entry."""
-        cdef bytes key
-        if self.listening:
-            key = PyBytes_FromStringAndSize(place.key, place.n)
-            self.remove_word(place, word)
-            self._effect("expire", key, ())
-        else:
-            self.remove_word(place, word)
+        cdef Entry* entry = self.detach(place, word)
         self.dirty += 1
         self.expired += 1
-        return 0
-
-    # Expiry -------------------------------------------------------------------------------------------
-    cdef int expire_group(self, Database* db, uint32_t group, int64_t until_ns) except -1:
-        """Removes what is due in one group. Returns 1 when the time was up before that."""
-        cdef Heap* heap = &db.heaps[group]
-        cdef Place place
-        cdef Entry* entry
-        cdef int n = 0
-        while heap.count and heap.items[0].deadline <= self.now_ms:
-            entry = heap.items[0].entry
-            place.db = db
-            place.key = entry_key(entry)
-            place.n = entry_key_size(entry)
-            place.slot = slot_of(place.key, place.n)
-            place.table = db.slots + place.slot
-            place.hash = table_hash(place.key, place.n)
-            self.expire_entry(&place, segment_find(
-                segment_of(place.table, place.hash), place.hash, place.key, place.n))
-            n += 1
-            if n & 63 == 0 and monotonic_ns() >= until_ns:
-                return 1
-        return 0
-
-    def expire_cycle(self, int64_t budget_ns):
-        """Removes keys and fields past their deadline for at most `budget_ns`. True when more are waiting."""
-        cdef int64_t until_ns = monotonic_ns() + budget_ns
-        cdef int i
-        cdef uint32_t group, step
-        cdef Database* db
-        for i in range(DATABASES):
-            db = &self.databases[i]
-            if db.expires == 0:
-                continue
-            for step in range(GROUPS):
-                group = (self.expire_at + step) % GROUPS
-                if self.expire_group(db, group, until_ns):
-                    self.expire_at = group
-                    return True
-        return self.expire_fields(until_ns)
-
-    cdef bint expire_fields(self, int64_t until_ns) except -1:
-        cdef int db = self.db
-        try:
-            while self.field_deadlines and self.field_deadlines[0][0] <= self.now_ms:
-                if monotonic_ns() >= until_ns:
-                    return True
-                _, self.db, key = heappop(self.field_deadlines)
-                if self.purge_fields(key, 512):
-                    heappush(self.field_deadlines, (self.now_ms, self.db, key))
-            return False
-        finally:
-            self.db = db
-
-    cdef bint purge_fields(self, bytes key, Py_ssize_t limit) except -1:
-        """Collections knows how: the fields of one hash."""
-        return False
-
-    cdef int note_fields(self, bytes key) except -1:
-        """Collections knows how: their deadlines, when the hash has come from elsewhere."""
-        return 0
+        if self.effects.wanted:
+            self.note(EXPIRED, place)
+        return self.destroy(place.db, entry)
 
     # Counting and checking ------------------------------------------------------------------------------
     def counts(self):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kache.stats import CommandStats, DatabaseStats, ShardStats
 
 if TYPE_CHECKING:
-    from ..engine.engine import Shard
+    from ..engine.engine import Executor
 
 __all__ = ["Gauges", "resident_memory", "shard_stats"]
 
@@ -66,7 +66,7 @@ class Gauges:
         received, sent = self.traffic()
         return received - self._traffic_at_reset[0], sent - self._traffic_at_reset[1]
 
-    def sample(self, shard: Shard) -> None:
+    def sample(self, shard: Executor) -> None:
         """Remembers the counters for the rates; to be called about once a second."""
         self._samples.append((time.monotonic(), shard.executed, *self.net()))
 
@@ -80,9 +80,9 @@ class Gauges:
         return commands, received / 1024, sent / 1024
 
 
-def shard_stats(shard: Shard, gauges: Gauges) -> ShardStats:
+def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
     """The statistics of a shard at this moment."""
-    keys = shard.keyspace
+    store = shard.store
     usage = resource.getrusage(resource.RUSAGE_SELF)
     per_second, input_kbps, output_kbps = gauges.rates()
     received, sent = gauges.net()
@@ -90,18 +90,18 @@ def shard_stats(shard: Shard, gauges: Gauges) -> ShardStats:
         index=shard.index,
         pid=os.getpid(),
         uptime_ms=int((time.monotonic() - gauges.started) * 1000),
-        databases=[DatabaseStats(*counts) for counts in keys.counts()],
-        used_memory=keys.used_memory,
-        used_memory_peak=max(shard.peak_memory, keys.used_memory),
+        databases=[DatabaseStats(*counts) for counts in store.counts()],
+        used_memory=store.used_memory,
+        used_memory_peak=max(shard.peak_memory, store.used_memory),
         resident_memory=resident_memory(),
         maxmemory=shard.maxmemory,
-        policy=keys.policy,
+        policy=store.policy,
         commands=shard.executed,
         ops_per_second=per_second,
-        hits=keys.hits,
-        misses=keys.misses,
-        expired=keys.expired,
-        evicted=keys.evicted,
+        hits=store.hits,
+        misses=store.misses,
+        expired=store.expired,
+        evicted=store.evicted,
         net_input_bytes=received,
         net_output_bytes=sent,
         input_kbps=input_kbps,
@@ -109,7 +109,7 @@ def shard_stats(shard: Shard, gauges: Gauges) -> ShardStats:
         links=gauges.links(),
         in_flight=shard.in_flight,
         deferred=shard.deferred_count,
-        dirty=keys.dirty,
+        dirty=store.dirty,
         cleanup_pending=gauges.cleanup_pending(),
         longest_stall_us=gauges.longest_stall_ns() // 1000,
         cpu_user_s=usage.ru_utime,

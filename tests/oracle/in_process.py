@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kache.errors import CommandError
 from kache.shard.commands.arguments import database_index
-from kache.shard.engine.engine import Shard
+from kache.shard.shard import Shard
 
 from .wire import Arg, RawReply, parse, to_bytes
 
@@ -28,7 +28,7 @@ class ShardTarget:
     def run(self, commands: Sequence[Sequence[Arg]]) -> list[RawReply]:
         """Execute the commands in order; after each script the store's invariants are asserted."""
         replies = [self._run([to_bytes(arg) for arg in command]) for command in commands]
-        self._shard.keyspace.check()
+        self._shard.store.check()
         return replies
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.engine import Shard
+from kache.shard.engine.effects import Listener
+from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
 BINARY, INTERNAL, RESP2, RESP3 = range(4)
@@ -18,24 +19,19 @@ SCORES = (
 INDEXES = b"0 1 2 5 -1 -2 -100 100 9223372036854775807 -9223372036854775808 01 1.0 x".split()
 FIELDS = (b"a", b"b", b"c", b"d", b"", b"\xff\x00", b"12", b"x" * 300)
 
-Effect = tuple[str, bytes, tuple[Any, ...]]
+Events = list[tuple[str, int, int, bytes]]
 
 
-def listening_shard(*, compiled: bool) -> tuple[Shard, list[Effect]]:
-    """A shard and the list that its changes are appended to."""
+def listening_shard(*, compiled: bool) -> tuple[Shard, Events]:
+    """A shard that records what changes, and the list that its events are appended to."""
     shard = Shard(now_ms=NOW)
     if not compiled:
         for name in shard.compiled_commands():
             shard.replace_handler(name, handler_of(name))
-    effects: list[Effect] = []
-
-    def note(kind: str, key: bytes, args: tuple[Any, ...]) -> None:
-        effects.append((kind, key, tuple(tuple(arg) if isinstance(arg, list) else arg for arg in args)))
-
-    keyspace: Any = shard.keyspace
-    keyspace._effect = note
-    keyspace.listening = True
-    return shard, effects
+    events: Events = []
+    shard.store.effects.record()
+    shard.store.effects.add_observer(Listener(lambda *event: events.append(event)), everything=True)
+    return shard, events
 
 
 def words(draw: random.Random) -> list[bytes]:
@@ -101,23 +97,24 @@ def words(draw: random.Random) -> list[bytes]:
 
 
 def state(shard: Shard) -> tuple[object, ...]:
-    keys = shard.keyspace
-    return keys.hits, keys.misses, keys.dirty, keys.expired_fields, sorted(keys.keys())
+    store = shard.store
+    return store.hits, store.misses, store.dirty, store.expired_fields, sorted(shard.keyspace.keys())
 
 
 @pytest.mark.parametrize("dialect", [BINARY, INTERNAL, RESP2, RESP3])
 @pytest.mark.parametrize("seed", range(3))
 def test_compiled_commands_on_collections_are_their_handlers(dialect: int, seed: int) -> None:
     draw = random.Random(seed * 10 + dialect)
-    (compiled, effects), (plain, expected) = listening_shard(compiled=True), listening_shard(compiled=False)
+    (compiled, events), (plain, expected) = listening_shard(compiled=True), listening_shard(compiled=False)
     now = NOW
     for shard in (compiled, plain):
         shard.execute([b"SET", b"t0", b"text"])
     for number in range(4000):
         argv = words(draw)
         assert compiled.execute(argv, dialect) == plain.execute(argv, dialect), argv
-        assert effects == expected, argv
-        effects.clear()
+        assert compiled.store.effects.take() == plain.store.effects.take(), argv
+        assert events == expected, argv
+        events.clear()
         expected.clear()
         if draw.random() < 0.05:
             now += draw.randrange(2000)
@@ -125,8 +122,8 @@ def test_compiled_commands_on_collections_are_their_handlers(dialect: int, seed:
             plain.set_time(now)
         if number % 100 == 0:
             assert state(compiled) == state(plain), argv
-            compiled.keyspace.check()
-    compiled.keyspace.check()
+            compiled.store.check()
+    compiled.store.check()
     assert compiled.errors == plain.errors
 
 
@@ -150,9 +147,9 @@ def test_compiled_commands_that_move_much_are_timed() -> None:
     for argv in heavy:
         shard.execute(argv)
         shard.execute([b"HGET", b"h", b"stay"])
-    entries: list[Any] = shard.keyspace.slowlog.newest(100)
+    entries: list[Any] = shard.slowlog.newest(100)
     assert [entry[3][0].upper() for entry in reversed(entries)] == [argv[0] for argv in heavy]
-    shard.keyspace.check()
+    shard.store.check()
 
 
 def test_decimal_scores_are_read_exactly() -> None:

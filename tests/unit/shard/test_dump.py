@@ -11,7 +11,7 @@ import pytest
 from kache.errors import CommandError
 from kache.shard.commands.dump import dump_value, restore_value
 from kache.shard.commands.introspection import encoding_of
-from kache.shard.engine.keyspace import Keyspace
+from kache.shard.engine.engine import Keyspace, Store
 
 NOW_MS = 1_700_000_000_000
 KEYS = (b"string", b"grown", b"empty", b"list", b"set", b"hash", b"zset")
@@ -20,8 +20,9 @@ KEYS = (b"string", b"grown", b"empty", b"list", b"set", b"hash", b"zset")
 @pytest.fixture
 def ks() -> Keyspace:
     """A keyspace with one key of each kind."""
-    keyspace = Keyspace()
-    keyspace.set_time(NOW_MS)
+    store = Store()
+    store.set_time(NOW_MS)
+    keyspace = Keyspace(store)
     keyspace.string_set(b"string", b"\x00value\xff")
     keyspace.string_append(b"grown", b"12")
     keyspace.string_append(b"grown", b"34")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kache.errors import CommandError
-from kache.shard.engine.engine import Shard
+from kache.shard.shard import Shard
 from kache.wire.codec import decode_reply
 
 NOW = 1_800_000_000_000
@@ -35,7 +35,7 @@ class Commands:
 def run() -> Iterator[Commands]:
     commands = Commands()
     yield commands
-    commands.shard.keyspace.check()
+    commands.shard.store.check()
 
 
 def fill_set(run: Commands, key: str, size: int) -> None:

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from kache.errors import CommandError
-from kache.shard.engine.engine import Shard, seed_random
-from kache.shard.engine.keyspace import Keyspace
+from kache.shard.engine.engine import Keyspace, seed_random
+from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
 
@@ -134,12 +134,12 @@ def test_random_operations(shard: Shard, keys: Keyspace, seed: int, one_slot: bo
             model.now += draw.randrange(400)
             shard.set_time(model.now)
         if number % 500 == 0:
-            keys.check()
+            keys.store.check()
             compare(keys, model)
     compare(keys, model)
     keys.flush(None)
-    keys.check()
-    assert keys.used_memory == 0 and keys.size() == 0
+    keys.store.check()
+    assert keys.store.used_memory == 0 and keys.size() == 0
 
 
 @pytest.mark.parametrize("tag", [b"", b"{one}"])
@@ -147,16 +147,16 @@ def test_tables_grow_and_shrink(keys: Keyspace, tag: bytes) -> None:
     names = [tag + b"%d" % number for number in range(20_000)]
     for name in names:
         keys.string_set(name, name)
-    keys.check()
+    keys.store.check()
     assert keys.size() == len(names)
     random.Random(3).shuffle(names)
     for number, name in enumerate(names):
         assert keys.delete(name)
         if number % 4000 == 0:
-            keys.check()
+            keys.store.check()
     assert keys.size() == 0
-    keys.check()
-    assert keys.used_memory == 0
+    keys.store.check()
+    assert keys.store.used_memory == 0
 
 
 @pytest.mark.parametrize("tag", [b"", b"{one}"])
@@ -182,7 +182,7 @@ def test_a_scan_returns_what_is_there_throughout(keys: Keyspace, tag: bytes) -> 
         if cursor == 0:
             break
     assert stay <= seen
-    keys.check()
+    keys.store.check()
 
 
 def test_a_field_scan_has_the_same_guarantee(keys: Keyspace) -> None:
@@ -202,7 +202,7 @@ def test_a_field_scan_has_the_same_guarantee(keys: Keyspace) -> None:
         if cursor == 0:
             break
     assert {b"f%d" % number for number in range(2500)} <= seen
-    keys.check()
+    keys.store.check()
 
 
 def test_an_expired_key_is_never_seen_and_leaves_memory(shard: Shard, keys: Keyspace) -> None:
@@ -214,10 +214,10 @@ def test_an_expired_key_is_never_seen_and_leaves_memory(shard: Shard, keys: Keys
     shard.set_time(NOW + 1000)
     assert keys.string_get(b"k1") is None and not keys.exists(b"k2") and keys.type_of(b"k3") is None
     assert keys.keys() == [b"stays"] and keys.random_key() == b"stays"
-    while keys.expire_cycle(50_000):
-        keys.check()
-    assert keys.size() == 1 and keys.expired == 2000
-    keys.check()
+    while shard.expire_some(50_000):
+        keys.store.check()
+    assert keys.size() == 1 and keys.store.expired == 2000
+    keys.store.check()
 
 
 def test_fields_expire(shard: Shard, keys: Keyspace) -> None:
@@ -232,9 +232,9 @@ def test_fields_expire(shard: Shard, keys: Keyspace) -> None:
     assert table is not None and len(table) == 50
     keys.rename(b"h", b"g")
     shard.set_time(NOW + 200)
-    assert not keys.expire_cycle(10_000_000)
+    assert not shard.expire_some(10_000_000)
     assert keys.size() == 0
-    keys.check()
+    keys.store.check()
 
 
 def test_wrong_types_are_refused(keys: Keyspace) -> None:
@@ -250,7 +250,7 @@ def test_wrong_types_are_refused(keys: Keyspace) -> None:
     ):
         with pytest.raises(CommandError, match="WRONGTYPE"):
             call()
-    keys.check()
+    keys.store.check()
 
 
 def test_lists_and_sorted_sets_are_accounted(keys: Keyspace) -> None:
@@ -277,10 +277,10 @@ def test_lists_and_sorted_sets_are_accounted(keys: Keyspace) -> None:
     assert (list(values) if values is not None else []) == model
     ordered = keys.zset_get(b"z")
     assert ordered is not None and dict(ordered.items()) == scores
-    keys.check()
+    keys.store.check()
     keys.delete(b"l")
     keys.delete(b"z")
-    assert keys.used_memory == 0
+    assert keys.store.used_memory == 0
 
 
 def test_databases_are_apart(keys: Keyspace) -> None:
@@ -297,10 +297,10 @@ def test_databases_are_apart(keys: Keyspace) -> None:
     keys.set_add(b"s", b"m")
     keys.list_push(b"l", [b"v"], True)
     assert keys.move_db(b"s", 9) and keys.move_db(b"l", 5)
-    keys.check()
+    keys.store.check()
     keys.flush(9)
     assert not keys.exists_in(9, b"k") and keys.exists_in(3, b"k")
-    keys.check()
+    keys.store.check()
 
 
 def test_random_keys_are_spread_evenly(keys: Keyspace) -> None:

@@ -9,7 +9,8 @@ from collections import OrderedDict
 
 import pytest
 
-from kache.shard.engine.engine import Shard, seed_random
+from kache.shard.engine.engine import seed_random
+from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
 LIMIT = 4 << 20
@@ -37,7 +38,7 @@ def test_noeviction_refuses_writes_and_serves_reads() -> None:
     assert replies[-1] == b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
     assert shard.execute([b"GET", b"k0"]).endswith(VALUE + b"\r\n")
     assert shard.execute([b"DEL", b"k0"]) == b":1\r\n"
-    assert shard.keyspace.used_memory <= LIMIT + 1000
+    assert shard.store.used_memory <= LIMIT + 1000
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -46,9 +47,9 @@ def test_memory_stays_within_the_limit(policy: str) -> None:
     for number in range(30_000):
         assert shard.execute([b"SET", b"k%d" % number, VALUE, b"PX", b"%d" % (10_000_000 - number)]) == b"+OK\r\n"
     keys = shard.keyspace
-    assert LIMIT * 0.98 < keys.used_memory <= LIMIT + 1000
-    assert keys.evicted == 30_000 - keys.size()
-    keys.check()
+    assert LIMIT * 0.98 < keys.store.used_memory <= LIMIT + 1000
+    assert keys.store.evicted == 30_000 - keys.size()
+    keys.store.check()
 
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name.startswith("volatile")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kache.shard.engine.engine import Shard
+from kache.shard.shard import Shard
 
 NOW_MS = 1_700_000_000_000
 UNTIL = b"%d" % (NOW_MS + 5_000)
@@ -130,3 +130,12 @@ def test_a_move_ends_when_its_database_is_swapped(shard: Shard) -> None:
     assert run(shard, b"_lease_run", b"t", b"del", b"a").startswith(TRY_AGAIN)
     assert run(shard, b"GET", b"a") == b"$5\r\nother\r\n"
     assert run(shard, b"SET", b"a", b"2", db=1) == b"+OK\r\n"
+
+
+@pytest.mark.parametrize("command", [(b"FLUSHDB",), (b"FLUSHALL",)])
+def test_a_move_ends_when_its_database_is_emptied(shard: Shard, command: tuple[bytes, ...]) -> None:
+    """Or it would put a value back that was flushed, or delete what was stored since."""
+    assert run(shard, *command) == b"+OK\r\n"
+    assert run(shard, b"SET", b"a", b"new") == b"+OK\r\n"
+    assert run(shard, b"_lease_run", b"t", b"del", b"a").startswith(TRY_AGAIN)
+    assert run(shard, b"GET", b"a") == b"$3\r\nnew\r\n"

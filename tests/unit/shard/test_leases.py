@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kache.errors import CommandError
-from kache.shard.commands.leases import Leases
+from kache.shard.service.leases import Leases
 
 
 def test_taking_is_all_or_none() -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from kache.shard.engine.engine import Shard
+from kache.shard.shard import Shard
 
 BINARY = 0
 
@@ -126,7 +126,7 @@ def test_trimming_and_moving_in_a_large_list(shard: Shard) -> None:
     assert run(shard, b"LLEN", b"l") == b":10000\r\n"
     assert run(shard, b"LINDEX", b"l", 5) == b"$5\r\n20005\r\n"
     assert run(shard, b"LMOVE", b"l", b"m", b"RIGHT", b"LEFT") == b"$5\r\n29999\r\n"
-    shard.keyspace.check()
+    shard.store.check()
 
 
 # Sorted sets -------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_removing_a_large_range(shard: Shard) -> None:
     assert run(shard, b"ZRANK", b"z", b"m19900") == b":101\r\n"
     assert run(shard, b"ZREMRANGEBYRANK", b"z", 0, -1) == b":201\r\n"
     assert run(shard, b"EXISTS", b"z") == b":0\r\n"
-    shard.keyspace.check()
+    shard.store.check()
 
 
 def test_a_score_beyond_a_double_changes_nothing(shard: Shard) -> None:

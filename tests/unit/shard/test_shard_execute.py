@@ -11,8 +11,9 @@ import pytest
 from kache.commands import TABLE, lookup
 from kache.errors import WRONG_TYPE
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.engine import Shard, trim_memory
+from kache.shard.engine.engine import trim_memory
 from kache.shard.service.cleanup import Cleanup
+from kache.shard.shard import Shard
 from kache.stats import ShardStats, bucket_value, percentile
 from kache.wire.codec import decode_reply
 
@@ -86,7 +87,7 @@ def test_compiled_commands_answer_as_their_handlers(dialect: int, seed: int) -> 
             now += draw.randrange(2000)
             compiled.set_time(now)
             plain.set_time(now)
-    compiled.keyspace.check()
+    compiled.store.check()
     assert sorted(compiled.keyspace.keys()) == sorted(plain.keyspace.keys())
 
 
@@ -106,7 +107,7 @@ def test_every_command_survives_nonsense() -> None:
         ]
         reply = shard.execute(argv, draw.choice((BINARY, RESP2, RESP3)))
         assert b"internal error" not in reply, (argv, reply)
-    shard.keyspace.check()
+    shard.store.check()
 
 
 def test_an_error_in_a_handler_is_a_reply_and_nothing_more() -> None:
@@ -156,7 +157,7 @@ def test_statistics_count_what_happened() -> None:
     assert by_name["set"].calls == 10 and by_name["get"].calls == 2 and by_name["get"].rejected == 1
     assert by_name["hget"].failed == 1 and seen.errors == {"WRONGTYPE": 1, "ERR": 1}
     assert sum(seen.latency_ns.values()) >= 12 and 0 < percentile(seen.latency_ns, 50) < 10**9
-    assert seen.used_memory == shard.keyspace.used_memory and seen.maxmemory == 1 << 30
+    assert seen.used_memory == shard.store.used_memory and seen.maxmemory == 1 << 30
     assert shard.execute([b"_reset_stats"], INTERNAL).startswith(b"+OK")
     seen = stats_of(shard)
     assert (seen.hits, seen.misses, seen.errors) == (0, 0, {}) and seen.databases[0].keys == 10
@@ -176,22 +177,22 @@ def test_large_compiled_commands_enter_the_slow_log() -> None:
     shard.execute([b"GET", b"k"])
     shard.execute([b"PERSIST", b"k"])
     shard.execute([b"EXPIRE", b"k", b"100"])
-    names = [entry[3][0] for entry in shard.keyspace.slowlog.newest(-1)]
+    names = [entry[3][0] for entry in shard.slowlog.newest(-1)]
     assert names[::-1][:4] == [b"mset", b"set", b"set", b"get"] and b"expire" in names
     shard.configure_slowlog(0, 10)
     shard.execute([b"GET", b"nothing"])
-    assert shard.keyspace.slowlog.newest(1)[0][3] == [b"get", b"nothing"]
+    assert shard.slowlog.newest(1)[0][3] == [b"get", b"nothing"]
 
 
 def test_slow_commands_are_logged() -> None:
     shard = Shard(now_ms=NOW)
     shard.configure_slowlog(0, 10)
     shard.execute([b"HSET", b"h", b"f", b"v"])
-    entry = shard.keyspace.slowlog.newest(1)[0]
+    entry = shard.slowlog.newest(1)[0]
     assert entry[3] == [b"hset", b"h", b"f", b"v"]
     shard.configure_slowlog(-1, 10)
     shard.execute([b"HSET", b"h", b"f", b"w"])
-    assert len(shard.keyspace.slowlog) == 1
+    assert len(shard.slowlog) == 1
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB ASYNC", "DEL big set list zset", "UNLINK big set list zset"])
@@ -207,14 +208,14 @@ def test_large_values_are_freed_by_the_cleanup_thread(command: str) -> None:
         if command.startswith("FLUSH"):
             shard.execute([b"MSET", *(word for number in numbers for word in (b"k" + number, number))])
     shard.execute([word.encode() for word in command.split()])
-    assert shard.keyspace.size() == 0 and shard.keyspace.used_memory == 0 and cleanup.pending > 0
+    assert shard.keyspace.size() == 0 and shard.store.used_memory == 0 and cleanup.pending > 0
     cleanup.start()
     until = time.monotonic() + 20
     while cleanup.pending and time.monotonic() < until:
         time.sleep(0.01)
     assert cleanup.pending == 0
     cleanup.stop()
-    shard.keyspace.check()
+    shard.store.check()
 
 
 def test_the_compiled_commands_have_rows() -> None:
@@ -222,3 +223,12 @@ def test_the_compiled_commands_have_rows() -> None:
     assert len(compiled) > 40
     assert all(lookup(name.rpartition("|")[2].encode(), BINARY) is not None for name in compiled)
     assert WRONG_TYPE.startswith("WRONGTYPE ")
+
+
+def test_resetting_the_statistics_does_not_forget_changes() -> None:
+    """INFO reports them as changes since the last save, which a reset is not."""
+    shard = Shard(now_ms=1)
+    shard.execute([b"SET", b"k", b"v"])
+    shard.execute([b"GET", b"k"])
+    shard.reset_counters()
+    assert (shard.store.dirty, shard.store.hits) == (1, 0)

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from kache.commands import BY_KEY, DIGEST
-from kache.shard.engine.engine import Deferred, Host, Shard, ShardReactor
+from kache.errors import CommandError
+from kache.shard.engine.effects import Listener
+from kache.shard.engine.engine import Context, Deferred, Host, ShardReactor
+from kache.shard.shard import Shard
 from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.reactor import Clock
@@ -165,7 +168,7 @@ def test_replies_do_not_depend_on_chunks(chunk: int) -> None:
                 await asyncio.sleep(0)
         assert await peer.replies(len(expected)) == expected
         assert not peer.shard.keyspace.exists(b"never") and peer.shard.in_flight == 0
-        peer.shard.keyspace.check()
+        peer.shard.store.check()
         peer.close()
 
     body()
@@ -233,7 +236,7 @@ def test_what_is_executed_together_is_answered_as_if_one_by_one(seed: int) -> No
             await single.send(run_of([one], db=db))
             assert (await single.replies(1))[0] == found[number], (number, one)
         for peer in (together, single):
-            peer.shard.keyspace.check()
+            peer.shard.store.check()
             peer.close()
 
     body()
@@ -257,7 +260,7 @@ async def test_an_entry_that_was_looked_at_may_be_gone_when_its_command_comes() 
         found = await peer.replies(4)
         kept = gone == goes[1]
         assert (found[0], found[2], found[3]) == (b":1\r\n", b":%d\r\n" % kept, b":%d\r\n" % (5 * kept)), gone
-    peer.shard.keyspace.check()
+    peer.shard.store.check()
     peer.close()
 
 
@@ -315,7 +318,7 @@ async def test_a_router_that_does_not_read_is_not_read() -> None:
 async def test_a_deferred_reply_comes_later_and_is_forgotten_with_its_session() -> None:
     peer = Peer()
     await peer.greet()
-    peer.shard.replace_handler("type", lambda ks, key: Deferred(ks.owner.defer()))
+    peer.shard.replace_handler("type", lambda ctx, key: Deferred(ctx.defer()))
     await peer.send(run_of([frame("type", b"a"), frame("set", b"a", b"1"), frame("type", b"b")], session=5))
     first, stored, second = await peer.replies(3)
     assert stored == b"+OK\r\n" and isinstance(first, int) and isinstance(second, int)
@@ -410,8 +413,151 @@ def test_random_bytes_never_break_the_shard() -> None:
             while await peer.message():
                 pass
             peer.sock.close()
-        peer.shard.keyspace.check()
+        peer.shard.store.check()
         assert peer.shard.in_flight == 0
         peer.close()
 
     body()
+
+
+PUSHED = b">1\r\n+hello\r\n"
+
+
+async def kinds_until(peer: Peer, replies: int) -> list[tuple[int, Any]]:
+    """Messages until that many replies are here: (REPLY, [reply …]) and (kind, body) of others."""
+    found: list[tuple[int, Any]] = []
+    count = 0
+    while count < replies:
+        message = await peer.message()
+        if message[0] != wire_link.REPLY:
+            found.append((message[0], message[16:]))
+            continue
+        number, at = int.from_bytes(message[4:8], "little"), 16
+        inside = []
+        for _ in range(number):
+            size = int.from_bytes(message[at : at + 4], "little")
+            inside.append(message[at + 4 : at + 4 + size])
+            at += 4 + size
+        assert at == len(message)
+        count += number
+        found.append((wire_link.REPLY, inside))
+    return found
+
+
+@on_a_loop
+async def test_a_push_never_lands_inside_a_reply() -> None:
+    """What a command sends to a session of its own link leaves between two REPLY messages, behind its own reply."""
+    peer = Peer()
+    await peer.greet()
+
+    def push(ctx: Context, key: bytes) -> bytes:
+        assert ctx.link is not None
+        ctx.link.send_push(9, PUSHED)
+        return key
+
+    peer.shard.replace_handler("type", push)
+    frames = [frame("set", b"a", b"1"), frame("type", b"a"), frame("type", b"b"), frame("get", b"a")]
+    await peer.send(run_of(frames))
+    assert await kinds_until(peer, 4) == [
+        (wire_link.REPLY, [b"+OK\r\n", b"$1\r\na\r\n"]),
+        (wire_link.PUSH, PUSHED),
+        (wire_link.REPLY, [b"$1\r\nb\r\n"]),
+        (wire_link.PUSH, PUSHED),
+        (wire_link.REPLY, [b"$1\r\n1\r\n"]),
+    ]
+    peer.close()
+
+
+@on_a_loop
+async def test_what_an_eviction_causes_comes_before_the_reply() -> None:
+    peer = Peer()
+    await peer.greet()
+    store = peer.shard.store
+    for number in range(20):
+        peer.shard.execute([b"SET", b"k%d" % number, bytes(500)])
+    (link,) = peer.host.links
+    store.effects.add_observer(Listener(lambda event, *_: link.send_push(9, event.encode())), everything=True)
+    peer.shard.evictor.set_policy("allkeys-random")
+    peer.shard.set_maxmemory(store.used_memory - 100)
+    await peer.send(run_of([frame("get", b"none"), frame("append", b"fresh", b"1")]))
+    found = await kinds_until(peer, 2)
+    assert found[0] == (wire_link.REPLY, [b"$-1\r\n"])
+    assert found[1] == (wire_link.PUSH, b"evicted")
+    assert found[-1] == (wire_link.REPLY, [b":1\r\n"])
+    assert await peer.message() == wire_push(b"append")
+    peer.close()
+
+
+def wire_push(body: bytes) -> bytes:
+    return struct.pack("<B3xIQ", wire_link.PUSH, 0, 9) + body
+
+
+@on_a_loop
+async def test_ten_thousand_deferred_replies_are_forgotten_at_once() -> None:
+    peer = Peer()
+    await peer.greet()
+    peer.shard.replace_handler("type", lambda ctx, key: Deferred(ctx.defer()))
+    for session in range(100):
+        await peer.send(run_of([frame("type", b"a")] * 100, session=session))
+        await peer.replies(100)
+    assert peer.shard.deferred_count == 10_000
+    (link,) = peer.host.links
+    gone = peer.shard.forget_session(link, 50)
+    assert len(gone) == 100 and peer.shard.deferred_count == 9_900
+    assert len(peer.shard.forget_session(link, None)) == 9_900
+    assert peer.shard.forget_session(link, 7) == []
+    peer.close()
+
+
+@on_a_loop
+async def test_a_command_inside_another_leaves_its_run_as_it_was() -> None:
+    """Whoever executes for somebody else has a context of its own; the outer run goes on in its database and dialect."""
+    peer = Peer()
+    await peer.greet()
+    elsewhere = Context(peer.shard, 3, 5)
+    elsewhere.session = 77
+
+    def serve(ctx: Context, key: bytes) -> list[object]:
+        inside = elsewhere.call("set", key, b"elsewhere")
+        again = ctx.call("get", key)
+        return [ctx.dialect, ctx.keys.db, ctx.session, inside, again]
+
+    peer.shard.replace_handler("type", serve)
+    await peer.send(run_of([frame("set", b"k", b"here"), frame("type", b"k"), frame("get", b"k")], db=1))
+    assert await peer.replies(3) == [b"+OK\r\n", b"*5\r\n:2\r\n:1\r\n:9\r\n+OK\r\n$4\r\nhere\r\n", b"$4\r\nhere\r\n"]
+    assert elsewhere.keys.string_get(b"k") == b"elsewhere"
+    peer.close()
+
+
+@on_a_loop
+async def test_a_run_names_its_transaction() -> None:
+    peer = Peer()
+    await peer.greet()
+    seen: list[int] = []
+    peer.shard.replace_handler("type", lambda ctx, key: seen.append(ctx.transaction))
+    run = bytearray(run_of([frame("type", b"k")]))
+    run[28:36] = (1 << 48 | 5).to_bytes(8, "little")
+    await peer.send(bytes(run))
+    await peer.replies(1)
+    assert seen == [1 << 48 | 5]
+    peer.close()
+
+
+def test_commands_inside_pass_the_same_point() -> None:
+    shard = Shard(now_ms=1)
+    ctx = Context(shard)
+    with pytest.raises(CommandError, match="wrong number of arguments"):
+        ctx.call("get")
+    with pytest.raises(CommandError, match="WRONGTYPE"):
+        ctx.call("set", b"k", b"v")
+        ctx.call("lpush", b"k", b"v")
+    shard.loading = True
+    with pytest.raises(CommandError, match="LOADING"):
+        ctx.call("get", b"k")
+    shard.loading = False
+    shard.set_maxmemory(1)
+    with pytest.raises(CommandError, match="OOM"):
+        ctx.call("set", b"k", b"v")
+    assert ctx.call_in_room("set", b"k", b"v") == "OK"
+    counts = {key: (calls, rejected, failed) for key, calls, _, rejected, failed in shard.command_counts()}
+    assert counts["get"] == (0, 2, 0) and counts["set"] == (2, 1, 0) and counts["lpush"] == (1, 0, 1)

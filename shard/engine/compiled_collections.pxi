@@ -1,0 +1,442 @@
+# The hottest commands on collections, as in compiled_strings.pxi.
+
+# Lists --------------------------------------------------------------------------------------------
+cdef int push_to(Context context, int slot, Span* args, Py_ssize_t n, bint left, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = list_in(context.store.read(&place))
+    return put_int(out, context.dialect, list_push(context.store, &place, value, args + 1, n - 1, left))
+
+
+cdef int run_lpush(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return push_to(context, slot, args, n, True, out)
+
+
+cdef int run_rpush(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return push_to(context, slot, args, n, False, out)
+
+
+cdef int pop_from(Context context, int slot, Span* args, Py_ssize_t n, bint left, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    cdef const char* element
+    if n != 1:
+        return DECLINE
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = list_in(context.store.read(&place))
+    if value is None:
+        return put_null(out, context.dialect)
+    element = value.end_of(left)
+    put_bulk(out, context.dialect, element_data(element), element_size(element))
+    list_drop(context.store, &place, value, left)
+    return DONE
+
+
+cdef int run_lpop(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return pop_from(context, slot, args, n, True, out)
+
+
+cdef int run_rpop(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return pop_from(context, slot, args, n, False, out)
+
+
+cdef int run_llen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = list_in(context.store.read(&place))
+    return put_int(out, context.dialect, 0 if value is None else value.length)
+
+
+cdef int run_lrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ListValue value
+    cdef Chunk* chunk
+    cdef Slot* at_slot
+    cdef const char* at
+    cdef const char* end
+    cdef int64_t start, stop
+    cdef Py_ssize_t offset, mark
+    if not parse_int64(args[1].data, args[1].size, &start) or not parse_int64(args[2].data, args[2].size, &stop):
+        return DECLINE
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = list_in(context.store.read(&place))
+    if not rank_span(0 if value is None else value.length, &start, &stop):
+        mark = begin_array(out, context.dialect, 0)
+        return end_reply(out, context.dialect, mark)
+    mark = begin_array(out, context.dialect, stop - start)
+    at_slot = value.locate(start, &offset)
+    at = element_at(at_slot.chunk, offset)
+    while True:
+        chunk = at_slot.chunk
+        end = chunk_data(chunk) + chunk.end
+        while at < end:
+            put_nested_bulk(out, context.dialect, element_data(at), element_size(at))
+            start += 1
+            if start == stop:
+                return end_reply(out, context.dialect, mark)
+            at += packed_size(element_size(at))
+        at_slot += 1
+        at = chunk_data(at_slot.chunk) + at_slot.chunk.begin
+
+
+cdef inline bint rank_span(int64_t length, int64_t* start, int64_t* stop) noexcept nogil:
+    """Redis's inclusive places, from the end if negative, as [start, stop) within `length`. False: nothing."""
+    if start[0] < 0:
+        start[0] = max(start[0] + length, 0)
+    stop[0] = stop[0] + length + 1 if stop[0] < 0 else min(stop[0], length - 1) + 1
+    return start[0] < stop[0]
+
+
+# Hashes and sets ----------------------------------------------------------------------------------
+cdef int run_hset(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef int64_t added = 0
+    cdef Py_ssize_t i
+    if not n & 1:
+        return DECLINE
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, TYPE_HASH)
+    for i in range(1, n, 2):
+        added += field_put(context.store, &place, table, TYPE_HASH, args[i].data, args[i].size, args[i + 1].data, args[i + 1].size, False, HASH_SET)
+        if table is None:
+            table = fields_in(context.store.find(&place), TYPE_HASH)
+    return put_int(out, context.dialect, added)
+
+
+cdef int run_hget(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef Entry* entry = NULL
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, TYPE_HASH)
+    if table is not None:
+        entry = table.entry_of(args[1].data, args[1].size)
+    if entry == NULL:
+        return put_null(out, context.dialect)
+    return put_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
+
+
+cdef int run_hmget(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef Entry* entry
+    cdef Py_ssize_t i, mark
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, TYPE_HASH)
+    mark = begin_array(out, context.dialect, n - 1)
+    for i in range(1, n):
+        entry = NULL if table is None else table.entry_of(args[i].data, args[i].size)
+        if entry == NULL:
+            put_nested_null(out, context.dialect)
+        else:
+            put_nested_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
+    return end_reply(out, context.dialect, mark)
+
+
+cdef int contains(Context context, int slot, Span* args, int kind, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, kind)
+    return put_int(out, context.dialect, table is not None and table.entry_of(args[1].data, args[1].size) != NULL)
+
+
+cdef int run_hexists(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return contains(context, slot, args, TYPE_HASH, out)
+
+
+cdef int run_sismember(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return contains(context, slot, args, TYPE_SET, out)
+
+
+cdef int count_fields(Context context, int slot, Span* args, int kind, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, kind)
+    return put_int(out, context.dialect, 0 if table is None else table.table.count)
+
+
+cdef int run_hlen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return count_fields(context, slot, args, TYPE_HASH, out)
+
+
+cdef int run_scard(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return count_fields(context, slot, args, TYPE_SET, out)
+
+
+cdef int remove_fields(Context context, int slot, Span* args, Py_ssize_t n, int kind, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef int64_t removed = 0
+    cdef Py_ssize_t i
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, kind)
+    if table is not None:
+        for i in range(1, n):
+            removed += field_take(
+                context.store, &place, table, kind, args[i].data, args[i].size, HASH_DELETED if kind == TYPE_HASH else SET_REMOVED)
+            if table.table.count == 0:
+                break
+    return put_int(out, context.dialect, removed)
+
+
+cdef int run_hdel(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return remove_fields(context, slot, args, n, TYPE_HASH, out)
+
+
+cdef int run_srem(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return remove_fields(context, slot, args, n, TYPE_SET, out)
+
+
+cdef int run_sadd(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef FieldTable table
+    cdef int64_t added = 0
+    cdef Py_ssize_t i
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    table = fields_of(context.store, &place, TYPE_SET)
+    for i in range(1, n):
+        added += field_put(context.store, &place, table, TYPE_SET, args[i].data, args[i].size, b"", 0, False, SET_ADDED)
+        if table is None:
+            table = fields_in(context.store.find(&place), TYPE_SET)
+    return put_int(out, context.dialect, added)
+
+
+# Sorted sets --------------------------------------------------------------------------------------
+cdef enum:
+    EXACT_DIGITS = 15           # a whole number of so many digits, and 10 to so many, are doubles without rounding
+    FAST_PAIRS = 64             # more in one ZADD are the handler's
+
+
+cdef double[EXACT_DIGITS + 1] TEN_TO = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15]
+
+
+cdef bint parse_decimal(const char* text, Py_ssize_t n, double* value) noexcept nogil:
+    """A plain decimal ("12", "-0.25") of up to 15 digits, exactly as strtod reads it: one division of two exact numbers
+    rounds once. Anything else is the handler's."""
+    cdef int64_t digits = 0
+    cdef Py_ssize_t i = 1 if n and text[0] == c"-" else 0
+    cdef Py_ssize_t first = i, point = -1
+    if n - i > EXACT_DIGITS + 1:
+        return False
+    while i < n:
+        if c"0" <= text[i] <= c"9":
+            digits = digits * 10 + (text[i] - c"0")
+        elif text[i] == c"." and point < 0 and i > first and i + 1 < n:
+            point = i
+        else:
+            return False
+        i += 1
+    if n - first - (point >= 0) > EXACT_DIGITS or n == first:
+        return False
+    value[0] = <double> digits if point < 0 else <double> digits / TEN_TO[n - point - 1]
+    if first:
+        value[0] = -value[0]
+    return True
+
+
+cdef int64_t add_members(Context context, int slot, Span* args, Py_ssize_t n) except -2:
+    """How many are new; -1 to decline. No option of ZADD can be read as a number."""
+    cdef Place place
+    cdef ZSet value
+    cdef double[FAST_PAIRS] scores
+    cdef int64_t added = 0
+    cdef Py_ssize_t i
+    if not n & 1 or n > 2 * FAST_PAIRS:
+        return -1
+    for i in range(1, n, 2):
+        if not parse_decimal(args[i].data, args[i].size, &scores[i >> 1]):
+            return -1
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    for i in range(1, n, 2):
+        added += zset_put(
+            context.store, &place, value, args[i + 1].data, args[i + 1].size, scores[i >> 1], ZSET_ADDED) == ADDED
+        if value is None:
+            value = zset_in(context.store.find(&place))
+    return added
+
+
+cdef int run_zadd(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef int64_t added = add_members(context, slot, args, n)
+    return DECLINE if added < 0 else put_int(out, context.dialect, added)
+
+
+cdef int run_binary_zadd(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    if n != 3 or add_members(context, slot, args, n) < 0:
+        return DECLINE
+    return put_ok(out, context.dialect)
+
+
+cdef int run_zincrby(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef Entry* entry = NULL
+    cdef double score
+    if not parse_decimal(args[1].data, args[1].size, &score):
+        return DECLINE
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    if value is not None:
+        entry = value.entry_of(args[2].data, args[2].size)
+        if entry != NULL:
+            score += entry_score(entry)
+    zset_put(context.store, &place, value, args[2].data, args[2].size, score, ZSET_INCREMENTED)
+    return put_reply(out, context.dialect, score)
+
+
+cdef int64_t remove_members(Context context, int slot, Span* args, Py_ssize_t n) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef int64_t removed = 0
+    cdef Py_ssize_t i
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    if value is not None:
+        for i in range(1, n):
+            removed += zset_take(context.store, &place, value, args[i].data, args[i].size)
+            if value.table.count == 0:
+                break
+    return removed
+
+
+cdef int run_zrem(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return put_int(out, context.dialect, remove_members(context, slot, args, n))
+
+
+cdef int run_binary_zrem(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef int64_t removed = remove_members(context, slot, args, n)
+    if removed == 0 and n == 2:
+        return put_null(out, context.dialect)
+    return put_int(out, context.dialect, removed)
+
+
+cdef int run_zscore(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef Entry* entry = NULL
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    if value is not None:
+        entry = value.entry_of(args[1].data, args[1].size)
+    if entry == NULL:
+        return put_null(out, context.dialect)
+    return put_reply(out, context.dialect, entry_score(entry))
+
+
+cdef int run_zcard(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    return put_int(out, context.dialect, 0 if value is None else value.table.count)
+
+
+cdef int rank_of(Context context, int slot, Span* args, Py_ssize_t n, bint reverse, Buffer out) except -1:
+    cdef Place place
+    cdef ZSet value
+    cdef int64_t rank = -1
+    if n != 2:
+        return DECLINE
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    if value is not None:
+        rank = value.rank_of(args[1].data, args[1].size)
+    if rank < 0:
+        return put_null(out, context.dialect)
+    return put_int(out, context.dialect, <int64_t> value.table.count - 1 - rank if reverse else rank)
+
+
+cdef int run_zrank(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return rank_of(context, slot, args, n, False, out)
+
+
+cdef int run_zrevrank(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return rank_of(context, slot, args, n, True, out)
+
+
+cdef int range_of(Context context, int slot, Span* args, Py_ssize_t n, bint reverse, Buffer out) except -1:
+    """Members by rank; with scores or by anything else it is the handler's."""
+    cdef Place place
+    cdef ZSet value
+    cdef int64_t start, stop, length
+    cdef uint32_t at
+    cdef Step[DEEPEST] path
+    cdef Leaf* leaf
+    cdef Entry* entry
+    cdef Py_ssize_t mark
+    if n != 3 or not parse_int64(args[1].data, args[1].size, &start) or (
+        not parse_int64(args[2].data, args[2].size, &stop)
+    ):
+        return DECLINE
+    context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
+    value = zset_in(context.store.read(&place))
+    length = 0 if value is None else value.table.count
+    if not rank_span(length, &start, &stop):
+        mark = begin_array(out, context.dialect, 0)
+        return end_reply(out, context.dialect, mark)
+    mark = begin_array(out, context.dialect, stop - start)
+    if reverse:
+        leaf = ranks_at(&value.ranks, <uint32_t> (length - 1 - start), path, &at)
+    else:
+        leaf = ranks_at(&value.ranks, <uint32_t> start, path, &at)
+    while True:
+        entry = leaf.pairs[at].entry
+        put_nested_bulk(out, context.dialect, entry_key(entry), entry_key_size(entry))
+        start += 1
+        if start == stop:
+            return end_reply(out, context.dialect, mark)
+        if reverse:
+            if at == 0:
+                leaf = leaf.previous
+                at = leaf.count
+            at -= 1
+        else:
+            at += 1
+            if at == leaf.count:
+                leaf = leaf.next
+                at = 0
+
+
+cdef int run_zrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return range_of(context, slot, args, n, False, out)
+
+
+cdef int run_zrevrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    return range_of(context, slot, args, n, True, out)
+
+
+cdef Compiled compiled_collection(str key):
+    """The compiled case of a command on a collection, or NULL."""
+    if key == "lpush": return run_lpush
+    if key == "rpush": return run_rpush
+    if key == "lpop": return run_lpop
+    if key == "rpop": return run_rpop
+    if key == "llen": return run_llen
+    if key == "lrange": return run_lrange
+    if key == "hset": return run_hset
+    if key == "hget": return run_hget
+    if key == "hmget": return run_hmget
+    if key == "hexists": return run_hexists
+    if key == "hlen": return run_hlen
+    if key == "hdel": return run_hdel
+    if key == "sadd": return run_sadd
+    if key == "srem": return run_srem
+    if key == "sismember": return run_sismember
+    if key == "scard": return run_scard
+    if key == "zadd": return run_zadd
+    if key == "binary|zadd": return run_binary_zadd
+    if key == "zincrby": return run_zincrby
+    if key == "zrem": return run_zrem
+    if key == "binary|zrem": return run_binary_zrem
+    if key == "zscore": return run_zscore
+    if key == "zcard": return run_zcard
+    if key == "zrank": return run_zrank
+    if key == "zrevrank": return run_zrevrank
+    if key == "zrange": return run_zrange
+    if key == "zrevrange": return run_zrevrange
+    return NULL

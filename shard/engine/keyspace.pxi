@@ -1,0 +1,457 @@
+# What the handlers see of the data: readers, and the mutators with Python's types.
+#
+# Everything acts on the database `db` at `now_ms`. A mutator creates the key when it is missing, raises WRONGTYPE for
+# another type, deletes the key when its collection becomes empty. Collections that a reader returns may be read until
+# the command ends, never kept and never changed. `event` is what a change is called where commands share a mutator:
+# the name of a kind in effects.pyx.
+
+cdef class Keyspace:
+    """One database of a shard's store; a run has its own, and may select another."""
+    cdef readonly Store store
+    cdef public int db
+
+    def __init__(self, Store store not None, int db=0):
+        self.store = store
+        self.db = db
+
+    @property
+    def now_ms(self):
+        """The time of the command, unix ms."""
+        return self.store.now_ms
+
+    @property
+    def lfu(self):
+        """Whether clocks count uses, for LFU."""
+        return self.store.lfu
+
+    # Keys -----------------------------------------------------------------------------------------------
+    cdef Entry* entry_at(self, Place* place, bytes key, bint touch) except? NULL:
+        self.store.place_of(place, self.db, key)
+        return self.store.read(place) if touch else self.store.find(place)
+
+    def type_of(self, bytes key not None):
+        """"string", "list", "hash", "set", "zset" or None; does not touch the key."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry == NULL:
+            return None
+        return TYPE_NAMES[entry.flags & TYPE_MASK]
+
+    def exists(self, bytes key not None):
+        cdef Place place
+        return self.entry_at(&place, key, True) != NULL
+
+    def exists_in(self, int db, bytes key not None):
+        """`exists` in another database, without touching the key."""
+        cdef Place place
+        self.store.place_of(&place, db, key)
+        return self.store.find(&place) != NULL
+
+    def touch(self, bytes key not None):
+        """Marks the key as used just now; whether it is there."""
+        cdef Place place
+        return self.entry_at(&place, key, True) != NULL
+
+    def delete(self, bytes key not None):
+        """Removes the key; whether it was there."""
+        return self.delete_in(self.db, key)
+
+    def delete_in(self, int db, bytes key not None):
+        """`delete` in another database."""
+        cdef Place place
+        self.store.place_of(&place, db, key)
+        return key_delete(self.store, &place)
+
+    def rename(self, bytes source not None, bytes target not None):
+        """`source` becomes `target` with its deadline; what was there is replaced. KeyError without it."""
+        cdef Place here, there
+        self.store.place_of(&here, self.db, source)
+        self.store.place_of(&there, self.db, target)
+        if not key_rename(self.store, &here, &there):
+            raise KeyError(source)
+
+    def move_db(self, bytes key not None, int db):
+        """Moves the key to another database, in place of what is there; False when it is not here."""
+        cdef Place here, there
+        self.store.place_of(&here, self.db, key)
+        self.store.place_of(&there, db, key)
+        return key_move(self.store, &here, &there)
+
+    def copy(self, bytes source not None, bytes target not None, int db):
+        """A deep copy of `source` in database `db`; keeps the deadline, replaces what is there. KeyError without it."""
+        cdef Place here, there
+        self.store.place_of(&here, self.db, source)
+        self.store.place_of(&there, db, target)
+        if not key_copy(self.store, &here, &there):
+            raise KeyError(source)
+
+    def deadline_of(self, bytes key not None):
+        """None: no such key; -1: no deadline; else unix ms."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        # TTL and the like are reads to the statistics, although they leave the key's clock alone.
+        if entry == NULL:
+            self.store.misses += self.store.counting
+            return None
+        self.store.hits += self.store.counting
+        return entry_deadline(entry) if entry.flags & HAS_TTL else -1
+
+    def deadline_set(self, bytes key not None, int64_t deadline):
+        """Expires the key at `deadline` (unix ms), at once when that has passed; whether the key was there."""
+        cdef Place place
+        self.store.place_of(&place, self.db, key)
+        return key_expire_at(self.store, &place, deadline)
+
+    def deadline_clear(self, bytes key not None):
+        """Whether there was a deadline to take away."""
+        cdef Place place
+        self.store.place_of(&place, self.db, key)
+        return key_persist(self.store, &place)
+
+    def idle_ms(self, bytes key not None):
+        """Milliseconds since the key was used (modulo 49 days), or None."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry == NULL:
+            return None
+        if self.store.lfu:
+            return 0
+        return <uint32_t> (self.store.lru_clock - entry.clock)
+
+    def frequency(self, bytes key not None):
+        """The LFU counter, 0 to 255, or None."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry == NULL:
+            return None
+        return lfu_counter(entry.clock, self.store.now_ms, self.store.lfu_decay_time) if self.store.lfu else 0
+
+    def memory_of(self, bytes key not None):
+        """Bytes of the key with its value and its place in the tables, or None."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry == NULL:
+            return None
+        size = entry_memory(entry) + 8 + (sizeof(Due) if entry.flags & HAS_TTL else 0)
+        if entry.flags & TYPE_MASK:
+            size += (<object> entry_object(entry)).memory
+        return size
+
+    # The whole database ---------------------------------------------------------------------------------
+    def size(self):
+        """Keys in the database, those past their deadline and not yet removed included (as in Redis)."""
+        return self.store.databases[self.db].count
+
+    def size_with_ttl(self):
+        return self.store.databases[self.db].expires
+
+    def random_key(self):
+        """A living key, each with nearly the same chance, or None."""
+        return random_key(self.store, self.db)
+
+    def scan(self, uint64_t cursor, Py_ssize_t count, type_name=None):
+        """(next cursor, keys): about `count` keys are looked at. Cursor 0 is the start and the end.
+
+        A cursor is ``slot << 48 | top 48 bits of the hash``. A key that is there from the first call to the
+        last is returned, however the tables grow and shrink meanwhile, and over a restart of the shard.
+        """
+        cdef int kind = -1 if type_name is None else _TYPE_OF_NAME.get(type_name, TYPE_MASK)
+        return scan_database(self.store, self.db, cursor, count, kind)
+
+    def keys(self):
+        """Every living key."""
+        return every_key(self.store, self.db)
+
+    def flush(self, db=None):
+        """Empties one database, or all with None."""
+        database_flush(self.store, -1 if db is None else db)
+
+    def swap(self, int left, int right):
+        """Exchanges two databases."""
+        database_swap(self.store, left, right)
+
+    # Strings --------------------------------------------------------------------------------------------
+    cdef Entry* string_at(self, Place* place, bytes key) except? NULL:
+        cdef Entry* entry = self.entry_at(place, key, True)
+        if entry != NULL and entry.flags & TYPE_MASK:
+            raise wrong_type()
+        return entry
+
+    def string_get(self, bytes key not None):
+        cdef Place place
+        cdef Entry* entry = self.string_at(&place, key)
+        return None if entry == NULL else value_bytes(entry)
+
+    def string_set(
+        self, bytes key not None, bytes value not None, int64_t deadline=0, bint keep_ttl=False, str event not None="set"
+    ):
+        """Sets any key to a string. `deadline` in unix ms, 0 for none; one that has passed deletes the key."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        cdef const char* data = PyBytes_AS_STRING(value)
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(value)
+        if deadline and not keep_ttl:
+            string_set_until(self.store, &place, entry, data, n, deadline)
+            return
+        deadline = entry_deadline(entry) if keep_ttl and entry != NULL else 0
+        string_set(self.store, &place, entry, data, n, deadline, kind_of(event))
+
+    def string_append(self, bytes key not None, bytes data not None):
+        """Appends to the string; its new length."""
+        cdef Place place
+        cdef Entry* entry = self.string_at(&place, key)
+        return string_append(self.store, &place, entry, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    def string_overlay(self, bytes key not None, Py_ssize_t offset, bytes data not None, str event not None="setrange"):
+        """Writes `data` at `offset`, zeros before it where there was nothing; the string's length."""
+        cdef Place place
+        cdef Entry* entry = self.string_at(&place, key)
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(data)
+        if n == 0:
+            return 0 if entry == NULL else entry_value_size(entry)
+        return string_overlay(self.store, &place, entry, offset, PyBytes_AS_STRING(data), n, kind_of(event))
+
+    def string_replace_raw(self, bytes key not None, bytes value not None, int64_t deadline=0, str event not None="set"):
+        """Sets any key to a string that counts as grown in place, as BITOP's result does."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        string_set_raw(
+            self.store, &place, entry, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), deadline, kind_of(event))
+
+    def string_restore(self, bytes key not None, bytes value not None, int64_t deadline):
+        """Sets any key to a string that comes from elsewhere; `deadline` lies ahead, or is 0."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        string_set(self.store, &place, entry, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), deadline, RESTORED)
+
+    def string_length(self, bytes key not None):
+        cdef Place place
+        cdef Entry* entry = self.string_at(&place, key)
+        return 0 if entry == NULL else entry_value_size(entry)
+
+    def string_slice(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):
+        """Bytes `start` to `stop` (exclusive, clamped); empty when there is no such key."""
+        cdef Place place
+        cdef Entry* entry = self.string_at(&place, key)
+        cdef Py_ssize_t n = 0 if entry == NULL else entry_value_size(entry)
+        start = max(start, 0)
+        stop = min(stop, n)
+        if start >= stop:
+            return b""
+        return PyBytes_FromStringAndSize(entry_value(entry) + start, stop - start)
+
+    def string_is_raw(self, bytes key not None):
+        """Whether the string was grown in place (APPEND, SETRANGE, SETBIT); does not touch the key."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        return entry != NULL and entry.flags & RAW != 0
+
+    # Lists ------------------------------------------------------------------------------------------------
+    cdef ListValue list_at(self, Place* place, bytes key):
+        return list_in(self.entry_at(place, key, True))
+
+    cdef ListValue existing_list(self, Place* place, bytes key):
+        cdef ListValue value = self.list_at(place, key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def list_get(self, bytes key not None):
+        """The list at `key`, to be read only and not kept, or None."""
+        cdef Place place
+        return self.list_at(&place, key)
+
+    def list_push(self, bytes key not None, values not None, bint left):
+        """Adds values one after another at one end; the new length."""
+        cdef Place place
+        cdef ListValue value = self.list_at(&place, key)
+        cdef Words elements = Words(values)
+        if elements.count == 0:
+            return 0 if value is None else value.length
+        return list_push(self.store, &place, value, elements.spans, elements.count, left)
+
+    def list_pop(self, bytes key not None, bint left, Py_ssize_t count=1):
+        """Takes up to `count` values from one end, in the order they come off; empty without the key."""
+        cdef Place place
+        cdef ListValue value = self.list_at(&place, key)
+        return [] if value is None else list_pop(self.store, &place, value, left, count)
+
+    def list_set(self, bytes key not None, Py_ssize_t index, bytes value not None):
+        """Replaces one value; KeyError without the key, IndexError out of range."""
+        cdef Place place
+        list_set(self.store, &place, self.existing_list(&place, key), index, value)
+
+    def list_insert(self, bytes key not None, Py_ssize_t index, bytes value not None):
+        """Inserts before `index`; KeyError without the key, IndexError out of range."""
+        cdef Place place
+        list_insert(self.store, &place, self.existing_list(&place, key), index, value)
+
+    def list_delete_range(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):
+        """Removes the values from `start` to `stop` (exclusive); nothing without the key."""
+        cdef Place place
+        cdef ListValue value = self.list_at(&place, key)
+        if value is not None:
+            list_trim(self.store, &place, value, start, stop)
+
+    def list_remove(self, bytes key not None, bytes value not None, Py_ssize_t count):
+        """Removes equal values: `count` from the head, minus `count` from the tail, all with 0; how many."""
+        cdef Place place
+        cdef ListValue values = self.list_at(&place, key)
+        return 0 if values is None else list_remove(self.store, &place, values, value, count)
+
+    def list_replace(self, bytes key not None, values not None, int64_t deadline=0, str event not None="sortstore"):
+        """Stores a list in place of whatever is there; its length (with none the key is deleted)."""
+        cdef Place place
+        cdef ListValue fresh = ListValue(values)
+        self.store.place_of(&place, self.db, key)
+        list_replace(self.store, &place, fresh, deadline, kind_of(event))
+        return fresh.length
+
+    # Hashes and sets --------------------------------------------------------------------------------------
+    cdef FieldTable fields_at(self, Place* place, bytes key, int type):
+        self.store.place_of(place, self.db, key)
+        return fields_of(self.store, place, type)
+
+    cdef bint put_field(self, bytes key, bytes field, bytes value, int type, bint keep_ttl, int kind) except -1:
+        cdef Place place
+        cdef FieldTable table = self.fields_at(&place, key, type)
+        return field_put(
+            self.store, &place, table, type, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field),
+            PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), keep_ttl, kind)
+
+    cdef bint take_field(self, bytes key, bytes field, int type, int kind) except -1:
+        cdef Place place
+        cdef FieldTable table = self.fields_at(&place, key, type)
+        return table is not None and field_take(
+            self.store, &place, table, type, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), kind)
+
+    def hash_get(self, bytes key not None):
+        """The fields of the hash, to be read only and not kept, or None."""
+        cdef Place place
+        return self.fields_at(&place, key, TYPE_HASH)
+
+    def hash_set(
+        self, bytes key not None, bytes field not None, bytes value not None, bint keep_ttl=False, str event not None="hset"
+    ):
+        """Whether the field is new. Clears the field's deadline unless `keep_ttl`."""
+        return self.put_field(key, field, value, TYPE_HASH, keep_ttl, kind_of(event))
+
+    def hash_delete(self, bytes key not None, bytes field not None):
+        """Whether the field was there."""
+        return self.take_field(key, field, TYPE_HASH, HASH_DELETED)
+
+    def hash_deadline_set(self, bytes key not None, bytes field not None, int64_t deadline):
+        """Expires a field at `deadline` (unix ms), at once when that has passed; whether the field was there."""
+        cdef Place place
+        cdef FieldTable table = self.fields_at(&place, key, TYPE_HASH)
+        return table is not None and field_expire_at(self.store, &place, table, field, deadline)
+
+    def hash_deadline_clear(self, bytes key not None, bytes field not None):
+        """Whether the field had a deadline to take away."""
+        cdef Place place
+        cdef FieldTable table = self.fields_at(&place, key, TYPE_HASH)
+        return table is not None and field_persist(self.store, &place, table, field)
+
+    def hash_replace(self, bytes key not None, items not None, deadlines=(), int64_t deadline=0, str event not None="restore"):
+        """Stores a hash of (field, value) in place of whatever is there, with (field, deadline) of some; its size."""
+        cdef Place place
+        cdef FieldTable table = FieldTable()
+        cdef bytes field, value
+        for field, value in items:
+            table.put(
+                PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), False)
+        for field, until in deadlines:
+            if until <= self.store.now_ms:
+                table.remove(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+            else:
+                table.set_deadline(field, until)
+        self.store.place_of(&place, self.db, key)
+        table_replace(self.store, &place, TYPE_HASH, table, deadline, kind_of(event))
+        return table.table.count
+
+    def set_get(self, bytes key not None):
+        """The members of the set, to be read only and not kept, or None."""
+        cdef Place place
+        return self.fields_at(&place, key, TYPE_SET)
+
+    def set_add(self, bytes key not None, bytes member not None):
+        """Whether the member is new."""
+        return self.put_field(key, member, b"", TYPE_SET, False, SET_ADDED)
+
+    def set_remove(self, bytes key not None, bytes member not None, str event not None="srem"):
+        """Whether the member was there."""
+        return self.take_field(key, member, TYPE_SET, kind_of(event))
+
+    def set_replace(self, bytes key not None, members not None, int64_t deadline=0, str event not None="restore"):
+        """Stores a set in place of whatever is there; how many members it has (with none the key is deleted)."""
+        cdef Place place
+        cdef FieldTable table = FieldTable()
+        cdef bytes member
+        for member in members:
+            table.put(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), b"", 0, False)
+        self.store.place_of(&place, self.db, key)
+        table_replace(self.store, &place, TYPE_SET, table, deadline, kind_of(event))
+        return table.table.count
+
+    # Sorted sets ------------------------------------------------------------------------------------------
+    cdef ZSet zset_at(self, Place* place, bytes key):
+        return zset_in(self.entry_at(place, key, True))
+
+    def zset_get(self, bytes key not None):
+        """The sorted set at `key`, to be read only and not kept, or None."""
+        cdef Place place
+        return self.zset_at(&place, key)
+
+    def zset_add(self, bytes key not None, bytes member not None, double score, str event not None="zadd"):
+        """True: a new member; False: its score changed; None: nothing changed."""
+        cdef Place place
+        cdef ZSet value = self.zset_at(&place, key)
+        cdef int outcome = zset_put(
+            self.store, &place, value, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score, kind_of(event))
+        return None if outcome == SAME else outcome == ADDED
+
+    def zset_remove(self, bytes key not None, bytes member not None):
+        """Whether the member was there."""
+        cdef Place place
+        cdef ZSet value = self.zset_at(&place, key)
+        return value is not None and zset_take(
+            self.store, &place, value, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
+
+    def zset_delete_ranks(
+        self, bytes key not None, Py_ssize_t start, Py_ssize_t stop, bint wanted=True, str event not None="zremrangebyrank"
+    ):
+        """Removes the members of rank `start` to `stop` (exclusive); [(member, score)] of them if that is wanted."""
+        cdef Place place
+        cdef ZSet value = self.zset_at(&place, key)
+        if value is None:
+            return [] if wanted else None
+        return zset_cut(self.store, &place, value, start, stop, wanted, kind_of(event))
+
+    def zset_replace(self, bytes key not None, scores not None, int64_t deadline=0, str event not None="restore"):
+        """Stores a sorted set in place of whatever is there; its size (with none the key is deleted)."""
+        cdef Place place
+        cdef ZSet fresh = ZSet.from_mapping(scores)
+        self.store.place_of(&place, self.db, key)
+        zset_replace(self.store, &place, fresh, deadline, kind_of(event))
+        return fresh.table.count
+
+
+cdef class Words:
+    """Byte strings of Python as spans; it keeps them alive."""
+    cdef list kept
+    cdef Span* spans
+    cdef Py_ssize_t count
+
+    def __cinit__(self, words):
+        cdef Py_ssize_t i
+        self.kept = list(words)
+        self.count = len(self.kept)
+        self.spans = <Span*> malloc((self.count + 1) * sizeof(Span))
+        if self.spans == NULL:
+            raise MemoryError("no memory for the words of a command")
+        for i in range(self.count):
+            self.spans[i].data = PyBytes_AS_STRING(<bytes?> self.kept[i])
+            self.spans[i].size = PyBytes_GET_SIZE(<bytes> self.kept[i])
+
+    def __dealloc__(self):
+        free(self.spans)

@@ -1,0 +1,136 @@
+# Mutators that give a value another name or another database, and of whole databases; see keys.pxi.
+
+cdef int move_entry(Store store, Place* source, Place* target) except -1:
+    """The value of `source`, which is there, becomes that of `target`, whose own value goes."""
+    cdef Entry* old = store.find(target)
+    cdef Entry* entry = store.find(source)
+    cdef int64_t memory = 0
+    cdef Entry* fresh
+    if entry == NULL:
+        raise KeyError("the key to move is not there")
+    fresh = entry_new(
+        target.key, target.n, entry_value(entry), entry_value_size(entry),
+        entry.flags & (TYPE_MASK | RAW | HAS_TTL), entry.clock, 0,
+    )
+    if fresh == NULL:
+        raise MemoryError("no memory for a key")
+    if fresh.flags & TYPE_MASK:
+        memory = (<object> entry_object(fresh)).memory
+    store.put_entry(target, old, fresh, entry_deadline(entry))
+    # For a moment both entries have the value; its account goes with it.
+    target.db.memory += memory
+    source.db.memory -= memory
+    free(store.detach(source, store.word_of(source)))
+    return 0
+
+
+cdef bint key_rename(Store store, Place* source, Place* target) except -1:
+    """`source` becomes `target` with its deadline, in place of what is there; False when it is not there."""
+    cdef bint told
+    if store.find(source) == NULL:
+        return False
+    told = store.prepare(source, target.n) | store.prepare(target, source.n)
+    if source.n != target.n or memcmp(source.key, target.key, source.n) != 0:
+        move_entry(store, source, target)
+        note_fields(store, target)
+    store.dirty += 1
+    if told:
+        store.note(RENAMED_FROM, source)
+        store.note(RENAMED_TO, target)
+        if store.effects.recording:
+            store.begin(RECORD_RENAME, source)
+            store.effects.put_bytes(target.key, target.n)
+    return True
+
+
+cdef bint key_move(Store store, Place* source, Place* target) except -1:
+    """The key goes to another database, in place of what is there; False when it is not there."""
+    cdef bint told
+    if store.find(source) == NULL:
+        return False
+    told = store.prepare(source, 0)
+    move_entry(store, source, target)
+    note_fields(store, target)
+    store.dirty += 1
+    if told:
+        store.note(MOVED_FROM, source)
+        store.note(MOVED_TO, target)
+        if store.effects.recording:
+            store.begin(RECORD_MOVE, source)
+            store.effects.put_number(store.db_of(target))
+    return True
+
+
+cdef bint key_copy(Store store, Place* source, Place* target) except -1:
+    """A deep copy of `source` with its deadline, in place of what `target` holds; False when it is not there."""
+    cdef Entry* entry = store.find(source)
+    cdef Entry* old
+    cdef Entry* fresh
+    cdef bint told
+    cdef object value
+    if entry == NULL:
+        return False
+    old = store.find(target)
+    told = store.prepare(target, source.n + target.n)
+    if entry.flags & TYPE_MASK:
+        value = <object> entry_object(entry)
+        value = (<FieldTable> value).duplicate() if isinstance(value, FieldTable) else value.copy()
+        store.put_object(target, old, entry.flags & TYPE_MASK, value, entry_deadline(entry))
+        note_fields(store, target)
+    else:
+        fresh = entry_new(
+            target.key, target.n, entry_value(entry), entry_value_size(entry),
+            entry.flags & (RAW | HAS_TTL), store.fresh_clock(), 0,
+        )
+        if fresh == NULL:
+            raise MemoryError("no memory for a copy")
+        store.put_entry(target, old, fresh, entry_deadline(entry))
+    store.dirty += 1
+    if told:
+        store.note(COPIED_TO, target)
+        if store.effects.recording:
+            store.begin(RECORD_COPY, source)
+            store.effects.put_bytes(target.key, target.n)
+            store.effects.put_number(store.db_of(target))
+    return True
+
+
+# Whole databases ----------------------------------------------------------------------------------
+cdef int database_flush(Store store, int db) except -1:
+    """Empties one database, or all with -1. The memory is freed by the cleanup thread."""
+    cdef int i
+    cdef DetachedDatabase detached
+    cdef list emptied = [
+        (i, DetachedDatabase()) for i in range(DATABASES) if (db < 0 or db == i) and store.databases[i].slots != NULL
+    ]
+    cdef list deadlines = [due for due in store.field_deadlines if db >= 0 and due[1] != db]
+    # Who watches a key must see whether it was there.
+    if store.effects.wanted and store.effects.prepare_all():
+        store.effects.flushing(db)
+    store.forget_known()
+    for i, detached in emptied:
+        detached.database = store.databases[i]
+        memset(&store.databases[i], 0, sizeof(Database))
+        store.hand_over(detached)
+    store.field_deadlines = deadlines
+    store.dirty += 1
+    return 0
+
+
+cdef int database_swap(Store store, int left, int right) except -1:
+    """Exchanges two databases."""
+    cdef Database kept
+    cdef dict swapped = {left: right, right: left}
+    cdef list deadlines = [(due, swapped.get(db, db), key) for due, db, key in store.field_deadlines]
+    heapify(deadlines)
+    if store.effects.wanted and store.effects.prepare_all():
+        store.effects.swapping(left, right)
+    store.forget_known()
+    kept = store.databases[left]
+    store.databases[left] = store.databases[right]
+    store.databases[right] = kept
+    # The other one may be in use for the first time.
+    store.active = max(store.active, max(left, right) + 1)
+    store.field_deadlines = deadlines
+    store.dirty += 1
+    return 0

@@ -1,0 +1,354 @@
+# Replay: the records of a frame (effects.pyx) applied to a store, by the same mutators that made them.
+#
+# The clock is set to the time of each record, also backwards, so that what was past its deadline then is absent now.
+# A record is checked against the data it meets: what cannot have happened is an error, never a guess. No length is
+# believed before it is known to lie within the frame.
+
+class RecordError(ValueError):
+    """Records that are damaged, or that do not fit the data they are applied to. Says where."""
+
+
+cdef struct Reader:
+    const char* start
+    const char* at
+    const char* end
+
+
+cdef object record_error(Reader* reader, str what):
+    return RecordError(f"{what}, at byte {reader.at - reader.start} of the frame's records")
+
+
+cdef uint64_t read_number(Reader* reader) except? 0xFFFFFFFFFFFFFFFF:
+    cdef uint64_t number = 0
+    cdef int shift = 0
+    cdef unsigned char byte
+    while reader.at < reader.end and shift < 64:
+        byte = <unsigned char> reader.at[0]
+        reader.at += 1
+        number |= <uint64_t> (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number
+        shift += 7
+    raise record_error(reader, "a number that does not end")
+
+
+cdef int64_t read_zigzag(Reader* reader) except? -1:
+    cdef uint64_t number = read_number(reader)
+    return <int64_t> (number >> 1) ^ -<int64_t> (number & 1)
+
+
+cdef Span read_bytes(Reader* reader) except *:
+    cdef Span span
+    cdef uint64_t n = read_number(reader)
+    if n > <uint64_t> (reader.end - reader.at):
+        raise record_error(reader, "bytes beyond the end")
+    span.data = reader.at
+    span.size = <Py_ssize_t> n
+    reader.at += n
+    return span
+
+
+cdef double read_double(Reader* reader) except? -1:
+    cdef double number
+    if reader.end - reader.at < 8:
+        raise record_error(reader, "a double beyond the end")
+    memcpy(&number, reader.at, 8)
+    reader.at += 8
+    if number != number:
+        raise record_error(reader, "a score that is not a number")
+    return number
+
+
+cdef uint64_t read_count(Reader* reader) except? 0xFFFFFFFFFFFFFFFF:
+    """How many elements follow: at least one, and each takes a byte or more."""
+    cdef uint64_t n = read_number(reader)
+    if n == 0 or n > <uint64_t> (reader.end - reader.at):
+        raise record_error(reader, f"a count of {n} elements")
+    return n
+
+
+cdef int read_db(Reader* reader) except -1:
+    cdef uint64_t db = read_number(reader)
+    if db >= DATABASES:
+        raise record_error(reader, f"database {db}")
+    return <int> db
+
+
+@cython.final
+cdef class Replay:
+    """Applies frames to a store; nobody observes or records meanwhile."""
+    cdef Store store
+    cdef Reader reader
+    cdef int db
+    cdef int64_t frame_ms
+
+    def __init__(self, Store store not None):
+        self.store = store
+
+    def apply(self, int64_t frame_ms, bytes records not None):
+        """The records of one frame, which was made at `frame_ms`. RecordError leaves what was applied before it."""
+        cdef Store store = self.store
+        self.reader.start = self.reader.at = PyBytes_AS_STRING(records)
+        self.reader.end = self.reader.start + PyBytes_GET_SIZE(records)
+        self.frame_ms = frame_ms
+        self.db = 0
+        store.set_time_exactly(frame_ms)
+        store.effects.pause(True)
+        try:
+            self.apply_all()
+        except (KeyError, IndexError, CommandError) as error:
+            raise record_error(&self.reader, f"a record that does not fit the data ({error})") from None
+        finally:
+            store.effects.pause(False)
+
+    cdef int apply_all(self) except -1:
+        cdef Reader* reader = &self.reader
+        cdef Place place
+        cdef Span key
+        cdef int record
+        key.data = NULL
+        while reader.at < reader.end:
+            record = <unsigned char> reader.at[0]
+            reader.at += 1
+            if record == RECORD_DB:
+                self.db = read_db(reader)
+                key.data = NULL
+            elif record == RECORD_TIME:
+                self.store.set_time_exactly(self.frame_ms + read_zigzag(reader))
+                key.data = NULL
+            elif record == RECORD_FLUSH:
+                self.flush(read_number(reader))
+                key.data = NULL
+            elif record == RECORD_SWAP:
+                database_swap(self.store, read_db(reader), read_db(reader))
+                key.data = NULL
+            else:
+                if not record & SAME_KEY:
+                    key = read_bytes(reader)
+                elif key.data == NULL:
+                    raise record_error(reader, "a record that refers to a key before it, where there is none")
+                self.store.place(&place, self.db, NO_SLOT, key.data, key.size)
+                self.apply_one(record & ~SAME_KEY, &place)
+        return 0
+
+    cdef int flush(self, uint64_t which) except -1:
+        if which > DATABASES:
+            raise record_error(&self.reader, f"database {which - 1}")
+        return database_flush(self.store, <int> which - 1)
+
+    cdef int apply_one(self, int record, Place* place) except -1:
+        if record < RECORD_DELETE:
+            return self.apply_string(record, place)
+        if record < RECORD_LIST_PUSH_LEFT:
+            return self.apply_key(record, place)
+        if record < RECORD_HASH_SET:
+            return self.apply_list(record, place)
+        if record < RECORD_ZSET_ADD:
+            return self.apply_fields(record, place)
+        return self.apply_zset(record, place)
+
+    cdef int unknown(self, int record) except -1:
+        raise record_error(&self.reader, f"a record of the unknown kind {record}")
+
+    cdef int must(self, bint done) except -1:
+        if not done:
+            raise record_error(&self.reader, "a record that changes what is not there")
+        return 0
+
+    cdef int apply_key(self, int record, Place* place) except -1:
+        cdef Reader* reader = &self.reader
+        cdef Store store = self.store
+        cdef Place target
+        cdef Span name
+        if record == RECORD_DELETE:
+            return self.must(key_delete(store, place))
+        if record == RECORD_DEADLINE_SET:
+            return self.must(key_expire_at(store, place, self.frame_ms + read_zigzag(reader)))
+        if record == RECORD_DEADLINE_CLEAR:
+            return self.must(key_persist(store, place))
+        if record == RECORD_RENAME:
+            name = read_bytes(reader)
+            store.place(&target, self.db, NO_SLOT, name.data, name.size)
+            return self.must(key_rename(store, place, &target))
+        if record == RECORD_MOVE:
+            store.place(&target, read_db(reader), place.slot, place.key, place.n)
+            return self.must(key_move(store, place, &target))
+        if record == RECORD_COPY:
+            name = read_bytes(reader)
+            store.place(&target, read_db(reader), NO_SLOT, name.data, name.size)
+            return self.must(key_copy(store, place, &target))
+        return self.unknown(record)
+
+    cdef int apply_string(self, int record, Place* place) except -1:
+        cdef Reader* reader = &self.reader
+        cdef Store store = self.store
+        cdef Entry* entry = store.find(place)
+        cdef int64_t deadline = 0
+        cdef uint64_t offset = 0
+        cdef Span value
+        if record == RECORD_STRING_SET_UNTIL:
+            deadline = self.frame_ms + read_zigzag(reader)
+        elif record == RECORD_STRING_OVERLAY:
+            offset = read_number(reader)
+        value = read_bytes(reader)
+        if record == RECORD_STRING_SET or record == RECORD_STRING_SET_UNTIL:
+            string_set(store, place, entry, value.data, value.size, deadline, STRING_SET)
+            return 0
+        if entry != NULL and entry.flags & TYPE_MASK:
+            raise wrong_type()
+        if record == RECORD_STRING_APPEND:
+            string_append(store, place, entry, value.data, value.size)
+        elif record == RECORD_STRING_OVERLAY:
+            if value.size == 0 or offset > MAX_BLOCK:
+                raise record_error(reader, "a part of a string that lies nowhere")
+            string_overlay(store, place, entry, offset, value.data, value.size, STRING_RANGE_SET)
+        else:
+            self.unknown(record)
+        return 0
+
+    cdef int apply_list(self, int record, Place* place) except -1:
+        cdef Reader* reader = &self.reader
+        cdef Store store = self.store
+        cdef Entry* entry
+        cdef ListValue value
+        cdef uint64_t first
+        cdef Span element
+        if record == RECORD_LIST_REPLACE:
+            return list_replace(store, place, self.read_list(ListValue(), False), 0, RESTORED)
+        entry = store.find(place)
+        value = list_in(entry)
+        if record == RECORD_LIST_PUSH_LEFT or record == RECORD_LIST_PUSH_RIGHT:
+            return self.push(place, value, record == RECORD_LIST_PUSH_LEFT)
+        first = read_number(reader)
+        self.must(value is not None and first <= <uint64_t> value.length)
+        if record == RECORD_LIST_POP_LEFT:
+            list_trim(store, place, value, 0, first)
+        elif record == RECORD_LIST_POP_RIGHT:
+            list_trim(store, place, value, value.length - first, value.length)
+        elif record == RECORD_LIST_DELETE_RANGE:
+            list_trim(store, place, value, first, first + read_number(reader))
+        elif record == RECORD_LIST_SET or record == RECORD_LIST_INSERT:
+            element = read_bytes(reader)
+            data = PyBytes_FromStringAndSize(element.data, element.size)
+            if record == RECORD_LIST_SET:
+                list_set(store, place, value, first, data)
+            else:
+                list_insert(store, place, value, first, data)
+        else:
+            self.unknown(record)
+        return 0
+
+    cdef ListValue read_list(self, ListValue value, bint left):
+        cdef uint64_t n = read_count(&self.reader)
+        cdef Span element
+        while n:
+            element = read_bytes(&self.reader)
+            value.put(element.data, element.size, left)
+            n -= 1
+        return value
+
+    cdef int push(self, Place* place, ListValue value, bint left) except -1:
+        cdef uint64_t n = read_count(&self.reader)
+        cdef Span element
+        while n:
+            element = read_bytes(&self.reader)
+            list_push(self.store, place, value, &element, 1, left)
+            if value is None:
+                value = list_in(self.store.find(place))
+            n -= 1
+        return 0
+
+    cdef int apply_fields(self, int record, Place* place) except -1:
+        cdef Reader* reader = &self.reader
+        cdef int type = TYPE_HASH if record < RECORD_SET_ADD else TYPE_SET
+        cdef FieldTable table
+        cdef Span field
+        if record == RECORD_SET_REPLACE:
+            return table_replace(self.store, place, TYPE_SET, self.read_members(), 0, RESTORED)
+        table = fields_of(self.store, place, type)
+        if record == RECORD_FIELD_DEADLINE_SET or record == RECORD_FIELD_DEADLINE_CLEAR:
+            self.must(table is not None)
+            field = read_bytes(reader)
+            name = PyBytes_FromStringAndSize(field.data, field.size)
+            if record == RECORD_FIELD_DEADLINE_CLEAR:
+                return self.must(field_persist(self.store, place, table, name))
+            return self.must(field_expire_at(self.store, place, table, name, self.frame_ms + read_zigzag(reader)))
+        if record == RECORD_HASH_DELETE or record == RECORD_SET_REMOVE:
+            return self.remove_fields(place, table, type)
+        if record == RECORD_HASH_SET or record == RECORD_HASH_SET_KEEP_TTL or record == RECORD_SET_ADD:
+            return self.put_fields(place, table, type, record == RECORD_HASH_SET_KEEP_TTL)
+        return self.unknown(record)
+
+    cdef FieldTable read_members(self):
+        cdef FieldTable table = FieldTable()
+        cdef uint64_t n = read_count(&self.reader)
+        cdef Span member
+        while n:
+            member = read_bytes(&self.reader)
+            table.put(member.data, member.size, b"", 0, False)
+            n -= 1
+        return table
+
+    cdef int put_fields(self, Place* place, FieldTable table, int type, bint keep_ttl) except -1:
+        cdef uint64_t n = read_count(&self.reader)
+        cdef Span field, value
+        value.data = b""
+        value.size = 0
+        while n:
+            field = read_bytes(&self.reader)
+            if type == TYPE_HASH:
+                value = read_bytes(&self.reader)
+            field_put(
+                self.store, place, table, type, field.data, field.size, value.data, value.size, keep_ttl, HASH_SET)
+            if table is None:
+                table = fields_in(self.store.find(place), type)
+            n -= 1
+        return 0
+
+    cdef int remove_fields(self, Place* place, FieldTable table, int type) except -1:
+        cdef uint64_t n = read_count(&self.reader)
+        cdef Span field
+        while n:
+            self.must(table is not None and table.table.count > 0)
+            field = read_bytes(&self.reader)
+            self.must(field_take(self.store, place, table, type, field.data, field.size, HASH_DELETED))
+            n -= 1
+        return 0
+
+    cdef int apply_zset(self, int record, Place* place) except -1:
+        cdef Reader* reader = &self.reader
+        cdef ZSet value
+        cdef uint64_t n
+        cdef double score
+        cdef Span member
+        if record == RECORD_ZSET_REPLACE:
+            return zset_replace(self.store, place, self.read_zset(), 0, RESTORED)
+        if record != RECORD_ZSET_ADD and record != RECORD_ZSET_REMOVE:
+            return self.unknown(record)
+        value = zset_in(self.store.find(place))
+        n = read_count(reader)
+        while n:
+            if record == RECORD_ZSET_ADD:
+                score = read_double(reader)
+                member = read_bytes(reader)
+                zset_put(self.store, place, value, member.data, member.size, score, ZSET_ADDED)
+                if value is None:
+                    value = zset_in(self.store.find(place))
+            else:
+                self.must(value is not None and value.table.count > 0)
+                member = read_bytes(reader)
+                self.must(zset_take(self.store, place, value, member.data, member.size))
+            n -= 1
+        return 0
+
+    cdef ZSet read_zset(self):
+        cdef ZSet value = ZSet()
+        cdef uint64_t n = read_count(&self.reader)
+        cdef double score
+        cdef Span member
+        while n:
+            score = read_double(&self.reader)
+            member = read_bytes(&self.reader)
+            value.put(member.data, member.size, score)
+            n -= 1
+        return value

@@ -1,0 +1,45 @@
+"""One shard put together: the compiled engine, the commands in Python, and what stands beside them."""
+
+from __future__ import annotations
+
+from kache.commands import TABLE
+
+from .commands import registry
+from .engine.engine import Executor
+from .service.leases import Leases
+from .service.slowlog import SlowLog
+from .service.statistics import Gauges
+
+__all__ = ["Shard"]
+
+
+class Shard(Executor):
+    """All commands over an empty store.
+
+    `maxmemory` in bytes (0: no limit); `hash_seed` of 16 bytes; `cleanup` takes what is large (None: everything is freed
+    on the spot); `index` among the shards; `now_ms` in unix ms, None for the wall clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        maxmemory: int = 0,
+        policy: str = "noeviction",
+        hash_seed: bytes = bytes(16),
+        cleanup: object | None = None,
+        index: int = 0,
+        now_ms: int | None = None,
+    ) -> None:
+        super().__init__(
+            registry.load(),
+            TABLE,
+            slowlog=SlowLog(),
+            leases=Leases(),
+            maxmemory=maxmemory,
+            policy=policy,
+            hash_seed=hash_seed,
+            cleanup=cleanup,
+            index=index,
+            now_ms=now_ms,
+        )
+        self.gauges = Gauges()

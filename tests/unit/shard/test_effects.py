@@ -1,0 +1,284 @@
+"""What the mutators tell: events by their names, interest by slot, records, and refusal before anything is changed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kache.shard.commands.dump import dump_value
+from kache.shard.commands.registry import handler_of
+from kache.shard.engine.effects import KINDS, Effects, Listener, kind_of
+from kache.shard.engine.engine import Keyspace, RecordError, Replay, Store
+from kache.shard.shard import Shard
+from kache.slots import slot_of_key
+
+NOW = 1_700_000_000_000
+
+Event = tuple[str, int, int, bytes]
+
+
+@pytest.fixture
+def shard() -> Shard:
+    return Shard(now_ms=NOW)
+
+
+def heard_by(shard: Shard, *, everything: bool = True) -> list[Event]:
+    events: list[Event] = []
+    shard.store.effects.add_observer(Listener(lambda *event: events.append(event)), everything=everything)
+    return events
+
+
+EVENTS = [
+    ("SET k v", ["set k"]),
+    ("SET k v EX 10", ["set k", "expire k"]),
+    ("SET n 5 KEEPTTL", ["set n"]),
+    ("SETEX k 10 v", ["set k", "expire k"]),
+    ("MSET a 1 b 2", ["set a", "set b"]),
+    ("INCR n", ["incrby n"]),
+    ("INCRBYFLOAT n 1.5", ["incrbyfloat n"]),
+    ("APPEND k x", ["append k"]),
+    ("SETRANGE k 1 x", ["setrange k"]),
+    ("SETBIT k 1 1", ["setbit k"]),
+    ("BITFIELD k SET u8 0 7", ["setbit k"]),
+    ("BITOP NOT d n", ["set d"]),
+    ("GETDEL n", ["del n"]),
+    ("GETEX n PERSIST", []),
+    ("GETEX n EX 5", ["expire n"]),
+    ("DEL n missing", ["del n"]),
+    ("EXPIRE n 10", ["expire n"]),
+    ("EXPIRE n -1", ["del n"]),
+    ("PERSIST timed", ["persist timed"]),
+    ("RENAME n m", ["rename_from n", "rename_to m"]),
+    ("COPY n m", ["copy_to m"]),
+    ("MOVE n 3", ["move_from n", "move_to n"]),
+    ("PFADD p a", ["pfadd p"]),
+    ("RPUSH l x y z", ["rpush l"]),
+    ("LPUSH l x", ["lpush l"]),
+    ("LPOP l", ["lpop l"]),
+    ("RPOP l 3", ["rpop l", "del l"]),
+    ("LSET l 0 q", ["lset l"]),
+    ("LINSERT l AFTER a q", ["linsert l"]),
+    ("LREM l 0 a", ["lrem l"]),
+    ("LTRIM l 1 1", ["ltrim l"]),
+    ("SORT l ALPHA STORE d", ["sortstore d"]),
+    ("HSET h f v g w", ["hset h"]),
+    ("HINCRBY h n 1", ["hincrby h"]),
+    ("HINCRBYFLOAT h n 1", ["hincrbyfloat h"]),
+    ("HDEL h a b", ["hdel h", "del h"]),
+    ("HEXPIRE h 10 FIELDS 1 a", ["hexpire h"]),
+    ("HEXPIREAT h 1 FIELDS 1 a", ["hexpired h"]),
+    ("HPERSIST h FIELDS 1 a", []),
+    ("SADD s x y", ["sadd s"]),
+    ("SREM s a", ["srem s"]),
+    ("SPOP s", ["spop s"]),
+    ("SINTERSTORE d s s", ["sinterstore d"]),
+    ("SUNIONSTORE d s", ["sunionstore d"]),
+    ("SDIFFSTORE n missing", ["del n"]),
+    ("ZADD z 1 x 2 y", ["zadd z"]),
+    ("ZINCRBY z 1 a", ["zincr z"]),
+    ("ZREM z a", ["zrem z"]),
+    ("ZREMRANGEBYRANK z 0 0", ["zremrangebyrank z"]),
+    ("ZREMRANGEBYSCORE z 1 1", ["zremrangebyscore z"]),
+    ("ZREMRANGEBYLEX z - +", ["zremrangebylex z", "del z"]),
+    ("ZPOPMIN z", ["zpopmin z"]),
+    ("ZPOPMAX z", ["zpopmax z"]),
+    ("ZUNIONSTORE d 1 z", ["zunionstore d"]),
+    ("ZINTERSTORE d 1 z", ["zinterstore d"]),
+    ("ZDIFFSTORE d 1 z", ["zdiffstore d"]),
+    ("ZRANGESTORE d z 0 -1", ["zrangestore d"]),
+    ("GEOADD g 1 1 x", ["zadd g"]),
+    ("GEOSEARCHSTORE d geo FROMLONLAT 1 1 BYRADIUS 9 km", ["geosearchstore d"]),
+    ("GEORADIUS geo 1 1 9 km STORE d", ["georadiusstore d"]),
+    ("GET n", []),
+    ("EXISTS n", []),
+    ("FLUSHDB", ["flushing "]),
+    ("SWAPDB 0 1", ["swapping "]),
+]
+
+
+@pytest.mark.parametrize(("command", "expected"), EVENTS, ids=[command for command, _ in EVENTS])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_events_have_the_real_servers_names(shard: Shard, command: str, expected: list[str], compiled: bool) -> None:
+    setup = [
+        "SET n 5",
+        "SET timed v EX 99",
+        "RPUSH l a b c",
+        "HSET h a 1 b 2",
+        "SADD s a b",
+        "ZADD z 1 a 2 b",
+        "GEOADD geo 1 1 m",
+    ]
+    for line in setup:
+        shard.execute(line.encode().split())
+    if not compiled:
+        for name in shard.compiled_commands():
+            shard.replace_handler(name, handler_of(name))
+    events = heard_by(shard)
+    reply = shard.execute(command.encode().split())
+    assert not reply.startswith(b"-"), reply
+    assert [f"{event} {key.decode()}" for event, _, _, key in events] == expected
+
+
+def test_an_event_names_database_and_slot(shard: Shard) -> None:
+    events = heard_by(shard)
+    shard.execute([b"SET", b"k", b"v"], 2, 7)
+    shard.execute([b"MOVE", b"k", b"2"], 2, 7)
+    slot = slot_of_key(b"k")
+    assert events == [("set", 7, slot, b"k"), ("move_from", 7, slot, b"k"), ("move_to", 2, slot, b"k")]
+
+
+def test_keys_that_go_by_themselves_name_their_database(shard: Shard) -> None:
+    shard.execute([b"SET", b"k", b"v", b"PX", b"5"], 2, 7)
+    shard.execute([b"SET", b"j", b"v", b"PX", b"5"], 2, 3)
+    shard.execute([b"HSET", b"h", b"f", b"v"], 2, 5)
+    shard.execute([b"HPEXPIRE", b"h", b"5", b"FIELDS", b"1", b"f"], 2, 5)
+    events = heard_by(shard)
+    shard.set_time(NOW + 10)
+    shard.execute([b"GET", b"k"], 2, 7)
+    assert [event[:2] for event in events] == [("expired", 7)]
+    assert not shard.expire_some(10**9)
+    assert [event[:2] for event in events[1:]] == [("expired", 3), ("hexpired", 5), ("del", 5)]
+    shard.execute([b"SET", b"big", bytes(5000)], 2, 9)
+    shard.evictor.set_policy("allkeys-random")
+    shard.set_maxmemory(1000)
+    assert not shard.evict_some(10**9)
+    assert events[-1][:2] == ("evicted", 9)
+
+
+def test_every_kind_has_a_name_of_its_own() -> None:
+    assert [kind_of(name) for name, _ in KINDS] == list(range(len(KINDS)))
+    with pytest.raises(KeyError):
+        kind_of("no such event")
+
+
+def test_interest_is_by_slot(shard: Shard) -> None:
+    events = heard_by(shard, everything=False)
+    shard.execute([b"SET", b"k", b"v"])
+    assert events == []
+    shard.store.effects.watch_slot(slot_of_key(b"k"))
+    shard.store.effects.watch_slot(slot_of_key(b"k"))
+    shard.execute([b"SET", b"other", b"v"])
+    shard.execute([b"SET", b"k", b"v"])
+    assert [event[0] for event in events] == ["set"]
+    shard.store.effects.unwatch_slot(slot_of_key(b"k"))
+    shard.execute([b"DEL", b"k"])
+    assert [event[0] for event in events] == ["set", "del"]
+    shard.store.effects.unwatch_slot(slot_of_key(b"k"))
+    shard.execute([b"SET", b"k", b"v"])
+    assert len(events) == 2
+    with pytest.raises(ValueError, match="nobody watches"):
+        shard.store.effects.unwatch_slot(slot_of_key(b"k"))
+
+
+def test_flushing_and_swapping_are_told_before_they_happen(shard: Shard) -> None:
+    shard.execute([b"SET", b"k", b"v"])
+    seen: list[tuple[str, int]] = []
+    shard.store.effects.add_observer(
+        Listener(lambda event, *_: seen.append((event, Keyspace(shard.store).size()))), everything=True
+    )
+    shard.execute([b"SWAPDB", b"0", b"1"])
+    shard.execute([b"SWAPDB", b"0", b"1"])
+    shard.execute([b"FLUSHALL"])
+    assert seen == [("swapping", 1), ("swapping", 0), ("flushing", 1)]
+
+
+def test_a_listener_that_fails_harms_nobody(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    shard.store.effects.add_observer(Listener(fail), everything=True)
+    assert shard.execute([b"SET", b"k", b"v"]) == b"+OK\r\n"
+    assert "a listener failed" in caplog.text
+
+
+def test_copies_beside_the_data_are_not_told_and_not_evicted(shard: Shard) -> None:
+    other = Shard(now_ms=NOW)
+    other.execute([b"ZADD", b"far", b"1", b"m", b"2", b"n"])
+    payload = other.keyspace
+    copy = dump_value(payload, b"far")
+    assert copy is not None
+    shard.execute([b"ZADD", b"near", b"5", b"m"])
+    for number in range(50):
+        shard.execute([b"SET", b"filler:%d" % number, bytes(300)])
+    shard.evictor.set_policy("allkeys-random")
+    shard.set_maxmemory(shard.store.used_memory - 2000)
+    dirty = shard.store.dirty
+    evicted = shard.store.evicted
+    events = heard_by(shard)
+    request = [b"_with", b"1", b"far", b"0", copy, b"zunionstore", b"near", b"2", b"near", b"far"]
+    assert shard.execute(request, 1) == b":2\r\n"
+    assert shard.store.evicted > evicted
+    told = [(event, key) for event, _, _, key in events if event != "evicted"]
+    assert told == [("zunionstore", b"near")]
+    assert shard.store.dirty - dirty == 1 + shard.store.evicted - evicted
+    assert not shard.keyspace.exists(b"far")
+
+
+def test_what_nobody_cares_about_leaves_no_record(shard: Shard) -> None:
+    effects: Effects = shard.store.effects
+    shard.execute([b"SET", b"k", b"v"])
+    assert effects.pending == 0 and effects.take()[1] == b""
+    effects.record()
+    shard.execute([b"SET", b"k", b"v"])
+    assert effects.pending > 0
+
+
+def test_records_are_small(shard: Shard) -> None:
+    shard.store.effects.record()
+    shard.execute([b"SET", b"k" * 16, b"v" * 32])
+    assert len(shard.store.effects.take()[1]) == 51
+    shard.execute([b"SET", b"k" * 16, b"v" * 32, b"PX", b"60000"])
+    assert len(shard.store.effects.take()[1]) <= 58
+    shard.execute([b"SADD", b"s", *(b"%d" % number for number in range(300))])
+    _, records = shard.store.effects.take()
+    # Three records, the key once: two bytes an element beyond its own.
+    assert len(records) < 300 + 10 + 2 * 90 + 3 * 200 + 10
+
+
+def test_damaged_records_are_refused(shard: Shard) -> None:
+    """Any byte changed or missing: an error that says where, or another history, but never a crash or a huge allocation."""
+    shard.store.effects.record()
+    for line in (
+        "SET a 1",
+        "RPUSH l x y",
+        "HSET h f v",
+        "HPEXPIRE h 500 FIELDS 1 f",
+        "ZADD z 1 m",
+        "SADD s q",
+        "RENAME a b",
+    ):
+        shard.execute(line.encode().split())
+    frame_ms, records = shard.store.effects.take()
+    draw = random.Random(4)
+    refused = 0
+    for at in range(len(records)):
+        for damaged in (records[:at], records[:at] + bytes((draw.randrange(256),)) + records[at + 1 :]):
+            store = Store()
+            try:
+                Replay(store).apply(frame_ms, damaged)
+            except RecordError as error:
+                assert "at byte" in str(error)
+                refused += 1
+            store.check()
+    assert refused > len(records)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        b"\x10\x01k",
+        b"\x90",
+        b"\x7f\x01k",
+        b"\x01\x10",
+        b"\x08\x01k\xff\xff\xff\xff\x0f",
+        b"\x20\x01k\xff\xff\x03a",
+        b"\x08\xff",
+    ],
+    ids=["delete nothing", "no key before", "unknown", "database 16", "value beyond", "elements beyond", "key beyond"],
+)
+def test_impossible_records_are_refused(records: bytes) -> None:
+    store = Store()
+    with pytest.raises(RecordError):
+        Replay(store).apply(NOW, records)
+    store.check()
