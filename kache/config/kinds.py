@@ -121,6 +121,13 @@ class Setting:
             raise SettingError(f"must be {self.wanted()}")
         return value
 
+    def is_already(self, value: Any, raw: str) -> bool:
+        """Whether `raw` means the value that the setting has."""
+        try:
+            return bool(self.read(raw) == value)
+        except SettingError:
+            return False
+
     def wanted(self) -> str:
         """What a value of this setting must be, to follow the words "must be"."""
         if self.choices:

@@ -30,7 +30,7 @@ from kache.config.kinds import (
 )
 from kache.errors import KacheError
 
-__all__ = ["MOST_ROUTERS", "SETTINGS", "Config", "ConfigError", "changed", "load", "redis_settings"]
+__all__ = ["MOST_ROUTERS", "SETTINGS", "Config", "ConfigError", "changed", "is_known", "load", "redis_settings"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -339,8 +339,17 @@ _DEFAULTS = Config()
 
 
 def redis_settings(config: Config) -> dict[str, str]:
-    """What CONFIG GET may answer: the text of every setting by the name Redis clients use."""
-    return {redis: SETTINGS[name].show(config.setting(name)) for redis, name in _BY_REDIS_NAME.items()}
+    """What CONFIG GET may answer: the text of every setting by the name Redis clients use, secrets left out.
+
+    They are not masked: tools that read all settings and write them back would store the mask.
+    """
+    shown = ((redis, name) for redis, name in _BY_REDIS_NAME.items() if not SETTINGS[name].secret)
+    return {redis: SETTINGS[name].show(config.setting(name)) for redis, name in shown}
+
+
+def is_known(redis: str) -> bool:
+    """Whether CONFIG SET knows a setting of that name."""
+    return redis.lower() in _BY_REDIS_NAME
 
 
 def changed(config: Config, values: Mapping[str, str]) -> Config:
@@ -351,6 +360,9 @@ def changed(config: Config, values: Mapping[str, str]) -> Config:
         if name is None:
             raise ConfigError(f"there is no setting '{redis}'", "", "unknown")
         setting = SETTINGS[name]
+        if not setting.live and setting.is_already(config.setting(name), text):
+            # Clients and tools set what they need to be so; where it is so, nothing has to change.
+            continue
         if not setting.live:
             raise ConfigError(f"{name} cannot be changed while the cluster runs", name, "can't set immutable config")
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kache.cluster.control import ControlError
 from kache.cluster.messages import ConfigRewrite, ConfigSet
-from kache.config.settings import ConfigError, changed, redis_settings
+from kache.config.settings import ConfigError, changed, is_known, redis_settings
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
 from kache.replies import OK, Reply
@@ -62,9 +62,8 @@ async def config_set(router: Router, session: Session, *args: bytes) -> Reply:
 
 def _validate(router: Router, values: dict[str, str]) -> None:
     """Refuses a wrong name or value here, with the wording that clients know."""
-    known = redis_settings(router.config)
     for name, value in values.items():
-        if name not in known:
+        if not is_known(name):
             raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
         try:
             changed(router.config, {name: value})

@@ -94,15 +94,19 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
         if version not in (2, 3):
             raise CommandError("NOPROTO unsupported protocol version")
     name: bytes | None = None
+    credentials: tuple[bytes, bytes] | None = None
     rest = list(args[1:])
     while rest:
         word = rest.pop(0)
         if word.upper() == b"AUTH" and len(rest) >= 2:
-            authenticate(router, session, rest.pop(0), rest.pop(0))
+            credentials = rest.pop(0), rest.pop(0)
         elif word.upper() == b"SETNAME" and rest:
             name = valid_name(rest.pop(0), "Client names")
         else:
             raise CommandError(f"ERR Syntax error in HELLO option '{word.decode('utf-8', 'replace')}'")
+    # Only now is the command known to be whole: an error leaves the session as it was.
+    if credentials is not None:
+        authenticate(router, session, *credentials)
     if not session.authenticated:
         raise CommandError(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "

@@ -116,8 +116,12 @@ def _write(ks: Keyspace, key: bytes, field: Field, value: int) -> None:
     shift = stop * 8 - field.offset - field.width
     mask = ((1 << field.width) - 1) << shift
     data = ks.string_slice(key, first, stop).ljust(stop - first, b"\x00")
-    merged = (int.from_bytes(data, "big") & ~mask) | (value << shift & mask)
-    ks.string_overlay(key, first, merged.to_bytes(stop - first, "big"), event="setbit")
+    before = int.from_bytes(data, "big")
+    merged = (before & ~mask) | (value << shift & mask)
+    if merged != before:
+        ks.string_overlay(key, first, merged.to_bytes(stop - first, "big"), event="setbit")
+    else:
+        ks.string_make_raw(key)
 
 
 def _set_value(field: Field, value: int) -> int:

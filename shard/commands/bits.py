@@ -44,8 +44,11 @@ def setbit(ctx: Context, key: bytes, offset: bytes, bit: bytes) -> Reply:
     byte = ctx.keys.string_slice(key, at, at + 1)
     before = byte[0] if byte else 0
     after = before | mask if bit == b"1" else before & ~mask
-    # Written even when the bit is as it was: the string may have to grow.
-    ctx.keys.string_overlay(key, at, bytes((after,)), event="setbit")
+    if after != before or not byte:
+        # Also where the bit is as it was and the string has to grow.
+        ctx.keys.string_overlay(key, at, bytes((after,)), event="setbit")
+    else:
+        ctx.keys.string_make_raw(key)
     return 1 if before & mask else 0
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -175,44 +176,56 @@ def dump(ctx: Context, key: bytes) -> Reply:
     return dump_value(ctx.keys, key)
 
 
-def _restore_options(args: tuple[bytes, ...]) -> tuple[bool, bool]:
-    """(replace, absolute); IDLETIME and FREQ are checked like the real server's and then left to the eviction."""
-    replace = absolute = False
-    idle = frequency = False
+@dataclass(slots=True)
+class _Restoring:
+    """RESTORE's options; `idle` in seconds and `frequency` are -1 when they are not given."""
+
+    replace: bool = False
+    absolute: bool = False
+    idle: int = -1
+    frequency: int = -1
+
+
+def _restore_options(args: tuple[bytes, ...]) -> _Restoring:
+    options = _Restoring()
     position = 0
     while position < len(args):
         word = args[position].upper()
         more = position + 1 < len(args)
         position += 1
         if word == b"REPLACE":
-            replace = True
+            options.replace = True
         elif word == b"ABSTTL":
-            absolute = True
-        elif word == b"IDLETIME" and more and not frequency:
-            if integer(args[position]) < 0:
+            options.absolute = True
+        elif word == b"IDLETIME" and more and options.frequency < 0:
+            options.idle = integer(args[position])
+            if options.idle < 0:
                 raise CommandError("ERR Invalid IDLETIME value, must be >= 0")
-            idle = True
             position += 1
-        elif word == b"FREQ" and more and not idle:
-            if not 0 <= integer(args[position]) <= 255:
+        elif word == b"FREQ" and more and options.idle < 0:
+            options.frequency = integer(args[position])
+            if not 0 <= options.frequency <= 255:
                 raise CommandError("ERR Invalid FREQ value, must be >= 0 and <= 255")
-            frequency = True
             position += 1
         else:
             raise CommandError(SYNTAX)
-    return replace, absolute
+    return options
 
 
 @command("restore")
 def restore(ctx: Context, key: bytes, ttl: bytes, payload: bytes, *args: bytes) -> Reply:
-    replace, absolute = _restore_options(args)
-    if not replace and ctx.keys.exists(key):
+    options = _restore_options(args)
+    if not options.replace and ctx.keys.exists(key):
         raise CommandError(_BUSY)
     amount = integer(ttl)
     if amount < 0:
         raise CommandError("ERR Invalid TTL value, must be >= 0")
-    deadline = min(amount if absolute or not amount else amount + ctx.keys.now_ms, INT64_MAX)
+    deadline = min(amount if options.absolute or not amount else amount + ctx.keys.now_ms, INT64_MAX)
     restore_value(ctx.keys, key, payload, deadline)
+    if options.idle >= 0:
+        ctx.keys.set_idle_ms(key, options.idle * 1000 if options.idle < 2**40 else 2**50)
+    if options.frequency >= 0:
+        ctx.keys.set_frequency(key, options.frequency)
     return OK
 
 

@@ -1,5 +1,9 @@
 # The clock of an entry: when it was used last (LRU, milliseconds), or how often (LFU: minutes and a counter, as Redis's).
 
+# Beyond half of what the clock can count, a key idle for long would look as if it were used just now.
+cdef int64_t LONGEST_IDLE_MS = 2147483647
+
+
 cdef inline uint32_t lfu_minutes(int64_t now_ms) noexcept nogil:
     return <uint32_t> (now_ms // 60000) & 0xFFFF
 

@@ -80,7 +80,7 @@ cdef int run_exists(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
     cdef Py_ssize_t i
     for i in range(n):
         context.store.place(&place, context.keys.db, slot if n == 1 else NO_SLOT, args[i].data, args[i].size)
-        found += context.store.read(&place) != NULL
+        found += context.store.look(&place) != NULL
     return put_int(out, context.dialect, found)
 
 
@@ -184,11 +184,9 @@ cdef int64_t time_left(Context context, int slot, Span* key) except -3:
     cdef Place place
     cdef Entry* entry
     context.store.place(&place, context.keys.db, slot, key.data, key.size)
-    entry = context.store.find(&place)
+    entry = context.store.look(&place)
     if entry == NULL:
-        context.store.misses += 1
         return -2
-    context.store.hits += 1
     return entry_deadline(entry) - context.store.now_ms if entry.flags & HAS_TTL else -1
 
 

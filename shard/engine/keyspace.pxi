@@ -38,8 +38,10 @@ cdef class Keyspace:
         return TYPE_NAMES[entry.flags & TYPE_MASK]
 
     def exists(self, bytes key not None):
+        """Whether the key is there; does not touch it."""
         cdef Place place
-        return self.entry_at(&place, key, True) != NULL
+        self.store.place_of(&place, self.db, key)
+        return self.store.look(&place) != NULL
 
     def exists_in(self, int db, bytes key not None):
         """`exists` in another database, without touching the key."""
@@ -88,12 +90,11 @@ cdef class Keyspace:
     def deadline_of(self, bytes key not None):
         """None: no such key; -1: no deadline; else unix ms."""
         cdef Place place
-        cdef Entry* entry = self.entry_at(&place, key, False)
-        # TTL and the like are reads to the statistics, although they leave the key's clock alone.
+        cdef Entry* entry
+        self.store.place_of(&place, self.db, key)
+        entry = self.store.look(&place)
         if entry == NULL:
-            self.store.misses += self.store.counting
             return None
-        self.store.hits += self.store.counting
         return entry_deadline(entry) if entry.flags & HAS_TTL else -1
 
     def deadline_set(self, bytes key not None, int64_t deadline):
@@ -125,6 +126,20 @@ cdef class Keyspace:
         if entry == NULL:
             return None
         return lfu_counter(entry.clock, self.store.now_ms, self.store.lfu_decay_time) if self.store.lfu else 0
+
+    def set_idle_ms(self, bytes key not None, int64_t idle_ms):
+        """As if the key had been used that long ago; nothing under LFU, or without the key."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry != NULL and not self.store.lfu:
+            entry.clock = self.store.lru_clock - <uint32_t> min(idle_ms, LONGEST_IDLE_MS)
+
+    def set_frequency(self, bytes key not None, uint8_t frequency):
+        """The LFU counter of the key; nothing under another policy, or without the key."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry != NULL and self.store.lfu:
+            entry.clock = (lfu_minutes(self.store.now_ms) << 8) | frequency
 
     def memory_of(self, bytes key not None):
         """Bytes of the key with its value and its place in the tables, or None."""
@@ -217,6 +232,13 @@ cdef class Keyspace:
         cdef Entry* entry = self.entry_at(&place, key, False)
         string_set_raw(
             self.store, &place, entry, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), deadline, kind_of(event))
+
+    def string_make_raw(self, bytes key not None):
+        """What a write that changes nothing leaves behind: the string, if it is there, counts as grown in place."""
+        cdef Place place
+        cdef Entry* entry = self.string_at(&place, key)
+        if entry != NULL:
+            string_make_raw(self.store, &place, entry)
 
     def string_restore(self, bytes key not None, bytes value not None, int64_t deadline):
         """Sets any key to a string that comes from elsewhere; `deadline` lies ahead, or is 0."""

@@ -185,6 +185,15 @@ cdef class Store:
         self.touch_entry(entry)
         return entry
 
+    cdef inline Entry* look(self, Place* place) except? NULL:
+        """`read` for a command that asks about the key and does not use it (EXISTS, TTL): its clock stays as it is."""
+        cdef Entry* entry = self.find(place)
+        if entry == NULL:
+            self.misses += self.counting
+        else:
+            self.hits += self.counting
+        return entry
+
     # Effects ------------------------------------------------------------------------------------------
     cdef inline bint prepare(self, Place* place, size_t n) except -1:
         """Before a change of the key with about `n` bytes of arguments: whether anybody cares. Nothing is changed if it raises."""

@@ -123,6 +123,19 @@ cdef size_t string_overlay(
     return entry_value_size(entry)
 
 
+cdef int string_make_raw(Store store, Place* place, Entry* entry) except -1:
+    """The string that `find` said counts as grown in place. Not a change to clients, but whoever replays does it too."""
+    cdef bint told
+    if entry.flags & RAW:
+        return 0
+    told = store.prepare(place, 0)
+    entry.flags |= RAW
+    if told and store.effects.recording:
+        store.begin(RECORD_STRING_APPEND, place)
+        store.effects.put_bytes(NULL, 0)
+    return 0
+
+
 cdef inline int check_block(Place* place, size_t n) except -1:
     if place.n + n > MAX_BLOCK:
         raise CommandError("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
