@@ -5,4 +5,70 @@
     pipeline                    commands collected first and sent together
     codec                       requests and replies as functions over bytes
     options, errors             what may be asked for, and what a failure means
+
+Here are the two clients and what they raise. A client is loaded when it is first asked for, so that a program pays
+for asyncio only if it awaits.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from kache.client.errors import (
+    AuthenticationError,
+    BadArgumentError,
+    ClientClosedError,
+    ClientError,
+    CommandError,
+    ConnectError,
+    ConnectionLostError,
+    CrossSlotError,
+    KacheError,
+    NotExecutedError,
+    OutcomeUnknownError,
+    OutOfMemoryError,
+    PoolTimeoutError,
+    ProtocolError,
+    RequestTimeoutError,
+    UnavailableError,
+    UncertainError,
+    UnknownCommandError,
+    WrongTypeError,
+)
+
+if TYPE_CHECKING:
+    from kache.client.asynchronous import AsyncClient
+    from kache.client.blocking import Client
+
+__all__ = [
+    "AsyncClient",
+    "AuthenticationError",
+    "BadArgumentError",
+    "Client",
+    "ClientClosedError",
+    "ClientError",
+    "CommandError",
+    "ConnectError",
+    "ConnectionLostError",
+    "CrossSlotError",
+    "KacheError",
+    "NotExecutedError",
+    "OutOfMemoryError",
+    "OutcomeUnknownError",
+    "PoolTimeoutError",
+    "ProtocolError",
+    "RequestTimeoutError",
+    "UnavailableError",
+    "UncertainError",
+    "UnknownCommandError",
+    "WrongTypeError",
+]
+
+_HOMES: Final = {"AsyncClient": "kache.client.asynchronous", "Client": "kache.client.blocking"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
