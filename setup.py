@@ -56,7 +56,7 @@ class BuildInParallel(build_ext):
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile; but what lies beside its source in an editable installation, and is up to date, is taken as it is."""
+        """Compile; in an editable installation what lies beside its source, and is up to date, is taken as it is."""
         target = Path(self.get_ext_fullpath(ext.name))
         placed = Path(*ext._full_name.split(".")).parent / target.name
         if self.editable_mode and placed.exists() and placed.stat().st_mtime >= newest([*ext.sources, *ext.depends]):

@@ -63,10 +63,10 @@ def missing_compiler() -> str:
 
 
 def _get(commands: dict[str, str], otherwise: str) -> str:
-    """How to get what is missing: the command of this system's package manager."""
+    """How to get what is missing: the command of this system."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
-    found = [command for name, command in commands.items() if name == sys.platform or shutil.which(name, path=path)]
-    return f"get it with `{found[-1] if sys.platform == 'darwin' else found[0]}`" if found else otherwise
+    found = [sys.platform] if sys.platform in commands else [name for name in commands if shutil.which(name, path=path)]
+    return f"get it with `{commands[found[0]]}`" if found else otherwise
 
 
 def _try_to_compile(command: list[str]) -> str:
