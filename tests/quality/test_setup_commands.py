@@ -12,13 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
+OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS", "PYTHON", "VENV"}
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a copy of this environment with these changes."""
-    return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
+    """A command in a copy of this environment with these changes, as if no make had started the tests."""
+    around = {name: value for name, value in os.environ.items() if name not in OF_MAKE} | environment
+    return subprocess.run(list(map(str, command)), cwd=ROOT, env=around, capture_output=True, text=True, check=False)
 
 
 def lack(function: str, prepare: str = "pass", **environment: str) -> str:
