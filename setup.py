@@ -1,17 +1,20 @@
 """Builds the compiled modules; everything else about the package is in pyproject.toml.
 
-Each module is compiled on a core of its own, first to C and then to machine code, and knows the files it includes and
-the declarations it uses, so that installing again compiles what has changed and nothing else.
+Each module is compiled on a core of its own, first to C and then to machine code. Which files of this project a module
+is made of says Cython, so that installing again compiles what has changed and nothing else.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+sys.path.append(str(Path(__file__).parent / "deploy"))
+from toolchain import missing_compiler
 
 HOT = ["-O3"]
 COLD = ["-O1"]
@@ -41,24 +44,69 @@ DIRECTIVES = {
 
 
 class BuildInParallel(build_ext):
-    """One compiler for every core."""
+    """One compiler for every core, and one sentence where there is none."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
+    def run(self) -> None:
+        if missing := missing_compiler():
+            raise SystemExit(missing)
+        translate(self.extensions)
+        super().run()
 
-def extension(name: str, flags: list[str]) -> Extension:
-    source = Path(name.replace(".", "/") + ".pyx")
-    parts = [str(path) for folder in {source.parent, Path("kache/wire")} for path in folder.glob("*.p[x][id]")]
-    return Extension(name, [str(source)], extra_compile_args=[*flags, "-g0"], depends=sorted(parts))
+    def build_extension(self, ext: Extension) -> None:
+        """Compile; in an editable installation what lies beside its source, and is up to date, is taken as it is."""
+        target = Path(self.get_ext_fullpath(ext.name))
+        placed = Path(*ext._full_name.split(".")).parent / target.name
+        if self.editable_mode and placed.exists() and placed.stat().st_mtime >= newest([*ext.sources, *ext.depends]):
+            self.mkpath(str(target.parent))
+            self.copy_file(str(placed), str(target))
+        else:
+            super().build_extension(ext)
+
+
+def newest(paths: list[str]) -> float:
+    """When the last of these files was changed."""
+    return max(Path(path).stat().st_mtime for path in paths)
+
+
+def translate(extensions: list[Extension]) -> None:
+    """Make the C files that are missing or out of date; afterwards they are the sources.
+
+    Cython is asked here and not where the extensions are listed: a sdist, and the metadata, need none of this. It would
+    by itself compare with its own declarations, too, and every installation brings new copies of those.
+    """
+    import Cython
+    from Cython.Build import cythonize
+    from Cython.Build.Dependencies import create_dependency_tree
+
+    tree = create_dependency_tree()
+    here = Path.cwd()
+    stale = []
+    for each in extensions:
+        source = Path(each.sources[0])
+        made = source.with_suffix(".c")
+        parts = [path for path in tree.all_dependencies(str(source)) if here in Path(here, path).parents]
+        each.depends = sorted({*parts, "setup.py"})
+        if not made.exists() or made.stat().st_mtime < newest(each.depends) or not made_by(made, Cython.__version__):
+            stale.append(Extension(each._full_name, [str(source)]))
+        each.sources = [str(made)]
+    if stale:
+        cythonize(stale, force=True, compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1)
+
+
+def made_by(path: Path, version: str) -> bool:
+    """Whether this version of Cython wrote the C file."""
+    with path.open() as file:
+        return file.readline().split()[-2:-1] == [version]
 
 
 setup(
-    ext_modules=cythonize(
-        [extension(name, flags) for name, flags in MODULES.items()],
-        compiler_directives=DIRECTIVES,
-        nthreads=os.cpu_count() or 1,
-    ),
+    ext_modules=[
+        Extension(name, [name.replace(".", "/") + ".pyx"], extra_compile_args=[*flags, "-g0"])
+        for name, flags in MODULES.items()
+    ],
     cmdclass={"build_ext": BuildInParallel},
 )

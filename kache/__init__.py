@@ -1,16 +1,33 @@
 """Kache: a cache cluster on one machine, one process per core behind one address.
 
-A tour of the house, in the order a request travels through it:
+A tour of the house, in the order in which a request meets it. `kache/` is what all processes share; `router/` and
+`shard/` are the two kinds of process, installed as `kache.router` and `kache.shard`:
 
-=======================  =========================================================================
-`kache.cluster.supervisor`       forks and restarts everything below; owns the listening sockets
-`kache.wire.reactor`         raw descriptors under an event loop: reads, batched writes, lingering closes
-`kache.wire.codec`            both protocols as pure functions over bytes; the slot hash
-`kache.commands`         one row per command: arity, keys, flags, route, merge, documentation
-`kache.router`           one process: which shard, in which order, merged how
-`kache.shard`            N processes: keyspace by slot, TTL heaps, eviction, the commands themselves
-`kache.client.blocking`           `Client` and `AsyncClient`, over the binary protocol
-=======================  =========================================================================
+========================  =============================================================================
+`kache.client`            `Client` and `AsyncClient`, over the binary protocol; any Redis client will do
+`kache.wire`              both protocols as pure functions over bytes, raw descriptors under an event
+                          loop, the numbers of the link between router and shard
+`kache.router`            one process, or a few on one port: which shard, in which order, merged how
+· `mux`                   compiled: connections, framing, slots, the order of replies
+· `commands`              what the router answers itself
+· `scatter`               what goes to several shards: split, merged, moved in steps
+`kache.shard`             N processes, each with the keys of its slots
+· `engine`                compiled: the keyspace and its structures, expiry, eviction, execution
+· `commands`              what each command does, one function per row of the table
+· `service`               what runs beside them: cleanup thread, statistics, slow log
+========================  =============================================================================
+
+Beside the path of a request:
+
+========================  =============================================================================
+`kache.commands`          the table: one row per command, from which everything else about it follows
+`kache.cluster`           the supervisor: forks and restarts routers and shards, owns the listening
+                          sockets; what it and they say to one another
+`kache.config`            every setting, its limits and its reason; options, variables and the file
+`kache.cli`               the command line
+`kache.load`              the load generator behind ``kache bench`` and the benchmarks
+`kache.errors` …          the ground floor: errors, replies, slots, glob patterns, statistics
+========================  =============================================================================
 
 From a program::
 
@@ -25,11 +42,12 @@ From a shell: ``kache cluster start``, then ``kache --help``, or any Redis clien
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kache.client.asynchronous import AsyncClient as AsyncClient
-    from kache.client.blocking import Client as Client
+    from kache.client import AsyncClient as AsyncClient
+    from kache.client import Client as Client
 
 __all__ = ["AsyncClient", "Client", "__version__"]
 
@@ -38,12 +56,6 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # The supervisor and every CLI call import this package: the clients load on first use only.
-    if name == "Client":
-        from kache.client.blocking import Client
-
-        return Client
-    if name == "AsyncClient":
-        from kache.client.asynchronous import AsyncClient
-
-        return AsyncClient
-    raise AttributeError(f"module 'kache' has no attribute {name!r}")
+    if name in ("AsyncClient", "Client"):
+        return getattr(import_module("kache.client"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

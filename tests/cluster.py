@@ -167,7 +167,6 @@ class Cluster:
             f"--dir={self.directory}",
         ]
         log = open(self.directory / "log", "ab")  # noqa: SIM115
-        self.started = time.monotonic()
         self.process = subprocess.Popen(
             [*self.command, *arguments, f"--exit-with-fd={reader}", *self._options],
             stdin=subprocess.DEVNULL,
@@ -180,7 +179,6 @@ class Cluster:
         os.close(reader)
         assert self.process.stdout is not None
         self.ready_line = self.process.stdout.readline().decode()
-        self.started_in = time.monotonic() - self.started
         assert " ready on " in self.ready_line, f"the cluster did not start:\n{self.log()}"
         self.port = int(self.ready_line.split(" ready on ")[1].split(": ")[0].rsplit(":", 1)[1])
         self.status()

@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from kache.cli.connection import PORT, TIMEOUT, WholeNumber
-from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure, Group
+from kache.cli.exits import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure
+from kache.cli.group import Group
 from kache.cluster import control, messages
 from kache.cluster.run_dir import RunDirError, find_control
 from kache.config.kinds import Setting, format_address

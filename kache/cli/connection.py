@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kache.cli.main import EXIT_NO_CLUSTER, Failure
+from kache.cli.exits import EXIT_NO_CLUSTER, Failure
 from kache.config.kinds import format_address
 from kache.errors import CommandError
 

@@ -12,7 +12,7 @@ import click
 
 from kache.cli import show
 from kache.cli.connection import Connection, WholeNumber, address_options
-from kache.cli.main import EXIT_ERROR, EXIT_NIL, EXIT_STATUS, EXIT_USAGE, PASSWORD_HINT, Failure, hinted
+from kache.cli.exits import EXIT_ERROR, EXIT_NIL, EXIT_STATUS, EXIT_USAGE, PASSWORD_HINT, Failure, hinted
 from kache.config.kinds import nearest
 from kache.errors import CommandError
 

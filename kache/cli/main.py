@@ -10,25 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kache import __version__
+from kache.cli.exits import EXIT_ERROR, EXIT_STATUS, EXIT_USAGE, Failure, hinted
+from kache.cli.group import Group
 from kache.errors import CommandError, KacheError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = [
-    "EXIT_ERROR", "EXIT_NIL", "EXIT_NO_CLUSTER", "EXIT_STATUS", "EXIT_USAGE", "PASSWORD_HINT", "Failure", "Group",
-    "hinted", "root", "run",
-]  # fmt: skip
-
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-EXIT_NO_CLUSTER = 3
-EXIT_NIL = 4
-EXIT_STATUS = (
-    "Exit status: 0 done, 1 answered with an error or failed, 2 wrong usage or setting, 3 no cluster there, "
-    "4 no such key (nil)."
-)
-PASSWORD_HINT = "The cluster wants a password: give it with --password or in the variable KACHE_PASSWORD."
+__all__ = ["root", "run"]
 
 _COMMANDS = {
     "cluster": ("kache.cli.cluster:cluster", "Start, stop, restart and look at a cluster."),
@@ -37,42 +26,9 @@ _COMMANDS = {
     "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),
     "commands": ("kache.cli.data:commands", "List the data commands, or explain one."),
-    "bench": ("kache.load.generator:bench", "Put load on a cluster and measure it."),
+    "bench": ("kache.cli.bench:bench", "Put load on a cluster and measure it."),
     "completion": ("kache.cli.main:completion", "Print the completion script for a shell."),
 }
-
-
-class Failure(click.ClickException):
-    """An expected failure: one sentence on standard error, and an exit status."""
-
-    def __init__(self, message: str, status: int = EXIT_ERROR) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def show(self, file: object = None) -> None:
-        """Print the sentence."""
-        click.echo(f"kache: {self.message}", err=True)
-
-
-def hinted(error: CommandError) -> str:
-    """The text of an error reply; what to do is added where a password is missing."""
-    return f"{error.message} {PASSWORD_HINT}" if error.code == "NOAUTH" else error.message
-
-
-class Group(click.Group):
-    """Lists its commands in the order they were written in, and says where an option belongs that came too early."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            ctx.fail(
-                f"No such option '{error.option_name}' here: options go after the name of a command, as in "
-                f"`{'kache cluster status' if ctx.parent else 'kache ping'} --port 7379`."
-            )
 
 
 class _Root(Group):

@@ -17,7 +17,7 @@ import click
 
 from kache.cli import show
 from kache.cli.connection import Connection, address_options
-from kache.cli.main import EXIT_ERROR, Failure, hinted
+from kache.cli.exits import EXIT_ERROR, Failure, hinted
 from kache.commands import CONTAINERS, TABLE
 from kache.config.kinds import format_address
 from kache.errors import CommandError

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kache.cli.connection import Connection, WholeNumber, address_options
-from kache.cli.main import Failure
+from kache.cli.exits import Failure
 from kache.config.kinds import format_size
 
 __all__ = ["stats", "table", "text_table"]

@@ -15,12 +15,17 @@ move      one shard if the keys meet there; else the router leads several steps 
 all       every shard; the replies are merged
 cursor    SCAN: one shard after the other
 weighted  RANDOMKEY: a shard drawn in proportion to its keys
+script    one shard runs it, with the declared keys of others locked and lent to it
+channel   the shard that owns the slot of a channel passes on what is published there
 local     the router itself, which may ask shards (INFO)
 none      a container without a subcommand; never executed
 ========  ==========================================================================================
 
 Merges, for split and all: ``sum``, ``all_ok``, ``in_order`` (MGET), ``concat`` (KEYS), ``union`` (SUNION), ``inter``
 (SINTER); every other row has ``first``. The words of both are explained in `row.ROUTES` and `row.MERGES`.
+
+The column `cluster` says what a command does where the router stands in front of a Redis or Valkey Cluster instead of
+its own shards (`row.CLUSTER`). It is data for the reference, and for whoever builds or checks that.
 
 Modules: row (the type), extract (keys of one command), describe (COMMAND's replies), syntax (argument lines as
 trees), reference (docs/commands.md). Everything is pure and shared by the router, the shards and the command line.
@@ -37,10 +42,11 @@ import msgspec
 
 from . import binary, connection, geo, hashes, hyperloglog, internal, keys, lists, server, sets, strings, zsets
 from .extract import key_positions, keys_of, keys_with_flags
-from .row import GROUPS, MERGES, ROUTES, KeySpec, Row, check_row
+from .row import CLUSTER, GROUPS, MERGES, ROUTES, KeySpec, Row, check_row
 
 __all__ = [
     "BY_KEY",
+    "CLUSTER",
     "CONTAINERS",
     "DIGEST",
     "GROUPS",
@@ -109,6 +115,8 @@ def _containers() -> dict[str, Row]:
             dialect="any",
             difference="",
             categories=(),
+            cluster="local",
+            cluster_text="",
             group=_CONTAINER_SUMMARIES[name][1],
             subcommands=_subcommands(name, TABLE),
         )
@@ -172,6 +180,6 @@ def atomicity(row: Row) -> str:
     if row.route == "local" and "S" in row.complexity:
         # Its cost is that of asking S shards: INFO, STATS, SLOWLOG.
         return "Each shard is asked by the router, not all at the same instant."
-    if row.route in ("local", "none"):
+    if row.route in ("local", "channel", "none"):
         return ""
     return "Atomic: one shard executes it."

@@ -13,7 +13,7 @@ from kache.replies import Reply, SetReply
 
 from . import BINARY, BY_KEY, CONTAINERS, TABLE, Row, keys_of, lookup
 from .extract import count_is_usable
-from .row import GROUPS, KeySpec
+from .row import FLAGS_NOT_TOLD, GROUPS, KeySpec
 from .syntax import Argument, parse
 
 __all__ = ["arity_error", "categories", "command_keys", "docs", "help_lines", "info", "listed", "tips"]
@@ -23,6 +23,7 @@ _CATEGORY_OF_FLAG: Final = {
     "write": ("write",),
     "admin": ("admin", "dangerous"),
     "blocking": ("blocking",),
+    "pubsub": ("pubsub",),
 }
 _RESPONSE_POLICY: Final = {"sum": "agg_sum", "all_ok": "all_succeeded"}
 
@@ -50,6 +51,10 @@ def categories(row: Row) -> list[str]:
         named += words if flag in row.flags else ()
     named.append("fast" if "fast" in row.flags else "slow")
     removed = {word[1:] for word in row.categories if word[0] == "-"}
+    if row.group == "scripting":
+        removed.add(
+            "read"
+        )  # a script that reads only is no reading command: who may read may not therefore run scripts
     return [f"@{word}" for word in dict.fromkeys(named) if word not in removed]
 
 
@@ -73,7 +78,7 @@ def info(row: Row, dialect: int) -> Reply:
     return [
         row.name.encode(),
         row.arity,
-        SetReply(sorted(row.flags)),
+        SetReply(sorted(row.flags - FLAGS_NOT_TOLD)),
         *row.legacy_range,
         SetReply(categories(row)),
         SetReply(tips(row)),

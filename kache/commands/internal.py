@@ -13,8 +13,9 @@ __all__ = ["ROWS"]
 def _internal(name: str, syntax: str, arity: int, flags: str, keys: str, summary: str) -> Row:
     # Routed by the router's own code, whatever the keys: "all" only says that a shard executes it.
     return row(
-        name, syntax, arity, f"internal {flags}", keys, "0.1.0", "as its work", summary, route="key" if keys else "all"
-    )
+        name, syntax, arity, f"internal {flags}", keys, "0.1.0", "as its work", summary,
+        cluster="refused: Between routers and shards of Kache only.", route="key" if keys else "all",
+    )  # fmt: skip
 
 
 # fmt: off

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
-from . import CONTAINERS, MERGES, ROUTES, TABLE, Row, atomicity
+from . import CLUSTER, CONTAINERS, MERGES, ROUTES, TABLE, Row, atomicity
 
 __all__ = ["markdown", "text"]
 
@@ -28,6 +28,10 @@ marked **Refused** answers `CROSSSLOT` unless all its keys live on one shard; ke
 Every command exists in both protocols unless it is marked. In the binary protocol integers, doubles and strings are
 typed, a missing key has a status of its own, and the commands under *Binary protocol* replace those of the same name.
 
+*Behind a Redis or Valkey Cluster* is about a router whose keys lie on the nodes of such a cluster. This version always
+brings shards of its own; the column tells what would differ for an application. *Native*: sent as it is to the node
+that owns the slot of the key.
+
 | route | meaning |
 |---|---|
 """
@@ -42,6 +46,10 @@ _TITLES: Final = {
     "sorted-set": "Sorted sets",
     "geo": "Places",
     "hyperloglog": "HyperLogLogs",
+    "stream": "Streams",
+    "transactions": "Transactions",
+    "scripting": "Scripts",
+    "pubsub": "Publish and subscribe",
     "connection": "Connection",
     "server": "Server",
 }
@@ -49,7 +57,8 @@ _TITLES: Final = {
 
 def markdown() -> str:
     """docs/commands.md, ending in a newline."""
-    routes = "".join(f"| {name} | {meaning} |\n" for name, meaning in ROUTES.items() if name != "none")
+    taken = {row.route for row in _public()}
+    routes = "".join(f"| {name} | {meaning} |\n" for name, meaning in ROUTES.items() if name in taken)
     parts = [_INTRODUCTION + routes]
     for title, rows in _sections():
         parts.append(f"\n## {title}\n")
@@ -81,7 +90,8 @@ def _sections() -> Iterator[tuple[str, list[Row]]]:
     """(title, rows by name) in the order of the page."""
     common = [row for row in _public() if row.dialect != "binary"]
     for group, title in _TITLES.items():
-        yield title, sorted((row for row in common if row.group == group), key=lambda row: row.name)
+        if rows := [row for row in common if row.group == group]:
+            yield title, sorted(rows, key=lambda row: row.name)
     yield "Binary protocol", sorted((row for row in TABLE if row.dialect == "binary"), key=lambda row: row.name)
 
 
@@ -96,8 +106,17 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "Across shards", ("**Refused.** " if row.route == "same" else "") + across
     if row.difference:
         yield "Differs", row.difference
+    yield "Behind a Redis or Valkey Cluster", _in_front(row)
     if row.dialect == "resp":
         yield "Protocol", "RESP only."
+
+
+def _in_front(row: Row) -> str:
+    """What the row says about a cluster behind the router; a plain "native" is explained once, at the top of the page."""
+    if row.cluster == "native":
+        return "native."
+    kind = CLUSTER[row.cluster]
+    return f"{kind}: {row.cluster_text}" if kind and row.cluster_text else row.cluster_text or f"{kind}."
 
 
 def _entry(row: Row) -> str:
@@ -109,7 +128,7 @@ def _plain(row: Row) -> str:
     lines = textwrap.wrap(_usage(row), 96, subsequent_indent="    ", break_on_hyphens=False)
     lines += textwrap.wrap(row.summary, 96, initial_indent="  ", subsequent_indent="  ")
     for name, value in _facts(row):
-        filled = f"  {name + ':':15}{value.replace('**', '')}"
+        filled = f"  {name + ':':14} {value.replace('**', '')}"
         lines += textwrap.wrap(filled, 96, subsequent_indent=" " * 17, break_on_hyphens=False)
     return "\n".join(lines) + "\n"
 

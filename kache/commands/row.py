@@ -24,7 +24,10 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["GROUPS", "KNOWN_FLAGS", "MERGES", "ROUTES", "KeySpec", "Row", "check_row", "in_group", "row"]
+__all__ = [
+    "CLUSTER", "FLAGS_NOT_TOLD", "GROUPS", "KNOWN_FLAGS", "MERGES", "ROUTES", "KeySpec", "Row", "check_row", "in_group",
+    "row",
+]  # fmt: skip
 
 ROUTES: Final = {
     "key": "answered by the shard that owns the key",
@@ -34,6 +37,8 @@ ROUTES: Final = {
     "all": "every shard is asked, the parts are merged",
     "cursor": "one shard after the other, the place kept in the cursor",
     "weighted": "one shard, chosen at random in proportion to its keys",
+    "script": "run by the shard that owns the declared keys; those of other shards are locked and lent to it",
+    "channel": "by way of the shard that owns the slot of the channel",
     "local": "answered by the router",
     "none": "a container: only its subcommands run",
 }
@@ -50,12 +55,28 @@ MERGES: Final = {
 }
 """How partial replies become one; the keys are the values of `Row.merge` and functions of the router."""
 
+CLUSTER: Final = {
+    "native": "sent as it is to the node that owns the slot of the key",
+    "split": "divided by slot over the nodes, the parts merged",
+    "all": "every master is asked, the parts are merged",
+    "local": "answered by the router",
+    "one_slot": "all keys must have the same slot, or CROSSSLOT is the answer",
+    "differs": "",
+    "refused": "refused",
+}
+"""What a command does where the router stands in front of a Redis or Valkey Cluster; the keys are the values of
+`Row.cluster`. The last two are told by `Row.cluster_text`."""
+
 # fmt: off
 KNOWN_FLAGS: Final = frozenset((
     "readonly", "write", "denyoom", "fast", "admin", "noscript", "loading", "stale", "no_auth", "no_multi",
-    "no_async_loading", "allow_busy", "skip_monitor", "skip_slowlog", "movablekeys", "blocking", "internal",
+    "no_async_loading", "allow_busy", "skip_monitor", "skip_slowlog", "movablekeys", "blocking", "pubsub",
+    "no_mandatory_keys", "may_replicate", "internal",
 ))
 # fmt: on
+
+FLAGS_NOT_TOLD: Final = frozenset(("may_replicate",))
+"""Flags that a real server has, too, but keeps to itself in COMMAND INFO."""
 
 GROUPS: Final = {
     "string": "@string",
@@ -67,12 +88,17 @@ GROUPS: Final = {
     "sorted-set": "@sortedset",
     "geo": "@geo",
     "hyperloglog": "@hyperloglog",
+    "stream": "@stream",
+    "transactions": "@transaction",
+    "scripting": "@scripting",
+    "pubsub": "",
     "connection": "@connection",
     "server": "",
     "internal": "",
 }
-"""Groups as COMMAND DOCS names them, and the ACL category that membership implies."""
+"""Groups as COMMAND DOCS names them, and the ACL category that membership implies (@pubsub comes with the flag)."""
 
+_ROUTES_BY_KEYS: Final = ("key", "split", "same", "move", "script")
 _DIALECTS: Final = ("any", "binary", "resp")
 _ACCESS: Final = frozenset(("RO", "RW", "OW", "RM"))
 _EFFECTS: Final = frozenset(("access", "update", "insert", "delete", "variable_flags"))
@@ -128,6 +154,10 @@ class Row(msgspec.Struct, frozen=True):
     """How it differs from Redis; empty if it does not."""
     categories: tuple[str, ...]
     """ACL categories, without "@", beyond those of group and flags (``-`` takes one away)."""
+    cluster: str
+    """A key of `CLUSTER`."""
+    cluster_text: str
+    """What differs there, or why it is refused; empty for the other kinds."""
     group: str = ""
     id: int = -1
     subcommands: tuple[str, ...] = ()
@@ -154,7 +184,7 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def on_shard(self) -> bool:
         """True if shards execute it under its own name (then it needs a handler there)."""
-        return self.route in ("key", "split", "same", "move", "all")
+        return self.route in ("key", "split", "same", "move", "all", "script", "channel")
 
     @property
     def legacy_range(self) -> tuple[int, int, int]:
@@ -182,6 +212,7 @@ def row(
     complexity: str,
     summary: str,
     *,
+    cluster: str = "",
     route: str = "",
     merge: str = "first",
     differs: str = "",
@@ -191,6 +222,7 @@ def row(
     """A row from its compact notation: `flags` are words, `keys` specs joined by ``;``.
 
     `acl` names categories that do not follow from group and flags; with ``-`` in front one that would, but must not.
+    `cluster` is a key of `CLUSTER`, for the last two of them with their text: ``"refused: why"``.
     Without `route` a command with keys goes to the shard of its key, and one without must say where it goes.
     """
     specs = tuple(_parse_spec(text) for text in keys.split(";")) if keys else ()
@@ -211,6 +243,8 @@ def row(
         dialect=dialect,
         difference=differs,
         categories=tuple(acl.split()),
+        cluster=cluster.partition(": ")[0],
+        cluster_text=cluster.partition(": ")[2],
     )
 
 
@@ -241,11 +275,40 @@ def _contradiction(each: Row) -> str:
         (abs(each.arity) < needed and not _optional_keys(each), "its arity does not reach its keys"),
         (not each.complexity or not each.summary, "it has no complexity or no summary"),
         ({"readonly", "write"} <= each.flags, "it is both readonly and write"),
-        (each.route in ("key", "split", "same", "move") and not each.keys, f"route {each.route!r} without keys"),
+        (each.route in _ROUTES_BY_KEYS and not each.keys, f"route {each.route!r} without keys"),
         (each.route not in ("split", "all") and each.merge != "first", f"route {each.route!r} merges nothing"),
         (each.route == "split" and (first, last) != (1, -1), "a split command takes keys from first to last"),
         (each.route == "split" and each.merge == "first", "a split command needs a merge"),
         (step > 1 and each.route not in ("split", "same"), "only split and same commands have values between keys"),
+        (each.route == "script" and "noscript" not in each.flags, "a script that another script may run"),
+        ({"write", "may_replicate"} <= each.flags, "a write is always replicated"),
+        (("pubsub" in each.flags) > (each.group == "pubsub"), "flag pubsub outside its group"),
+        (each.route == "channel" and "pubsub" not in each.flags, "route 'channel' without the flag pubsub"),
+    )
+    return next((text for wrong, text in checks if wrong), "") or _cluster_contradiction(each)
+
+
+_ROUTES_OF_CLUSTER: Final = {
+    "native": ("key", "script", "channel"),
+    "split": ("split", "move"),
+    "all": ("all", "weighted"),
+    "local": ("local", "none"),
+    "one_slot": ("split", "same", "move", "script"),
+}
+"""What a command may do in front of a cluster, by where it is executed here: several keys are never simply native."""
+
+
+def _cluster_contradiction(each: Row) -> str:
+    told = each.cluster in ("differs", "refused")
+    checks = (
+        (each.cluster not in CLUSTER, "it does not say what happens in front of a Redis Cluster"),
+        (told and not each.cluster_text.endswith("."), f"cluster {each.cluster!r} without a sentence"),
+        (not told and bool(each.cluster_text), f"cluster {each.cluster!r} with a sentence"),
+        (
+            not told and each.route not in _ROUTES_OF_CLUSTER.get(each.cluster, ()),
+            f"cluster {each.cluster!r} cannot be",
+        ),
+        ("internal" in each.flags and each.cluster != "refused", "no cluster knows an internal command"),
     )
     return next((text for wrong, text in checks if wrong), "")
 

@@ -1,6 +1,6 @@
-"""`kache bench`: load on a server, and an honest account of what it did.
+"""Load on a server, and an honest account of what it did.
 
-`run` is the interface for programs (the benchmark suite), `bench` the click command. Owns the generator's processes and
+`run` is what `kache bench` and the benchmark suite call, `summary` its result in words. Owns the generator's processes and
 the percentiles; the load itself is `kache.load.worker` and `kache.load.driver`. Works against everything that speaks RESP.
 
 ::
@@ -19,13 +19,12 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import click
 import msgspec
 
 from kache.load.spec import CommandResult, Latency, LoadError, LoadResult, LoadSpec, UnreachableError, check
 from kache.load.worker import FailureLine, Progress, ProgressLine, ResultLine, Worker, WorkerResult
 
-__all__ = ["CommandResult", "Latency", "LoadError", "LoadResult", "LoadSpec", "bench", "run", "summary"]
+__all__ = ["CommandResult", "Latency", "LoadError", "LoadResult", "LoadSpec", "UnreachableError", "run", "summary"]
 
 _LIMITED: Final = 0.9  # share of a core from which the generator, not the server, sets the pace
 _HIGHEST_NS: Final = 3_600_000_000_000
@@ -299,107 +298,3 @@ def summary(result: LoadResult) -> str:
     lines.append(f"{megabytes}; generator at {result.generator_cpu:.0%} of a core")
     lines += [f"note: {note}" for note in result.notes]
     return "\n".join(lines)
-
-
-# Command line ----------------------------------------------------------------------------------------------------
-
-
-class _Bar:
-    """One progress bar for each phase."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._bar: Any = None
-        self._lock = threading.Lock()
-
-    def __call__(self, phase: str, done: float, requests: int) -> None:
-        with self._lock:
-            if phase != self._phase:
-                self.close()
-                self._phase = phase
-                self._bar = click.progressbar(
-                    length=1000,
-                    label=f"{phase:<8}",
-                    file=sys.stderr,
-                    show_eta=False,
-                    item_show_func=lambda item: "" if item is None else f"{item:,} replies",
-                )
-                self._bar.__enter__()
-            self._bar.update(round(done * 1000) - self._bar.pos, requests)
-
-    def close(self) -> None:
-        """Ends the line of the last bar."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-
-@click.command()
-@click.option("--host", envvar="KACHE_HOST", default="127.0.0.1", show_default=True, help="Address.")
-@click.option(
-    "-p", "--port", envvar="KACHE_PORT", type=click.IntRange(1, 65535), metavar="PORT", default=7379, show_default=True,
-    help="TCP port.",
-)  # fmt: skip
-@click.option("--protocol", type=click.Choice(["resp", "binary"]), help="[default: resp, for original: binary]")
-@click.option("--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], help="Password, if one is set.")
-@click.option("--username", help="For AUTH.")
-@click.option("--db", default=0, show_default=True, help="Database.")
-@click.option(
-    "-t",
-    "--commands",
-    default="mix",
-    show_default=True,
-    metavar="NAMES",
-    help="get, set, incr, mget, mset, del, expire, zadd, zrange, zquery, hset, lpush, several with weights "
-    "(get:9,set:1), mix (get and set by --reads), or original (the original Kache's six commands).",
-)
-@click.option("--reads", default=0.9, show_default=True, help="Share of GET in mix.")
-@click.option("-c", "--connections", default=50, show_default=True, help="Connections.")
-@click.option("-P", "--pipeline", default=1, show_default=True, help="Requests in flight on each connection.")
-@click.option("-d", "--value-size", default=32, show_default=True, help="Bytes of a value.")
-@click.option("-r", "--keys", default=100_000, show_default=True, help="Different keys.")
-@click.option("--members", default=100, show_default=True, help="Members of a sorted set or hash.")
-@click.option("--batch", default=10, show_default=True, help="Keys of an MGET or MSET.")
-@click.option("--distribution", default="uniform", show_default=True, help="Of the keys: uniform or zipf:EXPONENT.")
-@click.option("--seed", default=1, show_default=True, help="Of the random keys.")
-@click.option("--warmup", default=1.0, show_default=True, help="Seconds before measuring.")
-@click.option("-s", "--seconds", default=5.0, show_default=True, help="Seconds to measure.")
-@click.option("-n", "--requests", type=int, help="Measure this many requests instead.")
-@click.option("--rate", type=float, help="Offer this many requests per second instead of as many as possible.")
-@click.option("--preload/--no-preload", default=None, help="Store every key first. [default: when commands read]")
-@click.option("--processes", default=1, show_default=True, help="Processes of the generator.")
-@click.option("--timeout", default=10.0, show_default=True, help="Seconds without any reply until the run is given up.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.pass_context
-def bench(ctx: click.Context, /, protocol: str | None, as_json: bool, commands: str, **settings: Any) -> None:
-    """Put load on a cluster, or on any server that speaks RESP, and say what it did.
-
-    Latencies come from an HDR histogram. With --rate they count from when a request was due, so a stall of the server
-    shows in them. Replies are checked: errors, misses, wrong types and wrong values are counted. Exit status 1 when
-    there were any besides misses. The keys it writes begin with kb: and stay when it ends.
-    """
-    chosen = protocol or ("binary" if commands == "original" else "resp")
-    spec = msgspec.convert({**settings, "protocol": chosen, "commands": commands}, LoadSpec)
-    try:
-        check(spec)
-    except LoadError as error:
-        raise click.UsageError(str(error), ctx) from None
-    bar = _Bar() if sys.stderr.isatty() and not as_json else None
-    try:
-        result = run(spec, bar)
-    except LoadError as error:
-        from kache.cli.main import EXIT_ERROR, EXIT_NO_CLUSTER, Failure
-
-        status = EXIT_NO_CLUSTER if isinstance(error, UnreachableError) else EXIT_ERROR
-        raise Failure(f"{str(error)[:1].upper()}{str(error)[1:]}.", status) from None
-    finally:
-        if bar:
-            bar.close()
-    click.echo(msgspec.json.format(msgspec.json.encode(result)).decode() if as_json else summary(result))
-    bad = result.errors + result.unexpected + result.mismatches + result.lost + result.unanswered
-    if bad or not result.requests:
-        ctx.exit(1)
-
-
-if __name__ == "__main__":
-    bench()

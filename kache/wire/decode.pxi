@@ -115,17 +115,22 @@ cdef object decode_span(const char* data, Py_ssize_t n):
     return read_value(reader)
 
 
-def decode_reply(const uint8_t[::1] data not None, Py_ssize_t start=0):
+def decode_reply(data, Py_ssize_t start=0):
     """One RESP2, RESP3 or internal reply from `data[start:]` as a Python value, and where it ends.
 
     Null is None, an error a `CommandError` (returned, not raised). Raises `ReplyTooShort` when the
     bytes end first and ValueError when they are no reply.
     """
     cdef _Reader reader = _Reader()
-    if start >= data.shape[0]:
-        raise ReplyTooShort()
-    reader.data = <const char*> &data[0]
-    reader.at = start
-    reader.end = data.shape[0]
-    value = read_value(reader)
-    return value, reader.at
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if start >= view.len:
+            raise ReplyTooShort()
+        reader.data = <const char*> view.buf
+        reader.at = start
+        reader.end = view.len
+        value = read_value(reader)
+        return value, reader.at
+    finally:
+        PyBuffer_Release(&view)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kache.cli.bench import bench
 from kache.load import generator as loadgen
 from kache.load.spec import LoadError, LoadSpec
 
@@ -180,14 +181,14 @@ def test_password_and_database() -> None:
 
 def test_command_line(valkey: Valkey) -> None:
     arguments = ["--port", str(valkey.port), "--seconds", "0.2", "--warmup", "0", "--keys", "100", "--commands", "get"]
-    plain = CliRunner().invoke(loadgen.bench, arguments)
+    plain = CliRunner().invoke(bench, arguments)
     assert plain.exit_code == 0, plain.output
     assert "requests/s" in plain.output
     assert "p99.9" in plain.output
     assert "100.0% hits" in plain.output
-    as_json = CliRunner().invoke(loadgen.bench, [*arguments, "--json"])
+    as_json = CliRunner().invoke(bench, [*arguments, "--json"])
     assert as_json.exit_code == 0
     assert json.loads(as_json.output)["spec"]["commands"] == "get"
-    bad = CliRunner().invoke(loadgen.bench, [*arguments[:-1], "zquery", "--no-preload"])
+    bad = CliRunner().invoke(bench, [*arguments[:-1], "zquery", "--no-preload"])
     assert bad.exit_code == 1
     assert "unknown command" in bad.output

@@ -19,6 +19,7 @@ IMPORT = re.compile(r"^\s*(?:from\s+(\S+)\s+c?import\s+(.+)|c?import\s+(.+))$")
 IO_MODULES = {"asyncio", "socket", "threading", "selectors", "uvloop"}
 OWNERS_OF_IO = {
     "kache/wire/reactor.pyx",  # descriptors under the loop
+    "kache/cli/bench.py",
     "kache/cli/cluster.py",
     "kache/cli/connection.py",
     "kache/client/asynchronous.py",

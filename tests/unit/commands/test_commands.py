@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kache.commands import (
     BY_KEY,
+    CLUSTER,
     CONTAINERS,
     DIGEST,
     GROUPS,
@@ -26,6 +27,7 @@ from kache.commands import (
     keys_with_flags,
     lookup,
 )
+from kache.commands.describe import categories, info
 from kache.commands.row import check_row, in_group, row
 
 BINARY, INTERNAL, RESP2, RESP3 = 0, 1, 2, 3
@@ -42,10 +44,11 @@ def test_ids_are_places_and_keys_are_unique() -> None:
 
 
 def test_every_route_and_merge_is_used() -> None:
-    """A route nobody takes is a line that lies."""
-    assert {each.route for each in TABLE} == ROUTES.keys() - {"none"}
+    """A route nobody takes is a line that lies; the words of families that have no command yet are named here."""
+    assert {each.route for each in TABLE} == ROUTES.keys() - {"none", "script", "channel"}
     assert {each.merge for each in TABLE} == MERGES.keys()
-    assert {each.group for each in TABLE} == GROUPS.keys()
+    assert {each.group for each in TABLE} == GROUPS.keys() - {"transactions", "pubsub", "scripting", "stream"}
+    assert {each.cluster for each in TABLE} == CLUSTER.keys()
 
 
 def test_binary_variants_replace_a_row_with_the_same_route_and_keys() -> None:
@@ -203,7 +206,7 @@ def test_atomicity_follows_from_the_route() -> None:
 
 # What a row may not say ---------------------------------------------------------------------------
 def a_row(**changes: object) -> Row:
-    made = row("thing", "key", 2, "readonly", "RO access", "0.1.0", "O(1)", "Does a thing.")
+    made = row("thing", "key", 2, "readonly", "RO access", "0.1.0", "O(1)", "Does a thing.", cluster="native")
     return msgspec.structs.replace(in_group("string", made)[0], **changes)
 
 
@@ -221,6 +224,20 @@ WRONG = [
     ({"merge": "sum"}, "merges nothing"),
     ({"route": "split"}, "takes keys from first to last"),
     ({"summary": ""}, "no summary"),
+    ({"cluster": ""}, "does not say what happens in front of a Redis Cluster"),
+    ({"cluster": "somewhere"}, "does not say what happens in front of a Redis Cluster"),
+    ({"cluster": "refused"}, "without a sentence"),
+    ({"cluster": "differs", "cluster_text": "no full stop"}, "without a sentence"),
+    ({"cluster_text": "A sentence."}, "with a sentence"),
+    ({"cluster": "local"}, "cannot be"),
+    ({"cluster": "one_slot"}, "cannot be"),
+    ({"route": "move"}, "cannot be"),
+    ({"flags": frozenset({"internal"})}, "no cluster knows"),
+    ({"route": "script"}, "a script that another script may run"),
+    ({"route": "script", "flags": frozenset({"noscript"}), "keys": ()}, "without keys"),
+    ({"route": "channel"}, "without the flag pubsub"),
+    ({"flags": frozenset({"pubsub"})}, "outside its group"),
+    ({"flags": frozenset({"write", "may_replicate"})}, "always replicated"),
 ]
 
 
@@ -229,6 +246,56 @@ def test_a_row_that_contradicts_itself_is_refused(changes: dict[str, object], co
     check_row(a_row())
     with pytest.raises(ValueError, match=complaint):
         check_row(a_row(**changes))
+
+
+LATER = [
+    in_group("transactions",
+        row("multi", "", 1, "noscript loading stale fast allow_busy", "", "1.2.0", "O(1)", "Begins.", route="local",
+            cluster="local"))[0],
+    in_group("pubsub",
+        row("publish", "channel message", 3, "pubsub loading stale fast may_replicate", "", "2.0.0", "O(N)", "Tells.",
+            route="channel", cluster="native"))[0],
+    in_group("scripting",
+        row("eval", "script numkeys [key [key ...]]", -3,
+            "noscript stale skip_monitor may_replicate no_mandatory_keys", "RW access update #2", "2.6.0", "O(N)",
+            "Runs.", route="script", cluster="one_slot"))[0],
+    in_group("scripting",
+        row("eval_ro", "script numkeys [key [key ...]]", -3, "readonly noscript stale skip_monitor no_mandatory_keys",
+            "RO access #2", "7.0.0", "O(N)", "Runs.", route="script", cluster="one_slot"))[0],
+    in_group("stream",
+        row("xlen", "key", 2, "readonly fast", "RO", "5.0.0", "O(1)", "Counts.", cluster="native"))[0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", LATER, ids=lambda made: made.name)
+def test_rows_of_families_to_come_are_accepted(made: Row) -> None:
+    check_row(made)
+    assert made.on_shard == (made.route != "local")
+
+
+def test_what_command_info_says_of_them_is_what_a_real_server_says() -> None:
+    seen = {made.name: (set(info(made, RESP2)[2]), categories(made)) for made in LATER}
+    assert seen == {
+        "multi": ({"noscript", "loading", "stale", "fast", "allow_busy"}, ["@transaction", "@fast"]),
+        "publish": ({"pubsub", "loading", "stale", "fast"}, ["@pubsub", "@fast"]),
+        "eval": (
+            {"noscript", "stale", "skip_monitor", "no_mandatory_keys", "movablekeys"},
+            ["@scripting", "@slow"],
+        ),
+        "eval_ro": (
+            {"readonly", "noscript", "stale", "skip_monitor", "no_mandatory_keys", "movablekeys"},
+            ["@scripting", "@slow"],
+        ),
+        "xlen": ({"readonly", "fast"}, ["@stream", "@read", "@fast"]),
+    }
+
+
+def test_only_commands_of_one_key_go_to_a_cluster_as_they_are() -> None:
+    several = [each for each in TABLE if each.route in ("split", "same", "move")]
+    assert {each.cluster for each in several} == {"split", "one_slot", "differs"}
+    assert all(each.cluster == "refused" for each in TABLE if each.group == "internal")
+    split = {each.key for each in TABLE if each.cluster == "split"}
+    assert split == {"mget", "mset", "del", "binary|del", "exists", "touch", "unlink", "sinter", "sunion", "sdiff"}
 
 
 @pytest.mark.parametrize("spec", ["", "access", "RO nonsense", "RO access @", "RO access #x", "RO @1..", "ro @1"])

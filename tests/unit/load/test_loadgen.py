@@ -18,7 +18,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from kache.cli.main import EXIT_NO_CLUSTER, run
+from kache.cli.bench import bench
+from kache.cli.exits import EXIT_NO_CLUSTER
+from kache.cli.main import run
 from kache.load import generator as loadgen
 from kache.load import spec as loadspec
 from kache.load.driver import Generator, bucket_bounds, zipf_sample
@@ -398,7 +400,7 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_usage() -> None:
-    outcome = CliRunner().invoke(loadgen.bench, ["--commands", "gett"])
+    outcome = CliRunner().invoke(bench, ["--commands", "gett"])
     assert outcome.exit_code == 2
     assert "no load for the command 'gett'" in outcome.output
 

@@ -1,0 +1,24 @@
+#!/bin/sh
+# `make wheel`: a sdist, a wheel built from nothing but that sdist, and the wheel tried in a fresh environment whose PATH
+# has no compiler. Leaves both in dist/. Wheels for other systems: `cibuildwheel` (pyproject.toml says for which).
+set -eu
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+python=${PYTHON:-python3}
+
+echo "Building dist/ ..."
+"$python" -m venv "$work/build"
+"$work/build/bin/pip" install --quiet --disable-pip-version-check build
+# Without a target it makes the wheel of what it has just put into the sdist, not of this folder.
+"$work/build/bin/python" -m build --outdir "$work/dist" . >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+
+echo "Trying the wheel where there is no compiler ..."
+"$python" -m venv "$work/run"
+PATH="$work/run/bin" "$work/run/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl
+(cd "$work" && PATH="$work/run/bin" "$work/run/bin/python" "$OLDPWD/tests/smoke.py")
+
+mkdir -p dist
+mv "$work"/dist/* dist/
+ls dist
