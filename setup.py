@@ -7,6 +7,7 @@ the declarations it uses, so that installing again compiles what has changed and
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -23,7 +24,13 @@ MODULES = {
     "kache.wire.codec": HOT,
     "kache.wire.reactor": HOT,
     "kache.load.driver": HOT,
+    "kache.shard.engine.zset": HOT,
+    "kache.shard.engine.listvalue": HOT,
+    "kache.shard.engine.fields": HOT,
+    "kache.shard.engine.table": HOT,
     "kache.shard.engine.hll": HOT,
+    "kache.shard.engine.memory": HOT,
+    "kache.shard.engine.heap": HOT,
     "kache.wire.doubles": COLD,
     "kache.wire.link": COLD,
 }
@@ -49,8 +56,13 @@ class BuildInParallel(build_ext):
 
 def extension(name: str, flags: list[str]) -> Extension:
     source = Path(name.replace(".", "/") + ".pyx")
-    parts = [str(path) for folder in {source.parent, Path("kache/wire")} for path in folder.glob("*.p[x][id]")]
-    return Extension(name, [str(source)], extra_compile_args=[*flags, "-g0"], depends=sorted(parts))
+    parts = included(source) | {path for folder in (source.parent, Path("kache/wire")) for path in folder.glob("*.pxd")}
+    return Extension(name, [str(source)], extra_compile_args=[*flags, "-g0"], depends=sorted(map(str, parts)))
+
+
+def included(source: Path) -> set[Path]:
+    """The parts that a module includes; none includes others."""
+    return {source.parent / name for name in re.findall(r'^include "(.+)"$', source.read_text(), re.MULTILINE)}
 
 
 setup(

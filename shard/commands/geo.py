@@ -19,8 +19,8 @@ from .geo_query import Point, Query, Shape, coordinates, unit_factor
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
     from ..engine.keyspace import Keyspace
+    from ..engine.zset import ZSet
 
 __all__: list[str] = []
 

@@ -21,7 +21,7 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import FieldTable
+    from ..engine.fields import FieldTable
     from ..engine.keyspace import Keyspace
 
 __all__ = ["INTSET_ENTRIES", "LISTPACK_ENTRIES", "LISTPACK_VALUE", "set_encoding"]

@@ -19,8 +19,8 @@ from .lex import LEX_HIGHEST, LEX_LOWEST, LexBound, lex_span
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
     from ..engine.keyspace import Keyspace
+    from ..engine.zset import ZSet
 
 __all__: list[str] = []
 

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from kache.errors import CommandError
-from kache.shard.engine.engine import Shard, seed_random
+from kache.shard.engine.engine import Shard
 from kache.shard.engine.keyspace import Keyspace
+from kache.shard.engine.memory import seed_random
 
 NOW = 1_700_000_000_000
 

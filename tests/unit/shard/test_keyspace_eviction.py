@@ -9,7 +9,8 @@ from collections import OrderedDict
 
 import pytest
 
-from kache.shard.engine.engine import Shard, seed_random
+from kache.shard.engine.engine import Shard
+from kache.shard.engine.memory import seed_random
 
 NOW = 1_700_000_000_000
 LIMIT = 4 << 20

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kache.shard.engine.engine import ListValue
+from kache.shard.engine.listvalue import ListValue
 
 
 def random_value(rng: random.Random) -> bytes:
