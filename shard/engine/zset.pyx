@@ -254,16 +254,12 @@ cdef class ZSet:
     def copy(self):
         """An independent copy. O(n)."""
         cdef ZSet made = ZSet()
-        cdef Step[DEEPEST] path
+        cdef Leaf* leaf = ranks_first(&self.ranks)
         cdef uint32_t at
-        cdef Leaf* leaf
-        if self.table.count:
-            leaf = ranks_at(&self.ranks, 0, path, &at)
-            while leaf != NULL:
-                for at in range(leaf.count):
-                    made.put(
-                        entry_key(leaf.pairs[at].entry), entry_key_size(leaf.pairs[at].entry), leaf.pairs[at].score)
-                leaf = leaf.next
+        while leaf != NULL:
+            for at in range(leaf.count):
+                made.put(entry_key(leaf.pairs[at].entry), entry_key_size(leaf.pairs[at].entry), leaf.pairs[at].score)
+            leaf = leaf.next
         made.packed = self.packed
         return made
 
