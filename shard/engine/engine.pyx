@@ -21,7 +21,6 @@ import time
 from heapq import heapify, heappop, heappush
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -29,7 +28,6 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from kache.wire.reactor cimport Endpoint, Listener, Reactor, monotonic_ns
 from kache.wire.codec cimport (
-    BINARY,
     INTERNAL,
     NO_SLOT,
     RESP2,

@@ -1,6 +1,6 @@
 """The keyspace that handlers work on: every reader and every change of a shard's data.
 
-`Keyspace` is the compiled `_engine.Collections` with what belongs to a shard beside its data. Handlers change data
+`Keyspace` is the compiled `engine.Collections` with what belongs to a shard beside its data. Handlers change data
 through its mutators alone. Each of them creates the key when it is missing, raises WRONGTYPE for another type, deletes
 the key when its collection becomes empty, accounts the memory, and passes the one hook through which the log, WATCH and
 wake-ups see changes. Collections that a reader returns may be read until the command ends, never kept and never changed.
