@@ -27,7 +27,13 @@ MODULES = {
     "kache.wire.reactor": HOT,
     "kache.shard.engine.effects": HOT,
     "kache.load.driver": HOT,
+    "kache.shard.engine.zset": HOT,
+    "kache.shard.engine.listvalue": HOT,
+    "kache.shard.engine.fields": HOT,
+    "kache.shard.engine.table": HOT,
     "kache.shard.engine.hll": HOT,
+    "kache.shard.engine.memory": HOT,
+    "kache.shard.engine.heap": HOT,
     "kache.wire.doubles": COLD,
     "kache.wire.link": COLD,
 }

@@ -25,7 +25,8 @@ from kache.config.settings import Config
 from kache.wire.reactor import Clock
 
 from .commands import registry
-from .engine.engine import Host, LinkListener, ShardReactor, seed_random, trim_memory, tune_malloc
+from .engine.engine import Host, LinkListener, ShardReactor
+from .engine.memory import seed_random, trim_memory, tune_malloc
 from .service.cleanup import Cleanup
 from .service.statistics import Gauges, resident_memory
 from .shard import Shard

@@ -19,7 +19,8 @@ from .geo_query import Point, Query, Shape, coordinates, unit_factor
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context, Keyspace, ZSet
+    from ..engine.engine import Context, Keyspace
+    from ..engine.zset import ZSet
 
 __all__: list[str] = []
 

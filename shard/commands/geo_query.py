@@ -16,7 +16,7 @@ from . import geohash
 from .arguments import bounded_integer, floating, integer
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
+    from ..engine.zset import ZSet
 
 __all__ = ["Box", "Circle", "Point", "Polygon", "Query", "Shape", "coordinates", "unit_factor"]
 

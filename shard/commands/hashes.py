@@ -21,7 +21,8 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context, FieldTable, Keyspace
+    from ..engine.engine import Context, Keyspace
+    from ..engine.fields import FieldTable
 
 __all__ = ["LISTPACK_ENTRIES", "LISTPACK_VALUE", "check_draws", "hash_encoding", "random_count", "sample_fields"]
 

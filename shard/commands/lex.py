@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from ..engine.engine import ZSet
+    from ..engine.zset import ZSet
 
 __all__ = ["LEX_HIGHEST", "LEX_LOWEST", "LexBound", "lex_span"]
 

@@ -21,7 +21,8 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context, FieldTable, Keyspace
+    from ..engine.engine import Context, Keyspace
+    from ..engine.fields import FieldTable
 
 __all__ = ["INTSET_ENTRIES", "LISTPACK_ENTRIES", "LISTPACK_VALUE", "set_encoding"]
 

@@ -19,7 +19,8 @@ from .lex import LEX_HIGHEST, LEX_LOWEST, LexBound, lex_span
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context, Keyspace, ZSet
+    from ..engine.engine import Context, Keyspace
+    from ..engine.zset import ZSet
 
 __all__: list[str] = []
 

@@ -20,7 +20,8 @@ from .registry import command
 from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context, Keyspace, ZSet
+    from ..engine.engine import Context, Keyspace
+    from ..engine.zset import ZSet
 
 __all__ = ["zadd", "zrem", "zset_encoding"]
 

@@ -1,1 +1,16 @@
-"""The compiled core of a shard; `engine.pyx` draws it. `hll` is the HyperLogLog's representation."""
+"""The compiled core of a shard: its data, the one execution point, the links to the routers. From the bottom up:
+
+    memory      blocks of memory, malloc's tuning, the keyed hash, chance
+    entry       one key with its value, or a field, or a member: one block (declarations only, all of it inline)
+    heap        deadlines
+    table       the hash table of every slot, hash and set
+    listvalue   ListValue: the value of a list, on chunks.pxi
+    fields      FieldTable: the value of a hash or a set
+    zset        ZSet: the value of a sorted set, on ranks.pxi
+    effects     the sink that every change is told to: observers, and the records of a log
+    engine      the databases, the mutators, the compiled commands, execution, links; engine.pyx names its parts
+    hll         the HyperLogLog's representation
+
+Each compiled module has its declarations in a `.pxd`: what every command uses is inline there, and only what grows,
+splits or joins is a call from one module to another.
+"""

@@ -19,6 +19,7 @@ A value is updated by the same steps as in the real server, because the opcodes 
 Owns: this representation and the estimate. Promises: no I/O, no state; every function checks what it reads and raises
 `CorruptValue` instead of reading beyond a value. Called by hyperloglog.py.
 """
+cimport cython
 from libc.math cimport INFINITY, floor, sqrt
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -177,6 +178,7 @@ cdef int _expand(const uint8_t* ops, Py_ssize_t n, uint8_t* registers) except -1
 
 # A value being changed ---------------------------------------------------------------------------
 
+@cython.final
 cdef class _Work:
     """A private copy of a value, with room to become dense."""
     cdef uint8_t data[WORK_SIZE]

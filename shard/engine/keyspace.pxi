@@ -301,12 +301,14 @@ cdef class Keyspace:
     def list_set(self, bytes key not None, Py_ssize_t index, bytes value not None):
         """Replaces one value; KeyError without the key, IndexError out of range."""
         cdef Place place
-        list_set(self.store, &place, self.existing_list(&place, key), index, value)
+        list_set(
+            self.store, &place, self.existing_list(&place, key), index, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     def list_insert(self, bytes key not None, Py_ssize_t index, bytes value not None):
         """Inserts before `index`; KeyError without the key, IndexError out of range."""
         cdef Place place
-        list_insert(self.store, &place, self.existing_list(&place, key), index, value)
+        list_insert(
+            self.store, &place, self.existing_list(&place, key), index, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     def list_delete_range(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):
         """Removes the values from `start` to `stop` (exclusive); nothing without the key."""
@@ -319,7 +321,8 @@ cdef class Keyspace:
         """Removes equal values: `count` from the head, minus `count` from the tail, all with 0; how many."""
         cdef Place place
         cdef ListValue values = self.list_at(&place, key)
-        return 0 if values is None else list_remove(self.store, &place, values, value, count)
+        return 0 if values is None else list_remove(
+            self.store, &place, values, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), count)
 
     def list_replace(self, bytes key not None, values not None, int64_t deadline=0, str event not None="sortstore"):
         """Stores a list in place of whatever is there; its length (with none the key is deleted)."""

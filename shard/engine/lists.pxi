@@ -73,40 +73,44 @@ cdef list list_pop(Store store, Place* place, ListValue value, bint left, Py_ssi
     return taken
 
 
-cdef int list_set(Store store, Place* place, ListValue value, Py_ssize_t index, bytes element) except -1:
+cdef int list_set(Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n) except -1:
     """Replaces one element; IndexError out of range."""
-    cdef bint told = store.prepare(place, PyBytes_GET_SIZE(element))
+    cdef bint told = store.prepare(place, n)
     cdef int64_t before = value.size_in_memory()
     try:
-        value.set(index, element)
+        value.replace(index, element, n)
     finally:
         place.db.memory += value.size_in_memory() - before
     store.dirty += 1
     if told:
-        tell_list_element(store, place, LIST_ELEMENT_SET, RECORD_LIST_SET, index, element)
+        tell_list_element(store, place, LIST_ELEMENT_SET, RECORD_LIST_SET, index, element, n)
     return 0
 
 
-cdef int list_insert(Store store, Place* place, ListValue value, Py_ssize_t index, bytes element) except -1:
+cdef int list_insert(
+    Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n
+) except -1:
     """Inserts before `index`; IndexError out of range."""
-    cdef bint told = store.prepare(place, PyBytes_GET_SIZE(element))
+    cdef bint told = store.prepare(place, n)
     cdef int64_t before = value.size_in_memory()
     try:
-        value.insert(index, element)
+        value.put_before(index, element, n)
     finally:
         place.db.memory += value.size_in_memory() - before
     store.dirty += 1
     if told:
-        tell_list_element(store, place, LIST_INSERTED, RECORD_LIST_INSERT, index, element)
+        tell_list_element(store, place, LIST_INSERTED, RECORD_LIST_INSERT, index, element, n)
     return 0
 
 
-cdef void tell_list_element(Store store, Place* place, int kind, int record, Py_ssize_t index, bytes element) noexcept:
+cdef void tell_list_element(
+    Store store, Place* place, int kind, int record, Py_ssize_t index, const char* element, Py_ssize_t n
+) noexcept:
     store.note(kind, place)
     if store.effects.recording:
         store.begin(record, place)
         store.effects.put_number(index)
-        store.effects.put_bytes(PyBytes_AS_STRING(element), PyBytes_GET_SIZE(element))
+        store.effects.put_bytes(element, n)
 
 
 cdef void tell_list_deletion(Store store, Place* place, Py_ssize_t start, Py_ssize_t n) noexcept:
@@ -137,45 +141,30 @@ cdef int list_trim(Store store, Place* place, ListValue value, Py_ssize_t start,
     return drop_if_empty(store, place, value.length)
 
 
-cdef Py_ssize_t list_remove(Store store, Place* place, ListValue value, bytes element, Py_ssize_t count) except -1:
+cdef Py_ssize_t list_remove(
+    Store store, Place* place, ListValue value, const char* element, Py_ssize_t size, Py_ssize_t count
+) except -1:
     """Removes equal elements: `count` from the head, minus `count` from the tail, all with 0; how many."""
+    cdef Run* runs = NULL
+    cdef Py_ssize_t i, removed, n = value.equal_runs(element, size, count, &runs)
     cdef int64_t before = value.size_in_memory()
-    cdef Py_ssize_t removed, start, n
-    cdef list runs = None
-    cdef bint told = store.prepare(place, 0)
-    if told and store.effects.recording:
-        # By place, so that a replay need not compare; the last run first, so that each says where it lies then.
-        runs = runs_of(value.positions(element, 1 if count >= 0 else -1, count if count >= 0 else -count))
-        store.prepare(place, 24 * len(runs))
-    removed = value.remove(element, count)
-    place.db.memory += value.size_in_memory() - before
-    if removed == 0:
-        return 0
-    store.dirty += 1
-    if told:
-        store.note(LIST_REMOVED, place)
-        if runs is not None:
-            for start, n in runs:
-                tell_list_deletion(store, place, start, n)
+    cdef bint told
+    try:
+        if n == 0:
+            return 0
+        told = store.prepare(place, 24 * n)
+        removed = value.delete_runs(runs, n)
+        place.db.memory += value.size_in_memory() - before
+        store.dirty += 1
+        if told:
+            store.note(LIST_REMOVED, place)
+            # By place, so that a replay need not compare; the last run first, so that each says where it lies then.
+            for i in range(n if store.effects.recording else 0):
+                tell_list_deletion(store, place, runs[n - 1 - i].start, runs[n - 1 - i].count)
+    finally:
+        free(runs)
     drop_if_empty(store, place, value.length)
     return removed
-
-
-cdef list runs_of(list positions):
-    """[(start, length)] of neighbouring positions, the last first."""
-    cdef list runs = []
-    cdef Py_ssize_t at, start = -1, n = 0
-    for at in sorted(positions, reverse=True):
-        if n and at == start - 1:
-            start = at
-            n += 1
-            continue
-        if n:
-            runs.append((start, n))
-        start, n = at, 1
-    if n:
-        runs.append((start, n))
-    return runs
 
 
 cdef int list_replace(Store store, Place* place, ListValue fresh, int64_t deadline, int kind) except -1:
@@ -184,7 +173,7 @@ cdef int list_replace(Store store, Place* place, ListValue fresh, int64_t deadli
     if fresh.length == 0:
         key_delete(store, place)
         return 0
-    told = store.prepare(place, fresh.payload + 10 * fresh.length + RECORD_OVERHEAD)
+    told = store.prepare(place, fresh.chunks.payload + 10 * fresh.length + RECORD_OVERHEAD)
     store.put_object(place, store.find(place), TYPE_LIST, fresh, deadline)
     store.dirty += 1
     if told:
@@ -197,16 +186,10 @@ cdef int list_replace(Store store, Place* place, ListValue fresh, int64_t deadli
 
 
 cdef void tell_list(Store store, Place* place, ListValue value) noexcept:
-    cdef Py_ssize_t k
-    cdef Chunk* chunk
-    cdef const char* at
-    cdef const char* end
+    cdef ElementWalk walk = elements_from(value, 0)
+    cdef const char* element = next_element(&walk)
     store.begin(RECORD_LIST_REPLACE, place)
     store.effects.put_number(value.length)
-    for k in range(value.chunks):
-        chunk = value.chunk(k)
-        at = chunk_data(chunk) + chunk.begin
-        end = chunk_data(chunk) + chunk.end
-        while at < end:
-            store.effects.put_bytes(element_data(at), element_size(at))
-            at += packed_size(element_size(at))
+    while element != NULL:
+        store.effects.put_bytes(element_data(element), element_size(element))
+        element = next_element(&walk)

@@ -73,8 +73,7 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
     old = store.find(target)
     told = store.prepare(target, source.n + target.n)
     if entry.flags & TYPE_MASK:
-        value = <object> entry_object(entry)
-        value = (<FieldTable> value).duplicate() if isinstance(value, FieldTable) else value.copy()
+        value = (<object> entry_object(entry)).copy()
         store.put_object(target, old, entry.flags & TYPE_MASK, value, entry_deadline(entry))
         note_fields(store, target)
     else:

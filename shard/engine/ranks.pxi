@@ -4,57 +4,15 @@
 #                           └► Branch … ──► Leaf ◄──► Leaf ◄──► Leaf        every leaf at the same depth
 #                                           [ score | member's entry ] × up to `fan`
 #
-# Pairs are ordered by score, then by the member's bytes. A member's bytes are in its entry (entry.pxi), which the
+# Pairs are ordered by score, then by the member's bytes. A member's bytes are in its entry (entry.pxd), which the
 # set's table owns; a tie of scores is the only thing that reads them. Finding, adding, removing and counting visit
 # one node per level, log n / log fan of them: four at a million members.
 #
 # A node is never empty. A neighbour takes over a node that has become half empty if both then fit in three quarters
 # of one, so two neighbours are together at least that full. A pair added behind all others, or before them, begins a
 # node of its own instead of halving a full one: scores that only grow, as times do, leave full nodes behind.
-
-cdef enum:
-    FAN = 64                    # pairs in a leaf, children of a branch
-    SMALLEST_LEAF = 4           # the only leaf of a small set grows from this
-    DEEPEST = 64                # far more levels than four thousand million pairs can need
-
-cdef struct Pair:
-    double score
-    Entry* entry
-
-cdef struct Leaf:
-    uint32_t count
-    uint32_t capacity
-    Leaf* previous
-    Leaf* next
-    Pair[1] pairs               # `capacity` of them
-
-ctypedef void* Node             # a Leaf or a Branch
-
-cdef struct Branch:
-    uint32_t count
-    uint32_t[FAN] sizes         # pairs below each child
-    Pair[FAN] firsts            # the first pair below each child
-    Node[FAN] children
-
-cdef struct Ranks:
-    Node root                   # a Leaf at height 0, else a Branch; NULL when there is nothing
-    uint32_t height
-    uint32_t fan                # FAN; less in tests, at least 4
-    uint32_t count
-    int64_t memory              # bytes of all nodes
-
-cdef struct Step:
-    # One level of the way from the root to a leaf: the child that was taken.
-    Branch* branch
-    uint32_t at
-
-cdef struct Bound:
-    # A place between pairs: before (side -1) or behind (side 1) all pairs of a score, or just before a
-    # (score, member) (side 0), whether there is such a pair or not.
-    double score
-    const char* key
-    size_t n
-    int side
+#
+# Called by ZSet alone (zset.pxd has the declarations). Removing never fails.
 
 
 # Comparing ----------------------------------------------------------------------------------------
@@ -86,18 +44,9 @@ cdef inline uint32_t pairs_before(const Pair* pairs, uint32_t count, const Bound
     return low
 
 
-cdef inline Bound bound_of(double score, const char* key, size_t n) noexcept nogil:
-    cdef Bound bound
-    bound.score = score
-    bound.key = key
-    bound.n = n
-    bound.side = 0
-    return bound
-
-
 # Nodes --------------------------------------------------------------------------------------------
 cdef Leaf* leaf_new(Ranks* ranks, uint32_t capacity) noexcept nogil:
-    cdef Leaf* leaf = <Leaf*> malloc(sizeof(Leaf) + (capacity - 1) * sizeof(Pair))
+    cdef Leaf* leaf = <Leaf*> kache_malloc(sizeof(Leaf) + (capacity - 1) * sizeof(Pair))
     if leaf != NULL:
         leaf.count = 0
         leaf.capacity = capacity
@@ -109,7 +58,7 @@ cdef Leaf* leaf_new(Ranks* ranks, uint32_t capacity) noexcept nogil:
 cdef Leaf* leaf_resize(Ranks* ranks, Leaf* leaf, uint32_t capacity) noexcept nogil:
     """The one leaf, which is the root, with another capacity; NULL without memory, and it is as it was."""
     cdef int64_t before = kache_block_size(leaf)
-    leaf = <Leaf*> realloc(leaf, sizeof(Leaf) + (capacity - 1) * sizeof(Pair))
+    leaf = <Leaf*> kache_realloc(leaf, sizeof(Leaf) + (capacity - 1) * sizeof(Pair))
     if leaf != NULL:
         leaf.capacity = capacity
         ranks.memory += <int64_t> kache_block_size(leaf) - before
@@ -118,7 +67,7 @@ cdef Leaf* leaf_resize(Ranks* ranks, Leaf* leaf, uint32_t capacity) noexcept nog
 
 
 cdef Branch* branch_new(Ranks* ranks) noexcept nogil:
-    cdef Branch* branch = <Branch*> malloc(sizeof(Branch))
+    cdef Branch* branch = <Branch*> kache_malloc(sizeof(Branch))
     if branch != NULL:
         branch.count = 0
         ranks.memory += kache_block_size(branch)
@@ -228,13 +177,10 @@ cdef inline uint32_t split_at(uint32_t fan, bint is_first, bint is_last) noexcep
 cdef int ranks_add(Ranks* ranks, double score, Entry* entry) noexcept nogil:
     """Adds a pair that is not there. -1 without memory: nothing was changed then."""
     cdef Step[DEEPEST] path
-    cdef Node[DEEPEST + 1] spare       # a node for every level that has to split, and for a new root
-    cdef uint32_t at, level, split, splits = 0, i
+    cdef Node[DEEPEST + 1] spare
+    cdef uint32_t at, splits
     cdef Leaf* leaf
-    cdef Leaf* other
-    cdef Branch* branch
-    cdef Branch* fresh
-    cdef Node carried = NULL           # a new right neighbour of the node below
+    cdef Leaf* split = NULL
     cdef Bound bound = bound_of(score, entry_key(entry), entry_key_size(entry))
     if ranks.root == NULL:
         ranks.root = leaf_new(ranks, SMALLEST_LEAF)
@@ -247,75 +193,104 @@ cdef int ranks_add(Ranks* ranks, double score, Entry* entry) noexcept nogil:
         if leaf == NULL:
             return -1
     if leaf.count == ranks.fan:
-        splits = 1
-        while splits <= ranks.height and path[splits - 1].branch.count == ranks.fan:
-            splits += 1
-        if splits > ranks.height:
-            splits += 1                 # a new root
-        for i in range(splits):
-            spare[i] = <Node> leaf_new(ranks, ranks.fan) if i == 0 else <Node> branch_new(ranks)
-            if spare[i] == NULL:
-                while i:
-                    i -= 1
-                    node_free(ranks, spare[i])
-                return -1
-        other = <Leaf*> spare[0]
-        split = split_at(ranks.fan, leaf.previous == NULL and at == 0, leaf.next == NULL and at == leaf.count)
-        memcpy(other.pairs, leaf.pairs + split, (leaf.count - split) * sizeof(Pair))
-        other.count = leaf.count - split
-        leaf.count = split
-        other.next = leaf.next
-        other.previous = leaf
-        if leaf.next != NULL:
-            leaf.next.previous = other
-        leaf.next = other
-        carried = other
-        if at > split or split == ranks.fan:
-            at -= split
-            leaf = other
+        splits = splits_above(ranks, path)
+        if spare_nodes(ranks, spare, splits) < 0:
+            return -1
+        split = <Leaf*> spare[0]
+        leaf = leaf_split(ranks, leaf, split, &at)
     memmove(leaf.pairs + at + 1, leaf.pairs + at, (leaf.count - at) * sizeof(Pair))
     leaf.pairs[at].score = score
     leaf.pairs[at].entry = entry
     leaf.count += 1
     ranks.count += 1
+    branches_add(ranks, path, split, spare, leaf.next == NULL)
+    return 0
+
+
+cdef inline uint32_t splits_above(Ranks* ranks, const Step* path) noexcept nogil:
+    """Nodes that the split of a leaf takes: a leaf, a branch for every full one on the way up, and maybe a new root."""
+    cdef uint32_t splits = 1
+    while splits <= ranks.height and path[splits - 1].branch.count == ranks.fan:
+        splits += 1
+    return splits + 1 if splits > ranks.height else splits
+
+
+cdef int spare_nodes(Ranks* ranks, Node* spare, uint32_t n) noexcept nogil:
+    """A new leaf and n - 1 new branches. -1 without memory for all of them."""
+    cdef uint32_t i
+    for i in range(n):
+        spare[i] = <Node> leaf_new(ranks, ranks.fan) if i == 0 else <Node> branch_new(ranks)
+        if spare[i] == NULL:
+            while i:
+                i -= 1
+                node_free(ranks, spare[i])
+            return -1
+    return 0
+
+
+cdef Leaf* leaf_split(Ranks* ranks, Leaf* leaf, Leaf* other, uint32_t* at) noexcept nogil:
+    """Cuts a full leaf in two; `other` becomes its right neighbour. The one that has the place `at`, which follows it."""
+    cdef uint32_t cut = split_at(ranks.fan, leaf.previous == NULL and at[0] == 0, leaf.next == NULL and at[0] == leaf.count)
+    memcpy(other.pairs, leaf.pairs + cut, (leaf.count - cut) * sizeof(Pair))
+    other.count = leaf.count - cut
+    leaf.count = cut
+    other.next = leaf.next
+    other.previous = leaf
+    if leaf.next != NULL:
+        leaf.next.previous = other
+    leaf.next = other
+    if at[0] > cut or cut == ranks.fan:
+        at[0] -= cut
+        return other
+    return leaf
+
+
+cdef void branches_add(Ranks* ranks, const Step* path, Node fresh, const Node* spare, bint at_end) noexcept nogil:
+    """Tells the branches on the way up of one pair more. `fresh` is a new right neighbour of the leaf, or NULL; `at_end`
+    says that the pair is in the last leaf."""
+    cdef uint32_t level, at
+    cdef Branch* branch
     for level in range(ranks.height):
         branch = path[level].branch
         at = path[level].at
-        if carried == NULL:
+        if fresh == NULL:
             branch.sizes[at] += 1
             branch.firsts[at] = node_first(branch.children[at], level == 0)
             continue
         branch_set(branch, at, branch.children[at], level == 0)
-        at += 1
         if branch.count < ranks.fan:
-            branch_move(branch, at, branch, at + 1, branch.count - at)
-            branch_set(branch, at, carried, level == 0)
-            branch.count += 1
-            carried = NULL
-            continue
-        fresh = <Branch*> spare[level + 1]
-        split = ranks.fan if at == branch.count and leaf.next == NULL else ranks.fan // 2
-        branch_move(branch, split, fresh, 0, branch.count - split)
-        fresh.count = branch.count - split
-        branch.count = split
-        if at > split or split == ranks.fan:
-            at -= split
-            branch_move(fresh, at, fresh, at + 1, fresh.count - at)
-            branch_set(fresh, at, carried, level == 0)
-            fresh.count += 1
+            branch_insert(branch, at + 1, fresh, level == 0)
+            fresh = NULL
         else:
-            branch_move(branch, at, branch, at + 1, branch.count - at)
-            branch_set(branch, at, carried, level == 0)
-            branch.count += 1
-        carried = fresh
-    if carried != NULL:
-        fresh = <Branch*> spare[ranks.height + 1]
-        branch_set(fresh, 0, ranks.root, ranks.height == 0)
-        branch_set(fresh, 1, carried, ranks.height == 0)
-        fresh.count = 2
-        ranks.root = fresh
+            fresh = branch_split(ranks, branch, <Branch*> spare[level + 1], at + 1, fresh, level == 0, at_end)
+    if fresh != NULL:
+        branch = <Branch*> spare[ranks.height + 1]
+        branch_set(branch, 0, ranks.root, ranks.height == 0)
+        branch_set(branch, 1, fresh, ranks.height == 0)
+        branch.count = 2
+        ranks.root = branch
         ranks.height += 1
-    return 0
+
+
+cdef inline void branch_insert(Branch* branch, uint32_t at, Node child, bint is_leaf) noexcept nogil:
+    branch_move(branch, at, branch, at + 1, branch.count - at)
+    branch_set(branch, at, child, is_leaf)
+    branch.count += 1
+
+
+cdef Branch* branch_split(
+    Ranks* ranks, Branch* branch, Branch* other, uint32_t at, Node child, bint is_leaf, bint at_end
+) noexcept nogil:
+    """Cuts a full branch in two and gives it a child at `at`; `other`, its new right neighbour."""
+    cdef uint32_t cut = ranks.fan if at == branch.count and at_end else ranks.fan // 2
+    branch_move(branch, cut, other, 0, branch.count - cut)
+    other.count = branch.count - cut
+    branch.count = cut
+    if at > cut or cut == ranks.fan:
+        branch_insert(other, at - cut, child, is_leaf)
+    else:
+        branch_insert(branch, at, child, is_leaf)
+    return other
 
 
 # Removing -----------------------------------------------------------------------------------------

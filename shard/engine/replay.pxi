@@ -229,11 +229,10 @@ cdef class Replay:
             list_trim(store, place, value, first, first + read_number(reader))
         elif record == RECORD_LIST_SET or record == RECORD_LIST_INSERT:
             element = read_bytes(reader)
-            data = PyBytes_FromStringAndSize(element.data, element.size)
             if record == RECORD_LIST_SET:
-                list_set(store, place, value, first, data)
+                list_set(store, place, value, first, element.data, element.size)
             else:
-                list_insert(store, place, value, first, data)
+                list_insert(store, place, value, first, element.data, element.size)
         else:
             self.unknown(record)
         return 0

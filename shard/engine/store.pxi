@@ -111,7 +111,7 @@ cdef class Store:
     cdef int place(self, Place* place, int db, int slot, const char* key, size_t n) except -1:
         cdef Database* database = &self.databases[db]
         if database.slots == NULL:
-            database.slots = <Table*> calloc(SLOT_COUNT, sizeof(Table))
+            database.slots = <Table*> kache_calloc(SLOT_COUNT, sizeof(Table))
             if database.slots == NULL:
                 raise MemoryError("no memory for a database")
             if db >= self.active:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.engine import Replay, Store, seed_random
+from kache.shard.engine.engine import Replay, Store
+from kache.shard.engine.memory import seed_random
 from kache.shard.shard import Shard
 
 from .harness import Command

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from kache.errors import CommandError
-from kache.shard.engine.engine import Keyspace, seed_random
+from kache.shard.engine.engine import Keyspace
+from kache.shard.engine.memory import seed_random
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000

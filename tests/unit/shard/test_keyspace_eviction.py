@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 import pytest
 
-from kache.shard.engine.engine import seed_random
+from kache.shard.engine.memory import seed_random
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kache.shard.engine.engine import ListValue
+from kache.shard.engine.listvalue import ListValue
 
 
 def random_value(rng: random.Random) -> bytes:
@@ -28,6 +28,14 @@ def remove_from(model: list[bytes], value: bytes, count: int) -> int:
     for index in reversed(chosen):
         del model[index]
     return len(chosen)
+
+
+def runs_of(model: list[bytes], value: bytes, count: int) -> list[tuple[int, int]]:
+    """Neighbouring places of the elements that LREM would remove, as (start, how many)."""
+    indexes = [i for i, v in enumerate(model) if v == value]
+    chosen = indexes if count == 0 else indexes[:count] if count > 0 else indexes[count:]
+    starts = [i for i in chosen if i - 1 not in chosen]
+    return [(i, next(n for n in range(1, len(chosen) + 1) if i + n not in chosen)) for i in starts]
 
 
 def change_once(lv: ListValue, model: list[bytes], rng: random.Random) -> None:
@@ -83,6 +91,8 @@ def test_behaves_as_a_list(entries: int, size: int) -> None:
             value = rng.choice(model) if model else b""
             rank, count, compared = rng.choice((1, 2, -1, -3)), rng.randrange(3), rng.randrange(20)
             assert lv.positions(value, rank, count, compared) == expected_positions(model, value, rank, count, compared)
+            for wanted in (0, 1, 2, 7, -1, -2, -7):
+                assert lv.runs(value, wanted) == runs_of(model, value, wanted)
             assert lv.find(value) == (model.index(value) if value in model else -1)
             twin = lv.copy()
             twin.check()
@@ -103,6 +113,20 @@ def test_a_large_range_is_detached_and_released_in_slices() -> None:
         detached.check()
     assert len(detached) == 0
     assert slices > 20
+
+
+def test_removing_runs_across_chunks() -> None:
+    model = [b"x" if i % 7 < 5 else b"%d" % i for i in range(2000)]
+    for count in (0, 3, 700, -3, -700, 10_000):
+        lv = ListValue(model, chunk_entries=4)
+        kept = model.copy()
+        assert lv.remove(b"x", count) == remove_from(kept, b"x", count)
+        lv.check()
+        assert list(lv) == kept
+    lv = ListValue([b"x"] * 1000)
+    assert lv.remove(b"x", 0) == 1000
+    lv.check()
+    assert list(lv) == []
 
 
 def test_a_small_list_costs_a_few_hundred_bytes() -> None:

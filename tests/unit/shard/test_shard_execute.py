@@ -11,7 +11,7 @@ import pytest
 from kache.commands import TABLE, lookup
 from kache.errors import WRONG_TYPE
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.engine import trim_memory
+from kache.shard.engine.memory import trim_memory
 from kache.shard.service.cleanup import Cleanup
 from kache.shard.shard import Shard
 from kache.stats import ShardStats, bucket_value, percentile

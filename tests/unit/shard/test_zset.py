@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from kache.shard.commands.lex import LEX_HIGHEST, LEX_LOWEST, LexBound, lex_span
-from kache.shard.engine.engine import ZSet
+from kache.shard.engine.zset import ZSet
 
 SCORES = (-inf, -3.5, -1.0, 0.0, 1.0, 1.0, 2.0, 1e300, inf)
 

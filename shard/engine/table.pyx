@@ -1,51 +1,28 @@
-# The hash table of every slot, hash and set: entries in C blocks, found through words.
-#
-#   Table, small:   flat ──► words:  [ tag|pointer | 0 | tag|pointer | … ]      open addressing, linear probing
-#
-#   Table, large:   directory ──► [ segment | segment | … ]   2^bits places, by the top bits of the hash;
-#                                     │                       a segment with fewer bits of its own stands
-#                                     └► words                in several neighbouring places
-#
-#   word   16-bit tag (the hash bits below those the directory used) | 48-bit pointer; 0 is an empty place
-#
-# A place is computed from the tag alone, so growing and deleting never touch an entry; only the split of
-# a full segment (SEGMENT_FULL entries) reads the keys again. So no operation costs more than that, however
-# many keys there are, and even when all of them share one slot. The hash is keyed by a seed that the
-# supervisor hands out, and the order of a scan is the order of its top 48 bits: a cursor is such a prefix,
-# which stays good while tables grow, shrink, split, merge and restart.
+"""The hash table of every slot, hash and set: entries in C blocks, found through words.
 
-cdef enum:
-    SEGMENT_FULL = 1024         # entries at which a segment splits; splitting one costs about 0.1 ms
-    SEGMENT_SPARSE = 256        # two neighbours that together hold fewer are merged
-    SMALLEST_CAPACITY = 4
-    DIRECTORY_BITS = 24
-    POINTER_BITS = 48
+    Table, small:   flat ──► words:  [ tag|pointer | 0 | tag|pointer | … ]      open addressing, linear probing
 
-cdef uint64_t POINTER_MASK = (<uint64_t> 1 << POINTER_BITS) - 1
+    Table, large:   directory ──► [ segment | segment | … ]   2^bits places, by the top bits of the hash;
+                                      │                       a segment with fewer bits of its own stands
+                                      └► words                in several neighbouring places
 
-cdef struct Segment:
-    uint64_t* words
-    uint32_t count
-    uint16_t capacity
-    uint8_t bits                # hash bits consumed by the directory for this segment
-    uint8_t directory_bits      # of the table; meaningful in Table.flat only
+    word   16-bit tag (the hash bits below those the directory used) | 48-bit pointer; 0 is an empty place
 
-cdef struct Table:
-    Segment flat                # in use while there is no directory
-    Segment** directory
-    uint64_t count
+A place is computed from the tag alone, so growing and deleting never touch an entry; only the split of a full segment
+(SEGMENT_FULL entries) reads the keys again. So no operation costs more than that, however many keys there are, and even
+when all of them share one slot. The hash is keyed by a seed that the supervisor hands out (memory.pyx), and the order of
+a scan is the order of its top 48 bits: a cursor is such a prefix, which stays good while tables grow, shrink, split,
+merge and restart.
 
+Owns the words, segments and directory of a table. Its entries belong to whoever owns the table; only `table_free_some`
+frees them. Adding takes two steps, `table_room` and then `table_insert`, so that what may fail for want of memory comes
+before anything is changed; removing never fails. `memory` is the owner's account.
+"""
+from libc.stdlib cimport free, qsort
+from libc.string cimport memset
 
-cdef inline uint64_t table_hash(const char* key, size_t n) noexcept nogil:
-    return kache_siphash13(HASH_SEED, key, n)
-
-
-cdef inline uint32_t home_of(uint64_t tag, uint32_t capacity) noexcept nogil:
-    return <uint32_t> ((tag * capacity) >> 16)
-
-
-cdef inline uint64_t tag_of(uint64_t hash, uint8_t bits) noexcept nogil:
-    return (hash << bits) >> POINTER_BITS
+from .entry cimport HAS_TTL, TYPE_MASK, entry_deadline, key_bytes, value_bytes
+from .memory cimport below, kache_block_size, kache_calloc, kache_malloc, kache_random
 
 
 cdef inline uint16_t larger_capacity(uint16_t capacity) noexcept nogil:
@@ -71,51 +48,9 @@ cdef inline size_t words_size(Segment* segment) noexcept nogil:
     return kache_block_size(segment.words)
 
 
-cdef inline Segment* segment_of(Table* table, uint64_t hash) noexcept nogil:
-    if table.directory == NULL:
-        return &table.flat
-    return table.directory[hash >> (64 - table.flat.directory_bits)]
-
-
-cdef uint64_t* segment_find(Segment* segment, uint64_t hash, const char* key, size_t n) noexcept nogil:
-    """The word of `key`, or NULL."""
-    cdef uint64_t tag, word
-    cdef uint32_t at
-    cdef Entry* entry
-    if segment.count == 0:
-        return NULL
-    tag = tag_of(hash, segment.bits)
-    at = home_of(tag, segment.capacity)
-    while True:
-        word = segment.words[at]
-        if word == 0:
-            return NULL
-        if (word >> POINTER_BITS) == tag:
-            entry = <Entry*> (word & POINTER_MASK)
-            if entry_key_size(entry) == n and memcmp(entry_key(entry), key, n) == 0:
-                return segment.words + at
-        at += 1
-        if at == segment.capacity:
-            at = 0
-
-
-cdef inline Entry* table_find(Table* table, uint64_t hash, const char* key, size_t n) noexcept nogil:
-    cdef uint64_t* word = segment_find(segment_of(table, hash), hash, key, n)
-    return NULL if word == NULL else <Entry*> (word[0] & POINTER_MASK)
-
-
-cdef inline void segment_place(uint64_t* words, uint32_t capacity, uint64_t word) noexcept nogil:
-    cdef uint32_t at = home_of(word >> POINTER_BITS, capacity)
-    while words[at]:
-        at += 1
-        if at == capacity:
-            at = 0
-    words[at] = word
-
-
 cdef int segment_resize(Segment* segment, uint16_t capacity, int64_t* memory) noexcept nogil:
     """0, or -1 without memory; the entries are not touched."""
-    cdef uint64_t* words = <uint64_t*> calloc(capacity, 8)
+    cdef uint64_t* words = <uint64_t*> kache_calloc(capacity, 8)
     cdef uint32_t i
     if words == NULL:
         return -1
@@ -133,13 +68,13 @@ cdef int segment_resize(Segment* segment, uint16_t capacity, int64_t* memory) no
 cdef int directory_double(Table* table, int64_t* memory) noexcept nogil:
     """Turns a flat table into one with a directory of two places, or doubles the directory."""
     cdef uint32_t old = <uint32_t> 1 << table.flat.directory_bits if table.directory != NULL else 1
-    cdef Segment** places = <Segment**> malloc(2 * old * sizeof(Segment*))
+    cdef Segment** places = <Segment**> kache_malloc(2 * old * sizeof(Segment*))
     cdef Segment* first
     cdef uint32_t i
     if places == NULL:
         return -1
     if table.directory == NULL:
-        first = <Segment*> malloc(sizeof(Segment))
+        first = <Segment*> kache_malloc(sizeof(Segment))
         if first == NULL:
             free(places)
             return -1
@@ -174,9 +109,9 @@ cdef int segment_split(Table* table, uint64_t hash, int64_t* memory) noexcept no
             return -1
         low = segment_of(table, hash)
     capacity = low.capacity
-    high = <Segment*> calloc(1, sizeof(Segment))
-    words = <uint64_t*> calloc(capacity, 8)
-    high_words = <uint64_t*> calloc(capacity, 8)
+    high = <Segment*> kache_calloc(1, sizeof(Segment))
+    words = <uint64_t*> kache_calloc(capacity, 8)
+    high_words = <uint64_t*> kache_calloc(capacity, 8)
     if high == NULL or words == NULL or high_words == NULL:
         free(high)
         free(words)
@@ -225,14 +160,6 @@ cdef int table_room(Table* table, uint64_t hash, int64_t* memory) noexcept nogil
             return -1
         return segment_resize(segment, larger_capacity(segment.capacity), memory)
     return 0
-
-
-cdef inline void table_insert(Table* table, uint64_t hash, Entry* entry) noexcept nogil:
-    """Adds an entry whose key is not there; table_room was called for its hash."""
-    cdef Segment* segment = segment_of(table, hash)
-    segment_place(segment.words, segment.capacity, <uint64_t> entry | (tag_of(hash, segment.bits) << POINTER_BITS))
-    segment.count += 1
-    table.count += 1
 
 
 cdef void table_remove(Table* table, uint64_t hash, uint64_t* word, int64_t* memory) noexcept nogil:
@@ -293,7 +220,7 @@ cdef bint segment_merge(Table* table, Segment* segment, uint64_t hash, int64_t* 
     if other.bits != segment.bits or other.count + segment.count >= SEGMENT_SPARSE:
         return False
     capacity = capacity_for(other.count + segment.count + 1)
-    words = <uint64_t*> calloc(capacity, 8)
+    words = <uint64_t*> kache_calloc(capacity, 8)
     if words == NULL:
         return False
     for turn in range(2):
@@ -339,63 +266,7 @@ cdef void table_drop_storage(Table* table, int64_t* memory) noexcept nogil:
     memset(table, 0, sizeof(Table))
 
 
-cdef inline uint32_t segment_span(Table* table, Segment* segment) noexcept nogil:
-    """How many neighbouring places of the directory a segment takes."""
-    return <uint32_t> 1 << (table.flat.directory_bits - segment.bits) if table.directory != NULL else 1
-
-
-cdef inline uint32_t table_places(Table* table) noexcept nogil:
-    return <uint32_t> 1 << table.flat.directory_bits if table.directory != NULL else 1
-
-
-cdef inline Segment* segment_at(Table* table, uint32_t place) noexcept nogil:
-    return table.directory[place] if table.directory != NULL else &table.flat
-
-
-cdef int64_t table_storage(Table* table) noexcept nogil:
-    """Bytes of a table beside its entries."""
-    cdef int64_t total = kache_block_size(table.directory)
-    cdef uint32_t i = 0
-    cdef Segment* segment
-    while i < table_places(table):
-        segment = segment_at(table, i)
-        i += segment_span(table, segment)
-        total += words_size(segment)
-        if table.directory != NULL:
-            total += kache_block_size(segment)
-    return total
-
-
-# Walking ------------------------------------------------------------------------------------------
-cdef struct Walk:
-    # A walk over the entries of a table that does not change meanwhile.
-    Table* table
-    uint32_t place      # in the directory
-    uint32_t at         # in the segment
-
-
-cdef inline Walk table_walk(Table* table) noexcept nogil:
-    cdef Walk walk
-    walk.table = table
-    walk.place = walk.at = 0
-    return walk
-
-
-cdef Entry* walk_next(Walk* walk) noexcept nogil:
-    cdef Segment* segment
-    cdef uint64_t word
-    while walk.place < table_places(walk.table):
-        segment = segment_at(walk.table, walk.place)
-        while walk.at < segment.capacity:
-            word = segment.words[walk.at]
-            walk.at += 1
-            if word:
-                return <Entry*> (word & POINTER_MASK)
-        walk.at = 0
-        walk.place += segment_span(walk.table, segment)
-    return NULL
-
-
+# Sampling ---------------------------------------------------------------------------------------------
 cdef Entry* table_random(Table* table) noexcept nogil:
     """An entry, each with nearly the same chance; NULL when there is none."""
     cdef Segment* segment
@@ -447,7 +318,7 @@ cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64
     found[0] = NULL
     if segment.count == 0:
         return 0
-    found[0] = <Found*> malloc(segment.count * sizeof(Found))
+    found[0] = <Found*> kache_malloc(segment.count * sizeof(Found))
     if found[0] == NULL:
         return -1
     for i in range(segment.capacity):
@@ -460,6 +331,88 @@ cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64
                 n += 1
     qsort(found[0], n, sizeof(Found), compare_found)
     return n
+
+
+cdef uint64_t scan_table(
+    Table* table, uint64_t start, Py_ssize_t count, list found, bint with_values, int kind, int64_t now_ms
+) except? 0xFFFFFFFFFFFFFFFF:
+    """Appends about `count` keys from place `start` on, whole hashes at a time; returns the place after them.
+
+    2^48 is behind the last. `kind` -1 takes every type; `now_ms` 0 takes keys past their deadline too.
+    """
+    cdef Found* batch = NULL
+    cdef uint64_t following = start, last = 0
+    cdef Py_ssize_t n, i, taken = 0
+    cdef Entry* entry
+    while not following >> POINTER_BITS:
+        start = following
+        n = table_gather(table, start, &batch, &following)
+        if n < 0:
+            raise MemoryError("no memory for a scan")
+        try:
+            for i in range(n):
+                if taken >= count and batch[i].prefix != last:
+                    return batch[i].prefix
+                entry = batch[i].entry
+                last = batch[i].prefix
+                taken += 1
+                if kind >= 0 and (entry.flags & TYPE_MASK) != kind:
+                    continue
+                if now_ms and entry.flags & HAS_TTL and entry_deadline(entry) <= now_ms:
+                    continue
+                found.append((key_bytes(entry), value_bytes(entry)) if with_values else key_bytes(entry))
+        finally:
+            free(batch)
+        if taken >= count:
+            return following
+    return following
+
+
+# Taking apart -----------------------------------------------------------------------------------------
+cdef bint table_free_some(Table* table, Py_ssize_t* count) noexcept nogil:
+    """Frees entries of a table that is not searched any more, until `count` is used up. True while some are left."""
+    cdef Segment* segment
+    cdef uint32_t place = 0
+    cdef int64_t ignored = 0
+    while place < table_places(table):
+        segment = segment_at(table, place)
+        place += segment_span(table, segment)
+        if segment.count:
+            count[0] -= free_words(segment, count[0])
+            if segment.count or count[0] <= 0:
+                return True
+    table_drop_storage(table, &ignored)
+    return False
+
+
+cdef Py_ssize_t free_words(Segment* segment, Py_ssize_t count) noexcept nogil:
+    """Frees up to `count` entries of a segment that is not searched any more; how many."""
+    cdef Py_ssize_t n = 0
+    cdef uint32_t i
+    for i in range(segment.capacity):
+        if segment.words[i]:
+            if n >= count:
+                return n
+            free(<void*> (segment.words[i] & POINTER_MASK))
+            segment.words[i] = 0
+            segment.count -= 1
+            n += 1
+    return n
+
+
+# Measuring and checking -------------------------------------------------------------------------------
+cdef int64_t table_storage(Table* table) noexcept nogil:
+    """Bytes of a table beside its entries."""
+    cdef int64_t total = kache_block_size(table.directory)
+    cdef uint32_t i = 0
+    cdef Segment* segment
+    while i < table_places(table):
+        segment = segment_at(table, i)
+        i += segment_span(table, segment)
+        total += words_size(segment)
+        if table.directory != NULL:
+            total += kache_block_size(segment)
+    return total
 
 
 cdef int table_check(Table* table) except -1:

@@ -1,12 +1,28 @@
-# One key with its value, or one field of a hash, or one member of a set: a single block of memory.
-#
-#   header 8 bytes            u32 clock | u8 flags (type in the low three bits) | u8 key size | u16 value size
-#   [ sizes 8 bytes ]         WIDE: u32 key size, u32 value size; the header's are not used
-#   [ time 12 bytes ]         HAS_TTL: i64 deadline (unix ms), u32 place in the heap of deadlines
-#   key | value               a string's bytes, or the address of a collection's Python object
-#
-# A key of 16 and a value of 32 bytes are 56 bytes, which malloc puts in 64. The clock is the LRU or LFU
-# clock (evict.pxi). A value grown by APPEND keeps the room that malloc gave it.
+"""One key with its value, or one field of a hash, or one member of a set: a single block of memory.
+
+    header 8 bytes            u32 clock | u8 flags (type in the low three bits) | u8 key size | u16 value size
+    [ sizes 8 bytes ]         WIDE: u32 key size, u32 value size; the header's are not used
+    [ time 12 bytes ]         HAS_TTL: i64 deadline (unix ms), u32 place in the heap of deadlines
+    key | value               a string's bytes, or the address of a collection's Python object
+
+A key of 16 and a value of 32 bytes are 56 bytes, which malloc puts in 64. The clock is the LRU or LFU clock
+(evict.pxi). A value grown by APPEND keeps the room that malloc gave it.
+
+All of it is inline: nothing here is a call for whoever reads or makes an entry. The table that holds an entry owns its
+block and frees it.
+"""
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy
+
+from .memory cimport kache_block_size, kache_malloc, malloc_usable_size
+
+cdef extern from *:
+    """
+    #define KACHE_MAX_BLOCK 2147483647
+    """
+    const size_t MAX_BLOCK "KACHE_MAX_BLOCK"    # of key and value together: their sizes are stored in 32 bits
 
 cdef enum:
     TYPE_STRING = 0
@@ -91,7 +107,7 @@ cdef inline size_t entry_memory(Entry* entry) noexcept nogil:
     return kache_block_size(entry)
 
 
-cdef Entry* entry_new(
+cdef inline Entry* entry_new(
     const char* key, size_t key_size, const char* value, size_t value_size, uint8_t flags, uint32_t clock, size_t room
 ) noexcept nogil:
     """A new block, with room for a value of `room` bytes; NULL without memory. With HAS_TTL the time is not set."""
@@ -101,7 +117,7 @@ cdef Entry* entry_new(
         flags |= WIDE
     if room < value_size:
         room = value_size
-    entry = <Entry*> malloc(head_size(flags) + key_size + room)
+    entry = <Entry*> kache_malloc(head_size(flags) + key_size + room)
     if entry == NULL:
         return NULL
     entry.clock = clock
@@ -126,3 +142,11 @@ cdef inline size_t entry_room(Entry* entry) noexcept nogil:
     if not entry.flags & WIDE and room > 65535:
         return 65535
     return room
+
+
+cdef inline bytes key_bytes(Entry* entry):
+    return PyBytes_FromStringAndSize(entry_key(entry), entry_key_size(entry))
+
+
+cdef inline bytes value_bytes(Entry* entry):
+    return PyBytes_FromStringAndSize(entry_value(entry), entry_value_size(entry))

@@ -1,34 +1,50 @@
-# ZSet: the value of a sorted set. Its members are entries in a table, as a hash's fields are, and their value is the
-# score (8 bytes, a double); beside it a tree of pairs knows their order (ranks.pxi).
+"""ZSet: the value of a sorted set. Its members are entries in a table, as a hash's fields are, and their value is the
+score (8 bytes, a double); beside it a tree of pairs knows their order (ranks.pxi).
+
+Owns its entries, their table and the tree. Readers are for the commands; what changes a set is called by the keyspace
+alone, which accounts `memory`. Removing never fails for want of memory. What adds a member or changes a score raises
+MemoryError before it has changed any; only `memory` may differ then, as room that was made is kept.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from .entry cimport entry_key, entry_key_size, entry_memory, entry_new, key_bytes
+from .memory cimport kache_block_size, kache_malloc, kache_realloc
+from .table cimport (
+    POINTER_BITS,
+    Walk,
+    scan_table,
+    segment_find,
+    segment_of,
+    table_check,
+    table_free_some,
+    table_insert,
+    table_remove,
+    table_room,
+    table_storage,
+    table_walk,
+    walk_next,
+)
 
 cdef enum:
     LISTPACK_MEMBERS = 128          # Redis's default limits of its compact form, which `packed` reports
     LISTPACK_MEMBER_BYTES = 64
 
-cdef enum:
-    ADDED = 1
-    RESCORED = 0
-    SAME = -1
+cdef int64_t ZSET_SIZE = 0
+
+include "ranks.pxi"
 
 
-cdef inline double entry_score(Entry* entry) noexcept nogil:
-    cdef double score
-    memcpy(&score, entry_value(entry), sizeof(score))
-    return score
-
-
+@cython.final
 cdef class ZSet:
     """Members with scores, ordered by score, then by the member's bytes.
 
     Promises, for n members: a score in O(1), adding, removing, a rank and the member at a rank in O(log n),
     k neighbours in O(log n + k), a scan with Redis's guarantee. A member costs some 60 bytes beyond its own.
-    Readers are for the commands; what changes one is called by the keyspace alone, which accounts `memory`.
     Ranks are not negative and a `stop` is exclusive. `fan` is the most that a node of the tree holds, 4 to 64: for tests.
     """
-    cdef Table table
-    cdef Ranks ranks
-    cdef int64_t bytes_used         # of everything but the tree
-    cdef readonly bint packed       # whether Redis would keep it as a listpack; it never becomes one again
 
     def __cinit__(self, *args, **kwargs):
         memset(&self.table, 0, sizeof(Table))
@@ -50,9 +66,6 @@ cdef class ZSet:
             pass
 
     # Reading ------------------------------------------------------------------------------------------
-    cdef inline Entry* entry_of(self, const char* member, size_t n) noexcept:
-        return table_find(&self.table, table_hash(member, n), member, n)
-
     def __len__(self):
         return self.table.count
 
@@ -145,9 +158,6 @@ cdef class ZSet:
             pairs.append((member, score))
         return (0 if following >> POINTER_BITS else following), pairs
 
-    cdef inline int64_t size_in_memory(self) noexcept:
-        return self.bytes_used + self.ranks.memory
-
     @property
     def memory(self):
         """Bytes of the set with everything in it."""
@@ -155,7 +165,7 @@ cdef class ZSet:
 
     # Changing: for the keyspace -----------------------------------------------------------------------
     cdef int put(self, const char* member, size_t n, double score) except -2:
-        """ADDED, RESCORED, or SAME: it had this score. The score is no NaN."""
+        """ADDED, RESCORED, or SAME: it had this score. The score is no NaN. MemoryError: nothing is changed."""
         cdef uint64_t hash = table_hash(member, n)
         cdef Entry* entry = table_find(&self.table, hash, member, n)
         cdef double old
@@ -219,7 +229,7 @@ cdef class ZSet:
         return removed
 
     def add(self, bytes member not None, double score):
-        """True: a new member. False: its score changed. None: it had this score already. The score is no NaN."""
+        """True: a new member. False: its score changed. None: it had this score already. The score is no NaN. All or nothing."""
         cdef int outcome = self.put(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score)
         return None if outcome == SAME else outcome == ADDED
 
@@ -244,16 +254,12 @@ cdef class ZSet:
     def copy(self):
         """An independent copy. O(n)."""
         cdef ZSet made = ZSet()
-        cdef Step[DEEPEST] path
+        cdef Leaf* leaf = ranks_first(&self.ranks)
         cdef uint32_t at
-        cdef Leaf* leaf
-        if self.table.count:
-            leaf = ranks_at(&self.ranks, 0, path, &at)
-            while leaf != NULL:
-                for at in range(leaf.count):
-                    made.put(
-                        entry_key(leaf.pairs[at].entry), entry_key_size(leaf.pairs[at].entry), leaf.pairs[at].score)
-                leaf = leaf.next
+        while leaf != NULL:
+            for at in range(leaf.count):
+                made.put(entry_key(leaf.pairs[at].entry), entry_key_size(leaf.pairs[at].entry), leaf.pairs[at].score)
+            leaf = leaf.next
         made.packed = self.packed
         return made
 
@@ -297,3 +303,6 @@ cdef class ZSet:
 
 def _by_score(pair):
     return pair[1], pair[0]
+
+
+ZSET_SIZE = ZSet.__basicsize__ + 16

@@ -1,21 +1,15 @@
-# Deadlines: a binary heap of (deadline, entry) whose entries know their place in it.
-#
-# So a deadline is changed or removed in O(log n) and nothing stale is ever in the heap. A database has many
-# small heaps, one per group of slots; a hash whose fields have deadlines has one of its own.
+"""Deadlines: a binary heap of (deadline, entry) whose entries know their place in it.
 
-cdef struct Due:
-    int64_t deadline
-    Entry* entry
+So a deadline is changed or removed in O(log n) and nothing stale is ever in the heap. A database has many small heaps,
+one per group of slots; a hash whose fields have deadlines has one of its own.
 
-cdef struct Heap:
-    Due* items
-    uint32_t count
-    uint32_t capacity
+Owns the array of a heap, never the entries; whoever owns the heap frees its array. Adding takes two steps, room and then
+the entry, so that what may fail for want of memory comes before anything is changed. `memory` is the owner's account.
+"""
+from libc.stdlib cimport free
 
-
-cdef inline void heap_put(Heap* heap, uint32_t place, Due item) noexcept nogil:
-    heap.items[place] = item
-    entry_set_heap_place(item.entry, place)
+from .entry cimport HAS_TTL, entry_deadline
+from .memory cimport kache_realloc
 
 
 cdef void heap_up(Heap* heap, uint32_t place, Due item) noexcept nogil:
@@ -51,23 +45,13 @@ cdef int heap_room(Heap* heap, int64_t* memory) noexcept nogil:
     if heap.count < heap.capacity:
         return 0
     capacity = heap.capacity + heap.capacity // 2 if heap.capacity else 4
-    items = <Due*> realloc(heap.items, capacity * sizeof(Due))
+    items = <Due*> kache_realloc(heap.items, capacity * sizeof(Due))
     if items == NULL:
         return -1
     memory[0] += <int64_t> ((capacity - heap.capacity) * sizeof(Due))
     heap.items = items
     heap.capacity = capacity
     return 0
-
-
-cdef inline void heap_add(Heap* heap, Entry* entry, int64_t deadline) noexcept nogil:
-    """heap_room was called before; the entry has HAS_TTL."""
-    cdef Due item
-    item.deadline = deadline
-    item.entry = entry
-    entry_set_deadline(entry, deadline)
-    heap.count += 1
-    heap_up(heap, heap.count - 1, item)
 
 
 cdef void heap_remove(Heap* heap, Entry* entry, int64_t* memory) noexcept nogil:
@@ -91,7 +75,7 @@ cdef void heap_fit(Heap* heap, int64_t* memory) noexcept nogil:
     if heap.count == 0:
         free(heap.items)
     else:
-        items = <Due*> realloc(heap.items, capacity * sizeof(Due))
+        items = <Due*> kache_realloc(heap.items, capacity * sizeof(Due))
         if items == NULL:
             return
     memory[0] -= <int64_t> ((heap.capacity - capacity) * sizeof(Due))
@@ -109,11 +93,6 @@ cdef void heap_change(Heap* heap, Entry* entry, int64_t deadline) noexcept nogil
         heap_up(heap, place, item)
     else:
         heap_down(heap, place, item)
-
-
-cdef inline void heap_moved(Heap* heap, Entry* entry) noexcept nogil:
-    """The entry lives in another block now, its time copied."""
-    heap.items[entry_heap_place(entry)].entry = entry
 
 
 cdef int heap_check(Heap* heap) except -1:

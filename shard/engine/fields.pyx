@@ -1,14 +1,55 @@
-# FieldTable: the value of a hash or a set. The same tables and blocks as the keyspace's own.
+"""FieldTable: the value of a hash or a set. The same tables and blocks as the keyspace's own.
 
+Owns its entries, the table that finds them and the heap of their deadlines. Readers are for the commands; what changes
+one is called by the keyspace alone, which accounts `memory` and removes fields past their deadline before it hands a
+table out. Removing never fails. What adds or changes a field raises MemoryError before it has changed any; all that may
+be different then is `memory`, as room that was made is kept.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from .entry cimport (
+    HAS_TTL,
+    entry_deadline,
+    entry_key,
+    entry_key_size,
+    entry_memory,
+    entry_new,
+    entry_room,
+    entry_set_value_size,
+    entry_time,
+    entry_value,
+    entry_value_size,
+    key_bytes,
+    value_bytes,
+)
+from .heap cimport Due, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .table cimport (
+    POINTER_BITS,
+    POINTER_MASK,
+    Walk,
+    scan_table,
+    segment_find,
+    segment_of,
+    table_check,
+    table_free_some,
+    table_insert,
+    table_random,
+    table_remove,
+    table_room,
+    table_storage,
+    table_walk,
+    walk_next,
+)
+
+cdef int64_t FIELD_TABLE_SIZE = 0
+
+
+@cython.final
 cdef class FieldTable:
-    """Fields of a hash, or members of a set (their values are empty), in C blocks.
-
-    Readers are for the commands; what changes one is called by the keyspace alone, which accounts `memory`
-    and removes fields past their deadline before it hands a table out.
-    """
-    cdef Table table
-    cdef Heap heap
-    cdef int64_t bytes_used
+    """Fields of a hash, or members of a set (their values are empty), in C blocks."""
 
     def __cinit__(self, *args, **kwargs):
         memset(&self.table, 0, sizeof(Table))
@@ -20,10 +61,7 @@ cdef class FieldTable:
             pass
 
     # Reading ------------------------------------------------------------------------------------------
-    cdef inline Entry* entry_of(self, const char* field, size_t n) noexcept:
-        return table_find(&self.table, table_hash(field, n), field, n)
-
-    cdef inline Entry* entry_named(self, bytes field) noexcept:
+    cdef Entry* entry_named(self, bytes field) noexcept:
         return self.entry_of(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
 
     def __len__(self):
@@ -117,7 +155,7 @@ cdef class FieldTable:
 
     # Changing: for the keyspace -----------------------------------------------------------------------
     cdef int put(self, const char* field, size_t field_size, const char* value, size_t n, bint keep_ttl) except -1:
-        """1: a new field; 0: its value was replaced."""
+        """1: a new field; 0: its value was replaced. MemoryError: nothing is changed."""
         cdef uint64_t hash = table_hash(field, field_size)
         cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, field, field_size)
         cdef Entry* entry
@@ -146,7 +184,7 @@ cdef class FieldTable:
         return 0
 
     cdef void replace(self, uint64_t* word, Entry* old, Entry* new, int64_t deadline) noexcept:
-        """`new` takes the place of `old`, which is freed. Room in the heap was made before."""
+        """`new` takes the place of `old`, which is freed. Room in the heap was made before, so this never fails."""
         if old.flags & HAS_TTL:
             if new.flags & HAS_TTL:
                 memcpy(entry_time(new), entry_time(old), 12)
@@ -159,9 +197,18 @@ cdef class FieldTable:
         self.bytes_used += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
         free(old)
 
-    cdef bint remove(self, const char* key, size_t n) noexcept:
-        cdef uint64_t hash = table_hash(key, n)
-        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, key, n)
+    def set(self, bytes field not None, bytes value not None, bint keep_ttl=False):
+        """Whether the field is new. MemoryError: nothing is changed."""
+        return self.put(
+            PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), keep_ttl) == 1
+
+    def delete(self, bytes field not None):
+        """Whether the field was there."""
+        return self.remove(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+
+    cdef bint remove(self, const char* field, size_t n) noexcept:
+        cdef uint64_t hash = table_hash(field, n)
+        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, field, n)
         cdef Entry* entry
         if word == NULL:
             return False
@@ -173,8 +220,11 @@ cdef class FieldTable:
         free(entry)
         return True
 
-    cdef bint set_deadline(self, bytes field, int64_t deadline) except -1:
-        """A deadline in unix ms, or none with 0. False when there is no such field, or none to clear."""
+    cpdef bint set_deadline(self, bytes field, int64_t deadline) except -1:
+        """A deadline in unix ms, or none with 0. False when there is no such field, or none to clear.
+
+        MemoryError: nothing is changed.
+        """
         cdef uint64_t hash = table_hash(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
         cdef uint64_t* word = segment_find(
             segment_of(&self.table, hash), hash, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
@@ -199,11 +249,7 @@ cdef class FieldTable:
         self.replace(word, entry, fresh, deadline)
         return True
 
-    cdef int64_t soonest(self) noexcept:
-        """The nearest deadline of a field, or 0."""
-        return self.heap.items[0].deadline if self.heap.count else 0
-
-    cdef Py_ssize_t purge(self, int64_t now_ms, Py_ssize_t limit) noexcept:
+    cpdef Py_ssize_t purge(self, int64_t now_ms, Py_ssize_t limit) noexcept:
         """Removes up to `limit` fields past their deadline; how many it removed."""
         cdef Py_ssize_t n = 0
         cdef Entry* entry
@@ -213,8 +259,11 @@ cdef class FieldTable:
             n += 1
         return n
 
+    def copy(self):
+        """An independent copy. O(n)."""
+        return self.duplicate()
+
     cdef FieldTable duplicate(self):
-        """A deep copy."""
         cdef FieldTable copy = FieldTable()
         cdef Walk walk = table_walk(&self.table)
         cdef Entry* entry
@@ -230,7 +279,7 @@ cdef class FieldTable:
                 entry.flags & HAS_TTL, 0, 0,
             )
             if fresh == NULL or table_room(&copy.table, hash, &copy.bytes_used) < 0 or (
-                heap_room(&copy.heap, &copy.bytes_used) < 0
+                fresh.flags & HAS_TTL and heap_room(&copy.heap, &copy.bytes_used) < 0
             ):
                 free(fresh)
                 raise MemoryError("no memory for a copy")
@@ -272,75 +321,4 @@ cdef class FieldTable:
         assert total == self.bytes_used, f"a field table of {total} bytes says {self.bytes_used}"
 
 
-cdef bint table_free_some(Table* table, Py_ssize_t* count) noexcept nogil:
-    """Frees entries of a table that is not searched any more, until `count` is used up. True while some are left."""
-    cdef Segment* segment
-    cdef uint32_t place = 0
-    cdef int64_t ignored = 0
-    while place < table_places(table):
-        segment = segment_at(table, place)
-        place += segment_span(table, segment)
-        if segment.count:
-            count[0] -= free_words(segment, count[0])
-            if segment.count or count[0] <= 0:
-                return True
-    table_drop_storage(table, &ignored)
-    return False
-
-
-cdef Py_ssize_t free_words(Segment* segment, Py_ssize_t count) noexcept nogil:
-    """Frees up to `count` entries of a segment that is not searched any more; how many."""
-    cdef Py_ssize_t n = 0
-    cdef uint32_t i
-    for i in range(segment.capacity):
-        if segment.words[i]:
-            if n >= count:
-                return n
-            free(<void*> (segment.words[i] & POINTER_MASK))
-            segment.words[i] = 0
-            segment.count -= 1
-            n += 1
-    return n
-
-
-cdef inline bytes key_bytes(Entry* entry):
-    return PyBytes_FromStringAndSize(entry_key(entry), entry_key_size(entry))
-
-
-cdef inline bytes value_bytes(Entry* entry):
-    return PyBytes_FromStringAndSize(entry_value(entry), entry_value_size(entry))
-
-
-cdef uint64_t scan_table(
-    Table* table, uint64_t start, Py_ssize_t count, list found, bint with_values, int kind, int64_t now_ms
-) except? 0xFFFFFFFFFFFFFFFF:
-    """Appends about `count` keys from place `start` on, whole hashes at a time; returns the place after them.
-
-    2^48 is behind the last. `kind` -1 takes every type; `now_ms` 0 takes keys past their deadline too.
-    """
-    cdef Found* batch = NULL
-    cdef uint64_t following = start, last
-    cdef Py_ssize_t n, i, taken = 0
-    cdef Entry* entry
-    while not following >> POINTER_BITS:
-        start = following
-        n = table_gather(table, start, &batch, &following)
-        if n < 0:
-            raise MemoryError("no memory for a scan")
-        try:
-            for i in range(n):
-                if taken >= count and batch[i].prefix != last:
-                    return batch[i].prefix
-                entry = batch[i].entry
-                last = batch[i].prefix
-                taken += 1
-                if kind >= 0 and (entry.flags & TYPE_MASK) != kind:
-                    continue
-                if now_ms and entry.flags & HAS_TTL and entry_deadline(entry) <= now_ms:
-                    continue
-                found.append((key_bytes(entry), value_bytes(entry)) if with_values else key_bytes(entry))
-        finally:
-            free(batch)
-        if taken >= count:
-            return following
-    return following
+FIELD_TABLE_SIZE = FieldTable.__basicsize__ + 16

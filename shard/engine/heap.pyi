@@ -1,0 +1,1 @@
+"""The heap of deadlines has nothing for Python (see heap.pxd)."""

@@ -1,0 +1,1 @@
+"""The hash table has nothing for Python (see table.pxd)."""
