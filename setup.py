@@ -25,6 +25,7 @@ MODULES = {
     "kache.load.driver": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.wire.doubles": COLD,
+    "kache.wire.clock": COLD,
     "kache.wire.link": COLD,
 }
 """In the order of their size: the longest begin first."""

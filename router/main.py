@@ -32,7 +32,7 @@ from kache.cluster.messages import (
     ShardState,
 )
 from kache.commands import TABLE
-from kache.wire.reactor import Clock
+from kache.wire.clock import Clock
 
 from . import peers, registry
 from .commands import clients, connection, info, introspection, slowlog

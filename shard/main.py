@@ -22,7 +22,7 @@ from kache.cluster.control import ControlChannel
 from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready
 from kache.commands import DIGEST
 from kache.config.settings import Config
-from kache.wire.reactor import Clock
+from kache.wire.clock import Clock
 
 from .commands import registry
 from .engine.engine import Host, LinkListener, Shard, ShardReactor, seed_random, trim_memory, tune_malloc

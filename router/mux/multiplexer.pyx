@@ -49,7 +49,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from kache.wire.reactor cimport Clock, Endpoint, Listener, Reactor, monotonic_ns
+from kache.wire.clock cimport Clock, monotonic_ns
+from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
     BINARY, BROKEN, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,

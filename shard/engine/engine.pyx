@@ -36,7 +36,8 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from kache.wire.reactor cimport Endpoint, Listener, Reactor, monotonic_ns
+from kache.wire.clock cimport monotonic_ns
+from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
     BINARY,
     INTERNAL,

@@ -15,7 +15,7 @@ from kache.commands import BY_KEY, DIGEST
 from kache.shard.engine.engine import Deferred, Host, Shard, ShardReactor
 from kache.slots import slot_of_key
 from kache.wire import link as wire_link
-from kache.wire.reactor import Clock
+from kache.wire.clock import Clock
 
 BOOT_ID = 77
 HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID)
