@@ -25,6 +25,9 @@ MODULES = {
     "kache.load.driver": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.wire.doubles": COLD,
+    "kache.router.mux.table": HOT,
+    "kache.router.mux.slot_map": COLD,
+    "kache.router.mux.limits": COLD,
     "kache.wire.clock": COLD,
     "kache.wire.link": COLD,
 }

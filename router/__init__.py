@@ -1,9 +1,9 @@
 """The router: clients on one side, shards on the other, replies in order.
 
-    main        the process: settings, signals, the order of starting and stopping
-    mux/        compiled: clients, links and the order of replies
-    commands/   what the router answers by itself
-    scatter/    commands over several shards: how they are divided, merged, led
-    registry    which function answers, merges or leads which command
-    peers       questions to all routers of the cluster
+main        the process: settings, signals, the order of starting and stopping
+mux/        compiled: clients, links and the order of replies
+commands/   what the router answers by itself
+scatter/    commands over several shards: how they are divided, merged, led
+registry    which function answers, merges or leads which command
+peers       questions to all routers of the cluster
 """

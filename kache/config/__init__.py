@@ -1,7 +1,7 @@
 """The settings of a cluster.
 
-    kinds           how the text of a value is read, checked and shown
-    settings        every setting, once: name, unit, reason, limits, default
-    file            the TOML file, written back by CONFIG REWRITE
-    process_count   how many processes the machine gets where nobody says
+kinds           how the text of a value is read, checked and shown
+settings        every setting, once: name, unit, reason, limits, default
+file            the TOML file, written back by CONFIG REWRITE
+process_count   how many processes the machine gets where nobody says
 """

@@ -1,7 +1,7 @@
 """Bytes: both protocols, the descriptors they travel on, and the conversation between router and shard.
 
-    codec       buffers, slots, requests and replies in every dialect, as functions over bytes
-    doubles     floating-point numbers as the real server prints them
-    reactor     descriptors under an event loop: reads, batched writes, lingering closes
-    link        the numbers and the messages of the link between a router and a shard
+codec       buffers, slots, requests and replies in every dialect, as functions over bytes
+doubles     floating-point numbers as the real server prints them
+reactor     descriptors under an event loop: reads, batched writes, lingering closes
+link        the numbers and the messages of the link between a router and a shard
 """
