@@ -35,9 +35,11 @@ cdef enum:
     UP = 2
     LEAVING = 3          # it drains: it answers what it was sent and gets nothing more
 
+cdef class Pending
 cdef class Replies(Endpoint)
 cdef class Session(Replies)
 cdef class Backend(Endpoint)
+cdef class Gather(Pending)
 cdef class Router(Reactor)
 
 
@@ -150,44 +152,6 @@ cdef class Replies(Endpoint):
     cdef bint leave_held(self, Buffer queue, uint16_t head) except -1
 
 
-# gather.pxi ------------------------------------------------------------------------------------------
-@cython.final
-cdef class Gather(Pending):
-    """One reply out of one part per shard. `owner[k]` is the part that holds key k."""
-    cdef int fold
-    cdef Command* command
-    cdef int64_t total
-    cdef uint8_t* owner
-    cdef Py_ssize_t keys, missing
-    cdef list shards             # shard of each part
-    cdef list texts              # FOLD_IN_ORDER: each part's reply
-    cdef list errors             # (part, CommandError)
-    cdef int one_less(self) except -1
-    cdef int put_in_order(self) except -1
-
-
-# Sends one frame to every shard that holds one of the keys up to word `last`; False when the command must wait.
-cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint16_t flags) except -1
-# The slot of the k-th key of the command in the parser.
-cdef uint16_t key_slot(RequestParser parser, Command* command, Py_ssize_t k) noexcept
-
-
-# planned.pxi -----------------------------------------------------------------------------------------
-@cython.final
-cdef class Split(Pending):
-    """A command whose keys lie on several shards, or that asks all of them; merged by a function of merges.py."""
-    cdef readonly object row
-    cdef readonly tuple args
-    cdef readonly list parts
-    cdef list replies
-    cdef Py_ssize_t missing
-    cdef int take(self, uint32_t part, object value) except -1
-
-
-# Asks the planner for the parts of the command, or starts its coroutine; False when it must wait.
-cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1
-
-
 # backend.pxi -----------------------------------------------------------------------------------------
 cdef struct Expected:
     PyObject* owner      # a Session or a Pending, owned; NULL: swallow
@@ -251,6 +215,28 @@ cdef class Backend(Endpoint):
     cdef int fail_deferred(self) except -1
 
 
+# gather.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Gather(Pending):
+    """One reply out of one part per shard. `owner[k]` is the part that holds key k."""
+    cdef int fold
+    cdef Command* command
+    cdef int64_t total
+    cdef uint8_t* owner
+    cdef Py_ssize_t keys, missing
+    cdef list shards             # shard of each part
+    cdef list texts              # FOLD_IN_ORDER: each part's reply
+    cdef list errors             # (part, CommandError)
+    cdef int one_less(self) except -1
+    cdef int put_in_order(self) except -1
+
+
+# Sends one frame to every shard that holds one of the keys up to word `last`; False when the command must wait.
+cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint16_t flags) except -1
+# The slot of the k-th key of the command in the parser.
+cdef uint16_t key_slot(RequestParser parser, Command* command, Py_ssize_t k) noexcept
+
+
 # link.pxi --------------------------------------------------------------------------------------------
 @cython.final
 cdef class Link(Backend):
@@ -273,6 +259,22 @@ cdef class Link(Backend):
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
     cdef int up(self, int version, int index) except -1
     cdef int say_goodbye(self) except -1
+
+
+# planned.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Split(Pending):
+    """A command whose keys lie on several shards, or that asks all of them; merged by a function of merges.py."""
+    cdef readonly object row
+    cdef readonly tuple args
+    cdef readonly list parts
+    cdef list replies
+    cdef Py_ssize_t missing
+    cdef int take(self, uint32_t part, object value) except -1
+
+
+# Asks the planner for the parts of the command, or starts its coroutine; False when it must wait.
+cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1
 
 
 # session.pxi -----------------------------------------------------------------------------------------
