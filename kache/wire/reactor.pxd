@@ -6,6 +6,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from kache.wire.clock cimport Clock
 from kache.wire.codec cimport Buffer
 
+cdef enum:
+    # What is known of the peer of an endpoint that is not read.
+    PEER_SENDS = 0          # it may send more
+    PEER_HALF_CLOSED = 1    # it sends no more, but may still read
+    PEER_GONE = 2           # there is nothing more to be learned of it
+
 
 cdef class Reactor:
     cdef public object loop

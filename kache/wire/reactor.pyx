@@ -21,12 +21,14 @@ Promises: output marked in an iteration leaves in one write per endpoint at its 
 endpoint asks for it, at most a moment later); `on_closed` runs
 exactly once; data offered to `on_data` and not consumed is offered again, in order; an endpoint that is not read still
 learns that its peer has gone (`on_hangup`), and what the peer sent before stays to be read.
+
+Included: `endpoint.pxi`, what a descriptor does with its bytes; here is when it does it.
 """
 import logging
 
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strerror
 
@@ -137,11 +139,6 @@ log = logging.getLogger("kache.reactor")
 
 cdef enum:
     BATCH = 256
-
-    # What is known of the peer of an endpoint that is not read.
-    PEER_SENDS = 0          # it may send more
-    PEER_HALF_CLOSED = 1    # it sends no more, but may still read
-    PEER_GONE = 2           # there is nothing more to be learned of it
 
 # How long a batch may be followed by others before the event loop gets its turn (ns), and the wait for
 # the next batch in between (ms). Timers and control messages are late by at most their sum.

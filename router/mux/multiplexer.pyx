@@ -9,7 +9,7 @@ and merging (`commands/`, `scatter/`), never per frame.
 
 Two queues keep the order; no request carries an id.
 
-      Session.order   what comes next for this client         Link.expected   whom the next replies are for
+      Session.order   what comes next for this client         Backend.ring    whom the next replies are for
       +----+----+-------+----+                                +--------------+--------------+
       | s0 | s2 | local | s0 | ...                            | session 7 x3 | session 9 x1 | ...
       +----+----+-------+----+                                +--------------+--------------+
@@ -48,19 +48,18 @@ from collections import deque
 from select import POLLIN, poll
 from types import CoroutineType
 
-cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EMFILE, ENFILE, errno
+from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcpy, memset
 
 from kache.wire.clock cimport Clock, monotonic_ns
-from kache.wire.reactor cimport Endpoint, Listener, Reactor
+from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
-    BINARY, BROKEN, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
+    BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
     put_reply, parse_int64, slot_of,
 )

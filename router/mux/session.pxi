@@ -124,7 +124,7 @@ cdef class Session(Replies):
     def peer_gone(self):
         """Whether the client has closed its sending side, even behind input that is not read yet: who waits on its
         behalf may be waiting for nobody."""
-        return self.eof or self.peer != 0
+        return self.eof or self.peer != PEER_SENDS
 
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""
