@@ -35,6 +35,10 @@ MODULES = {
     "kache.shard.engine.memory": HOT,
     "kache.shard.engine.heap": HOT,
     "kache.wire.doubles": COLD,
+    "kache.router.mux.table": HOT,
+    "kache.router.mux.slot_map": COLD,
+    "kache.router.mux.limits": COLD,
+    "kache.wire.clock": COLD,
     "kache.wire.link": COLD,
 }
 """In the order of their size: the longest begin first."""

@@ -1,29 +1,42 @@
-"""Hash slots: Redis Cluster's function, and which shard owns which slots.
+"""Hash slots: Redis Cluster's function, and the map of which shard owns which slots.
 
 A key's slot is CRC16 (XMODEM: polynomial 0x1021, start 0) of the key modulo 16384. If the key holds
 ``{…}`` with something between the first ``{`` and the first ``}`` after it, only that part is hashed,
 so that keys with one tag meet in one slot (Redis Cluster specification, "Hash tags").
+
+The map belongs to the supervisor, which makes the first one here; every other process is told, and asks what it was
+told. Nothing else computes a slot's owner.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kache.wire.codec import slot_of_key
 
-__all__ = ["SLOT_COUNT", "shard_of_slot", "slot_of_key", "slots_of_shard"]
+__all__ = ["SLOT_COUNT", "SlotRange", "contiguous", "owners", "slot_of_key"]
 
 SLOT_COUNT = 16384
 
-
-def slots_of_shard(shard: int, shards: int) -> range:
-    """The contiguous slots that shard `shard` of `shards` owns."""
-    return range(_first_slot(shard, shards), _first_slot(shard + 1, shards))
+SlotRange = tuple[int, int, int]
+"""(first slot, last slot, the shard that owns both and what is between)."""
 
 
-def shard_of_slot(slot: int, shards: int) -> int:
-    """The shard that owns `slot` in a cluster of `shards`."""
-    return slot * shards // SLOT_COUNT
+def contiguous(shards: int) -> list[SlotRange]:
+    """The first map of a cluster: one range for every shard, as even as can be."""
+    starts = [-(-shard * SLOT_COUNT // shards) for shard in range(shards + 1)]
+    return [(starts[shard], starts[shard + 1] - 1, shard) for shard in range(shards)]
 
 
-def _first_slot(shard: int, shards: int) -> int:
-    # The smallest slot with slot * shards // SLOT_COUNT >= shard.
-    return -(-shard * SLOT_COUNT // shards)
+def owners(ranges: Iterable[SlotRange], shards: int) -> list[int]:
+    """The shard of every slot. Raises ValueError unless the ranges name exactly one of `shards` for each."""
+    found = [-1] * SLOT_COUNT
+    for first, last, shard in ranges:
+        if not (0 <= first <= last < SLOT_COUNT and 0 <= shard < shards):
+            raise ValueError(f"slots {first} to {last} of shard {shard}: there is no such range")
+        if any(owner >= 0 for owner in found[first : last + 1]):
+            raise ValueError(f"slots {first} to {last} have two owners")
+        found[first : last + 1] = [shard] * (last + 1 - first)
+    if -1 in found:
+        raise ValueError(f"slot {found.index(-1)} has no owner")
+    return found

@@ -30,9 +30,10 @@ from kache.cluster.messages import (
     Question,
     Ready,
     ShardState,
+    Slots,
 )
 from kache.commands import TABLE
-from kache.wire.reactor import Clock
+from kache.wire.clock import Clock
 
 from . import peers, registry
 from .commands import clients, connection, info, introspection, slowlog
@@ -80,6 +81,8 @@ class _Process:
             ctx.config,
             ctx.shard_paths,
             planner.split,
+            slots=ctx.slots,
+            slot_epoch=ctx.slot_epoch,
             index=ctx.index,
             boot_id=ctx.boot_id,
             clock=Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns),
@@ -119,6 +122,9 @@ class _Process:
         if isinstance(message, ConfigChanged):
             self.router.apply_config(message.config)
             self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
+            self.channel.send(Ack(message.id))
+        elif isinstance(message, Slots):
+            self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))

@@ -19,10 +19,10 @@ from typing import Final
 import uvloop
 
 from kache.cluster.control import ControlChannel
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready
+from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready, Slots
 from kache.commands import DIGEST
 from kache.config.settings import Config
-from kache.wire.reactor import Clock
+from kache.wire.clock import Clock
 
 from .commands import registry
 from .engine.engine import Host, LinkListener, ShardReactor
@@ -102,6 +102,8 @@ class _Process:
         self.reactor = ShardReactor(loop, clock, {"epoll": True, "loop": False}.get(ctx.config.reactor))
         self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid())
         self.shard.gauges = _LiveGauges(self)
+        self.slot_epoch = ctx.slot_epoch
+        self.slots = ctx.slots
         self.config = ctx.config
         self._apply(ctx.config)
         self.listeners = [LinkListener(self.host, fd) for fd in ctx.listeners]
@@ -149,6 +151,9 @@ class _Process:
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):
             self._apply(message.config)
+            self.channel.send(Ack(message.id))
+        elif isinstance(message, Slots):
+            self.slot_epoch, self.slots = message.epoch, message.ranges
             self.channel.send(Ack(message.id))
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))

@@ -266,13 +266,14 @@ class Cluster:
 
     def keys_by_shard(self, count: int = 1) -> list[list[str]]:
         """`count` keys of every shard."""
-        from kache.slots import shard_of_slot, slot_of_key
+        from kache.slots import owners, slot_of_key
 
+        owner = owners(self.status()["slots"], self.shards)
         found: list[list[str]] = [[] for _ in range(self.shards)]
         for number in self._numbers():
             if all(len(keys) == count for keys in found):
                 return found
-            keys = found[shard_of_slot(slot_of_key(b"key:%d" % number), self.shards)]
+            keys = found[owner[slot_of_key(b"key:%d" % number)]]
             if len(keys) < count:
                 keys.append(f"key:{number}")
         raise AssertionError

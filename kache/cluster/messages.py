@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from kache.config.settings import Config
+from kache.slots import SlotRange
 
 __all__ = [
     "Ack",
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "ShardState",
     "Shutdown",
+    "Slots",
     "State",
     "StatusReply",
     "StatusRequest",
@@ -65,6 +67,10 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """Router: the client port's listeners, one per address, shared by all routers. Shard: its Unix socket."""
     shard_paths: list[str]
     """Path of every shard's Unix socket, by index."""
+    slots: list[SlotRange]
+    """Which shard owns which slots; only the supervisor changes it (`Slots`)."""
+    slot_epoch: int
+    """The number of that map; every change has a higher one."""
     control_fd: int
     """Stream socket to the supervisor, for `ControlChannel`."""
     death_fd: int
@@ -104,6 +110,8 @@ class ClusterStatus(msgspec.Struct, kw_only=True):
     run_dir: str
     config: dict[str, str]
     children: list[ChildStatus]
+    slots: list[SlotRange]
+    slot_epoch: int
     draining: bool = False
 
 
@@ -123,6 +131,14 @@ class ConfigChanged(_Message, tag=True):
 
     id: int
     config: Config
+
+
+class Slots(_Message, tag=True):
+    """Down: which shard owns which slots from now on. A child answers with Ack once it goes by it."""
+
+    id: int
+    epoch: int
+    ranges: list[SlotRange]
 
 
 class Drain(_Message, tag=True):
@@ -227,7 +243,7 @@ class Answer(_Message, tag=True):
     """Whose answer it is; the supervisor fills it in."""
 
 
-Down = ConfigChanged | Drain | ShardState | Ping | Ack | StatusReply | Question | Answer
+Down = ConfigChanged | Slots | Drain | ShardState | Ping | Ack | StatusReply | Question | Answer
 Up = (
     Ready
     | Failed

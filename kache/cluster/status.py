@@ -11,6 +11,7 @@ from kache.cluster.children import Child
 from kache.cluster.messages import ClusterStatus
 from kache.config.kinds import format_address, format_size
 from kache.config.settings import SETTINGS, Config
+from kache.slots import SlotRange
 
 __all__ = ["cluster_status", "ready_line"]
 
@@ -31,9 +32,14 @@ def ready_line(config: Config, broken: Sequence[Child]) -> str:
 
 
 def cluster_status(
-    config: Config, children: Sequence[Child], started_ms: int, run_dir: str, draining: bool
+    config: Config,
+    children: Sequence[Child],
+    slots: tuple[int, list[SlotRange]],
+    started_ms: int,
+    run_dir: str,
+    draining: bool,
 ) -> ClusterStatus:
-    """All that `kache cluster status` shows; secrets are not."""
+    """All that `kache cluster status` shows, secrets not; `slots` is (epoch, ranges)."""
     shown = {n: "***" if s.secret and config.setting(n) else s.show(config.setting(n)) for n, s in SETTINGS.items()}
     return ClusterStatus(
         version=__version__,
@@ -45,5 +51,7 @@ def cluster_status(
         run_dir=run_dir,
         config=shown,
         children=[child.status() for child in children],
+        slot_epoch=slots[0],
+        slots=slots[1],
         draining=draining,
     )

@@ -36,6 +36,7 @@ from kache.cluster.status import cluster_status, ready_line
 from kache.config.file import ConfigFileError, rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import SETTINGS, Config, ConfigError, changed
+from kache.slots import SlotRange, contiguous, owners
 
 __all__ = ["Supervisor"]
 
@@ -74,6 +75,8 @@ class Supervisor:
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
         self._hash_seed = secrets.token_bytes(16)
         self._boot_id = secrets.randbits(64)
+        self._slot_epoch = 1
+        self._slots = contiguous(self.config.shards)
         self._children: list[Child] = []
         self._changes = Changes()
         self._askers: dict[int, tuple[Conversation, int]] = {}
@@ -242,6 +245,8 @@ class Supervisor:
             boot_id=self._boot_id,
             listeners=place.client_listeners if child.role == "router" else [place.shard_listeners[child.index]],
             shard_paths=place.shard_paths,
+            slots=self._slots,
+            slot_epoch=self._slot_epoch,
             control_fd=theirs.fileno(),
             death_fd=place.death_reader,
             run_dir=place.run_dir,
@@ -374,7 +379,9 @@ class Supervisor:
         match message:
             case messages.StatusRequest(id=number):
                 draining = self._phase != "serving"
-                status = cluster_status(self.config, self._children, self._started_ms, self._place.run_dir, draining)
+                slots = (self._slot_epoch, self._slots)
+                run_dir = self._place.run_dir
+                status = cluster_status(self.config, self._children, slots, self._started_ms, run_dir, draining)
                 asker.send(messages.StatusReply(number, status))
             case messages.ConfigSet(id=number, values=values):
                 self._on_config_set(asker, number, values)
@@ -398,13 +405,32 @@ class Supervisor:
         """Make `config` the effective one everywhere; `asker` is answered once every child has acknowledged."""
         self.config = config
         logs.set_level(config)
+
+        def answer(error: str) -> None:
+            if asker is not None:
+                self._answer(asker, messages.Ack(request, error))
+
+        self._tell_all(lambda number: messages.ConfigChanged(number, config), answer)
+
+    def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
+        """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.
+
+        Nobody but the supervisor changes the map, and it does so only for whoever has moved the keys.
+        """
+        owners(slots, self.config.shards)  # raises ValueError for what is no map
+        self._slot_epoch += 1
+        self._slots = slots
+        epoch = self._slot_epoch
+        self._tell_all(lambda number: messages.Slots(number, epoch, slots), answer)
+
+    def _tell_all(self, message: Callable[[int], messages.Down], answer: Callable[[str], None]) -> None:
+        """Send every child the message of a number, and `answer` once all have acknowledged it. A child that is started
+        later is told by its context."""
         number = self._changes.next_id()
         reached = [child for child in self._children if child.conversation is not None]
         for child in reached:
-            self._send(child, messages.ConfigChanged(number, config))
-        if asker is not None:
-            names, now = [child.name for child in reached], time.monotonic()
-            self._changes.begin(number, names, now, lambda error: self._answer(asker, messages.Ack(request, error)))
+            self._send(child, message(number))
+        self._changes.begin(number, [child.name for child in reached], time.monotonic(), answer)
 
     def _on_question(self, asker: Conversation, request: int, what: str, words: list[bytes]) -> None:
         """Ask the routers other than `asker`, which learns with an Ack that all have answered, or that time is up."""

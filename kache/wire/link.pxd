@@ -50,6 +50,8 @@ cdef enum:
     FLAG_ATOMIC = 1             # executed only when it is whole, in one tick
     FLAG_NO_TOUCH = 2           # leaves the LRU and LFU clocks alone
 
+    NO_TRANSACTION = 0          # the frames belong to none
+
     NOTICE_READY = 1            # what it holds is loaded
     NOTICE_DRAINING = 2         # it answers what it was sent and wants nothing more
 

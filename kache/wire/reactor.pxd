@@ -1,20 +1,16 @@
 # cython: language_level=3
 """Declarations of the raw-descriptor reactor for the other compiled modules (see reactor.pyx)."""
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from kache.wire.clock cimport Clock
 from kache.wire.codec cimport Buffer
 
-
-cdef class Clock:
-    """Unix milliseconds from one (wall clock, boot clock) anchor shared by the whole cluster."""
-    cdef int64_t wall_ms
-    cdef int64_t boot_ns
-    cdef int64_t offset_ms
-    cdef bint stepped
-    cdef int64_t now_ms(self) noexcept nogil
-
-
-cdef int64_t monotonic_ns() noexcept nogil
+cdef enum:
+    # What is known of the peer of an endpoint that is not read.
+    PEER_SENDS = 0          # it may send more
+    PEER_HALF_CLOSED = 1    # it sends no more, but may still read
+    PEER_GONE = 2           # there is nothing more to be learned of it
 
 
 cdef class Reactor:
@@ -35,14 +31,24 @@ cdef class Reactor:
     cdef readonly uint64_t iterations
     cdef public double linger_seconds   # how long a close after a reply waits for the peer, and
     cdef public Py_ssize_t linger_bytes # how much input it discards meanwhile
+    @cython.final
     cdef int attach(self, Endpoint endpoint) except -1
+    @cython.final
     cdef int detach(self, Endpoint endpoint) except -1
+    @cython.final
     cdef int interest(self, Endpoint endpoint) except -1
+    @cython.final
     cdef int mark(self, Endpoint endpoint) except -1
+    @cython.final
     cdef int wait(self, int timeout_ms) except -1
+    @cython.final
     cdef int finish(self, bint everything) except -1
+    @cython.final
     cdef int release_held(self) except -1
-    cdef int dispatch(self, Endpoint endpoint, bint readable, bint writable) except -1
+    @cython.final
+    cdef int dispatch(self, Endpoint endpoint, uint32_t events) except -1
+    # To be called about once a second by whoever needs `on_hangup` where there is no epoll.
+    cdef int look_for_hangups(self) except -1
     # For subclasses: runs once per iteration before the output is written; may mark endpoints.
     cdef int before_flush(self) except -1
 
@@ -59,6 +65,7 @@ cdef class Endpoint:
     cdef Py_ssize_t lingered
     cdef readonly uint64_t bytes_in, bytes_out
     cdef uint32_t armed                 # what the poller was last told
+    cdef int peer                       # PEER_…: what is known of it while it is not read
     cdef object linger_timer, linger_reason
 
     # To be overridden. data is valid during the call only. Returns how many bytes were consumed; what is left is
@@ -67,6 +74,9 @@ cdef class Endpoint:
     cdef int on_readable(self) except -1            # instead of reading, for endpoints that are not streams
     cdef bint is_stream(self) noexcept
     cdef int on_eof(self) except -1                 # the peer closed its sending side; default: close()
+    # The peer has closed its sending side (told once), or has reset the connection (once more, `reset`), and this is
+    # not being read: what it sent before is still there, and is read when reading goes on.
+    cdef int on_hangup(self, bint reset) except -1
     cdef bint hold_output(self) noexcept            # more output is about to come: write both together
     cdef int on_drained(self) except -1             # output became empty after having been blocked
     cdef int on_written(self, Py_ssize_t n) except -1   # n bytes went out
@@ -77,10 +87,18 @@ cdef class Endpoint:
     cdef int flush(self) except -1                  # write now as much as the socket takes
     cdef int pause(self) except -1                  # stop reading
     cdef int resume(self) except -1                 # read again; what is already in inbuf is offered to on_data first
+    @cython.final
     cdef int read_some(self) except -1
+    @cython.final
     cdef int take_in(self, const char* data, Py_ssize_t n) except -1
+    @cython.final
     cdef int offer(self) except -1                  # offer inbuf to on_data again
+    @cython.final
     cdef int start_linger(self) except -1
+    @cython.final
+    cdef bint reads(self) noexcept                  # whether it is being read
+    @cython.final
+    cdef int hang_up(self, uint32_t events) except -1
     cpdef close(self, object reason=*)              # now, dropping unwritten output
     cpdef close_after_reply(self, object reason=*)  # flush, shut down the sending side, discard input up to a limit, close
     cdef Py_ssize_t unsent(self) noexcept           # bytes waiting in out

@@ -2,20 +2,13 @@
 
 import asyncio
 
+from kache.wire.clock import Clock
+
 SCRATCH_SIZE: int
 LINGER_SECONDS: float
 LINGER_BYTES: int
 ACCEPTS_AT_ONCE: int
 ACCEPT_RETRY_SECONDS: float
-STEP_MS: int
-SLEW_MS: int
-STEP_SLEW_MS: int
-
-class Clock:
-    def __init__(self, wall_ms: int | None = None, boot_ns: int | None = None) -> None: ...
-    def now(self) -> int: ...
-    def anchor(self) -> tuple[int, int]: ...
-    def discipline(self, wall_ms: int | None = None) -> int: ...
 
 class Reactor:
     loop: asyncio.AbstractEventLoop

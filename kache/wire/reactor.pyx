@@ -19,16 +19,20 @@ about once a millisecond. Elsewhere (and with ``nested=False``) every descriptor
 
 Promises: output marked in an iteration leaves in one write per endpoint at its end (or a few batches later, if the
 endpoint asks for it, at most a moment later); `on_closed` runs
-exactly once; data offered to `on_data` and not consumed is offered again, in order.
+exactly once; data offered to `on_data` and not consumed is offered again, in order; an endpoint that is not read still
+learns that its peer has gone (`on_hangup`), and what the peer sent before stays to be read.
+
+Included: `endpoint.pxi`, what a descriptor does with its bytes; here is when it does it.
 """
 import logging
 
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strerror
 
+from kache.wire.clock cimport Clock, monotonic_ns
 from kache.wire.codec cimport Buffer
 
 cdef extern from *:
@@ -43,23 +47,22 @@ cdef extern from *:
     #include <stdint.h>
     #include <sys/socket.h>
     #include <sys/time.h>
-    #include <time.h>
     #include <unistd.h>
 
     #ifdef __linux__
     #include <sys/epoll.h>
     #define KACHE_HAS_EPOLL 1
-    #define KACHE_BOOT_CLOCK CLOCK_BOOTTIME
     #define KACHE_SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
     static int kache_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
     #else
     #define KACHE_HAS_EPOLL 0
-    #define KACHE_BOOT_CLOCK CLOCK_MONOTONIC
     #define KACHE_SEND_FLAGS MSG_DONTWAIT
     #define EPOLLIN 1
     #define EPOLLOUT 4
     #define EPOLLERR 8
     #define EPOLLHUP 16
+    #define EPOLLRDHUP 8192
+    #define EPOLLONESHOT (1u << 30)
     #define EPOLL_CTL_ADD 1
     #define EPOLL_CTL_DEL 2
     #define EPOLL_CTL_MOD 3
@@ -80,14 +83,26 @@ cdef extern from *:
     }
     #endif
 
-    static int64_t kache_clock_ns(int id) {
-        struct timespec t;
-        clock_gettime((clockid_t) id, &t);
-        return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
-    }
-    static int kache_hung_up(int fd) {
+    /* What epoll would say of the peer's end: EPOLLRDHUP, EPOLLHUP, EPOLLERR. Nothing is read. */
+    static uint32_t kache_hung_up(int fd) {
+    #ifdef POLLRDHUP
+        struct pollfd p = {fd, POLLRDHUP, 0};
+    #else
         struct pollfd p = {fd, 0, 0};
-        return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP));
+        char byte;
+    #endif
+        uint32_t found = 0;
+        if (poll(&p, 1, 0) > 0) {
+    #ifdef POLLRDHUP
+            if (p.revents & POLLRDHUP) found |= EPOLLRDHUP;
+    #endif
+            if (p.revents & POLLHUP) found |= EPOLLHUP;
+            if (p.revents & POLLERR) found |= EPOLLERR;
+        }
+    #ifndef POLLRDHUP
+        if (!found && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) found = EPOLLRDHUP;
+    #endif
+        return found;
     }
     static int kache_nonblocking(int fd) {
         int flags = fcntl(fd, F_GETFL);
@@ -95,9 +110,8 @@ cdef extern from *:
     }
     """
     enum:
-        KACHE_HAS_EPOLL, KACHE_BOOT_CLOCK, KACHE_SEND_FLAGS
-        EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
-        CLOCK_MONOTONIC, CLOCK_REALTIME
+        KACHE_HAS_EPOLL, KACHE_SEND_FLAGS
+        EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
         SHUT_WR
 
     ctypedef union epoll_data_t:
@@ -111,9 +125,8 @@ cdef extern from *:
     int epoll_ctl(int epoll, int op, int fd, epoll_event* event) nogil
     int epoll_wait(int epoll, epoll_event* events, int count, int timeout_ms) nogil
     int kache_accept(int fd) nogil
-    int kache_hung_up(int fd) nogil
+    uint32_t kache_hung_up(int fd) nogil
     int kache_nonblocking(int fd) nogil
-    int64_t kache_clock_ns(int clock) nogil
     int sched_yield() nogil
     ssize_t recv(int fd, void* data, size_t size, int flags) nogil
     ssize_t send(int fd, const void* data, size_t size, int flags) nogil
@@ -150,58 +163,6 @@ LINGER_BYTES = 4 * 1024 * 1024
 
 ACCEPTS_AT_ONCE = 64
 ACCEPT_RETRY_SECONDS = 0.1
-
-# Clock: how fast a difference to the wall clock is made up for (ms per call of `discipline`, which runs
-# once a second), below and above the difference that is called a step.
-STEP_MS = 1000
-SLEW_MS = 1
-STEP_SLEW_MS = 10
-
-
-cdef int64_t monotonic_ns() noexcept nogil:
-    return kache_clock_ns(CLOCK_MONOTONIC)
-
-
-cdef class Clock:
-    """Unix milliseconds from one (wall clock, boot clock) anchor shared by the whole cluster.
-
-    The wall clock may be stepped by an hour without anything expiring early: time advances with the
-    boot clock (which counts suspends), and differences to the wall clock are made up for slowly.
-    """
-
-    def __init__(self, wall_ms=None, boot_ns=None):
-        self.wall_ms = kache_clock_ns(CLOCK_REALTIME) // 1000000 if wall_ms is None else wall_ms
-        self.boot_ns = kache_clock_ns(KACHE_BOOT_CLOCK) if boot_ns is None else boot_ns
-        self.offset_ms = 0
-        self.stepped = False
-
-    cdef int64_t now_ms(self) noexcept nogil:
-        return self.wall_ms + self.offset_ms + (kache_clock_ns(KACHE_BOOT_CLOCK) - self.boot_ns) // 1000000
-
-    def now(self):
-        """Unix time in milliseconds."""
-        return self.now_ms()
-
-    def anchor(self):
-        """(unix ms, boot clock ns) that another process can start from and agree with this one."""
-        return self.wall_ms + self.offset_ms, self.boot_ns
-
-    def discipline(self, wall_ms=None):
-        """Moves a little towards the wall clock; to be called once a second. Returns the difference in ms."""
-        cdef int64_t wall = kache_clock_ns(CLOCK_REALTIME) // 1000000 if wall_ms is None else wall_ms
-        cdef int64_t difference = wall - self.now_ms()
-        cdef int64_t step = SLEW_MS
-        if difference > STEP_MS or difference < -STEP_MS:
-            step = STEP_SLEW_MS
-            if not self.stepped:
-                log.warning("the wall clock differs by %d ms: adopting it slowly", difference)
-        self.stepped = step == STEP_SLEW_MS
-        if difference > 1:
-            self.offset_ms += min(step, difference)
-        elif difference < -1:
-            self.offset_ms -= min(step, -difference)
-        return difference
-
 
 cdef class Reactor:
     """The descriptors of one process and the order in which they are served."""
@@ -284,14 +245,19 @@ cdef class Reactor:
         cdef int op
         if endpoint.fd < 0:
             return 0
-        if endpoint.reading and not endpoint.eof:
-            wanted |= EPOLLIN
+        if endpoint.reads():
+            wanted = EPOLLIN
+        elif self.nested and endpoint.peer != PEER_GONE and endpoint.is_stream():
+            # Once, since a hang-up lasts: what it told is remembered, and it is asked for what may still come.
+            wanted = EPOLLONESHOT
+            if endpoint.peer == PEER_SENDS and not endpoint.eof:
+                wanted |= EPOLLRDHUP
         if endpoint.wants_write:
-            wanted |= EPOLLOUT
+            wanted = wanted & ~<uint32_t> EPOLLONESHOT | EPOLLOUT
         if wanted == endpoint.armed:
             return 0
         if self.nested:
-            # A descriptor that waits for nothing is taken out: a hang-up would be reported for ever.
+            # Without any interest it is taken out: a hang-up would be reported for ever.
             op = EPOLL_CTL_DEL if not wanted else (EPOLL_CTL_MOD if endpoint.armed else EPOLL_CTL_ADD)
             event.events = wanted
             event.data.ptr = <void*> endpoint
@@ -370,11 +336,7 @@ cdef class Reactor:
         try:
             for i in range(n):
                 endpoint = <Endpoint> <PyObject*> events[i].data.ptr
-                self.dispatch(
-                    endpoint,
-                    events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) != 0,
-                    events[i].events & (EPOLLOUT | EPOLLERR) != 0,
-                )
+                self.dispatch(endpoint, events[i].events)
             self.finish(False)
         finally:
             self.running = False
@@ -389,12 +351,12 @@ cdef class Reactor:
         self.now_ms = self.clock.now_ms()
         self.running = True
         try:
-            self.dispatch(endpoint, readable, not readable)
+            self.dispatch(endpoint, EPOLLIN if readable else EPOLLOUT)
             # libuv stops watching a descriptor that has an error pending and reports it only once: what is left is
             # finite, since the peer is gone, and must be read now.
-            while (readable and endpoint.fd >= 0 and endpoint.is_stream() and endpoint.reading and not endpoint.eof
-                   and kache_hung_up(endpoint.fd)):
-                self.dispatch(endpoint, True, False)
+            while (readable and endpoint.fd >= 0 and endpoint.is_stream() and endpoint.reads()
+                   and kache_hung_up(endpoint.fd) & (EPOLLHUP | EPOLLERR)):
+                self.dispatch(endpoint, EPOLLIN)
         finally:
             self.running = False
         self._schedule_flush()
@@ -416,21 +378,39 @@ cdef class Reactor:
         finally:
             self.running = False
 
-    cdef int dispatch(self, Endpoint endpoint, bint readable, bint writable) except -1:
+    cdef int dispatch(self, Endpoint endpoint, uint32_t events) except -1:
         """Serves one endpoint. Its errors close it and nothing else."""
         if endpoint.fd < 0:
             return 0      # closed by an earlier one of the same batch
         try:
-            if writable and endpoint.wants_write:
+            if events & (EPOLLOUT | EPOLLERR) and endpoint.wants_write:
                 endpoint.flush()
-            if readable and endpoint.fd >= 0:
-                if endpoint.is_stream():
-                    endpoint.read_some()
-                else:
-                    endpoint.on_readable()
+            if endpoint.fd < 0:
+                return 0
+            if endpoint.reads():
+                if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+                    if endpoint.is_stream():
+                        endpoint.read_some()
+                    else:
+                        endpoint.on_readable()
+            elif events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+                endpoint.hang_up(events)
         except Exception as error:
             log.exception("closing descriptor %d after an internal error", endpoint.fd)
             endpoint.close(f"internal error: {error}")
+        return 0
+
+    cdef int look_for_hangups(self) except -1:
+        """Where the poller says nothing of those who are not read, they are looked at; to be called now and then."""
+        cdef Endpoint endpoint
+        cdef uint32_t events
+        if self.nested:
+            return 0
+        for endpoint in list(self.endpoints.values()):
+            if endpoint.fd >= 0 and endpoint.peer != PEER_GONE and not endpoint.reads() and endpoint.is_stream():
+                events = kache_hung_up(endpoint.fd)
+                if events:
+                    self.dispatch(endpoint, events)
         return 0
 
     cdef int before_flush(self) except -1:
@@ -481,280 +461,4 @@ cdef class Reactor:
         return 0
 
 
-cdef class Endpoint:
-    """One non-blocking descriptor with its input and output."""
-
-    def __cinit__(self):
-        self.fd = -1
-
-    def __init__(self, Reactor reactor, int fd, bint reading=True):
-        """Takes over descriptor `fd` (it is made non-blocking and closed by `close`)."""
-        if kache_nonblocking(fd) < 0:
-            raise OSError(errno, "cannot make the descriptor non-blocking")
-        self.reactor = reactor
-        self.fd = fd
-        self.reading = reading
-        reactor.attach(self)
-
-    # Overridden by subclasses ---------------------------------------------------------------------
-    cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
-        return n
-
-    cdef int on_readable(self) except -1:
-        return 0
-
-    cdef bint is_stream(self) noexcept:
-        return True
-
-    cdef int on_eof(self) except -1:
-        self.close("closed by the peer")
-        return 0
-
-    cdef bint hold_output(self) noexcept:
-        return False
-
-    cdef int on_drained(self) except -1:
-        return 0
-
-    cdef int on_written(self, Py_ssize_t n) except -1:
-        return 0
-
-    cdef int on_closed(self, object reason) except -1:
-        return 0
-
-    # Input ----------------------------------------------------------------------------------------
-    cdef int read_some(self) except -1:
-        """One read. A small partial frame moves to the front of the shared read buffer and is read on there; a
-        large one is read straight into the connection's own buffer."""
-        cdef Py_ssize_t n, kept = 0, size = self.reactor.scratch_size
-        cdef char* into = self.reactor.scratch
-        cdef bint partial = False
-        if self.inbuf is not None and not self.lingering:
-            kept = self.inbuf.used()
-            if kept > SMALL_PARTIAL:
-                partial = True
-                into = self.inbuf.reserve(size)
-            elif kept:
-                memcpy(into, self.inbuf.data + self.inbuf.start, kept)
-                into += kept
-                size -= kept
-        n = recv(self.fd, into, size, 0)
-        if n < 0:
-            if errno == EAGAIN or errno == EINTR:
-                return 0
-            self.close(f"read failed: {strerror(errno).decode()}")
-            return 0
-        if n == 0:
-            self.eof = True
-            if self.lingering or self.closing:
-                if self.lingering or not self.unsent():
-                    self.close(self.linger_reason)
-                else:
-                    self.reactor.interest(self)
-                return 0
-            self.reactor.interest(self)
-            return self.on_eof()
-        self.bytes_in += n
-        if self.closing:
-            self.lingered += n
-            if self.lingered > self.reactor.linger_bytes:
-                self.close(self.linger_reason)
-            return 0
-        if partial:
-            self.inbuf.end += n
-            return self.offer()
-        if kept:
-            self.inbuf.clear()
-        return self.take_in(self.reactor.scratch, kept + n)
-
-    cdef int take_in(self, const char* data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t consumed
-        self.feeding = True
-        try:
-            consumed = self.on_data(data, n)
-        finally:
-            self.feeding = False
-        if consumed < n and self.fd >= 0 and not self.closing:
-            if self.inbuf is None:
-                self.inbuf = Buffer()
-            self.inbuf.append(data + consumed, n - consumed)
-        elif self.inbuf is not None:
-            # An idle connection keeps no input buffer.
-            self.inbuf.release()
-            self.inbuf = None
-        return 0
-
-    cdef int offer(self) except -1:
-        cdef Py_ssize_t consumed
-        cdef Buffer inbuf = self.inbuf
-        if inbuf is None or self.feeding or self.closing or not inbuf.used():
-            return 0
-        self.feeding = True
-        try:
-            consumed = self.on_data(inbuf.data + inbuf.start, inbuf.used())
-        finally:
-            self.feeding = False
-        inbuf.consume(consumed)
-        if not inbuf.used():
-            # An idle connection keeps no input buffer.
-            inbuf.release()
-            self.inbuf = None
-        return 0
-
-    cdef int pause(self) except -1:
-        if self.reading:
-            self.reading = False
-            return self.reactor.interest(self)
-        return 0
-
-    cdef int resume(self) except -1:
-        if self.reading or self.closing or self.fd < 0:
-            return 0
-        self.reading = True
-        self.offer()
-        if self.fd >= 0:
-            return self.reactor.interest(self)
-        return 0
-
-    # Output ---------------------------------------------------------------------------------------
-    cdef Buffer output(self):
-        if self.out is None:
-            self.out = Buffer()
-        return self.out
-
-    cdef int mark_dirty(self) except -1:
-        if not self.marked and self.fd >= 0:
-            self.marked = True
-            return self.reactor.mark(self)
-        return 0
-
-    cdef int flush(self) except -1:
-        cdef Buffer out = self.out
-        cdef Py_ssize_t n
-        cdef bint was_blocked = self.wants_write
-        if self.fd < 0:
-            return 0
-        while out is not None and out.used():
-            n = send(self.fd, out.data + out.start, out.used(), KACHE_SEND_FLAGS)
-            if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno == EAGAIN:
-                    break
-                self.close(f"write failed: {strerror(errno).decode()}")
-                return 0
-            self.bytes_out += n
-            out.consume(n)
-            self.on_written(n)
-            if self.fd < 0:
-                return 0
-        if out is not None and out.used():
-            self.wants_write = True
-            return self.reactor.interest(self)
-        self.wants_write = False
-        if was_blocked:
-            self.reactor.interest(self)
-        if self.closing:
-            return self.start_linger()
-        if was_blocked:
-            return self.on_drained()
-        return 0
-
-    cdef Py_ssize_t unsent(self) noexcept:
-        return self.out.used() if self.out is not None else 0
-
-    cdef Py_ssize_t unparsed(self) noexcept:
-        return self.inbuf.used() if self.inbuf is not None else 0
-
-    # Closing --------------------------------------------------------------------------------------
-    cpdef close(self, object reason="closed"):
-        """Closes now; unwritten output is dropped. Closing twice is allowed."""
-        cdef int fd = self.fd
-        if fd < 0:
-            return
-        self.reactor.detach(self)
-        self.fd = -1
-        close_fd(fd)
-        if self.linger_timer is not None:
-            self.linger_timer.cancel()
-            self.linger_timer = None
-        # The poller may still hold a pointer to this object for the rest of the batch.
-        self.reactor.graveyard.append(self)
-        if self.out is not None:
-            self.out.release()
-        if not self.feeding and self.inbuf is not None:
-            self.inbuf.release()
-        self.on_closed(reason)
-
-    cpdef close_after_reply(self, object reason="closed"):
-        """Writes what is in `out`, shuts the sending side down, discards input for a while, closes.
-
-        Closing a socket with unread input resets the connection, and the peer never sees the reply.
-        """
-        if self.fd < 0 or self.closing:
-            return
-        self.closing = True
-        self.linger_reason = reason
-        self.reading = True
-        self.linger_timer = self.reactor.loop.call_later(self.reactor.linger_seconds, self.close, reason)
-        self.reactor.interest(self)
-        self.mark_dirty()
-
-    cdef int start_linger(self) except -1:
-        if self.lingering:
-            return 0
-        if self.eof:
-            self.close(self.linger_reason)
-            return 0
-        self.lingering = True
-        shutdown(self.fd, SHUT_WR)
-        return 0
-
-
-cdef class Listener(Endpoint):
-    """A listening socket. Accepted descriptors are non-blocking and close-on-exec."""
-
-    cdef bint is_stream(self) noexcept:
-        return False
-
-    cdef int on_readable(self) except -1:
-        cdef int fd, i
-        for i in range(self.at_once or ACCEPTS_AT_ONCE):
-            if self.fd < 0 or not self.reading:
-                return 0
-            fd = kache_accept(self.fd)
-            if fd >= 0:
-                self.on_accept(fd)
-                continue
-            if errno == EAGAIN:
-                return 0
-            if errno == EINTR or errno == ECONNABORTED:
-                continue
-            # Out of descriptors or memory: the connection stays in the backlog, and the socket stays
-            # readable, so accepting must rest or the process would spin.
-            self.accept_failures += 1
-            self.on_accept_error(errno)
-            self.pause()
-            self.retry_timer = self.reactor.loop.call_later(ACCEPT_RETRY_SECONDS, self._retry)
-            self.reactor.leave = True
-            return 0
-        return 0
-
-    def _retry(self):
-        self.retry_timer = None
-        self.resume()
-
-    def stop(self):
-        """Accepts nothing more; the socket itself stays open for whoever shares it."""
-        if self.retry_timer is not None:
-            self.retry_timer.cancel()
-            self.retry_timer = None
-        self.pause()
-
-    cdef int on_accept(self, int fd) except -1:
-        close_fd(fd)
-        return 0
-
-    cdef int on_accept_error(self, int error) except -1:
-        log.warning("cannot accept connections: %s", strerror(error).decode())
-        return 0
+include "endpoint.pxi"

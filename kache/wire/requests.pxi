@@ -116,20 +116,9 @@ cdef class RequestParser:
         if n == 0:
             return NEED_MORE
         if not resumed:
-            self.count = 0
-            found = read_number(data, n, 1, &number, &at)
-            if found == 0:
-                return NEED_MORE
-            if found < 0 or number > self.max_strings:
-                self.error = (b"ERR Protocol error: too big mbulk count string" if found == -2
-                              else b"ERR Protocol error: invalid multibulk length")
-                return BROKEN
-            if number <= 0:
-                self.consumed = at
-                return EMPTY
-            self.resume_total = number
-            self.resume_count = 0
-            self.resume_at = at
+            found = begin_request(self, data, n)
+            if found != FRAME:
+                return found
         at = self.resume_at
         i = self.resume_count
         while i < self.resume_total:
@@ -260,6 +249,28 @@ cdef class RequestParser:
         if state == FRAME:
             strings = [self.spans[i].data[: self.spans[i].size] for i in range(self.count)]
         return state, strings, (self.consumed if state > 0 else 0)
+
+
+cdef inline int begin_request(RequestParser parser, const char* data, Py_ssize_t n) except -2:
+    """The first line of an array, "*3": FRAME when its strings may follow."""
+    cdef int64_t number
+    cdef Py_ssize_t at
+    cdef int found
+    parser.count = 0
+    found = read_number(data, n, 1, &number, &at)
+    if found == 0:
+        return NEED_MORE
+    if found < 0 or number > parser.max_strings:
+        parser.error = (b"ERR Protocol error: too big mbulk count string" if found == -2
+                        else b"ERR Protocol error: invalid multibulk length")
+        return BROKEN
+    if number <= 0:
+        parser.consumed = at
+        return EMPTY
+    parser.resume_total = number
+    parser.resume_count = 0
+    parser.resume_at = at
+    return FRAME
 
 
 cdef dict ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}   # \n \r \t \b \a

@@ -22,11 +22,6 @@ cdef class Refusal(Endpoint):
 
 
 cdef class Acceptor(Listener):
-    """The client port."""
-
-    cdef Router router
-    cdef int spare               # a descriptor given up to tell a client that there are none left
-    cdef int rests               # how often in a row the connection that is waiting was left to the other routers
 
     def __init__(self, Router router, int fd):
         self.router = router
@@ -36,12 +31,13 @@ cdef class Acceptor(Listener):
     cdef int on_readable(self) except -1:
         cdef int64_t ahead, slack
         cdef bint full
-        if self.router.counts.shape[0] > 1:
+        cdef Clients clients = self.router.clients
+        if clients.routers > 1:
             # All routers are woken. Who has more clients than another rests for a moment: if nobody was there to take
             # the connection, it is still waiting then. With many clients a few more are no matter.
-            ahead = self.router.clients_ahead()
-            full = len(self.router.by_id) >= self.router.most_here
-            slack = 0 if full else len(self.router.by_id) >> 4
+            ahead = clients.ahead()
+            full = len(clients.by_id) >= clients.most_here
+            slack = 0 if full else len(clients.by_id) >> 4
             if ahead > slack and self.rests < (RESTS_WHEN_FULL if full else 1):
                 self.rests += 1
                 self.pause()
@@ -64,10 +60,10 @@ cdef class Acceptor(Listener):
     cdef int on_accept(self, int fd) except -1:
         cdef Refusal refusal
         cdef Router router = self.router
-        if router.has_room() and not router.shutting_down:
+        if router.clients.has_room() and not router.shutting_down:
             Session(router, fd)
             return 0
-        router.refused += 1
+        router.counters.refused += 1
         if router.refusing >= MOST_REFUSALS:
             close_fd(fd)
             return 0
@@ -86,7 +82,7 @@ cdef class Acceptor(Listener):
             close_fd(self.spare)
             while count < MOST_REFUSALS and kache_refuse(self.fd, PyBytes_AS_STRING(NO_DESCRIPTORS)) == 0:
                 count += 1
-                self.router.refused += 1
+                self.router.counters.refused += 1
             self.spare = kache_spare()
         log.warning("no file descriptors left: %d connections refused", count)
         return 0

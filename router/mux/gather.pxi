@@ -2,16 +2,6 @@
 # values in the order of their keys (MGET).
 
 cdef class Gather(Pending):
-    """One reply out of one part per shard. `owner[k]` is the part that holds key k."""
-
-    cdef int fold
-    cdef Command* command
-    cdef int64_t total
-    cdef uint8_t* owner
-    cdef Py_ssize_t keys, missing
-    cdef list shards             # shard of each part
-    cdef list texts              # FOLD_IN_ORDER: each part's reply
-    cdef list errors             # (part, CommandError)
 
     def __cinit__(self):
         self.owner = NULL
@@ -119,16 +109,16 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     cdef int[MAX_SHARDS] part_of
     cdef Py_ssize_t keys = (last - command.first) // command.step + 1, k
     cdef int shard, part, verdict
-    cdef int64_t deadline = router.now_ms + router.request_timeout
+    cdef int64_t deadline = router.now_ms + router.limits.request_timeout
     gather.owner = <uint8_t*> malloc(keys)
     if gather.owner == NULL:
         raise MemoryError("no memory for a split command")
     gather.shards = []
     memset(part_of, -1, sizeof(part_of))
     for k in range(keys):
-        shard = router.shard_of_slot(key_slot(parser, command, k))
+        shard = router.shard_at(key_slot(parser, command, k))
         if part_of[shard] < 0:
-            verdict = session.may_send(<Link> router.links[shard], flags)
+            verdict = session.may_send(<Backend> router.links[shard], flags)
             if verdict != SEND:
                 return verdict == REFUSED
             part_of[shard] = <int> len(gather.shards)
@@ -145,45 +135,10 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     session.expect_pending(gather, flags)
     session.unanswered_bytes += parser.consumed
     for part, shard in enumerate(gather.shards):
-        put_part(<Link> router.links[shard], gather, part, session, deadline)
+        (<Backend> router.links[shard]).ask_keys(gather, part, session, deadline)
     return True
 
 
 cdef inline uint16_t key_slot(RequestParser parser, Command* command, Py_ssize_t k) noexcept:
     cdef Span* key = &parser.spans[command.first + k * command.step]
     return slot_of(key.data, key.size)
-
-
-cdef int put_part(Link link, Gather gather, int part, Session session, int64_t deadline) except -1:
-    """The keys of one part, each with the words that follow it, as a run of one frame."""
-    cdef Command* command = gather.command
-    cdef RequestParser parser = session.parser
-    cdef Py_ssize_t mark, k, word
-    cdef uint32_t words = 0, size
-    cdef uint16_t slot = NO_SLOT
-    cdef Buffer out
-    cdef Span* span
-    link.end_run()
-    link.put_header(INTERNAL, session.db_now, FLAG_NO_TOUCH if session.no_touch_now else 0, session.id, deadline)
-    out = link.out
-    mark = out.used()
-    out.reserve(FRAME_HEADER)
-    out.end += FRAME_HEADER
-    for k in range(gather.keys):
-        if gather.owner[k] != part:
-            continue
-        if slot == NO_SLOT:
-            slot = key_slot(parser, command, k)
-        for word in range(command.first + k * command.step, command.first + (k + 1) * command.step):
-            span = &parser.spans[word]
-            out.put_u32(<uint32_t> span.size)
-            out.append(span.data, span.size)
-            words += 1
-    size = <uint32_t> (out.used() - mark - 4)
-    memcpy(out.data + out.start + mark, &size, 4)
-    memcpy(out.data + out.start + mark + 4, &command.id, 2)
-    memcpy(out.data + out.start + mark + 6, &slot, 2)
-    memcpy(out.data + out.start + mark + 8, &words, 4)
-    link.run_count = 1
-    link.in_flight += 1
-    return link.finish_run(<PyObject*> gather, True, part)

@@ -1,7 +1,7 @@
 """The router's compiled data path: clients on one side, shards on the other, replies in order.
 
-Owns every client connection and every link to a shard. Python is called for what is not hot: local
-commands, splitting and merging (`local.py`, `planner.py`, `merges.py`, `moves.py`), never per frame.
+Owns every client connection and every link to a shard. Python is called for what is not hot: local commands, splitting
+and merging (`commands/`, `scatter/`), never per frame.
 
       client bytes                                                             shard
   ----------> Session: sniff, frame, look up, slot ---> Link: RUN header | frames ------>
@@ -9,7 +9,7 @@ commands, splitting and merging (`local.py`, `planner.py`, `merges.py`, `moves.p
 
 Two queues keep the order; no request carries an id.
 
-      Session.order   what comes next for this client         Link.expected   whom the next replies are for
+      Session.order   what comes next for this client         Backend.ring    whom the next replies are for
       +----+----+-------+----+                                +--------------+--------------+
       | s0 | s2 | local | s0 | ...                            | session 7 x3 | session 9 x1 | ...
       +----+----+-------+----+                                +--------------+--------------+
@@ -21,18 +21,25 @@ expected from link i (or already in held[i]), in the same order on both sides. W
 entry on one side answers it on the other: a lost link answers what it expected, a timed-out run is
 answered and its late replies are swallowed, a vanished session's replies are dropped on arrival.
 
-Parts, each an included file of one responsibility:
+The parts are included files, since what they call in one another is called for every frame; their interfaces are
+declared in `multiplexer.pxd`. In this order, each built on those above it:
 
-    table.pxi     the command table as a C hash table; the texts of refusals
-    pending.pxi   replies that are made later: calls, split commands, coroutines
-    gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like
-    link.pxi      one connection to one shard: runs out, replies in, deadlines
+    pending.pxi   replies that are made later: calls, and commands that a coroutine leads
     order.pxi     the reply side of a client: order, held replies, output limits
-    session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
+    backend.pxi   any connection that commands are sent to: whom replies are for, deadlines, limits, failures
+    gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like
+    link.pxi      the wire of a shard, a kind of backend: runs out, replies in
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
-    router.pxi    all of them together: settings, links, timers
+    session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
+    clients.pxi   all clients: how many, who is read again, who is closed
+    shards.pxi    the connections to all shards
+    counters.pxi  what is counted
+    timers.pxi    deadlines and sweeps
     accept.pxi    the client port
-    statistics.pxi  counters
+    router.pxi    all of them together
+
+Beside them stand modules of their own: `limits` (settings as C numbers), `slot_map` (which shard owns which slot),
+`table` (the command table in C).
 """
 import asyncio
 import logging
@@ -41,34 +48,45 @@ from collections import deque
 from select import POLLIN, poll
 from types import CoroutineType
 
-cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EMFILE, ENFILE, errno
+from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 
-from kache.wire.reactor cimport Clock, Endpoint, Listener, Reactor, monotonic_ns
+from kache.wire.clock cimport Clock, monotonic_ns
+from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
-    BINARY, BROKEN, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
+    BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
     put_reply, parse_int64, slot_of,
 )
 
 from kache.wire.link cimport (
-    FLAG_NO_TOUCH, FRAME_HEADER, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PUSH,
-    LINK_REPLY, LINK_RUN, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED, REPLY_EXPIRED, REPLY_HEADER, RUN_HEADER,
+    FLAG_NO_TOUCH, FRAME_HEADER, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
+    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_VERSION, NO_TRANSACTION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED,
+    REPLY_EXPIRED, REPLY_HEADER, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER,
+    RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
+)
+
+from .limits cimport Limits
+from .slot_map cimport SLOTS, SlotMap
+from .table cimport (
+    FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
+    short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
 from kache.commands import CONTAINERS, DIGEST, TABLE
 from kache.errors import CommandError
 from kache.replies import Missing
+from kache.slots import contiguous
 
+from ..registry import MERGES, NeedsMove
 from ..scatter.outcome import failure_of
-from ..registry import LOCALS, MERGES, MOVES, NeedsMove
 
-__all__ = ["Acceptor", "Link", "Router", "Session", "Split"]
+__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split"]
 
 log = logging.getLogger("kache.router")
 
@@ -141,33 +159,22 @@ cdef extern from *:
     int kache_spare() nogil
     int close_fd "close"(int fd) nogil
 
-# What stands in Session.order: a shard's number, or one of these; the top bit drops the reply (CLIENT REPLY).
-cdef enum:
-    FROM_LOCAL = 0x7FFF
-    FROM_PENDING = 0x7FFE
-    SOURCE = 0x7FFF
-    SILENT = 0x8000
-    MAX_SHARDS = 256
-
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes NO_AUTH = b"NOAUTH Authentication required."
 cdef bytes INTERNAL_ERROR = b"ERR internal error"
 
-cdef class Router(Reactor)
-cdef class Replies(Endpoint)
-cdef class Session(Replies)
-cdef class Link(Endpoint)
-cdef class Pending
-
-include "table.pxi"
 include "pending.pxi"
+include "order.pxi"
+include "backend.pxi"
 include "gather.pxi"
 include "link.pxi"
-include "order.pxi"
-include "session.pxi"
 include "planned.pxi"
-include "router.pxi"
+include "session.pxi"
+include "clients.pxi"
+include "shards.pxi"
+include "counters.pxi"
+include "timers.pxi"
 include "accept.pxi"
-include "statistics.pxi"
+include "router.pxi"

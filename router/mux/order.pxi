@@ -20,27 +20,20 @@ cdef class ErrorText:
 
 
 cdef class Replies(Endpoint):
-    """A client's replies, kept in the order of its requests whatever the order of their arrival."""
-
-    cdef Router router
-    cdef Buffer order
-    cdef list held               # Buffer or None, per shard; None until something must wait
-    cdef Buffer local
-    cdef object pendings         # deque of Pending; None until there is one
-    cdef dict resolved           # (shard, token) -> bytes or None: deferred replies of this client
-    cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
-    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client
-    cdef Py_ssize_t average      # recent bytes of a reply
-    cdef Py_ssize_t allowed      # commands it may have in flight
-    cdef readonly bint gone
-    cdef int dialect_now
-    cdef int64_t written_ms      # when the client last took some output
 
     # Bookkeeping ----------------------------------------------------------------------------------
     cdef inline void account(self, Py_ssize_t n) noexcept:
         """n bytes of replies more are kept for this client."""
         self.output_bytes += n
-        self.router.output_bytes += n
+        self.router.clients.output_bytes += n
+
+    cdef inline bint over_limit(self) except -1:
+        """Whether this client has been closed because it, or all clients together, keep too much unread."""
+        if (self.output_bytes <= self.router.limits.output_hard_bytes
+                and self.router.clients.output_bytes <= self.router.limits.output_total):
+            return False
+        self.router.clients.relieve_output(<Session> self)
+        return self.gone
 
     cdef int on_written(self, Py_ssize_t n) except -1:
         self.account(-n)
@@ -84,10 +77,8 @@ cdef class Replies(Endpoint):
         taken[0] = count
         if count == 0 or self.gone:
             return end
-        if self.output_bytes > self.router.output_hard_bytes or self.router.output_bytes > self.router.output_total:
-            self.router.relieve_output(<Session> self)
-            if self.gone:
-                return end
+        if self.over_limit():
+            return end
         bytes_here = end - 4 * <Py_ssize_t> count
         self.learn_average(bytes_here // count, count)
         order = self.order
@@ -162,7 +153,7 @@ cdef class Replies(Endpoint):
     cdef Buffer held_of(self, int shard):
         cdef Buffer queue
         if self.held is None:
-            self.held = [None] * self.router.shards
+            self.held = [None] * self.router.shard_count
         queue = <Buffer> self.held[shard]
         if queue is None:
             queue = Buffer()
@@ -192,6 +183,15 @@ cdef class Replies(Endpoint):
         cdef Buffer text = Buffer()
         put_error(text, self.dialect_now, message)
         return self.receive_deferred(shard, token, text.data + text.start, text.used())
+
+    # Out of band ----------------------------------------------------------------------------------
+    cdef int push(self, const char* message, Py_ssize_t n) except -1:
+        """A message that answers nothing, complete in the client's dialect; it leaves before the replies to come."""
+        if self.gone or self.closing or self.over_limit():
+            return 0
+        self.output().append(message, n)
+        self.account(n)
+        return self.mark_dirty()
 
     # Replies made here ----------------------------------------------------------------------------
     cdef int answer(self, object value, uint16_t flags) except -1:
@@ -237,7 +237,7 @@ cdef class Replies(Endpoint):
     cdef int answer_error(self, bytes message, uint16_t flags) except -1:
         cdef ErrorText error = ErrorText.__new__(ErrorText)
         error.text = message
-        self.router.count_error(message.decode("utf-8", "replace"))
+        self.router.counters.count_error(message.decode("utf-8", "replace"))
         return self.answer(error, flags)
 
     cdef int expect_pending(self, Pending pending, uint16_t flags) except -1:

@@ -2,13 +2,6 @@
 # nobody's (router.call); links deliver the parts of it by number.
 
 cdef class Pending:
-    """One reply that is not there yet. `receive` and `fail` take its parts; `complete` makes it leave."""
-
-    cdef Router router
-    cdef readonly Session session
-    cdef readonly int dialect
-    cdef bint ready
-    cdef Buffer reply
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
         return 0
@@ -33,16 +26,16 @@ cdef class Pending:
 
     cdef int leave(self) except -1:
         """`self.reply` is complete."""
+        cdef Session session = self.session
         self.ready = True
-        self.session.account(self.reply.used())
-        self.session.advance()
-        return self.session.settle()
+        session.account(self.reply.used())
+        if session.barrier is self:
+            session.barrier = None
+        session.advance()
+        return session.settle()
 
 
 cdef class Call(Pending):
-    """One question of the router's own Python to one shard (`Router.call`)."""
-
-    cdef object future
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
         return self.answer(decode_span(reply, n))
@@ -61,12 +54,7 @@ cdef class Call(Pending):
         return 0
 
 
-cdef class Barrier(Pending):
-    """A coroutine that answers one command; the session's further input waits for it."""
-
-    cdef object task
-    cdef Command* command
-    cdef int64_t started
+cdef class Led(Pending):
 
     cdef int start(self, object coroutine) except -1:
         self.started = monotonic_ns()
@@ -81,7 +69,7 @@ cdef class Barrier(Pending):
             value = CommandError("ERR the router is shutting down")
         elif task.exception() is not None:
             value = reply_of(task.exception(), self.command)
-            self.router.count_error(value.message)
+            self.router.counters.count_error(value.message)
         else:
             value = task.result()
         self.command.calls += 1
@@ -90,44 +78,8 @@ cdef class Barrier(Pending):
             self.ready = True
             return
         # The command may have changed it: HELLO inside a coroutine answers in the new one.
-        self.dialect = session.dialect
-        if session.barrier is self:
-            session.barrier = None
+        self.dialect = session.dialect_now
         self.complete(value)
-        session.wake()
-
-
-cdef class Split(Pending):
-    """A command whose keys lie on several shards, or that asks all of them; merged by a function of merges.py."""
-
-    cdef readonly object row
-    cdef readonly tuple args
-    cdef readonly list parts
-    cdef list replies
-    cdef Py_ssize_t missing
-
-    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
-        return self.take(part, decode_span(reply, n))
-
-    cdef int fail(self, uint32_t part, bytes message) except -1:
-        return self.take(part, CommandError(message.decode("utf-8", "replace")))
-
-    cdef int take(self, uint32_t part, object value) except -1:
-        self.replies[part] = value
-        self.missing -= 1
-        if self.missing:
-            return 0
-        return self.complete(self._merged())
-
-    def _merged(self):
-        """The one reply made of all parts: a merge of them, or the error that stands for those that failed."""
-        failure = failure_of("write" in self.row.flags, [part.shard for part in self.parts], self.replies)
-        if failure is not None:
-            return failure
-        try:
-            return MERGES[self.row.merge](self, self.replies)
-        except Exception as error:
-            return reply_of(error, NULL)
 
 
 cdef object reply_of(object error, Command* command):

@@ -1,5 +1,31 @@
 # Commands that one frame to one shard does not answer: divided by the planner, or led by a coroutine.
 
+cdef class Split(Pending):
+
+    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
+        return self.take(part, decode_span(reply, n))
+
+    cdef int fail(self, uint32_t part, bytes message) except -1:
+        return self.take(part, CommandError(message.decode("utf-8", "replace")))
+
+    cdef int take(self, uint32_t part, object value) except -1:
+        self.replies[part] = value
+        self.missing -= 1
+        if self.missing:
+            return 0
+        return self.complete(self._merged())
+
+    def _merged(self):
+        """The one reply made of all parts: a merge of them, or the error that stands for those that failed."""
+        failure = failure_of("write" in self.row.flags, [part.shard for part in self.parts], self.replies)
+        if failure is not None:
+            return failure
+        try:
+            return MERGES[self.row.merge](self, self.replies)
+        except Exception as error:
+            return reply_of(error, NULL)
+
+
 cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1:
     """Asks the planner for the parts of the command, or starts its coroutine; False when it must wait."""
     cdef tuple arguments = session.arguments(command)
@@ -27,10 +53,10 @@ cdef bint send_parts(Session session, object row, tuple arguments, list parts, u
     """One question to each part's shard; nothing is sent unless all of them can be asked."""
     cdef Router router = session.router
     cdef Split split = Split.__new__(Split)
-    cdef Link link
+    cdef Backend backend
     cdef int i, verdict
     for part in parts:
-        verdict = session.may_send(<Link> router.links[<int> part.shard], flags)
+        verdict = session.may_send(<Backend> router.links[<int> part.shard], flags)
         if verdict != SEND:
             return verdict == REFUSED
     split.router = router
@@ -45,7 +71,7 @@ cdef bint send_parts(Session session, object row, tuple arguments, list parts, u
     session.unanswered_bytes += session.parser.consumed
     for i, part in enumerate(parts):
         target = router.table.by_key[part.command]
-        link = <Link> router.links[<int> part.shard]
-        link.ask(split, i, target.id, router.slot_for(target, part.args), part.args, session.db_now,
-                 FLAG_NO_TOUCH if session.no_touch_now else 0, session.id, router.now_ms + router.request_timeout)
+        backend = <Backend> router.links[<int> part.shard]
+        backend.ask(split, i, target.id, router.slot_for(target, part.args), part.args, session.db_now,
+                    session.flags_of_runs(), session.id, router.now_ms + router.limits.request_timeout)
     return True

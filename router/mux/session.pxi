@@ -11,36 +11,8 @@ cdef enum:
 
     LARGE_COMMAND = 4096     # words; the table of a larger command's words is given back
 
-    WAIT = 0                 # verdicts of may_send
-    SEND = 1
-    REFUSED = 2
 
-
-@cython.final
 cdef class Session(Replies):
-    """One client connection."""
-
-    cdef readonly uint64_t id
-    cdef int protocol
-    cdef RequestParser parser
-    cdef Command* current            # the last command
-    cdef Barrier barrier             # the coroutine that further input waits for
-    cdef bint stalled                # reading stopped because of a limit or a barrier
-    cdef bint waking                 # it is in router.waking
-    cdef readonly bint finishing     # nothing more is read; it closes when all is answered
-    cdef Py_ssize_t resume_at        # in flight at which a stalled client is read again
-    cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
-    cdef int db_now
-    cdef bint no_touch_now
-    cdef public int reply_mode
-    cdef public bint no_evict
-    cdef bint authenticated_now
-    cdef public int auth_failures
-    cdef public bytes name, lib_name, lib_ver
-    cdef public str user
-    cdef readonly int64_t connected_ms, last_ms
-    cdef readonly uint64_t commands
-    cdef str peer
 
     def __cinit__(self):
         self.order = Buffer()
@@ -52,13 +24,13 @@ cdef class Session(Replies):
         """Takes over the descriptor of an accepted connection."""
         Endpoint.__init__(self, router, fd)
         self.router = router
-        self.id = router.next_session_id()
-        self.authenticated_now = not router.auth_required
+        self.id = router.clients.next_id()
+        self.authenticated_now = not router.limits.auth_required
         self.connected_ms = self.last_ms = self.written_ms = router.now_ms
-        self.average = router.output_hard_bytes // 2 // FIRST_IN_FLIGHT
+        self.average = router.limits.output_hard_bytes // 2 // FIRST_IN_FLIGHT
         self.set_allowance()
-        kache_tune(fd, router.keepalive)
-        router.add(self)
+        kache_tune(fd, router.limits.keepalive)
+        router.clients.add(self)
 
     # What Python sees -----------------------------------------------------------------------------
     @property
@@ -68,7 +40,7 @@ cdef class Session(Replies):
 
     @db.setter
     def db(self, int value):
-        self.router.end_runs()
+        self.router.shards.end_runs()
         self.db_now = value
 
     @property
@@ -78,7 +50,7 @@ cdef class Session(Replies):
 
     @dialect.setter
     def dialect(self, int value):
-        self.router.end_runs()
+        self.router.shards.end_runs()
         self.dialect_now = value
 
     @property
@@ -88,7 +60,7 @@ cdef class Session(Replies):
 
     @no_touch.setter
     def no_touch(self, bint value):
-        self.router.end_runs()
+        self.router.shards.end_runs()
         self.no_touch_now = value
 
     @property
@@ -109,9 +81,9 @@ cdef class Session(Replies):
     @property
     def address(self):
         """Its address, "host:port"."""
-        if self.peer is None:
-            self.peer = name_of_socket(self.fd, True)
-        return self.peer
+        if self.peer_name is None:
+            self.peer_name = name_of_socket(self.fd, True)
+        return self.peer_name
 
     @property
     def local_address(self):
@@ -148,6 +120,12 @@ cdef class Session(Replies):
         """Whether a multi-step command holds its further input."""
         return self.barrier is not None
 
+    @property
+    def peer_gone(self):
+        """Whether the client has closed its sending side, even behind input that is not read yet: who waits on its
+        behalf may be waiting for nobody."""
+        return self.eof or self.peer != PEER_SENDS
+
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""
         self.finishing = True
@@ -171,12 +149,7 @@ cdef class Session(Replies):
                 if self.must_wait():
                     self.stall()
                     break
-                if self.protocol == PROTOCOL_BINARY:
-                    state = self.parser.parse_binary(data + at, n - at)
-                elif data[at] == c"*":
-                    state = self.parser.parse_resp(data + at, n - at)
-                else:
-                    state = self.parser.parse_inline(data + at, n - at)
+                state = self.parse(data + at, n - at)
                 if state == FRAME:
                     if not self.execute():
                         self.stall()
@@ -185,7 +158,7 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
-                    if n - at > self.router.query_limit:
+                    if n - at > self.router.limits.query_limit:
                         self.close("unparsed input over client-query-buffer-limit")
                     break
                 else:
@@ -193,12 +166,19 @@ cdef class Session(Replies):
                 if self.finishing or self.fd < 0:
                     at = n
         finally:
-            self.router.end_runs()
+            self.router.shards.end_runs()
         if self.parser.capacity > LARGE_COMMAND and self.parser.resume_total < 0:
             self.parser.reset()
         if self.finishing or self.eof:
             self.settle()
         return at
+
+    cdef inline int parse(self, const char* data, Py_ssize_t n) except -2:
+        if self.protocol == PROTOCOL_BINARY:
+            return self.parser.parse_binary(data, n)
+        if data[0] == c"*":
+            return self.parser.parse_resp(data, n)
+        return self.parser.parse_inline(data, n)
 
     cdef bint sniff(self, const char* data, Py_ssize_t n) except -1:
         """The first four bytes decide on the protocol; False when the rest of `data` is not to be parsed."""
@@ -229,24 +209,24 @@ cdef class Session(Replies):
 
     cdef int set_limits(self) except -1:
         """Limits of one request; tight ones for a stranger."""
-        cdef Router router = self.router
+        cdef Limits limits = self.router.limits
         cdef RequestParser parser = self.parser
         self.set_allowance()
         if parser is None:
             return 0
         if self.authenticated_now:
-            parser.max_frame = router.max_frame if self.protocol == PROTOCOL_BINARY else router.query_limit
-            parser.max_strings = router.max_strings
-            parser.max_bulk = router.max_bulk
+            parser.max_frame = limits.max_frame if self.protocol == PROTOCOL_BINARY else limits.query_limit
+            parser.max_strings = limits.max_strings
+            parser.max_bulk = limits.max_bulk
         else:
-            parser.max_frame = router.preauth_bytes
+            parser.max_frame = limits.preauth_bytes
             parser.max_strings = PREAUTH_STRINGS
-            parser.max_bulk = router.preauth_bytes
+            parser.max_bulk = limits.preauth_bytes
         return 0
 
     cdef int protocol_error(self, bytes message) except -1:
         """Answers in its place and closes behind it."""
-        self.router.protocol_errors += 1
+        self.router.counters.protocol_errors += 1
         self.answer_error(message, 0)
         self.finishing = True
         return self.settle()
@@ -262,19 +242,20 @@ cdef class Session(Replies):
         elif in_flight >= LEAST_IN_FLIGHT and in_flight >= self.allowed:
             self.resume_at = in_flight // 2
             return True
-        elif self.unanswered_bytes > self.router.session_bytes:
+        elif self.unanswered_bytes > self.router.limits.session_bytes:
             self.resume_at = 0
             return True
-        if self.output_bytes > self.router.output_soft_bytes:
+        if self.output_bytes > self.router.limits.output_soft_bytes:
             self.resume_at = in_flight
             return True
         return False
 
     cdef int set_allowance(self) except -1:
         """Commands it may have in flight: fewer when its replies are large, for they must all find room here."""
-        cdef Py_ssize_t by_size = (self.router.output_hard_bytes // 2) // (self.average if self.average > 0 else 1)
-        if by_size > self.router.session_commands:
-            by_size = self.router.session_commands
+        cdef Limits limits = self.router.limits
+        cdef Py_ssize_t by_size = (limits.output_hard_bytes // 2) // (self.average if self.average > 0 else 1)
+        if by_size > limits.session_commands:
+            by_size = limits.session_commands
         self.allowed = by_size if by_size > LEAST_IN_FLIGHT else LEAST_IN_FLIGHT
         return 0
 
@@ -284,11 +265,7 @@ cdef class Session(Replies):
 
     cdef inline bint may_resume(self) noexcept:
         return (self.barrier is None and self.in_flight_now() <= self.resume_at
-                and self.output_bytes <= self.router.output_soft_bytes)
-
-    def wake(self):
-        """Reads again in this iteration if nothing holds it back any more."""
-        self.settle()
+                and self.output_bytes <= self.router.limits.output_soft_bytes)
 
     cdef int settle(self) except -1:
         """Something was answered: read on, or close what is complete."""
@@ -298,21 +275,16 @@ cdef class Session(Replies):
             if not self.waking and (self.finishing or self.may_resume()):
                 # Not from here: a link may be in the middle of handing out replies.
                 self.waking = True
-                self.router.waking.append(self)
+                self.router.clients.waking.append(self)
                 self.mark_dirty()
         elif (self.finishing or self.eof) and self.order.used() == 0 and self.barrier is None:
             self.close_after_reply("finished")
         return 0
 
     cdef int relieved(self) except -1:
-        if self.stalled:
-            return self.settle_now()
-        return 0
-
-    cdef int settle_now(self) except -1:
-        """`settle` outside of any link's work: reads on at once."""
-        if not self.gone and self.stalled and (self.finishing or self.may_resume()):
-            self.read_on()
+        # Outside of any link's work: it reads on at once.
+        if self.stalled and not self.gone and (self.finishing or self.may_resume()):
+            return self.read_on()
         return 0
 
     cdef int read_on(self) except -1:
@@ -352,13 +324,13 @@ cdef class Session(Replies):
             return False
         self.current = command
         self.commands += 1
-        self.router.commands += 1
+        self.router.counters.commands += 1
         if self.reply_mode == 2 and flags:
             # SKIP silences one command: the one after it.
             self.reply_mode = 0
         elif self.reply_mode == 3:
             self.reply_mode = 2
-        if not self.authenticated_now and self.commands >= <uint64_t> self.router.preauth_commands:
+        if not self.authenticated_now and self.commands >= <uint64_t> self.router.limits.preauth_commands:
             self.protocol_error(b"ERR too many commands before authentication")
         return True
 
@@ -398,15 +370,14 @@ cdef class Session(Replies):
         cdef Py_ssize_t key
         cdef uint16_t slot
         cdef int shard
-        cdef Link link
         if command.first <= 0 or command.first >= count:
             return run_planned(self, command, flags)
         slot = slot_of(words[command.first].data, words[command.first].size)
-        shard = self.router.shard_of_slot(slot)
+        shard = self.router.shard_at(slot)
         if last > command.first:
             key = command.first + command.step
             while key <= last:
-                if self.router.shard_of_slot(slot_of(words[key].data, words[key].size)) != shard:
+                if self.router.shard_at(slot_of(words[key].data, words[key].size)) != shard:
                     if (count - command.first) % command.step:
                         # MSET with a key that has no value.
                         self.answer_error(wrong_arity(command), flags)
@@ -419,28 +390,27 @@ cdef class Session(Replies):
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
-        cdef Link link = <Link> self.router.links[shard]
+        cdef Backend backend = <Backend> self.router.links[shard]
         cdef int verdict
-        if link.phase != LINK_UP or link.over_soft():
-            verdict = self.may_send(link, flags)
+        if backend.phase != UP or backend.over_soft():
+            verdict = self.may_send(backend, flags)
             if verdict != SEND:
                 return verdict == REFUSED
-        link.begin_run(self)
-        link.put_spans(command, slot, self.parser.spans + command.words, self.parser.count - command.words)
+        backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
         self.order.put_u16(<uint16_t> shard | flags)
         self.unanswered_bytes += self.parser.consumed
         return True
 
-    cdef int may_send(self, Link link, uint16_t flags) except -1:
-        """SEND, or REFUSED (answered), or WAIT: slow down instead of filling the link."""
-        if link.phase != LINK_UP:
-            self.router.refused_down += 1
-            self.answer_error(link.down_text(), flags)
+    cdef int may_send(self, Backend backend, uint16_t flags) except -1:
+        """SEND, or REFUSED (answered), or WAIT: slow down instead of filling the backend."""
+        if backend.phase != UP:
+            self.router.counters.refused_down += 1
+            self.answer_error(backend.down_text(), flags)
             return REFUSED
-        if not link.over_soft():
+        if not backend.over_soft():
             return SEND
-        if link.stuck() or (link.over_hard(self.parser.consumed) and not self.in_flight_now()):
-            self.router.refused_overload += 1
+        if backend.stuck() or (backend.over_hard(self.parser.consumed) and not self.in_flight_now()):
+            self.router.counters.refused_overload += 1
             self.answer_error(OVERLOADED, flags)
             return REFUSED
         if self.in_flight_now():
@@ -448,6 +418,9 @@ cdef class Session(Replies):
             self.resume_at = self.in_flight_now() // 2
             return WAIT
         return SEND
+
+    cdef inline int flags_of_runs(self) noexcept:
+        return FLAG_NO_TOUCH if self.no_touch_now else 0
 
     # Local commands -------------------------------------------------------------------------------
     cdef tuple arguments(self, Command* command):
@@ -463,7 +436,7 @@ cdef class Session(Replies):
             value = (<object> command.handler)(self.router, self, *self.arguments(command))
         except Exception as error:
             value = reply_of(error, command)
-            self.router.count_error(value.message)
+            self.router.counters.count_error(value.message)
         if type(value) is CoroutineType:
             return self.run_coroutine(command, value, flags)
         command.calls += 1
@@ -476,32 +449,38 @@ cdef class Session(Replies):
         return self.answer(value, flags)
 
     cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1:
-        cdef Barrier barrier = Barrier.__new__(Barrier)
-        self.router.end_runs()
-        barrier.router = self.router
-        barrier.session = self
-        barrier.dialect = self.dialect_now
-        barrier.command = command
-        self.barrier = barrier
-        self.expect_pending(barrier, flags)
-        return barrier.start(coroutine)
+        cdef Led led = Led.__new__(Led)
+        self.router.shards.end_runs()
+        led.router = self.router
+        led.session = self
+        led.dialect = self.dialect_now
+        led.command = command
+        self.barrier = led
+        self.expect_pending(led, flags)
+        return led.start(coroutine)
 
     # Closing --------------------------------------------------------------------------------------
     cdef int on_eof(self) except -1:
         """The client sends no more; everything it sent is still answered."""
         return self.settle()
 
+    cdef int on_hangup(self, bint reset) except -1:
+        # Whatever was sent behind the barrier is not executed: nobody waits for it, nor for the barrier itself.
+        if reset and self.barrier is not None:
+            self.close("the client reset the connection")
+        return 0
+
     cdef int on_closed(self, object reason) except -1:
-        cdef Link link
+        cdef Backend backend
         cdef bint waited = self.order.used() > 0
         self.gone = True
-        self.router.remove(self)
-        self.router.output_bytes -= self.output_bytes
+        self.router.clients.remove(self)
+        self.router.clients.output_bytes -= self.output_bytes
         self.output_bytes = 0
         if waited:
-            for link in self.router.links:
-                if link.phase == LINK_UP:
-                    link.cancel(self.id)
+            for backend in self.router.links:
+                if backend.phase == UP:
+                    backend.cancel(self.id)
         self.order.release()
         self.held = None
         self.local = None

@@ -1,7 +1,7 @@
-"""Commands that visit one shard at a time: SCAN, in the order of the shards, and RANDOMKEY, by weight.
+"""Commands that visit one shard at a time: SCAN, in the order of the slots, and RANDOMKEY, by weight.
 
-A shard's own cursor names a slot and a place in it (see the shard's keyspace), and the slot says which
-shard it belongs to, so a client's cursor is the shard's, and stays good when that shard restarts.
+A shard's own cursor names a slot and a place in it (see the shard's keyspace), and the slot's owner is asked, so a
+client's cursor is the shard's, and stays good when that shard restarts or the slot changes hands.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kache.errors import INVALID_CURSOR, CommandError
 from kache.replies import Reply
-from kache.slots import shard_of_slot, slots_of_shard
+from kache.slots import SLOT_COUNT, slot_of_key
 
 from ..registry import move
 
@@ -30,14 +30,20 @@ async def scan(router: Router, session: Session, cursor: bytes, *options: bytes)
     if not cursor.isdigit() or int(cursor) >= 2**64:
         raise CommandError(INVALID_CURSOR)
     place = int(cursor)
-    if place >> SLOT_SHIFT >= 16384:
+    slot = place >> SLOT_SHIFT
+    if slot >= SLOT_COUNT:
         # No cursor of ours: the end, as Redis answers for a position past the table.
         return [b"0", []]
-    shard = shard_of_slot(place >> SLOT_SHIFT, router.shard_count)
+    shard = router.shard_of_slot(slot)
+    ranges = router.slots_of(shard)
+    end = next(last for first, last in ranges if first <= slot <= last)
     following, found = await router.call(shard, "_scan", [b"%d" % place, *options], db=session.db, session=session)
-    if following == b"0" and shard + 1 < router.shard_count:
-        following = b"%d" % (slots_of_shard(shard + 1, router.shard_count)[0] << SLOT_SHIFT)
-    return [following, found]
+    if following != b"0" and int(following) >> SLOT_SHIFT <= end:
+        return [following, found]
+    # The range is done. What the shard holds behind it has its turn when the slots before that have had theirs.
+    if end != ranges[-1][1]:
+        found = [key for key in found if slot_of_key(key) <= end]
+    return [b"%d" % ((end + 1) % SLOT_COUNT << SLOT_SHIFT), found]
 
 
 @move("randomkey")

@@ -28,7 +28,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from .effects cimport *
-from kache.wire.reactor cimport Endpoint, Listener, Reactor, monotonic_ns
+from kache.wire.clock cimport monotonic_ns
+from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
     INTERNAL,
     NO_SLOT,

@@ -16,7 +16,7 @@ import sys
 import types
 
 from kache.cluster.control import ControlChannel, ControlError
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ready
+from kache.cluster.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ready, Slots
 
 
 def run(ctx: ChildContext) -> None:
@@ -28,6 +28,8 @@ def run(ctx: ChildContext) -> None:
     def on_message(message: Down) -> None:
         if isinstance(message, ConfigChanged):
             seen["maxmemory"] = message.config.maxmemory
+            channel.send(Ack(message.id))
+        elif isinstance(message, Slots):
             channel.send(Ack(message.id))
         elif isinstance(message, Drain):
             done.set()

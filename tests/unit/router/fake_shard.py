@@ -15,6 +15,7 @@ from typing import Any, cast
 from kache.commands import DIGEST, TABLE
 from kache.errors import CommandError
 from kache.replies import Missing
+from kache.slots import SLOT_COUNT, slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import encode_reply
 
@@ -30,6 +31,7 @@ class FakeShard:
         self.executed: list[tuple[str, list[bytes]]] = []
         self.cancelled: list[int] = []
         self.sessions: list[int] = []
+        self.transactions: list[int] = []
         self.chop = False
         self.hold = False
         self.expired = False
@@ -94,9 +96,27 @@ class FakeShard:
             value = int(data.get((db, args[0]), b"0")) + 1
             data[db, args[0]] = b"%d" % value
             return value
+        if name == "_scan":
+            return self.scan(db, int(args[0]), int(args[2]) if len(args) > 1 else 10)
         if name == "dbsize":
             return sum(1 for at, _ in data if at == db)
         return CommandError(f"ERR the fake shard does not know {name}")
+
+    def scan(self, db: int, cursor: int, count: int) -> list[Any]:
+        """As a real shard: slot after slot, whether it owns the next one or not; a place is a key's number in its slot."""
+        places: dict[int, list[bytes]] = {}
+        for at, key in sorted(self.data):
+            if at == db:
+                places.setdefault(slot_of_key(key), []).append(key)
+        found: list[bytes] = []
+        slot, place = cursor >> 48, cursor & (1 << 48) - 1
+        while slot < SLOT_COUNT and len(found) < count:
+            keys = places.get(slot, [])[place : place + count - len(found)]
+            found += keys
+            place += len(keys)
+            if place >= len(places.get(slot, [])):
+                slot, place = slot + 1, 0
+        return [b"%d" % (slot << 48 | place if slot < SLOT_COUNT else 0), found]
 
 
 class _Connection(asyncio.Protocol):
@@ -128,7 +148,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
-            assert version == wire_link.VERSION
+            assert version == wire_link.VERSION == 2
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
@@ -141,8 +161,9 @@ class _Connection(asyncio.Protocol):
             raise AssertionError(f"message of kind {kind}")
 
     def run(self, message: bytes) -> None:
-        _, _, dialect, db, _, count, session, _, _ = struct.unpack_from("<IBBBBIQQQ", message)
+        _, _, dialect, db, _, count, session, _, transaction = struct.unpack_from("<IBBBBIQQQ", message)
         self.shard.sessions.append(session)
+        self.shard.transactions.append(transaction)
         at = wire_link.RUN_HEADER_BYTES
         replies: list[bytes] = []
         later: list[bytes] = []

@@ -22,6 +22,7 @@ from kache.errors import CommandError
 from kache.router import main, registry
 from kache.router.mux.multiplexer import Router
 from kache.router.scatter import planner
+from kache.slots import SlotRange
 from kache.wire.codec import ReplyTooShort, decode_reply
 
 HANDLERS = main.HANDLER_MODULES  # importing them registers the commands that the router answers itself
@@ -50,7 +51,9 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster(shards: int = 3, seed: int = 0, wait: bool = True, **settings: Any) -> AsyncIterator[Cluster]:
+async def cluster(
+    shards: int = 3, seed: int = 0, wait: bool = True, slots: list[SlotRange] | None = None, **settings: Any
+) -> AsyncIterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="kache-mux-") as folder:
         fakes = [FakeShard(str(Path(folder, f"s{i}")), i, seed + i) for i in range(shards)]
         for fake in fakes:
@@ -60,7 +63,7 @@ async def cluster(shards: int = 3, seed: int = 0, wait: bool = True, **settings:
         loop = asyncio.get_running_loop()
         config = msgspec.structs.replace(Config(), **settings)
         nested = bool(seed % 2 == 0)
-        router = Router(loop, config, [fake.path for fake in fakes], planner.split, nested=nested)
+        router = Router(loop, config, [fake.path for fake in fakes], planner.split, slots=slots, nested=nested)
         router.start()
         if wait:
             await asyncio.wait_for(router.all_up(), 5)

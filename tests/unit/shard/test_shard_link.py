@@ -18,7 +18,7 @@ from kache.shard.engine.engine import Context, Deferred, Host, ShardReactor
 from kache.shard.shard import Shard
 from kache.slots import slot_of_key
 from kache.wire import link as wire_link
-from kache.wire.reactor import Clock
+from kache.wire.clock import Clock
 
 BOOT_ID = 77
 HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID)

@@ -10,7 +10,7 @@ import pytest
 
 from kache.errors import CommandError, status_of
 from kache.replies import NULL_ARRAY, BigNumber, Missing, Pairs, SetReply, Verbatim, format_double
-from kache.slots import SLOT_COUNT, shard_of_slot, slot_of_key, slots_of_shard
+from kache.slots import SLOT_COUNT, SlotRange, contiguous, owners, slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import Buffer, ReplyTooShort, RequestParser, decode_reply, encode_reply
 
@@ -292,8 +292,23 @@ def test_slots_equal_the_plain_definition() -> None:
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 4, 7, 8, 64])
 def test_every_slot_has_one_shard(shards: int) -> None:
-    owners = [shard for shard in range(shards) for _ in slots_of_shard(shard, shards)]
-    assert owners == [shard_of_slot(slot, shards) for slot in range(SLOT_COUNT)]
+    assert owners(contiguous(shards), shards) == [slot * shards // SLOT_COUNT for slot in range(SLOT_COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "wrong"),
+    [
+        ([(0, 16383, 2)], "no such range"),
+        ([(0, 16384, 0)], "no such range"),
+        ([(9, 8, 0)], "no such range"),
+        ([(0, 8000, 0), (8000, 16383, 1)], "two owners"),
+        ([(0, 7999, 0), (8001, 16383, 1)], "slot 8000 has no owner"),
+        ([], "slot 0 has no owner"),
+    ],
+)
+def test_what_is_no_map_of_slots(ranges: list[SlotRange], wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        owners(ranges, 2)
 
 
 def test_buffer_is_a_queue() -> None:

@@ -1,0 +1,220 @@
+# What any connection that commands are sent to has in common: whom the next replies are for, deadlines, limits, and
+# what becomes of everything unanswered when the connection ends.
+#
+#   expected     [owner, count, deadline, start] …                        a ring, head = owner of the next reply
+#                  head … overdue … tail                                  entries before `overdue` were answered
+#                                                                         TIMEOUT; their replies are swallowed
+#   start        a command whose run starts behind `bytes_out` was not sent: it was not executed either
+
+cdef enum:
+    FIRST_RING = 64
+
+
+cdef class Backend(Endpoint):
+
+    def __cinit__(self):
+        self.ring = <Expected*> calloc(FIRST_RING, sizeof(Expected))
+        if self.ring == NULL:
+            raise MemoryError("no memory for a link")
+        self.ring_mask = FIRST_RING - 1
+        self.head = self.tail = self.overdue = 0
+
+    def __dealloc__(self):
+        while self.head < self.tail:
+            if self.ring[self.head & self.ring_mask].owner != NULL:
+                Py_DECREF(<object> self.ring[self.head & self.ring_mask].owner)
+            self.head += 1
+        free(self.ring)
+
+    def __init__(self, Router router, int index, object reason):
+        """One that is down; its kind gives it a descriptor."""
+        self.router = router
+        self.limits = router.limits
+        self.index = index
+        self.phase = DOWN
+        self.reason = reason
+        self.deferred = {}
+
+    @property
+    def unsent_bytes(self):
+        """Bytes of requests that the other side has not taken yet."""
+        return self.unsent()
+
+    # What each kind has its own of ----------------------------------------------------------------
+    cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
+        """One command of a client, to be answered in its dialect and in its place."""
+        raise NotImplementedError
+
+    cdef int end_run(self) except -1:
+        raise NotImplementedError
+
+    cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
+                 int flags, uint64_t session, int64_t deadline) except -1:
+        """One command whose reply goes to part `part` of `owner`, in the internal dialect."""
+        raise NotImplementedError
+
+    cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1:
+        """The same for the keys of one part, each with the words that follow it; they lie in the session's parser."""
+        raise NotImplementedError
+
+    cdef int cancel(self, uint64_t session) except -1:
+        """The session is gone: what was deferred for it is forgotten here and there."""
+        raise NotImplementedError
+
+    cdef bytes down_text(self):
+        """The refusal of a command while this is not up."""
+        reason = self.router.shards.told[self.index] or self.reason
+        return b"CLUSTERDOWN shard %d is down (%s); nothing was executed" % (self.index, str(reason).encode())
+
+    # Limits ---------------------------------------------------------------------------------------
+    cdef inline bint over_soft(self) noexcept:
+        return (self.in_flight >= <uint64_t> self.limits.link_soft_commands
+                or self.out.used() > self.limits.link_soft_bytes)
+
+    cdef inline bint stuck(self) noexcept:
+        """Whether requests have timed out that were not answered since: waiting for it is no use."""
+        return self.overdue > self.head
+
+    cdef bint over_hard(self, Py_ssize_t size) noexcept:
+        """Whether a command of about `size` bytes must be refused; one large command passes when nothing waits."""
+        cdef Py_ssize_t waiting = self.out.used()
+        return (self.in_flight >= <uint64_t> self.limits.link_hard_commands
+                or (waiting > 0 and waiting + size > self.limits.link_hard_bytes))
+
+    # Whom replies are for -------------------------------------------------------------------------
+    cdef int expect(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, int64_t deadline,
+                    Py_ssize_t mark) except -1:
+        """`count` replies come for `owner`; what they answer lies in `out` from `mark` on."""
+        cdef Expected* expected
+        if self.tail - self.head > self.ring_mask:
+            self.grow_ring()
+        expected = &self.ring[self.tail & self.ring_mask]
+        Py_INCREF(<object> owner)
+        expected.owner = owner
+        expected.pending = pending
+        expected.part = part
+        expected.count = count
+        expected.deadline = deadline
+        expected.start = self.bytes_out + <uint64_t> mark
+        self.tail += 1
+        return self.mark_dirty()
+
+    cdef int grow_ring(self) except -1:
+        cdef uint64_t size = 2 * (self.ring_mask + 1)
+        cdef Expected* ring = <Expected*> calloc(size, sizeof(Expected))
+        cdef uint64_t at
+        if ring == NULL:
+            raise MemoryError("no memory for a link's queue")
+        for at in range(self.head, self.tail):
+            ring[at & (size - 1)] = self.ring[at & self.ring_mask]
+        free(self.ring)
+        self.ring = ring
+        self.ring_mask = size - 1
+        return 0
+
+    cdef inline int answered(self, uint32_t count) except -1:
+        """`count` replies of the first run are here."""
+        cdef Expected* expected = &self.ring[self.head & self.ring_mask]
+        cdef PyObject* owner
+        self.in_flight -= count
+        expected.count -= count
+        if expected.count == 0:
+            owner = expected.owner
+            expected.owner = NULL
+            self.head += 1
+            if self.overdue < self.head:
+                self.overdue = self.head
+            if owner != NULL:
+                Py_DECREF(<object> owner)
+        return 0
+
+    cdef int answer(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, bytes message) except -1:
+        """`count` replies of one run, all the same error."""
+        if pending:
+            return (<Pending> owner).fail(part, message)
+        return (<Session> owner).receive_errors(self.index, count, message)
+
+    # Replies that come later, out of band ---------------------------------------------------------
+    cdef int defer(self, Expected* expected, uint64_t token) except -1:
+        """The reply of one command comes later; it keeps its place."""
+        if expected.pending:
+            self.deferred[token] = (<object> expected.owner, expected.part)
+        elif not (<Session> expected.owner).gone:
+            self.deferred[token] = <object> expected.owner
+            (<Session> expected.owner).hold_deferred(self.index, token)
+        return 0
+
+    cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1:
+        owner = self.deferred.pop(token, None)
+        if owner is None:
+            return 0
+        if isinstance(owner, tuple):
+            return (<Pending> owner[0]).receive(owner[1], reply, n)
+        return (<Session> owner).receive_deferred(self.index, token, reply, n)
+
+    cdef int forget_vanished(self) except -1:
+        """Deferred replies of clients that are gone reach nobody."""
+        if self.deferred:
+            self.deferred = {token: owner for token, owner in self.deferred.items()
+                             if not (isinstance(owner, Session) and (<Session> owner).gone)}
+        return 0
+
+    # Failures -------------------------------------------------------------------------------------
+    cdef int expire(self, int64_t now_ms) except -1:
+        """Answers TIMEOUT for every run past its deadline; its late replies find nobody."""
+        cdef Expected* expected
+        cdef PyObject* owner
+        while self.overdue < self.tail:
+            expected = &self.ring[self.overdue & self.ring_mask]
+            if expected.deadline == 0 or expected.deadline > now_ms:
+                # Deadlines rise along the queue, except where a setting or a call chose its own.
+                break
+            self.overdue += 1
+            owner = expected.owner
+            if owner == NULL:
+                continue
+            expected.owner = NULL
+            self.timeouts += expected.count
+            self.router.counters.timeouts += expected.count
+            self.answer(owner, expected.pending, expected.part, expected.count, TIMED_OUT)
+            Py_DECREF(<object> owner)
+        return 0
+
+    cdef int on_closed(self, object reason) except -1:
+        """Answers everything that was expected."""
+        cdef bint was_up = self.phase >= UP
+        self.phase = DOWN
+        self.reason = reason
+        self.fail_expected()
+        self.fail_deferred()
+        self.in_flight = 0
+        return self.router.shards.is_lost(self, was_up)
+
+    cdef int fail_expected(self) except -1:
+        """What was sent may have been executed, the rest was not."""
+        cdef Expected* expected
+        cdef PyObject* owner
+        not_sent = self.down_text()
+        while self.head < self.tail:
+            expected = &self.ring[self.head & self.ring_mask]
+            self.head += 1
+            owner = expected.owner
+            if owner == NULL:
+                continue
+            expected.owner = NULL
+            if expected.start < self.bytes_out:
+                self.router.counters.uncertain += expected.count
+                self.answer(owner, expected.pending, expected.part, expected.count, LINK_LOST)
+            else:
+                self.answer(owner, expected.pending, expected.part, expected.count, not_sent)
+            Py_DECREF(<object> owner)
+        return 0
+
+    cdef int fail_deferred(self) except -1:
+        deferred, self.deferred = self.deferred, {}
+        for token, waiting in deferred.items():
+            if isinstance(waiting, tuple):
+                (<Pending> waiting[0]).fail(waiting[1], LINK_LOST)
+            else:
+                (<Session> waiting).deferred_lost(self.index, token, LINK_LOST)
+        return 0

@@ -1,0 +1,133 @@
+# All clients of one router: their ids and number, who is read again, who keeps too much or has waited too long.
+
+cdef class Clients:
+
+    def __dealloc__(self):
+        if self.shared.buf != NULL:
+            PyBuffer_Release(&self.shared)
+
+    def __init__(self, Router router, counts):
+        """`counts`: what all routers have mapped; None when this one is alone."""
+        self.router = router
+        self.limits = router.limits
+        self.by_id = {}
+        self.waking = []
+        self.most_here = 0x7FFFFFFF
+        # Ids rise over all routers of a cluster without asking each other.
+        self.last_id = (<uint64_t> router.index) << 48
+        PyObject_GetBuffer(bytearray(8) if counts is None else counts, &self.shared, PyBUF_WRITABLE)
+        self.counts = <int64_t*> self.shared.buf
+        self.routers = self.shared.len // sizeof(int64_t)
+        self.place = router.index if self.routers > 1 else 0
+        self.count()
+
+    cdef int apply_limits(self) except -1:
+        """The limits have changed; they hold for existing clients too, where that is possible."""
+        for session in self.by_id.values():
+            (<Session> session).set_limits()
+        return 0
+
+    # How many -------------------------------------------------------------------------------------
+    cdef uint64_t next_id(self) noexcept:
+        self.last_id += 1
+        return self.last_id
+
+    cdef inline void count(self) noexcept:
+        self.counts[self.place] = len(self.by_id)
+
+    cdef bint has_room(self) noexcept:
+        """Whether there may be one more client."""
+        cdef int64_t total = 0
+        cdef Py_ssize_t i
+        for i in range(self.routers):
+            total += self.counts[i]
+        return total < self.limits.max_clients and len(self.by_id) < self.most_here
+
+    cdef int64_t ahead(self) noexcept:
+        cdef int64_t least = len(self.by_id)
+        cdef Py_ssize_t i
+        for i in range(self.routers):
+            least = min(least, self.counts[i])
+        return len(self.by_id) - least
+
+    cdef int add(self, Session session) except -1:
+        self.router.counters.accepted += 1
+        self.by_id[session.id] = session
+        self.count()
+        return 0
+
+    cdef int remove(self, Session session) except -1:
+        self.by_id.pop(session.id, None)
+        self.count()
+        self.router.counters.bytes_in_closed += session.bytes_in
+        self.router.counters.bytes_out_closed += session.bytes_out
+        return 0
+
+    # What they are sent ---------------------------------------------------------------------------
+    cdef int push(self, uint64_t id, const char* message, Py_ssize_t n) except -1:
+        """Something out of band for a client, complete in its dialect."""
+        cdef Session session = <Session> self.by_id.get(id)
+        return 0 if session is None else session.push(message, n)
+
+    cdef int relieve_output(self, Session newest) except -1:
+        """A client, or all together, keep more unread replies than allowed."""
+        cdef Session session
+        cdef Session largest = newest
+        if newest.output_bytes <= self.limits.output_hard_bytes:
+            for session in self.by_id.values():
+                if session.output_bytes > largest.output_bytes:
+                    largest = session
+        self.router.counters.output_closed += 1
+        log.warning("closing %s: it does not read its replies (%d bytes)", largest.address, largest.output_bytes)
+        largest.close("unread replies over the output limit")
+        return 0
+
+    # Who is read again ----------------------------------------------------------------------------
+    cdef int wake(self) except -1:
+        cdef Session session
+        while self.waking:
+            waking, self.waking = self.waking, []
+            for session in waking:
+                try:
+                    session.read_on()
+                except Exception as error:
+                    log.exception("closing a client after an internal error")
+                    session.close(f"internal error: {error}")
+        return 0
+
+    cdef int wake_soon(self) except -1:
+        """Something was answered after the point of the iteration where clients wake up."""
+        if not self.wake_scheduled:
+            self.wake_scheduled = True
+            self.router.loop.call_soon(self._wake_now)
+        return 0
+
+    def _wake_now(self):
+        self.wake_scheduled = False
+        self.router.now_ms = self.router.clock.now_ms()
+        self.wake()
+
+    # Who is closed --------------------------------------------------------------------------------
+    cdef int sweep(self, int64_t now) except -1:
+        """Once a second: the limits that are counted in seconds."""
+        cdef Session session
+        cdef str reason
+        for session in list(self.by_id.values()):
+            reason = self.overstayed(session, now) if not session.closing else None
+            if reason is not None:
+                self.router.counters.timeout_closed += 1
+                log.info("closing %s: %s", session.address, reason)
+                session.close(reason)
+        return 0
+
+    cdef str overstayed(self, Session session, int64_t now):
+        """Why a client has been here too long, or None."""
+        if now - session.connected_ms > self.limits.preauth_timeout and (
+                session.commands == 0 or not session.authenticated_now):
+            return "no complete command, or no authentication, in time"
+        if self.limits.idle_timeout and now - session.last_ms > self.limits.idle_timeout and not session.in_flight_now():
+            return "idle for too long"
+        if (session.output_bytes > self.limits.output_soft_bytes and session.unsent()
+                and now - session.written_ms > self.limits.soft_output_ms):
+            return "it does not read its replies"
+        return None

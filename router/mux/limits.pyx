@@ -1,0 +1,34 @@
+"""The settings of a router that its data path reads, as C numbers.
+
+Owned by the router, which fills it in at its start and at every change of the configuration; sessions and backends read
+its fields, where a Python attribute would cost more than what it guards.
+"""
+
+
+cdef class Limits:
+
+    cdef int apply(self, object config) except -1:
+        """Takes over a configuration; it holds from the next frame on."""
+        self.request_timeout = config.request_timeout_ms
+        self.idle_timeout = config.timeout * 1000
+        self.preauth_timeout = config.preauth_timeout_ms
+        self.soft_output_ms = config.output_soft_seconds * 1000
+        self.keepalive = config.tcp_keepalive
+        self.max_clients = config.maxclients
+        self.auth_required = bool(config.requirepass)
+        self.max_frame = config.max_frame_bytes
+        self.max_strings = config.max_strings
+        self.max_bulk = config.proto_max_bulk_len
+        self.query_limit = config.client_query_buffer_limit
+        self.preauth_bytes = config.preauth_max_bytes
+        self.preauth_commands = config.preauth_max_commands
+        self.session_commands = config.max_inflight_per_client
+        self.session_bytes = config.max_inflight_bytes_per_client
+        self.link_soft_commands = config.link_soft_commands
+        self.link_hard_commands = config.link_hard_commands
+        self.link_soft_bytes = config.link_soft_bytes
+        self.link_hard_bytes = config.link_hard_bytes
+        self.output_soft_bytes = config.output_soft_bytes
+        self.output_hard_bytes = config.output_hard_bytes
+        self.output_total = config.maxmemory_clients or 0x7FFFFFFFFFFFFFFF
+        return 0

@@ -1,0 +1,437 @@
+# cython: language_level=3
+"""The interface of every part of the multiplexer: its classes with their fields and methods, in the order of the parts.
+
+A part may use what stands above it, and of what stands below it only what is declared here. Cython holds the classes to
+their declarations; `tests/unit/router/test_mux_parts.py` holds the parts to the order.
+"""
+cimport cython
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from kache.wire.codec cimport Buffer, RequestParser, Span
+from kache.wire.reactor cimport Endpoint, Listener, Reactor
+
+from .limits cimport Limits
+from .slot_map cimport SlotMap
+from .table cimport Command, CommandTable
+
+cdef enum:
+    # What stands in Session.order: a shard's number, or one of these; the top bit drops the reply (CLIENT REPLY).
+    FROM_LOCAL = 0x7FFF
+    FROM_PENDING = 0x7FFE
+    SOURCE = 0x7FFF
+    SILENT = 0x8000
+
+    MAX_SHARDS = 256
+
+    # Verdicts of Session.may_send.
+    WAIT = 0
+    SEND = 1
+    REFUSED = 2
+
+    # Phases of a backend.
+    DOWN = 0
+    HANDSHAKE = 1
+    UP = 2
+    LEAVING = 3          # it drains: it answers what it was sent and gets nothing more
+
+cdef class Pending
+cdef class Replies(Endpoint)
+cdef class Session(Replies)
+cdef class Backend(Endpoint)
+cdef class Gather(Pending)
+cdef class Router(Reactor)
+
+
+# pending.pxi -----------------------------------------------------------------------------------------
+cdef class Pending:
+    """One reply that is not there yet. `receive` and `fail` take its parts; `complete` makes it leave."""
+    cdef Router router
+    cdef readonly Session session        # None: nobody's (Router.call)
+    cdef readonly int dialect
+    cdef bint ready
+    cdef Buffer reply
+    # To be overridden: part `part` has come, or never will.
+    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
+    cdef int fail(self, uint32_t part, bytes message) except -1
+    # To be called, once.
+    @cython.final
+    cdef int complete(self, object value) except -1
+    @cython.final
+    cdef int leave(self) except -1       # `reply` is complete; if this was the session's barrier, its input goes on
+
+
+@cython.final
+cdef class Call(Pending):
+    """One question of the router's own Python to one shard (`Router.call`)."""
+    cdef object future
+    cdef int answer(self, object value) except -1
+
+
+@cython.final
+cdef class Led(Pending):
+    """A command that a coroutine leads; it is its session's barrier meanwhile."""
+    cdef object task
+    cdef Command* command
+    cdef int64_t started
+    cdef int start(self, object coroutine) except -1
+
+
+# The reply that a handler's exception becomes; what is not meant for clients is logged. `command` may be NULL.
+cdef object reply_of(object error, Command* command)
+
+
+# order.pxi -------------------------------------------------------------------------------------------
+cdef class Replies(Endpoint):
+    """A client's replies, kept in the order of its requests whatever the order of their arrival."""
+    cdef Router router
+    cdef Buffer order
+    cdef list held               # Buffer or None, per shard; None until something must wait
+    cdef Buffer local
+    cdef object pendings         # deque of Pending; None until there is one
+    cdef dict resolved           # (shard, token) -> bytes or None: deferred replies of this client
+    cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
+    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client
+    cdef Py_ssize_t average      # recent bytes of a reply
+    cdef Py_ssize_t allowed      # commands it may have in flight
+    cdef readonly bint gone
+    cdef int dialect_now
+    cdef int64_t written_ms      # when the client last took some output
+    # To be overridden.
+    cdef int relieved(self) except -1           # the client took some output: it may be read again
+    cdef int settle(self) except -1             # something was answered: it may be read again, or be closed
+    cdef int set_allowance(self) except -1      # the average has changed
+    # Replies of shards.
+    @cython.final
+    cdef Py_ssize_t receive_several(
+        self, int shard, const char* data, Py_ssize_t n, uint32_t most, uint32_t* taken) except -1
+    @cython.final
+    cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1
+    @cython.final
+    cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1
+    @cython.final
+    cdef int hold_deferred(self, int shard, uint64_t token) except -1
+    @cython.final
+    cdef int receive_deferred(self, int shard, uint64_t token, const char* reply, Py_ssize_t n) except -1
+    @cython.final
+    cdef int deferred_lost(self, int shard, uint64_t token, bytes message) except -1
+    # Out of band, between two replies.
+    @cython.final
+    cdef int push(self, const char* message, Py_ssize_t n) except -1
+    # Replies made here.
+    @cython.final
+    cdef int answer(self, object value, uint16_t flags) except -1
+    @cython.final
+    cdef int answer_error(self, bytes message, uint16_t flags) except -1
+    @cython.final
+    cdef int expect_pending(self, Pending pending, uint16_t flags) except -1
+    @cython.final
+    cdef int advance(self) except -1
+    @cython.final
+    cdef Py_ssize_t in_flight_now(self) noexcept
+    @cython.final
+    cdef void account(self, Py_ssize_t n) noexcept
+    # Of its own.
+    @cython.final
+    cdef bint over_limit(self) except -1
+    @cython.final
+    cdef int learn_average(self, Py_ssize_t size, uint32_t count) except -1
+    @cython.final
+    cdef bint has_held(self, int shard)
+    @cython.final
+    cdef Buffer held_of(self, int shard)
+    @cython.final
+    cdef int queue_local(self, object value) except -1
+    @cython.final
+    cdef int encode(self, Buffer out, object value) except -1
+    @cython.final
+    cdef int leave(self, const char* reply, Py_ssize_t n, uint16_t head) except -1
+    @cython.final
+    cdef int leave_first(self, Buffer queue, uint16_t head) except -1
+    @cython.final
+    cdef bint leave_held(self, Buffer queue, uint16_t head) except -1
+
+
+# backend.pxi -----------------------------------------------------------------------------------------
+cdef struct Expected:
+    PyObject* owner      # a Session or a Pending, owned; NULL: swallow
+    bint pending         # it is a Pending
+    uint32_t part        # which part of the Pending
+    uint32_t count       # replies that are still to come
+    int64_t deadline     # unix ms; 0: none
+    uint64_t start       # where the run starts in all bytes ever put into `out`
+
+
+cdef class Backend(Endpoint):
+    """A connection that commands are sent to and whose replies come back in order; a new object for every connection."""
+    cdef Router router
+    cdef Limits limits
+    cdef readonly int index
+    cdef int phase
+    cdef readonly object reason          # why it is down
+    cdef readonly uint64_t in_flight     # commands whose replies are still to come, swallowed ones included
+    cdef readonly uint64_t timeouts
+    cdef readonly uint64_t reconnects
+    cdef Expected* ring
+    cdef uint64_t head, tail, overdue, ring_mask
+    cdef dict deferred                   # token -> Session, or (Pending, part)
+    # For those who send; each kind of backend has its own. Nothing is asked before sending but `phase` and the limits.
+    cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
+    cdef int end_run(self) except -1     # whoever has put something ends it before anything else happens
+    cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
+                 int flags, uint64_t session, int64_t deadline) except -1
+    cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1
+    cdef int cancel(self, uint64_t session) except -1
+    cdef bytes down_text(self)
+    @cython.final
+    cdef bint over_soft(self) noexcept
+    @cython.final
+    cdef bint over_hard(self, Py_ssize_t size) noexcept
+    @cython.final
+    cdef bint stuck(self) noexcept
+    # For the kinds: the queue of what was sent.
+    @cython.final
+    cdef int expect(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, int64_t deadline,
+                    Py_ssize_t mark) except -1
+    @cython.final
+    cdef int grow_ring(self) except -1
+    @cython.final
+    cdef int answered(self, uint32_t count) except -1
+    @cython.final
+    cdef int answer(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, bytes message) except -1
+    @cython.final
+    cdef int defer(self, Expected* expected, uint64_t token) except -1
+    @cython.final
+    cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1
+    @cython.final
+    cdef int forget_vanished(self) except -1
+    # For the timer.
+    @cython.final
+    cdef int expire(self, int64_t now_ms) except -1
+    # Of its own.
+    @cython.final
+    cdef int fail_expected(self) except -1
+    @cython.final
+    cdef int fail_deferred(self) except -1
+
+
+# gather.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Gather(Pending):
+    """One reply out of one part per shard. `owner[k]` is the part that holds key k."""
+    cdef int fold
+    cdef Command* command
+    cdef int64_t total
+    cdef uint8_t* owner
+    cdef Py_ssize_t keys, missing
+    cdef list shards             # shard of each part
+    cdef list texts              # FOLD_IN_ORDER: each part's reply
+    cdef list errors             # (part, CommandError)
+    cdef int one_less(self) except -1
+    cdef int put_in_order(self) except -1
+
+
+# Sends one frame to every shard that holds one of the keys up to word `last`; False when the command must wait.
+cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint16_t flags) except -1
+# The slot of the k-th key of the command in the parser.
+cdef uint16_t key_slot(RequestParser parser, Command* command, Py_ssize_t k) noexcept
+
+
+# link.pxi --------------------------------------------------------------------------------------------
+@cython.final
+cdef class Link(Backend):
+    """The router's connection to one shard."""
+    cdef readonly bint loading
+    cdef readonly uint64_t pid
+    cdef uint32_t reply_left             # replies of the current REPLY message that are still to come
+    cdef PyObject* run_owner             # the session whose run is open; borrowed
+    cdef Py_ssize_t run_mark             # where its header starts, from out.start
+    cdef uint32_t run_count
+    cdef int64_t run_deadline
+    # Takes a connected socket and starts the handshake; nothing else is sent before its answer.
+    cdef int connected(self, int fd) except -1
+    cdef int begin_run(self, Session session) except -1
+    cdef int put_header(self, int dialect, int db, int flags, uint64_t session, int64_t deadline,
+                        uint64_t transaction) except -1
+    cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
+    cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
+    cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
+    cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int up(self, int version, int index) except -1
+    cdef int say_goodbye(self) except -1
+
+
+# planned.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Split(Pending):
+    """A command whose keys lie on several shards, or that asks all of them; merged by a function of merges.py."""
+    cdef readonly object row
+    cdef readonly tuple args
+    cdef readonly list parts
+    cdef list replies
+    cdef Py_ssize_t missing
+    cdef int take(self, uint32_t part, object value) except -1
+
+
+# Asks the planner for the parts of the command, or starts its coroutine; False when it must wait.
+cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1
+
+
+# session.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Session(Replies):
+    """One client connection."""
+    cdef readonly uint64_t id
+    cdef int protocol
+    cdef RequestParser parser
+    cdef Command* current            # the last command
+    cdef Pending barrier             # the reply that further input waits for
+    cdef bint stalled                # reading stopped because of a limit or a barrier
+    cdef bint waking                 # it is in clients.waking
+    cdef readonly bint finishing     # nothing more is read; it closes when all is answered
+    cdef Py_ssize_t resume_at        # in flight at which a stalled client is read again
+    cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
+    cdef int db_now
+    cdef bint no_touch_now
+    cdef public int reply_mode
+    cdef public bint no_evict
+    cdef bint authenticated_now
+    cdef public int auth_failures
+    cdef public bytes name, lib_name, lib_ver
+    cdef public str user
+    cdef readonly int64_t connected_ms, last_ms
+    cdef readonly uint64_t commands
+    cdef str peer_name
+    # For the commands that leave it, and the replies that come back.
+    cdef int may_send(self, Backend backend, uint16_t flags) except -1
+    cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1
+    cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1
+    cdef tuple arguments(self, Command* command)
+    cdef int flags_of_runs(self) noexcept
+    cdef int set_limits(self) except -1
+    cdef int read_on(self) except -1
+    # Of its own.
+    cdef bint sniff(self, const char* data, Py_ssize_t n) except -1
+    cdef int parse(self, const char* data, Py_ssize_t n) except -2
+    cdef int protocol_error(self, bytes message) except -1
+    cdef bint must_wait(self) noexcept
+    cdef int stall(self) except -1
+    cdef bint may_resume(self) noexcept
+    cdef bint execute(self) except -1
+    cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
+    cdef int refuse(self, Command* command, uint16_t flags) except -1
+    cdef bint forward(self, Command* command, uint16_t flags) except -1
+    cdef int run_local(self, Command* command, uint16_t flags) except -1
+
+
+# clients.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Clients:
+    """Every client of this router: their ids, how many there may be, who is read again, who is closed."""
+    cdef Router router
+    cdef Limits limits
+    cdef dict by_id                      # session id -> Session
+    cdef uint64_t last_id
+    cdef int most_here                   # clients that the descriptors of this process allow
+    cdef Py_buffer shared                # clients of every router, shared with them (kache/cluster/counts.py)
+    cdef int64_t* counts                 # points into it
+    cdef Py_ssize_t routers              # how many counts there are
+    cdef int place                       # which of them is this router's
+    cdef Py_ssize_t output_bytes         # of replies kept for all clients
+    cdef list waking                     # sessions to be read again before the output is written
+    cdef bint wake_scheduled
+    cdef uint64_t next_id(self) noexcept
+    cdef int add(self, Session session) except -1
+    cdef int remove(self, Session session) except -1
+    cdef void count(self) noexcept
+    cdef bint has_room(self) noexcept
+    cdef int64_t ahead(self) noexcept    # how many more than the router with the fewest
+    cdef int push(self, uint64_t id, const char* message, Py_ssize_t n) except -1
+    cdef int relieve_output(self, Session newest) except -1
+    cdef int wake(self) except -1
+    cdef int wake_soon(self) except -1
+    cdef int sweep(self, int64_t now) except -1
+    cdef str overstayed(self, Session session, int64_t now)
+    cdef int apply_limits(self) except -1
+
+
+# shards.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Shards:
+    """The connection to every shard: made, made again, and the runs that are open on them."""
+    cdef Router router
+    cdef list links                      # the current Link of every shard; also Router.links
+    cdef list paths, retry_seconds, up_waiters
+    cdef list told                       # why a shard is down, as the supervisor says; "" while it is not
+    cdef int[MAX_SHARDS] touched
+    cdef uint8_t[MAX_SHARDS] is_touched
+    cdef int touched_count
+    cdef int touch(self, int index) noexcept        # a run was opened on this link
+    cdef int end_runs(self) except -1               # the client being parsed is done: its runs are closed
+    cdef int connect(self, int index) except -1
+    cdef int retry(self, int index) except -1
+    cdef int is_up(self, Link link) except -1
+    cdef int is_lost(self, Backend backend, bint was_up) except -1
+    cdef int expire(self, int64_t now) except -1
+    cdef int say(self, int index, str state, str reason) except -1
+
+
+# counters.pxi ----------------------------------------------------------------------------------------
+@cython.final
+cdef class Counters:
+    """What a router counts, since the start or the last reset."""
+    cdef int64_t since_ms
+    cdef uint64_t commands, accepted, refused, timeouts, uncertain, refused_down, refused_overload
+    cdef uint64_t protocol_errors, output_closed, timeout_closed, bytes_in_closed, bytes_out_closed
+    cdef dict errors                     # code of an error reply made here -> how many
+    cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
+    cdef int count_error(self, str message) except -1
+    cdef int sample(self, Router router) except -1
+    cdef dict report(self, Router router)
+    cdef int reset(self, Router router) except -1
+    cdef tuple traffic(self, Router router)
+
+
+# timers.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Timers:
+    """What is done whether or not anything arrives: deadlines of requests, and once a second the rest."""
+    cdef Router router
+    cdef object timer
+    cdef int64_t next_sweep_ms
+    cdef int stop(self) except -1
+
+
+# accept.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Acceptor(Listener):
+    """The client port."""
+    cdef Router router
+    cdef int spare               # a descriptor given up to tell a client that there are none left
+    cdef int rests               # how often in a row the connection that is waiting was left to the other routers
+
+
+# router.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Router(Reactor):
+    """One router process: the reactor of its descriptors, and everything that belongs to it."""
+    cdef readonly int index, shard_count
+    cdef readonly object config, address
+    cdef readonly int64_t started_ms
+    cdef readonly bint shutting_down
+    cdef readonly uint64_t boot_id
+    cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
+    cdef public object config_file       # the TOML file the cluster was started with, or None
+    cdef readonly SlotMap slots
+    cdef readonly list links             # the current Link of every shard; the list of `shards`
+    cdef Limits limits
+    cdef CommandTable table
+    cdef Clients clients
+    cdef Shards shards
+    cdef Counters counters
+    cdef object planner
+    cdef list acceptors
+    cdef int refusing                    # connections that are being told why they are refused
+    cdef Timers timers
+    cdef int shard_at(self, uint16_t slot) noexcept
+    cdef uint16_t slot_for(self, object row, object arguments)

@@ -1,0 +1,109 @@
+# The connections to all shards: made, made again after a failure, and the runs that are open on them.
+
+# Waits before connecting to a shard again (seconds), doubled after every failure.
+cdef double FIRST_RETRY = 0.01
+cdef double LONGEST_RETRY = 1.0
+
+
+cdef class Shards:
+
+    def __init__(self, Router router, paths):
+        """The shards behind the Unix sockets at `paths`; none is connected to yet."""
+        self.router = router
+        self.paths = list(paths)
+        self.links = [Link(router, i, "not connected yet") for i in range(len(self.paths))]
+        self.retry_seconds = [FIRST_RETRY] * len(self.paths)
+        self.told = [""] * len(self.paths)
+        self.up_waiters = []
+
+    # Connecting -----------------------------------------------------------------------------------
+    cdef int connect(self, int index) except -1:
+        cdef Link old = <Link> self.links[index]
+        cdef Link link
+        if self.router.shutting_down or self.router.closed or old.phase != DOWN:
+            return 0
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(self.paths[index])
+        except OSError as error:
+            connection.close()
+            old.reason = f"cannot connect: {error.strerror}"
+            return self.retry(index)
+        link = Link(self.router, index, "connecting")
+        link.timeouts = old.timeouts
+        link.reconnects = old.reconnects + 1
+        self.links[index] = link
+        return link.connected(connection.detach())
+
+    def _connect(self, int index):
+        self.connect(index)
+
+    cdef int retry(self, int index) except -1:
+        cdef double seconds = self.retry_seconds[index]
+        self.retry_seconds[index] = min(2 * seconds, LONGEST_RETRY)
+        self.router.loop.call_later(seconds, self._connect, index)
+        self.router.leave = True
+        return 0
+
+    cdef int is_up(self, Link link) except -1:
+        """The shard has answered the handshake."""
+        log.info("shard %d is up (process %d)", link.index, link.pid)
+        self.retry_seconds[link.index] = FIRST_RETRY
+        waiters, self.up_waiters = self.up_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.router.leave = True
+        return 0
+
+    cdef int is_lost(self, Backend backend, bint was_up) except -1:
+        """A connection has ended, and everything it expected has been answered."""
+        if self.router.shutting_down or self.router.closed:
+            return 0
+        if was_up:
+            log.warning("shard %d is down: %s", backend.index, backend.reason)
+        if self.links[backend.index] is backend:
+            self.retry(backend.index)
+        # It may have been lost while output was written.
+        return self.router.clients.wake_soon()
+
+    cdef int say(self, int index, str state, str reason) except -1:
+        """What the supervisor says of a shard: why it is down is told to clients, and once it is up it is connected to."""
+        self.told[index] = reason if state == "down" else ""
+        if state == "up" and (<Link> self.links[index]).phase == DOWN:
+            self.retry_seconds[index] = FIRST_RETRY
+            # The retry under way may be a second off; whichever comes second finds the link connected.
+            self.router.loop.call_soon(self._connect, index)
+        return 0
+
+    async def all_up(self):
+        """Returns once every shard has answered the handshake."""
+        while not all((<Link> link).phase == UP for link in self.links):
+            waiter = self.router.loop.create_future()
+            self.up_waiters.append(waiter)
+            await waiter
+
+    # Runs -----------------------------------------------------------------------------------------
+    cdef int touch(self, int index) noexcept:
+        if not self.is_touched[index]:
+            self.is_touched[index] = 1
+            self.touched[self.touched_count] = index
+            self.touched_count += 1
+        return 0
+
+    cdef int end_runs(self) except -1:
+        cdef int i
+        for i in range(self.touched_count):
+            self.is_touched[self.touched[i]] = 0
+            (<Link> self.links[self.touched[i]]).end_run()
+        self.touched_count = 0
+        return 0
+
+    cdef int expire(self, int64_t now) except -1:
+        """Answers what is past its deadline."""
+        cdef Link link
+        for link in list(self.links):
+            if link.overdue < link.tail:
+                link.expire(now)
+        return 0

@@ -1,0 +1,90 @@
+# cython: language_level=3
+"""Declarations of the command table (see table.pyx)."""
+cimport cython
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from kache.wire.codec cimport Span
+
+cdef enum:
+    ROUTE_SHARD = 0      # one shard by its keys; several shards: the planner decides
+    ROUTE_MOVE = 1       # the same, but a coroutine of moves.py when the keys lie on different shards
+    ROUTE_LOCAL = 2
+    ROUTE_CURSOR = 3     # always a coroutine of moves.py
+    ROUTE_ALL = 4        # always the planner
+    ROUTE_CONTAINER = 5  # only exists with a second word
+
+    FOLD_NONE = 0        # how a split over plain key ranges is merged without Python
+    FOLD_SUM = 1
+    FOLD_OK = 2
+    FOLD_IN_ORDER = 3
+
+
+cdef struct Command:
+    uint16_t id
+    int arity
+    uint8_t route
+    uint8_t fold
+    bint writes
+    bint no_auth
+    bint container       # a second word may select a subcommand
+    bint nothing_is_missing  # a sum of zero is RES_NX (the binary protocol's own DEL)
+    bint planned         # its keys cannot be found by first, last, step
+    int first            # first key, counted with the command's words; 0: no key
+    int last             # last key; negative from the end
+    int step
+    int words            # how many words name it
+    uint64_t word        # the name as one number if it is a single word of at most eight letters, else 0
+    const char* name     # as in error texts: "get", "config|get"
+    Py_ssize_t name_size
+    uint32_t hash
+    PyObject* row
+    PyObject* key        # Row.key
+    PyObject* handler
+    uint64_t calls, micros, failed
+
+
+cdef struct Index:
+    uint16_t* slots
+    uint32_t mask
+
+
+@cython.final
+cdef class CommandTable:
+    """Every row of the table that clients can reach, by name, and every row by its key."""
+    cdef Command* commands
+    cdef int count
+    cdef Index resp, binary
+    cdef dict by_key             # Row.key -> Row, internal rows included
+    cdef list keep               # what the C pointers point into
+    cdef int _fill(self, Command* command, object row) except -1
+    cdef int _fill_keys(self, Command* command, object row) except -1
+    # The command that `words` start with; a container itself when its second word is unknown; or NULL.
+    cdef Command* find(self, bint binary, Span* words, Py_ssize_t count) noexcept
+
+
+cdef inline uint64_t short_word(const char* word, Py_ssize_t n) noexcept nogil:
+    """A word of at most eight letters as a number, whatever their case; 0 for any other.
+
+    Setting bit 5 maps letters, and nothing else, to lower-case letters, so equal numbers mean equal words as long as
+    one of them is known to consist of letters, and both are equally long.
+    """
+    cdef uint32_t low, high
+    cdef uint64_t number = 0
+    if n >= 4 and n <= 8:
+        memcpy(&low, word, 4)
+        memcpy(&high, word + n - 4, 4)
+        number = <uint64_t> high << (8 * (n - 4)) | low
+    elif n == 3:
+        number = <uint64_t> <uint8_t> word[0] | <uint64_t> <uint8_t> word[1] << 8 | <uint64_t> <uint8_t> word[2] << 16
+    else:
+        return 0
+    return number | <uint64_t> 0x2020202020202020
+
+
+# The texts of refusals.
+cdef bytes c_text(Span word, Py_ssize_t limit)
+cdef bytes unknown_command(Span* words, Py_ssize_t count)
+cdef bytes unknown_subcommand(Command* container, Span word)
+cdef bytes wrong_arity(Command* command)
