@@ -198,12 +198,13 @@ class Kache(Contender):
 
     name = "kache"
     routers = 1
+    python = sys.executable
 
     def launch(self) -> None:
         self.port = free_port()
         extra = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         self.spawn(
-            sys.executable, "-m", "kache", "cluster", "start", *self.chosen_shards(),
+            self.python, "-m", "kache", "cluster", "start", *self.chosen_shards(),
             "--port", str(self.port), "--dir", str(self.directory), *extra,
         )  # fmt: skip
 
@@ -246,6 +247,30 @@ class KacheFourRouters(Kache):
 
     name = "kache-4-routers"
     routers = 4
+
+
+class KacheBefore(Kache):
+    """Another installed Kache: that of the interpreter in the variable KACHE_BEFORE, to see what a change costs."""
+
+    name = "kache-before"
+    python = os.environ.get("KACHE_BEFORE", "")
+
+    def launch(self) -> None:
+        if not self.python:
+            raise Missing("set KACHE_BEFORE to the python of an environment that has the other Kache")
+        super().launch()
+
+    def version(self) -> str:
+        return first_line(self.python, "-m", "kache", "--version")
+
+
+class KacheBeforeDefault(KacheBefore, KacheDefault):
+    """The same as `kache cluster start` starts it."""
+
+    name = "kache-before-default"
+
+    def version(self) -> str:
+        return KacheBefore.version(self)
 
 
 class Redis(Contender):
@@ -456,7 +481,7 @@ CONTENDERS: dict[str, Callable[..., Contender]] = {
     cls.name: cls
     for cls in (
         KacheDefault, Kache, Twemproxy, Valkey, ValkeyThreads, Redis, ValkeyCluster, RedisCluster, Memcached, Limit,
-        LimitOneHop, KacheTwoRouters, KacheFourRouters, TwemproxyQuiet,
+        LimitOneHop, KacheTwoRouters, KacheFourRouters, TwemproxyQuiet, KacheBefore, KacheBeforeDefault,
     )
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 # Executor: the one execution point. Whatever anybody asks of this shard's data passes `execute_command` or `call`.
 #
-#   a frame ─► execute_command ─┬► admit: arity, loading, memory, leases ─┬► the compiled case ──► reply bytes
-#   a handler ─► call ──────────┘  or the error that refuses it            └► the handler ────────► reply, a Python value
+#   a frame ─► execute_command ─┬► refusal: arity, loading, memory, leases ─┬► the compiled case ──► reply bytes
+#   a handler ─► call ──────────┘  or the error that refuses it              └► the handler ────────► reply, a Python value
 #                                                                                 └► context.call: the next one inside
 
 cdef enum:
@@ -133,10 +133,11 @@ cdef class Executor:
         command = &self.commands[number]
         self.executed += 1
         try:
-            refused = self.admit(context, command, number, args, n)
-            if refused is not None:
-                command.rejected += 1
-                return fail(context, out, refused)
+            if not self.admits(context, command, n):
+                refused = self.refusal(context, command, number, args, n)
+                if refused is not None:
+                    command.rejected += 1
+                    return fail(context, out, refused)
             self.enter(context, command, number)
             if command.compiled != NULL and command.compiled(context, slot, args, n, out) == DONE:
                 self.count_compiled(command, number)
@@ -161,11 +162,12 @@ cdef class Executor:
         cdef bint no_touch = self.store.no_touch, counting = self.store.counting
         cdef Command* command = &self.commands[number]
         cdef Words words = Words(args)
-        cdef bytes refused = self.admit(context, command, number, words.spans, words.count)
+        cdef bytes refused = self.refusal(context, command, number, words.spans, words.count)
         if refused is not None:
             command.rejected += 1
             raise CommandError(refused.decode())
         context.depth += 1
+        self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         try:
             self.enter(context, command, number)
             return self.run_handler(context, command, number, args)
@@ -179,8 +181,16 @@ cdef class Executor:
             self.store.no_touch = no_touch
             self.store.counting = counting
 
-    cdef inline bytes admit(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
-        """None, or the error that keeps the command from being executed."""
+    cdef inline bint admits(self, Context context, Command* command, Py_ssize_t n) noexcept:
+        """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
+        if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
+            return False
+        if self.loading or (command.denyoom and self.memory_limit and self.store.used() > self.memory_limit):
+            return False
+        return not command.may_write or PyDict_Size(self.held) == 0
+
+    cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
+        """The error that keeps the command from being executed, or None."""
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return self.arity_error(number)
         if self.loading and not command.while_loading:
@@ -196,8 +206,8 @@ cdef class Executor:
     cdef inline void enter(self, Context context, Command* command, int number) noexcept:
         context.number = number
         self.store.counting = command.readonly
-        self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
-        self.store.effects.begin_unit()
+        if self.store.effects.wanted:
+            self.store.effects.begin_unit()
 
     cdef object run_handler(self, Context context, Command* command, int number, tuple arguments):
         """The handler's reply; its time is measured. What runs inside another command is part of that one's time."""
@@ -463,6 +473,7 @@ cdef class Executor:
             self.set_time(int(time.time() * 1000))
         self.direct.dialect = dialect
         self.direct.keys.db = db
+        self.store.no_touch = False
         self.begin_batch()
         if self.execute_command(self.direct, row.id, NO_SLOT, words.spans, words.count, out) == DEFERRED:
             raise RuntimeError("a deferred reply without a link")

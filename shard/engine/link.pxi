@@ -186,7 +186,7 @@ cdef class Link(Endpoint):
     cdef Span* spans
     cdef Py_ssize_t capacity
     # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
-    cdef bint answering
+    cdef bint answering, arisen         # arisen: `before` or `behind` has something
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
 
     def __cinit__(self, *args, **kwargs):
@@ -346,6 +346,7 @@ cdef class Link(Endpoint):
         cdef LookAhead ahead = self.host.ahead
         cdef bint expired = context.deadline != 0 and context.deadline <= shard.store.now_ms
         context.link = self
+        shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
         while self.run_count and n - at >= 4:
             memcpy(&size, data + at, 4)
@@ -399,7 +400,7 @@ cdef class Link(Endpoint):
             size = <uint32_t> (out.used() - mark - 4)
             memcpy(out.data + out.start + mark, &size, 4)
             self.host.tick_left -= size
-        if self.before.used() or self.behind.used():
+        if self.arisen:
             self.put_between(out, mark, start, done)
         return 0
 
@@ -443,6 +444,7 @@ cdef class Link(Endpoint):
         """Messages arose while the frame whose reply lies at `mark` was executed: the REPLY ends before them, another
         begins behind. What making room has caused leaves before the frame's reply, everything else behind it."""
         cdef bytes reply
+        self.arisen = False
         if self.before.used():
             reply = PyBytes_FromStringAndSize(out.data + out.start + mark, out.used() - mark)
             out.end = out.start + mark
@@ -528,6 +530,7 @@ cdef class Link(Endpoint):
         """Where a message goes that may arise at any time: never inside a REPLY that is being made."""
         if not self.answering:
             return self.output()
+        self.arisen = True
         return self.before if self.host.shard.evicting else self.behind
 
     cdef int put_message(self, int kind, uint64_t number, bytes body) except -1:
