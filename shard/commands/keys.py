@@ -187,8 +187,6 @@ def copy(ctx: Context, source: bytes, destination: bytes, *args: bytes) -> Reply
         return 0
     # The execution point looks for leases in the selected database only.
     ctx.shard.leases.check(database, [destination], ctx.keys.now_ms)
-    if replace:
-        ctx.keys.delete_in(database, destination)
     ctx.keys.copy(source, destination, database)
     return 1
 

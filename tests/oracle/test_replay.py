@@ -12,6 +12,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from state import state
 
 from kache.shard.commands.registry import handler_of
 from kache.shard.engine.engine import Replay, Store
@@ -19,7 +20,6 @@ from kache.shard.engine.memory import seed_random
 from kache.shard.shard import Shard
 
 from .harness import Command
-from .state import state
 from .strategies_bits import bit_commands
 from .strategies_geo import geo_commands
 from .strategies_hashes import hash_commands, hash_random_commands, hash_ttl_commands

@@ -1,270 +1,116 @@
-"""Lists, hashes, sets and sorted sets when memory is refused: whatever raises has changed nothing, and taking away never raises.
+"""Every mutator with every allocation refused in turn: nothing lost, nothing half done, nothing told that did not happen.
 
-Seeded random changes against plain Python values. Of every change each allocation is refused in turn, alone or with all
-that follow, until the change succeeds.
+A command that is refused for want of memory leaves the data as it was. One that changes several keys or elements may have
+done a part of it: then that part was told, and a replay of what was told ends in the same state.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from itertools import count
-from typing import TypeVar
+from collections.abc import Iterator
 
 import pytest
+from state import state
 
-from kache.shard.engine.fields import FieldTable
-from kache.shard.engine.listvalue import ListValue
+from kache.shard.commands.registry import handler_of
+from kache.shard.engine.effects import Listener
+from kache.shard.engine.engine import Replay, Store
 from kache.shard.engine.memory import fail_allocation_after
-from kache.shard.engine.zset import ZSet
+from kache.shard.shard import Shard
 
-ALONE, WITH_ALL_THAT_FOLLOW = 1, 1 << 62
+NOW = 1_700_000_000_000
+MOST_ALLOCATIONS = 400
+
+SETUP = [
+    b"SET s 12345678901234567890123456789012",
+    b"SET timed v PX 90000",
+    b"APPEND raw abc",
+    b"RPUSH l a b a c a d e f",
+    b"HSET h a 1 b 2 c 3",
+    b"HPEXPIRE h 80000 FIELDS 1 a",
+    b"SADD m a b c",
+    b"ZADD z 1 a 2 b 3 c",
+    b"SET big " + b"x" * 3000,
+    *(b"SET {s}%d v PX %d" % (number, 1000 + number) for number in range(30)),
+]
+
+ONE_CHANGE = [
+    "SET new v", "SET s " + "y" * 500, "SET l v", "SET s v PX 500", "SET timed v", "SETEX new 5 v", "SETNX new v", "GETSET s x",
+    "INCR n", "INCRBYFLOAT n 1.5", "APPEND s " + "z" * 400, "APPEND new z", "SETRANGE new 2000 x", "SETRANGE s 900 x",
+    "SETBIT new 9000 1", "BITOP NOT new s", "BITOP NOT l s", "PFADD new a b", "PFADD p a", "PEXPIRE s 500", "PEXPIRE l 500",
+    "PERSIST timed", "RENAME s new", "RENAME l s", "RENAME timed s", "RENAME s {s}1", "COPY l new", "COPY h new", "COPY z l REPLACE",
+    "COPY m new", "COPY timed new", "MOVE l 3", "MOVE timed 3", "LPUSH l " + "v" * 300, "RPUSH new a b c", "RPUSH l " + "w " * 200,
+    "LSET l 1 " + "v" * 500, "LINSERT l BEFORE c " + "v" * 900, "LREM l 0 a", "LTRIM l 2 4", "LPOP l 3", "SORT l ALPHA STORE new",
+    "SORT l ALPHA STORE h", "HSET h d " + "v" * 300, "HSET new f v", "HSET h a " + "v" * 400, "HDEL h b", "HPEXPIRE h 70000 FIELDS 1 b",
+    "HPERSIST h FIELDS 1 a", "HINCRBY h b 5", "SADD m d", "SADD new a", "SREM m a", "SUNIONSTORE new m", "SUNIONSTORE l m", "ZADD z 5 d",
+    "ZADD z 9 a", "ZADD new 1 a", "ZINCRBY z 5 b", "ZREM z a", "ZREMRANGEBYRANK z 0 1", "ZUNIONSTORE new 1 z", "ZUNIONSTORE h 1 z",
+    "ZRANGESTORE new z 0 1", "DEL h", "UNLINK l", "FLUSHDB", "SWAPDB 0 1", "GETDEL s",
+]  # fmt: skip
+
+SEVERAL_CHANGES = [
+    "MSET s " + "y" * 300 + " new v other w", "HSET h d 1 e 2 f " + "v" * 200, "HDEL h a b c", "SADD m d e f g h", "SREM m a b c",
+    "ZADD z 4 d 5 e 6 f 0 a", "ZREM z a b c", "DEL s l h m z", "SMOVE m m2 a", "LMOVE l new LEFT RIGHT", "SPOP m 2", "LTRIM l 1 -2",
+    "HSETEX h PX 5000 FIELDS 2 a 9 q 8", "HGETEX h PX 5000 FIELDS 2 a b", "GEOADD g 1 1 a 2 2 b",
+]  # fmt: skip
 
 
-T = TypeVar("T", ListValue, FieldTable, ZSet)
-Fields = dict[bytes, tuple[bytes, int]]
+def fresh(*, compiled: bool) -> tuple[Shard, list[object]]:
+    shard = Shard(now_ms=NOW)
+    if not compiled:
+        for name in shard.compiled_commands():
+            shard.replace_handler(name, handler_of(name))
+    for line in SETUP:
+        assert not shard.execute(line.split(b" ")).startswith(b"-"), line
+    events: list[object] = []
+    shard.store.effects.add_observer(Listener(lambda *event: events.append(event)), everything=True)
+    shard.store.effects.record()
+    return shard, events
 
 
-@pytest.fixture(autouse=True)
-def every_allocation_granted_again() -> Iterator[None]:
-    yield
-    fail_allocation_after(-1)
-
-
-@pytest.fixture(params=[ALONE, WITH_ALL_THAT_FOLLOW], ids=["alone", "with all that follow"])
-def refused(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
-
-
-def state_of(value: ListValue | FieldTable | ZSet) -> object:
-    if isinstance(value, FieldTable):
-        return {field: (data, value.deadline_of(field)) for field, data in value.items()}
-    return value.items() if isinstance(value, ZSet) else list(value)
-
-
-def refusals(value: T, change: Callable[[T], object], refused: int, granted: int = 0) -> int:
-    """Changes `value`, its allocations refused from number `granted` on one by one; how many refusals made it raise."""
-    before = state_of(value)
-    for raised in count():
-        fail_allocation_after(granted + raised, refused)
+def failures(command: str, *, compiled: bool) -> Iterator[tuple[Shard, list[object], bool]]:
+    """A shard after the command, for each allocation of it that was refused; and whether the command failed."""
+    argv = [word.encode() for word in command.split()]
+    for granted in range(MOST_ALLOCATIONS):
+        shard, events = fresh(compiled=compiled)
+        fail_allocation_after(granted)
         try:
-            change(value)
-        except MemoryError:
-            assert fail_allocation_after(-1), "it raised although nothing was refused"
-            value.check()
-            assert state_of(value) == before
-        else:
-            fail_allocation_after(-1)
-            value.check()
-            return raised
-    raise AssertionError
+            reply = shard.execute(argv)
+        finally:
+            refused = fail_allocation_after(-1)
+        if not refused:
+            assert not reply.startswith(b"-"), reply
+            return
+        assert not reply.startswith(b"-") or reply.startswith(b"-OOM the shard has no memory"), reply
+        yield shard, events, reply.startswith(b"-")
+    raise AssertionError("the command never had enough")
 
 
-def test_as_many_are_granted_and_refused_as_was_said() -> None:
-    fail_allocation_after(2)
-    with pytest.raises(MemoryError):
-        ListValue([b"a"] * 10_000)
-    assert fail_allocation_after(-1)
-    assert not fail_allocation_after(-1)
-    fail_allocation_after(1_000)
-    ListValue([b"a"])
-    assert not fail_allocation_after(-1)
-    fail_allocation_after(0, 2)
-    for _ in range(2):
-        with pytest.raises(MemoryError):
-            ListValue([b"a"])
-    ListValue([b"a"])
+def check(shard: Shard) -> None:
+    """The invariants hold, and what was told is what happened."""
+    shard.store.check()
+    copy = Store()
+    original = Shard(now_ms=NOW)
+    original.store.effects.record()
+    for line in SETUP:
+        original.execute(line.split(b" "))
+    replay = Replay(copy)
+    replay.apply(*original.store.effects.take())
+    replay.apply(*shard.store.effects.take())
+    assert state(copy) == state(shard.store)
 
 
-# Lists ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("command", ONE_CHANGE, ids=[command[:40] for command in ONE_CHANGE])
+def test_what_is_refused_has_changed_nothing(command: str, compiled: bool) -> None:
+    before = state(fresh(compiled=compiled)[0].store)
+    for shard, events, failed in failures(command, compiled=compiled):
+        if failed:
+            assert state(shard.store) == before
+            assert events == [] and shard.store.effects.pending == 0
+        check(shard)
 
 
-def random_value(rng: random.Random) -> bytes:
-    return rng.randbytes(rng.choice((0, 1, 1, 2, 9, 30, 300)))
-
-
-def list_change(rng: random.Random, model: list[bytes]) -> tuple[Callable[[ListValue], object], list[bytes], bool]:
-    """A change, what the list is after it, and whether it only takes away."""
-    left, value, index = rng.random() < 0.5, random_value(rng), rng.randrange(len(model) + 1)
-    action = rng.randrange(10 if len(model) < 120 else 14)
-    if action < 3:
-        values = [random_value(rng) for _ in range(rng.randrange(1, 8))]
-        return lambda lv: lv.extend(values, left), values[::-1] + model if left else model + values, False
-    if action < 6:
-        return lambda lv: lv.insert(index, value), [*model[:index], value, *model[index:]], False
-    if action < 9:
-        if index == len(model):
-            return lambda lv: lv.push(value, True), [value, *model], False
-        return lambda lv: lv.set(index, value), [*model[:index], value, *model[index + 1 :]], False
-    if action == 9:
-        wanted = rng.choice(model) if model else b""
-        kept = [element for element in model if element != wanted]
-        return lambda lv: lv.remove(wanted, 0), kept, False
-    if action == 10:
-        number = rng.randrange(1, 6)
-        after = model[number:] if left else model[:-number]
-        return lambda lv: lv.pop_many(left, number), after, True
-    if action == 11:
-        return lambda lv: lv.pop(left), model[1:] if left else model[:-1], True
-    stop = index + rng.choice((1, 2, 10, 100))
-    return lambda lv: lv.delete_range(index, stop), model[:index] + model[stop:], True
-
-
-@pytest.mark.parametrize(("entries", "size"), [(1, 64), (3, 40), (8, 64), (128, 4096)])
-def test_lists(entries: int, size: int, refused: int) -> None:
-    rng = random.Random(entries)
-    lv = ListValue(chunk_entries=entries, chunk_bytes=size)
-    model: list[bytes] = []
-    raised = 0
-    for _ in range(2500):
-        change, model, takes_away = list_change(rng, model)
-        times = refusals(lv, change, refused, rng.choice((0, 0, 1, 2)))
-        assert not (takes_away and times)
-        assert list(lv) == model
-        raised += times
-    assert raised > 100
-
-
-def test_detaching_a_large_part_of_a_list(refused: int) -> None:
-    for granted in range(3):
-        lv = ListValue([b"%d" % i for i in range(400)], chunk_entries=2)
-        assert refusals(lv, lambda lv: lv.delete_range(10, 390), refused, granted) == 0
-        assert list(lv) == [b"%d" % i for i in (*range(10), *range(390, 400))]
-
-
-def test_copying_a_list(refused: int) -> None:
-    lv = ListValue([b"%d" % i for i in range(40)], chunk_entries=4)
-    assert refusals(lv, lambda lv: lv.copy(), refused) > 10
-
-
-def test_searching_a_list_for_many_runs(refused: int) -> None:
-    lv = ListValue([b"a", b"b"] * 100)
-    assert refusals(lv, lambda lv: lv.runs(b"a", -60), refused) > 2
-
-
-# Hashes and sets ------------------------------------------------------------------------------------------------------
-
-
-def field_change(rng: random.Random, model: Fields) -> tuple[Callable[[FieldTable], object], Fields, bool]:
-    field, value, after = b"f%d" % rng.randrange(60), random_value(rng), dict(model)
-    action = rng.randrange(12)
-    if action < 5:
-        keep = rng.random() < 0.5
-        after[field] = (value, model[field][1] if keep and field in model else -1)
-        return lambda ft: ft.set(field, value, keep), after, False
-    if action < 8:
-        deadline = rng.randrange(1, 1000)
-        if field in model:
-            after[field] = (model[field][0], deadline)
-        return lambda ft: ft.set_deadline(field, deadline), after, False
-    if action == 8:
-        if field in model:
-            after[field] = (model[field][0], -1)
-        return lambda ft: ft.set_deadline(field, 0), after, False
-    if action < 11:
-        after.pop(field, None)
-        return lambda ft: ft.delete(field), after, True
-    now = rng.randrange(100)
-    after = {field: item for field, item in model.items() if not 0 <= item[1] <= now}
-    return lambda ft: ft.purge(now, 1000), after, True
-
-
-def test_hashes(refused: int) -> None:
-    rng = random.Random(3)
-    ft = FieldTable()
-    model: Fields = {}
-    raised = 0
-    for _ in range(3000):
-        change, model, takes_away = field_change(rng, model)
-        times = refusals(ft, change, refused, rng.choice((0, 0, 1)))
-        assert not (takes_away and times)
-        assert state_of(ft) == model
-        raised += times
-    assert raised > 900
-
-
-def test_hashes_that_split_and_join_their_tables(refused: int) -> None:
-    ft = FieldTable()
-    names = [b"field %d" % i for i in range(5000)]
-    splits = 0
-    for number, name in enumerate(names):
-        for granted in count():
-            fail_allocation_after(granted, refused)
-            try:
-                ft.set(name, b"")
-                break
-            except MemoryError:
-                assert len(ft) == number
-                assert name not in ft
-                if granted > 1:
-                    splits += 1
-                    ft.check()
-        fail_allocation_after(-1)
-    assert splits > 10
-    twin = ft.copy()
-    for number, name in enumerate(names):
-        fail_allocation_after(number % 2, refused)
-        assert ft.delete(name)
-        assert twin.delete(name)
-        if number % 100 == 0:
-            ft.check()
-    assert len(ft) == len(twin) == 0
-
-
-def test_copying_a_hash(refused: int) -> None:
-    ft = FieldTable()
-    for i in range(30):
-        ft.set(b"%d" % i, b"value")
-        ft.set_deadline(b"%d" % i, 100 + i * 7 % 10)
-    assert refusals(ft, lambda ft: ft.copy(), refused) > 30
-
-
-def test_a_copy_has_room_for_deadlines_only_if_there_are_some() -> None:
-    ft = FieldTable()
-    ft.set(b"field", b"value")
-    assert ft.copy().memory == ft.memory
-
-
-# Sorted sets ----------------------------------------------------------------------------------------------------------
-
-
-def member_change(
-    rng: random.Random, model: dict[bytes, float]
-) -> tuple[Callable[[ZSet], object], dict[bytes, float], bool]:
-    member, score, after = b"m%d" % rng.randrange(150), float(rng.randrange(40)), dict(model)
-    action = rng.randrange(20)
-    if action < 13:
-        after[member] = score
-        return lambda zs: zs.add(member, score), after, False
-    if action < 19:
-        after.pop(member, None)
-        return lambda zs: zs.remove(member), after, True
-    start = rng.randrange(len(model) + 1)
-    stop = start + rng.choice((1, 3, 30))
-    for name, _ in in_order(model)[start:stop]:
-        del after[name]
-    return lambda zs: zs.delete_ranks(start, stop), after, True
-
-
-def in_order(model: dict[bytes, float]) -> list[tuple[bytes, float]]:
-    return sorted(model.items(), key=lambda item: (item[1], item[0]))
-
-
-@pytest.mark.parametrize("fan", [4, 5, 64])
-def test_sorted_sets(fan: int, refused: int) -> None:
-    rng = random.Random(fan)
-    zs = ZSet(fan=fan)
-    model: dict[bytes, float] = {}
-    raised = 0
-    for _ in range(3000):
-        change, model, takes_away = member_change(rng, model)
-        times = refusals(zs, change, refused, rng.choice((0, 0, 1, 2)))
-        assert not (takes_away and times)
-        assert zs.items() == in_order(model)
-        raised += times
-    assert raised > 500
-
-
-def test_copying_a_sorted_set(refused: int) -> None:
-    zs = ZSet([(b"%d" % i, float(i)) for i in range(200)])
-    assert refusals(zs, lambda zs: zs.copy(), refused) > 200
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("command", SEVERAL_CHANGES, ids=[command[:40] for command in SEVERAL_CHANGES])
+def test_what_was_done_before_a_refusal_was_told(command: str, compiled: bool) -> None:
+    for shard, _, _ in failures(command, compiled=compiled):
+        check(shard)
