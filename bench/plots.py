@@ -13,7 +13,11 @@ from tables import Grouped, middle
 __all__ = ["bar_charts", "lines"]
 
 COLOURS = dict(
-    zip(CONTENDERS, [f"C{number}" for number in range(10)] + ["black", "grey", "pink", "brown", "tan", "gold"], strict=True)
+    zip(
+        CONTENDERS,
+        [f"C{number}" for number in range(10)] + ["black", "grey", "pink", "brown", "tan", "gold"],
+        strict=True,
+    )
 )
 
 

@@ -17,7 +17,7 @@ import time
 
 import uvloop
 
-from kache.cluster import counts
+from kache.cluster import client_counts
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -88,7 +88,7 @@ class _Process:
             clock=Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns),
             nested={"epoll": True, "loop": False}.get(ctx.config.reactor),
             address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
-            counts=counts.shared(ctx.run_dir),
+            counts=client_counts.shared(ctx.run_dir),
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel

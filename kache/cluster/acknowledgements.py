@@ -1,4 +1,4 @@
-"""Changes of the configuration and questions on their way to the children: who asked, and who has yet to answer.
+"""Acknowledgements of the configuration and questions on their way to the children: who asked, and who has yet to answer.
 
 Bookkeeping without I/O of its own, for the supervisor; times are of time.monotonic().
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Changes"]
+__all__ = ["Acknowledgements"]
 
 ACK_SECONDS = 3.0
 """How long a child may take to acknowledge a change."""
@@ -22,7 +22,7 @@ class _Change:
 
 
 @dataclass(slots=True)
-class Changes:
+class Acknowledgements:
     """The changes that somebody waits for. Each ends by a call of its `answer`, with "" or with what went wrong."""
 
     _under_way: dict[int, _Change] = field(default_factory=dict)

@@ -25,13 +25,13 @@ from typing import Any
 
 import msgspec
 
-from kache.cluster import children, control, counts, logs, messages, processes
-from kache.cluster.acknowledgements import Changes
+from kache.cluster import children, client_counts, control, logs, messages, processes
+from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
 from kache.cluster.messages import ChildContext
-from kache.cluster.place import Place
+from kache.cluster.resources import Resources
 from kache.cluster.status import cluster_status, ready_line
 from kache.config.file import ConfigFileError, rewrite
 from kache.config.process_count import resolved
@@ -78,7 +78,7 @@ class Supervisor:
         self._slot_epoch = 1
         self._slots = contiguous(self.config.shards)
         self._children: list[Child] = []
-        self._changes = Changes()
+        self._acknowledgements = Acknowledgements()
         self._askers: dict[int, tuple[Conversation, int]] = {}
         """Who asked the routers, under which number of its own, by the number of the question."""
         self._phase = "serving"
@@ -88,10 +88,10 @@ class Supervisor:
     def run(self) -> int:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
-        self._place = Place(self.config, os.environ)
-        self.config = msgspec.structs.replace(self.config, port=self._place.port)
+        self._resources = Resources(self.config, os.environ)
+        self.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
-            self._admins = Admins(self._selector, self._place.admin, self._on_request)
+            self._admins = Admins(self._selector, self._resources.admin, self._on_request)
             if self._exit_fd is not None:
                 os.set_inheritable(self._exit_fd, False)
                 self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
@@ -115,7 +115,7 @@ class Supervisor:
             if child.pid:
                 os.kill(child.pid, signal.SIGKILL)
                 os.waitpid(child.pid, 0)
-        self._place.leave()
+        self._resources.leave()
         self._admins.close()
 
     def _turn(self) -> None:
@@ -129,13 +129,13 @@ class Supervisor:
                 child.kill_at = None
                 _log.warning("%s did not end in time and is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
-        self._changes.expire(now)
+        self._acknowledgements.expire(now)
         if self._phase != "serving":
             self._drain_on()
 
     def _until_next_timer(self) -> float | None:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
-        times += self._changes.deadlines()
+        times += self._acknowledgements.deadlines()
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     # Signals ---------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Supervisor:
 
     def _started(self, child: Child, theirs: socket.socket) -> int:
         """Start a process for `child`, `theirs` being its end of the control channel; returns its pid."""
-        place = self._place
+        resources = self._resources
         ctx = ChildContext(
             role=child.role,
             index=child.index,
@@ -243,13 +243,15 @@ class Supervisor:
             anchor_boot_ns=self._anchor[1],
             hash_seed=self._hash_seed,
             boot_id=self._boot_id,
-            listeners=place.client_listeners if child.role == "router" else [place.shard_listeners[child.index]],
-            shard_paths=place.shard_paths,
+            listeners=resources.client_listeners
+            if child.role == "router"
+            else [resources.shard_listeners[child.index]],
+            shard_paths=resources.shard_paths,
             slots=self._slots,
             slot_epoch=self._slot_epoch,
             control_fd=theirs.fileno(),
-            death_fd=place.death_reader,
-            run_dir=place.run_dir,
+            death_fd=resources.death_reader,
+            run_dir=resources.run_dir,
             restarts=child.restarts + 1,
             config_file=self._config_file,
         )
@@ -284,7 +286,7 @@ class Supervisor:
                 case messages.Failed(reason=reason):
                     child.last_words = reason
                 case messages.Ack(id=number):
-                    self._changes.acknowledged(number, child.name)
+                    self._acknowledgements.acknowledged(number, child.name)
                 case messages.Answer():
                     self._on_answer(child, message)
                 case _:
@@ -333,10 +335,10 @@ class Supervisor:
             self._end_conversation(child)
         cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         child.reason = f"{cause}: {child.last_words}" if child.last_words else cause
-        self._changes.gone(child.name)
+        self._acknowledgements.gone(child.name)
         if child.role == "router":
             try:
-                counts.clear(self._place.run_dir, child.index)
+                client_counts.clear(self._resources.run_dir, child.index)
             except OSError as error:
                 _log.warning("the clients of %s stay counted: %s", child.name, error)
         if self._phase != "serving":
@@ -380,7 +382,7 @@ class Supervisor:
             case messages.StatusRequest(id=number):
                 draining = self._phase != "serving"
                 slots = (self._slot_epoch, self._slots)
-                run_dir = self._place.run_dir
+                run_dir = self._resources.run_dir
                 status = cluster_status(self.config, self._children, slots, self._started_ms, run_dir, draining)
                 asker.send(messages.StatusReply(number, status))
             case messages.ConfigSet(id=number, values=values):
@@ -426,17 +428,17 @@ class Supervisor:
     def _tell_all(self, message: Callable[[int], messages.Down], answer: Callable[[str], None]) -> None:
         """Send every child the message of a number, and `answer` once all have acknowledged it. A child that is started
         later is told by its context."""
-        number = self._changes.next_id()
+        number = self._acknowledgements.next_id()
         reached = [child for child in self._children if child.conversation is not None]
         for child in reached:
             self._send(child, message(number))
-        self._changes.begin(number, [child.name for child in reached], time.monotonic(), answer)
+        self._acknowledgements.begin(number, [child.name for child in reached], time.monotonic(), answer)
 
     def _on_question(self, asker: Conversation, request: int, what: str, words: list[bytes]) -> None:
         """Ask the routers other than `asker`, which learns with an Ack that all have answered, or that time is up."""
         routers = [child for child in self._children if child.role == "router" and child.ready_at]
         asked = [child for child in routers if child.conversation not in (None, asker)]
-        number, now = self._changes.next_id(), time.monotonic()
+        number, now = self._acknowledgements.next_id(), time.monotonic()
         self._askers[number] = (asker, request)
 
         def finish(_late: str) -> None:
@@ -445,14 +447,14 @@ class Supervisor:
 
         for child in asked:
             self._send(child, messages.Question(number, what, words, now + control.ANSWER_SECONDS))
-        self._changes.begin(number, [child.name for child in asked], now, finish, control.ANSWER_SECONDS)
+        self._acknowledgements.begin(number, [child.name for child in asked], now, finish, control.ANSWER_SECONDS)
 
     def _on_answer(self, child: Child, answer: messages.Answer) -> None:
         if answer.id in self._askers:  # else it is too late
             asker, request = self._askers[answer.id]
             self._answer(asker, messages.Answer(request, answer.body, answer.last, child.index))
             if answer.last:
-                self._changes.acknowledged(answer.id, child.name)
+                self._acknowledgements.acknowledged(answer.id, child.name)
 
     def _rewrite(self) -> str:
         if self._config_file is None:

@@ -269,7 +269,7 @@ cdef class Listener(Endpoint):
             self.on_accept_error(errno)
             self.pause()
             self.retry_timer = self.reactor.loop.call_later(ACCEPT_RETRY_SECONDS, self._retry)
-            self.reactor.leave = True
+            self.reactor.must_yield = True
             return 0
         return 0
 

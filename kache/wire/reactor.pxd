@@ -19,7 +19,7 @@ cdef class Reactor:
     cdef readonly int64_t now_ms        # read once per iteration
     cdef int poll_fd
     cdef readonly bint nested           # an epoll descriptor of our own inside the loop (Linux); else loop.add_reader per descriptor
-    cdef bint running, leave, flush_scheduled, closed
+    cdef bint running, must_yield, flush_scheduled, closed
     cdef bint again                     # the loop was asked to come back although nothing may be ready
     cdef list dirty                     # endpoints with output to write at the end of the iteration
     cdef list held                      # of those, the ones that wait for the next batch

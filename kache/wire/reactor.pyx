@@ -215,7 +215,7 @@ cdef class Reactor:
     def yield_to_loop(self):
         """Whoever schedules something on the event loop from within a batch calls this, so that the loop
         gets its turn right after the batch instead of after the window."""
-        self.leave = True
+        self.must_yield = True
 
     # Registration ---------------------------------------------------------------------------------
     cdef int attach(self, Endpoint endpoint) except -1:
@@ -285,10 +285,10 @@ cdef class Reactor:
         """The loop saw our epoll descriptor readable: serve batches until it is quiet or the window ends."""
         cdef int64_t start = monotonic_ns()
         cdef int timeout = 0
-        self.leave = False
+        self.must_yield = False
         while not self.closed:
             if self.wait(timeout):
-                if self.leave or monotonic_ns() - start > WINDOW_NS:
+                if self.must_yield or monotonic_ns() - start > WINDOW_NS:
                     break
                 timeout = WINDOW_WAIT_MS
             elif self.held:

@@ -42,7 +42,7 @@ cdef class Acceptor(Listener):
                 self.rests += 1
                 self.pause()
                 self.retry_timer = self.router.loop.call_later(REST_OF_SEVERAL, self._retry)
-                self.router.leave = True
+                self.router.must_yield = True
                 return 0
             self.at_once = ACCEPTS_AFTER_REST if self.rests else <int> (1 + slack - ahead)
             self.rests = 0

@@ -63,7 +63,7 @@ cdef class Backend(Endpoint):
 
     cdef bytes down_text(self):
         """The refusal of a command while this is not up."""
-        reason = self.router.shards.told[self.index] or self.reason
+        reason = self.router.shards.down_reasons[self.index] or self.reason
         return b"CLUSTERDOWN shard %d is down (%s); nothing was executed" % (self.index, str(reason).encode())
 
     # Limits ---------------------------------------------------------------------------------------

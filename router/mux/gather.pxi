@@ -52,7 +52,7 @@ cdef class Gather(Pending):
             put_ok(self.reply, self.dialect)
         else:
             self.put_in_order()
-        return self.leave()
+        return self.deliver()
 
     cdef int put_in_order(self) except -1:
         """The values of all parts, each key's in the client's order."""

@@ -58,7 +58,7 @@ cdef class Pending:
     @cython.final
     cdef int complete(self, object value) except -1
     @cython.final
-    cdef int leave(self) except -1       # `reply` is complete; if this was the session's barrier, its input goes on
+    cdef int deliver(self) except -1       # `reply` is complete; if this was the session's barrier, its input goes on
 
 
 @cython.final
@@ -99,7 +99,7 @@ cdef class Replies(Endpoint):
     cdef int64_t written_ms      # when the client last took some output
     # To be overridden.
     cdef int relieved(self) except -1           # the client took some output: it may be read again
-    cdef int settle(self) except -1             # something was answered: it may be read again, or be closed
+    cdef int proceed(self) except -1             # something was answered: it may be read again, or be closed
     cdef int set_allowance(self) except -1      # the average has changed
     # Replies of shards.
     @cython.final
@@ -145,11 +145,11 @@ cdef class Replies(Endpoint):
     @cython.final
     cdef int encode(self, Buffer out, object value) except -1
     @cython.final
-    cdef int leave(self, const char* reply, Py_ssize_t n, uint16_t head) except -1
+    cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1
     @cython.final
-    cdef int leave_first(self, Buffer queue, uint16_t head) except -1
+    cdef int deliver_first(self, Buffer queue, uint16_t head) except -1
     @cython.final
-    cdef bint leave_held(self, Buffer queue, uint16_t head) except -1
+    cdef bint deliver_held(self, Buffer queue, uint16_t head) except -1
 
 
 # backend.pxi -----------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ cdef class Clients:
     cdef dict by_id                      # session id -> Session
     cdef uint64_t last_id
     cdef int most_here                   # clients that the descriptors of this process allow
-    cdef Py_buffer shared                # clients of every router, shared with them (kache/cluster/counts.py)
+    cdef Py_buffer shared                # clients of every router, shared with them (kache/cluster/client_counts.py)
     cdef int64_t* counts                 # points into it
     cdef Py_ssize_t routers              # how many counts there are
     cdef int place                       # which of them is this router's
@@ -362,7 +362,7 @@ cdef class Shards:
     cdef Router router
     cdef list links                      # the current Link of every shard; also Router.links
     cdef list paths, retry_seconds, up_waiters
-    cdef list told                       # why a shard is down, as the supervisor says; "" while it is not
+    cdef list down_reasons                       # why a shard is down, as the supervisor says; "" while it is not
     cdef int[MAX_SHARDS] touched
     cdef uint8_t[MAX_SHARDS] is_touched
     cdef int touched_count

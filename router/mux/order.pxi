@@ -48,7 +48,7 @@ cdef class Replies(Endpoint):
         """The client took some output. For subclasses: it may be read again."""
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int proceed(self) except -1:
         """Something was answered. For subclasses: it may be read again, or be closed."""
         return 0
 
@@ -110,7 +110,7 @@ cdef class Replies(Endpoint):
             self.waiting += left
         if self.waiting and left < count:
             self.advance()
-        self.settle()
+        self.proceed()
         return end
 
     cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1:
@@ -177,7 +177,7 @@ cdef class Replies(Endpoint):
         self.resolved[(shard, token)] = PyBytes_FromStringAndSize(reply, n)
         self.account(n)
         self.advance()
-        return self.settle()
+        return self.proceed()
 
     cdef int deferred_lost(self, int shard, uint64_t token, bytes message) except -1:
         cdef Buffer text = Buffer()
@@ -268,16 +268,16 @@ cdef class Replies(Endpoint):
                 if size < REPLY_EXPIRED and not head & SILENT:
                     out.append(queue.data + queue.start + 4, size)
                     queue.consume(4 + <Py_ssize_t> size)
-                elif not self.leave_held(queue, head):
+                elif not self.deliver_held(queue, head):
                     break
             elif (head & SOURCE) == FROM_PENDING:
                 if not (<Pending> self.pendings[0]).ready:
                     break
                 queue = (<Pending> self.pendings.popleft()).reply
-                self.leave(queue.data + queue.start if queue is not None else NULL,
+                self.deliver(queue.data + queue.start if queue is not None else NULL,
                            queue.used() if queue is not None else 0, head)
             else:
-                self.leave_first(self.local, head)
+                self.deliver_first(self.local, head)
             order.consume(2)
             self.waiting -= 1
             left = True
@@ -285,29 +285,29 @@ cdef class Replies(Endpoint):
             self.mark_dirty()
         return 0
 
-    cdef int leave(self, const char* reply, Py_ssize_t n, uint16_t head) except -1:
+    cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1:
         if head & SILENT:
             self.account(-n)
         elif n:
             self.output().append(reply, n)
         return 0
 
-    cdef int leave_first(self, Buffer queue, uint16_t head) except -1:
+    cdef int deliver_first(self, Buffer queue, uint16_t head) except -1:
         """The first reply of a queue of (u32 n | bytes) leaves."""
         cdef uint32_t n
         memcpy(&n, queue.data + queue.start, 4)
-        self.leave(queue.data + queue.start + 4, n, head)
+        self.deliver(queue.data + queue.start + 4, n, head)
         queue.consume(4 + <Py_ssize_t> n)
         return 0
 
-    cdef bint leave_held(self, Buffer queue, uint16_t head) except -1:
+    cdef bint deliver_held(self, Buffer queue, uint16_t head) except -1:
         """The same for a queue that may start with a deferred reply; False when that is not there yet."""
         cdef uint32_t n
         cdef uint64_t token
         cdef bytes reply
         memcpy(&n, queue.data + queue.start, 4)
         if n != REPLY_DEFERRED:
-            self.leave_first(queue, head)
+            self.deliver_first(queue, head)
             return True
         memcpy(&token, queue.data + queue.start + 4, 8)
         place = (head & SOURCE, token)
@@ -315,6 +315,6 @@ cdef class Replies(Endpoint):
         if reply is None:
             return False
         del self.resolved[place]
-        self.leave(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), head)
+        self.deliver(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), head)
         queue.consume(12)
         return True

@@ -22,9 +22,9 @@ cdef class Pending:
         except Exception:
             log.exception("a reply cannot be encoded")
             put_error(self.reply, self.dialect, INTERNAL_ERROR)
-        return self.leave()
+        return self.deliver()
 
-    cdef int leave(self) except -1:
+    cdef int deliver(self) except -1:
         """`self.reply` is complete."""
         cdef Session session = self.session
         self.ready = True
@@ -32,7 +32,7 @@ cdef class Pending:
         if session.barrier is self:
             session.barrier = None
         session.advance()
-        return session.settle()
+        return session.proceed()
 
 
 cdef class Call(Pending):
@@ -50,7 +50,7 @@ cdef class Call(Pending):
             self.future.set_exception(value)
         else:
             self.future.set_result(value)
-        self.router.leave = True    # its waiter runs on the event loop: do not keep it waiting
+        self.router.must_yield = True    # its waiter runs on the event loop: do not keep it waiting
         return 0
 
 
@@ -60,7 +60,7 @@ cdef class Led(Pending):
         self.started = monotonic_ns()
         self.task = self.router.loop.create_task(coroutine)
         self.task.add_done_callback(self._done)
-        self.router.leave = True
+        self.router.must_yield = True
         return 0
 
     def _done(self, task):

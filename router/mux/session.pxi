@@ -129,7 +129,7 @@ cdef class Session(Replies):
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""
         self.finishing = True
-        self.settle()
+        self.proceed()
 
     def kill(self, str reason="killed"):
         """Closes now, whatever is unanswered."""
@@ -170,7 +170,7 @@ cdef class Session(Replies):
         if self.parser.capacity > LARGE_COMMAND and self.parser.resume_total < 0:
             self.parser.reset()
         if self.finishing or self.eof:
-            self.settle()
+            self.proceed()
         return at
 
     cdef inline int parse(self, const char* data, Py_ssize_t n) except -2:
@@ -229,7 +229,7 @@ cdef class Session(Replies):
         self.router.counters.protocol_errors += 1
         self.answer_error(message, 0)
         self.finishing = True
-        return self.settle()
+        return self.proceed()
 
     # Back-pressure --------------------------------------------------------------------------------
     cdef inline bint must_wait(self) noexcept:
@@ -267,7 +267,7 @@ cdef class Session(Replies):
         return (self.barrier is None and self.in_flight_now() <= self.resume_at
                 and self.output_bytes <= self.router.limits.output_soft_bytes)
 
-    cdef int settle(self) except -1:
+    cdef int proceed(self) except -1:
         """Something was answered: read on, or close what is complete."""
         if self.gone:
             return 0
@@ -295,7 +295,7 @@ cdef class Session(Replies):
         self.resume()
         # What was left unparsed may have been all of it.
         if not self.stalled:
-            self.settle()
+            self.proceed()
         return 0
 
     # Execution ------------------------------------------------------------------------------------
@@ -462,7 +462,7 @@ cdef class Session(Replies):
     # Closing --------------------------------------------------------------------------------------
     cdef int on_eof(self) except -1:
         """The client sends no more; everything it sent is still answered."""
-        return self.settle()
+        return self.proceed()
 
     cdef int on_hangup(self, bint reset) except -1:
         # Whatever was sent behind the barrier is not executed: nobody waits for it, nor for the barrier itself.

@@ -13,7 +13,7 @@ cdef class Shards:
         self.paths = list(paths)
         self.links = [Link(router, i, "not connected yet") for i in range(len(self.paths))]
         self.retry_seconds = [FIRST_RETRY] * len(self.paths)
-        self.told = [""] * len(self.paths)
+        self.down_reasons = [""] * len(self.paths)
         self.up_waiters = []
 
     # Connecting -----------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ cdef class Shards:
         cdef double seconds = self.retry_seconds[index]
         self.retry_seconds[index] = min(2 * seconds, LONGEST_RETRY)
         self.router.loop.call_later(seconds, self._connect, index)
-        self.router.leave = True
+        self.router.must_yield = True
         return 0
 
     cdef int is_up(self, Link link) except -1:
@@ -54,7 +54,7 @@ cdef class Shards:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self.router.leave = True
+        self.router.must_yield = True
         return 0
 
     cdef int is_lost(self, Backend backend, bint was_up) except -1:
@@ -70,7 +70,7 @@ cdef class Shards:
 
     cdef int say(self, int index, str state, str reason) except -1:
         """What the supervisor says of a shard: why it is down is told to clients, and once it is up it is connected to."""
-        self.told[index] = reason if state == "down" else ""
+        self.down_reasons[index] = reason if state == "down" else ""
         if state == "up" and (<Link> self.links[index]).phase == DOWN:
             self.retry_seconds[index] = FIRST_RETRY
             # The retry under way may be a second off; whichever comes second finds the link connected.

@@ -124,8 +124,8 @@ cdef class Effects:
     cdef Buffer records
     cdef int64_t now_ms             # of the changes that follow
     cdef int64_t frame_ms           # time of the frame being filled
-    cdef int64_t told_ms            # time of its last record
-    cdef int told_db                # database of its last record
+    cdef int64_t last_ms            # time of its last record
+    cdef int last_db                # database of its last record
     cdef Py_ssize_t key_at          # where the key of the last record starts, from records.start; -1: none to refer to
     cdef size_t key_size
     cdef int last_record            # its kind

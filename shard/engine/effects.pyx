@@ -156,8 +156,8 @@ cdef class Effects:
     # Frames ---------------------------------------------------------------------------------------
     cdef int forget_frame(self) except -1:
         self.records.clear()
-        self.frame_ms = self.told_ms = self.now_ms
-        self.told_db = 0
+        self.frame_ms = self.last_ms = self.now_ms
+        self.last_db = 0
         self.key_at = self.count_at = -1
         self.last_record = 0
         return 0
@@ -225,15 +225,15 @@ cdef class Effects:
         cdef char* before
         if self.records.used() == 0:
             self.forget_frame()
-        if self.told_ms != self.now_ms:
+        if self.last_ms != self.now_ms:
             self.put_u8(RECORD_TIME)
             self.put_zigzag(self.now_ms - self.frame_ms)
-            self.told_ms = self.now_ms
+            self.last_ms = self.now_ms
             self.key_at = -1
-        if db >= 0 and db != self.told_db:
+        if db >= 0 and db != self.last_db:
             self.put_u8(RECORD_DB)
             self.put_number(db)
-            self.told_db = db
+            self.last_db = db
             self.key_at = -1
         self.last_record = record
         self.count_at = -1
@@ -255,7 +255,7 @@ cdef class Effects:
     cdef void begin_elements(self, int record, int db, const char* key, size_t n) noexcept:
         """One more element of a collection: in the record before if that is of the same kind and key, else in a new one."""
         cdef unsigned char* count
-        if (self.count_at >= 0 and self.last_record == record and self.told_db == db and self.told_ms == self.now_ms
+        if (self.count_at >= 0 and self.last_record == record and self.last_db == db and self.last_ms == self.now_ms
                 and self.key_size == n and memcmp(self.records.data + self.records.start + self.key_at, key, n) == 0):
             count = <unsigned char*> self.records.data + self.records.start + self.count_at
             if count[0] < MOST_ELEMENTS:

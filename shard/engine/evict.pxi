@@ -238,14 +238,14 @@ cdef class Evictor:
     cdef int evict_word(self, Place* place, uint64_t* word) except -1:
         cdef Store store = self.store
         cdef Entry* entry = <Entry*> (word[0] & POINTER_MASK)
-        cdef bint told
+        cdef bint observed
         place.key = entry_key(entry)
         place.n = entry_key_size(entry)
-        told = store.prepare(place, 0)
+        observed = store.prepare(place, 0)
         store.detach(place, word)
         store.evicted += 1
         store.dirty += 1
-        if told:
+        if observed:
             tell(store, EVICTED, RECORD_DELETE, place)
         return store.destroy(place.db, entry)
 

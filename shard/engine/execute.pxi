@@ -199,7 +199,7 @@ cdef class Executor:
             not context.flags & ROOM_ASKED and not self.make_room()
         ):
             return OUT_OF_MEMORY_TEXT
-        if command.may_write and not command.internal and len(self.held):
+        if command.may_write and not command.internal and PyDict_Size(self.held):
             return self.leased(context, number, args, n)
         return None
 
@@ -264,10 +264,8 @@ cdef class Executor:
         """The error when a key that the command writes is held by a move between shards; else None."""
         from kache.commands import keys_with_flags
 
-        # PFCOUNT may write what it reads: its count is kept in the value.
-        every = self.commands[number].readonly
         located = keys_with_flags(self.rows[number], list(arguments_of(args, n)))
-        written = [key for key, flags in located if every or flags[0] != "RO"]
+        written = [key for key, flags in located if flags[0] != "RO"]
         try:
             self.leases.check(context.keys.db, written, self.store.now_ms)
         except CommandError as error:

@@ -21,14 +21,14 @@ cdef FieldTable fields_of(Store store, Place* place, int type):
 
 cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t limit) except -1:
     """Removes fields of a hash past their deadline, at most `limit`. True when more are waiting."""
-    cdef bint told = store.prepare(place, 0)
+    cdef bint observed = store.prepare(place, 0)
     cdef int64_t before = table.bytes_used
     cdef Py_ssize_t n = table.purge(store.now_ms, limit)
     place.db.memory += table.bytes_used - before
     if n:
         store.expired_fields += n
         store.dirty += 1
-        if told:
+        if observed:
             store.note(FIELD_EXPIRED, place)
             # Fields that expire are not recorded, as keys are not; that the key goes may matter to the next write.
             if store.effects.recording and table.table.count == 0:
@@ -66,7 +66,7 @@ cdef bint field_put(
     bint keep_ttl, int kind,
 ) except -1:
     """Sets a field, or adds a member, of what `fields_of` said; whether it is new."""
-    cdef bint told = store.prepare(place, field_size + n + 20)
+    cdef bint observed = store.prepare(place, field_size + n + 20)
     cdef int64_t before
     cdef bint added = True
     store.heavy |= n >= HEAVY or field_size >= HEAVY
@@ -84,7 +84,7 @@ cdef bint field_put(
         if type == TYPE_SET and not added:
             return False
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             if type == TYPE_SET:
@@ -99,13 +99,13 @@ cdef bint field_put(
 
 cdef bint field_take(Store store, Place* place, FieldTable table, int type, const char* field, size_t n, int kind) except -1:
     """Removes a field or member; whether it was there. Maybe the key is gone afterwards, and `table` with it."""
-    cdef bint told = store.prepare(place, n + 10)
+    cdef bint observed = store.prepare(place, n + 10)
     cdef int64_t before = table.bytes_used
     if not table.remove(field, n):
         return False
     place.db.memory += table.bytes_used - before
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             store.begin_elements(RECORD_HASH_DELETE if type == TYPE_HASH else RECORD_SET_REMOVE, place)
@@ -117,13 +117,13 @@ cdef bint field_take(Store store, Place* place, FieldTable table, int type, cons
 cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes field, int64_t deadline) except -1:
     """Expires a field at `deadline` (unix ms), at once when that has passed; whether the field was there."""
     cdef int64_t before, soonest
-    cdef bint told
+    cdef bint observed
     if table.entry_named(field) == NULL:
         return False
     if deadline <= store.now_ms:
         return field_take(
             store, place, table, TYPE_HASH, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), FIELD_EXPIRED)
-    told = store.prepare(place, PyBytes_GET_SIZE(field))
+    observed = store.prepare(place, PyBytes_GET_SIZE(field))
     before = table.bytes_used
     soonest = table.soonest()
     # Before the change: a deadline that is remembered and not there is harmless, one that is forgotten is not.
@@ -134,7 +134,7 @@ cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes fie
     finally:
         place.db.memory += table.bytes_used - before
     store.dirty += 1
-    if told:
+    if observed:
         store.note(FIELD_DEADLINE_SET, place)
         if store.effects.recording:
             store.begin(RECORD_FIELD_DEADLINE_SET, place)
@@ -145,13 +145,13 @@ cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes fie
 
 cdef bint field_persist(Store store, Place* place, FieldTable table, bytes field) except -1:
     """Whether the field had a deadline to take away."""
-    cdef bint told = store.prepare(place, PyBytes_GET_SIZE(field))
+    cdef bint observed = store.prepare(place, PyBytes_GET_SIZE(field))
     cdef int64_t before = table.bytes_used
     if not table.set_deadline(field, 0):
         return False
     place.db.memory += table.bytes_used - before
     store.dirty += 1
-    if told:
+    if observed:
         store.note(FIELD_DEADLINE_CLEARED, place)
         if store.effects.recording:
             store.begin(RECORD_FIELD_DEADLINE_CLEAR, place)
@@ -162,18 +162,18 @@ cdef bint field_persist(Store store, Place* place, FieldTable table, bytes field
 cdef int table_replace(Store store, Place* place, int type, FieldTable fresh, int64_t deadline, int kind) except -1:
     """The key becomes this hash or set, with this deadline (0: none); without fields it is deleted."""
     cdef Entry* old
-    cdef bint told
+    cdef bint observed
     if fresh.table.count == 0:
         key_delete(store, place)
         return 0
     # Every entry of the table takes more than its two names with their lengths, and its deadline, will.
-    told = store.prepare(place, fresh.bytes_used + fresh.heap.count * 24 + RECORD_OVERHEAD)
+    observed = store.prepare(place, fresh.bytes_used + fresh.heap.count * 24 + RECORD_OVERHEAD)
     old = store.find(place)
     store.put_object(place, old, type, fresh, deadline)
     if fresh.heap.count:
         note_fields(store, place)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             if type == TYPE_SET:

@@ -2,7 +2,7 @@
 #
 # A mutator is the only thing that changes data, and each exists once, over (place, bytes): the commands compiled here,
 # the handlers (through Keyspace) and a replay call the same. It asks for room in the effects first, changes, and tells
-# what it did. When it raises, for want of memory or for a wrong type, nothing has changed and nothing was told.
+# what it did. When it raises, for want of memory or for a wrong type, nothing has changed and nobody was told.
 
 cdef inline void tell(Store store, int kind, int record, Place* place) noexcept:
     """A change that its kind and the key say everything about."""
@@ -20,13 +20,13 @@ cdef inline void tell_deadline(Store store, Place* place, int64_t deadline) noex
 
 cdef bint key_delete(Store store, Place* place) except -1:
     """Removes the key; whether it was there."""
-    cdef bint told
+    cdef bint observed
     if store.find(place) == NULL:
         return False
-    told = store.prepare(place, 0)
+    observed = store.prepare(place, 0)
     store.discard(place)
     store.dirty += 1
-    if told:
+    if observed:
         tell(store, DELETED, RECORD_DELETE, place)
     return True
 
@@ -34,15 +34,15 @@ cdef bint key_delete(Store store, Place* place) except -1:
 cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1:
     """Expires the key at `deadline` (unix ms), at once when that has passed; whether the key was there."""
     cdef Entry* entry = store.find(place)
-    cdef bint told
+    cdef bint observed
     if entry == NULL:
         return False
     if deadline <= store.now_ms:
         return key_delete(store, place)
-    told = store.prepare(place, 0)
+    observed = store.prepare(place, 0)
     store.put_deadline(place, entry, deadline)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(DEADLINE_SET, place)
         tell_deadline(store, place, deadline)
     return True
@@ -51,13 +51,13 @@ cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1:
 cdef bint key_persist(Store store, Place* place) except -1:
     """Whether there was a deadline to take away."""
     cdef Entry* entry = store.find(place)
-    cdef bint told
+    cdef bint observed
     if entry == NULL or not entry.flags & HAS_TTL:
         return False
-    told = store.prepare(place, 0)
+    observed = store.prepare(place, 0)
     store.put_deadline(place, entry, 0)
     store.dirty += 1
-    if told:
+    if observed:
         tell(store, DEADLINE_CLEARED, RECORD_DEADLINE_CLEAR, place)
     return True
 

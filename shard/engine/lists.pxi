@@ -11,14 +11,14 @@ cdef ListValue list_in(Entry* entry):
 
 cdef Py_ssize_t list_push(Store store, Place* place, ListValue value, Span* elements, Py_ssize_t n, bint left) except -1:
     """Adds elements one after another at an end of what `list_in` said; the new length."""
-    cdef bint fresh = value is None, told
+    cdef bint fresh = value is None, observed
     cdef int64_t before = 0
     cdef size_t total = 0
     cdef Py_ssize_t i
     for i in range(n):
         store.heavy |= elements[i].size >= HEAVY
         total += elements[i].size + 10
-    told = store.prepare(place, total)
+    observed = store.prepare(place, total)
     if fresh:
         value = ListValue()
         value.put_all(elements, n, left)
@@ -30,7 +30,7 @@ cdef Py_ssize_t list_push(Store store, Place* place, ListValue value, Span* elem
         finally:
             place.db.memory += value.size_in_memory() - before
     store.dirty += 1
-    if told:
+    if observed:
         store.note(LIST_PUSHED_LEFT if left else LIST_PUSHED_RIGHT, place)
         if store.effects.recording:
             store.begin(RECORD_LIST_PUSH_LEFT if left else RECORD_LIST_PUSH_RIGHT, place)
@@ -49,25 +49,25 @@ cdef void tell_list_pop(Store store, Place* place, bint left, Py_ssize_t n) noex
 
 cdef int list_drop(Store store, Place* place, ListValue value, bint left) except -1:
     """Removes one element from an end of a list that is not empty. Maybe the key is gone afterwards, and `value` with it."""
-    cdef bint told = store.prepare(place, 0)
+    cdef bint observed = store.prepare(place, 0)
     cdef int64_t before = value.size_in_memory()
     value.drop(left)
     place.db.memory += value.size_in_memory() - before
     store.dirty += 1
-    if told:
+    if observed:
         tell_list_pop(store, place, left, 1)
     return drop_if_empty(store, place, value.length)
 
 
 cdef list list_pop(Store store, Place* place, ListValue value, bint left, Py_ssize_t count):
     """Takes up to `count` elements from an end, in the order they come off."""
-    cdef bint told = store.prepare(place, 0)
+    cdef bint observed = store.prepare(place, 0)
     cdef int64_t before = value.size_in_memory()
     cdef list taken = value.pop_many(left, count)
     place.db.memory += value.size_in_memory() - before
     if taken:
         store.dirty += 1
-        if told:
+        if observed:
             tell_list_pop(store, place, left, len(taken))
         drop_if_empty(store, place, value.length)
     return taken
@@ -75,14 +75,14 @@ cdef list list_pop(Store store, Place* place, ListValue value, bint left, Py_ssi
 
 cdef int list_set(Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n) except -1:
     """Replaces one element; IndexError out of range."""
-    cdef bint told = store.prepare(place, n)
+    cdef bint observed = store.prepare(place, n)
     cdef int64_t before = value.size_in_memory()
     try:
         value.replace(index, element, n)
     finally:
         place.db.memory += value.size_in_memory() - before
     store.dirty += 1
-    if told:
+    if observed:
         tell_list_element(store, place, LIST_ELEMENT_SET, RECORD_LIST_SET, index, element, n)
     return 0
 
@@ -91,14 +91,14 @@ cdef int list_insert(
     Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n
 ) except -1:
     """Inserts before `index`; IndexError out of range."""
-    cdef bint told = store.prepare(place, n)
+    cdef bint observed = store.prepare(place, n)
     cdef int64_t before = value.size_in_memory()
     try:
         value.put_before(index, element, n)
     finally:
         place.db.memory += value.size_in_memory() - before
     store.dirty += 1
-    if told:
+    if observed:
         tell_list_element(store, place, LIST_INSERTED, RECORD_LIST_INSERT, index, element, n)
     return 0
 
@@ -121,18 +121,18 @@ cdef void tell_list_deletion(Store store, Place* place, Py_ssize_t start, Py_ssi
 
 cdef int list_trim(Store store, Place* place, ListValue value, Py_ssize_t start, Py_ssize_t stop) except -1:
     """Removes the elements from `start` to `stop` (exclusive, clamped)."""
-    cdef bint told
+    cdef bint observed
     cdef int64_t before
     cdef object removed
     stop = min(stop, value.length)
     if start >= stop:
         return 0
-    told = store.prepare(place, 0)
+    observed = store.prepare(place, 0)
     before = value.size_in_memory()
     removed = value.delete_range(start, stop)
     place.db.memory += value.size_in_memory() - before
     store.dirty += 1
-    if told:
+    if observed:
         store.note(LIST_TRIMMED, place)
         if store.effects.recording:
             tell_list_deletion(store, place, start, stop - start)
@@ -148,15 +148,15 @@ cdef Py_ssize_t list_remove(
     cdef Run* runs = NULL
     cdef Py_ssize_t i, removed, n = value.equal_runs(element, size, count, &runs)
     cdef int64_t before = value.size_in_memory()
-    cdef bint told
+    cdef bint observed
     try:
         if n == 0:
             return 0
-        told = store.prepare(place, 24 * n)
+        observed = store.prepare(place, 24 * n)
         removed = value.delete_runs(runs, n)
         place.db.memory += value.size_in_memory() - before
         store.dirty += 1
-        if told:
+        if observed:
             store.note(LIST_REMOVED, place)
             # By place, so that a replay need not compare; the last run first, so that each says where it lies then.
             for i in range(n if store.effects.recording else 0):
@@ -169,14 +169,14 @@ cdef Py_ssize_t list_remove(
 
 cdef int list_replace(Store store, Place* place, ListValue fresh, int64_t deadline, int kind) except -1:
     """The key becomes this list, with this deadline (0: none); without elements it is deleted."""
-    cdef bint told
+    cdef bint observed
     if fresh.length == 0:
         key_delete(store, place)
         return 0
-    told = store.prepare(place, fresh.chunks.payload + 10 * fresh.length + RECORD_OVERHEAD)
+    observed = store.prepare(place, fresh.chunks.payload + 10 * fresh.length + RECORD_OVERHEAD)
     store.put_object(place, store.find(place), TYPE_LIST, fresh, deadline)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             tell_list(store, place, fresh)

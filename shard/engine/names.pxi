@@ -26,15 +26,15 @@ cdef int move_entry(Store store, Place* source, Place* target) except -1:
 
 cdef bint key_rename(Store store, Place* source, Place* target) except -1:
     """`source` becomes `target` with its deadline, in place of what is there; False when it is not there."""
-    cdef bint told
+    cdef bint observed
     if store.find(source) == NULL:
         return False
-    told = store.prepare(source, target.n) | store.prepare(target, source.n)
+    observed = store.prepare(source, target.n) | store.prepare(target, source.n)
     if source.n != target.n or memcmp(source.key, target.key, source.n) != 0:
         move_entry(store, source, target)
         note_fields(store, target)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(RENAMED_FROM, source)
         store.note(RENAMED_TO, target)
         if store.effects.recording:
@@ -45,14 +45,14 @@ cdef bint key_rename(Store store, Place* source, Place* target) except -1:
 
 cdef bint key_move(Store store, Place* source, Place* target) except -1:
     """The key goes to another database, in place of what is there; False when it is not there."""
-    cdef bint told
+    cdef bint observed
     if store.find(source) == NULL:
         return False
-    told = store.prepare(source, 0)
+    observed = store.prepare(source, 0)
     move_entry(store, source, target)
     note_fields(store, target)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(MOVED_FROM, source)
         store.note(MOVED_TO, target)
         if store.effects.recording:
@@ -66,12 +66,12 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
     cdef Entry* entry = store.find(source)
     cdef Entry* old
     cdef Entry* fresh
-    cdef bint told
+    cdef bint observed
     cdef object value
     if entry == NULL:
         return False
     old = store.find(target)
-    told = store.prepare(target, source.n + target.n)
+    observed = store.prepare(target, source.n + target.n)
     if entry.flags & TYPE_MASK:
         value = (<object> entry_object(entry)).copy()
         store.put_object(target, old, entry.flags & TYPE_MASK, value, entry_deadline(entry))
@@ -85,7 +85,7 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
             raise MemoryError("no memory for a copy")
         store.put_entry(target, old, fresh, entry_deadline(entry))
     store.dirty += 1
-    if told:
+    if observed:
         store.note(COPIED_TO, target)
         if store.effects.recording:
             store.begin(RECORD_COPY, source)

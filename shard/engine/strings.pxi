@@ -13,10 +13,10 @@ cdef int string_set(
     Store store, Place* place, Entry* old, const char* value, size_t n, int64_t deadline, int kind
 ) except -1:
     """The key becomes this string, with this deadline (unix ms, 0: none); `old` is what `find` said."""
-    cdef bint told = store.prepare(place, n)
+    cdef bint observed = store.prepare(place, n)
     store.put_string(place, old, value, n, deadline, 0, 0)
     store.dirty += 1
-    if told:
+    if observed:
         tell_string(store, kind, place, value, n, deadline)
     return 0
 
@@ -36,10 +36,10 @@ cdef int string_set_raw(
     Store store, Place* place, Entry* old, const char* value, size_t n, int64_t deadline, int kind
 ) except -1:
     """`string_set` of a string that counts as grown in place (BITOP, RESTORE of such a one)."""
-    cdef bint told = store.prepare(place, n + RECORD_OVERHEAD)
+    cdef bint observed = store.prepare(place, n + RECORD_OVERHEAD)
     store.put_string(place, old, value, n, deadline, 0, RAW)
     store.dirty += 1
-    if told:
+    if observed:
         # Set, and a part of it written again: that is what makes it raw.
         tell_string(store, kind, place, value, n, deadline)
         if store.effects.recording:
@@ -72,14 +72,14 @@ cdef Entry* grow_string(Store store, Place* place, Entry* entry, size_t n) excep
 cdef size_t string_append(Store store, Place* place, Entry* entry, const char* data, size_t n) except? 0:
     """Appends to the string that `find` said, or creates it; its new length."""
     cdef size_t old = entry_value_size(entry) if entry != NULL else 0
-    cdef bint told = store.prepare(place, n)
+    cdef bint observed = store.prepare(place, n)
     if entry == NULL:
         store.put_string(place, NULL, data, n, 0, 0, 0)
     else:
         entry = grow_string(store, place, entry, old + n)
         memcpy(entry_value(entry) + old, data, n)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(STRING_APPENDED, place)
         if store.effects.recording:
             store.begin(RECORD_STRING_APPEND, place)
@@ -109,12 +109,12 @@ cdef size_t string_overlay(
     Store store, Place* place, Entry* entry, size_t offset, const char* data, size_t n, int kind
 ) except? 0:
     """Writes at least one byte at `offset`, zeros before it where there was nothing; the string's length."""
-    cdef bint told = store.prepare(place, n)
+    cdef bint observed = store.prepare(place, n)
     entry = padded_string(store, place, entry, offset + n)
     entry.flags |= RAW
     memcpy(entry_value(entry) + offset, data, n)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             store.begin(RECORD_STRING_OVERLAY, place)
@@ -125,12 +125,12 @@ cdef size_t string_overlay(
 
 cdef int string_make_raw(Store store, Place* place, Entry* entry) except -1:
     """The string that `find` said counts as grown in place. Not a change to clients, but whoever replays does it too."""
-    cdef bint told
+    cdef bint observed
     if entry.flags & RAW:
         return 0
-    told = store.prepare(place, 0)
+    observed = store.prepare(place, 0)
     entry.flags |= RAW
-    if told and store.effects.recording:
+    if observed and store.effects.recording:
         store.begin(RECORD_STRING_APPEND, place)
         store.effects.put_bytes(NULL, 0)
     return 0

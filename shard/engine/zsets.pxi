@@ -11,7 +11,7 @@ cdef ZSet zset_in(Entry* entry):
 
 cdef int zset_put(Store store, Place* place, ZSet value, const char* member, size_t n, double score, int kind) except -2:
     """Gives a member of what `zset_in` said a score: ADDED, RESCORED or SAME."""
-    cdef bint told = store.prepare(place, n + 20)
+    cdef bint observed = store.prepare(place, n + 20)
     cdef int64_t before
     cdef int outcome = ADDED
     store.heavy |= n >= HEAVY
@@ -28,7 +28,7 @@ cdef int zset_put(Store store, Place* place, ZSet value, const char* member, siz
         if outcome == SAME:
             return SAME
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             store.begin_elements(RECORD_ZSET_ADD, place)
@@ -39,13 +39,13 @@ cdef int zset_put(Store store, Place* place, ZSet value, const char* member, siz
 
 cdef bint zset_take(Store store, Place* place, ZSet value, const char* member, size_t n) except -1:
     """Removes a member; whether it was there. Maybe the key is gone afterwards, and `value` with it."""
-    cdef bint told = store.prepare(place, n + 10)
+    cdef bint observed = store.prepare(place, n + 10)
     cdef int64_t before = value.size_in_memory()
     if not value.take(member, n):
         return False
     place.db.memory += value.size_in_memory() - before
     store.dirty += 1
-    if told:
+    if observed:
         store.note(ZSET_REMOVED, place)
         if store.effects.recording:
             store.begin_elements(RECORD_ZSET_REMOVE, place)
@@ -56,15 +56,15 @@ cdef bint zset_take(Store store, Place* place, ZSet value, const char* member, s
 
 cdef list zset_cut(Store store, Place* place, ZSet value, Py_ssize_t start, Py_ssize_t stop, bint wanted, int kind):
     """Removes ranks [start, stop); [(member, score)] of them if that is wanted."""
-    cdef bint told
+    cdef bint observed
     cdef int64_t before = value.size_in_memory()
     cdef list removed = value.collect(start, stop, True) if wanted else None
     stop = min(stop, <Py_ssize_t> value.table.count)
     if start >= stop:
         return removed
     # At most everything that the set holds.
-    told = store.prepare(place, value.bytes_used if store.effects.recording else 0)
-    if told:
+    observed = store.prepare(place, value.bytes_used if store.effects.recording else 0)
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             # Told first, since the members are gone afterwards; nothing can fail any more.
@@ -79,14 +79,14 @@ cdef list zset_cut(Store store, Place* place, ZSet value, Py_ssize_t start, Py_s
 
 cdef int zset_replace(Store store, Place* place, ZSet fresh, int64_t deadline, int kind) except -1:
     """The key becomes this sorted set, with this deadline (0: none); without members it is deleted."""
-    cdef bint told
+    cdef bint observed
     if fresh.table.count == 0:
         key_delete(store, place)
         return 0
-    told = store.prepare(place, fresh.bytes_used + RECORD_OVERHEAD)
+    observed = store.prepare(place, fresh.bytes_used + RECORD_OVERHEAD)
     store.put_object(place, store.find(place), TYPE_ZSET, fresh, deadline)
     store.dirty += 1
-    if told:
+    if observed:
         store.note(kind, place)
         if store.effects.recording:
             store.begin(RECORD_ZSET_REPLACE, place)

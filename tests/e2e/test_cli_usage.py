@@ -204,14 +204,14 @@ import os, sys, time
 from kache.cluster import detach
 from kache.config.settings import Config
 from kache.errors import KacheError
-from kache.cluster.place import Place
+from kache.cluster.resources import Resources
 
 def supervise(config, on_ready):
-    place = Place(config, os.environ)
+    resources = Resources(config, os.environ)
     print(*(f"line {number}" for number in range(20)), sep="\\n", flush=True)
     match sys.argv[1]:
         case "refused":
-            place.leave()
+            resources.leave()
             raise KacheError("It cannot be.")
         case "error":
             raise OSError(24, "Too many open files")

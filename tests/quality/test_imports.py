@@ -28,7 +28,7 @@ OWNERS_OF_IO = {
     "kache/cluster/children.py",
     "kache/cluster/control.py",
     "kache/cluster/listeners.py",
-    "kache/cluster/place.py",
+    "kache/cluster/resources.py",
     "kache/cluster/supervisor.py",
     "kache/load/generator.py",
     "kache/load/worker.py",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kache.cluster.acknowledgements import ACK_SECONDS, Changes
+from kache.cluster.acknowledgements import ACK_SECONDS, Acknowledgements
 
 
 def test_the_last_acknowledgement_answers_once() -> None:
-    changes, told = Changes(), []
+    changes, told = Acknowledgements(), []
     number = changes.next_id()
     changes.begin(number, ["shard 0", "router 0"], 0.0, told.append)
     changes.acknowledged(number, "shard 0")
@@ -19,7 +19,7 @@ def test_the_last_acknowledgement_answers_once() -> None:
 
 
 def test_a_child_that_ends_counts_as_told() -> None:
-    changes, told = Changes(), []
+    changes, told = Acknowledgements(), []
     for _ in range(2):
         changes.begin(changes.next_id(), ["shard 0"], 0.0, told.append)
     changes.gone("shard 0")
@@ -28,12 +28,12 @@ def test_a_child_that_ends_counts_as_told() -> None:
 
 def test_nobody_to_tell() -> None:
     told: list[str] = []
-    Changes().begin(1, [], 0.0, told.append)
+    Acknowledgements().begin(1, [], 0.0, told.append)
     assert told == [""]
 
 
 def test_a_late_child_is_named() -> None:
-    changes, told = Changes(), []
+    changes, told = Acknowledgements(), []
     number = changes.next_id()
     changes.begin(number, ["shard 1", "shard 0"], 5.0, told.append)
     assert changes.deadlines() == [5.0 + ACK_SECONDS]
@@ -46,7 +46,7 @@ def test_a_late_child_is_named() -> None:
 
 
 def test_a_question_has_its_own_time() -> None:
-    changes, told = Changes(), []
+    changes, told = Acknowledgements(), []
     changes.begin(changes.next_id(), ["router 1"], 5.0, told.append, 1.0)
     assert changes.deadlines() == [6.0]
     changes.expire(6.0)

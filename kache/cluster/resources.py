@@ -12,17 +12,17 @@ import shutil
 import socket
 from collections.abc import Mapping
 
-from kache.cluster import counts, listeners, run_dir
+from kache.cluster import client_counts, listeners, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
-__all__ = ["Place"]
+__all__ = ["Resources"]
 
 PATIENCE_SECONDS = 3.0
 """How long to wait for a port whose last cluster was killed: its children need a moment to go."""
 
 
-class Place:
+class Resources:
     """Everything is open once this is made; raises KacheError, in one sentence, when something cannot be had."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
@@ -47,7 +47,7 @@ class Place:
             run_dir.make_private(self.run_dir)
             for path in self.shard_paths:
                 self.shard_listeners.append(listeners.bind_unix(path))
-            counts.create(self.run_dir, max(1, config.routers))
+            client_counts.create(self.run_dir, max(1, config.routers))
             self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
