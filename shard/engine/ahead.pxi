@@ -19,25 +19,9 @@ cdef extern from *:
     """
     void kache_fetch(const void* at) noexcept nogil
 
-cdef enum:
-    AHEAD = 32              # frames looked at together; the processor has about as many misses under way at best
-    PROBES_AHEAD = 4        # words looked at for the tag of a key
-    LINE = 64               # bytes that come into the cache together
-
-cdef struct Hint:
-    const char* key         # where the first argument of the frame starts; NULL without a slot
-    uint64_t hash
-    Table* table
-    uint64_t* word          # where the search for the key starts
-    Entry* entry            # the first one with its tag
-
-
 @cython.final
 cdef class LookAhead:
     """Hints for the frames that follow, in their order; one per shard."""
-    cdef Hint[AHEAD] hints
-    cdef int at, count
-    cdef uint64_t unlinked      # Store.unlinked when they were made
 
     cdef inline void forget(self) noexcept nogil:
         """The input they were made from is gone."""

@@ -1,13 +1,5 @@
 # Context: what a command runs in. A handler, compiled or in Python, gets one and its arguments.
 
-cdef enum:
-    DONE = 0
-    DECLINE = 1
-    DEFERRED = 2
-
-    ROOM_ASKED = 1 << 16        # beside the flags of a run: memory was made room in for what is executed inside
-
-
 class Deferred:
     """What a handler returns when its reply comes later, by `Executor.answer_deferred(token, reply)`."""
 
@@ -23,18 +15,6 @@ cdef class Context:
     A link has one for the runs of its router, and whatever executes later on behalf of somebody (a deferred command, a
     transaction, a script) has its own: what runs inside a command of another leaves the other's run as it was.
     """
-    cdef readonly Executor shard
-    cdef readonly Keyspace keys         # the data, in the database of the run
-    cdef Store store
-    cdef readonly object link           # whose replies are being made; None when nobody can be answered later
-    cdef public int dialect
-    cdef public int flags               # of the run: FLAG_ATOMIC, FLAG_NO_TOUCH
-    cdef public uint64_t session        # a client's number, over all routers
-    cdef public uint64_t transaction    # 0: none
-    cdef public str user
-    cdef int64_t deadline               # unix ms by which it must have begun; 0: none
-    cdef int number                     # of the command being executed, -1 between them
-    cdef int depth                      # how many commands deep: 1 for a client's own
 
     def __init__(self, Executor shard not None, int dialect=RESP2, int db=0):
         self.shard = shard

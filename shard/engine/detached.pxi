@@ -2,8 +2,6 @@
 
 cdef class DetachedDatabase:
     """What a database held. Strings are freed without the GIL; collections are handed on."""
-    cdef Database database
-    cdef uint32_t slot, place, at
 
     def __cinit__(self):
         memset(&self.database, 0, sizeof(Database))

@@ -2,8 +2,8 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, table, listvalue, fields, zset, effects; `__init__.py` draws them all). A part uses
-those above it, and of those below only what is declared here (Executor, Context, Host, Link). From the bottom up:
+of their own (memory, entry, heap, table, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
+each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
@@ -138,8 +138,6 @@ include "expiry.pxi"
 include "evict.pxi"
 include "keyspace.pxi"
 
-cdef class Executor
-cdef class Context
 cdef class Host
 cdef class Link(Endpoint)
 

@@ -4,23 +4,9 @@
 # to the next (as Redis does), so that with a clock of one millisecond the hit ratio is that of an exact LRU to
 # within the noise. A candidate is remembered by its hash, never by its address: it may be gone meanwhile.
 
-cdef enum:
-    POOL = 64
-
-cdef struct Candidate:
-    uint64_t score              # the higher, the better to evict
-    uint64_t hash
-    int32_t db
-    uint32_t slot
-
-
 @cython.final
 cdef class Evictor:
     """Chooses and removes keys of one store until its memory fits. Budgets are in nanoseconds."""
-    cdef Store store
-    cdef Candidate[POOL] pool
-    cdef int pooled
-    cdef bint volatile_only, by_ttl, at_random
 
     def __init__(self, Store store not None):
         self.store = store

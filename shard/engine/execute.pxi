@@ -20,37 +20,8 @@ cdef class Executor:
     has 16 bytes, `cleanup` takes what is large (None: everything is freed on the spot). What stands beside the data is
     given: the slow log, the leases, the gauges of the process.
     """
-    cdef readonly Store store
-    cdef readonly Evictor evictor
-    cdef readonly object slowlog, leases
-    cdef public object gauges           # what the process around it knows
-    cdef Command* commands
-    cdef readonly int command_count
-    cdef list handlers, rows
-    cdef dict numbers                   # key of a row -> its number
-    cdef dict held                      # Leases.held
-    cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
-    cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
-    cdef public bint loading
-    cdef bint own_clock                 # `execute` reads the wall clock
-    cdef public int index
-    cdef public int64_t in_flight       # frames received and not executed yet
-    cdef bint evicting                  # what is told now was caused by making room
-    cdef Context direct                 # for `execute`
     # Measuring
-    cdef uint64_t[HISTOGRAM_SIZE] histogram
-    cdef int64_t batch_began, python_ns
-    cdef int64_t looked_ns              # the last look at the clock
-    cdef uint32_t batch_count
-    cdef list batch_commands
-    cdef readonly uint64_t executed
-    cdef readonly dict errors
-    cdef readonly int64_t peak_memory
-    cdef int64_t slow_ns                # execution time from which a command enters the slow log
     # Deferred replies
-    cdef uint64_t next_token, pending_token
-    cdef dict deferred                  # token -> (link, session, dialect)
-    cdef dict deferred_of               # link -> {session: {token}}
 
     def __cinit__(self, *args, **kwargs):
         self.commands = NULL

@@ -7,8 +7,6 @@
 
 cdef class Keyspace:
     """One database of a shard's store; a run has its own, and may select another."""
-    cdef readonly Store store
-    cdef public int db
 
     def __init__(self, Store store not None, int db=0):
         self.store = store
@@ -463,9 +461,6 @@ cdef class Keyspace:
 
 cdef class Words:
     """Byte strings of Python as spans; it keeps them alive."""
-    cdef list kept
-    cdef Span* spans
-    cdef Py_ssize_t count
 
     def __cinit__(self, words):
         cdef Py_ssize_t i

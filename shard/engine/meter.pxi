@@ -1,18 +1,5 @@
 # Counters of the execution point, as kache/stats.py describes them.
 
-cdef enum:
-    HISTOGRAM_SIZE = 1024
-
-ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
-
-cdef struct Command:
-    Compiled compiled           # the compiled case, or NULL
-    int arity                   # of the arguments alone: exact, or minus (at least) minus one
-    bint may_write, denyoom, readonly, internal, while_loading, unlogged
-    uint64_t calls, ns, rejected, failed
-    uint32_t in_batch           # calls whose time is not divided up yet
-
-
 cdef inline int histogram_bucket(int64_t ns) noexcept nogil:
     """See kache.stats: linear up to 32, then 16 buckets for every power of two."""
     cdef int power = 0

@@ -8,12 +8,6 @@ class RecordError(ValueError):
     """Records that are damaged, or that do not fit the data they are applied to. Says where."""
 
 
-cdef struct Reader:
-    const char* start
-    const char* at
-    const char* end
-
-
 cdef object record_error(Reader* reader, str what):
     return RecordError(f"{what}, at byte {reader.at - reader.start} of the frame's records")
 
@@ -77,10 +71,6 @@ cdef int read_db(Reader* reader) except -1:
 @cython.final
 cdef class Replay:
     """Applies frames to a store; nobody observes or records meanwhile."""
-    cdef Store store
-    cdef Reader reader
-    cdef int db
-    cdef int64_t frame_ms
 
     def __init__(self, Store store not None):
         self.store = store

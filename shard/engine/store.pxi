@@ -8,31 +8,6 @@
 # the expiry excepted, which tell the effects themselves. A key past its deadline is never seen: `find` removes it.
 # Collections are Python objects (FieldTable, ListValue, ZSet), referenced once by their entry.
 
-cdef enum:
-    DATABASES = 16
-    GROUPS = 256
-    GROUP_SHIFT = 6             # 64 slots to a group
-    HEAVY = 65536               # bytes from which writing one block may be noticed
-    LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
-
-cdef struct Database:
-    Table* slots                # SLOT_COUNT tables, NULL until the database is used
-    uint64_t count
-    uint64_t expires
-    int64_t memory              # bytes of everything in it
-    uint32_t[GROUPS] counts
-    Heap[GROUPS] heaps
-
-cdef struct Place:
-    # Where a key is or would be.
-    Database* db
-    Table* table
-    uint32_t slot
-    uint64_t hash
-    const char* key
-    size_t n
-
-
 TYPE_NAMES = ("string", "list", "hash", "set", "zset")
 _TYPE_OF_NAME = {name: number for number, name in enumerate(TYPE_NAMES)}
 cdef bytes WRONG_TYPE_TEXT = WRONG_TYPE.encode()
@@ -46,26 +21,6 @@ cdef object wrong_type():
 @cython.final
 cdef class Store:
     """The entries of one shard; see the top of store.pxi. Not thread safe."""
-    cdef Database[DATABASES] databases
-    cdef int active                     # databases below this one may hold something
-    cdef readonly Effects effects       # what every change is told to
-    cdef readonly int64_t now_ms
-    cdef uint32_t lru_clock
-    cdef readonly bint lfu
-    cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
-    cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
-    cdef readonly str policy
-    cdef readonly object cleanup        # takes what is too large to be freed at once; None: it is freed on the spot
-    cdef const char* known_key          # a key whose hash is known already: where it starts
-    cdef uint64_t known_hash
-    cdef Table* known_table             # where it is, if known_entry is not NULL
-    cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
-    cdef bint heavy                     # a large block was written: the command is timed
-    cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
-    cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
-    cdef uint32_t expire_at             # the group where the expiry cycle goes on
-    cdef uint64_t dirty_before
-    cdef readonly uint64_t dirty, hits, misses, expired, expired_fields, evicted
 
     def __cinit__(self, *args, **kwargs):
         memset(self.databases, 0, sizeof(self.databases))

@@ -1,0 +1,418 @@
+# cython: language_level=3
+"""The interface of every part of the engine: its structs, its classes with their fields and methods, its mutators.
+
+In the order of the parts: each may use what stands above it, and of what stands below it only what is declared here.
+Cython holds the classes to their declarations; `tests/unit/shard/test_engine_parts.py` holds the parts to the order. What
+reads or changes data from another module (a log's recovery, a dump) cimports from here.
+"""
+cimport cython
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from kache.wire.codec cimport Buffer, Span
+from kache.wire.reactor cimport Endpoint, Listener, Reactor
+
+from .effects cimport Effects
+from .entry cimport Entry
+from .fields cimport FieldTable
+from .heap cimport Heap
+from .listvalue cimport ListValue
+from .table cimport Table
+from .zset cimport ZSet
+
+cdef class Executor
+cdef class Context
+
+
+# store.pxi --------------------------------------------------------------------------------------------
+cdef enum:
+    DATABASES = 16
+    GROUPS = 256
+    GROUP_SHIFT = 6             # 64 slots to a group
+    HEAVY = 65536               # bytes from which writing one block may be noticed
+    LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
+
+cdef struct Database:
+    Table* slots                # SLOT_COUNT tables, NULL until the database is used
+    uint64_t count
+    uint64_t expires
+    int64_t memory              # bytes of everything in it
+    uint32_t[GROUPS] counts
+    Heap[GROUPS] heaps
+
+cdef struct Place:
+    # Where a key is or would be.
+    Database* db
+    Table* table
+    uint32_t slot
+    uint64_t hash
+    const char* key
+    size_t n
+
+
+@cython.final
+cdef class Store:
+    """The entries of one shard; see the top of store.pxi. Not thread safe."""
+    cdef Database[DATABASES] databases
+    cdef int active                     # databases below this one may hold something
+    cdef readonly Effects effects       # what every change is told to
+    cdef readonly int64_t now_ms
+    cdef uint32_t lru_clock
+    cdef readonly bint lfu
+    cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
+    cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
+    cdef readonly str policy
+    cdef readonly object cleanup        # takes what is too large to be freed at once; None: it is freed on the spot
+    cdef const char* known_key          # a key whose hash is known already: where it starts
+    cdef uint64_t known_hash
+    cdef Table* known_table             # where it is, if known_entry is not NULL
+    cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
+    cdef bint heavy                     # a large block was written: the command is timed
+    cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
+    cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
+    cdef uint32_t expire_at             # the group where the expiry cycle goes on
+    cdef uint64_t dirty_before
+    cdef readonly uint64_t dirty, hits, misses, expired, expired_fields, evicted
+    cpdef set_time(self, int64_t now_ms)
+    cdef void set_time_exactly(self, int64_t now_ms) noexcept
+    cdef int place(self, Place* place, int db, int slot, const char* key, size_t n) except -1
+    cdef int place_of(self, Place* place, int db, bytes key) except -1
+    cdef void place_of_entry(self, Place* place, Database* db, Entry* entry) noexcept
+    cdef uint64_t* word_of(self, Place* place) noexcept
+    cdef int db_of(self, Place* place) noexcept
+    cdef Entry* find(self, Place* place) except? NULL
+    cdef void forget_known(self) noexcept
+    cdef void touch_entry(self, Entry* entry) noexcept
+    cdef Entry* read(self, Place* place) except? NULL
+    cdef Entry* look(self, Place* place) except? NULL
+    cdef bint prepare(self, Place* place, size_t n) except -1
+    cdef void note(self, int kind, Place* place) noexcept
+    cdef void begin(self, int record, Place* place) noexcept
+    cdef void begin_elements(self, int record, Place* place) noexcept
+    cdef uint32_t fresh_clock(self) noexcept
+    cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1
+    cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1
+    cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1
+    cdef int put_string(
+        self, Place* place, Entry* old, const char* value, size_t n, int64_t deadline, size_t room, uint8_t flags
+    ) except -1
+    cdef int put_object(self, Place* place, Entry* old, int kind, object value, int64_t deadline) except -1
+    cdef int put_deadline(self, Place* place, Entry* entry, int64_t deadline) except -1
+    cdef int discard(self, Place* place) except -1
+    cdef int remove_word(self, Place* place, uint64_t* word) except -1
+    cdef Entry* detach(self, Place* place, uint64_t* word) noexcept
+    cdef int destroy(self, Database* db, Entry* entry) except -1
+    cdef int release(self, Database* db, object value) except -1
+    cdef int hand_over(self, object value) except -1
+    cdef int expire_entry(self, Place* place, uint64_t* word) except -1
+    cdef int64_t average_ttl(self, Database* db) noexcept
+    cdef int64_t used(self) noexcept
+
+
+# detached.pxi -----------------------------------------------------------------------------------------
+cdef class DetachedDatabase:
+    """What a database held. Strings are freed without the GIL; collections are handed on."""
+    cdef Database database
+    cdef uint32_t slot, place, at
+    cdef PyObject* free_some(self, Py_ssize_t* count) noexcept nogil
+
+
+# keys.pxi ---------------------------------------------------------------------------------------------
+cdef bint key_delete(Store store, Place* place) except -1
+cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1
+cdef bint key_persist(Store store, Place* place) except -1
+cdef int drop_if_empty(Store store, Place* place, size_t length) except -1
+
+
+# strings.pxi ------------------------------------------------------------------------------------------
+cdef int string_set(
+    Store store, Place* place, Entry* old, const char* value, size_t n, int64_t deadline, int kind
+) except -1
+cdef int string_set_until(Store store, Place* place, Entry* old, const char* value, size_t n, int64_t deadline) except -1
+cdef int string_set_raw(
+    Store store, Place* place, Entry* old, const char* value, size_t n, int64_t deadline, int kind
+) except -1
+cdef Entry* grow_string(Store store, Place* place, Entry* entry, size_t n) except NULL
+cdef size_t string_append(Store store, Place* place, Entry* entry, const char* data, size_t n) except? 0
+cdef Entry* padded_string(Store store, Place* place, Entry* entry, size_t n) except NULL
+cdef size_t string_overlay(
+    Store store, Place* place, Entry* entry, size_t offset, const char* data, size_t n, int kind
+) except? 0
+cdef int string_make_raw(Store store, Place* place, Entry* entry) except -1
+
+
+# lists.pxi --------------------------------------------------------------------------------------------
+cdef ListValue list_in(Entry* entry)
+cdef Py_ssize_t list_push(Store store, Place* place, ListValue value, Span* elements, Py_ssize_t n, bint left) except -1
+cdef int list_drop(Store store, Place* place, ListValue value, bint left) except -1
+cdef list list_pop(Store store, Place* place, ListValue value, bint left, Py_ssize_t count)
+cdef int list_set(Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n) except -1
+cdef int list_insert(
+    Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n
+) except -1
+cdef int list_trim(Store store, Place* place, ListValue value, Py_ssize_t start, Py_ssize_t stop) except -1
+cdef Py_ssize_t list_remove(
+    Store store, Place* place, ListValue value, const char* element, Py_ssize_t size, Py_ssize_t count
+) except -1
+cdef int list_replace(Store store, Place* place, ListValue fresh, int64_t deadline, int kind) except -1
+
+
+# hashes.pxi -------------------------------------------------------------------------------------------
+cdef FieldTable fields_in(Entry* entry, int type)
+cdef FieldTable fields_of(Store store, Place* place, int type)
+cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t limit) except -1
+cdef int remember_fields(Store store, Place* place, int64_t deadline) except -1
+cdef int note_fields(Store store, Place* place) except -1
+cdef bint field_put(
+    Store store, Place* place, FieldTable table, int type, const char* field, size_t field_size, const char* value, size_t n,
+    bint keep_ttl, int kind,
+) except -1
+cdef bint field_take(Store store, Place* place, FieldTable table, int type, const char* field, size_t n, int kind) except -1
+cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes field, int64_t deadline) except -1
+cdef bint field_persist(Store store, Place* place, FieldTable table, bytes field) except -1
+cdef int table_replace(Store store, Place* place, int type, FieldTable fresh, int64_t deadline, int kind) except -1
+
+
+# zsets.pxi --------------------------------------------------------------------------------------------
+cdef ZSet zset_in(Entry* entry)
+cdef int zset_put(Store store, Place* place, ZSet value, const char* member, size_t n, double score, int kind) except -2
+cdef bint zset_take(Store store, Place* place, ZSet value, const char* member, size_t n) except -1
+cdef list zset_cut(Store store, Place* place, ZSet value, Py_ssize_t start, Py_ssize_t stop, bint wanted, int kind)
+cdef int zset_replace(Store store, Place* place, ZSet fresh, int64_t deadline, int kind) except -1
+
+
+# names.pxi --------------------------------------------------------------------------------------------
+cdef int move_entry(Store store, Place* source, Place* target) except -1
+cdef bint key_rename(Store store, Place* source, Place* target) except -1
+cdef bint key_move(Store store, Place* source, Place* target) except -1
+cdef bint key_copy(Store store, Place* source, Place* target) except -1
+cdef int database_flush(Store store, int db) except -1
+cdef int database_swap(Store store, int left, int right) except -1
+
+
+# walks.pxi --------------------------------------------------------------------------------------------
+cdef object random_key(Store store, int db)
+cdef tuple scan_database(Store store, int db, uint64_t cursor, Py_ssize_t count, int type)
+cdef list every_key(Store store, int db)
+
+
+# expiry.pxi -------------------------------------------------------------------------------------------
+cdef bint expire_group(Store store, Database* db, uint32_t group, int64_t until_ns) except -1
+cdef bint expire_cycle(Store store, int64_t budget_ns) except -1
+cdef bint expire_fields(Store store, int64_t until_ns) except -1
+
+
+# evict.pxi --------------------------------------------------------------------------------------------
+cdef enum:
+    POOL = 64
+
+cdef struct Candidate:
+    uint64_t score              # the higher, the better to evict
+    uint64_t hash
+    int32_t db
+    uint32_t slot
+
+
+@cython.final
+cdef class Evictor:
+    """Chooses and removes keys of one store until its memory fits. Budgets are in nanoseconds."""
+    cdef Store store
+    cdef Candidate[POOL] pool
+    cdef int pooled
+    cdef bint volatile_only, by_ttl, at_random
+    cdef int run(self, int64_t limit, int64_t budget_ns) except -1
+    cdef bint evict_one(self) except -1
+    cdef Database* pick_database(self) noexcept
+    cdef uint32_t pick_group(self, Database* db) noexcept
+    cdef void consider(self, Database* db, uint32_t slot, Entry* entry) noexcept
+    cdef uint64_t score_of(self, Entry* entry) noexcept
+    cdef int sample(self) except -1
+    cdef bint evict_coldest(self) except -1
+    cdef bint evict_random(self) except -1
+    cdef bint evict_soonest(self) except -1
+    cdef int evict_entry(self, Database* db, Entry* entry) except -1
+    cdef int evict_word(self, Place* place, uint64_t* word) except -1
+
+
+# keyspace.pxi -----------------------------------------------------------------------------------------
+cdef class Keyspace:
+    """One database of a shard's store; a run has its own, and may select another."""
+    cdef readonly Store store
+    cdef public int db
+    cdef Entry* entry_at(self, Place* place, bytes key, bint touch) except? NULL
+    cdef Entry* string_at(self, Place* place, bytes key) except? NULL
+    cdef ListValue list_at(self, Place* place, bytes key)
+    cdef ListValue existing_list(self, Place* place, bytes key)
+    cdef FieldTable fields_at(self, Place* place, bytes key, int type)
+    cdef bint put_field(self, bytes key, bytes field, bytes value, int type, bint keep_ttl, int kind) except -1
+    cdef bint take_field(self, bytes key, bytes field, int type, int kind) except -1
+    cdef ZSet zset_at(self, Place* place, bytes key)
+
+
+cdef class Words:
+    """Byte strings of Python as spans; it keeps them alive."""
+    cdef list kept
+    cdef Span* spans
+    cdef Py_ssize_t count
+
+
+# meter.pxi --------------------------------------------------------------------------------------------
+cdef enum:
+    HISTOGRAM_SIZE = 1024
+
+ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+
+cdef struct Command:
+    Compiled compiled           # the compiled case, or NULL
+    int arity                   # of the arguments alone: exact, or minus (at least) minus one
+    bint may_write, denyoom, readonly, internal, while_loading, unlogged
+    uint64_t calls, ns, rejected, failed
+    uint32_t in_batch           # calls whose time is not divided up yet
+
+
+# context.pxi ------------------------------------------------------------------------------------------
+cdef enum:
+    DONE = 0
+    DECLINE = 1
+    DEFERRED = 2
+
+    ROOM_ASKED = 1 << 16        # beside the flags of a run: memory was made room in for what is executed inside
+
+
+cdef class Context:
+    """The run that a command belongs to, the data it sees, and the way to execute commands inside it."""
+    cdef readonly Executor shard
+    cdef readonly Keyspace keys         # the data, in the database of the run
+    cdef Store store
+    cdef readonly object link           # whose replies are being made; None when nobody can be answered later
+    cdef public int dialect
+    cdef public int flags               # of the run: FLAG_ATOMIC, FLAG_NO_TOUCH
+    cdef public uint64_t session        # a client's number, over all routers
+    cdef public uint64_t transaction    # 0: none
+    cdef public str user
+    cdef int64_t deadline               # unix ms by which it must have begun; 0: none
+    cdef int number                     # of the command being executed, -1 between them
+    cdef int depth                      # how many commands deep: 1 for a client's own
+
+
+# execute.pxi ------------------------------------------------------------------------------------------
+cdef class Executor:
+    """One shard's data with the commands on it. Does no I/O; `Link` brings it frames, tests call `execute`."""
+    cdef readonly Store store
+    cdef readonly Evictor evictor
+    cdef readonly object slowlog, leases
+    cdef public object gauges           # what the process around it knows
+    cdef Command* commands
+    cdef readonly int command_count
+    cdef list handlers, rows
+    cdef dict numbers                   # key of a row -> its number
+    cdef dict held                      # Leases.held
+    cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
+    cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
+    cdef public bint loading
+    cdef bint own_clock                 # `execute` reads the wall clock
+    cdef public int index
+    cdef public int64_t in_flight       # frames received and not executed yet
+    cdef bint evicting                  # what is told now was caused by making room
+    cdef Context direct                 # for `execute`
+    cdef uint64_t[HISTOGRAM_SIZE] histogram
+    cdef int64_t batch_began, python_ns
+    cdef int64_t looked_ns              # the last look at the clock
+    cdef uint32_t batch_count
+    cdef list batch_commands
+    cdef readonly uint64_t executed
+    cdef readonly dict errors
+    cdef readonly int64_t peak_memory
+    cdef int64_t slow_ns                # execution time from which a command enters the slow log
+    cdef uint64_t next_token, pending_token
+    cdef dict deferred                  # token -> (link, session, dialect)
+    cdef dict deferred_of               # link -> {session: {token}}
+    cdef int fill_commands(self) except -1
+    cpdef set_time(self, int64_t now_ms)
+    cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+    cpdef object call(self, Context context, str key, tuple args)
+    cdef bint admits(self, Context context, Command* command, Py_ssize_t n) noexcept
+    cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
+    cdef void enter(self, Context context, Command* command, int number) noexcept
+    cdef object run_handler(self, Context context, Command* command, int number, tuple arguments)
+    cdef int count_compiled(self, Command* command, int number) except -1
+    cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1
+    cdef bytes arity_error(self, int number)
+    cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n)
+    cdef bytes error_text(self, object error, int number)
+    cdef int note_error(self, bytes text) except -1
+    cdef bint make_room(self) except -1
+    cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1
+    cdef void begin_batch(self) noexcept
+    cdef int end_batch(self) except -1
+    cdef object defer(self, Context context)
+    cdef object take_deferred(self, token)
+    cdef bint waits_for(self, object link) except -1
+
+
+# compiled_strings.pxi ---------------------------------------------------------------------------------
+cdef Compiled compiled_of(str key)
+
+
+# compiled_collections.pxi -----------------------------------------------------------------------------
+cdef Compiled compiled_collection(str key)
+
+
+# ahead.pxi --------------------------------------------------------------------------------------------
+cdef enum:
+    AHEAD = 32              # frames looked at together; the processor has about as many misses under way at best
+    PROBES_AHEAD = 4        # words looked at for the tag of a key
+    LINE = 64               # bytes that come into the cache together
+
+cdef struct Hint:
+    const char* key         # where the first argument of the frame starts; NULL without a slot
+    uint64_t hash
+    Table* table
+    uint64_t* word          # where the search for the key starts
+    Entry* entry            # the first one with its tag
+
+
+@cython.final
+cdef class LookAhead:
+    """Hints for the frames that follow, in their order; one per shard."""
+    cdef Hint[AHEAD] hints
+    cdef int at, count
+    cdef uint64_t unlinked      # Store.unlinked when they were made
+    cdef void forget(self) noexcept nogil
+    cdef void look(self, Store keys, const char* data, Py_ssize_t n, uint32_t frames, int db) noexcept nogil
+    cdef void fetch_words(self) noexcept nogil
+    cdef void fetch_entries(self) noexcept nogil
+    cdef void fetch_values(self) noexcept nogil
+    cdef void tell(self, Store keys) noexcept nogil
+
+
+# replay.pxi -------------------------------------------------------------------------------------------
+cdef struct Reader:
+    const char* start
+    const char* at
+    const char* end
+
+
+@cython.final
+cdef class Replay:
+    """Applies frames to a store; nobody observes or records meanwhile."""
+    cdef Store store
+    cdef Reader reader
+    cdef int db
+    cdef int64_t frame_ms
+    cdef int apply_all(self) except -1
+    cdef int flush(self, uint64_t which) except -1
+    cdef int apply_one(self, int record, Place* place) except -1
+    cdef int unknown(self, int record) except -1
+    cdef int must(self, bint done) except -1
+    cdef int apply_key(self, int record, Place* place) except -1
+    cdef int apply_string(self, int record, Place* place) except -1
+    cdef int apply_list(self, int record, Place* place) except -1
+    cdef ListValue read_list(self, ListValue value, bint left)
+    cdef int push(self, Place* place, ListValue value, bint left) except -1
+    cdef int apply_fields(self, int record, Place* place) except -1
+    cdef FieldTable read_members(self)
+    cdef int put_fields(self, Place* place, FieldTable table, int type, bint keep_ttl) except -1
+    cdef int remove_fields(self, Place* place, FieldTable table, int type) except -1
+    cdef int apply_zset(self, int record, Place* place) except -1
+    cdef ZSet read_zset(self)

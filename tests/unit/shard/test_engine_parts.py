@@ -1,0 +1,30 @@
+"""The parts of the compiled engine stand in the order in which they build on one another."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from compiled_parts import Parts
+
+ENGINE = Parts("shard/engine", "engine")
+OTHERS = {"chunks", "ranks"}
+"""Parts of the structures' own modules."""
+
+
+def test_the_header_draws_them_in_their_order() -> None:
+    header = ENGINE.text("engine.pyx").split('"""')[1]
+    drawn = re.findall(r"^    ((?:\w+, )*\w+),?(?:  .*)?$", header, re.MULTILINE)
+    assert [name for line in drawn for name in line.split(", ")] == ENGINE.names
+    assert {path.stem for path in ENGINE.folder.glob("*.pxi")} == set(ENGINE.names) | OTHERS
+    assert ENGINE.sections() == [part for part in ENGINE.names if part in ENGINE.sections()]
+
+
+@pytest.mark.parametrize("part", ENGINE.names)
+def test_nothing_below_is_used_but_what_is_declared(part: str) -> None:
+    assert ENGINE.used_too_early(part) == {}
+
+
+def test_the_rule_sees_something() -> None:
+    assert {"Store", "Executor", "string_set", "DATABASES", "Place"} - ENGINE.declared <= {"Place"}
+    assert {"tell", "key_delete"} <= ENGINE.defined("keys.pxi")
