@@ -8,9 +8,12 @@ reads may come as copies: what it writes must be this shard's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kache.commands import BY_KEY
+from kache.commands import BY_KEY, keys_with_flags
+from kache.errors import CommandError
 from kache.replies import Reply
 
 from .arguments import integer
@@ -18,7 +21,7 @@ from .dump import restore_value
 from .registry import command
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context
+    from ..engine.engine import Context, Store
 
 __all__: list[str] = []
 
@@ -34,15 +37,31 @@ def with_copies(ctx: Context, count: bytes, *rest: bytes) -> Reply:
         ctx.shard.require_room()
     placed: list[bytes] = []
     try:
-        store.set_aside(True)
-        for at in range(0, copies, 3):
-            key, deadline, payload = rest[at : at + 3]
-            placed.append(key)
-            restore_value(ctx.keys, key, payload, integer(deadline))
-        store.set_aside(False)
+        with _beside(store):
+            for at in range(0, copies, 3):
+                key, deadline, payload = rest[at : at + 3]
+                placed.append(key)
+                restore_value(ctx.keys, key, payload, integer(deadline))
+        _check_written(name.decode(), args, placed)
         return ctx.call_in_room(name.decode(), *args)
     finally:
-        store.set_aside(True)
-        for key in placed:
-            ctx.keys.delete(key)
+        with _beside(store):
+            for key in placed:
+                ctx.keys.delete(key)
+
+
+@contextmanager
+def _beside(store: Store) -> Iterator[None]:
+    """What is placed and removed meanwhile is no change."""
+    store.set_aside(True)
+    try:
+        yield
+    finally:
         store.set_aside(False)
+
+
+def _check_written(name: str, args: list[bytes], placed: list[bytes]) -> None:
+    """A change of a copy would be told as one of this shard's data, and lost."""
+    row = BY_KEY[name]
+    if row.is_write and any(key in placed and flags[0] != "RO" for key, flags in keys_with_flags(row, args)):
+        raise CommandError(f"ERR {name} cannot write a key of another shard")

@@ -1,9 +1,9 @@
 """Which function carries out which command of the table; filled by the modules of handlers at import.
 
     @command("getrange")
-    def getrange(ks: Keyspace, key: bytes, start: bytes, end: bytes) -> Reply: ...
+    def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> Reply: ...
 
-A handler gets the keyspace and the arguments as sent, without the command's name (or its subcommand's); their
+A handler gets its context and the arguments as sent, without the command's name (or its subcommand's); their
 number fits the row's arity. `load` imports every module of handlers and compares both sides: a row without its
 handler, or a handler without its row, fails there and not at a request. Called by the execution point.
 """

@@ -115,12 +115,12 @@ cdef class Observer:
 
 cdef class Effects:
     cdef readonly bint recording    # records are wanted, of every change
-    cdef bint everything            # an observer wants every change
     cdef bint paused
     cdef int wanted                 # 0: nobody cares about anything
     cdef uint32_t* interest         # per slot, how many care about it; NULL until the first
     cdef uint64_t interested        # their sum
-    cdef list observers
+    cdef list observers             # of every change
+    cdef list watchers              # of changes in watched slots
     cdef Buffer records
     cdef int64_t now_ms             # of the changes that follow
     cdef int64_t frame_ms           # time of the frame being filled
@@ -133,7 +133,8 @@ cdef class Effects:
     cdef int noted_kind, noted_db   # the last call of the observers in this unit
     cdef bytes noted_key
 
-    cdef int forget_frame(self) except -1
+    cdef void begin_frame(self) noexcept
+    cdef void forget_frame(self) noexcept
     # Before a change ------------------------------------------------------------------------------
     cdef bint prepare(self, uint32_t slot, size_t n) except -1
     cdef bint prepare_all(self) except -1
@@ -162,6 +163,9 @@ cdef class Effects:
 
     cdef inline void set_time(self, int64_t now_ms) noexcept:
         self.now_ms = now_ms
+
+    cdef inline bint is_watched(self, uint32_t slot) noexcept:
+        return self.interest != NULL and self.interest[slot] > 0
 
     cdef inline void begin_unit(self) noexcept:
         """A command begins: its first change of a key is told again."""

@@ -105,6 +105,7 @@ cdef class Effects:
         self.interest = NULL
         self.records = Buffer()
         self.observers = []
+        self.watchers = []
         self.noted_key = b""
         self.noted_kind = -1
         self.forget_frame()
@@ -114,12 +115,17 @@ cdef class Effects:
 
     # Who cares ------------------------------------------------------------------------------------
     cdef void set_wanted(self) noexcept:
-        self.wanted = not self.paused and (self.recording or self.everything or self.interested > 0)
+        self.wanted = not self.paused and (self.recording or len(self.observers) > 0 or self.interested > 0)
+        self.begin_unit()
 
     def add_observer(self, Observer observer not None, bint everything=False):
         """From here on the observer learns of every change, or of those in watched slots only."""
-        self.observers.append(observer)
-        self.everything |= everything
+        (self.observers if everything else self.watchers).append(observer)
+        self.set_wanted()
+
+    def remove_observer(self, Observer observer not None):
+        """It learns of nothing any more; ValueError for one that is none."""
+        (self.observers if observer in self.observers else self.watchers).remove(observer)
         self.set_wanted()
 
     def watch_slot(self, int slot):
@@ -154,13 +160,15 @@ cdef class Effects:
         self.set_wanted()
 
     # Frames ---------------------------------------------------------------------------------------
-    cdef int forget_frame(self) except -1:
-        self.records.clear()
+    cdef void begin_frame(self) noexcept:
         self.frame_ms = self.last_ms = self.now_ms
         self.last_db = 0
         self.key_at = self.count_at = -1
         self.last_record = 0
-        return 0
+
+    cdef void forget_frame(self) noexcept:
+        self.records.clear()
+        self.begin_frame()
 
     def take(self):
         """(time of the frame in unix ms, its records) of what changed since the last call."""
@@ -179,7 +187,7 @@ cdef class Effects:
         if self.recording:
             self.records.reserve(<Py_ssize_t> n + RECORD_OVERHEAD)
             return True
-        return self.everything or (self.interest != NULL and self.interest[slot] > 0)
+        return len(self.observers) > 0 or self.is_watched(slot)
 
     cdef bint prepare_all(self) except -1:
         """`prepare` for a change that no single slot stands for."""
@@ -190,12 +198,17 @@ cdef class Effects:
     # Observers ------------------------------------------------------------------------------------
     cdef void note(self, int kind, int db, uint32_t slot, const char* key, size_t n) noexcept:
         """Tells the observers, unless the last thing they heard of this command is the same."""
-        if not self.observers or not (self.everything or (self.interest != NULL and self.interest[slot] > 0)):
+        cdef bint watched = len(self.watchers) > 0 and self.is_watched(slot)
+        if not watched and not self.observers:
             return
-        if (kind == self.noted_kind and db == self.noted_db and <size_t> PyBytes_GET_SIZE(self.noted_key) == n
-                and memcmp(PyBytes_AS_STRING(self.noted_key), key, n) == 0):
+        # A key may expire again before anybody has executed a command.
+        if kind > EVICTED and kind == self.noted_kind and db == self.noted_db and (
+            <size_t> PyBytes_GET_SIZE(self.noted_key) == n and memcmp(PyBytes_AS_STRING(self.noted_key), key, n) == 0
+        ):
             return
         for observer in self.observers:
+            (<Observer> observer).changed(kind, db, slot, key, n)
+        for observer in self.watchers if watched else ():
             (<Observer> observer).changed(kind, db, slot, key, n)
         try:
             self.noted_key = PyBytes_FromStringAndSize(key, n)
@@ -205,14 +218,14 @@ cdef class Effects:
             self.noted_kind = -1
 
     cdef void flushing(self, int db) noexcept:
-        for observer in self.observers:
+        for observer in self.observers + self.watchers:
             (<Observer> observer).flushing(db)
         if self.recording:
             self.begin(RECORD_FLUSH, -1, NULL, 0)
             self.put_number(db + 1)
 
     cdef void swapping(self, int left, int right) noexcept:
-        for observer in self.observers:
+        for observer in self.observers + self.watchers:
             (<Observer> observer).swapping(left, right)
         if self.recording:
             self.begin(RECORD_SWAP, -1, NULL, 0)
@@ -224,7 +237,8 @@ cdef class Effects:
         """A record and its key; without a key where `db` is -1."""
         cdef char* before
         if self.records.used() == 0:
-            self.forget_frame()
+            # Without giving the buffer back: the room in it was just made.
+            self.begin_frame()
         if self.last_ms != self.now_ms:
             self.put_u8(RECORD_TIME)
             self.put_zigzag(self.now_ms - self.frame_ms)

@@ -69,7 +69,8 @@ cdef class Store:
     cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
     cdef bint heavy                     # a large block was written: the command is timed
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
-    cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
+    cdef list field_deadlines           # heap of (deadline, (db, key of a hash)); may name what is gone
+    cdef dict field_looks               # (db, key of a hash) -> the deadline that counts of those in the heap
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
     cdef uint64_t dirty_before
     cdef readonly uint64_t dirty, hits, misses, expired, expired_fields, evicted
@@ -162,7 +163,8 @@ cdef FieldTable fields_in(Entry* entry, int type)
 cdef FieldTable fields_of(Store store, Place* place, int type)
 cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t limit) except -1
 cdef int remember_fields(Store store, Place* place, int64_t deadline) except -1
-cdef int note_fields(Store store, Place* place) except -1
+cdef int expect_fields(Store store, object value, Place* place) except -1
+cdef int expect_fields_of(Store store, Entry* entry, Place* place) except -1
 cdef bint field_put(
     Store store, Place* place, FieldTable table, int type, const char* field, size_t field_size, const char* value, size_t n,
     bint keep_ttl, int kind,
@@ -292,7 +294,7 @@ cdef class Context:
     cdef public str user
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them
-    cdef int depth                      # how many commands deep: 1 for a client's own
+    cdef int depth                      # how many commands deep: 0 for a client's own
 
 
 # execute.pxi ------------------------------------------------------------------------------------------

@@ -227,6 +227,9 @@ cdef class Evictor:
         cdef bint observed
         place.key = entry_key(entry)
         place.n = entry_key_size(entry)
+        if entry.flags & HAS_TTL and entry_deadline(entry) <= store.now_ms:
+            # It was gone before anybody evicted it: whoever replays will not see it either.
+            return store.expire_entry(place, word)
         observed = store.prepare(place, 0)
         store.detach(place, word)
         store.evicted += 1

@@ -129,11 +129,15 @@ cdef class Executor:
 
     cpdef object call(self, Context context, str key, tuple args):
         """A command inside another; see Context.call."""
-        cdef int number = self.numbers[key], outer = context.number
+        cdef int number = self.numbers.get(key, -1), outer = context.number
         cdef bint no_touch = self.store.no_touch, counting = self.store.counting
-        cdef Command* command = &self.commands[number]
+        cdef Command* command
         cdef Words words = Words(args)
-        cdef bytes refused = self.refusal(context, command, number, words.spans, words.count)
+        cdef bytes refused
+        if number < 0:
+            raise CommandError(f"ERR unknown command '{key}'")
+        command = &self.commands[number]
+        refused = self.refusal(context, command, number, words.spans, words.count)
         if refused is not None:
             command.rejected += 1
             raise CommandError(refused.decode())

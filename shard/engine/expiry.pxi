@@ -39,14 +39,17 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1:
         if monotonic_ns() >= until_ns:
             return True
         due = heappop(store.field_deadlines)
-        store.place_of(&place, due[1], due[2])
+        if store.field_looks.get(due[1]) != due[0]:
+            continue    # an earlier look has come before this one
+        del store.field_looks[due[1]]
+        store.place_of(&place, due[1][0], due[1][1])
         try:
             entry = store.find(&place)
             more = entry != NULL and (entry.flags & TYPE_MASK) == TYPE_HASH and (
                 purge_fields(store, &place, <FieldTable> <object> entry_object(entry), 512))
         except MemoryError:
-            heappush(store.field_deadlines, due)
+            remember_fields(store, &place, due[0])
             raise
         if more:
-            heappush(store.field_deadlines, (store.now_ms, due[1], due[2]))
+            remember_fields(store, &place, store.now_ms)
     return False

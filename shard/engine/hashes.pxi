@@ -45,19 +45,26 @@ cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t l
 
 
 cdef int remember_fields(Store store, Place* place, int64_t deadline) except -1:
-    """The fields of this hash have to be looked at then."""
-    heappush(store.field_deadlines, (deadline, store.db_of(place), PyBytes_FromStringAndSize(place.key, place.n)))
+    """The fields of this hash have to be looked at then. Before a change: a look too many is harmless, one too few is not."""
+    cdef tuple hash = (store.db_of(place), PyBytes_FromStringAndSize(place.key, place.n))
+    cdef object known = store.field_looks.get(hash)
+    if known is None or deadline < known:
+        heappush(store.field_deadlines, (deadline, hash))
+        store.field_looks[hash] = deadline
     return 0
 
 
-cdef int note_fields(Store store, Place* place) except -1:
-    """The same for what has come from elsewhere, if it is a hash with such fields."""
-    cdef Entry* entry = store.find(place)
-    cdef FieldTable table
+cdef int expect_fields(Store store, object value, Place* place) except -1:
+    """The same for a value that is about to come from elsewhere, if it is a hash with such fields."""
+    if isinstance(value, FieldTable) and (<FieldTable> value).heap.count:
+        remember_fields(store, place, (<FieldTable> value).soonest())
+    return 0
+
+
+cdef int expect_fields_of(Store store, Entry* entry, Place* place) except -1:
+    """`expect_fields` of an entry's value."""
     if entry != NULL and (entry.flags & TYPE_MASK) == TYPE_HASH:
-        table = <FieldTable> <object> entry_object(entry)
-        if table.heap.count:
-            remember_fields(store, place, table.soonest())
+        expect_fields(store, <object> entry_object(entry), place)
     return 0
 
 
@@ -166,12 +173,12 @@ cdef int table_replace(Store store, Place* place, int type, FieldTable fresh, in
     if fresh.table.count == 0:
         key_delete(store, place)
         return 0
-    # Every entry of the table takes more than its two names with their lengths, and its deadline, will.
-    observed = store.prepare(place, fresh.bytes_used + fresh.heap.count * 24 + RECORD_OVERHEAD)
+    # An entry takes more bytes than its name and value with their lengths; a field with a deadline is named twice.
+    observed = store.prepare(
+        place, fresh.bytes_used * (2 if fresh.heap.count else 1) + fresh.heap.count * 24 + RECORD_OVERHEAD)
+    expect_fields(store, fresh, place)
     old = store.find(place)
     store.put_object(place, old, type, fresh, deadline)
-    if fresh.heap.count:
-        note_fields(store, place)
     store.dirty += 1
     if observed:
         store.note(kind, place)

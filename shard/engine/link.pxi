@@ -116,6 +116,7 @@ cdef class Host:
         cdef int64_t began = monotonic_ns()
         cdef bint backlog
         self.begin_tick()
+        self.shard.store.effects.begin_unit()
         try:
             backlog = self.shard.expire_some(budget_ns)
             backlog |= self.shard.evict_some(budget_ns)

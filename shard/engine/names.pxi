@@ -31,8 +31,8 @@ cdef bint key_rename(Store store, Place* source, Place* target) except -1:
         return False
     observed = store.prepare(source, target.n) | store.prepare(target, source.n)
     if source.n != target.n or memcmp(source.key, target.key, source.n) != 0:
+        expect_fields_of(store, store.find(source), target)
         move_entry(store, source, target)
-        note_fields(store, target)
     store.dirty += 1
     if observed:
         store.note(RENAMED_FROM, source)
@@ -49,8 +49,8 @@ cdef bint key_move(Store store, Place* source, Place* target) except -1:
     if store.find(source) == NULL:
         return False
     observed = store.prepare(source, 0)
+    expect_fields_of(store, store.find(source), target)
     move_entry(store, source, target)
-    note_fields(store, target)
     store.dirty += 1
     if observed:
         store.note(MOVED_FROM, source)
@@ -74,8 +74,8 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
     observed = store.prepare(target, source.n + target.n)
     if entry.flags & TYPE_MASK:
         value = (<object> entry_object(entry)).copy()
+        expect_fields(store, value, target)
         store.put_object(target, old, entry.flags & TYPE_MASK, value, entry_deadline(entry))
-        note_fields(store, target)
     else:
         fresh = entry_new(
             target.key, target.n, entry_value(entry), entry_value_size(entry),
@@ -102,7 +102,9 @@ cdef int database_flush(Store store, int db) except -1:
     cdef list emptied = [
         (i, DetachedDatabase()) for i in range(DATABASES) if (db < 0 or db == i) and store.databases[i].slots != NULL
     ]
-    cdef list deadlines = [due for due in store.field_deadlines if db >= 0 and due[1] != db]
+    cdef dict looks = {hash: due for hash, due in store.field_looks.items() if db >= 0 and hash[0] != db}
+    cdef list deadlines = [(due, hash) for hash, due in looks.items()]
+    heapify(deadlines)
     # Who watches a key must see whether it was there.
     if store.effects.wanted and store.effects.prepare_all():
         store.effects.flushing(db)
@@ -112,6 +114,7 @@ cdef int database_flush(Store store, int db) except -1:
         memset(&store.databases[i], 0, sizeof(Database))
         store.hand_over(detached)
     store.field_deadlines = deadlines
+    store.field_looks = looks
     store.dirty += 1
     return 0
 
@@ -120,7 +123,8 @@ cdef int database_swap(Store store, int left, int right) except -1:
     """Exchanges two databases."""
     cdef Database kept
     cdef dict swapped = {left: right, right: left}
-    cdef list deadlines = [(due, swapped.get(db, db), key) for due, db, key in store.field_deadlines]
+    cdef dict looks = {(swapped.get(db, db), key): due for (db, key), due in store.field_looks.items()}
+    cdef list deadlines = [(due, hash) for hash, due in looks.items()]
     heapify(deadlines)
     if store.effects.wanted and store.effects.prepare_all():
         store.effects.swapping(left, right)
@@ -131,5 +135,6 @@ cdef int database_swap(Store store, int left, int right) except -1:
     # The other one may be in use for the first time.
     store.active = max(store.active, max(left, right) + 1)
     store.field_deadlines = deadlines
+    store.field_looks = looks
     store.dirty += 1
     return 0

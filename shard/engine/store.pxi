@@ -36,6 +36,7 @@ cdef class Store:
         self.policy = "noeviction"
         self.set_time(1)
         self.field_deadlines = []
+        self.field_looks = {}
 
     def __dealloc__(self):
         cdef int i
@@ -184,6 +185,8 @@ cdef class Store:
         if entry.flags & HAS_TTL:
             heap_add(&place.db.heaps[group], entry, deadline)
             place.db.expires += 1
+        if self.effects.wanted:
+            self.note(CREATED, place)
         return 0
 
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1:

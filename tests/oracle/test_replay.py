@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from state import state
 
+from kache.shard.commands.dump import dump_value
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.engine import Replay, Store
+from kache.shard.engine.engine import Keyspace, Replay, Store
 from kache.shard.engine.memory import seed_random
 from kache.shard.shard import Shard
 
@@ -49,10 +50,11 @@ around = st.one_of(
 )
 
 steps = st.lists(
-    st.one_of(every_type, every_type, every_type, every_type, around, st.integers(0, 3000), st.just(b"tick"), st.just(b"frame")),
+    st.one_of(every_type, every_type, every_type, every_type, around, st.integers(0, 3000),
+        st.sampled_from([b"tick", b"frame", b"restore"])),
     min_size=1, max_size=60,
 )  # fmt: skip
-"""Commands; numbers are milliseconds that pass; "tick" is the timer's work, "frame" ends a frame."""
+"""Commands; numbers are milliseconds that pass; "tick" is the timer's work, "frame" ends a frame, "restore" copies values."""
 
 
 class Recorded:
@@ -75,6 +77,8 @@ class Recorded:
         elif step == b"tick":
             self.shard.expire_some(10**9)
             self.shard.evict_some(10**9)
+        elif step == b"restore":
+            self.restore()
         elif isinstance(step, int):
             self.now += step
             self.shard.set_time(self.now)
@@ -87,6 +91,15 @@ class Recorded:
             self.db = int(argv[1]) % 16 if argv[1].isdigit() else self.db
         else:
             self.shard.execute(argv, 2, self.db)
+
+    def restore(self) -> None:
+        """One value of each type again under another, long name, as a move between shards does it."""
+        keys = Keyspace(self.shard.store, self.db)
+        for key in sorted(keys.keys())[:8]:
+            payload = dump_value(keys, key)
+            if payload is not None:
+                name = b"{t}" + b"n" * 200 + key
+                self.execute([b"RESTORE", name, b"%d" % (len(payload) % 3 * 700), payload, b"REPLACE"])
 
     def end_frame(self) -> None:
         self.replay.apply(*self.shard.store.effects.take())
@@ -114,7 +127,7 @@ def test_evictions_are_recorded(script: list[Command | int | bytes], policy: str
     seed_random(5)
     recorded = Recorded(compiled=True, maxmemory=60_000, policy=policy)
     for number in range(200):
-        recorded.execute([b"SET", b"filler:%d" % number, b"v" * 400, b"EX", b"%d" % (number + 1)])
+        recorded.execute([b"SET", b"filler:%d" % number, b"v" * 400, b"PX", b"%d" % (20 * number + 1)])
     for step in script:
         recorded.step(step)
     recorded.compare()

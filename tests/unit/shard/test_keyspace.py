@@ -9,6 +9,7 @@ import pytest
 from kache.errors import CommandError
 from kache.shard.engine.engine import Keyspace
 from kache.shard.engine.memory import seed_random
+from kache.shard.service.statistics import resident_memory
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
@@ -311,3 +312,33 @@ def test_random_keys_are_spread_evenly(keys: Keyspace) -> None:
     drawn = [keys.random_key() for _ in range(40_000)]
     counts = [drawn.count(name) for name in names]
     assert min(counts) > 120 and max(counts) < 290
+
+
+def test_fields_of_other_databases_expire_after_a_flush(shard: Shard) -> None:
+    def timed(db: int, key: bytes, milliseconds: int) -> None:
+        shard.execute([b"HSET", key, b"f", b"v"], 2, db)
+        shard.execute([b"HPEXPIRE", key, b"%d" % milliseconds, b"FIELDS", b"1", b"f"], 2, db)
+
+    timed(1, b"soon", 1000)
+    for number, wait in enumerate((10_000_000, 2000, 11_000_000, 12_000_000)):
+        timed(0, b"h%d" % number, wait)
+    shard.execute([b"FLUSHDB"], 2, 1)
+    shard.set_time(NOW + 5000)
+    shard.expire_some(10**9)
+    assert sorted(Keyspace(shard.store).keys()) == [b"h0", b"h2", b"h3"]
+    shard.execute([b"SWAPDB", b"0", b"2"])
+    shard.set_time(NOW + 11_500_000)
+    shard.expire_some(10**9)
+    assert Keyspace(shard.store, 2).keys() == [b"h3"]
+
+
+def test_what_is_remembered_of_fields_does_not_grow(keys: Keyspace) -> None:
+    keys.hash_set(b"a", b"f", b"v")
+    keys.hash_deadline_set(b"a", b"f", NOW + 10_000_000)
+    before = resident_memory()
+    for _ in range(100_000):
+        keys.rename(b"a", b"b")
+        keys.rename(b"b", b"a")
+        keys.hash_deadline_clear(b"a", b"f")
+        keys.hash_deadline_set(b"a", b"f", NOW + 10_000_000)
+    assert resident_memory() - before < 4 << 20

@@ -484,7 +484,7 @@ async def test_what_an_eviction_causes_comes_before_the_reply() -> None:
     assert found[0] == (wire_link.REPLY, [b"$-1\r\n"])
     assert found[1] == (wire_link.PUSH, b"evicted")
     assert found[-1] == (wire_link.REPLY, [b":1\r\n"])
-    assert await peer.message() == wire_push(b"append")
+    assert [await peer.message(), await peer.message()] == [wire_push(b"new"), wire_push(b"append")]
     peer.close()
 
 
@@ -548,6 +548,8 @@ def test_commands_inside_pass_the_same_point() -> None:
     ctx = Context(shard)
     with pytest.raises(CommandError, match="wrong number of arguments"):
         ctx.call("get")
+    with pytest.raises(CommandError, match="unknown command 'nonsense'"):
+        ctx.call("nonsense")
     with pytest.raises(CommandError, match="WRONGTYPE"):
         ctx.call("set", b"k", b"v")
         ctx.call("lpush", b"k", b"v")
