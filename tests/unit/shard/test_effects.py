@@ -207,8 +207,8 @@ def test_copies_beside_the_data_are_not_told_and_not_evicted(shard: Shard) -> No
     assert copy is not None
     shard.execute([b"ZADD", b"near", b"5", b"m"])
     for number in range(50):
-        shard.execute([b"SET", b"filler:%d" % number, bytes(300)])
-    shard.evictor.set_policy("allkeys-random")
+        shard.execute([b"SET", b"filler:%d" % number, bytes(300), b"EX", b"99"])
+    shard.evictor.set_policy("volatile-ttl")
     shard.set_maxmemory(shard.store.used_memory - 2000)
     dirty = shard.store.dirty
     evicted = shard.store.evicted
