@@ -3,4 +3,11 @@
 `main` holds the tree of commands and loads each part when it is used, so that starting one costs no other's imports.
 Errors are one sentence on standard error. Exit status: 0 done, 1 answered with an error or failed, 2 wrong usage or
 setting, 3 no cluster there, 4 no such key (nil).
+
+main, group         the tree of commands, loaded lazily; how a group shows and refuses
+cluster, stats      start, stop and look at a cluster; its figures
+data, shell         every data command; a prompt for them
+bench               load on a cluster
+connection, show    one connection of the command line; how replies are shown
+exits               exit statuses and expected failures
 """

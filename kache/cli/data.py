@@ -40,7 +40,7 @@ class _DataCommand(click.Command):
                 if self._meant(ctx, word):
                     option = word.partition("=")[0] if word.startswith("--") else word[:2]
                     ctx.fail(
-                        f"The option '{option}' stands behind the data: put it right after `{ctx.command_path}`, "
+                        f"The option '{option}' comes too late: put it right after `{ctx.command_path}`, "
                         "or put -- before the data if it is data, too."
                     )
             data = ["--", *data[:end], *data[end + 1 :]]

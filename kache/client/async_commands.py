@@ -1,6 +1,6 @@
 """The commands as typed methods, for the asyncio client: `kache.client.commands` with ``await``, method by method.
 
-The two lists are kept equal by a test (tests/unit/test_client_commands.py), which compares names, parameters, results
+The two lists are kept equal by a test (tests/unit/client/test_client_commands.py), which compares names, parameters, results
 and documentation; what they share (arguments, shapes of replies) is imported.
 """
 

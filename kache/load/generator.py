@@ -53,7 +53,7 @@ def _histogram() -> Any:
     try:
         module = importlib.import_module("hdrh.histogram")
     except ImportError:
-        raise LoadError("the benchmark needs hdrhistogram: pip install 'kache-cluster[bench]'") from None
+        raise LoadError("the benchmark needs hdrhistogram: pip install '.[bench]' in Kache's folder") from None
     return module.HdrHistogram(1, _HIGHEST_NS, 3)
 
 

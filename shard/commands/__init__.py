@@ -1,1 +1,14 @@
-"""The commands, a function each, and what several of them share. Every module here is imported by `registry.load`."""
+"""The commands, a function each; `registry` finds them, and imports every module here.
+
+strings, bits, bitfield, lcs            strings, and strings as bits
+hashes, hash_ttl                        hashes; fields with deadlines
+lists, sets                             lists and sets
+zsets, zset_ranges, zset_algebra, lex   sorted sets: members, ranges, unions and their like, ranges by name
+geo, geo_query, geohash                 places on the earth: commands, searches, the encoding
+hyperloglog                             PFADD, PFCOUNT, PFMERGE
+keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE; OBJECT and MEMORY USAGE
+binary                                  what answers differently in the binary protocol
+leases, overlay, internal               what routers ask: moves, commands with copies of other shards' keys, statistics
+arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double
+registry                                which function carries out which command
+"""

@@ -1,1 +1,7 @@
-"""What runs beside the commands of a shard: the cleanup thread, the statistics, the slow log."""
+"""What runs beside the commands of a shard.
+
+cleanup      the thread that takes apart what is too large to be freed at once
+statistics   what a shard says of itself
+slowlog      commands that took long
+leases       keys that are held while a value moves between shards
+"""

@@ -60,7 +60,7 @@ def test_an_option_behind_the_data_is_refused(cluster: Cluster, arguments: tuple
     done = cluster.kache(*arguments, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        f"kache: The option '{option}' stands behind the data: put it right after `kache {arguments[0]}`, "
+        f"kache: The option '{option}' comes too late: put it right after `kache {arguments[0]}`, "
         f"or put -- before the data if it is data, too. See `kache {arguments[0]} --help`.\n"
     )
     assert cluster.request("dbsize") == 0
