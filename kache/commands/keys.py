@@ -80,8 +80,8 @@ ROWS = in_group("generic",
         -2, "readonly", "", "2.8.0", "O(1) for each call, O(N) for a complete iteration over N keys",
         "Goes through the keys of the database step by step.",
         route="cursor",
-        differs="One shard after the other; the cursor is a number as in Redis, of up to 64 bits, and stays valid "
-        "when a shard restarts.",
+        differs="One shard after the other, the next one as soon as COUNT leaves room; the cursor stays valid when a "
+        "shard restarts, and is below 2^53, so that it survives in a double.",
         cluster="differs: Slot after slot, each asked of the node that owns it at that moment; the cursor stays"
         " below 2^53."),
     row("sort",

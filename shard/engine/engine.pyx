@@ -97,6 +97,7 @@ from .memory cimport below, kache_calloc, kache_random, set_hash_seed, table_has
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
+    SCAN_BITS,
     Segment,
     Table,
     Walk,

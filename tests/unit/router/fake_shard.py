@@ -19,6 +19,8 @@ from kache.slots import SLOT_COUNT, slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import encode_reply
 
+SLOT_SHIFT = 39
+
 
 class FakeShard:
     """One shard behind a Unix socket; `data` maps (db, key) to bytes."""
@@ -97,26 +99,26 @@ class FakeShard:
             data[db, args[0]] = b"%d" % value
             return value
         if name == "_scan":
-            return self.scan(db, int(args[0]), int(args[2]) if len(args) > 1 else 10)
+            return self.scan(db, int(args[0]), int(args[1]), int(args[-1]) if len(args) > 2 else 10)
         if name == "dbsize":
             return sum(1 for at, _ in data if at == db)
         return CommandError(f"ERR the fake shard does not know {name}")
 
-    def scan(self, db: int, cursor: int, count: int) -> list[Any]:
-        """As a real shard: slot after slot, whether it owns the next one or not; a place is a key's number in its slot."""
+    def scan(self, db: int, cursor: int, last: int, count: int) -> list[Any]:
+        """As a real shard: slot after slot up to `last`; a place is a key's number in its slot."""
         places: dict[int, list[bytes]] = {}
         for at, key in sorted(self.data):
             if at == db:
                 places.setdefault(slot_of_key(key), []).append(key)
         found: list[bytes] = []
-        slot, place = cursor >> 48, cursor & (1 << 48) - 1
-        while slot < SLOT_COUNT and len(found) < count:
+        slot, place = cursor >> SLOT_SHIFT, cursor & (1 << SLOT_SHIFT) - 1
+        while slot <= last and len(found) < count:
             keys = places.get(slot, [])[place : place + count - len(found)]
             found += keys
             place += len(keys)
             if place >= len(places.get(slot, [])):
                 slot, place = slot + 1, 0
-        return [b"%d" % (slot << 48 | place if slot < SLOT_COUNT else 0), found]
+        return [b"%d" % (slot << SLOT_SHIFT | place if slot <= last else 0), found, count - len(found)]
 
 
 class _Connection(asyncio.Protocol):
