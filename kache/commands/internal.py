@@ -42,8 +42,6 @@ ROWS = in_group("internal",
         "Ends a lease without its move; the number of keys released."),
     _internal("_stats", "", -1, "readonly loading stale", "",
         "The statistics of one shard."),
-    _internal("_slowlog", "<get count | len | reset>", -2, "loading stale", "",
-        "The slow log of one shard."),
     _internal("_reset_stats", "", 1, "loading stale", "",
         "Sets the counters of one shard back to zero."),
 )

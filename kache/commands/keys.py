@@ -119,5 +119,13 @@ ROWS = in_group("generic",
         "Deletes keys and says how many there were.",
         route="split", merge="sum", differs="The same as DEL, which does not wait for large values either.",
         cluster="split"),
+    row("wait", "numreplicas timeout", 3, "blocking", "", "3.0.0", "O(1)",
+        "Returns how many replicas have all that this connection has written.", route="local",
+        differs="0 at once: there are no replicas to wait for.", acl="connection -keyspace",
+        cluster="differs: Asks the node of the connection's last write."),
+    row("waitaof", "numlocal numreplicas timeout", 4, "blocking", "", "7.2.0", "O(1)",
+        "Returns on how many disks is what this connection has written, here and on replicas.", route="local",
+        differs="Zeros at once: there is no append-only file and no replica to wait for.", acl="connection -keyspace",
+        cluster="differs: Asks the node of the connection's last write."),
 )
 # fmt: on

@@ -31,6 +31,7 @@ cdef class Context:
     cdef public int flags               # of the run: FLAG_ATOMIC, FLAG_NO_TOUCH
     cdef public uint64_t session        # a client's number, over all routers
     cdef public uint64_t transaction    # 0: none
+    cdef bint capitals                  # the client wrote the name of its command so
     cdef public str user
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them

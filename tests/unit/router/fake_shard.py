@@ -15,7 +15,7 @@ from typing import Any, cast
 from kache.commands import DIGEST, TABLE
 from kache.errors import CommandError
 from kache.replies import Missing
-from kache.slots import SLOT_COUNT, slot_of_key
+from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import encode_reply
 
@@ -150,7 +150,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
-            assert version == wire_link.VERSION == 2
+            assert version == wire_link.VERSION == 3
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
@@ -179,7 +179,7 @@ class _Connection(asyncio.Protocol):
                 args.append(message[at + 4 : at + 4 + n])
                 at += 4 + n
             assert at == end
-            name = TABLE[command].key
+            name = TABLE[command & ~wire_link.CAPITALS].key
             reply = encode_reply(self.shard.execute(name, db, args), dialect)
             if self.shard.expired:
                 replies.append(struct.pack("<I", wire_link.EXPIRED_REPLY))
