@@ -61,6 +61,20 @@ def test_a_stale_socket_is_replaced_and_a_restarted_router_serves_it(place: Path
     assert not path.exists()
 
 
+def test_a_killed_cluster_is_started_again_on_its_socket(place: Path) -> None:
+    path = place / "kache.sock"
+    with Cluster(1, unixsocket=path) as cluster:
+        cluster.kill(cluster.status()["pid"])
+        cluster.process.wait()
+        assert path.exists()
+        again = Cluster(
+            1, port=cluster.port, unixsocket=path, environment={"KACHE_RUN_DIR": cluster.environment["KACHE_RUN_DIR"]}
+        )
+        with again, redis.Redis(unix_socket_path=str(path)) as client:
+            assert client.ping()
+    assert not path.exists()
+
+
 def test_a_living_server_keeps_its_socket(place: Path) -> None:
     path = place / "kache.sock"
     with Cluster(1, unixsocket=path) as cluster, redis.Redis(unix_socket_path=str(path)) as client:
