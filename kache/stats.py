@@ -38,6 +38,8 @@ class CommandStats(msgspec.Struct, array_like=True):
     usec: int
     rejected: int
     failed: int
+    latency_ns: dict[int, int] = {}
+    """Histogram of execution times in nanoseconds."""
 
 
 class DatabaseStats(msgspec.Struct, array_like=True):

@@ -6,4 +6,5 @@ commands/   what the router answers by itself
 scatter/    commands over several shards: how they are divided, merged, led
 registry    which function answers, merges or leads which command
 peers       questions to all routers of the cluster
+slowlog     the commands of its clients that took long
 """

@@ -17,7 +17,7 @@ import time
 
 import uvloop
 
-from kache.cluster import client_counts
+from kache.cluster import client_counts, numbers
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -36,7 +36,7 @@ from kache.commands import TABLE
 from kache.wire.clock import Clock
 
 from . import peers, registry
-from .commands import clients, connection, info, introspection, slowlog
+from .commands import clients, cluster, connection, info, introspection, latency, slowlog, standalone
 from .commands import config as config_commands
 from .mux.multiplexer import Router
 from .scatter import cursor, merges, moves, planner
@@ -45,7 +45,9 @@ __all__ = ["HANDLER_MODULES", "run"]
 
 log = logging.getLogger("kache.router")
 
-HANDLER_MODULES = (clients, config_commands, connection, cursor, info, introspection, merges, moves, slowlog)
+HANDLER_MODULES = (
+    clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, slowlog, standalone,
+)  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 
 registry.check(TABLE)
@@ -93,6 +95,7 @@ class _Process:
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel
         self.router.config_file = ctx.config_file
+        self.router.slowlog.number_by(numbers.shared(ctx.run_dir))
 
     async def serve(self) -> None:
         """Starts, serves, and returns once drained or abandoned."""

@@ -143,7 +143,7 @@ class _Process:
         store.samples = config.maxmemory_samples
         store.lfu_log_factor = config.lfu_log_factor
         store.lfu_decay_time = config.lfu_decay_time
-        shard.configure_slowlog(config.slowlog_log_slower_than, config.slowlog_max_len)
+        shard.configure_slowlog(config.slowlog_log_slower_than)
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes

@@ -5,7 +5,7 @@ children, child                 one child over all its lives; how a process beco
 messages, control               what goes over the control channels, and the channels
 acknowledgements                changes on their way to the children: who has yet to answer
 resources, run_dir, listeners   the port, the locked run directory, the listening sockets
-client_counts                   the clients of every router, mapped by all of them
+client_counts, numbers          what all routers count together: their clients, the entries of the slow log
 admins, status, detach          the command line's side: its conversations, its answers, the background
 processes, logs                 what the system is asked about processes; log lines
 """

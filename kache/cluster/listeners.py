@@ -9,13 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import time
 from collections.abc import Sequence
 
 from kache.cluster.processes import listener_of_port
 from kache.errors import KacheError
 
-__all__ = ["ListenError", "bind_tcp", "bind_unix"]
+__all__ = ["ClientSocket", "ListenError", "bind_tcp", "bind_unix"]
+
+SUN_PATH_MOST = 103
+"""Bytes of a path that a Unix socket can have everywhere: 104 with the final NUL on macOS, 108 on Linux."""
 
 SHARD_BACKLOG = 64
 """Only routers connect to a shard."""
@@ -114,6 +118,71 @@ def _cannot_listen(address: tuple[str, int], error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"Port {port} needs more rights than this user has."
     return f"Port {port} on {host} cannot be listened on: {error.strerror}."
+
+
+class ClientSocket:
+    """The Unix socket on which clients find the cluster, beside the port.
+
+    A stale file of the same name, left by a cluster that was killed, is replaced; a socket that somebody answers on is
+    not, nor is any other file. Raises ListenError.
+    """
+
+    def __init__(self, path: str, mode: int, backlog: int, patience: float = 0.0) -> None:
+        self.path = path
+        if len(os.fsencode(path)) > SUN_PATH_MOST:
+            raise ListenError(f"The path {path} is too long for a Unix socket (at most {SUN_PATH_MOST} bytes).")
+        _clear_stale(path, time.monotonic() + patience)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Nobody gets in before the mode is the one that was asked for.
+        before = os.umask(0o777)
+        try:
+            sock.bind(path)
+            os.chmod(path, mode)
+            found = os.stat(path)
+        except OSError as error:
+            sock.close()
+            raise ListenError(f"The Unix socket {path} cannot be made: {error.strerror}.") from None
+        finally:
+            os.umask(before)
+        self._identity = (found.st_dev, found.st_ino)
+        sock.listen(backlog)
+        sock.setblocking(False)
+        self.fd = sock.detach()
+
+    def remove(self) -> None:
+        """Take the file away, unless it is another's by now; the descriptor is closed by whoever has it."""
+        try:
+            found = os.stat(self.path)
+            if (found.st_dev, found.st_ino) == self._identity:
+                os.unlink(self.path)
+        except OSError:
+            pass
+
+
+def _clear_stale(path: str, until: float) -> None:
+    """Remove a socket that nobody answers on, waiting for those who are on their way out."""
+    while True:
+        try:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise ListenError(f"{path} is there already and is not a socket.")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ListenError(f"The Unix socket {path} cannot be made: {error.strerror}.") from None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            answer = probe.connect_ex(path)
+        if answer in (errno.ECONNREFUSED, errno.ENOENT):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise ListenError(f"The stale socket {path} cannot be removed: {error.strerror}.") from None
+            return
+        if time.monotonic() > until:
+            raise ListenError(f"The Unix socket {path} is in use by another server.")
+        time.sleep(0.02)
 
 
 def bind_unix(path: str, backlog: int = SHARD_BACKLOG) -> int:

@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Mapping
 
-from kache.cluster import client_counts, listeners, run_dir
+from kache.cluster import client_counts, listeners, numbers, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -42,18 +42,28 @@ class Resources:
         self.run_dir = os.path.join(base, str(self.port))
         self.shard_paths = [os.path.join(self.run_dir, f"shard-{index}.sock") for index in range(config.shards)]
         self.shard_listeners: list[int] = []
+        self._client_socket: listeners.ClientSocket | None = None
         shutil.rmtree(self.run_dir, ignore_errors=True)
         try:
+            if config.unixsocket:
+                path = os.path.abspath(os.path.join(config.dir, config.unixsocket))
+                self._client_socket = listeners.ClientSocket(
+                    path, config.unixsocketperm, config.tcp_backlog, PATIENCE_SECONDS if self._lock.abandoned else 0.0
+                )
+                self.client_listeners.append(self._client_socket.fd)
             run_dir.make_private(self.run_dir)
             for path in self.shard_paths:
                 self.shard_listeners.append(listeners.bind_unix(path))
             client_counts.create(self.run_dir, max(1, config.routers))
+            numbers.create(self.run_dir)
             self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
         except (KacheError, OSError):
             for fd in (*self.client_listeners, *self.shard_listeners):
                 os.close(fd)
+            if self._client_socket is not None:
+                self._client_socket.remove()
             shutil.rmtree(self.run_dir, ignore_errors=True)
             self._lock.release()
             raise
@@ -63,5 +73,7 @@ class Resources:
         for fd in (*self.client_listeners, *self.shard_listeners, self.death_reader, self._death_writer):
             os.close(fd)
         self.admin.close()
+        if self._client_socket is not None:
+            self._client_socket.remove()
         shutil.rmtree(self.run_dir, ignore_errors=True)  # after that, since it needs descriptors, too
         self._lock.release()

@@ -2,8 +2,8 @@
 
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
 command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
-(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, connection.py, server.py,
-internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
+(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, connection.py, cluster.py,
+server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
 
 Routes, where a command is executed:
 
@@ -40,7 +40,7 @@ from typing import Final
 
 import msgspec
 
-from . import binary, connection, geo, hashes, hyperloglog, internal, keys, lists, server, sets, strings, zsets
+from . import binary, cluster, connection, geo, hashes, hyperloglog, internal, keys, lists, server, sets, strings, zsets
 from .extract import key_positions, keys_of, keys_with_flags
 from .row import CLUSTER, GROUPS, MERGES, ROUTES, KeySpec, Row, check_row
 
@@ -66,9 +66,13 @@ BINARY: Final = 0
 INTERNAL: Final = 1
 
 _CONTAINER_SUMMARIES: Final = {
+    "acl": ("6.0.0", "server", "Commands about users."),
     "client": ("2.4.0", "connection", "Commands about client connections."),
+    "cluster": ("3.0.0", "cluster", "Commands about the cluster that clients see."),
     "config": ("2.0.0", "server", "Commands about the settings."),
+    "latency": ("2.8.13", "server", "Commands about how long commands take."),
     "memory": ("4.0.0", "server", "Commands about the use of memory."),
+    "module": ("4.0.0", "server", "Commands about modules."),
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
 }
@@ -76,7 +80,21 @@ _CONTAINER_SUMMARIES: Final = {
 
 def _assemble() -> tuple[Row, ...]:
     """All rows, checked, with their ids and the names of their subcommands."""
-    modules = (strings, keys, hashes, lists, sets, zsets, geo, hyperloglog, connection, server, binary, internal)
+    modules = (
+        strings,
+        keys,
+        hashes,
+        lists,
+        sets,
+        zsets,
+        geo,
+        hyperloglog,
+        connection,
+        cluster,
+        server,
+        binary,
+        internal,
+    )
     rows = [each for module in modules for each in module.ROWS]
     seen: set[str] = set()
     for each in rows:

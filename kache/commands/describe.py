@@ -11,12 +11,22 @@ from typing import Final
 from kache.errors import CommandError
 from kache.replies import Reply, SetReply
 
-from . import BINARY, BY_KEY, CONTAINERS, TABLE, Row, keys_of, lookup
+from . import BINARY, BY_KEY, CONTAINERS, TABLE, Row, keys_of, keys_with_flags, lookup
 from .extract import count_is_usable
 from .row import FLAGS_NOT_TOLD, GROUPS, KeySpec
 from .syntax import Argument, parse
 
-__all__ = ["arity_error", "categories", "command_keys", "docs", "help_lines", "info", "listed", "tips"]
+__all__ = [
+    "arity_error",
+    "categories",
+    "command_keys",
+    "command_keys_with_flags",
+    "docs",
+    "help_lines",
+    "info",
+    "listed",
+    "tips",
+]
 
 _CATEGORY_OF_FLAG: Final = {
     "readonly": ("read",),
@@ -140,6 +150,28 @@ def arity_error(row: Row) -> CommandError:
 
 def command_keys(words: Sequence[bytes], dialect: int) -> list[bytes]:
     """COMMAND GETKEYS: the keys of a complete command. Raises CommandError as a real server words it."""
+    return keys_of(*_complete(words, dialect))
+
+
+def command_keys_with_flags(words: Sequence[bytes], dialect: int) -> list[tuple[bytes, tuple[str, ...]]]:
+    """COMMAND GETKEYSANDFLAGS: the same with the flags of each key; those that depend on the arguments do."""
+    row, args = _complete(words, dialect)
+    found = keys_with_flags(row, args)
+    narrowed = _narrowed(row.name, [word.upper() for word in args])
+    return [(key, narrowed) for key, _ in found] if narrowed else found
+
+
+def _narrowed(name: str, args: Sequence[bytes]) -> tuple[str, ...]:
+    """The flags of a key that depends on the arguments behind it; empty where they do not."""
+    if name == "set":
+        return ("RW", "access", "update") if b"GET" in args[2:] else ("OW", "update")
+    if name == "bitfield":
+        return ("RW", "access", "update") if {b"SET", b"INCRBY"} & set(args[1:]) else ("RO", "access")
+    return ()
+
+
+def _complete(words: Sequence[bytes], dialect: int) -> tuple[Row, Sequence[bytes]]:
+    """The row and the arguments of a complete command that has keys."""
     row = lookup(words[0], dialect)
     if row is not None and row.subcommands and len(words) > 1:
         row = lookup(words[0] + b"|" + words[1], dialect)
@@ -152,7 +184,7 @@ def command_keys(words: Sequence[bytes], dialect: int) -> list[bytes]:
     args = words[row.words :]
     if not count_is_usable(row, args):
         raise CommandError("ERR Invalid arguments specified for command")
-    return keys_of(row, args)
+    return row, args
 
 
 def help_lines(container: str) -> list[str]:

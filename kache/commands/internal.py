@@ -20,8 +20,10 @@ def _internal(name: str, syntax: str, arity: int, flags: str, keys: str, summary
 
 # fmt: off
 ROWS = in_group("internal",
-    _internal("_scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]", -2, "readonly", "",
-        "One step over one shard: [next cursor, keys]; the cursor is the shard's own."),
+    _internal("_scan", "cursor last-slot [MATCH pattern] [COUNT count] [TYPE type]", -3, "readonly", "",
+        "One step over the slots of one shard up to one of them: [next cursor, keys, what is left of COUNT]."),
+    _internal("_slot_size", "slot", 2, "readonly", "",
+        "How many keys of the database are in a slot."),
     _internal("_random_key", "", 1, "readonly", "",
         "A key of one shard, every one equally likely; null when it has none."),
     _internal("_read", "key", 2, "readonly", "RO access",
@@ -40,8 +42,6 @@ ROWS = in_group("internal",
         "Ends a lease without its move; the number of keys released."),
     _internal("_stats", "", -1, "readonly loading stale", "",
         "The statistics of one shard."),
-    _internal("_slowlog", "<get count | len | reset>", -2, "loading stale", "",
-        "The slow log of one shard."),
     _internal("_reset_stats", "", 1, "loading stale", "",
         "Sets the counters of one shard back to zero."),
 )

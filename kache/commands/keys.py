@@ -80,8 +80,8 @@ ROWS = in_group("generic",
         -2, "readonly", "", "2.8.0", "O(1) for each call, O(N) for a complete iteration over N keys",
         "Goes through the keys of the database step by step.",
         route="cursor",
-        differs="One shard after the other; the cursor is a number as in Redis, of up to 64 bits, and stays valid "
-        "when a shard restarts.",
+        differs="One shard after the other, the next one as soon as COUNT leaves room; the cursor stays valid when a "
+        "shard restarts, and is below 2^53, so that it survives in a double.",
         cluster="differs: Slot after slot, each asked of the node that owns it at that moment; the cursor stays"
         " below 2^53."),
     row("sort",
@@ -119,5 +119,13 @@ ROWS = in_group("generic",
         "Deletes keys and says how many there were.",
         route="split", merge="sum", differs="The same as DEL, which does not wait for large values either.",
         cluster="split"),
+    row("wait", "numreplicas timeout", 3, "blocking", "", "3.0.0", "O(1)",
+        "Returns how many replicas have all that this connection has written.", route="local",
+        differs="0 at once: there are no replicas to wait for.", acl="connection -keyspace",
+        cluster="differs: Asks the node of the connection's last write."),
+    row("waitaof", "numlocal numreplicas timeout", 4, "blocking", "", "7.2.0", "O(1)",
+        "Returns on how many disks is what this connection has written, here and on replicas.", route="local",
+        differs="Zeros at once: there is no append-only file and no replica to wait for.", acl="connection -keyspace",
+        cluster="differs: Asks the node of the connection's last write."),
 )
 # fmt: on

@@ -51,6 +51,7 @@ _TITLES: Final = {
     "scripting": "Scripts",
     "pubsub": "Publish and subscribe",
     "connection": "Connection",
+    "cluster": "Cluster",
     "server": "Server",
 }
 

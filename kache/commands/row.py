@@ -93,6 +93,7 @@ GROUPS: Final = {
     "scripting": "@scripting",
     "pubsub": "",
     "connection": "@connection",
+    "cluster": "",
     "server": "",
     "internal": "",
 }

@@ -107,6 +107,9 @@ class Setting:
             if not parts or not all(isinstance(part, str) and part for part in parts):
                 raise SettingError(f"must be {self.kind.wants}")
             return tuple(parts)
+        if self.kind.name == "mode" and not isinstance(raw, str):
+            # A number of TOML is decimal, or has lost that it was not.
+            raise SettingError(f"must be {self.kind.wants}, as text")
         if isinstance(raw, bool):
             raw = "yes" if raw else "no"
         if not isinstance(raw, str | int | float):
@@ -164,6 +167,16 @@ def _parse_integer(text: str) -> int:
     return int(text)
 
 
+def _parse_mode(text: str) -> int:
+    if not text.isdigit():
+        raise ValueError(text)
+    return int(text, 8)
+
+
+def _show_mode(value: int) -> str:
+    return f"{value:o}"
+
+
 def _show_bool(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -178,6 +191,7 @@ MILLISECONDS: Final = Kind("ms", "a whole number of milliseconds", _parse_intege
 MICROSECONDS: Final = Kind("us", "a whole number of microseconds", _parse_integer, str)
 SECONDS: Final = Kind("s", "a whole number of seconds", _parse_integer, str)
 MINUTES: Final = Kind("minutes", "a whole number of minutes", _parse_integer, str)
+MODE: Final = Kind("mode", "an octal mode such as 770", _parse_mode, _show_mode)
 YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
 WORD: Final = Kind("choice", "a word", _parse_word, str)
 TEXT: Final = Kind("text", "text", str, str)

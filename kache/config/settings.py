@@ -19,6 +19,7 @@ from kache.config.kinds import (
     MICROSECONDS,
     MILLISECONDS,
     MINUTES,
+    MODE,
     SECONDS,
     SIZE,
     TEXT,
@@ -66,6 +67,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         tuple[str, ...],
         Setting(ADDRESSES, "Addresses to listen on; only loopback by default, since a cache often has no password."),
     ] = ("127.0.0.1",)
+    unixsocket: Annotated[
+        str,
+        Setting(TEXT, "Path of a Unix socket for clients, beside the port; a relative one lies in dir; empty: none."),
+    ] = ""
+    unixsocketperm: Annotated[
+        int, Setting(MODE, "Who may use that socket, as the octal mode of the file.", low=0, high=0o777)
+    ] = 0o700
+    cluster_announce_ip: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "Host that CLUSTER tells clients to connect to; empty: the one they have connected to, which is wrong for "
+            "those outside of a container.",
+            live=True,
+        ),
+    ] = ""
+    cluster_announce_port: Annotated[
+        int, Setting(COUNT, "Port that CLUSTER tells; 0: the one they have connected to.", live=True, low=0, high=65535)
+    ] = 0
     dir: Annotated[str, Setting(TEXT, "Working directory: a relative logfile lies here.")] = "."
     databases: Annotated[
         int, Setting(COUNT, "Numbered databases (SELECT) in every shard.", low=16, high=16, fixed=True)
@@ -276,7 +296,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(MICROSECONDS, "Execution time at which a command enters the slow log; -1: none.", live=True, low=-1),
     ] = 10000
-    slowlog_max_len: Annotated[int, Setting(COUNT, "Entries of the slow log.", live=True, low=0, high=100000)] = 128
+    slowlog_max_len: Annotated[
+        int, Setting(COUNT, "Entries of the slow log of the cluster.", live=True, low=0, high=100000)
+    ] = 128
 
     # How processes run
     start_method: Annotated[

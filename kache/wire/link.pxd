@@ -9,16 +9,17 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     REPLY    count, session | u32 n, reply | u32 n, reply …            in the order of the frames
                     DEFERRED token | reply         of a frame that was answered REPLY_DEFERRED, token
                     PUSH     session | message     out of band, complete in the session's dialect
+                    SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
                     NOTICE   ready or draining
 
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
-    frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …
+    frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …    command: with IN_CAPITALS if so sent
     REPLY   u32 length | u8 kind | 3 zeros | u32 count | u64 session | replies
 """
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 2
+    LINK_VERSION = 3
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -30,6 +31,7 @@ cdef enum:
     LINK_PUSH = 7
     LINK_CANCEL = 8
     LINK_NOTICE = 9
+    LINK_SLOW = 10
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36
@@ -45,6 +47,9 @@ cdef enum:
     RUN_SESSION_AT = 12
     RUN_DEADLINE_AT = 20
     RUN_TRANSACTION_AT = 28
+
+    # Beside the number of a frame's command: how its client wrote the name, for the slow log.
+    IN_CAPITALS = 0x8000
 
     # Flags of a run.
     FLAG_ATOMIC = 1             # executed only when it is whole, in one tick

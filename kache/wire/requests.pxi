@@ -20,7 +20,7 @@ cdef inline int read_number(const char* data, Py_ssize_t n, Py_ssize_t at, int64
                 return 1
             number = digit
             digit = <unsigned char> (data[at + 1] - c"0")
-            if digit <= 9 and data[at + 2] == c"\r":
+            if digit <= 9 and number and data[at + 2] == c"\r":
                 value[0] = number * 10 + digit
                 after[0] = at + 4
                 return 1
@@ -42,6 +42,9 @@ cdef inline int read_number(const char* data, Py_ssize_t n, Py_ssize_t at, int64
         found = <const char*> memchr(data + i, c"\r", n - i)
         if found == NULL:
             return 0 if n - at <= LINE_LIMIT else -2
+        return -1
+    if data[at + negative] == c"0" and i - at > 1:
+        # "01" and "-0" are no numbers to a real server.
         return -1
     if i + 1 >= n:
         return 0
@@ -277,7 +280,10 @@ cdef dict ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}   # \n \r \t \b \a
 
 
 cdef list split_inline(bytes line):
-    """The words of an inline command, or None when quotes are not balanced (the rules of Valkey 9)."""
+    """The words of an inline command, or None when quotes are not balanced: behind a closing one a word must end.
+
+    So it is in every Redis; Valkey 9 reads on, and takes a quote that is one too many for part of the word.
+    """
     cdef list words = []
     cdef Py_ssize_t i = 0, n = len(line)
     cdef bytearray word
@@ -305,6 +311,8 @@ cdef list split_inline(bytes line):
                     i += 1
                     word.append(39)
                 elif byte == quote:
+                    if i + 1 < n and line[i + 1] not in b" \t\r\n\v\f\0":
+                        return None
                     quote = 0
                 else:
                     word.append(byte)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kache.errors import SYNTAX, CommandError
-from kache.replies import OK, Reply, Verbatim
+from kache.replies import OK, Reply, SetReply, Verbatim
 
 from ..peers import alone, answers, ask
 from ..registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, REPLY_SKIP_AGAIN, local
@@ -242,6 +242,70 @@ def _on_off(mode: bytes) -> bool:
     if mode.lower() not in (b"on", b"off"):
         raise CommandError(SYNTAX)
     return mode.lower() == b"on"
+
+
+PAUSE_ENDS_MS = 10 * 365 * 86_400_000
+"""A longer pause ends then: the timers must be able to count it."""
+
+
+@local("client|pause")
+async def client_pause(router: Router, session: Session, timeout: bytes, *mode: bytes) -> Reply:
+    """Clients of every router wait for some milliseconds: all of them, or with WRITE those that write."""
+    milliseconds = integer(timeout, "ERR timeout is not an integer or out of range")
+    if milliseconds < 0:
+        raise CommandError("ERR timeout is negative")
+    if len(mode) > 1:
+        raise CommandError("ERR wrong number of arguments for 'client|pause' command")
+    if mode and mode[0].lower() not in (b"write", b"all"):
+        raise CommandError("ERR CLIENT PAUSE mode must be WRITE or ALL")
+    until = router.clock.now() + min(milliseconds, PAUSE_ENDS_MS)
+    words = [b"write" if mode and mode[0].lower() == b"write" else b"all", b"%d" % until]
+    await ask(router, "pause", *words)
+    _pause_for_another(router, words)
+    return OK
+
+
+@answers("pause")
+def _pause_for_another(router: Router, words: Sequence[bytes]) -> bytes:
+    router.pause_clients(words[0] == b"write", int(words[1]))
+    return b""
+
+
+@local("client|unpause")
+async def client_unpause(router: Router, session: Session) -> Reply:
+    """The end of it."""
+    await ask(router, "unpause")
+    router.resume_clients()
+    return OK
+
+
+@answers("unpause")
+def _unpause_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
+    router.resume_clients()
+    return b""
+
+
+@local("client|unblock")
+def client_unblock(router: Router, session: Session, number: bytes, *reason: bytes) -> Reply:
+    """1 if that connection was waiting in a command, 0 if not: none waits."""
+    if len(reason) > 1:
+        raise CommandError("ERR wrong number of arguments for 'client|unblock' command")
+    if reason and reason[0].lower() not in (b"timeout", b"error"):
+        raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    integer(number)
+    return 0
+
+
+@local("client|trackinginfo")
+def client_trackinginfo(router: Router, session: Session) -> Reply:
+    """As of a connection that did not turn it on."""
+    return {b"flags": SetReply([b"off"]), b"redirect": -1, b"prefixes": []}
+
+
+@local("client|getredir")
+def client_getredir(router: Router, session: Session) -> Reply:
+    """-1: tracking is off."""
+    return -1
 
 
 @local("client|reply")

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["SERVER_NAME", "SERVER_VERSION"]
 
 SERVER_NAME = "redis"
-SERVER_VERSION = "7.2.4"
-"""What clients are told: the Redis release whose commands and replies Kache follows."""
+SERVER_VERSION = "7.4.2"
+"""What clients are told: the newest Redis release all of whose commands on the types here exist, deadlines of hash fields
+among them. Client libraries refuse by it what the server could do (coredis HEXPIRE below 7.4, redis-py its `cache_config`);
+a higher one would promise types that are not here."""
 
 DATABASES = 16
 WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."

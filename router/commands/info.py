@@ -29,7 +29,7 @@ from .connection import SERVER_VERSION
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
-__all__ = ["gather", "gather_routers"]
+__all__ = ["command_latencies", "gather", "gather_routers"]
 
 Fields = dict[str, object]
 
@@ -335,9 +335,29 @@ def _commandstats(state: _State) -> Fields:
 
 
 def _latencystats(state: _State) -> Fields:
-    merged = total([shard.latency_ns for shard in state.shards])
-    marks = ",".join(f"p{mark}={percentile(merged, mark) / 1000:.3f}" for mark in (50, 99, 99.9))
-    return {"latency_percentiles_usec_all": marks}
+    fields: Fields = {}
+    for name, histogram in sorted(_histograms(state.routers, state.shards).items()):
+        marks = ",".join(f"p{mark}={percentile(histogram, mark) / 1000:.3f}" for mark in (50, 99, 99.9))
+        fields[f"latency_percentiles_usec_{name}"] = marks
+    return fields
+
+
+def _histograms(routers: RouterStats, shards: list[ShardStats]) -> dict[str, dict[int, int]]:
+    """{command: histogram of nanoseconds}: of the shards, and of the routers for what they answer or lead."""
+    found: dict[str, list[dict[int, int]]] = {}
+    for name, histogram in routers.counters["latency_ns"].items():
+        found.setdefault(name, []).append(histogram)
+    for shard in shards:
+        for one in shard.command_stats:
+            if one.latency_ns and not one.name.startswith("_"):
+                found.setdefault(one.name.removeprefix("binary|"), []).append(one.latency_ns)
+    return {name: total(histograms) for name, histograms in found.items()}
+
+
+async def command_latencies(router: Router) -> dict[str, dict[int, int]]:
+    """How long commands took, as histograms (kache.stats) by the name of the command, over the whole cluster."""
+    shards, _silent = await gather(router)
+    return _histograms(await gather_routers(router), shards)
 
 
 def _errorstats(state: _State) -> Fields:

@@ -6,10 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kache.commands import TABLE, lookup
-from kache.commands.describe import categories, command_keys, docs, help_lines, info, listed, subcommands
+from kache.commands.describe import (
+    categories,
+    command_keys,
+    command_keys_with_flags,
+    docs,
+    help_lines,
+    info,
+    listed,
+    subcommands,
+)
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
-from kache.replies import Reply, Verbatim
+from kache.replies import Reply, SetReply, Verbatim
 
 from ..registry import local
 from .arguments import text
@@ -55,16 +64,21 @@ def command_getkeys(router: Router, session: Session, *words: bytes) -> Reply:
     return command_keys(words, session.dialect)
 
 
+@local("command|getkeysandflags")
+def command_getkeysandflags(router: Router, session: Session, *words: bytes) -> Reply:
+    """The same with what is done with each of them."""
+    return [[key, SetReply(flags)] for key, flags in command_keys_with_flags(words, session.dialect)]
+
+
 @local("command|list")
 def command_list(router: Router, session: Session, *options: bytes) -> Reply:
-    """Names, optionally FILTERBY MODULE|ACLCAT|PATTERN; subcommands too when they match."""
+    """Names, those of subcommands too; optionally FILTERBY MODULE|ACLCAT|PATTERN."""
     dialect = session.dialect
-    rows = listed(dialect)
+    everything = [each for row in listed(dialect) for each in (row, *subcommands(row, dialect))]
     if not options:
-        return [row.name.encode() for row in rows]
+        return [row.name.encode() for row in everything]
     if len(options) != 3 or options[0].upper() != b"FILTERBY":
         raise CommandError(SYNTAX)
-    everything = rows + [sub for row in rows for sub in subcommands(row, dialect)]
     kind, value = options[1].upper(), options[2]
     if kind == b"MODULE":
         return []

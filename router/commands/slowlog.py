@@ -1,8 +1,8 @@
-"""SLOWLOG over the cluster: every shard keeps its own, newest first; here they become one. And SHUTDOWN."""
+"""SLOWLOG over the cluster: every router keeps the log of its own clients; here they become one. And SHUTDOWN."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,8 +12,9 @@ from kache.cluster.messages import Shutdown
 from kache.errors import CommandError
 from kache.replies import OK, Reply
 
-from ..peers import answers, ask, router_of
+from ..peers import answers, ask
 from ..registry import local
+from ..slowlog import Entry
 from .arguments import integer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__: list[str] = []
 DEFAULT_COUNT = 10
 BAD_COUNT = "ERR count should be greater than or equal to -1"
 
-_decoder = msgspec.msgpack.Decoder(dict[int, tuple[bytes, bytes]])
+_decoder = msgspec.msgpack.Decoder(list[Entry])
 
 
 @local("slowlog|get")
@@ -35,45 +36,44 @@ async def slowlog_get(router: Router, session: Session, *count: bytes) -> Reply:
     wanted = integer(count[0], BAD_COUNT) if count else DEFAULT_COUNT
     if wanted < -1:
         raise CommandError(BAD_COUNT)
-    found = await router.call_all("_slowlog", [b"get", b"%d" % wanted])
-    entries = sorted(
-        (entry for shard in found for entry in shard), key=lambda entry: (entry[1], entry[0]), reverse=True
-    )
-    if wanted >= 0:
-        del entries[wanted:]
-    # The shard knows a session by its number only; who it was is known as long as it is connected.
-    ids = {entry[4] for entry in entries}
-    names = _names(router, ids)
-    if strangers := [number for number in ids if router_of(number) != router.index]:
-        for packed in (await ask(router, "names", *(b"%d" % number for number in strangers))).values():
-            names |= _decoder.decode(packed)
-    for entry in entries:
-        entry[4:] = names.get(entry[4], (b"", b""))
-    return entries
+    length = router.config.slowlog_max_len
+    most = length if wanted < 0 else min(wanted, length)
+    entries = router.slowlog.newest(most)
+    for packed in (await ask(router, "slowlog", b"%d" % most)).values():
+        entries += _decoder.decode(packed)
+    entries.sort(key=lambda entry: entry.number, reverse=True)
+    return [list(msgspec.structs.astuple(entry)) for entry in entries[:most]]
 
 
-def _names(router: Router, ids: Iterable[int]) -> dict[int, tuple[bytes, bytes]]:
-    """(address, name) of those that are connected here."""
-    known = [client for client in map(router.session_by_id, ids) if client is not None]
-    return {client.id: (client.address.encode(), client.name) for client in known}
-
-
-@answers("names")
-def _names_for_another(router: Router, ids: Sequence[bytes]) -> bytes:
-    return msgspec.msgpack.encode(_names(router, map(int, ids)))
+@answers("slowlog")
+def _newest_for_another(router: Router, words: Sequence[bytes]) -> bytes:
+    return msgspec.msgpack.encode(router.slowlog.newest(int(words[0])))
 
 
 @local("slowlog|len")
 async def slowlog_len(router: Router, session: Session) -> Reply:
-    """Entries kept on all shards together."""
-    return sum(await router.call_all("_slowlog", [b"len"]))
+    """Entries kept by all routers together, no more than the setting allows."""
+    kept = sum(map(int, (await ask(router, "slowlog-len")).values())) + len(router.slowlog)
+    return min(kept, router.config.slowlog_max_len)
+
+
+@answers("slowlog-len")
+def _length_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
+    return b"%d" % len(router.slowlog)
 
 
 @local("slowlog|reset")
 async def slowlog_reset(router: Router, session: Session) -> Reply:
-    """Forgets them."""
-    await router.call_all("_slowlog", [b"reset"])
+    """Forgets them; the numbering goes on."""
+    await ask(router, "slowlog-reset")
+    router.slowlog.clear()
     return OK
+
+
+@answers("slowlog-reset")
+def _clear_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
+    router.slowlog.clear()
+    return b""
 
 
 @local("shutdown")

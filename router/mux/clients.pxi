@@ -107,6 +107,41 @@ cdef class Clients:
         self.router.now_ms = self.router.clock.now_ms()
         self.wake()
 
+    # CLIENT PAUSE ---------------------------------------------------------------------------------
+    cdef int hold(self, int mode, int64_t until) except -1:
+        """Clients wait until then; of two pauses the stronger mode and the later end hold."""
+        cdef double seconds
+        self.pause_until = max(self.pause_until, until)
+        self.set_pause(max(self.pause_mode, mode))
+        if self.pause_timer is not None:
+            self.pause_timer.cancel()
+        seconds = max(self.pause_until - self.router.clock.now_ms(), 0) / 1000.0
+        self.pause_timer = self.router.loop.call_later(seconds, self._pause_over)
+        return 0
+
+    def _pause_over(self):
+        self.let_go()
+
+    cdef int let_go(self) except -1:
+        self.pause_until = 0
+        if self.pause_timer is not None:
+            self.pause_timer.cancel()
+            self.pause_timer = None
+        return self.set_pause(PAUSE_NONE)
+
+    cdef int set_pause(self, int mode) except -1:
+        cdef Session session
+        self.pause_mode = mode
+        for session in list(self.by_id.values()):
+            session.set_restricted()
+            if mode == PAUSE_ALL:
+                if not session.stalled and not session.finishing:
+                    session.stall()
+            elif session.stalled and not session.waking and session.may_resume():
+                session.waking = True
+                self.waking.append(session)
+        return self.wake_soon() if self.waking else 0
+
     # Who is closed --------------------------------------------------------------------------------
     cdef int sweep(self, int64_t now) except -1:
         """Once a second: the limits that are counted in seconds."""

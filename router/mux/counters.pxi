@@ -36,10 +36,12 @@ cdef class Counters:
         first = self.samples[0] if self.samples else (self.since_ms, 0, 0, 0)
         seconds = max(now - first[0], 1) / 1000.0
         local_calls = {}
+        latencies = {}
         for i in range(router.table.count):
             command = &router.table.commands[i]
             if command.calls:
                 local_calls[<object> command.key] = (command.calls, command.micros, command.failed)
+                latencies[<object> command.key] = latency_of(command)
         return {
             "connections_accepted": self.accepted,
             "connections_refused": self.refused,
@@ -62,6 +64,7 @@ cdef class Counters:
             "input_kbps": max(bytes_in - first[2], 0) / seconds / 1024,
             "output_kbps": max(bytes_out - first[3], 0) / seconds / 1024,
             "local_calls": local_calls,
+            "latency_ns": latencies,
         }
 
     cdef int reset(self, Router router) except -1:
@@ -78,5 +81,5 @@ cdef class Counters:
         self.samples.clear()
         self.since_ms = router.now_ms
         for i in range(router.table.count):
-            router.table.commands[i].calls = router.table.commands[i].micros = router.table.commands[i].failed = 0
+            reset_command(&router.table.commands[i])
         return 0

@@ -10,6 +10,7 @@ cdef class Limits:
     cdef int64_t request_timeout, idle_timeout, preauth_timeout, soft_output_ms
     cdef int keepalive                                  # seconds
     cdef int max_clients                                # of all routers together
+    cdef int64_t slow_ns                                # from which a command enters the slow log
     cdef bint auth_required                             # of new clients
     # One request, and what a client may have unanswered
     cdef Py_ssize_t max_frame, max_strings, max_bulk, query_limit, preauth_bytes, preauth_commands

@@ -16,6 +16,9 @@ cdef class Limits:
         self.keepalive = config.tcp_keepalive
         self.max_clients = config.maxclients
         self.auth_required = bool(config.requirepass)
+        self.slow_ns = 0x7FFFFFFFFFFFFFFF
+        if 0 <= config.slowlog_log_slower_than < self.slow_ns // 1000:
+            self.slow_ns = config.slowlog_log_slower_than * 1000
         self.max_frame = config.max_frame_bytes
         self.max_strings = config.max_strings
         self.max_bulk = config.proto_max_bulk_len

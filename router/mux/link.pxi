@@ -92,13 +92,15 @@ cdef class Link(Backend):
         cdef Buffer out = self.out
         cdef Py_ssize_t size = FRAME_HEADER, i
         cdef uint32_t n
+        cdef uint16_t number
         cdef char* at
         for i in range(count):
             size += 4 + arguments[i].size
         at = out.reserve(size)
         n = <uint32_t> (size - 4)
         memcpy(at, &n, 4)
-        memcpy(at + 4, &command.id, 2)
+        number = command.id | (IN_CAPITALS if not (arguments - command.words).data[0] & 0x20 else 0)
+        memcpy(at + 4, &number, 2)
         memcpy(at + 6, &slot, 2)
         n = <uint32_t> count
         memcpy(at + 8, &n, 4)
@@ -270,14 +272,25 @@ cdef class Link(Backend):
                 self.phase = LEAVING
                 self.reason = "it is being restarted"
                 self.say_goodbye()
-        elif (kind == LINK_DEFERRED or kind == LINK_PUSH) and n >= 15:
+        elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW) and n >= 15:
             memcpy(&number, body + 7, 8)
-            if kind == LINK_PUSH:
+            if kind == LINK_SLOW:
+                self.take_report(number, PyBytes_FromStringAndSize(body + 15, n - 15))
+            elif kind == LINK_PUSH:
                 self.router.clients.push(number, body + 15, n - 15)
             else:
                 self.take_deferred(number, body + 15, n - 15)
         else:
             self.close(f"an unknown message of kind {kind}")
+        return 0
+
+    cdef int take_report(self, uint64_t session, bytes report) except -1:
+        """A command of this client took long in the shard."""
+        client = self.router.session_by_id(session)
+        try:
+            self.router.slowlog.report(report, client.address if client else "", client.name if client else b"")
+        except Exception:
+            log.exception("shard %d reports a slow command in another way", self.index)
         return 0
 
     cdef int up(self, int version, int index) except -1:

@@ -29,6 +29,11 @@ cdef enum:
     SEND = 1
     REFUSED = 2
 
+    # Modes of CLIENT PAUSE.
+    PAUSE_NONE = 0
+    PAUSE_WRITES = 1
+    PAUSE_ALL = 2
+
     # Phases of a backend.
     DOWN = 0
     HANDSHAKE = 1
@@ -51,9 +56,16 @@ cdef class Pending:
     cdef readonly int dialect
     cdef bint ready
     cdef Buffer reply
+    # For the slow log: when it began, and the first words of what was asked; None when nobody wants to know.
+    cdef int64_t started
+    cdef bytes asked
+    cdef Py_ssize_t asked_count
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
     cdef int fail(self, uint32_t part, bytes message) except -1
+    # To be called by who makes it for a command of `session`.
+    @cython.final
+    cdef int measure(self, Session session) except -1
     # To be called, once.
     @cython.final
     cdef int complete(self, object value) except -1
@@ -73,7 +85,6 @@ cdef class Led(Pending):
     """A command that a coroutine leads; it is its session's barrier meanwhile."""
     cdef object task
     cdef Command* command
-    cdef int64_t started
     cdef int start(self, object coroutine) except -1
 
 
@@ -175,7 +186,8 @@ cdef class Backend(Endpoint):
     cdef Expected* ring
     cdef uint64_t head, tail, overdue, ring_mask
     cdef dict deferred                   # token -> Session, or (Pending, part)
-    # For those who send; each kind of backend has its own. Nothing is asked before sending but `phase` and the limits.
+    # For those who send; each kind of backend has its own. The words that name the command stand before its arguments.
+    # Nothing is asked before sending but `phase` and the limits.
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int end_run(self) except -1     # whoever has put something ends it before anything else happens
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
@@ -257,6 +269,7 @@ cdef class Link(Backend):
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int take_report(self, uint64_t session, bytes report) except -1
     cdef int up(self, int version, int index) except -1
     cdef int say_goodbye(self) except -1
 
@@ -296,6 +309,7 @@ cdef class Session(Replies):
     cdef public int reply_mode
     cdef public bint no_evict
     cdef bint authenticated_now
+    cdef bint restricted             # not every command is executed: it is a stranger, or writing clients are paused
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
     cdef public str user
@@ -310,6 +324,8 @@ cdef class Session(Replies):
     cdef int flags_of_runs(self) noexcept
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
+    cdef bytes first_words(self)
+    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count) except -1
     # Of its own.
     cdef bint sniff(self, const char* data, Py_ssize_t n) except -1
     cdef int parse(self, const char* data, Py_ssize_t n) except -2
@@ -318,6 +334,8 @@ cdef class Session(Replies):
     cdef int stall(self) except -1
     cdef bint may_resume(self) noexcept
     cdef bint execute(self) except -1
+    cdef void set_restricted(self) noexcept
+    cdef bint admitted(self, Command* command)
     cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int refuse(self, Command* command, uint16_t flags) except -1
     cdef bint forward(self, Command* command, uint16_t flags) except -1
@@ -340,6 +358,9 @@ cdef class Clients:
     cdef Py_ssize_t output_bytes         # of replies kept for all clients
     cdef list waking                     # sessions to be read again before the output is written
     cdef bint wake_scheduled
+    cdef int pause_mode                  # CLIENT PAUSE
+    cdef int64_t pause_until             # unix ms
+    cdef object pause_timer
     cdef uint64_t next_id(self) noexcept
     cdef int add(self, Session session) except -1
     cdef int remove(self, Session session) except -1
@@ -350,6 +371,9 @@ cdef class Clients:
     cdef int relieve_output(self, Session newest) except -1
     cdef int wake(self) except -1
     cdef int wake_soon(self) except -1
+    cdef int hold(self, int mode, int64_t until) except -1
+    cdef int let_go(self) except -1
+    cdef int set_pause(self, int mode) except -1
     cdef int sweep(self, int64_t now) except -1
     cdef str overstayed(self, Session session, int64_t now)
     cdef int apply_limits(self) except -1
@@ -421,6 +445,7 @@ cdef class Router(Reactor):
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
+    cdef readonly object slowlog         # of the commands of its clients
     cdef public object config_file       # the TOML file the cluster was started with, or None
     cdef readonly SlotMap slots
     cdef readonly list links             # the current Link of every shard; the list of `shards`

@@ -42,6 +42,7 @@ Beside them stand modules of their own: `limits` (settings as C numbers), `slot_
 `table` (the command table in C).
 """
 import asyncio
+import itertools
 import logging
 import socket
 from collections import deque
@@ -65,8 +66,8 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    FLAG_NO_TOUCH, FRAME_HEADER, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_VERSION, NO_TRANSACTION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED,
+    FLAG_NO_TOUCH, FRAME_HEADER, IN_CAPITALS, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
+    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_VERSION, NO_TRANSACTION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED,
     REPLY_EXPIRED, REPLY_HEADER, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER,
     RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
@@ -75,7 +76,7 @@ from .limits cimport Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
     FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
-    short_word, unknown_command, unknown_subcommand, wrong_arity,
+    count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
 from kache.commands import CONTAINERS, DIGEST, TABLE
@@ -85,6 +86,7 @@ from kache.slots import contiguous
 
 from ..registry import MERGES, NeedsMove
 from ..scatter.outcome import failure_of
+from ..slowlog import SlowLog
 
 __all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split"]
 
@@ -97,10 +99,13 @@ cdef extern from *:
     #endif
     #include <arpa/inet.h>
     #include <fcntl.h>
+    #include <stddef.h>
+    #include <stdio.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <string.h>
     #include <sys/socket.h>
+    #include <sys/un.h>
     #include <unistd.h>
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
@@ -121,7 +126,8 @@ cdef extern from *:
     #endif
         }
     }
-    /* "host:port" of one end of a socket into out; returns its length, 0 when there is none. */
+    /* "host:port" of one end of a socket into out, "path:0" of both ends of a Unix socket, as in Redis; returns its
+       length, 0 when there is none. */
     static int kache_name(int fd, int peer, char *out, int size) {
         struct sockaddr_storage a;
         socklen_t n = sizeof a;
@@ -137,6 +143,14 @@ cdef extern from *:
             struct sockaddr_in6 *v6 = (struct sockaddr_in6 *) &a;
             inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
             return snprintf(out, size, "[%s]:%d", host, ntohs(v6->sin6_port));
+        }
+        if (a.ss_family == AF_UNIX) {
+            struct sockaddr_un *local = (struct sockaddr_un *) &a;
+            n = sizeof a;
+            if (getsockname(fd, (struct sockaddr *) &a, &n) < 0)
+                return 0;
+            n -= offsetof(struct sockaddr_un, sun_path);
+            return snprintf(out, size, "%.*s:0", (int) strnlen(local->sun_path, n), local->sun_path);
         }
         return 0;
     }

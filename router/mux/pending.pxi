@@ -1,12 +1,24 @@
 # Replies that are made later. A Pending keeps the place of one reply in a session's order, or stands for
 # nobody's (router.call); links deliver the parts of it by number.
 
+# In nanoseconds: what the limit is when nothing enters the slow log.
+cdef int64_t NEVER_SLOW = 0x7FFFFFFFFFFFFFFF
+
+
 cdef class Pending:
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
         return 0
 
     cdef int fail(self, uint32_t part, bytes message) except -1:
+        return 0
+
+    cdef int measure(self, Session session) except -1:
+        """From here on its time counts."""
+        self.started = monotonic_ns()
+        if session.router.limits.slow_ns < NEVER_SLOW:
+            self.asked = session.first_words()
+            self.asked_count = session.parser.count
         return 0
 
     cdef int complete(self, object value) except -1:
@@ -27,7 +39,12 @@ cdef class Pending:
     cdef int deliver(self) except -1:
         """`self.reply` is complete."""
         cdef Session session = self.session
+        cdef int64_t took
         self.ready = True
+        if self.asked is not None:
+            took = monotonic_ns() - self.started
+            if took >= self.router.limits.slow_ns:
+                session.note_slow(took, self.asked, self.asked_count)
         session.account(self.reply.used())
         if session.barrier is self:
             session.barrier = None
@@ -57,7 +74,6 @@ cdef class Call(Pending):
 cdef class Led(Pending):
 
     cdef int start(self, object coroutine) except -1:
-        self.started = monotonic_ns()
         self.task = self.router.loop.create_task(coroutine)
         self.task.add_done_callback(self._done)
         self.router.must_yield = True
@@ -65,6 +81,7 @@ cdef class Led(Pending):
 
     def _done(self, task):
         cdef Session session = self.session
+        cdef int64_t took = monotonic_ns() - self.started
         if task.cancelled():
             value = CommandError("ERR the router is shutting down")
         elif task.exception() is not None:
@@ -72,8 +89,7 @@ cdef class Led(Pending):
             self.router.counters.count_error(value.message)
         else:
             value = task.result()
-        self.command.calls += 1
-        self.command.micros += (monotonic_ns() - self.started) // 1000
+        count_local(self.command, took)
         if session.gone:
             self.ready = True
             return

@@ -23,6 +23,7 @@ cdef class Router(Reactor):
         self.planner = planner
         self.address = address
         self.started_ms = self.now_ms
+        self.slowlog = SlowLog(itertools.count())
         self.table = CommandTable(TABLE, CONTAINERS.values())
         self.slots = SlotMap(self.shard_count, slot_epoch, contiguous(self.shard_count) if slots is None else slots)
         self.limits = Limits()
@@ -41,6 +42,7 @@ cdef class Router(Reactor):
         self.linger_bytes = config.linger_bytes
         self.limits.apply(config)
         self.clients.apply_limits()
+        self.slowlog.configure(config.slowlog_max_len)
 
     def limit_clients(self, int most):
         """No more clients than this, whatever the setting says (what the descriptors allow)."""
@@ -170,6 +172,15 @@ cdef class Router(Reactor):
     def sessions(self):
         """Every client, the oldest first."""
         return list(self.clients.by_id.values())
+
+    def pause_clients(self, bint writes_only, int64_t until_ms):
+        """Clients (or those that write) wait until then; an earlier end or a weaker pause than the present one changes
+        nothing."""
+        self.clients.hold(PAUSE_WRITES if writes_only else PAUSE_ALL, until_ms)
+
+    def resume_clients(self):
+        """Ends `pause_clients`."""
+        self.clients.let_go()
 
     def session_by_id(self, id):
         """The client of that id, or None."""

@@ -9,7 +9,13 @@ cdef enum:
     FIRST_IN_FLIGHT = 64     # and this many before the size of its replies is known
     PREAUTH_STRINGS = 10     # words of the longest command that is needed to authenticate (HELLO … SETNAME)
 
+    SLOW_WORDS = 32          # of a command in the slow log, and bytes of a word: those of kache/slow.py
+    SLOW_WORD_BYTES = 128
+
     LARGE_COMMAND = 4096     # words; the table of a larger command's words is given back
+
+# Unknown commands behind which nothing is executed: there are no transactions.
+cdef frozenset TRANSACTIONS = frozenset((b"multi", b"exec", b"discard", b"watch"))
 
 
 cdef class Session(Replies):
@@ -26,11 +32,14 @@ cdef class Session(Replies):
         self.router = router
         self.id = router.clients.next_id()
         self.authenticated_now = not router.limits.auth_required
+        self.set_restricted()
         self.connected_ms = self.last_ms = self.written_ms = router.now_ms
         self.average = router.limits.output_hard_bytes // 2 // FIRST_IN_FLIGHT
         self.set_allowance()
         kache_tune(fd, router.limits.keepalive)
         router.clients.add(self)
+        if router.clients.pause_mode == PAUSE_ALL:
+            self.stall()
 
     # What Python sees -----------------------------------------------------------------------------
     @property
@@ -71,6 +80,7 @@ cdef class Session(Replies):
     @authenticated.setter
     def authenticated(self, bint value):
         self.authenticated_now = value
+        self.set_restricted()
         self.set_limits()
 
     @property
@@ -184,14 +194,22 @@ cdef class Session(Replies):
         """The first four bytes decide on the protocol; False when the rest of `data` is not to be parsed."""
         cdef uint8_t byte
         cdef int i
-        cdef bint printable = True
+        cdef bint text = True
         if n < 4:
             return False
         for i in range(4):
             byte = <uint8_t> data[i]
             if not (32 <= byte < 127 or byte == 9 or byte == 10 or byte == 13):
-                printable = False
-        if printable:
+                text = False
+        # A binary request within its limit has a fourth byte of at most 8. Any other may belong to a line of text in
+        # whatever encoding; control characters do not, nor does 255, which a broken length begins with.
+        if not text and <uint8_t> data[3] > 8:
+            text = True
+            for i in range(4):
+                byte = <uint8_t> data[i]
+                if byte == 127 or byte == 255 or (byte < 32 and byte != 9 and byte != 10 and byte != 13):
+                    text = False
+        if text:
             self.protocol = PROTOCOL_RESP
         elif data[0] == 0x16 and data[1] == 3 and <uint8_t> data[2] <= 4:
             log.warning("TLS on the plain port, from %s", self.address)
@@ -265,7 +283,7 @@ cdef class Session(Replies):
 
     cdef inline bint may_resume(self) noexcept:
         return (self.barrier is None and self.in_flight_now() <= self.resume_at
-                and self.output_bytes <= self.router.limits.output_soft_bytes)
+                and self.router.clients.pause_mode != PAUSE_ALL and self.output_bytes <= self.router.limits.output_soft_bytes)
 
     cdef int proceed(self) except -1:
         """Something was answered: read on, or close what is complete."""
@@ -313,7 +331,11 @@ cdef class Session(Replies):
             flags = SILENT
         if command == NULL or not self.fits(command, parser.count):
             self.refuse(command, flags)
-        elif not self.authenticated_now and not command.no_auth:
+        elif self.restricted and not self.admitted(command):
+            if self.authenticated_now:
+                # CLIENT PAUSE
+                self.resume_at = self.in_flight_now()
+                return False
             self.answer_error(NO_AUTH, flags)
         elif command.route <= ROUTE_MOVE and not command.planned:
             if not self.forward(command, flags):
@@ -333,6 +355,16 @@ cdef class Session(Replies):
         if not self.authenticated_now and self.commands >= <uint64_t> self.router.limits.preauth_commands:
             self.protocol_error(b"ERR too many commands before authentication")
         return True
+
+    cdef void set_restricted(self) noexcept:
+        self.restricted = not self.authenticated_now or self.router.clients.pause_mode == PAUSE_WRITES
+
+    cdef bint admitted(self, Command* command):
+        """Whether a stranger, or anybody while writing clients are paused, may have the command executed now."""
+        if not self.authenticated_now:
+            return command.no_auth
+        return self.router.clients.pause_mode != PAUSE_WRITES or not (
+            command.writes or "may_replicate" in (<object> command.row).flags)
 
     cdef inline bint fits(self, Command* command, Py_ssize_t count) noexcept:
         if command.container and count > 1:
@@ -356,7 +388,13 @@ cdef class Session(Replies):
             # A stranger does not learn which commands there are.
             return self.answer_error(NO_AUTH, flags)
         if command == NULL:
-            return self.answer_error(unknown_command(words, self.parser.count), flags)
+            self.answer_error(unknown_command(words, self.parser.count), flags)
+            if name in TRANSACTIONS:
+                # What follows is meant to be executed as a whole or not at all. Executed one by one, it would be
+                # executed again by a client that tries once more after the refused EXEC.
+                self.finishing = True
+                self.proceed()
+            return 0
         if command.container and self.parser.count > 1:
             return self.answer_error(unknown_subcommand(command, words[1]), flags)
         return self.answer_error(wrong_arity(command), flags)
@@ -439,8 +477,10 @@ cdef class Session(Replies):
             self.router.counters.count_error(value.message)
         if type(value) is CoroutineType:
             return self.run_coroutine(command, value, flags)
-        command.calls += 1
-        command.micros += (monotonic_ns() - started) // 1000
+        started = monotonic_ns() - started
+        count_local(command, started)
+        if started >= self.router.limits.slow_ns:
+            self.note_slow(started, self.first_words(), self.parser.count)
         if self.gone:
             return 0
         if self.reply_mode != mode:
@@ -456,8 +496,33 @@ cdef class Session(Replies):
         led.dialect = self.dialect_now
         led.command = command
         self.barrier = led
+        led.measure(self)
         self.expect_pending(led, flags)
         return led.start(coroutine)
+
+    # Slow log -------------------------------------------------------------------------------------
+    cdef bytes first_words(self):
+        """The beginning of the command in the parser: of its first words each the full size and the first bytes."""
+        cdef char[SLOW_WORDS * (8 + SLOW_WORD_BYTES)] room
+        cdef Span* words = self.parser.spans
+        cdef Py_ssize_t at = 0, i, kept
+        cdef int64_t size
+        for i in range(min(self.parser.count, <Py_ssize_t> SLOW_WORDS)):
+            size = words[i].size
+            kept = min(words[i].size, <Py_ssize_t> SLOW_WORD_BYTES)
+            memcpy(room + at, &size, 8)
+            memcpy(room + at + 8, words[i].data, kept)
+            at += 8 + kept
+        return PyBytes_FromStringAndSize(room, at)
+
+    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count) except -1:
+        """A command that the router answered, led or divided took so many nanoseconds."""
+        try:
+            self.router.slowlog.note(self.router.now_ms, took // 1000, self.address, self.name, words, count)
+        except Exception:
+            # Whatever it was, the reply must leave.
+            log.exception("a slow command cannot be noted")
+        return 0
 
     # Closing --------------------------------------------------------------------------------------
     cdef int on_eof(self) except -1:
@@ -491,6 +556,6 @@ cdef class Session(Replies):
 
 
 cdef str name_of_socket(int fd, bint peer):
-    cdef char[96] text
-    cdef int n = kache_name(fd, peer, text, 96) if fd >= 0 else 0
+    cdef char[128] text
+    cdef int n = kache_name(fd, peer, text, sizeof(text)) if fd >= 0 else 0
     return text[:n].decode() if n > 0 else ""

@@ -2,7 +2,7 @@
 """Declarations of the command table (see table.pyx)."""
 cimport cython
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kache.wire.codec cimport Span
@@ -42,7 +42,8 @@ cdef struct Command:
     PyObject* row
     PyObject* key        # Row.key
     PyObject* handler
-    uint64_t calls, micros, failed
+    uint64_t calls, micros, failed      # of what the router answers or leads itself
+    uint64_t* latency                   # histogram of its nanoseconds (kache.stats); NULL before the first
 
 
 cdef struct Index:
@@ -82,6 +83,11 @@ cdef inline uint64_t short_word(const char* word, Py_ssize_t n) noexcept nogil:
         return 0
     return number | <uint64_t> 0x2020202020202020
 
+
+# A command that the router itself has carried out took so many nanoseconds.
+cdef void count_local(Command* command, int64_t ns) noexcept
+cdef dict latency_of(Command* command)
+cdef void reset_command(Command* command) noexcept
 
 # The texts of refusals.
 cdef bytes c_text(Span word, Py_ssize_t limit)

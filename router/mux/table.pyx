@@ -9,7 +9,7 @@ Read by every session of a router, never changed but for the statistics of each 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
@@ -19,6 +19,7 @@ from ..registry import LOCALS, MOVES
 
 cdef enum:
     LONGEST_NAME = 64
+    HISTOGRAM_SIZE = 1024
 
 
 cdef uint8_t[256] LOWER
@@ -57,6 +58,10 @@ cdef class CommandTable:
         self.resp.slots = self.binary.slots = NULL
 
     def __dealloc__(self):
+        cdef int i
+        if self.commands != NULL:
+            for i in range(self.count):
+                free(self.commands[i].latency)
         free(self.commands)
         free(self.resp.slots)
         free(self.binary.slots)
@@ -203,6 +208,43 @@ cdef Command* index_find(Index* index, Command* commands, uint32_t hash, Span* w
                 return command
         at = (at + 1) & index.mask
     return NULL
+
+
+# Counting ------------------------------------------------------------------------------------------
+cdef inline int latency_bucket(int64_t ns) noexcept:
+    """See kache.stats: linear up to 32, then 16 buckets for every power of two."""
+    cdef int power = 0
+    cdef uint64_t value = <uint64_t> ns
+    if ns < 0:
+        return 0
+    if value < 32:
+        return <int> value
+    while value >> (power + 6):
+        power += 1
+    return min(32 + power * 16 + <int> (value >> (power + 1)) - 16, HISTOGRAM_SIZE - 1)
+
+
+cdef void count_local(Command* command, int64_t ns) noexcept:
+    command.calls += 1
+    command.micros += ns // 1000
+    if command.latency == NULL:
+        command.latency = <uint64_t*> calloc(HISTOGRAM_SIZE, sizeof(uint64_t))
+        if command.latency == NULL:
+            return
+    command.latency[latency_bucket(ns)] += 1
+
+
+cdef dict latency_of(Command* command):
+    cdef int i
+    if command.latency == NULL:
+        return {}
+    return {i: command.latency[i] for i in range(HISTOGRAM_SIZE) if command.latency[i]}
+
+
+cdef void reset_command(Command* command) noexcept:
+    free(command.latency)
+    command.latency = NULL
+    command.calls = command.micros = command.failed = 0
 
 
 # Texts of refusals, as the real server words them -------------------------------------------------

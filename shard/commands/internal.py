@@ -1,4 +1,4 @@
-"""What the router asks a shard about itself: statistics and the slow log."""
+"""What the router asks a shard about itself: its statistics."""
 
 from __future__ import annotations
 
@@ -30,15 +30,4 @@ def reset_stats(ctx: Context) -> Reply:
     """All counters back to zero."""
     ctx.shard.reset_counters()
     ctx.shard.gauges.reset()
-    return OK
-
-
-@command("_slowlog")
-def slowlog(ctx: Context, verb: bytes, count: bytes = b"-1") -> Reply:
-    """``get count``, ``len`` or ``reset``, as the router asks."""
-    if verb == b"get":
-        return ctx.shard.slowlog.newest(int(count))
-    if verb == b"len":
-        return len(ctx.shard.slowlog)
-    ctx.shard.slowlog.clear()
     return OK

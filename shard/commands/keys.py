@@ -279,15 +279,21 @@ def _scan_options(args: tuple[bytes, ...]) -> tuple[bytes, int, str | None]:
 
 
 @command("_scan")
-def scan_part(ctx: Context, cursor: bytes, *args: bytes) -> Reply:
-    """One step over this shard: [next cursor, keys]; the cursor is this shard's own."""
+def scan_part(ctx: Context, cursor: bytes, last: bytes, *args: bytes) -> Reply:
+    """One step over this shard's slots up to `last`: [next cursor, keys, what is left of COUNT]."""
     start = scan_cursor(cursor)
     pattern, count, type_name = _scan_options(args)
-    following, found = ctx.keys.scan(start, count, type_name)
+    following, found, left = ctx.keys.scan(start, count, type_name, int(last))
     if pattern != b"*":
         matches = compile_glob(pattern)
         found = [key for key in found if matches(key)]
-    return [b"%d" % following, found]
+    return [b"%d" % following, found, max(left, 0)]
+
+
+@command("_slot_size")
+def slot_size(ctx: Context, slot: bytes) -> Reply:
+    """How many keys of the database are in a slot."""
+    return ctx.keys.slot_size(int(slot))
 
 
 @command("_random_key")

@@ -194,7 +194,9 @@ cdef int database_swap(Store store, int left, int right) except -1
 
 # walks.pxi --------------------------------------------------------------------------------------------
 cdef object random_key(Store store, int db)
-cdef tuple scan_database(Store store, int db, uint64_t cursor, Py_ssize_t count, int type)
+cdef tuple scan_database(
+    Store store, int db, uint64_t cursor, Py_ssize_t count, int type, uint32_t last
+)
 cdef list every_key(Store store, int db)
 
 
@@ -270,6 +272,7 @@ cdef struct Command:
     bint may_write, denyoom, readonly, internal, while_loading, unlogged
     uint64_t calls, ns, rejected, failed
     uint32_t in_batch           # calls whose time is not divided up yet
+    uint64_t* histogram         # of HISTOGRAM_SIZE; NULL until it has been executed
 
 
 # context.pxi ------------------------------------------------------------------------------------------
@@ -291,6 +294,7 @@ cdef class Context:
     cdef public int flags               # of the run: FLAG_ATOMIC, FLAG_NO_TOUCH
     cdef public uint64_t session        # a client's number, over all routers
     cdef public uint64_t transaction    # 0: none
+    cdef bint capitals                  # the client wrote the name of its command so
     cdef public str user
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them

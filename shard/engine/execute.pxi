@@ -47,12 +47,16 @@ cdef class Executor:
         self.batch_commands = []
         self.deferred = {}
         self.deferred_of = {}
-        self.configure_slowlog(10000, 128)
+        self.configure_slowlog(10000)
         self.own_clock = now_ms is None
         self.set_time(int(time.time() * 1000) if now_ms is None else now_ms)
         self.direct = Context(self)
 
     def __dealloc__(self):
+        cdef int i
+        if self.commands != NULL:
+            for i in range(self.command_count):
+                free(self.commands[i].histogram)
         free(self.commands)
 
     cdef int fill_commands(self) except -1:
@@ -196,11 +200,12 @@ cdef class Executor:
             self.looked_ns = monotonic_ns()
             took = self.looked_ns - began
             command.ns += took
+            count_time(command, took, 1)
             if context.depth == 0:
                 self.store.heavy = False
                 self.python_ns += took
                 self.histogram[histogram_bucket(took)] += 1
-            if took >= self.slow_ns and not command.unlogged:
+            if took >= self.slow_ns and not command.unlogged and context.depth == 0 and context.dialect != INTERNAL:
                 self.note_slow(context, number, took, arguments)
         command.calls += 1
         return reply
@@ -218,9 +223,17 @@ cdef class Executor:
         of a few small ones before it (FRAMES_PER_LOOK) is in it."""
         cdef int64_t now = monotonic_ns()
         cdef int64_t took = now - self.looked_ns
+        cdef Command* command = &self.commands[number]
         self.store.heavy = False
         self.looked_ns = now
-        if took >= self.slow_ns:
+        # It has a time of its own, so it has no part in the mean of its batch.
+        command.in_batch -= 1
+        self.batch_count -= 1
+        self.python_ns += took
+        command.ns += took
+        count_time(command, took, 1)
+        self.histogram[histogram_bucket(took)] += 1
+        if took >= self.slow_ns and context.dialect != INTERNAL:
             try:
                 self.note_slow(context, number, took, arguments_of(args, n))
             except MemoryError:
@@ -306,14 +319,14 @@ cdef class Executor:
         self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
-        words = [word.encode() for word in self.rows[number].name.split("|")]
-        self.slowlog.add(self.store.now_ms, took // 1000, context.session, [*words, *arguments])
+        name = self.rows[number].name.upper() if context.capitals else self.rows[number].name
+        words = [word.encode() for word in name.split("|")]
+        self.slowlog.add(context.link, context.session, self.store.now_ms, took // 1000, [*words, *arguments])
         return 0
 
-    def configure_slowlog(self, int64_t limit_us, length):
-        """From which execution time in microseconds commands are logged (-1: none), and how many are kept."""
-        self.slow_ns = INT64_MAX if limit_us < 0 else limit_us * 1000
-        self.slowlog.configure(limit_us, length)
+    def configure_slowlog(self, int64_t limit_us):
+        """From which execution time in microseconds commands are reported; -1: none."""
+        self.slow_ns = INT64_MAX if limit_us < 0 else min(limit_us, INT64_MAX // 1000) * 1000
 
     # Measuring ------------------------------------------------------------------------------------------
     cdef inline void begin_batch(self) noexcept:
@@ -325,12 +338,14 @@ cdef class Executor:
         cdef int64_t each
         cdef Command* command
         if self.batch_count == 0:
+            self.batch_commands.clear()
             return 0
         each = (monotonic_ns() - self.batch_began - self.python_ns) // self.batch_count
         self.histogram[histogram_bucket(each)] += self.batch_count
         for number in self.batch_commands:
             command = &self.commands[<int> number]
             command.ns += each * command.in_batch
+            count_time(command, each, command.in_batch)
             command.in_batch = 0
         self.batch_commands.clear()
         if each >= self.slow_ns:
@@ -345,10 +360,10 @@ cdef class Executor:
         return {i: self.histogram[i] for i in range(HISTOGRAM_SIZE) if self.histogram[i]}
 
     def command_counts(self):
-        """[(key, calls, microseconds, rejected, failed)] of the commands that came."""
+        """[(key, calls, microseconds, rejected, failed, {bucket: count})] of the commands that came."""
         return [
             (row.key, self.commands[i].calls, self.commands[i].ns // 1000, self.commands[i].rejected,
-             self.commands[i].failed)
+             self.commands[i].failed, histogram_of(&self.commands[i]))
             for i, row in enumerate(self.rows) if self.commands[i].calls or self.commands[i].rejected
         ]
 
@@ -357,6 +372,8 @@ cdef class Executor:
         cdef int i
         memset(self.histogram, 0, sizeof(self.histogram))
         for i in range(self.command_count):
+            free(self.commands[i].histogram)
+            self.commands[i].histogram = NULL
             self.commands[i].calls = self.commands[i].ns = self.commands[i].rejected = self.commands[i].failed = 0
         self.executed = 0
         self.errors.clear()

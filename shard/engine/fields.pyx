@@ -27,7 +27,7 @@ from .entry cimport (
 )
 from .heap cimport Due, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
 from .table cimport (
-    POINTER_BITS,
+    SCAN_BITS,
     POINTER_MASK,
     Walk,
     scan_table,
@@ -131,10 +131,10 @@ cdef class FieldTable:
         """
         cdef list found = []
         cdef uint64_t following = cursor
-        if cursor >> POINTER_BITS:
+        if cursor >> SCAN_BITS:
             return 0, found
-        following = scan_table(&self.table, cursor, count, found, True, -1, 0)
-        return (0 if following >> POINTER_BITS else following), found
+        following = scan_table(&self.table, cursor, &count, found, True, -1, 0)
+        return (0 if following >> SCAN_BITS else following), found
 
     def deadline_of(self, bytes field not None):
         """None: no such field; -1: no deadline; else unix ms."""

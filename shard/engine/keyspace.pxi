@@ -162,14 +162,21 @@ cdef class Keyspace:
         """A living key, each with nearly the same chance, or None."""
         return random_key(self.store, self.db)
 
-    def scan(self, uint64_t cursor, Py_ssize_t count, type_name=None):
-        """(next cursor, keys): about `count` keys are looked at. Cursor 0 is the start and the end.
+    def scan(self, uint64_t cursor, Py_ssize_t count, type_name=None, uint32_t last=SLOT_COUNT - 1):
+        """(next cursor, keys, what is left of `count`): about `count` keys are looked at, up to the slot `last`.
 
-        A cursor is ``slot << 48 | top 48 bits of the hash``. A key that is there from the first call to the
-        last is returned, however the tables grow and shrink meanwhile, and over a restart of the shard.
+        Cursor 0 is the start and the end. Others are ``slot << 39 | top 39 bits of the hash``, less than 2^53, since many
+        clients keep them as doubles. A key that is there from the first call to the last is returned, however the tables
+        grow and shrink meanwhile, and over a restart of the shard.
         """
         cdef int kind = -1 if type_name is None else _TYPE_OF_NAME.get(type_name, TYPE_MASK)
-        return scan_database(self.store, self.db, cursor, count, kind)
+        return scan_database(self.store, self.db, cursor, count, kind, min(last, <uint32_t> SLOT_COUNT - 1))
+
+    def slot_size(self, uint32_t slot):
+        """How many keys a slot has; one past its deadline counts until it is removed."""
+        if slot >= SLOT_COUNT:
+            raise IndexError("no such slot")
+        return 0 if self.store.databases[self.db].slots == NULL else self.store.databases[self.db].slots[slot].count
 
     def keys(self):
         """Every living key."""

@@ -392,6 +392,8 @@ cdef class Link(Endpoint):
         cdef uint16_t command, slot
         memcpy(&command, frame + 4, 2)
         memcpy(&slot, frame + 6, 2)
+        self.context.capitals = command & IN_CAPITALS
+        command &= ~IN_CAPITALS
         out.put_u32(0)
         if self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out) == DEFERRED:
             size = REPLY_DEFERRED
@@ -553,6 +555,11 @@ cdef class Link(Endpoint):
         """An out-of-band message for a session, in its dialect."""
         if self.fd >= 0:
             self.put_message(LINK_PUSH, session, push)
+
+    def send_slow(self, uint64_t session, bytes report not None):
+        """A command of this session took long (see service/slowlog.py)."""
+        if self.fd >= 0:
+            self.put_message(LINK_SLOW, session, report)
 
     cdef int notice(self, int what) except -1:
         cdef Buffer out = self.beside()

@@ -11,3 +11,19 @@ cdef inline int histogram_bucket(int64_t ns) noexcept nogil:
     while value >> (power + 6):
         power += 1
     return min(32 + power * 16 + <int> (value >> (power + 1)) - 16, HISTOGRAM_SIZE - 1)
+
+
+cdef inline void count_time(Command* command, int64_t ns, uint32_t calls) noexcept:
+    """So many calls have taken `ns` each. Without memory for the histogram they are not counted."""
+    if command.histogram == NULL:
+        command.histogram = <uint64_t*> calloc(HISTOGRAM_SIZE, sizeof(uint64_t))
+        if command.histogram == NULL:
+            return
+    command.histogram[histogram_bucket(ns)] += calls
+
+
+cdef dict histogram_of(Command* command):
+    cdef int i
+    if command.histogram == NULL:
+        return {}
+    return {i: command.histogram[i] for i in range(HISTOGRAM_SIZE) if command.histogram[i]}

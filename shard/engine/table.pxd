@@ -11,6 +11,7 @@ cdef enum:
     SMALLEST_CAPACITY = 4
     DIRECTORY_BITS = 24
     POINTER_BITS = 48
+    SCAN_BITS = 39              # of a hash, the place of a scan: with the 14 of a slot below 2^53, exact in a double
 
 cdef extern from *:
     """
@@ -143,7 +144,7 @@ cdef inline Entry* walk_next(Walk* walk) noexcept nogil:
 # Sampling, scanning, measuring ------------------------------------------------------------------------
 cdef Entry* table_random(Table* table) noexcept nogil
 cdef uint64_t scan_table(
-    Table* table, uint64_t start, Py_ssize_t count, list found, bint with_values, int kind, int64_t now_ms
+    Table* table, uint64_t start, Py_ssize_t* left, list found, bint with_values, int kind, int64_t now_ms
 ) except? 0xFFFFFFFFFFFFFFFF
 cdef int64_t table_storage(Table* table) noexcept nogil
 cdef int table_check(Table* table) except -1

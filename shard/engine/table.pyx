@@ -293,7 +293,7 @@ cdef Entry* table_random(Table* table) noexcept nogil:
 
 # Scanning -----------------------------------------------------------------------------------------
 cdef struct Found:
-    uint64_t prefix     # top 48 bits of the hash: the order of a scan
+    uint64_t prefix     # top SCAN_BITS bits of the hash: the order of a scan
     Entry* entry
 
 
@@ -305,11 +305,11 @@ cdef int compare_found(const void* left, const void* right) noexcept nogil:
 cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64_t* following) noexcept nogil:
     """The entries at and after `start` in the segment that holds that place, in the order of their hash.
 
-    `following` is where the next segment begins, 2^48 after the last. The caller frees `found` (NULL when
+    `following` is where the next segment begins, 2^SCAN_BITS after the last. The caller frees `found` (NULL when
     there is nothing). Returns how many, or -1 without memory.
     """
-    cdef Segment* segment = segment_of(table, start << 16)
-    cdef uint64_t width = (<uint64_t> 1 << POINTER_BITS) >> segment.bits
+    cdef Segment* segment = segment_of(table, start << (64 - SCAN_BITS))
+    cdef uint64_t width = (<uint64_t> 1 << SCAN_BITS) >> segment.bits
     cdef uint64_t prefix
     cdef uint32_t i
     cdef Py_ssize_t n = 0
@@ -324,7 +324,7 @@ cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64
     for i in range(segment.capacity):
         if segment.words[i]:
             entry = <Entry*> (segment.words[i] & POINTER_MASK)
-            prefix = table_hash(entry_key(entry), entry_key_size(entry)) >> 16
+            prefix = table_hash(entry_key(entry), entry_key_size(entry)) >> (64 - SCAN_BITS)
             if prefix >= start:
                 found[0][n].prefix = prefix
                 found[0][n].entry = entry
@@ -334,28 +334,29 @@ cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64
 
 
 cdef uint64_t scan_table(
-    Table* table, uint64_t start, Py_ssize_t count, list found, bint with_values, int kind, int64_t now_ms
+    Table* table, uint64_t start, Py_ssize_t* left, list found, bint with_values, int kind, int64_t now_ms
 ) except? 0xFFFFFFFFFFFFFFFF:
-    """Appends about `count` keys from place `start` on, whole hashes at a time; returns the place after them.
+    """Looks at about `left` keys from place `start` on, whole hashes at a time; returns the place after them.
 
-    2^48 is behind the last. `kind` -1 takes every type; `now_ms` 0 takes keys past their deadline too.
+    `left` is lowered by what was looked at; what passes is appended to `found`. 2^SCAN_BITS is behind the last place.
+    `kind` -1 takes every type; `now_ms` 0 takes keys past their deadline too.
     """
     cdef Found* batch = NULL
     cdef uint64_t following = start, last = 0
-    cdef Py_ssize_t n, i, taken = 0
+    cdef Py_ssize_t n, i
     cdef Entry* entry
-    while not following >> POINTER_BITS:
+    while not following >> SCAN_BITS:
         start = following
         n = table_gather(table, start, &batch, &following)
         if n < 0:
             raise MemoryError("no memory for a scan")
         try:
             for i in range(n):
-                if taken >= count and batch[i].prefix != last:
+                if left[0] <= 0 and batch[i].prefix != last:
                     return batch[i].prefix
                 entry = batch[i].entry
                 last = batch[i].prefix
-                taken += 1
+                left[0] -= 1
                 if kind >= 0 and (entry.flags & TYPE_MASK) != kind:
                     continue
                 if now_ms and entry.flags & HAS_TTL and entry_deadline(entry) <= now_ms:
@@ -363,7 +364,7 @@ cdef uint64_t scan_table(
                 found.append((key_bytes(entry), value_bytes(entry)) if with_values else key_bytes(entry))
         finally:
             free(batch)
-        if taken >= count:
+        if left[0] <= 0:
             return following
     return following
 

@@ -25,9 +25,9 @@ cdef object random_key(Store store, int db):
         store.place_of_entry(&place, database, entry)
         store.expire_entry(&place, store.word_of(&place))
     # Nearly everything is past its deadline: any living key will do.
-    following, found = scan_database(store, db, 0, 1000, -1)
+    following, found, _ = scan_database(store, db, 0, 1000, -1, SLOT_COUNT - 1)
     while not found and following:
-        following, found = scan_database(store, db, following, 1000, -1)
+        following, found, _ = scan_database(store, db, following, 1000, -1, SLOT_COUNT - 1)
     return found[0] if found else None
 
 
@@ -35,31 +35,30 @@ cdef inline bint is_due(Store store, Entry* entry) noexcept:
     return entry.flags & HAS_TTL and entry_deadline(entry) <= store.now_ms
 
 
-cdef tuple scan_database(Store store, int db, uint64_t cursor, Py_ssize_t count, int type):
-    """(next cursor, keys) of `Keyspace.scan`; `type` -1 takes every one."""
+cdef tuple scan_database(Store store, int db, uint64_t cursor, Py_ssize_t count, int type, uint32_t last):
+    """(next cursor, keys, what is left of `count`) of `Keyspace.scan`; `type` -1 takes every one."""
     cdef Database* database = &store.databases[db]
     cdef list found = []
-    cdef uint64_t slot = cursor >> POINTER_BITS, start = cursor & POINTER_MASK
-    cdef int64_t seen = 0
+    cdef uint64_t slot = cursor >> SCAN_BITS, start = cursor & (((<uint64_t> 1) << SCAN_BITS) - 1)
+    cdef Py_ssize_t left = count
     cdef Table* table
-    if database.slots == NULL or slot >= SLOT_COUNT:
-        return 0, found
-    while slot < SLOT_COUNT:
+    if database.slots == NULL:
+        return 0, found, left
+    while slot <= last:
         if start == 0 and not slot & 63 and database.counts[slot >> GROUP_SHIFT] == 0:
             slot += 64
             continue
         table = &database.slots[slot]
         if table.count:
             # What a filter leaves out counts as looked at, so that a rare type cannot cost a whole pass.
-            start = scan_table(table, start, count - seen, found, False, type, store.now_ms)
-            if not start >> POINTER_BITS:
-                return (slot << POINTER_BITS) | start, found
-            seen += table.count
+            start = scan_table(table, start, &left, found, False, type, store.now_ms)
+            if not start >> SCAN_BITS:
+                return (slot << SCAN_BITS) | start, found, left
         start = 0
         slot += 1
-        if seen >= count and slot < SLOT_COUNT:
-            return slot << POINTER_BITS, found
-    return 0, found
+        if left <= 0 and slot <= last:
+            return slot << SCAN_BITS, found, left
+    return 0, found, left
 
 
 cdef list every_key(Store store, int db):

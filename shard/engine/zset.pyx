@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from .entry cimport entry_key, entry_key_size, entry_memory, entry_new, key_bytes
 from .memory cimport kache_block_size, kache_malloc, kache_realloc
 from .table cimport (
-    POINTER_BITS,
+    SCAN_BITS,
     Walk,
     scan_table,
     segment_find,
@@ -150,13 +150,13 @@ cdef class ZSet:
         cdef list pairs = []
         cdef uint64_t following = cursor
         cdef double score
-        if cursor >> POINTER_BITS:
+        if cursor >> SCAN_BITS:
             return 0, pairs
-        following = scan_table(&self.table, cursor, count, found, True, -1, 0)
+        following = scan_table(&self.table, cursor, &count, found, True, -1, 0)
         for member, value in found:
             memcpy(&score, PyBytes_AS_STRING(<bytes> value), sizeof(score))
             pairs.append((member, score))
-        return (0 if following >> POINTER_BITS else following), pairs
+        return (0 if following >> SCAN_BITS else following), pairs
 
     @property
     def memory(self):

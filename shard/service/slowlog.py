@@ -1,55 +1,37 @@
-"""The slow log of one shard: commands that took longer than a limit, newest first, at most a fixed number."""
+"""Commands of a shard that took longer than a limit: each is told to the router that sent it.
+
+The slow log itself is the routers' (`router/slowlog.py`): only they know who asked, and what a client's command was that
+they divided over several shards. The questions they ask for themselves (the internal dialect) are therefore never told.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
-from kache.replies import Reply
+import msgspec
+
+from kache.slow import SlowReport, cut
 
 __all__ = ["SlowLog"]
 
-MAX_WORDS = 32
-MAX_WORD_BYTES = 128
-"""As in Redis: an entry keeps the beginning of a long command, so that a log of giants stays small."""
+
+class _Link(Protocol):
+    def send_slow(self, session: int, report: bytes) -> None: ...
 
 
 class SlowLog:
-    """`limit_us` is the time in microseconds from which a command enters; -1 logs none, 0 all."""
+    """Where the execution point reports; what came over no link (tests, tools) is kept, newest first."""
 
-    def __init__(self, limit_us: int = 10_000, length: int = 128) -> None:
-        self.limit_us = limit_us
-        self._entries: deque[list[Reply]] = deque(maxlen=length)
-        self._next_id = 0
+    def __init__(self) -> None:
+        self.kept: deque[SlowReport] = deque(maxlen=128)
+        self._encoder = msgspec.msgpack.Encoder()
 
-    def configure(self, limit_us: int, length: int) -> None:
-        """New limits; the newest entries are kept."""
-        self.limit_us = limit_us
-        if length != self._entries.maxlen:
-            self._entries = deque(list(self._entries)[:length], maxlen=length)
-
-    def add(self, now_ms: int, took_us: int, session: int, words: Sequence[bytes]) -> None:
-        """Enters a command, `words` with its name."""
-        kept = [_shortened(word) for word in words[:MAX_WORDS]]
-        if len(words) > MAX_WORDS:
-            kept[-1] = b"... (%d more arguments)" % (len(words) - MAX_WORDS + 1)
-        self._entries.appendleft([self._next_id, now_ms // 1000, took_us, kept, session])
-        self._next_id += 1
-
-    def newest(self, count: int) -> list[list[Reply]]:
-        """Up to `count` entries (all for a negative number): [id, unix seconds, microseconds, words, session]."""
-        entries = list(self._entries)
-        return entries if count < 0 else entries[:count]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def clear(self) -> None:
-        """Forgets everything but the numbering."""
-        self._entries.clear()
-
-
-def _shortened(word: bytes) -> bytes:
-    if len(word) <= MAX_WORD_BYTES:
-        return word
-    return word[:MAX_WORD_BYTES] + b"... (%d more bytes)" % (len(word) - MAX_WORD_BYTES)
+    def add(self, link: _Link | None, session: int, now_ms: int, took_us: int, words: Sequence[bytes]) -> None:
+        """A command has taken `took_us` microseconds; `words` with its name."""
+        report = SlowReport(now_ms, took_us, cut(words, len(words)))
+        if link is None:
+            self.kept.appendleft(report)
+        else:
+            link.send_slow(session, self._encoder.encode(report))

@@ -68,7 +68,7 @@ def pipelines(client: redis.Redis) -> None:
 
 
 def server(client: redis.Redis) -> None:
-    assert client.info("server")["redis_version"] == "7.2.4"
+    assert client.info("server")["redis_version"] == "7.4.2"
     assert client.info()["maxclients"] > 0
     assert client.config_get("maxmemory-policy")
     assert client.client_setname("tester") and client.client_getname() == "tester"

@@ -30,9 +30,10 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
         yield cluster.port
 
 
-def installed(folder: Path, requirement: str) -> dict[str, str]:
-    """An environment in which `requirement` shadows what is installed."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), requirement]
+def installed(folder: Path, requirement: str, *, alone: bool = True) -> dict[str, str]:
+    """An environment in which `requirement` (without what it needs, if `alone`) shadows what is installed."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), requirement]
+    command += ["--no-deps"] if alone else []
     done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     assert done.returncode == 0, f"{requirement} cannot be installed: {done.stderr}"
     return {**os.environ, "PYTHONPATH": str(folder)}
@@ -44,10 +45,30 @@ def redis7(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return installed(tmp_path_factory.mktemp("redis7"), "redis>=7,<8")
 
 
+@pytest.fixture(scope="session")
+def coredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with coredis and what it needs."""
+    return installed(tmp_path_factory.mktemp("coredis"), "coredis>=6.9,<7", alone=False)
+
+
+@pytest.fixture(scope="session")
+def ioredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with ioredis on Node's path; skips where there is no Node."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("Node and npm are not installed")
+    folder = tmp_path_factory.mktemp("ioredis")
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), "ioredis"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    if done.returncode:
+        pytest.skip(f"ioredis cannot be installed: {done.stderr[-200:]}")
+    return {**os.environ, "NODE_PATH": str(folder / "node_modules")}
+
+
 def run(program: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
     """Runs a program of this folder; its output, or a failure that shows it."""
     done = subprocess.run(
-        [sys.executable, str(HERE / program), *map(str, arguments)],
+        [sys.executable if program.endswith(".py") else "node", str(HERE / program), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=RUN_SECONDS,
@@ -73,6 +94,15 @@ def test_redis_py_7(port: int, program: str, protocol: int, redis7: dict[str, st
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_valkey_py(port: int, protocol: int) -> None:
     assert "fine" in run("valkey_sync.py", port, protocol)
+
+
+def test_coredis(port: int, coredis: dict[str, str]) -> None:
+    """It refuses commands that are newer than the version that the server names."""
+    assert "fine" in run("coredis_async.py", port, environment=coredis)
+
+
+def test_ioredis_cluster(port: int, ioredis: dict[str, str]) -> None:
+    assert "fine" in run("ioredis_cluster.js", port, environment=ioredis)
 
 
 def test_django_cache(port: int) -> None:

@@ -185,7 +185,7 @@ def test_asyncio(cache: Client[bytes], port: int) -> None:
 
 def test_reports(cache: Client[bytes]) -> None:
     cache.set("k", "v")
-    assert cache.info("server")["redis_version"] == "7.2.4"
+    assert cache.info("server")["redis_version"] == "7.4.2"
     shards = cache.stats()
     assert [shard["shard"] for shard in shards] == [0, 1]
     assert sum(shard["keys"] for shard in shards) == 1

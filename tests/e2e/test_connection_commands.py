@@ -92,6 +92,58 @@ SCRIPTS: dict[str, list[str]] = {
         "client list type replica",
         "client list user nobody",
     ],
+    "without replicas, modules and files": [
+        "role x",
+        "wait 0 10",
+        "wait 1 1",
+        "wait x 10",
+        "wait 1 x",
+        "wait 1 -1",
+        "wait 1",
+        "waitaof 0 0 10",
+        "waitaof 0 1 1",
+        "waitaof 1 0 10",
+        "waitaof 2 0 10",
+        "waitaof 0 x 1",
+        "waitaof 0 0 -1",
+        "lastsave x",
+        "bgsave foo",
+        "readonly",
+        "readwrite",
+        "readonly x",
+        "acl whoami",
+        "acl nosuch",
+        "module nosuch",
+        "module",
+    ],
+    "latency": [
+        "latency latest",
+        "latency history command",
+        "latency history",
+        "latency reset",
+        "latency reset foo bar",
+        "latency graph command",
+        "latency histogram nosuch",
+        "latency nosuch",
+        "latency",
+    ],
+    "waiting and tracking": [
+        "client pause",
+        "client pause x",
+        "client pause -1",
+        "client pause 1 foo",
+        "client pause 1 write",
+        "client pause 1 all",
+        "client pause 99999999999999999999",
+        "client unpause",
+        "client unpause x",
+        "client unblock 99",
+        "client unblock 99 error",
+        "client unblock 99 foo",
+        "client unblock x",
+        "client trackinginfo",
+        "client getredir",
+    ],
     "select": [
         "set where 0",
         "select 3",
@@ -168,6 +220,20 @@ SCRIPTS: dict[str, list[str]] = {
         "command getkeys nosuch",
         "command getkeys ping",
         "command getkeys mset a 1 b 2",
+        "command getkeysandflags",
+        "command getkeysandflags get",
+        "command getkeysandflags get a",
+        "command getkeysandflags nosuch",
+        "command getkeysandflags ping",
+        "command getkeysandflags mset a 1 b 2",
+        "command getkeysandflags set a 1",
+        "command getkeysandflags set a 1 get",
+        "command getkeysandflags lmove a b left left",
+        "command getkeysandflags zunionstore a 1 b",
+        "command getkeysandflags sort a store b",
+        "command getkeysandflags bitfield a get u1 0",
+        "command getkeysandflags bitfield a set u1 0 1",
+        "command list filterby pattern client|set*",
         "command list filterby",
         "command list foo",
         "command list filterby foo bar",
@@ -224,12 +290,23 @@ SCRIPTS: dict[str, list[str]] = {
 }
 RAW: dict[str, bytes] = {
     "inline": b"PING\r\n\r\n\r\nSET k 'a b'\r\nGET k\nGET  k \r\n",
-    "inline quotes": b'SET k "a\\x00\\n"b\r\nGET k\r\nSET k \'a\\\'\\n\'\r\nGET k\r\nPING ""\r\n',
+    "inline quotes": b'SET k b"a\\x00\\n"\r\nGET k\r\nSET k \'a\\\'\\n\'\r\nGET k\r\nPING ""\r\n',
     "inline, unbalanced": b'PING\r\nSET k "a\r\nPING\r\n',
+    "inline, a quote within a word": b'PING\r\nSET k a\\"b\r\nPING\r\n',
+    "inline in another encoding": "\u00e9t\u00e9 x\r\nPING \u00e9\r\n".encode(),
+    "inline in an old encoding": b"\xe9t\xe9 x\r\nPING \xe9\r\n",
+    "inline that begins with a byte of its own": b"\x80abc x\r\nPING\r\n",
     "inline pipeline behind quit": b"PING\r\nQUIT\r\nPING\r\n",
     "empty arrays": b"*0\r\n*-1\r\nPING\r\n*1\r\n$4\r\nPING\r\n",
     "no bulk string": b"*1\r\n+PING\r\n",
     "no count": b"*x\r\n",
+    "a count with a zero in front": b"*01\r\n$4\r\nPING\r\n",
+    "a long count with zeros in front": b"*0000000001\r\n$4\r\nPING\r\n",
+    "a count of minus zero": b"*-0\r\nPING\r\n",
+    "two zeros": b"*00\r\nPING\r\n",
+    "a length with a zero in front": b"*2\r\n$4\r\nECHO\r\n$01\r\na\r\n",
+    "a length of two digits with a zero in front": b"*2\r\n$4\r\nECHO\r\n$010\r\n0123456789\r\n",
+    "a length of minus zero": b"*2\r\n$4\r\nECHO\r\n$-0\r\n\r\n",
     "no length": b"*1\r\n$x\r\n",
     "negative length": b"*1\r\n$-1\r\n",
     "huge count": b"*99999999999\r\n",
@@ -338,9 +415,60 @@ def test_the_shape_of_hello(cluster: Cluster, real: int) -> None:
             assert list(found) == list(wanted)
             same = (b"proto", b"mode", b"role")
             assert [found[name] for name in same] == [wanted[name] for name in same]
-            assert found[b"server"] == b"redis" and found[b"version"] == b"7.2.4"
+            assert found[b"server"] == b"redis" and found[b"version"] == b"7.4.2"
             assert found[b"id"] == ours.request("client", "id") and found[b"modules"] == []
             assert ours.request("client", "getname") == b"me"
+
+
+def test_text_behind_a_closing_quote_is_an_error(cluster: Cluster) -> None:
+    """As in every Redis; Valkey 9, which the scripts above are compared with, takes it for part of the word."""
+    wanted = [b"-ERR Protocol error: unbalanced quotes in request", b""]
+    for line in (b'set """a""" b', b'set "a"b c', b"set 'a'b c", b'set k "a""b"'):
+        assert transcript(cluster.port, line + b"\r\nPING\r\n") == wanted
+
+
+@pytest.mark.parametrize("start", [b"\xff\xff\xff\xff", b"\x01\x02\x03\x09", b"\x00\x00\x00\x0a", b"\x7f\x45\x4c\x46"])
+def test_what_is_no_text_is_refused_at_once(cluster: Cluster, start: bytes) -> None:
+    """Broken lengths of the binary protocol, and other bytes that no line of text begins with, do not wait for a line's end."""
+    assert transcript(cluster.port, start) == [b"-ERR Protocol error: neither RESP nor a binary request", b""]
+
+
+@pytest.mark.parametrize("command", ["MULTI", "multi", "EXEC", "DISCARD", "WATCH"])
+def test_nothing_behind_a_transaction_is_executed(cluster: Cluster, command: str) -> None:
+    """There are none yet: commands meant to be executed together would be executed, and again by who tries once more."""
+    cluster.request("del", "counter")
+    words = (command, "k") if command == "WATCH" else (command,)
+    data = b"".join(map(encode, [words, ("incr", "counter"), ("exec",)]))
+    first, *rest = transcript(cluster.port, data)
+    assert first.startswith(b"-ERR unknown command '%s'" % command.encode()) and rest == [b""]
+    assert cluster.request("get", "counter") is None
+
+
+def test_redis_py_repeats_no_part_of_a_transaction(cluster: Cluster) -> None:
+    cluster.request("del", "counter")
+    with redis.Redis(port=cluster.port) as client:
+        with pytest.raises(redis.RedisError), client.pipeline() as pipeline:
+            pipeline.incr("counter").expire("counter", 10).execute()
+        with client.pipeline(transaction=False) as pipeline:
+            assert pipeline.get("counter").incr("counter").execute() == [None, 1]
+
+
+def test_what_cannot_be_saved_says_so(cluster: Cluster) -> None:
+    with cluster.connect() as connection:
+        for command in (("save",), ("bgsave",), ("bgsave", "schedule"), ("bgrewriteaof",)):
+            assert "data in memory only" in connection.request(*command).message
+        assert connection.request("module", "list") == []
+        assert connection.request("role") == [b"master", 0, []]
+        saved = connection.request("lastsave")
+        assert connection.request("info", "persistence").find(b"rdb_last_save_time:%d\r\n" % saved) > 0
+
+
+def test_every_command_and_subcommand_is_listed(cluster: Cluster) -> None:
+    with cluster.connect() as connection:
+        names = connection.request("command", "list")
+        assert {b"get", b"client", b"client|list", b"cluster|slots"} <= set(names) and len(names) == len(set(names))
+        infos = connection.request("command", "info", *names)
+        assert [info[0] for info in infos] == names
 
 
 def test_the_lines_of_client_list(cluster: Cluster, real: int) -> None:
@@ -472,7 +600,7 @@ def test_info_as_redis_py_reads_it(cluster: Cluster, real: int) -> None:
             assert ours.info(section), section
         assert ours.info("commandstats")["cmdstat_get"]["calls"] >= 2
         assert ours.info("nosuch") == {}
-        assert found["redis_version"] == "7.2.4" and found["redis_mode"] == "standalone" and found["role"] == "master"
+        assert found["redis_version"] == "7.4.2" and found["redis_mode"] == "standalone" and found["role"] == "master"
         assert ours.info("shards")["shards"] == cluster.shards
         assert "cmdstat_get" in ours.info("all") and "cmdstat_get" not in found
 

@@ -15,9 +15,11 @@ from typing import Any, cast
 from kache.commands import DIGEST, TABLE
 from kache.errors import CommandError
 from kache.replies import Missing
-from kache.slots import SLOT_COUNT, slot_of_key
+from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import encode_reply
+
+SLOT_SHIFT = 39
 
 
 class FakeShard:
@@ -97,26 +99,26 @@ class FakeShard:
             data[db, args[0]] = b"%d" % value
             return value
         if name == "_scan":
-            return self.scan(db, int(args[0]), int(args[2]) if len(args) > 1 else 10)
+            return self.scan(db, int(args[0]), int(args[1]), int(args[-1]) if len(args) > 2 else 10)
         if name == "dbsize":
             return sum(1 for at, _ in data if at == db)
         return CommandError(f"ERR the fake shard does not know {name}")
 
-    def scan(self, db: int, cursor: int, count: int) -> list[Any]:
-        """As a real shard: slot after slot, whether it owns the next one or not; a place is a key's number in its slot."""
+    def scan(self, db: int, cursor: int, last: int, count: int) -> list[Any]:
+        """As a real shard: slot after slot up to `last`; a place is a key's number in its slot."""
         places: dict[int, list[bytes]] = {}
         for at, key in sorted(self.data):
             if at == db:
                 places.setdefault(slot_of_key(key), []).append(key)
         found: list[bytes] = []
-        slot, place = cursor >> 48, cursor & (1 << 48) - 1
-        while slot < SLOT_COUNT and len(found) < count:
+        slot, place = cursor >> SLOT_SHIFT, cursor & (1 << SLOT_SHIFT) - 1
+        while slot <= last and len(found) < count:
             keys = places.get(slot, [])[place : place + count - len(found)]
             found += keys
             place += len(keys)
             if place >= len(places.get(slot, [])):
                 slot, place = slot + 1, 0
-        return [b"%d" % (slot << 48 | place if slot < SLOT_COUNT else 0), found]
+        return [b"%d" % (slot << SLOT_SHIFT | place if slot <= last else 0), found, count - len(found)]
 
 
 class _Connection(asyncio.Protocol):
@@ -148,7 +150,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
-            assert version == wire_link.VERSION == 2
+            assert version == wire_link.VERSION == 3
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
@@ -177,7 +179,7 @@ class _Connection(asyncio.Protocol):
                 args.append(message[at + 4 : at + 4 + n])
                 at += 4 + n
             assert at == end
-            name = TABLE[command].key
+            name = TABLE[command & ~wire_link.CAPITALS].key
             reply = encode_reply(self.shard.execute(name, db, args), dialect)
             if self.shard.expired:
                 replies.append(struct.pack("<I", wire_link.EXPIRED_REPLY))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
 
@@ -132,7 +131,7 @@ def test_compiled_commands_that_move_much_are_timed() -> None:
     shard = Shard(now_ms=NOW)
     shard.execute([b"HSET", b"h", b"gone", b"v", b"stay", b"v"])
     shard.execute([b"HPEXPIRE", b"h", b"1", b"FIELDS", b"1", b"gone"])
-    shard.configure_slowlog(1, 128)
+    shard.configure_slowlog(1)
     shard.set_time(NOW + 2)
     name = bytes(100_000)
     heavy = [
@@ -147,8 +146,7 @@ def test_compiled_commands_that_move_much_are_timed() -> None:
     for argv in heavy:
         shard.execute(argv)
         shard.execute([b"HGET", b"h", b"stay"])
-    entries: list[Any] = shard.slowlog.newest(100)
-    assert [entry[3][0].upper() for entry in reversed(entries)] == [argv[0] for argv in heavy]
+    assert [entry.words[0].upper() for entry in reversed(shard.slowlog.kept)] == [argv[0] for argv in heavy]
     shard.store.check()
 
 

@@ -170,29 +170,42 @@ def test_the_histogram_keeps_values_apart() -> None:
 
 def test_large_compiled_commands_enter_the_slow_log() -> None:
     shard = Shard(now_ms=NOW)
-    shard.configure_slowlog(1, 10)
+    shard.configure_slowlog(1)
     shard.execute([b"MSET", *[word for i in range(1000) for word in (b"k%d" % i, b"v")]])
     shard.execute([b"SET", b"k", b"v" * 1_000_000])
     shard.execute([b"SET", b"k", b"v" * 1_000_000, b"EX", b"100"])
     shard.execute([b"GET", b"k"])
     shard.execute([b"PERSIST", b"k"])
     shard.execute([b"EXPIRE", b"k", b"100"])
-    names = [entry[3][0] for entry in shard.slowlog.newest(-1)]
+    names = [entry.words[0] for entry in shard.slowlog.kept]
     assert names[::-1][:4] == [b"mset", b"set", b"set", b"get"] and b"expire" in names
-    shard.configure_slowlog(0, 10)
+    shard.configure_slowlog(0)
     shard.execute([b"GET", b"nothing"])
-    assert shard.slowlog.newest(1)[0][3] == [b"get", b"nothing"]
+    assert shard.slowlog.kept[0].words == [b"get", b"nothing"]
 
 
 def test_slow_commands_are_logged() -> None:
     shard = Shard(now_ms=NOW)
-    shard.configure_slowlog(0, 10)
+    shard.configure_slowlog(0)
     shard.execute([b"HSET", b"h", b"f", b"v"])
-    entry = shard.slowlog.newest(1)[0]
-    assert entry[3] == [b"hset", b"h", b"f", b"v"]
-    shard.configure_slowlog(-1, 10)
+    assert shard.slowlog.kept[0].words == [b"hset", b"h", b"f", b"v"]
+    shard.configure_slowlog(-1)
     shard.execute([b"HSET", b"h", b"f", b"w"])
-    assert len(shard.slowlog) == 1
+    assert len(shard.slowlog.kept) == 1
+
+
+def test_every_command_has_a_histogram_of_its_times() -> None:
+    shard = Shard(now_ms=NOW)
+    for number in range(100):
+        shard.execute([b"SET", b"k%d" % number, b"v"])
+    shard.execute([b"HSET", b"h", b"f", b"v"])
+    shard.execute([b"SET", b"k", b"v" * 1_000_000])
+    counted = {name: histogram for name, *_, histogram in shard.command_counts()}
+    assert sum(counted["set"].values()) == 101 and sum(counted["hset"].values()) == 1
+    # What moves a megabyte has a time of its own, which is not spread over the others.
+    assert percentile(counted["set"], 100) > 3 * percentile(counted["set"], 50)
+    shard.reset_counters()
+    assert shard.command_counts() == []
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB ASYNC", "DEL big set list zset", "UNLINK big set list zset"])

@@ -59,6 +59,7 @@ def test_frame_whole_partial_and_with_trailing_bytes(kind: str, strings: tuple[b
         (b"set \"a b\" 'c d'\r\n", [b"set", b"a b", b"c d"]),
         (b"x \"\\x41\\n\\t\\\"\" 'it\\'s'\r\n", [b"x", b'A\n\t"', b"it's"]),
         (b'x ""\r\n', [b"x", b""]),
+        (b'x a"b c" "d"\r\n', [b"x", b"ab c", b"d"]),
     ],
 )
 def test_inline(line: bytes, words: list[bytes]) -> None:
@@ -69,7 +70,7 @@ def test_inline(line: bytes, words: list[bytes]) -> None:
 
 def test_inline_empty_and_unbalanced() -> None:
     assert RequestParser().parse(b"\r\n", "inline") == (EMPTY, None, 2)
-    for line in (b'set "a\r\n', b"set 'a\r\n", b'set "a"b"\r\n'):
+    for line in (b'set "a\r\n', b"set 'a\r\n", b'set "a"b"\r\n', b'set """a""" b\r\n', b"set 'a'b c\r\n"):
         parser = RequestParser()
         assert parser.parse(line, "inline")[0] == BROKEN
         assert parser.error == b"ERR Protocol error: unbalanced quotes in request"
@@ -82,6 +83,11 @@ def test_inline_empty_and_unbalanced() -> None:
     [
         (b"*3000000000\r\n", b"invalid multibulk length"),
         (b"*x\r\n", b"invalid multibulk length"),
+        (b"*01\r\n", b"invalid multibulk length"),
+        (b"*-0\r\n", b"invalid multibulk length"),
+        (b"*0000000000000000001\r\n", b"invalid multibulk length"),
+        (b"*1\r\n$04\r\nPING\r\n", b"invalid bulk length"),
+        (b"*1\r\n$004\r\nPING\r\n", b"invalid bulk length"),
         (b"*1\r\n$2000000000\r\n", b"invalid bulk length"),
         (b"*1\r\n$-10\r\n", b"invalid bulk length"),
         (b"*1\r\n$blabla\r\n", b"invalid bulk length"),

@@ -1,0 +1,99 @@
+"""The slow log of one router: the commands of its clients that took longer than a limit.
+
+One entry is one command of a client, as it was sent, whoever executed it: the router notes what it answers, leads or
+divides over shards, with the time until the reply was whole; a shard reports what it executed, with the time it took
+there. The numbers of entries rise over all routers; SLOWLOG (commands/slowlog.py) puts the logs together.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from kache.slow import MAX_WORD_BYTES, SlowReport, cut
+
+__all__ = ["Entry", "SlowLog"]
+
+REDACTED = b"(redacted)"
+SECRET_SETTINGS = frozenset({b"requirepass"})
+_SIZE = struct.Struct("=q")
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """One command, in the order of SLOWLOG GET's fields."""
+
+    number: int
+    seconds: int
+    took_us: int
+    words: list[bytes]
+    address: bytes
+    name: bytes
+
+
+class SlowLog:
+    """Newest first, at most `length`; `numbers` gives every entry its own."""
+
+    def __init__(self, numbers: Iterable[int], length: int = 128) -> None:
+        self._numbers = iter(numbers)
+        self._entries: deque[Entry] = deque(maxlen=length)
+        self._decoder = msgspec.msgpack.Decoder(SlowReport)
+
+    def number_by(self, numbers: Iterable[int]) -> None:
+        """Where numbers come from, from now on."""
+        self._numbers = iter(numbers)
+
+    def configure(self, length: int) -> None:
+        """How many are kept; the newest stay."""
+        if length != self._entries.maxlen:
+            self._entries = deque(list(self._entries)[:length], maxlen=length)
+
+    def note(self, now_ms: int, took_us: int, address: str, name: bytes, start: bytes, count: int) -> None:
+        """A command of this router; `start` holds its first words, cut, each behind its full size."""
+        words, sizes, at = [], [], 0
+        while at < len(start):
+            size = _SIZE.unpack_from(start, at)[0]
+            at += _SIZE.size
+            kept = min(size, MAX_WORD_BYTES)
+            words.append(start[at : at + kept])
+            sizes.append(size)
+            at += kept
+        self._add(now_ms, took_us, _without_secrets(cut(words, count, sizes)), address, name)
+
+    def report(self, packed: bytes, address: str, name: bytes) -> None:
+        """A command that a shard executed."""
+        report = self._decoder.decode(packed)
+        self._add(report.now_ms, report.took_us, report.words, address, name)
+
+    def _add(self, now_ms: int, took_us: int, words: list[bytes], address: str, name: bytes) -> None:
+        if self._entries.maxlen:
+            entry = Entry(next(self._numbers), now_ms // 1000, took_us, words, address.encode(), name)
+            self._entries.appendleft(entry)
+
+    def newest(self, count: int) -> list[Entry]:
+        """Up to `count` entries; all for a negative number."""
+        entries = list(self._entries)
+        return entries if count < 0 else entries[:count]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forgets everything but the numbering."""
+        self._entries.clear()
+
+
+def _without_secrets(words: list[bytes]) -> list[bytes]:
+    """Passwords do not belong into a log: as in Redis, they are replaced."""
+    name = words[0].lower()
+    if name == b"auth":
+        return [words[0], *(REDACTED for _ in words[1:])]
+    secret: set[int] = set()
+    for at, word in enumerate(words):
+        if name == b"hello" and word.lower() == b"auth":
+            secret |= {at + 1, at + 2}
+        elif name == b"config" and word.lower() in SECRET_SETTINGS:
+            secret.add(at + 1)
+    return [REDACTED if at in secret else word for at, word in enumerate(words)] if secret else words
