@@ -17,7 +17,7 @@ import time
 
 import uvloop
 
-from kache.cluster import client_counts, numbers
+from kache.cluster import logs, numbers, pages
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -33,6 +33,7 @@ from kache.cluster.messages import (
     Slots,
 )
 from kache.commands import TABLE
+from kache.config.settings import Config
 from kache.wire.clock import Clock
 
 from . import peers, registry
@@ -90,12 +91,12 @@ class _Process:
             clock=Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns),
             nested={"epoll": True, "loop": False}.get(ctx.config.reactor),
             address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
-            counts=client_counts.shared(ctx.run_dir),
+            counts=pages.mapped(ctx.pages["clients"]),
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel
         self.router.config_file = ctx.config_file
-        self.router.slowlog.number_by(numbers.shared(ctx.run_dir))
+        self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
 
     async def serve(self) -> None:
         """Starts, serves, and returns once drained or abandoned."""
@@ -116,6 +117,7 @@ class _Process:
         # What was imported and built so far lives as long as the process: never scan it again.
         gc.collect()
         gc.freeze()
+        self._look_at_log()
         self.channel.send(Ready())
         await self.done.wait()
         router.stop()
@@ -123,9 +125,7 @@ class _Process:
 
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):
-            self.router.apply_config(message.config)
-            self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
-            self.channel.send(Ack(message.id))
+            self._take_in(message)
         elif isinstance(message, Slots):
             self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
@@ -141,6 +141,26 @@ class _Process:
                 self._leave()
             self.told_to_drain = True
             self._drain(message.seconds)
+
+    def _take_in(self, message: ConfigChanged) -> None:
+        """Puts a configuration in force, or goes on with the one before and says why."""
+        before = self.router.config
+        error = ""
+        try:
+            self._apply(message.config)
+        except Exception as refused:
+            error = f"{type(refused).__name__}: {refused}"
+            self._apply(before)
+        self.channel.send(Ack(message.id, error))
+
+    def _apply(self, config: Config) -> None:
+        logs.set_level(config)
+        self.router.apply_config(config)
+        self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
+
+    def _look_at_log(self) -> None:
+        logs.tell_left_out()
+        self.loop.call_later(logs.WINDOW_SECONDS / 2, self._look_at_log)
 
     def _drain(self, seconds: float) -> None:
         if self.draining is not None:

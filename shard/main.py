@@ -18,8 +18,9 @@ from typing import Final
 
 import uvloop
 
+from kache.cluster import logs
 from kache.cluster.control import ControlChannel
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready, Slots
+from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, NewListener, Ping, Pong, Ready, Slots
 from kache.commands import DIGEST
 from kache.config.settings import Config
 from kache.wire.clock import Clock
@@ -39,7 +40,8 @@ SWITCH_INTERVAL: Final = 0.0005
 """Seconds the cleanup thread may keep the GIL while the event loop wants it."""
 DRAIN_POLL_SECONDS: Final = 0.01
 LONGEST_WAIT: Final = 0.05
-"""Seconds between two looks at the deadlines at most: the time by which an expired key may outlive it in memory."""
+"""Seconds between two looks at the deadlines at most: the time by which an expired key may outlive it in memory. While
+nothing is executed there are as many looks as `hz` says, since each wakes an idle process."""
 
 
 def preload() -> None:
@@ -95,6 +97,7 @@ class _Process:
         self.done = asyncio.Event()
         self.leaving = False
         self.empty_size = 0
+        self.executed = 0
         self.cleanup = Cleanup(trim_memory)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
@@ -133,6 +136,7 @@ class _Process:
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:
         """Puts the settings in force."""
+        logs.set_level(config)
         self.config = config
         shard, store, host = self.shard, self.shard.store, self.host
         limit = config.maxmemory // max(self.ctx.shards, 1)
@@ -150,17 +154,35 @@ class _Process:
 
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):
-            self._apply(message.config)
-            self.channel.send(Ack(message.id))
+            self._take_in(message)
         elif isinstance(message, Slots):
             self.slot_epoch, self.slots = message.epoch, message.ranges
             self.channel.send(Ack(message.id))
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
+        elif isinstance(message, NewListener):
+            self._listen_anew(self.channel.take_descriptor())
         elif isinstance(message, Drain):
             if self.leaving:
                 self.done.set()
             self._drain(message.seconds)
+
+    def _take_in(self, message: ConfigChanged) -> None:
+        """Puts a configuration in force, or goes on with the one before and says why."""
+        before = self.config
+        error = ""
+        try:
+            self._apply(message.config)
+        except Exception as refused:
+            error = f"{type(refused).__name__}: {refused}"
+            self._apply(before)
+        self.channel.send(Ack(message.id, error))
+
+    def _listen_anew(self, fd: int) -> None:
+        """Goes on with another socket, since nobody can find the one so far any more; its links stay."""
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = [LinkListener(self.host, fd)]
 
     # Background work ------------------------------------------------------------------------------------
     def _background(self) -> None:
@@ -171,14 +193,16 @@ class _Process:
         except Exception:
             # Whatever it was, keys must go on expiring.
             log.exception("internal error in the background work")
-        wait = 0.0 if backlog else min(1 / self.config.hz, LONGEST_WAIT)
-        self.loop.call_later(wait, self._background)
+        idle, self.executed = self.shard.executed == self.executed, self.shard.executed
+        wait = 1 / self.config.hz if idle else min(1 / self.config.hz, LONGEST_WAIT)
+        self.loop.call_later(0.0 if backlog else wait, self._background)
 
     def _every_second(self) -> None:
         try:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
             self.shard.govern_memory(resident_memory() - self.empty_size)
+            logs.tell_left_out()
         except Exception:
             log.exception("internal error in the measurements")
         self.loop.call_later(1.0, self._every_second)

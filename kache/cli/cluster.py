@@ -114,9 +114,20 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **opt
         keep = () if exit_with_fd is None else (exit_with_fd,)
         return detached(config, supervise, keep)
     try:
-        return supervise(config, lambda text: print(text, flush=True))
+        return supervise(config, _say)
     except KacheError as error:
         raise Failure(str(error)) from None
+
+
+def _say(text: str) -> None:
+    """Print a line; raises OSError where it cannot be, and then what is left of it spoils no exit status."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        raise
 
 
 class _Admin:
@@ -185,14 +196,17 @@ _timeout = click.option(
 def status(port: int, timeout: float, as_json: bool) -> int:
     """Show the processes of a cluster of yours on this machine; it needs no password.
 
-    Exit status: 0 all are up, 1 one is not, 3 no cluster runs on this port.
+    A process that is "unresponsive" runs, but has given no sign of life for the setting unresponsive-seconds.
+
+    Exit status: 0 all is well, 1 a process is not up or something cannot be healed, 3 no cluster runs on this port.
     """
     found = _Admin(port, timeout).status()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found)))
     else:
         _show_status(found)
-    return 0 if all(child.state == "up" for child in found.children) else EXIT_ERROR
+    well = all(child.state == "up" for child in found.children) and not found.troubles
+    return 0 if well else EXIT_ERROR
 
 
 def _show_status(found: messages.ClusterStatus) -> None:
@@ -217,6 +231,8 @@ def _show_status(found: messages.ClusterStatus) -> None:
     click.echo(shown[0] + "  last end")
     for line, child in zip(shown[1:], found.children, strict=True):
         click.echo(f"{line}  {child.reason}".rstrip())
+    for trouble in found.troubles:
+        click.echo(trouble)
 
 
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")
@@ -238,26 +254,42 @@ def stop(port: int, timeout: float) -> int:
 @_timeout
 @click.option("--shard", "-s", type=WholeNumber(0), metavar="INDEX", help="Only this shard; the first is 0.")
 @click.option("--router", "-r", "only_router", is_flag=True, help="Only the routers.")
-def restart(port: int, timeout: float, shard: int | None, only_router: bool) -> int:
+@click.option("--yes", "-y", is_flag=True, help="Do not ask whether the data of the shards may go.")
+def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes: bool) -> int:
     """Restart the processes of a cluster one after the other; new connections wait, none is refused.
 
     A router closes its open connections once they are answered; what a shard holds is forgotten with it, since Kache
-    keeps data in memory only.
+    keeps data in memory only: so it asks first, and without a terminal it needs --yes.
     """
     if shard is not None and only_router:
         raise click.UsageError("--shard and --router exclude each other.", click.get_current_context())
     admin = _Admin(port, timeout)
-    children = admin.status().children
+    found = admin.status()
+    children = found.children
     if shard is not None:
         chosen = [child for child in children if child.role == "shard" and child.index == shard]
         if not chosen:
             raise Failure(f"There is no shard {shard}; the cluster has {sum(c.role == 'shard' for c in children)}.")
     else:
         chosen = [child for child in children if child.role == "router" or not only_router]
+    if not yes and found.config["appendonly"] == "no":
+        _ask_about_data([child.index for child in chosen if child.role == "shard"])
     for child in chosen:
         admin.request(messages.RestartShard(3, child.index if child.role == "shard" else -1 - child.index))
         click.echo(f"{child.role} {child.index} serves again.")
     return 0
+
+
+def _ask_about_data(shards: list[int]) -> None:
+    """Data that goes with the restart of these shards goes only if somebody wants it to."""
+    if not shards:
+        return
+    which = f"shard {shards[0]} holds" if len(shards) == 1 else "the shards hold"
+    what = f"All data that {which} will be forgotten, since Kache keeps it in memory only"
+    if not sys.stdin.isatty():
+        raise Failure(f"{what}. Say --yes to restart all the same; --router restarts only the routers.", EXIT_USAGE)
+    if not click.confirm(f"{what}. Restart?"):
+        raise Failure("Nothing was restarted.")
 
 
 @cluster.command("settings", short_help="List every setting with its values and default.")

@@ -17,13 +17,23 @@ ACK_SECONDS = 3.0
 @dataclass(slots=True)
 class _Change:
     answer: Callable[[str], None]
+    refuse: Callable[[str], None]
     missing: set[str]
     deadline: float
+    refusals: list[str] = field(default_factory=list)
+
+    def end(self, late: str) -> None:
+        """Tell whoever waits: the refusals of children if there are any, else what is late."""
+        if self.refusals:
+            self.refuse("; ".join(self.refusals))
+        else:
+            self.answer(late)
 
 
 @dataclass(slots=True)
 class Acknowledgements:
-    """The changes that somebody waits for. Each ends by a call of its `answer`, with "" or with what went wrong."""
+    """The changes that somebody waits for. Each ends by one call: of its `refuse` if a child could not take it in, else
+    of its `answer`, with "" or with who is late."""
 
     _under_way: dict[int, _Change] = field(default_factory=dict)
     _last_id: int = 0
@@ -40,24 +50,30 @@ class Acknowledgements:
         now: float,
         answer: Callable[[str], None],
         seconds: float = ACK_SECONDS,
+        refuse: Callable[[str], None] | None = None,
     ) -> None:
-        """Wait for the acknowledgement of `children`, by name, for `seconds`."""
+        """Wait for the acknowledgement of `children`, by name, for `seconds`. Without `refuse`, `answer` is told all."""
         missing = set(children)
         if not missing:
             answer("")
             return
-        self._under_way[number] = _Change(answer, missing, now + seconds)
+        self._under_way[number] = _Change(answer, refuse or answer, missing, now + seconds)
 
-    def acknowledged(self, number: int, child: str) -> None:
-        """A child has taken in change `number`."""
+    def acknowledged(self, number: int, child: str, error: str = "") -> bool:
+        """A child has taken in change `number`, or could not for the reason `error`; False when nobody waits for it."""
         change = self._under_way.get(number)
-        if change is not None:
-            self._tick_off(number, change, child)
+        if change is None or child not in change.missing:
+            return False
+        if error:
+            change.refusals.append(f"{child} cannot take it in: {error}")
+        self._tick_off(number, change, child)
+        return True
 
     def gone(self, child: str) -> None:
         """A child has ended: its next life starts with the new configuration."""
         for number, change in list(self._under_way.items()):
-            self._tick_off(number, change, child)
+            if child in change.missing:
+                self._tick_off(number, change, child)
 
     def expire(self, now: float) -> None:
         """Tell those who have waited too long."""
@@ -65,7 +81,7 @@ class Acknowledgements:
             if now >= change.deadline:
                 del self._under_way[number]
                 late = ", ".join(sorted(change.missing))
-                change.answer(f"{late} did not acknowledge in time; the change holds once it does")
+                change.end(f"{late} did not acknowledge in time; the change holds once it does")
 
     def deadlines(self) -> list[float]:
         """When `expire` has something to do."""
@@ -75,4 +91,4 @@ class Acknowledgements:
         change.missing.discard(child)
         if not change.missing:
             del self._under_way[number]
-            change.answer("")
+            change.end("")

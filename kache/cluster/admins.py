@@ -10,8 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kache.cluster.control import Conversation
+from kache.cluster.messages import Down
 
 __all__ = ["Admins"]
+
+MOST_CONNECTED = 64
+"""Conversations at a time: only the owner of the cluster gets here, but children must find descriptors left."""
 
 _log = logging.getLogger("kache")
 
@@ -31,6 +35,13 @@ class Admins:
         self._connected: set[Conversation] = set()
         selector.register(listener, selectors.EVENT_READ, self._on_connection)
 
+    def listen(self, listener: socket.socket) -> None:
+        """Go on with another listener, since nobody can find the one so far any more."""
+        self._selector.unregister(self._listener)
+        self._listener.close()
+        self._listener = listener
+        self._selector.register(listener, selectors.EVENT_READ, self._on_connection)
+
     def __contains__(self, conversation: Conversation) -> bool:
         return conversation in self._connected
 
@@ -43,25 +54,42 @@ class Admins:
             _log.warning("the admin socket accepts nobody: %s", error.strerror)
             time.sleep(0.05)  # out of descriptors: do not spin
             return
+        if len(self._connected) >= MOST_CONNECTED:
+            sock.close()
+            return
         admin = Conversation(sock)
         self._connected.add(admin)
         self._selector.register(admin, selectors.EVENT_READ, lambda mask: self._on_ready(admin, mask))
 
     def _on_ready(self, admin: Conversation, mask: int) -> None:
-        alive = True
-        if mask & selectors.EVENT_WRITE:
-            alive = admin.on_writable()
+        if admin not in self._connected:
+            return  # dropped since it was selected
+        alive = False
+        try:
+            alive = self._converse(admin, mask)
+        finally:
+            if alive and not admin.overflows:
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if admin.wants_write else 0)
+                self._selector.modify(admin, events, lambda mask: self._on_ready(admin, mask))
+            else:
+                self._selector.unregister(admin)
+                self._connected.discard(admin)
+                admin.close()
+
+    def _converse(self, admin: Conversation, mask: int) -> bool:
+        alive = admin.on_writable() if mask & selectors.EVENT_WRITE else True
         if alive and mask & selectors.EVENT_READ:
             messages, alive = admin.on_readable()
             for message in messages:
                 self._on_request(admin, message)
-        if alive:
+        return alive
+
+    def send(self, admin: Conversation, message: Down) -> None:
+        """Send a message to one that is still here, now or as soon as it takes it."""
+        if admin in self._connected:
+            admin.send(message)
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if admin.wants_write else 0)
             self._selector.modify(admin, events, lambda mask: self._on_ready(admin, mask))
-        else:
-            self._selector.unregister(admin)
-            self._connected.discard(admin)
-            admin.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of every socket object."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from kache.cluster import logs, processes
 from kache.cluster.control import Conversation, pack
 from kache.cluster.messages import ChildContext, ChildStatus, Failed, Role, State
 
-__all__ = ["Child", "enter", "preload", "start_executed", "start_forked"]
+__all__ = ["Child", "enter", "preload", "signal_name", "start_executed", "start_forked"]
 
 STEADY_SECONDS = 0.5
 """A child that served this long and dies is started again at once; one that dies sooner waits, longer each time."""
@@ -54,6 +55,13 @@ class Child:
     restarting: bool = False
     waiters: list[tuple[Conversation, int]] = field(default_factory=list)
     """Requests to be acknowledged when this child serves again."""
+    asked: bool = False
+    """Whether its sign of life is still to come."""
+    silent: float = 0.0
+    """Seconds for which it has been waited for."""
+    unresponsive: bool = False
+    listener_due: bool = False
+    """Whether its socket was made anew, and it has yet to be given it."""
 
     @property
     def name(self) -> str:
@@ -73,11 +81,34 @@ class Child:
             role=self.role,
             index=self.index,
             pid=self.pid,
-            state=self.state,
+            state="unresponsive" if self.unresponsive and self.state == "up" else self.state,
             restarts=max(self.restarts, 0),
             started_ms=self.started_ms,
-            reason=self.reason,
+            reason=f"no sign of life for {self.silent:.0f} s" if self.unresponsive else self.reason,
         )
+
+    def starts(self) -> None:
+        """A new process begins."""
+        self.restarts += 1
+        self.restarting = False
+        self.ready_at = 0.0
+        self.last_words = ""
+        self.started_ms = time.time_ns() // 1_000_000
+        self.asked = self.unresponsive = self.listener_due = False
+        self.silent = 0.0
+
+    def how_it_ended(self, code: int) -> str:
+        """The exit code of its process, and its last words, for people."""
+        cause = f"killed by {signal_name(-code)}" if code < 0 else f"exited with status {code}"
+        return f"{cause}: {self.last_words}" if self.last_words else cause
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM``; not every number has a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def preload() -> None:
@@ -116,7 +147,7 @@ def start_executed(ctx: ChildContext, title: str) -> int:
     os.close(writer)
     process = subprocess.Popen(
         [sys.executable, "-m", "kache.cluster.child", str(reader), str(os.getpid()), title],
-        pass_fds=(reader, ctx.control_fd, ctx.death_fd, *ctx.listeners),
+        pass_fds=(reader, *ctx.descriptors()),
         stdin=subprocess.DEVNULL,
     )
     os.close(reader)
@@ -128,8 +159,8 @@ def enter(ctx: ChildContext, title: str, parent: int) -> int:
     """Turn this new process into the child that `ctx` describes and run it; returns its exit status."""
     processes.reset_signals()
     processes.die_with_parent(parent)
-    processes.close_all_but({0, 1, 2, ctx.control_fd, ctx.death_fd, *ctx.listeners})
-    for fd in (ctx.control_fd, ctx.death_fd, *ctx.listeners):
+    processes.close_all_but({0, 1, 2, *ctx.descriptors()})
+    for fd in ctx.descriptors():
         os.set_inheritable(fd, False)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -153,8 +184,11 @@ def enter(ctx: ChildContext, title: str, parent: int) -> int:
         return 1
     finally:
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                pass  # a full disk: there is nobody left to tell
 
 
 def _pin(ctx: ChildContext) -> None:

@@ -12,7 +12,9 @@ and is driven by the supervisor's selector.
 
 from __future__ import annotations
 
+import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +90,15 @@ def receive(sock: socket.socket, buffer: bytearray) -> Down:
 
 
 class _Stream:
-    """Non-blocking framing over one socket: whole messages out, whole messages in."""
+    """Non-blocking framing over one socket: whole messages out, whole messages in.
 
-    def __init__(self, sock: socket.socket) -> None:
+    `descriptors` are those that came with messages and were not taken yet; None lets none come.
+    """
+
+    def __init__(self, sock: socket.socket, descriptors: deque[int] | None = None) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.descriptors = descriptors
         self.inbuf = bytearray()
         self.out = bytearray()
 
@@ -100,7 +106,7 @@ class _Stream:
         """The whole messages that have come, and whether the peer is still there."""
         alive = True
         try:
-            data = self.sock.recv(65536)
+            data = self._receive()
             alive = bool(data)
             self.inbuf += data
         except (BlockingIOError, InterruptedError):
@@ -111,6 +117,15 @@ class _Stream:
         while (body := _take(self.inbuf)) is not None:
             bodies.append(body)
         return bodies, alive
+
+    def _receive(self) -> bytes:
+        if self.descriptors is None:
+            return self.sock.recv(65536)
+        data, descriptors, _, _ = socket.recv_fds(self.sock, 65536, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+            self.descriptors.append(fd)
+        return data
 
     def write(self) -> bool:
         """Send what can be sent; False when the peer is gone."""
@@ -144,7 +159,7 @@ class ControlChannel:
         on_lost: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._stream = _Stream(socket.socket(fileno=fd))
+        self._stream = _Stream(socket.socket(fileno=fd), deque())
         self._on_message = on_message
         self._on_lost = on_lost
         self._waiting: dict[int, asyncio.Future[Down]] = {}
@@ -166,6 +181,11 @@ class ControlChannel:
             self._stream.write()
             if self._stream.out:
                 self._loop.add_writer(self._stream.sock.fileno(), self._on_writable)
+
+    def take_descriptor(self) -> int:
+        """The descriptor that came with a message (`NewListener`), the caller's from here on."""
+        assert self._stream.descriptors is not None
+        return self._stream.descriptors.popleft()
 
     async def request(self, message: Request) -> Down:
         """Send a request and wait for its answer; raises ControlError with the supervisor's reason."""
@@ -258,10 +278,30 @@ class Conversation:
         """Whether there is something unsent."""
         return bool(self._stream.out)
 
+    @property
+    def overflows(self) -> bool:
+        """Whether the peer reads so little of what it asked for that nothing more should be kept for it."""
+        return len(self._stream.out) > MESSAGE_LIMIT
+
     def send(self, message: Down) -> bool:
-        """Queue and try to send `message`; False when the peer is gone."""
-        self._stream.out += pack(message)
+        """Queue and try to send `message`; False when the peer is gone. Raises ControlError when it is too long."""
+        packed = pack(message)
+        if len(packed) - 4 > MESSAGE_LIMIT:
+            raise ControlError(f"a control message of {len(packed)} bytes is too long")
+        self._stream.out += packed
         return self._stream.write()
+
+    def send_descriptor(self, message: Down, fd: int) -> bool:
+        """Send `message` with a copy of `fd`; False when it cannot be sent now, and nothing was."""
+        if self._stream.out:
+            return False
+        packed = pack(message)
+        try:
+            sent = socket.send_fds(self._stream.sock, [packed], [fd])
+        except OSError:
+            return False
+        self._stream.out += packed[sent:]
+        return True
 
     def on_readable(self) -> tuple[list[Any], bool]:
         """The messages (`Up`) that came, and whether the peer is still there; one that cannot be read ends it."""

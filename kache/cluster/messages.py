@@ -26,6 +26,8 @@ __all__ = [
     "Down",
     "Drain",
     "Failed",
+    "Health",
+    "NewListener",
     "Ping",
     "Pong",
     "Question",
@@ -44,6 +46,7 @@ __all__ = [
 
 Role = Literal["router", "shard"]
 State = Literal["starting", "up", "down"]
+Health = Literal["starting", "up", "unresponsive", "down"]
 
 
 class ChildContext(msgspec.Struct, kw_only=True):
@@ -75,12 +78,19 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """Stream socket to the supervisor, for `ControlChannel`."""
     death_fd: int
     """Read end of a pipe that ends when the supervisor is gone: then leave at once."""
+    pages: dict[str, int]
+    """What this child shares with others (`kache.cluster.pages`). Routers: "clients" (how many each has), "numbers" (of the
+    slow log's entries)."""
     run_dir: str
     """The cluster's private directory (0700)."""
     restarts: int = 0
     """How often this child was started before."""
     config_file: str | None = None
     """The TOML file that the cluster was started with."""
+
+    def descriptors(self) -> list[int]:
+        """All that are the child's own."""
+        return [self.control_fd, self.death_fd, *self.listeners, *self.pages.values()]
 
 
 class ChildStatus(msgspec.Struct, kw_only=True):
@@ -90,12 +100,12 @@ class ChildStatus(msgspec.Struct, kw_only=True):
     index: int
     pid: int
     """0 while it is not running."""
-    state: State
+    state: Health
     restarts: int
     started_ms: int
     """Unix milliseconds of its last start."""
     reason: str
-    """Why it last ended, for one that did; empty otherwise."""
+    """Why it last ended, for one that did, or why it counts as unresponsive; empty otherwise."""
 
 
 class ClusterStatus(msgspec.Struct, kw_only=True):
@@ -113,6 +123,8 @@ class ClusterStatus(msgspec.Struct, kw_only=True):
     slots: list[SlotRange]
     slot_epoch: int
     draining: bool = False
+    troubles: list[str] = []
+    """What the cluster cannot heal by itself: a file of its directory that cannot be made again, say."""
 
 
 class _Message(msgspec.Struct, kw_only=False, tag_field="type"):
@@ -127,7 +139,8 @@ class Ack(_Message, tag=True):
 
 
 class ConfigChanged(_Message, tag=True):
-    """Down: the configuration from now on. A child answers with Ack once it is in force."""
+    """Down: the configuration from now on. A child answers with Ack once it is in force, or with why it cannot be: then
+    it goes on with the one before."""
 
     id: int
     config: Config
@@ -153,6 +166,10 @@ class ShardState(_Message, tag=True):
     index: int
     state: State
     reason: str = ""
+
+
+class NewListener(_Message, tag=True):
+    """Down, to a shard: its Unix socket was lost and made anew; the descriptor comes with the message."""
 
 
 class Ping(_Message, tag=True):
@@ -243,7 +260,7 @@ class Answer(_Message, tag=True):
     """Whose answer it is; the supervisor fills it in."""
 
 
-Down = ConfigChanged | Slots | Drain | ShardState | Ping | Ack | StatusReply | Question | Answer
+Down = ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer
 Up = (
     Ready
     | Failed

@@ -2,15 +2,17 @@
 
 Taken once by the supervisor before it starts anything, given back when everything has ended. A supervisor that is
 killed gives nothing back: the lock and the listeners end with the processes, and the next cluster on the port clears
-the directory.
+the directory. What is removed from the directory by others is made again by `heal`; descriptors need no healing.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kache.cluster import client_counts, listeners, numbers, run_dir
 from kache.config.settings import Config
@@ -22,11 +24,14 @@ PATIENCE_SECONDS = 3.0
 """How long to wait for a port whose last cluster was killed: its children need a moment to go."""
 
 
+_log = logging.getLogger("kache")
+
+
 class Resources:
     """Everything is open once this is made; raises KacheError, in one sentence, when something cannot be had."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
-        base = run_dir.base_directory(environ)
+        self._base = base = run_dir.base_directory(environ)
         run_dir.make_private(base)
         lock = run_dir.PortLock(base, config.port) if config.port else None
         try:
@@ -43,6 +48,9 @@ class Resources:
         self.shard_paths = [os.path.join(self.run_dir, f"shard-{index}.sock") for index in range(config.shards)]
         self.shard_listeners: list[int] = []
         self._client_socket: listeners.ClientSocket | None = None
+        self._admin_path = run_dir.control_path(base, self.port)
+        self._made: dict[str, tuple[int, int] | None] = {}
+        """Which file each socket is, by its path."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
         try:
             if config.unixsocket:
@@ -53,27 +61,88 @@ class Resources:
                 self.client_listeners.append(self._client_socket.fd)
             run_dir.make_private(self.run_dir)
             for path in self.shard_paths:
-                self.shard_listeners.append(listeners.bind_unix(path))
-            client_counts.create(self.run_dir, max(1, config.routers))
-            numbers.create(self.run_dir)
-            self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
+                self.shard_listeners.append(self._bind(path))
+            self.client_counts = client_counts.create(self.run_dir, max(1, config.routers))
+            self.numbers = numbers.create(self.run_dir)
+            self.admin = socket.socket(fileno=self._bind(self._admin_path))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
-        except (KacheError, OSError):
+        except (KacheError, OSError) as error:
             for fd in (*self.client_listeners, *self.shard_listeners):
                 os.close(fd)
             if self._client_socket is not None:
                 self._client_socket.remove()
             shutil.rmtree(self.run_dir, ignore_errors=True)
             self._lock.release()
+            if isinstance(error, OSError):
+                raise run_dir.RunDirError(f"{self.run_dir} cannot be used: {error.strerror}.") from None
             raise
+
+    def _bind(self, path: str) -> int:
+        fd = listeners.bind_unix(path)
+        self._made[path] = _identity(path)
+        return fd
+
+    def heal(self, on_shard: Callable[[int], None], on_admin: Callable[[socket.socket], None]) -> list[str]:
+        """Make again what is missing in the directory; what cannot be is told in sentences, and tried the next time.
+
+        `on_shard` is told whose listener is another one now. `on_admin` gets the admin socket that replaces `admin`.
+        """
+        troubles: dict[str, None] = {}
+        if not self._lock.is_there():
+            self._make(self._lock.path, self._lock_again, troubles)
+        for index, path in enumerate(self.shard_paths):
+            if self._is_lost(path):
+                self._make(path, functools.partial(self._listen_again, index, on_shard), troubles)
+        if self._is_lost(self._admin_path):
+            self._make(self._admin_path, functools.partial(self._admit_again, on_admin), troubles)
+        return list(troubles)
+
+    def _is_lost(self, path: str) -> bool:
+        return self._made.get(path) is None or self._made[path] != _identity(path)
+
+    def _make(self, path: str, again: Callable[[], None], troubles: dict[str, None]) -> None:
+        try:
+            run_dir.make_private(self._base)
+            again()
+            _log.warning("%s was lost and is there again", path)
+        except KacheError as error:
+            troubles[str(error)] = None
+        except OSError as error:
+            troubles[f"{path} is lost, and cannot be made again: {error.strerror}."] = None
+
+    def _lock_again(self) -> None:
+        before, self._lock = self._lock, run_dir.PortLock(self._base, self.port)
+        os.close(before.fd)
+
+    def _listen_again(self, index: int, on_shard: Callable[[int], None]) -> None:
+        run_dir.make_private(self.run_dir)
+        before = self.shard_listeners[index]
+        self.shard_listeners[index] = self._bind(self.shard_paths[index])
+        os.close(before)
+        on_shard(index)
+
+    def _admit_again(self, on_admin: Callable[[socket.socket], None]) -> None:
+        run_dir.make_private(self.run_dir)
+        self.admin = socket.socket(fileno=self._bind(self._admin_path))
+        on_admin(self.admin)
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        for fd in (*self.client_listeners, *self.shard_listeners, self.death_reader, self._death_writer):
+        mine = (self.client_counts, self.numbers, self.death_reader, self._death_writer)
+        for fd in (*self.client_listeners, *self.shard_listeners, *mine):
             os.close(fd)
         self.admin.close()
         if self._client_socket is not None:
             self._client_socket.remove()
         shutil.rmtree(self.run_dir, ignore_errors=True)  # after that, since it needs descriptors, too
         self._lock.release()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file lies at `path`; None when there is none that could be looked at."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -104,11 +104,23 @@ class PortLock:
         self.abandoned = os.fstat(self.fd).st_size > 0
         """Whether the last holder died without releasing: its children may still be on their way out."""
         os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"pid {os.getpid()}\n".encode(), 0)
+        try:
+            os.pwrite(self.fd, f"pid {os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise RunDirError(f"The lock {self.path} cannot be written: {error.strerror}.") from None
+
+    def is_there(self) -> bool:
+        """Whether its file is still where others look for it."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Give the port up."""
-        os.unlink(self.path)
+        if self.is_there():
+            os.unlink(self.path)
         os.close(self.fd)
 
 

@@ -12,6 +12,7 @@ routers first, so that what is in flight is answered, then the shards.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
@@ -25,21 +26,26 @@ from typing import Any
 
 import msgspec
 
-from kache.cluster import children, client_counts, control, logs, messages, processes
+from kache.cluster import children, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
+from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
+from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
+from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
 from kache.cluster.status import cluster_status, ready_line
-from kache.config.file import ConfigFileError, rewrite
+from kache.config.file import rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import SETTINGS, Config, ConfigError, changed
 from kache.slots import SlotRange, contiguous, owners
 
 __all__ = ["Supervisor"]
 
+PAUSE_SECONDS = 0.05
+"""After an error that may come again at once: never spin."""
 GRACE_SECONDS = 1.0
 """How long after its time to drain a child is killed."""
 SPARE_DESCRIPTORS = 128
@@ -79,9 +85,13 @@ class Supervisor:
         self._slots = contiguous(self.config.shards)
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
-        self._askers: dict[int, tuple[Conversation, int]] = {}
-        """Who asked the routers, under which number of its own, by the number of the question."""
+        self._changes = Changes(self)
+        self._tried: dict[str, int] = {}
+        """Who was told the change under way, and in which of its lives."""
+        self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._phase = "serving"
+        self._health = Health(self._children, self._send, self._on_unresponsive)
+        self._troubles: list[str] = []
 
     # Life of the cluster ---------------------------------------------------------------------------------------
 
@@ -100,7 +110,7 @@ class Supervisor:
             self._catch_signals()
             if not self._executes():
                 children.preload()
-            self._children = [self._child("shard", index) for index in range(self.config.shards)]
+            self._children += [self._child("shard", index) for index in range(self.config.shards)]
             self._children += [self._child("router", index) for index in range(self.config.routers)]
             for child in self._children:
                 self._start(child)
@@ -114,13 +124,28 @@ class Supervisor:
         for child in self._children:
             if child.pid:
                 os.kill(child.pid, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
+                try:
+                    os.waitpid(child.pid, 0)
+                except ChildProcessError:
+                    pass  # somebody else has seen its end
         self._resources.leave()
         self._admins.close()
 
     def _turn(self) -> None:
+        """One round. Whatever arrives cannot end the supervisor: an error costs the conversation that it came from."""
         for key, mask in self._selector.select(self._until_next_timer()):
-            key.data(mask)
+            try:
+                key.data(mask)
+            except Exception:
+                _log.exception("internal error with what was received")
+                time.sleep(PAUSE_SECONDS)
+        try:
+            self._on_timers()
+        except Exception:
+            _log.exception("internal error in a timer")
+            time.sleep(PAUSE_SECONDS)
+
+    def _on_timers(self) -> None:
         now = time.monotonic()
         for child in self._children:
             if child.restart_at is not None and now >= child.restart_at and self._phase == "serving":
@@ -130,13 +155,43 @@ class Supervisor:
                 _log.warning("%s did not end in time and is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
         self._acknowledgements.expire(now)
+        if now >= self._health.due:
+            self._health.look(now, self.config.unresponsive_seconds)
+            self._look_after_children(now)
+            logs.tell_left_out()
         if self._phase != "serving":
             self._drain_on()
 
-    def _until_next_timer(self) -> float | None:
+    def _until_next_timer(self) -> float:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
-        times += self._acknowledgements.deadlines()
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        times += [*self._acknowledgements.deadlines(), self._health.due]
+        return max(0.0, min(times) - time.monotonic())
+
+    def _look_after_children(self, now: float) -> None:
+        """Whatever went wrong when one ended, its end is seen, and it comes back; and routers find all shards."""
+        self._reap()
+        if self._phase == "serving":
+            for child in self._children:
+                if not child.pid and child.restart_at is None:
+                    child.restart_at = now
+            self._look_after_files()
+
+    def _look_after_files(self) -> None:
+        """Make again what was removed from the run directory, and let the shards have their new sockets."""
+        troubles = self._resources.heal(self._on_new_listener, self._admins.listen)
+        for trouble in troubles:
+            if trouble not in self._troubles:
+                _log.warning("%s", trouble)
+        self._troubles = troubles
+        for child in self._children:
+            if child.listener_due and child.conversation is not None:
+                listener = self._resources.shard_listeners[child.index]
+                child.listener_due = not child.conversation.send_descriptor(messages.NewListener(), listener)
+                self._watch(child.conversation, functools.partial(self._on_child, child))
+
+    def _on_new_listener(self, shard: int) -> None:
+        child = next(child for child in self._children if child.role == "shard" and child.index == shard)
+        child.listener_due = child.pid != 0  # one that is started later has it from its start
 
     # Signals ---------------------------------------------------------------------------------------------------
 
@@ -177,11 +232,19 @@ class Supervisor:
             _log.warning("the configuration was not read again: %s", error)
             return
         fresh = resolved(fresh)
-        live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
         fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != self.config.setting(n)]
-        self._take_in(changed(self.config, live))
         needs = [name for name in fixed if name != "port" or fresh.port]
-        _log.info("configuration read again%s", f"; a restart is needed for {', '.join(needs)}" if needs else "")
+        live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
+
+        def told(error: str) -> None:
+            if error:
+                _log.warning("the configuration was read again: %s", error)
+            else:
+                _log.info(
+                    "configuration read again%s", f"; a restart is needed for {', '.join(needs)}" if needs else ""
+                )
+
+        self._changes.ask(lambda config: changed(config, live), told)
 
     # Children --------------------------------------------------------------------------------------------------
 
@@ -204,27 +267,23 @@ class Supervisor:
         child.conversation = Conversation(ours)
         try:
             child.pid = self._started(child, theirs)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             child.conversation.close()
             child.conversation = None
             self._on_refused(child, error)
             return
         finally:
             theirs.close()
-        child.restarts += 1
-        child.restarting = False
-        child.ready_at = 0.0
-        child.last_words = ""
-        child.started_ms = time.time_ns() // 1_000_000
-        self._selector.register(ours, selectors.EVENT_READ, lambda mask: self._on_child(child, mask))
+        child.starts()
+        self._selector.register(ours, selectors.EVENT_READ, functools.partial(self._on_child, child))
         self._set_state(child, "starting")
         if child.role == "router":
             for shard in self._children:
                 if shard.role == "shard":
                     self._send(child, messages.ShardState(shard.index, shard.state, shard.reason))
 
-    def _on_refused(self, child: Child, error: OSError) -> None:
-        child.reason = f"cannot be started: {error.strerror}"
+    def _on_refused(self, child: Child, error: OSError | MemoryError) -> None:
+        child.reason = f"cannot be started: {error.strerror if isinstance(error, OSError) else 'out of memory'}"
         wait = max(child.wait_before_restart(time.monotonic(), self.config.restart_backoff_ms / 1000), 0.1)
         _log.warning("%s %s; trying again in %g s", child.name, child.reason, wait)
         child.restart_at = time.monotonic() + wait
@@ -251,6 +310,7 @@ class Supervisor:
             slot_epoch=self._slot_epoch,
             control_fd=theirs.fileno(),
             death_fd=resources.death_reader,
+            pages={"clients": resources.client_counts, "numbers": resources.numbers} if child.role == "router" else {},
             run_dir=resources.run_dir,
             restarts=child.restarts + 1,
             config_file=self._config_file,
@@ -275,7 +335,7 @@ class Supervisor:
             return
         if mask & selectors.EVENT_WRITE:
             child.conversation.on_writable()
-            self._watch(child.conversation, lambda mask: self._on_child(child, mask))
+            self._watch(child.conversation, functools.partial(self._on_child, child))
         if not mask & selectors.EVENT_READ:
             return
         received, alive = child.conversation.on_readable()
@@ -285,10 +345,14 @@ class Supervisor:
                     self._on_child_ready(child)
                 case messages.Failed(reason=reason):
                     child.last_words = reason
-                case messages.Ack(id=number):
-                    self._acknowledgements.acknowledged(number, child.name)
+                case messages.Ack(id=number, error=error):
+                    if not self._acknowledgements.acknowledged(number, child.name, error) and error:
+                        _log.warning("%s cannot take a change in: %s", child.name, error)
+                case messages.Pong():
+                    if self._health.answered(child):
+                        self._send(child, messages.ConfigChanged(0, self.config))
                 case messages.Answer():
-                    self._on_answer(child, message)
+                    self._questions.on_answer(child, message)
                 case _:
                     self._on_request(child.conversation, message)
         if not alive:
@@ -299,6 +363,14 @@ class Supervisor:
             self._selector.unregister(child.conversation)
             child.conversation.close()
             child.conversation = None
+            if child.pid and child.kill_at is None:
+                # It is on its way out, or has said what nobody understands: either way nothing can be told to it.
+                child.kill_at = time.monotonic() + GRACE_SECONDS
+
+    def _on_unresponsive(self, child: Child) -> None:
+        if self._phase == "serving" and self.config.restart_unresponsive in ("all", f"{child.role}s"):
+            child.last_words = f"no sign of life for {child.silent:.0f} s"
+            os.kill(child.pid, signal.SIGKILL)
 
     def _on_child_ready(self, child: Child) -> None:
         child.ready_at = time.monotonic()
@@ -323,7 +395,10 @@ class Supervisor:
     def _reap(self) -> None:
         for child in self._children:
             if child.pid:
-                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                try:
+                    pid, status = os.waitpid(child.pid, os.WNOHANG)
+                except ChildProcessError:
+                    pid, status = child.pid, 0  # somebody else has seen its end
                 if pid:
                     self._on_child_end(child, os.waitstatus_to_exitcode(status))
 
@@ -333,14 +408,11 @@ class Supervisor:
         if child.conversation is not None:
             self._on_child(child, selectors.EVENT_READ)  # its last words: Failed
             self._end_conversation(child)
-        cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        child.reason = f"{cause}: {child.last_words}" if child.last_words else cause
+        child.reason = child.how_it_ended(code)
+        child.unresponsive = False
         self._acknowledgements.gone(child.name)
         if child.role == "router":
-            try:
-                client_counts.clear(self._resources.run_dir, child.index)
-            except OSError as error:
-                _log.warning("the clients of %s stay counted: %s", child.name, error)
+            client_counts.clear(self._resources.client_counts, child.index)
         if self._phase != "serving":
             child.state = "down"
             return
@@ -367,7 +439,7 @@ class Supervisor:
     def _send(self, child: Child, message: messages.Down) -> None:
         if child.conversation is not None:
             child.conversation.send(message)
-            self._watch(child.conversation, lambda mask: self._on_child(child, mask))
+            self._watch(child.conversation, functools.partial(self._on_child, child))
 
     def _watch(self, conversation: Conversation, handler: Callable[[int], None]) -> None:
         """Wait for writability while something is unsent."""
@@ -378,41 +450,61 @@ class Supervisor:
     # Requests: from routers, and from the command line over the admin socket ------------------------------------
 
     def _on_request(self, asker: Conversation, message: Any) -> None:
+        try:
+            self._carry_out(asker, message)
+        except Exception as error:
+            _log.exception("internal error with a request")
+            self._answer(asker, messages.Ack(message.id, f"internal error: {error!r:.200}"))
+
+    def _carry_out(self, asker: Conversation, message: Any) -> None:
         match message:
             case messages.StatusRequest(id=number):
                 draining = self._phase != "serving"
                 slots = (self._slot_epoch, self._slots)
                 run_dir = self._resources.run_dir
                 status = cluster_status(self.config, self._children, slots, self._started_ms, run_dir, draining)
-                asker.send(messages.StatusReply(number, status))
+                status.troubles = self._troubles
+                self._answer(asker, messages.StatusReply(number, status))
             case messages.ConfigSet(id=number, values=values):
-                self._on_config_set(asker, number, values)
+                self._changes.ask(
+                    lambda config: changed(config, values),
+                    lambda error: self._answer(asker, messages.Ack(number, error)),
+                )
             case messages.ConfigRewrite(id=number):
-                asker.send(messages.Ack(number, self._rewrite()))
+                self._answer(asker, messages.Ack(number, rewrite(self._config_file, self.config)))
             case messages.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
             case messages.AskRouters(id=number, what=what, words=words):
-                self._on_question(asker, number, what, words)
+                self._questions.ask(asker, number, what, words)
             case messages.Shutdown(id=number):
-                asker.send(messages.Ack(number))
+                self._answer(asker, messages.Ack(number))
                 self._stop("a request to stop")
 
-    def _on_config_set(self, asker: Conversation, request: int, values: dict[str, str]) -> None:
-        try:
-            self._take_in(changed(self.config, values), asker, request)
-        except ConfigError as error:
-            asker.send(messages.Ack(request, str(error)))
+    def try_out(self, wanted: Config, accept: Callable[[str], None], refuse: Callable[[str], None]) -> None:
+        """Have every child that lives apply `wanted`: for `Changes`, as `take_back` and `store` are."""
+        number = self._acknowledgements.next_id()
+        asked = [child for child in self._children if child.conversation is not None and not child.unresponsive]
+        self._tried = {child.name: child.restarts for child in asked}
+        for child in asked:
+            self._send(child, messages.ConfigChanged(number, wanted))
+        now = time.monotonic()
+        self._acknowledgements.begin(number, [child.name for child in asked], now, accept, refuse=refuse)
 
-    def _take_in(self, config: Config, asker: Conversation | None = None, request: int = 0) -> None:
-        """Make `config` the effective one everywhere; `asker` is answered once every child has acknowledged."""
-        self.config = config
-        logs.set_level(config)
+    def take_back(self) -> None:
+        """Have those who were asked to try go on with what they had."""
+        number = self._acknowledgements.next_id()
+        for child in self._children:
+            if self._tried.get(child.name) == child.restarts:
+                self._send(child, messages.ConfigChanged(number, self.config))
 
-        def answer(error: str) -> None:
-            if asker is not None:
-                self._answer(asker, messages.Ack(request, error))
-
-        self._tell_all(lambda number: messages.ConfigChanged(number, config), answer)
+    def store(self, wanted: Config) -> None:
+        """Make `wanted` the configuration, of those too that were started since it was tried."""
+        self.config = wanted
+        logs.set_level(wanted)
+        number = self._acknowledgements.next_id()
+        for child in self._children:
+            if self._tried.get(child.name) != child.restarts and not child.unresponsive:
+                self._send(child, messages.ConfigChanged(number, wanted))
 
     def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
         """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.
@@ -434,45 +526,14 @@ class Supervisor:
             self._send(child, message(number))
         self._acknowledgements.begin(number, [child.name for child in reached], time.monotonic(), answer)
 
-    def _on_question(self, asker: Conversation, request: int, what: str, words: list[bytes]) -> None:
-        """Ask the routers other than `asker`, which learns with an Ack that all have answered, or that time is up."""
-        routers = [child for child in self._children if child.role == "router" and child.ready_at]
-        asked = [child for child in routers if child.conversation not in (None, asker)]
-        number, now = self._acknowledgements.next_id(), time.monotonic()
-        self._askers[number] = (asker, request)
-
-        def finish(_late: str) -> None:
-            del self._askers[number]
-            self._answer(asker, messages.Ack(request))
-
-        for child in asked:
-            self._send(child, messages.Question(number, what, words, now + control.ANSWER_SECONDS))
-        self._acknowledgements.begin(number, [child.name for child in asked], now, finish, control.ANSWER_SECONDS)
-
-    def _on_answer(self, child: Child, answer: messages.Answer) -> None:
-        if answer.id in self._askers:  # else it is too late
-            asker, request = self._askers[answer.id]
-            self._answer(asker, messages.Answer(request, answer.body, answer.last, child.index))
-            if answer.last:
-                self._acknowledgements.acknowledged(answer.id, child.name)
-
-    def _rewrite(self) -> str:
-        if self._config_file is None:
-            return "The server is running without a config file"
-        try:
-            rewrite(self._config_file, self.config)
-        except ConfigFileError as error:
-            return str(error)
-        return ""
-
     def _on_restart(self, asker: Conversation, request: int, index: int) -> None:
         role, number = ("shard", index) if index >= 0 else ("router", -1 - index)
         child = next((c for c in self._children if (c.role, c.index) == (role, number)), None)
         if child is None:
-            asker.send(messages.Ack(request, f"there is no {role} {number}"))
+            self._answer(asker, messages.Ack(request, f"there is no {role} {number}"))
             return
         if self._phase != "serving":
-            asker.send(messages.Ack(request, "the cluster is stopping"))
+            self._answer(asker, messages.Ack(request, "the cluster is stopping"))
             return
         child.waiters.append((asker, request))
         if not child.pid:
@@ -490,8 +551,8 @@ class Supervisor:
         child = next((child for child in self._children if child.conversation is asker), None)
         if child is not None:
             self._send(child, message)
-        elif asker in self._admins:
-            asker.send(message)
+        else:
+            self._admins.send(asker, message)
 
     def _answer_waiters(self, child: Child, error: str) -> None:
         for asker, request in child.waiters:

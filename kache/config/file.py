@@ -12,34 +12,42 @@ import re
 import tomllib
 from typing import Any
 
+from kache.config.kinds import SettingError
 from kache.config.settings import SETTINGS, Config
-from kache.errors import KacheError
 
-__all__ = ["ConfigFileError", "rewrite"]
+__all__ = ["rewrite"]
 
 _DEFAULTS = Config()
 _LINE = re.compile(r"^\s*([A-Za-z0-9_-]+)\s*=")
 
 
-class ConfigFileError(KacheError):
-    """The file cannot be rewritten; the message says why."""
-
-
-def rewrite(path: str, config: Config) -> None:
-    """Make `path` say what `config` says of the settings that can change while the cluster runs."""
+def rewrite(path: str | None, config: Config) -> str:
+    """Make `path` say what `config` says of the settings that can change while the cluster runs; "" or why it cannot."""
+    if path is None:
+        return "The server is running without a config file"
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        rewritten = rewritten_text(text, config)
-        temporary = f"{path}.{os.getpid()}.tmp"
+        _replace(path, rewritten_text(text, config))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, SettingError) as error:
+        return f"the configuration file {path} cannot be rewritten: {error}"
+    return ""
+
+
+def _replace(path: str, text: str) -> None:
+    """Put `text` where `path` is in one step; a failure leaves nothing behind."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
         with open(temporary, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), os.stat(path).st_mode & 0o777)
-            file.write(rewritten)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigFileError(f"the configuration file {path} cannot be rewritten: {error}") from None
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
 
 
 def rewritten_text(text: str, config: Config) -> str:

@@ -79,6 +79,11 @@ class Kind:
     wants: str
     parse: Callable[[str], Any]
     show: Callable[[Any], str]
+    number: bool = False
+    """Whether it has bounds: no number of a setting may be more than those who use it can count to."""
+    low: int | None = None
+    high: int | None = None
+    """Bounds for a setting that names none of its own. Their reason is beside the kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +105,23 @@ class Setting:
     secret: bool = False
     redis: str = ""
 
+    def __post_init__(self) -> None:
+        if self.kind.number:
+            for bound in ("low", "high"):
+                if getattr(self, bound) is None:
+                    object.__setattr__(self, bound, getattr(self.kind, bound))
+                if getattr(self, bound) is None:
+                    raise TypeError(f"a setting without a {bound}: {self.doc}")
+
     def read(self, raw: object) -> Any:
         """The value meant by `raw` (text, or a TOML value); raises SettingError saying what is wanted."""
         if self.kind.name == "list":
             parts = raw if isinstance(raw, list | tuple) else str(raw).replace(",", " ").split()
-            if not parts or not all(isinstance(part, str) and part for part in parts):
-                raise SettingError(f"must be {self.kind.wants}")
+            try:
+                if not parts or not all(isinstance(part, str) and _parse_text(part) for part in parts):
+                    raise ValueError(raw)
+            except ValueError:
+                raise SettingError(f"must be {self.kind.wants}") from None
             return tuple(parts)
         if self.kind.name == "mode" and not isinstance(raw, str):
             # A number of TOML is decimal, or has lost that it was not.
@@ -120,7 +136,7 @@ class Setting:
             raise SettingError(f"must be {self.wanted()}") from None
         if self.choices and value not in self.choices:
             raise SettingError(f"must be {self.wanted()}")
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             raise SettingError(f"must be {self.wanted()}")
         return value
 
@@ -135,13 +151,9 @@ class Setting:
         """What a value of this setting must be, to follow the words "must be"."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.low is None and self.high is None:
+        if not self.kind.number:
             return self.kind.wants
-        low = "" if self.low is None else self.kind.show(self.low)
-        high = "" if self.high is None else self.kind.show(self.high)
-        if low and high:
-            return f"{self.kind.wants}, from {low} to {high}"
-        return f"{self.kind.wants}, at least {low}" if low else f"{self.kind.wants}, at most {high}"
+        return f"{self.kind.wants}, from {self.kind.show(self.low)} to {self.kind.show(self.high)}"
 
     def show(self, value: Any) -> str:
         """The text of `value` as CONFIG GET answers it."""
@@ -155,6 +167,13 @@ def _parse_bool(text: str) -> bool:
     if lowered in ("no", "false", "off", "0"):
         return False
     raise ValueError(text)
+
+
+def _parse_text(text: str) -> str:
+    """What can be a path and a variable: the system ends both at a NUL, and whatever is no text cannot be sent on."""
+    if "\0" in text or len(text.encode()) > LONGEST_TEXT:
+        raise ValueError(text[:20])
+    return text
 
 
 def _parse_word(text: str) -> str:
@@ -185,14 +204,28 @@ def _show_list(value: tuple[str, ...]) -> str:
     return " ".join(value)
 
 
-COUNT: Final = Kind("count", "a whole number", _parse_integer, str)
-SIZE: Final = Kind("size", "a size such as 1gb or 4096", parse_size, str)
-MILLISECONDS: Final = Kind("ms", "a whole number of milliseconds", _parse_integer, str)
-MICROSECONDS: Final = Kind("us", "a whole number of microseconds", _parse_integer, str)
-SECONDS: Final = Kind("s", "a whole number of seconds", _parse_integer, str)
-MINUTES: Final = Kind("minutes", "a whole number of minutes", _parse_integer, str)
+LONGEST_TEXT: Final = 4095
+"""Bytes of a text: the longest path. All settings together must fit the pipe by which an executed child is told them."""
+
+C_INT: Final = 2**31 - 1
+DAY: Final = 24 * 60 * 60
+
+# A count, and a time that a real server also has: what fits a C int on every machine, as there. Times in seconds become
+# milliseconds, which a router keeps in 64 bits.
+COUNT: Final = Kind("count", "a whole number", _parse_integer, str, number=True, low=0, high=C_INT)
+SECONDS: Final = Kind("s", "a whole number of seconds", _parse_integer, str, number=True, low=0, high=C_INT)
+MINUTES: Final = Kind("minutes", "a whole number of minutes", _parse_integer, str, number=True, low=0, high=C_INT)
+# A pebibyte: more than a machine has, and a thousand of them can still be added in 64 bits.
+SIZE: Final = Kind("size", "a size such as 1gb or 4096", parse_size, str, number=True, low=0, high=2**50)
+# A day: longer than anybody waits, and as nanoseconds it fits 64 bits a hundred thousand times.
+MILLISECONDS: Final = Kind(
+    "ms", "a whole number of milliseconds", _parse_integer, str, number=True, low=0, high=DAY * 1000
+)
+MICROSECONDS: Final = Kind(
+    "us", "a whole number of microseconds", _parse_integer, str, number=True, low=0, high=DAY * 1000000
+)
 MODE: Final = Kind("mode", "an octal mode such as 770", _parse_mode, _show_mode)
 YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
 WORD: Final = Kind("choice", "a word", _parse_word, str)
-TEXT: Final = Kind("text", "text", str, str)
+TEXT: Final = Kind("text", f"text of at most {LONGEST_TEXT} bytes", _parse_text, str)
 ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

@@ -8,14 +8,17 @@ that file.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
+from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import (
     ADDRESSES,
     COUNT,
+    DAY,
     MICROSECONDS,
     MILLISECONDS,
     MINUTES,
@@ -93,7 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
     # Memory
     maxmemory: Annotated[
-        int, Setting(SIZE, "Memory for data, divided over the shards; 0 means no limit.", live=True, low=0)
+        int, Setting(SIZE, "Memory for data, divided over the shards; 0 means no limit.", live=True)
     ] = 0
     maxmemory_policy: Annotated[
         str,
@@ -122,14 +125,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             SIZE,
             "Memory of all clients' buffers in a router; beyond it the clients holding most are closed; 0: no limit.",
             live=True,
-            low=0,
         ),
     ] = 512 * MIB
     lfu_log_factor: Annotated[
         int, Setting(COUNT, "How slowly the frequency counter grows; as in Redis.", live=True, low=0, high=1000000)
     ] = 10
     lfu_decay_time: Annotated[
-        int, Setting(MINUTES, "Minutes until an idle key's frequency counter drops by one.", live=True, low=0)
+        int, Setting(MINUTES, "Minutes until an idle key's frequency counter drops by one.", live=True)
     ] = 1
 
     # Durability: a cache by default, and only the honest answers until there is a log
@@ -143,6 +145,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     requirepass: Annotated[
         str, Setting(TEXT, "Password that clients must give; empty asks for none.", live=True, secret=True)
     ] = ""
+    protected_mode: Annotated[
+        bool,
+        Setting(
+            YES_NO,
+            "Refuse to listen beyond this machine without a password: whoever can reach the port owns the data.",
+            live=True,
+        ),
+    ] = True
     auth_max_failures: Annotated[
         int, Setting(COUNT, "Wrong passwords after which a connection is closed.", live=True, low=1)
     ] = 5
@@ -157,7 +167,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         ),
     ] = 10000
     timeout: Annotated[
-        int, Setting(SECONDS, "Seconds after which an idle client is closed; 0 means never.", live=True, low=0)
+        int, Setting(SECONDS, "Seconds after which an idle client is closed; 0 means never.", live=True)
     ] = 0
     preauth_timeout_ms: Annotated[
         int,
@@ -178,7 +188,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     ] = 5000
     drain_seconds: Annotated[
         int,
-        Setting(SECONDS, "How long a stop waits for commands in flight; systemd and Docker kill after 10.", low=0),
+        Setting(SECONDS, "How long a stop waits for commands in flight; systemd and Docker kill after 10.", high=DAY),
     ] = 5
 
     # Limits on what a client may send
@@ -272,7 +282,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     # A shard's tick
     tick_us: Annotated[
         int,
-        Setting(MICROSECONDS, "Time after which a tick ends and the other links have their turn.", live=True, low=100),
+        Setting(
+            MICROSECONDS,
+            "Time after which a tick ends and the other links have their turn; more than a second would be a stall.",
+            live=True,
+            low=100,
+            high=1000000,
+        ),
     ] = 2000
     tick_reply_bytes: Annotated[int, Setting(SIZE, "Reply bytes after which a tick ends.", live=True, low=16 * KIB)] = (
         4 * MIB
@@ -326,20 +342,41 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     restart_backoff_ms: Annotated[
         int, Setting(MILLISECONDS, "Longest wait before a crashing child is started again.", live=True, low=100)
     ] = 10000
+    unresponsive_seconds: Annotated[
+        int,
+        Setting(
+            SECONDS,
+            "How long a router or shard may give no sign of life until it counts as unresponsive.",
+            live=True,
+            low=1,
+            high=DAY,
+        ),
+    ] = 10
+    restart_unresponsive: Annotated[
+        str,
+        Setting(
+            WORD,
+            "Which unresponsive processes are killed and started again. A router loses only its connections, but a "
+            "shard's data would go with it while there is no log to read it back from.",
+            live=True,
+            choices=("routers", "all", "no"),
+        ),
+    ] = "routers"
 
     # Accepted because clients ask for them
-    hash_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("fields", "hash"), live=True, low=0)] = 128
-    hash_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "field"), live=True, low=0)] = 64
+    hash_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("fields", "hash"), live=True)] = 128
+    hash_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "field"), live=True)] = 64
     list_max_listpack_size: Annotated[
         int, Setting(COUNT, LISTPACK.format("items (-2: 8 KiB)", "list"), live=True, low=-5)
     ] = -2
-    set_max_intset_entries: Annotated[int, Setting(COUNT, LISTPACK.format("integers", "set"), live=True, low=0)] = 512
-    set_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("members", "set"), live=True, low=0)] = 128
-    set_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True, low=0)] = 64
-    zset_max_listpack_entries: Annotated[
-        int, Setting(COUNT, LISTPACK.format("members", "sorted set"), live=True, low=0)
-    ] = 128
-    zset_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True, low=0)] = 64
+    set_max_intset_entries: Annotated[int, Setting(COUNT, LISTPACK.format("integers", "set"), live=True)] = 512
+    set_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("members", "set"), live=True)] = 128
+    set_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True)] = 64
+    zset_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("members", "sorted set"), live=True)] = 128
+    zset_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True)] = 64
+
+    foreign: dict[str, str] = {}
+    """Not a setting: what clients have set of the parameters that mean nothing here (`kache.config.foreign`)."""
 
     def setting(self, name: str) -> Any:
         """The value of the setting `name` (``maxmemory-policy``)."""
@@ -349,14 +386,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 def _settings() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for field, hint in get_type_hints(Config, include_extras=True).items():
-        found[field.replace("_", "-")] = next(extra for extra in hint.__metadata__ if isinstance(extra, Setting))
+        if field != "foreign":
+            found[field.replace("_", "-")] = next(extra for extra in hint.__metadata__ if isinstance(extra, Setting))
     return found
 
 
 SETTINGS: Mapping[str, Setting] = _settings()
 """Every setting by its name, in the order of `Config`."""
 
-_BY_REDIS_NAME = {setting.redis or name: name for name, setting in SETTINGS.items()}
+_BY_REDIS_NAME = {setting.redis or name: name for name, setting in SETTINGS.items()} | dict(ALIASES)
 _DEFAULTS = Config()
 
 
@@ -366,32 +404,47 @@ def redis_settings(config: Config) -> dict[str, str]:
     They are not masked: tools that read all settings and write them back would store the mask.
     """
     shown = ((redis, name) for redis, name in _BY_REDIS_NAME.items() if not SETTINGS[name].secret)
-    return {redis: SETTINGS[name].show(config.setting(name)) for redis, name in shown}
+    ours = {redis: SETTINGS[name].show(config.setting(name)) for redis, name in shown}
+    return {name: each.value for name, each in FOREIGN.items()} | config.foreign | ours
 
 
 def is_known(redis: str) -> bool:
     """Whether CONFIG SET knows a setting of that name."""
-    return redis.lower() in _BY_REDIS_NAME
+    return redis.lower() in _BY_REDIS_NAME or redis.lower() in FOREIGN
 
 
 def changed(config: Config, values: Mapping[str, str]) -> Config:
     """`config` with the texts of CONFIG SET taken in, all or none; raises ConfigError with `setting` and `reason`."""
     new: dict[str, Any] = {}
+    foreign = dict(config.foreign)
     for redis, text in values.items():
-        name = _BY_REDIS_NAME.get(redis.lower())
-        if name is None:
-            raise ConfigError(f"there is no setting '{redis}'", "", "unknown")
-        setting = SETTINGS[name]
-        if not setting.live and setting.is_already(config.setting(name), text):
-            # Clients and tools set what they need to be so; where it is so, nothing has to change.
-            continue
-        if not setting.live:
-            raise ConfigError(f"{name} cannot be changed while the cluster runs", name, "can't set immutable config")
+        name = _BY_REDIS_NAME.get(redis.lower(), redis.lower())
         try:
-            new[name.replace("-", "_")] = setting.read(text)
+            if name in SETTINGS:
+                new |= _changed_setting(config, name, text)
+            elif name in FOREIGN:
+                foreign[name] = FOREIGN[name].taken(text)
+            else:
+                raise ConfigError(f"there is no setting '{_shortened(redis)}'", "", "unknown")
         except SettingError as error:
-            raise ConfigError(f"{name} {error}, not '{text}'", name, f"argument {error}") from None
-    return msgspec.structs.replace(config, **new)
+            shown = "a secret value" if name in SETTINGS and SETTINGS[name].secret else f"'{_shortened(text)}'"
+            raise ConfigError(f"{name} {error}, not {shown}", redis.lower(), f"argument {error}") from None
+    after = msgspec.structs.replace(config, **new, foreign=foreign)
+    _check_together(after)
+    return after
+
+
+def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
+    """The field that `text` changes, if it does. Raises ConfigError, and SettingError for what is no value."""
+    setting = SETTINGS[name]
+    if not setting.live:
+        if setting.is_already(config.setting(name), text):
+            # Clients and tools set what they need to be so; where it is so, nothing has to change.
+            return {}
+        only = setting.show(config.setting(name))
+        reason = f"argument can only be '{only}' for now" if setting.fixed else "can't set immutable config"
+        raise ConfigError(f"{name} cannot be changed while the cluster runs", name, reason)
+    return {name.replace("-", "_"): setting.read(text)}
 
 
 def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | None = None) -> Config:
@@ -419,7 +472,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
 
 def _read(name: str, raw: object, origin: str) -> Any:
     setting = SETTINGS[name]
-    shown = "a secret value" if setting.secret else f"'{_plain(raw)}'"
+    shown = "a secret value" if setting.secret else f"'{_shortened(_plain(raw))}'"
     try:
         value = setting.read(raw)
     except SettingError as error:
@@ -434,6 +487,11 @@ def _plain(raw: object) -> str:
     if isinstance(raw, bool):
         return "true" if raw else "false"
     return " ".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)
+
+
+def _shortened(text: str) -> str:
+    """A value in a sentence: whoever sent a megabyte knows the rest."""
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _from_file(path: str) -> dict[str, Any]:
@@ -458,6 +516,14 @@ def _from_file(path: str) -> dict[str, Any]:
 
 
 def _check_together(config: Config) -> None:
+    """What no setting can say of itself alone; raises ConfigError."""
+    exposed = [host for host in config.bind if not _is_loopback(host)]
+    if config.protected_mode and not config.requirepass and exposed:
+        raise ConfigError(
+            f"Listening on {', '.join(exposed)} without a password is refused, since whoever reaches the port owns the "
+            "data: set requirepass (KACHE_REQUIREPASS), or say protected-mode no.",
+            "protected-mode",
+        )
     for low, high in (
         ("link-soft-commands", "link-hard-commands"),
         ("link-soft-bytes", "link-hard-bytes"),
@@ -467,3 +533,10 @@ def _check_together(config: Config) -> None:
             raise ConfigError(
                 f"{low} ({config.setting(low)}) must not be larger than {high} ({config.setting(high)}).", low
             )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # any other name may lead anywhere

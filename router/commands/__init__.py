@@ -2,9 +2,12 @@
 
 connection      PING, AUTH, HELLO, SELECT and their like: about the connection that asks
 clients         CLIENT: who is connected, over all routers
+cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor
 info            INFO and STATS: what all processes say of themselves, put together
 introspection   COMMAND, MEMORY and the HELP texts
+latency         LATENCY: how long commands took
 slowlog         SLOWLOG over the cluster, and SHUTDOWN
+standalone      ROLE, WAIT, LASTSAVE, ACL WHOAMI: what a server without replicas, modules and files answers
 arguments       what they share in reading arguments
 """

@@ -62,15 +62,14 @@ async def config_set(router: Router, session: Session, *args: bytes) -> Reply:
 
 def _validate(router: Router, values: dict[str, str]) -> None:
     """Refuses a wrong name or value here, with the wording that clients know."""
-    for name, value in values.items():
+    for name in values:
         if not is_known(name):
-            raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
-        try:
-            changed(router.config, {name: value})
-        except ConfigError as error:
-            raise CommandError(
-                f"ERR CONFIG SET failed (possibly related to argument '{name}') - {error.reason}"
-            ) from None
+            raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
+    try:
+        changed(router.config, values)
+    except ConfigError as error:
+        name = error.setting if error.setting in values else next(iter(values))
+        raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {error.reason}") from None
 
 
 @local("config|rewrite")

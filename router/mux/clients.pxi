@@ -157,9 +157,12 @@ cdef class Clients:
 
     cdef str overstayed(self, Session session, int64_t now):
         """Why a client has been here too long, or None."""
-        if now - session.connected_ms > self.limits.preauth_timeout and (
-                session.commands == 0 or not session.authenticated_now):
-            return "no complete command, or no authentication, in time"
+        if not session.authenticated_now:
+            if now - session.stranger_ms > self.limits.preauth_timeout:
+                return "no authentication in time"
+        elif session.commands == 0 and session.begun_ms and now - session.begun_ms > self.limits.preauth_timeout:
+            # Half a command; one that has sent nothing is as idle as any other.
+            return "no complete command in time"
         if self.limits.idle_timeout and now - session.last_ms > self.limits.idle_timeout and not session.in_flight_now():
             return "idle for too long"
         if (session.output_bytes > self.limits.output_soft_bytes and session.unsent()

@@ -314,6 +314,9 @@ cdef class Session(Replies):
     cdef public bytes name, lib_name, lib_ver
     cdef public str user
     cdef readonly int64_t connected_ms, last_ms
+    cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
+    cdef uint64_t stranger_commands  # and behind which of its commands
+    cdef int64_t begun_ms            # when its first byte came; 0 before
     cdef readonly uint64_t commands
     cdef str peer_name
     # For the commands that leave it, and the replies that come back.

@@ -33,7 +33,7 @@ cdef class Session(Replies):
         self.id = router.clients.next_id()
         self.authenticated_now = not router.limits.auth_required
         self.set_restricted()
-        self.connected_ms = self.last_ms = self.written_ms = router.now_ms
+        self.connected_ms = self.stranger_ms = self.last_ms = self.written_ms = router.now_ms
         self.average = router.limits.output_hard_bytes // 2 // FIRST_IN_FLIGHT
         self.set_allowance()
         kache_tune(fd, router.limits.keepalive)
@@ -79,6 +79,10 @@ cdef class Session(Replies):
 
     @authenticated.setter
     def authenticated(self, bint value):
+        if self.authenticated_now and not value:
+            # What a stranger may do counts from here.
+            self.stranger_ms = self.router.now_ms
+            self.stranger_commands = self.commands
         self.authenticated_now = value
         self.set_restricted()
         self.set_limits()
@@ -152,8 +156,11 @@ cdef class Session(Replies):
         if self.finishing:
             return n
         self.last_ms = self.router.now_ms
-        if self.protocol == PROTOCOL_UNKNOWN and not self.sniff(data, n):
-            return n if self.finishing or self.fd < 0 else 0
+        if self.protocol == PROTOCOL_UNKNOWN:
+            if self.begun_ms == 0:
+                self.begun_ms = self.router.now_ms
+            if not self.sniff(data, n):
+                return n if self.finishing or self.fd < 0 else 0
         try:
             while at < n:
                 if self.must_wait():
@@ -352,7 +359,8 @@ cdef class Session(Replies):
             self.reply_mode = 0
         elif self.reply_mode == 3:
             self.reply_mode = 2
-        if not self.authenticated_now and self.commands >= <uint64_t> self.router.limits.preauth_commands:
+        if not self.authenticated_now and (
+                self.commands - self.stranger_commands >= <uint64_t> self.router.limits.preauth_commands):
             self.protocol_error(b"ERR too many commands before authentication")
         return True
 

@@ -1,7 +1,7 @@
 """The real command line and supervisor over children that only obey: what is tested is the supervisor alone.
 
 Run as a program in place of ``kache``. A dummy router answers lines: PING, DIE, SET <maxmemory>, ENV, NEVER; the
-variable DUMMY_BROKEN names shards that cannot start.
+variable DUMMY_BROKEN names shards that cannot start, DUMMY_MOST a shard's largest maxmemory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import types
 
 from kache.cluster.control import ControlChannel, ControlError
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ready, Slots
+from kache.cluster.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ping, Pong, Ready, Slots
 
 
 def run(ctx: ChildContext) -> None:
@@ -27,8 +27,13 @@ def run(ctx: ChildContext) -> None:
 
     def on_message(message: Down) -> None:
         if isinstance(message, ConfigChanged):
+            if ctx.role == "shard" and message.config.maxmemory > int(os.environ.get("DUMMY_MOST", f"{1 << 60}")):
+                channel.send(Ack(message.id, "too much for me"))
+                return
             seen["maxmemory"] = message.config.maxmemory
             channel.send(Ack(message.id))
+        elif isinstance(message, Ping):
+            channel.send(Pong(message.id))
         elif isinstance(message, Slots):
             channel.send(Ack(message.id))
         elif isinstance(message, Drain):

@@ -144,7 +144,7 @@ def test_a_killed_router_is_back_and_no_connection_is_refused() -> None:
 def test_rolling_restart_under_load() -> None:
     with Cluster(3) as cluster:
         keys = cluster.keys_by_shard(20)
-        loads = under_load(cluster, keys, lambda: cluster.kache("cluster", "restart") and None)
+        loads = under_load(cluster, keys, lambda: cluster.kache("cluster", "restart", "--yes") and None)
         for load in loads:
             assert set(load.codes) <= NOT_EXECUTED, load.codes
         assert all(child["restarts"] == 1 for child in cluster.status()["children"])

@@ -182,7 +182,7 @@ def test_rolling_restart() -> None:
         for thread in clients:
             thread.start()
         for index in range(3):
-            cluster.kache("cluster", "restart", "--shard", index)
+            cluster.kache("cluster", "restart", "--shard", index, "--yes")
         stop.set()
         for thread in clients:
             thread.join()

@@ -158,7 +158,10 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
         path.write_text("maxmemory = true\n")
         cluster.kill(cluster.status()["pid"], signal.SIGHUP)
         until(
-            lambda: f"maxmemory must be a size such as 1gb or 4096, at least 0, not 'true' ({path}" in cluster.log(),
+            lambda: (
+                f"maxmemory must be a size such as 1gb or 4096, from 0 to 1125899906842624, not 'true' ({path}"
+                in cluster.log()
+            ),
             "it",
         )
 
@@ -166,11 +169,11 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
 def test_rolling_restart() -> None:
     with dummy() as cluster:
         before = {(c["role"], c["index"]): c["pid"] for c in cluster.status()["children"]}
-        out = cluster.kache("cluster", "restart", "--shard", 1).stdout
+        out = cluster.kache("cluster", "restart", "--shard", 1, "--yes").stdout
         assert out == "shard 1 serves again.\n"
         after = {(c["role"], c["index"]): c["pid"] for c in cluster.status()["children"]}
         assert [place for place in before if before[place] != after[place]] == [("shard", 1)]
-        assert cluster.kache("cluster", "restart").stdout.splitlines()[-1] == "router 0 serves again."
+        assert cluster.kache("cluster", "restart", "--yes").stdout.splitlines()[-1] == "router 0 serves again."
         assert cluster.child("shard", 1)["reason"] == "restarted on request"
         failed = cluster.kache("cluster", "restart", "--shard", 7, check=False)
         assert (failed.returncode, failed.stderr) == (1, "kache: There is no shard 7; the cluster has 2.\n")

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from kache.cluster import client_counts
+from kache.cluster import client_counts, pages
 from kache.cluster.children import Child
 from kache.cluster.run_dir import PortLock, RunDirError, make_private
 
 
 def test_clients_are_counted_for_all_to_see(tmp_path: Path) -> None:
-    client_counts.create(str(tmp_path), 3)
-    one, other = (memoryview(client_counts.shared(str(tmp_path))).cast("q") for _ in range(2))
+    page = client_counts.create(str(tmp_path), 3)
+    assert list(tmp_path.iterdir()) == []  # nothing that could be lost
+    one, other = (memoryview(pages.mapped(os.dup(page))).cast("q") for _ in range(2))
     one[1], one[2] = 7, 8
     assert other.tolist() == [0, 7, 8]
-    client_counts.clear(str(tmp_path), 1)
+    client_counts.clear(page, 1)
     assert one.tolist() == other.tolist() == [0, 0, 8]
-    with pytest.raises(FileExistsError):
-        client_counts.create(str(tmp_path), 3)
+    os.close(page)
+    with pytest.raises(FileNotFoundError, match="none"):
+        client_counts.create(str(tmp_path / "none"), 3)
 
 
 def test_waits_grow_and_start_anew_after_steady_service() -> None:

@@ -43,7 +43,7 @@ def test_precedence(tmp_path: Path) -> None:
     [
         ({"shards": "x"}, {}, "", "shards must be a whole number, from 0 to 256, not 'x' (the option --shards)."),
         ({}, {"KACHE_PORT": "99999"}, "", "port must be a whole number, from 0 to 65535, not '99999' (the variable KACHE_PORT)."),
-        ({}, {}, 'maxmemory = "many"', "maxmemory must be a size such as 1gb or 4096, at least 0, not 'many' ({path}: maxmemory)."),
+        ({}, {}, 'maxmemory = "many"', "maxmemory must be a size such as 1gb or 4096, from 0 to 1125899906842624, not 'many' ({path}: maxmemory)."),
         ({}, {}, "maxmemory-polcy = 1", "There is no setting 'maxmemory-polcy' ({path}). Did you mean 'maxmemory-policy'?"),
         ({}, {}, "max-strings = 99\nmax_strings = 98", "max-strings is set twice ({path})."),
         ({}, {"KACHE_APPENDONLY": "yes"}, "", "appendonly can only be no for now, not 'yes' (the variable KACHE_APPENDONLY)."),
@@ -110,11 +110,20 @@ def test_shown_sizes_are_close(number: int, shift: int) -> None:
 def test_rewriting_keeps_comments_and_order(tmp_path: Path) -> None:
     path = file(tmp_path, '# mine\nport = 7000 # here\nmaxmemory = "1gb"\n\ntimeout = 5\n')
     config = changed(load({}, {}, path), {"maxmemory": "2gb", "requirepass": 'a"b\\', "timeout": "5"})
-    rewrite(path, config)
+    assert rewrite(path, config) == ""
     text = Path(path).read_text()
     assert text.startswith("# mine\nport = 7000 # here\nmaxmemory = 2147483648\n\ntimeout = 5\n")
     assert load({}, {}, path) == config
     assert rewritten_text(text, config) == text
+
+
+def test_what_cannot_be_rewritten_is_named_and_left_as_it_was(tmp_path: Path) -> None:
+    path = file(tmp_path, 'maxmemory = "many"\n')
+    assert rewrite(path, Config()).startswith(f"the configuration file {path} cannot be rewritten: must be a size")
+    for wrong in (tmp_path / "none", tmp_path):
+        assert str(wrong) in rewrite(str(wrong), Config())
+    assert rewrite(None, Config()) == "The server is running without a config file"
+    assert [each.name for each in tmp_path.iterdir()] == ["kache.toml"]
 
 
 def test_the_configuration_travels() -> None:

@@ -1,0 +1,110 @@
+"""Log lines: few of one kind in a while, a count of the others, and a file that fills up or is moved away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kache.cluster import logs
+from kache.config.settings import Config
+from kache.errors import KacheError
+
+log = logging.getLogger("kache.test")
+
+
+class Clock:
+    """The time of day, as a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(logs.time, "monotonic", clock.monotonic)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in before:
+            handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line.split(": ", 1)[1] for line in path.read_text().splitlines()]
+
+
+def test_few_lines_of_a_kind_and_a_count(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "log"
+    logs.set_up(Config(logfile=str(path)), "test")
+    for number in range(1000):
+        log.warning("an attack from %s", number)
+    log.warning("something else")
+    logs.tell_left_out()
+    assert len(lines_of(path)) == logs.LINES_IN_A_WINDOW + 1
+    clock.now += logs.WINDOW_SECONDS
+    logs.tell_left_out()
+    logs.tell_left_out()
+    left = 1000 - logs.LINES_IN_A_WINDOW
+    assert lines_of(path)[-1] == f"left out {left} more lines such as: an attack from 999"
+    assert len(lines_of(path)) == logs.LINES_IN_A_WINDOW + 2
+    log.warning("an attack from %s", "anew")
+    assert lines_of(path)[-1] == "an attack from anew"
+
+
+def test_the_count_comes_with_the_next_line_too(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "log"
+    logs.set_up(Config(logfile=str(path)), "test")
+    for _ in range(logs.LINES_IN_A_WINDOW + 5):
+        log.warning("again")
+    clock.now += logs.WINDOW_SECONDS
+    log.warning("again")
+    assert lines_of(path)[-2:] == ["left out 5 more lines such as: again", "again"]
+
+
+def test_kinds_that_never_end_are_not_remembered(tmp_path: Path, clock: Clock) -> None:
+    logs.set_up(Config(logfile=str(tmp_path / "log")), "test")
+    for number in range(10 * logs.MOST_KINDS):
+        log.warning(f"a line of its own {number}")
+    assert len(logs._limiter._kinds) <= logs.MOST_KINDS
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    logs.set_up(Config(logfile=str(path)), "test")
+    log.warning("one")
+    path.rename(tmp_path / "log.1")
+    log.warning("two")
+    assert (lines_of(tmp_path / "log.1"), lines_of(path)) == (["one"], ["two"])
+
+
+def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    logs.set_up(Config(logfile=str(path)), "test")
+    path.unlink()
+    path.symlink_to("/dev/full")
+    for _ in range(3):
+        log.warning("lost")
+    path.unlink()
+    log.warning("back")
+    assert lines_of(path) == ["3 lines could not be written here", "back"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_opened_is_named() -> None:
+    with pytest.raises(KacheError, match="The log file /none/log cannot be written: No such file or directory"):
+        logs.set_up(Config(logfile="/none/log"), "test")
