@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kache.config.client_limits import merge_limits, parse_limits, show_limits
 from kache.errors import KacheError
 
 __all__ = ["Kind", "Setting", "SettingError", "format_address", "format_size", "nearest", "parse_size"]
@@ -79,6 +80,8 @@ class Kind:
     wants: str
     parse: Callable[[str], Any]
     show: Callable[[Any], str]
+    merge: Callable[[Any, Any], Any] | None = None
+    """For kinds whose text may name a part only: the value made of the one before and what was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,10 @@ class Setting:
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise SettingError(f"must be {self.wanted()}")
         return value
+
+    def taken(self, value: Any, raw: object) -> Any:
+        """What becomes of `value` when `raw` is taken in; raises SettingError as `read`."""
+        return self.read(raw) if self.kind.merge is None else self.kind.merge(value, self.read(raw))
 
     def is_already(self, value: Any, raw: str) -> bool:
         """Whether `raw` means the value that the setting has."""
@@ -181,4 +188,7 @@ MINUTES: Final = Kind("minutes", "a whole number of minutes", _parse_integer, st
 YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
 WORD: Final = Kind("choice", "a word", _parse_word, str)
 TEXT: Final = Kind("text", "text", str, str)
+LIMITS: Final = Kind(
+    "limits", "classes with their limits, such as normal 0 0 0 pubsub 32mb 8mb 60", parse_limits, show_limits, merge_limits
+)
 ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

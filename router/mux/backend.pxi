@@ -69,7 +69,7 @@ cdef class Backend(Endpoint):
     # Limits ---------------------------------------------------------------------------------------
     cdef inline bint over_soft(self) noexcept:
         return (self.in_flight >= <uint64_t> self.limits.link_soft_commands
-                or self.out.used() > self.limits.link_soft_bytes)
+                or self.unsent() > self.limits.link_soft_bytes)
 
     cdef inline bint stuck(self) noexcept:
         """Whether requests have timed out that were not answered since: waiting for it is no use."""
@@ -77,9 +77,26 @@ cdef class Backend(Endpoint):
 
     cdef bint over_hard(self, Py_ssize_t size) noexcept:
         """Whether a command of about `size` bytes must be refused; one large command passes when nothing waits."""
-        cdef Py_ssize_t waiting = self.out.used()
+        cdef Py_ssize_t waiting = self.unsent()
         return (self.in_flight >= <uint64_t> self.limits.link_hard_commands
                 or (waiting > 0 and waiting + size > self.limits.link_hard_bytes))
+
+    cdef int wait_for_room(self, Session session) except -1:
+        """The session's next command is for this backend, which is busy: it is read again when that is over."""
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(session)
+        return 0
+
+    cdef int wake_waiters(self) except -1:
+        """There is room, or waiting is no use. Who finds no room waits again, in the same order."""
+        cdef Session session
+        waiters, self.waiters = self.waiters, None
+        for session in waiters:
+            session.waits_for = None
+            session.wake()
+        self.router.must_yield = True
+        return self.router.clients.wake_soon()
 
     # Whom replies are for -------------------------------------------------------------------------
     cdef int expect(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, int64_t deadline,
@@ -95,7 +112,7 @@ cdef class Backend(Endpoint):
         expected.part = part
         expected.count = count
         expected.deadline = deadline
-        expected.start = self.bytes_out + <uint64_t> mark
+        expected.start = self.bytes_out + <uint64_t> (self.chained + mark)
         self.tail += 1
         return self.mark_dirty()
 
@@ -126,6 +143,8 @@ cdef class Backend(Endpoint):
                 self.overdue = self.head
             if owner != NULL:
                 Py_DECREF(<object> owner)
+        if self.waiters is not None and not self.over_soft():
+            self.wake_waiters()
         return 0
 
     cdef int answer(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, bytes message) except -1:
@@ -178,6 +197,8 @@ cdef class Backend(Endpoint):
             self.router.counters.timeouts += expected.count
             self.answer(owner, expected.pending, expected.part, expected.count, TIMED_OUT)
             Py_DECREF(<object> owner)
+        if self.waiters is not None and self.stuck():
+            self.wake_waiters()
         return 0
 
     cdef int on_closed(self, object reason) except -1:
@@ -188,6 +209,8 @@ cdef class Backend(Endpoint):
         self.fail_expected()
         self.fail_deferred()
         self.in_flight = 0
+        if self.waiters is not None:
+            self.wake_waiters()
         return self.router.shards.is_lost(self, was_up)
 
     cdef int fail_expected(self) except -1:

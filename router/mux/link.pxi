@@ -170,8 +170,9 @@ cdef class Link(Backend):
         return self.finish_run(<PyObject*> gather, True, part)
 
     cdef int cancel(self, uint64_t session) except -1:
-        cdef Buffer out = self.output()
+        cdef Buffer out
         self.end_run()
+        out = self.output()
         out.put_u32(16)
         out.put_u32(LINK_CANCEL)     # kind and three bytes of padding
         out.put_u32(0)
@@ -207,7 +208,16 @@ cdef class Link(Backend):
                 break
             self.take_message(kind, data + at + 5, length - 1)
             at += 4 + length
-        return at if self.fd >= 0 else n
+        if self.fd < 0:
+            return n
+        self.keep_partial(n - at)
+        return at
+
+    cdef inline int keep_partial(self, Py_ssize_t n) except -1:
+        """n bytes of a reply that is not complete are kept here: some client costs them."""
+        self.router.clients.input_bytes += n - self.partial
+        self.partial = n
+        return 0
 
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1:
         """Hands out the replies that are here; a REPLY message is taken reply by reply."""
@@ -296,6 +306,8 @@ cdef class Link(Backend):
         return 0
 
     cdef int on_written(self, Py_ssize_t n) except -1:
+        if self.waiters is not None and not self.over_soft():
+            self.wake_waiters()
         return self.say_goodbye() if self.phase == LEAVING else 0
 
     cdef int on_eof(self) except -1:
@@ -304,4 +316,5 @@ cdef class Link(Backend):
 
     cdef int on_closed(self, object reason) except -1:
         self.run_owner = NULL
+        self.keep_partial(0)
         return Backend.on_closed(self, reason)

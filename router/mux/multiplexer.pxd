@@ -50,10 +50,16 @@ cdef class Pending:
     cdef readonly Session session        # None: nobody's (Router.call)
     cdef readonly int dialect
     cdef bint ready
+    cdef bint merges             # it is one of the session's `merging`
+    cdef Py_ssize_t parts_bytes  # of its parts, as the session is charged for them
     cdef Buffer reply
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
     cdef int fail(self, uint32_t part, bytes message) except -1
+    cdef int abandon(self) except -1       # its client is gone: what has come is given back
+    # To be called: n bytes more of parts are here; False when that closed the client.
+    @cython.final
+    cdef bint charge(self, Py_ssize_t n) except -1
     # To be called, once.
     @cython.final
     cdef int complete(self, object value) except -1
@@ -91,16 +97,20 @@ cdef class Replies(Endpoint):
     cdef object pendings         # deque of Pending; None until there is one
     cdef dict resolved           # (shard, token) -> bytes or None: deferred replies of this client
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
-    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client
-    cdef Py_ssize_t average      # recent bytes of a reply
-    cdef Py_ssize_t allowed      # commands it may have in flight
+    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client, parts of merged ones included
+    cdef Py_ssize_t input_bytes  # of what it sent and is not executed, and of the table of its words
+    cdef Py_ssize_t forecast     # bytes that its replies in flight will have if they are like the last
+    cdef Py_ssize_t average      # recent bytes of a reply of a shard
+    cdef Py_ssize_t merging      # replies in flight that are merged here
+    cdef Py_ssize_t merged_average   # recent bytes of one; -1 before the first
+    cdef int kind                # CLASS_…
+    cdef int64_t over_soft_ms    # since when it is over the soft limit of its class; 0: it is not
     cdef readonly bint gone
     cdef int dialect_now
-    cdef int64_t written_ms      # when the client last took some output
+    cdef int64_t written_ms      # when the client last took some output, or got the first that it has not taken
     # To be overridden.
     cdef int relieved(self) except -1           # the client took some output: it may be read again
     cdef int proceed(self) except -1             # something was answered: it may be read again, or be closed
-    cdef int set_allowance(self) except -1      # the average has changed
     # Replies of shards.
     @cython.final
     cdef Py_ssize_t receive_several(
@@ -131,9 +141,16 @@ cdef class Replies(Endpoint):
     cdef Py_ssize_t in_flight_now(self) noexcept
     @cython.final
     cdef void account(self, Py_ssize_t n) noexcept
-    # Of its own.
+    @cython.final
+    cdef Py_ssize_t cost(self) noexcept
+    @cython.final
+    cdef int predict(self) except -1            # what is in flight has changed
+    # What it cannot be given was closed for it: True if that is this client.
     @cython.final
     cdef bint over_limit(self) except -1
+    # Of its own.
+    @cython.final
+    cdef bint over_class_limit(self) except -1
     @cython.final
     cdef int learn_average(self, Py_ssize_t size, uint32_t count) except -1
     @cython.final
@@ -175,6 +192,7 @@ cdef class Backend(Endpoint):
     cdef Expected* ring
     cdef uint64_t head, tail, overdue, ring_mask
     cdef dict deferred                   # token -> Session, or (Pending, part)
+    cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
     # For those who send; each kind of backend has its own. Nothing is asked before sending but `phase` and the limits.
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int end_run(self) except -1     # whoever has put something ends it before anything else happens
@@ -187,6 +205,10 @@ cdef class Backend(Endpoint):
     cdef bint over_soft(self) noexcept
     @cython.final
     cdef bint over_hard(self, Py_ssize_t size) noexcept
+    @cython.final
+    cdef int wait_for_room(self, Session session) except -1
+    @cython.final
+    cdef int wake_waiters(self) except -1
     @cython.final
     cdef bint stuck(self) noexcept
     # For the kinds: the queue of what was sent.
@@ -243,6 +265,7 @@ cdef class Link(Backend):
     """The router's connection to one shard."""
     cdef readonly bint loading
     cdef readonly uint64_t pid
+    cdef Py_ssize_t partial              # bytes of a reply that is not complete
     cdef uint32_t reply_left             # replies of the current REPLY message that are still to come
     cdef PyObject* run_owner             # the session whose run is open; borrowed
     cdef Py_ssize_t run_mark             # where its header starts, from out.start
@@ -255,6 +278,7 @@ cdef class Link(Backend):
                         uint64_t transaction) except -1
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
+    cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
     cdef int up(self, int version, int index) except -1
@@ -290,6 +314,10 @@ cdef class Session(Replies):
     cdef bint waking                 # it is in clients.waking
     cdef readonly bint finishing     # nothing more is read; it closes when all is answered
     cdef Py_ssize_t resume_at        # in flight at which a stalled client is read again
+    cdef Py_ssize_t allowed          # commands it may have in flight
+    cdef Py_ssize_t output_room      # bytes of unread replies up to which its commands are executed
+    cdef Backend waits_for           # the busy backend that its next command is for
+    cdef bint starving               # it is in clients.starving: it waits for others to cost less
     cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
     cdef int db_now
     cdef bint no_touch_now
@@ -310,13 +338,20 @@ cdef class Session(Replies):
     cdef int flags_of_runs(self) noexcept
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
+    cdef int wake(self) except -1
+    cdef bint may_resume(self) except -1
+    cdef bint may_merge(self) noexcept     # a reply may be made of several; else the command must wait
     # Of its own.
     cdef bint sniff(self, const char* data, Py_ssize_t n) except -1
     cdef int parse(self, const char* data, Py_ssize_t n) except -2
     cdef int protocol_error(self, bytes message) except -1
+    cdef Py_ssize_t room(self) noexcept
+    cdef int set_allowance(self) noexcept
+    cdef int keep_input(self, Py_ssize_t n) except -1
+    cdef bint may_grow(self, Py_ssize_t n) noexcept
     cdef bint must_wait(self) noexcept
     cdef int stall(self) except -1
-    cdef bint may_resume(self) noexcept
+    cdef int starve(self) except -1
     cdef bint execute(self) except -1
     cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int refuse(self, Command* command, uint16_t flags) except -1
@@ -338,6 +373,10 @@ cdef class Clients:
     cdef Py_ssize_t routers              # how many counts there are
     cdef int place                       # which of them is this router's
     cdef Py_ssize_t output_bytes         # of replies kept for all clients
+    cdef Py_ssize_t input_bytes          # of what they sent and is not executed, and of replies not yet complete
+    cdef Py_ssize_t forecast             # of their replies in flight
+    cdef list starving                   # sessions that are not read because all together cost too much, the longest first
+    cdef Session favoured                # the one of them that is read all the same
     cdef list waking                     # sessions to be read again before the output is written
     cdef bint wake_scheduled
     cdef uint64_t next_id(self) noexcept
@@ -347,11 +386,17 @@ cdef class Clients:
     cdef bint has_room(self) noexcept
     cdef int64_t ahead(self) noexcept    # how many more than the router with the fewest
     cdef int push(self, uint64_t id, const char* message, Py_ssize_t n) except -1
-    cdef int relieve_output(self, Session newest) except -1
+    cdef Py_ssize_t cost(self) noexcept
+    cdef bint over_budget(self) noexcept
+    cdef int relieve(self) except -1
+    cdef Session costliest(self)
+    cdef int close_for_memory(self, Session session, str reason) except -1
+    cdef int feed(self) except -1
     cdef int wake(self) except -1
     cdef int wake_soon(self) except -1
     cdef int sweep(self, int64_t now) except -1
     cdef str overstayed(self, Session session, int64_t now)
+    cdef int look_at_output(self, Session session, int64_t now) except -1
     cdef int apply_limits(self) except -1
 
 
@@ -382,10 +427,12 @@ cdef class Counters:
     """What a router counts, since the start or the last reset."""
     cdef int64_t since_ms
     cdef uint64_t commands, accepted, refused, timeouts, uncertain, refused_down, refused_overload
-    cdef uint64_t protocol_errors, output_closed, timeout_closed, bytes_in_closed, bytes_out_closed
+    cdef uint64_t protocol_errors, output_closed, evicted, timeout_closed, bytes_in_closed, bytes_out_closed
+    cdef dict closings                   # why clients were closed by this router -> how many
     cdef dict errors                     # code of an error reply made here -> how many
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
     cdef int count_error(self, str message) except -1
+    cdef int count_closing(self, str reason) except -1
     cdef int sample(self, Router router) except -1
     cdef dict report(self, Router router)
     cdef int reset(self, Router router) except -1

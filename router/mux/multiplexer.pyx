@@ -71,7 +71,7 @@ from kache.wire.link cimport (
     RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
-from .limits cimport Limits
+from .limits cimport CLASS_PUBSUB, Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
     FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
@@ -80,13 +80,13 @@ from .table cimport (
 
 from kache.commands import CONTAINERS, DIGEST, TABLE
 from kache.errors import CommandError
-from kache.replies import Missing
+from kache.replies import Missing, Pairs
 from kache.slots import contiguous
 
 from ..registry import MERGES, NeedsMove
 from ..scatter.outcome import failure_of
 
-__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split"]
+__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split", "give_memory_back"]
 
 log = logging.getLogger("kache.router")
 
@@ -149,6 +149,17 @@ cdef extern from *:
         close(fd);
         return 0;
     }
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    /* The buffers of large replies and requests are mappings of their own, also after the first was freed. */
+    static void kache_large_blocks_apart(void) {
+        mallopt(M_MMAP_THRESHOLD, 262144);
+        mallopt(M_TRIM_THRESHOLD, 4194304);
+        mallopt(M_TOP_PAD, 1048576);
+    }
+    #else
+    static void kache_large_blocks_apart(void) {}
+    #endif
     static int kache_end_sending(int fd) { return shutdown(fd, SHUT_WR); }
     static int kache_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
     """
@@ -157,7 +168,13 @@ cdef extern from *:
     int kache_refuse(int listener, const char* text) nogil
     int kache_end_sending(int fd) nogil
     int kache_spare() nogil
+    void kache_large_blocks_apart() nogil
     int close_fd "close"(int fd) nogil
+
+def give_memory_back():
+    """From here on what large replies and requests took goes back to the system when they are gone; for the process."""
+    kache_large_blocks_apart()
+
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"

@@ -9,6 +9,9 @@
 # Replies up to this many bytes wait for more of their pipeline, if more is about to come.
 cdef Py_ssize_t HELD_OUTPUT = 16 * 1024
 
+# A merged reply of more bytes leaves in the buffer it was made in.
+cdef Py_ssize_t LARGE_REPLY = 16 * 1024
+
 # Weight of one reply in the average that says how many commands a client may have in flight (1/8).
 cdef enum:
     AVERAGE_SHIFT = 3
@@ -24,16 +27,36 @@ cdef class Replies(Endpoint):
     # Bookkeeping ----------------------------------------------------------------------------------
     cdef inline void account(self, Py_ssize_t n) noexcept:
         """n bytes of replies more are kept for this client."""
+        if self.output_bytes == 0:
+            self.written_ms = self.router.now_ms
         self.output_bytes += n
         self.router.clients.output_bytes += n
 
+    cdef inline Py_ssize_t cost(self) noexcept:
+        return self.output_bytes + self.input_bytes
+
+    cdef inline int predict(self) except -1:
+        cdef Py_ssize_t expected = self.in_flight_now() * self.average
+        if self.merging > 0 and self.merged_average > 0:
+            expected += self.merging * self.merged_average
+        self.router.clients.forecast += expected - self.forecast
+        self.forecast = expected
+        return 0
+
     cdef inline bint over_limit(self) except -1:
-        """Whether this client has been closed because it, or all clients together, keep too much unread."""
-        if (self.output_bytes <= self.router.limits.output_hard_bytes
-                and self.router.clients.output_bytes <= self.router.limits.output_total):
+        """Whether this client has been closed because it, or all clients together, keep too much."""
+        if self.router.clients.over_budget():
+            self.router.clients.relieve()
+        elif not self.router.limits.output_hard[self.kind] or not self.over_class_limit():
             return False
-        self.router.clients.relieve_output(<Session> self)
         return self.gone
+
+    cdef bint over_class_limit(self) except -1:
+        if self.output_bytes <= self.router.limits.output_hard[self.kind]:
+            return False
+        self.router.counters.output_closed += 1
+        self.router.clients.close_for_memory(<Session> self, "unread replies over client-output-buffer-limit")
+        return True
 
     cdef int on_written(self, Py_ssize_t n) except -1:
         self.account(-n)
@@ -110,6 +133,7 @@ cdef class Replies(Endpoint):
             self.waiting += left
         if self.waiting and left < count:
             self.advance()
+        self.predict()
         self.proceed()
         return end
 
@@ -123,16 +147,11 @@ cdef class Replies(Endpoint):
         return 0
 
     cdef int learn_average(self, Py_ssize_t size, uint32_t count) except -1:
-        """`count` replies had `size` bytes on average."""
-        cdef Py_ssize_t before = self.average
-        if count >> AVERAGE_SHIFT:
+        """`count` replies had `size` bytes on average. Larger ones are believed at once: they must all find room."""
+        if count >> AVERAGE_SHIFT or size > self.average:
             self.average = size
         else:
-            self.average += (size - before) * <Py_ssize_t> count >> AVERAGE_SHIFT
-        return self.set_allowance() if self.average != before else 0
-
-    cdef int set_allowance(self) except -1:
-        """For subclasses: the average has changed."""
+            self.average += (size - self.average) * <Py_ssize_t> count >> AVERAGE_SHIFT
         return 0
 
     cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1:
@@ -187,10 +206,13 @@ cdef class Replies(Endpoint):
     # Out of band ----------------------------------------------------------------------------------
     cdef int push(self, const char* message, Py_ssize_t n) except -1:
         """A message that answers nothing, complete in the client's dialect; it leaves before the replies to come."""
-        if self.gone or self.closing or self.over_limit():
+        if self.gone or self.closing:
+            return 0
+        self.kind = CLASS_PUBSUB
+        self.account(n)
+        if self.over_limit():
             return 0
         self.output().append(message, n)
-        self.account(n)
         return self.mark_dirty()
 
     # Replies made here ----------------------------------------------------------------------------
@@ -205,6 +227,7 @@ cdef class Replies(Endpoint):
             before = out.used()
             self.encode(out, value)
             self.account(out.used() - before)
+            self.over_limit()
             return self.mark_dirty()
         return self.queue_local(value)
 
@@ -254,7 +277,6 @@ cdef class Replies(Endpoint):
         """Lets every reply leave whose turn it is."""
         cdef Buffer order = self.order
         cdef Buffer queue
-        cdef Buffer out = self.output()
         cdef uint16_t head
         cdef uint32_t size
         cdef bint left = False
@@ -266,7 +288,7 @@ cdef class Replies(Endpoint):
                     break
                 memcpy(&size, queue.data + queue.start, 4)
                 if size < REPLY_EXPIRED and not head & SILENT:
-                    out.append(queue.data + queue.start + 4, size)
+                    self.output().append(queue.data + queue.start + 4, size)
                     queue.consume(4 + <Py_ssize_t> size)
                 elif not self.deliver_held(queue, head):
                     break
@@ -274,8 +296,10 @@ cdef class Replies(Endpoint):
                 if not (<Pending> self.pendings[0]).ready:
                     break
                 queue = (<Pending> self.pendings.popleft()).reply
-                self.deliver(queue.data + queue.start if queue is not None else NULL,
-                           queue.used() if queue is not None else 0, head)
+                if queue is not None and queue.used() > LARGE_REPLY and not head & SILENT:
+                    self.chain_output(queue)
+                elif queue is not None:
+                    self.deliver(queue.data + queue.start, queue.used(), head)
             else:
                 self.deliver_first(self.local, head)
             order.consume(2)

@@ -9,6 +9,16 @@ cdef class Pending:
     cdef int fail(self, uint32_t part, bytes message) except -1:
         return 0
 
+    cdef int abandon(self) except -1:
+        return 0
+
+    cdef bint charge(self, Py_ssize_t n) except -1:
+        if self.session is None or self.session.gone:
+            return False
+        self.parts_bytes += n
+        self.session.account(n)
+        return not self.session.over_limit()
+
     cdef int complete(self, object value) except -1:
         """Encodes the reply in the client's dialect; it leaves as soon as it is next."""
         if self.ready:
@@ -28,10 +38,19 @@ cdef class Pending:
         """`self.reply` is complete."""
         cdef Session session = self.session
         self.ready = True
-        session.account(self.reply.used())
+        if self.merges:
+            session.merging -= 1
+            # Its parts and the reply made of them are here at the same time.
+            session.merged_average = max(self.parts_bytes + self.reply.used(),
+                                         session.merged_average - (session.merged_average >> 3))
+        session.account(self.reply.used() - self.parts_bytes)
+        self.parts_bytes = 0
         if session.barrier is self:
             session.barrier = None
+        if session.over_limit():
+            return 0
         session.advance()
+        session.predict()
         return session.proceed()
 
 
