@@ -34,6 +34,7 @@ cdef class Backend(Endpoint):
         self.phase = DOWN
         self.reason = reason
         self.deferred = {}
+        self.flows = {}
 
     @property
     def unsent_bytes(self):
@@ -59,6 +60,15 @@ cdef class Backend(Endpoint):
 
     cdef int cancel(self, uint64_t session) except -1:
         """The session is gone: what was deferred for it is forgotten here and there."""
+        raise NotImplementedError
+
+    cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
+        raise NotImplementedError
+
+    cdef int put_part(self, uint64_t session, uint32_t argument, const char* data, Py_ssize_t n) except -1:
+        raise NotImplementedError
+
+    cdef int drop_parts(self, uint64_t session) except -1:
         raise NotImplementedError
 
     cdef bytes down_text(self):
@@ -171,8 +181,31 @@ cdef class Backend(Endpoint):
             return (<Pending> owner[0]).receive(owner[1], reply, n)
         return (<Session> owner).receive_deferred(self.index, token, reply, n)
 
+    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1:
+        """The reply of one command comes in pieces; it keeps its place."""
+        cdef Flow flow
+        if expected.owner == NULL or expected.pending or (<Session> expected.owner).gone:
+            return self.put_credit(token, 0)
+        flow = Flow.__new__(Flow)
+        flow.session = <Session> expected.owner
+        flow.backend = self
+        flow.token = token
+        flow.size = size
+        flow.early = Buffer()
+        self.flows[token] = flow
+        return (<Session> expected.owner).hold_flow(self.index, flow)
+
+    cdef int fail_flows(self) except -1:
+        cdef Flow flow
+        flows, self.flows = self.flows, {}
+        for flow in flows.values():
+            flow.session.flow_lost(self.index, flow, LINK_LOST)
+        return 0
+
     cdef int forget_vanished(self) except -1:
-        """Deferred replies of clients that are gone reach nobody."""
+        """Deferred and large replies of clients that are gone reach nobody."""
+        if self.flows:
+            self.flows = {token: flow for token, flow in self.flows.items() if not (<Flow> flow).session.gone}
         if self.deferred:
             self.deferred = {token: owner for token, owner in self.deferred.items()
                              if not (isinstance(owner, Session) and (<Session> owner).gone)}
@@ -208,6 +241,7 @@ cdef class Backend(Endpoint):
         self.reason = reason
         self.fail_expected()
         self.fail_deferred()
+        self.fail_flows()
         self.in_flight = 0
         if self.waiters is not None:
             self.wake_waiters()

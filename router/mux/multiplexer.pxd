@@ -88,6 +88,17 @@ cdef object reply_of(object error, Command* command)
 
 
 # order.pxi -------------------------------------------------------------------------------------------
+@cython.final
+cdef class Flow:
+    """A large reply on its way: it comes in pieces, as fast as its client takes them once it is next."""
+    cdef Replies session
+    cdef Backend backend
+    cdef uint64_t token
+    cdef Py_ssize_t size, received, granted
+    cdef Buffer early            # what came before its turn
+    cdef bint current            # it is its turn: pieces leave as they come
+
+
 cdef class Replies(Endpoint):
     """A client's replies, kept in the order of its requests whatever the order of their arrival."""
     cdef Router router
@@ -95,7 +106,8 @@ cdef class Replies(Endpoint):
     cdef list held               # Buffer or None, per shard; None until something must wait
     cdef Buffer local
     cdef object pendings         # deque of Pending; None until there is one
-    cdef dict resolved           # (shard, token) -> bytes or None: deferred replies of this client
+    cdef dict resolved           # (shard, token) -> bytes or None, deferred replies of this client; or Flow
+    cdef Flow flow               # the large reply that is leaving
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
     cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client, parts of merged ones included
     cdef Py_ssize_t input_bytes  # of what it sent and is not executed, and of the table of its words
@@ -125,6 +137,12 @@ cdef class Replies(Endpoint):
     cdef int receive_deferred(self, int shard, uint64_t token, const char* reply, Py_ssize_t n) except -1
     @cython.final
     cdef int deferred_lost(self, int shard, uint64_t token, bytes message) except -1
+    @cython.final
+    cdef int hold_flow(self, int shard, Flow flow) except -1
+    @cython.final
+    cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1
+    @cython.final
+    cdef int flow_lost(self, int shard, Flow flow, bytes message) except -1
     # Out of band, between two replies.
     @cython.final
     cdef int push(self, const char* message, Py_ssize_t n) except -1
@@ -167,6 +185,10 @@ cdef class Replies(Endpoint):
     cdef int deliver_first(self, Buffer queue, uint16_t head) except -1
     @cython.final
     cdef bint deliver_held(self, Buffer queue, uint16_t head) except -1
+    @cython.final
+    cdef bint deliver_flow(self, Flow flow, uint16_t head) except -1
+    @cython.final
+    cdef int grant(self, Flow flow) except -1
 
 
 # backend.pxi -----------------------------------------------------------------------------------------
@@ -192,6 +214,7 @@ cdef class Backend(Endpoint):
     cdef Expected* ring
     cdef uint64_t head, tail, overdue, ring_mask
     cdef dict deferred                   # token -> Session, or (Pending, part)
+    cdef dict flows                      # token -> Flow
     cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
     # For those who send; each kind of backend has its own. Nothing is asked before sending but `phase` and the limits.
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
@@ -200,6 +223,11 @@ cdef class Backend(Endpoint):
                  int flags, uint64_t session, int64_t deadline) except -1
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1
     cdef int cancel(self, uint64_t session) except -1
+    # Large frames in pieces: so much more of a reply may come (0: nobody wants it); a piece of an argument of the frame
+    # to come; what came of them is not needed.
+    cdef int put_credit(self, uint64_t token, uint64_t n) except -1
+    cdef int put_part(self, uint64_t session, uint32_t argument, const char* data, Py_ssize_t n) except -1
+    cdef int drop_parts(self, uint64_t session) except -1
     cdef bytes down_text(self)
     @cython.final
     cdef bint over_soft(self) noexcept
@@ -225,6 +253,10 @@ cdef class Backend(Endpoint):
     cdef int defer(self, Expected* expected, uint64_t token) except -1
     @cython.final
     cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1
+    @cython.final
+    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
+    @cython.final
+    cdef int fail_flows(self) except -1
     @cython.final
     cdef int forget_vanished(self) except -1
     # For the timer.
@@ -265,6 +297,8 @@ cdef class Link(Backend):
     """The router's connection to one shard."""
     cdef readonly bint loading
     cdef readonly uint64_t pid
+    cdef uint32_t part_left              # bytes of the current PART that are still to come
+    cdef Flow part_of                    # and the reply they are of; None: nobody wants it
     cdef Py_ssize_t partial              # bytes of a reply that is not complete
     cdef uint32_t reply_left             # replies of the current REPLY message that are still to come
     cdef PyObject* run_owner             # the session whose run is open; borrowed
@@ -278,6 +312,7 @@ cdef class Link(Backend):
                         uint64_t transaction) except -1
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
+    cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
     cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
@@ -301,6 +336,26 @@ cdef class Split(Pending):
 cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1
 
 
+# upload.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Upload:
+    """A request whose large arguments go to their shard as they come; the frame follows when it is complete."""
+    cdef Backend backend
+    cdef Command* command
+    cdef uint16_t slot
+    cdef Buffer prefix           # what came of the request, with an empty string in the place of every large one
+    cdef uint32_t argument       # which argument is on its way,
+    cdef Py_ssize_t left         # how much of it is still to come
+    cdef Py_ssize_t total        # and how much of all of them has been sent
+    cdef bint sending            # its frame is being sent
+
+
+# Begins one if the request of which `data` is the beginning has a large argument, and may; how many bytes that took.
+cdef Py_ssize_t begin_upload(Session session, const char* data, Py_ssize_t n) except -1
+# Goes on with it; how many bytes were taken. The session is stalled if it must wait.
+cdef Py_ssize_t go_on_uploading(Session session, const char* data, Py_ssize_t n) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -317,6 +372,7 @@ cdef class Session(Replies):
     cdef Py_ssize_t allowed          # commands it may have in flight
     cdef Py_ssize_t output_room      # bytes of unread replies up to which its commands are executed
     cdef Backend waits_for           # the busy backend that its next command is for
+    cdef Upload upload
     cdef bint starving               # it is in clients.starving: it waits for others to cost less
     cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
     cdef int db_now
@@ -336,6 +392,12 @@ cdef class Session(Replies):
     cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1
     cdef tuple arguments(self, Command* command)
     cdef int flags_of_runs(self) noexcept
+    cdef bint execute(self) except -1
+    cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
+    cdef int stall(self) except -1
+    cdef int starve(self) except -1
+    cdef bint may_grow(self, Py_ssize_t n) noexcept
+    cdef int protocol_error(self, bytes message) except -1
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
     cdef int wake(self) except -1
@@ -344,16 +406,10 @@ cdef class Session(Replies):
     # Of its own.
     cdef bint sniff(self, const char* data, Py_ssize_t n) except -1
     cdef int parse(self, const char* data, Py_ssize_t n) except -2
-    cdef int protocol_error(self, bytes message) except -1
     cdef Py_ssize_t room(self) noexcept
     cdef int set_allowance(self) noexcept
     cdef int keep_input(self, Py_ssize_t n) except -1
-    cdef bint may_grow(self, Py_ssize_t n) noexcept
     cdef bint must_wait(self) noexcept
-    cdef int stall(self) except -1
-    cdef int starve(self) except -1
-    cdef bint execute(self) except -1
-    cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int refuse(self, Command* command, uint16_t flags) except -1
     cdef bint forward(self, Command* command, uint16_t flags) except -1
     cdef int run_local(self, Command* command, uint16_t flags) except -1

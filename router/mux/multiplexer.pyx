@@ -30,6 +30,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
+    upload.pxi    a large argument on its way to its shard, in pieces
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
     shards.pxi    the connections to all shards
@@ -65,9 +66,9 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    FLAG_NO_TOUCH, FRAME_HEADER, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_VERSION, NO_TRANSACTION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED,
-    REPLY_EXPIRED, REPLY_HEADER, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER,
+    DROP_PARTS, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, LARGE, LINK_CANCEL, LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
+    LINK_PART, LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_VERSION, NO_TRANSACTION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER, REPLY_DEFERRED,
+    REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER,
     RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
@@ -179,6 +180,7 @@ def give_memory_back():
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
+cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"
 cdef bytes NO_AUTH = b"NOAUTH Authentication required."
 cdef bytes INTERNAL_ERROR = b"ERR internal error"
 
@@ -188,6 +190,7 @@ include "backend.pxi"
 include "gather.pxi"
 include "link.pxi"
 include "planned.pxi"
+include "upload.pxi"
 include "session.pxi"
 include "clients.pxi"
 include "shards.pxi"

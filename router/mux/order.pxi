@@ -12,6 +12,9 @@ cdef Py_ssize_t HELD_OUTPUT = 16 * 1024
 # A merged reply of more bytes leaves in the buffer it was made in.
 cdef Py_ssize_t LARGE_REPLY = 16 * 1024
 
+# Bytes of a large reply that are asked for ahead of what its client has taken.
+cdef Py_ssize_t FLOW_WINDOW = 4 << 20
+
 # Weight of one reply in the average that says how many commands a client may have in flight (1/8).
 cdef enum:
     AVERAGE_SHIFT = 3
@@ -61,6 +64,8 @@ cdef class Replies(Endpoint):
     cdef int on_written(self, Py_ssize_t n) except -1:
         self.account(-n)
         self.written_ms = self.router.now_ms
+        if self.flow is not None:
+            self.grant(self.flow)
         return self.relieved()
 
     cdef bint hold_output(self) noexcept:
@@ -93,7 +98,7 @@ cdef class Replies(Endpoint):
         cdef uint16_t head
         while count < most and n - end >= 4:
             memcpy(&size, data + end, 4)
-            if size >= REPLY_EXPIRED or n - end - 4 < <Py_ssize_t> size:
+            if size >= REPLY_LARGE or n - end - 4 < <Py_ssize_t> size:
                 break
             end += 4 + <Py_ssize_t> size
             count += 1
@@ -203,6 +208,70 @@ cdef class Replies(Endpoint):
         put_error(text, self.dialect_now, message)
         return self.receive_deferred(shard, token, text.data + text.start, text.used())
 
+    # Large replies --------------------------------------------------------------------------------
+    cdef int hold_flow(self, int shard, Flow flow) except -1:
+        """A reply of this shard comes in pieces. It keeps its place like a deferred one, and leaves as it comes."""
+        self.learn_average(flow.size, 1)
+        self.hold_deferred(shard, flow.token)
+        self.resolved[(shard, flow.token)] = flow
+        self.advance()
+        return self.predict()
+
+    cdef bint deliver_flow(self, Flow flow, uint16_t head) except -1:
+        """It is its turn: what has come leaves, and more is asked for. True when all of it has left."""
+        if head & SILENT:
+            if flow.received < flow.size:
+                flow.backend.put_credit(flow.token, 0)
+            flow.backend.flows.pop(flow.token, None)
+            self.account(-flow.early.used())
+            return True
+        if not flow.current:
+            flow.current = True
+            self.flow = flow
+            if flow.early.used():
+                self.chain_output(flow.early)
+                self.mark_dirty()
+            flow.early = None
+        if flow.received < flow.size:
+            self.grant(flow)
+            return False
+        self.flow = None
+        return True
+
+    cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1:
+        self.account(n)
+        flow.received += n
+        if flow.current:
+            self.output().append(data, n)
+            self.mark_dirty()
+        else:
+            flow.early.append(data, n)
+        if self.over_limit():
+            return 0
+        if flow.received < flow.size:
+            return self.grant(flow) if flow.current else 0
+        flow.backend.flows.pop(flow.token, None)
+        self.advance()
+        self.predict()
+        return self.proceed()
+
+    cdef int grant(self, Flow flow) except -1:
+        """Asks for as much as keeps the client busy; what is asked for must find room here."""
+        cdef Py_ssize_t ahead = max(flow.granted - flow.received, 0) + self.unsent()
+        if ahead <= FLOW_WINDOW // 2 and max(flow.granted, flow.received) < flow.size:
+            flow.granted = max(flow.granted, flow.received) + FLOW_WINDOW - ahead
+            flow.backend.put_credit(flow.token, FLOW_WINDOW - ahead)
+        return 0
+
+    cdef int flow_lost(self, int shard, Flow flow, bytes message) except -1:
+        if self.gone:
+            return 0
+        if flow.current:
+            self.close("its shard was lost inside a reply")
+            return 0
+        self.account(-flow.early.used())
+        return self.deferred_lost(shard, flow.token, message)
+
     # Out of band ----------------------------------------------------------------------------------
     cdef int push(self, const char* message, Py_ssize_t n) except -1:
         """A message that answers nothing, complete in the client's dialect; it leaves before the replies to come."""
@@ -287,7 +356,7 @@ cdef class Replies(Endpoint):
                 if queue is None or queue.used() == 0:
                     break
                 memcpy(&size, queue.data + queue.start, 4)
-                if size < REPLY_EXPIRED and not head & SILENT:
+                if size < REPLY_LARGE and not head & SILENT:
                     self.output().append(queue.data + queue.start + 4, size)
                     queue.consume(4 + <Py_ssize_t> size)
                 elif not self.deliver_held(queue, head):
@@ -328,7 +397,6 @@ cdef class Replies(Endpoint):
         """The same for a queue that may start with a deferred reply; False when that is not there yet."""
         cdef uint32_t n
         cdef uint64_t token
-        cdef bytes reply
         memcpy(&n, queue.data + queue.start, 4)
         if n != REPLY_DEFERRED:
             self.deliver_first(queue, head)
@@ -336,9 +404,10 @@ cdef class Replies(Endpoint):
         memcpy(&token, queue.data + queue.start + 4, 8)
         place = (head & SOURCE, token)
         reply = self.resolved[place]
-        if reply is None:
+        if reply is None or (type(reply) is Flow and not self.deliver_flow(<Flow> reply, head)):
             return False
         del self.resolved[place]
-        self.deliver(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), head)
+        if type(reply) is bytes:
+            self.deliver(PyBytes_AS_STRING(<bytes> reply), PyBytes_GET_SIZE(<bytes> reply), head)
         queue.consume(12)
         return True

@@ -142,7 +142,7 @@ cdef class Session(Replies):
 
     # Input ----------------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t at = 0, taken
         cdef int state
         if self.finishing:
             self.keep_input(0)
@@ -156,6 +156,14 @@ cdef class Session(Replies):
                 if self.must_wait():
                     self.stall()
                     break
+                if self.upload is not None:
+                    taken = go_on_uploading(self, data + at, n - at)
+                    if taken == 0:
+                        break
+                    at += taken
+                    if self.finishing or self.fd < 0:
+                        at = n
+                    continue
                 state = self.parse(data + at, n - at)
                 if state == FRAME:
                     if not self.execute():
@@ -165,6 +173,11 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
+                    if self.parser.pending_size > LARGE and self.protocol == PROTOCOL_RESP and data[at] == c"*":
+                        taken = begin_upload(self, data + at, n - at)
+                        if taken:
+                            at += taken
+                            continue
                     if n - at > self.router.limits.query_limit:
                         self.close("unparsed input over client-query-buffer-limit")
                     elif n - at > SMALL_INPUT and not self.may_grow(n - at):
@@ -297,6 +310,8 @@ cdef class Session(Replies):
         """n bytes of what it sent wait to be executed, or for the rest of their request."""
         if self.parser is not None and self.parser.capacity > LARGE_COMMAND:
             n += self.parser.capacity * (sizeof(Span) + sizeof(Py_ssize_t))
+        if self.upload is not None:
+            n += self.upload.total
         if n == self.input_bytes or self.gone:
             return 0
         self.router.clients.input_bytes += n - self.input_bytes
@@ -490,7 +505,8 @@ cdef class Session(Replies):
         return WAIT
 
     cdef inline int flags_of_runs(self) noexcept:
-        return FLAG_NO_TOUCH if self.no_touch_now else 0
+        cdef int flags = FLAG_NO_TOUCH if self.no_touch_now else 0
+        return flags | FLAG_UPLOADED if self.upload is not None and self.upload.sending else flags
 
     # Local commands -------------------------------------------------------------------------------
     cdef tuple arguments(self, Command* command):
@@ -543,7 +559,7 @@ cdef class Session(Replies):
     cdef int on_closed(self, object reason) except -1:
         cdef Backend backend
         cdef Pending pending
-        cdef bint waited = self.order.used() > 0
+        cdef bint waited = self.order.used() > 0 or self.upload is not None
         self.gone = True
         self.router.clients.remove(self)
         self.router.clients.output_bytes -= self.output_bytes
@@ -567,6 +583,8 @@ cdef class Session(Replies):
         self.resolved = None
         self.barrier = None
         self.waits_for = None
+        self.flow = None
+        self.upload = None
         return 0
 
 
