@@ -79,6 +79,8 @@ cdef class Flows:
         large.credit -= min(large.credit, <uint64_t> n)
         self.reply_bytes -= n
         large.bytes.consume(n)
+        if unasked and large.bytes.used():
+            return True      # the oldest is done with first
         self.replies.remove(large)
         if large.bytes.used():
             self.replies.append(large)

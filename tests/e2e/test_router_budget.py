@@ -49,8 +49,8 @@ def test_two_hundred_megabytes_read_a_second_late() -> None:
 @pytest.mark.parametrize("command", ["GET", "MGET", "KEYS"])
 def test_replies_that_nobody_reads_stay_within_the_budget(command: str) -> None:
     """Ten clients ask for 100 times what there is room for; somebody who reads is served all the while."""
-    budget = 128 * MIB
-    with Cluster(4, environment={"KACHE_MAXMEMORY_CLIENTS": "128mb"}) as cluster, cluster.connect() as reader:
+    budget = 256 * MIB
+    with Cluster(4, environment={"KACHE_MAXMEMORY_CLIENTS": "256mb"}) as cluster, cluster.connect() as reader:
         keys = [key for keys in cluster.keys_by_shard(5) for key in keys]
         reader.send(*[("SET", key, "x" * MIB) for key in keys])
         reader.send(*[("SET", f"{'many' * 50}:{i}", "") for i in range(10_000)])
@@ -142,10 +142,10 @@ def test_who_reads_too_little_of_what_the_class_allows_is_closed() -> None:
         ]
         for words in ("normal 1 2", "nobody 0 0 0", "normal -1 0 0", "normal 0 0 x", ""):
             assert code(reader.request("CONFIG", "SET", "client-output-buffer-limit", words)) == "ERR"
-        assert reader.request("SET", "big", "x" * MIB) == "OK"
+        assert reader.request("SET", "big", "x" * (MIB // 2)) == "OK"
         with cluster.connect() as hard, cluster.connect() as soft:
-            hard.send(*[("GET", "big")] * 100)
-            soft.send(*[("GET", "big")] * 12)
+            hard.send(*[("GET", "big")] * 200)
+            soft.send(*[("GET", "big")] * 24)
             until(lambda: b"client_output_buffer_limit_disconnections:2" in reader.request("INFO", "stats"), "both closed")
         assert "over client-output-buffer-limit" in cluster.log()
         assert "soft client-output-buffer-limit" in cluster.log()
