@@ -39,7 +39,7 @@ from kache.wire.clock import Clock
 from . import peers, registry
 from .commands import clients, cluster, connection, info, introspection, latency, slowlog, standalone
 from .commands import config as config_commands
-from .mux.multiplexer import Router
+from .mux.multiplexer import Router, give_memory_back
 from .scatter import cursor, merges, moves, planner
 
 __all__ = ["HANDLER_MODULES", "run"]
@@ -62,6 +62,7 @@ READY_WAIT_SECONDS = 2.0
 
 def run(ctx: ChildContext) -> None:
     """Serves until the supervisor says otherwise. Returns when the process shall end."""
+    give_memory_back()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:

@@ -56,9 +56,11 @@ def rewritten_text(text: str, config: Config) -> str:
     wanted: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
         value = config.setting(name)
-        before = setting.read(named[name]) if name in named else _DEFAULTS.setting(name)
+        before = _DEFAULTS.setting(name)
+        if name in named:
+            before = setting.taken(before, named[name])
         if setting.live and value != before:
-            wanted[name] = value
+            wanted[name] = value if setting.kind.merge is None else setting.show(value)
     lines = text.splitlines()
     for number, line in enumerate(lines):
         match = _LINE.match(line)

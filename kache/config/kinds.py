@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kache.config.client_limits import merge_limits, parse_limits, show_limits
 from kache.errors import KacheError
 
 __all__ = ["Kind", "Setting", "SettingError", "format_address", "format_size", "nearest", "parse_size"]
@@ -84,6 +85,8 @@ class Kind:
     low: int | None = None
     high: int | None = None
     """Bounds for a setting that names none of its own. Their reason is beside the kind."""
+    merge: Callable[[Any, Any], Any] | None = None
+    """For kinds whose text may name a part only: the value made of the one before and what was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,10 @@ class Setting:
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             raise SettingError(f"must be {self.wanted()}")
         return value
+
+    def taken(self, value: Any, raw: object) -> Any:
+        """What becomes of `value` when `raw` is taken in; raises SettingError as `read`."""
+        return self.read(raw) if self.kind.merge is None else self.kind.merge(value, self.read(raw))
 
     def is_already(self, value: Any, raw: str) -> bool:
         """Whether `raw` means the value that the setting has."""
@@ -228,4 +235,11 @@ MODE: Final = Kind("mode", "an octal mode such as 770", _parse_mode, _show_mode)
 YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
 WORD: Final = Kind("choice", "a word", _parse_word, str)
 TEXT: Final = Kind("text", f"text of at most {LONGEST_TEXT} bytes", _parse_text, str)
+LIMITS: Final = Kind(
+    "limits",
+    "classes with their limits, such as normal 0 0 0 pubsub 32mb 8mb 60",
+    parse_limits,
+    show_limits,
+    merge=merge_limits,
+)
 ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

@@ -14,11 +14,13 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
+from kache.config.client_limits import DEFAULT_LIMITS, Limit
 from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import (
     ADDRESSES,
     COUNT,
     DAY,
+    LIMITS,
     MICROSECONDS,
     MILLISECONDS,
     MINUTES,
@@ -123,10 +125,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             SIZE,
-            "Memory of all clients' buffers in a router; beyond it the clients holding most are closed; 0: no limit.",
+            "Memory that all clients may cost over all routers: unread replies, unfinished requests. As it fills, the largest "
+            "are not read; beyond it they are closed. 0: an eighth of the machine's, at least 256mb.",
             live=True,
         ),
-    ] = 512 * MIB
+    ] = 0
     lfu_log_factor: Annotated[
         int, Setting(COUNT, "How slowly the frequency counter grows; as in Redis.", live=True, low=0, high=1000000)
     ] = 10
@@ -204,8 +207,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     ] = 64 * MIB
     max_strings: Annotated[
         int,
-        Setting(COUNT, "Strings in one request, of either protocol.", live=True, low=16, high=16 * MIB),
-    ] = 1024 * 1024
+        Setting(
+            COUNT,
+            "Strings in one request, of either protocol; as in Redis none but that of its bytes (client-query-buffer-limit).",
+            live=True,
+            low=16,
+            high=2**31 - 1,
+        ),
+    ] = 2**31 - 1
     proto_max_bulk_len: Annotated[
         int, Setting(SIZE, "Largest string in a RESP request.", live=True, low=MIB, high=2048 * MIB - 1)
     ] = 512 * MIB
@@ -255,21 +264,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             low=64 * KIB,
         ),
     ] = 32 * MIB
-    output_soft_bytes: Annotated[
-        int, Setting(SIZE, "Unread replies of a client above which it is no longer read.", live=True, low=4 * KIB)
-    ] = 1 * MIB
-    output_hard_bytes: Annotated[
-        int,
+    client_output_buffer_limit: Annotated[
+        tuple[Limit, ...],
         Setting(
-            SIZE,
-            "Unread replies of a client above which it is closed; a single larger reply passes to who reads.",
+            LIMITS,
+            "Unread replies at which a client is closed: class, hard limit, soft limit, seconds above the soft one. Who is "
+            "sent messages out of band is of class pubsub.",
             live=True,
-            low=64 * KIB,
         ),
-    ] = 64 * MIB
+    ] = DEFAULT_LIMITS
     output_soft_seconds: Annotated[
         int,
-        Setting(SECONDS, "How long a client may stay above output-soft-bytes without reading.", live=True, low=1),
+        Setting(
+            SECONDS,
+            "How long a client may take and send nothing while it costs much and maxmemory-clients is half full.",
+            live=True,
+            low=1,
+        ),
     ] = 60
     linger_bytes: Annotated[
         int,
@@ -444,7 +455,7 @@ def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
         only = setting.show(config.setting(name))
         reason = f"argument can only be '{only}' for now" if setting.fixed else "can't set immutable config"
         raise ConfigError(f"{name} cannot be changed while the cluster runs", name, reason)
-    return {name.replace("-", "_"): setting.read(text)}
+    return {name.replace("-", "_"): setting.taken(config.setting(name), text)}
 
 
 def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | None = None) -> Config:
@@ -474,7 +485,7 @@ def _read(name: str, raw: object, origin: str) -> Any:
     setting = SETTINGS[name]
     shown = "a secret value" if setting.secret else f"'{_shortened(_plain(raw))}'"
     try:
-        value = setting.read(raw)
+        value = setting.taken(_DEFAULTS.setting(name), raw)
     except SettingError as error:
         raise ConfigError(f"{name} {error}, not {shown} ({origin}).", name, str(error)) from None
     if setting.fixed and value != _DEFAULTS.setting(name):
@@ -527,7 +538,6 @@ def _check_together(config: Config) -> None:
     for low, high in (
         ("link-soft-commands", "link-hard-commands"),
         ("link-soft-bytes", "link-hard-bytes"),
-        ("output-soft-bytes", "output-hard-bytes"),
     ):
         if config.setting(low) > config.setting(high):
             raise ConfigError(

@@ -52,6 +52,7 @@ cdef class Buffer:
     cdef void consume(self, Py_ssize_t n) noexcept
     cdef void clear(self) noexcept
     cdef void release(self) noexcept
+    cdef Buffer split(self, Py_ssize_t mark)    # what is behind `mark` (from start), which takes the memory with it
 
     cdef inline Py_ssize_t used(self) noexcept:
         return self.end - self.start
@@ -135,6 +136,7 @@ cdef class RequestParser:
     cdef public Py_ssize_t consumed
     cdef public object error            # bytes: text of the protocol error, e.g. b"ERR Protocol error: invalid multibulk length"
     cdef public Py_ssize_t max_frame, max_strings, max_bulk, max_inline
+    cdef Py_ssize_t pending_at, pending_size    # after NEED_MORE: where the bulk string begins that is not all here; -1: none
     # Progress inside a partial RESP array, as offsets from the frame's first byte.
     cdef Py_ssize_t resume_count, resume_at, resume_total
     cdef Py_ssize_t* offsets

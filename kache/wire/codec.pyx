@@ -104,6 +104,18 @@ cdef class Buffer:
         self.data = NULL
         self.start = self.end = self.capacity = 0
 
+    cdef Buffer split(self, Py_ssize_t mark):
+        """Nothing that is large is copied: the new buffer has the memory, this one a copy of what is before `mark`."""
+        cdef Buffer rest = Buffer()
+        rest.data = self.data
+        rest.start = self.start + mark
+        rest.end = self.end
+        rest.capacity = self.capacity
+        self.data = NULL
+        self.start = self.end = self.capacity = 0
+        self.append(rest.data + rest.start - mark, mark)
+        return rest
+
     def __len__(self):
         return self.end - self.start
 

@@ -153,7 +153,29 @@ cdef class Endpoint:
     cdef Buffer output(self):
         if self.out is None:
             self.out = Buffer()
+        elif self.out.end > CHUNKS * self.out.keep:
+            self.begin_chunk()
         return self.out
+
+    cdef int begin_chunk(self) except -1:
+        cdef Buffer full = self.out
+        cdef Py_ssize_t keep = full.keep
+        self.out = Buffer()
+        self.out.keep = keep
+        if self.chain is None:
+            self.chain = []
+        self.chain.append(full)
+        self.chained += full.used()
+        return 0
+
+    cdef int chain_output(self, Buffer full) except -1:
+        if self.out is not None and self.out.used():
+            self.begin_chunk()
+        if self.chain is None:
+            self.chain = []
+        self.chain.append(full)
+        self.chained += full.used()
+        return 0
 
     cdef int mark_dirty(self) except -1:
         if not self.marked and self.fd >= 0:
@@ -162,12 +184,14 @@ cdef class Endpoint:
         return 0
 
     cdef int flush(self) except -1:
-        cdef Buffer out = self.out
-        cdef Py_ssize_t n
+        cdef Buffer out
+        cdef Py_ssize_t n, left = FLUSH_SIZE
         cdef bint was_blocked = self.wants_write
         if self.fd < 0:
             return 0
-        while out is not None and out.used():
+        while left > 0 and self.unsent():
+            # Asked for anew each time: whoever is told of what was written may say more.
+            out = self.out if self.chain is None else <Buffer> self.chain[0]
             n = send(self.fd, out.data + out.start, out.used(), KACHE_SEND_FLAGS)
             if n < 0:
                 if errno == EINTR:
@@ -177,11 +201,18 @@ cdef class Endpoint:
                 self.close(f"write failed: {strerror(errno).decode()}")
                 return 0
             self.bytes_out += n
+            left -= n
             out.consume(n)
+            if self.chain is not None:
+                self.chained -= n
+                if not out.used():
+                    del self.chain[0]
+                    if not self.chain:
+                        self.chain = None
             self.on_written(n)
             if self.fd < 0:
                 return 0
-        if out is not None and out.used():
+        if self.unsent():
             self.wants_write = True
             return self.reactor.interest(self)
         self.wants_write = False
@@ -194,7 +225,7 @@ cdef class Endpoint:
         return 0
 
     cdef Py_ssize_t unsent(self) noexcept:
-        return self.out.used() if self.out is not None else 0
+        return self.chained + (self.out.used() if self.out is not None else 0)
 
     cdef Py_ssize_t unparsed(self) noexcept:
         return self.inbuf.used() if self.inbuf is not None else 0
@@ -213,6 +244,8 @@ cdef class Endpoint:
             self.linger_timer = None
         # The poller may still hold a pointer to this object for the rest of the batch.
         self.reactor.graveyard.append(self)
+        self.chain = None
+        self.chained = 0
         if self.out is not None:
             self.out.release()
         if not self.feeding and self.inbuf is not None:

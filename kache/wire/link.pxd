@@ -5,9 +5,12 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     to the shard    HELLO    version, router, digest of the command table, boot id     once, first
                     RUN      dialect, db, flags, count, session, deadline, transaction | frame frame …
                     CANCEL   session
+                    PART     session, argument | bytes     of an argument of the run to come: what is too large for one
+                    CREDIT   token, bytes                  so much more of a large reply may come; 0: none of it
     to the router   HELLO_OK, HELLO_NO       the answer to HELLO; nothing else comes before it
                     REPLY    count, session | u32 n, reply | u32 n, reply …            in the order of the frames
                     DEFERRED token | reply         of a frame that was answered REPLY_DEFERRED, token
+                    PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
                     NOTICE   ready or draining
@@ -15,6 +18,14 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
     frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …    command: with IN_CAPITALS if so sent
     REPLY   u32 length | u8 kind | 3 zeros | u32 count | u64 session | replies
+    PART    u32 length | u8 kind | 3 zeros | u32 argument | u64 session or token | bytes
+    CREDIT  u32 length | u8 kind | 3 zeros | u32 0 | u64 token | u64 bytes
+
+Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
+above LARGE comes in PARTs among other clients' runs, and the frame follows, in a run of its own that says FLAG_UPLOADED,
+when all of it is there; in its place the frame has an empty one. A reply above LARGE is answered REPLY_LARGE in its place;
+it comes in PARTs among other clients' replies, as much as the router's CREDIT says. A client that goes away in the middle
+leaves nothing behind: CANCEL drops both. A shard that holds too much of such replies sends them without being asked.
 """
 from libc.stdint cimport uint32_t
 
@@ -32,11 +43,14 @@ cdef enum:
     LINK_CANCEL = 8
     LINK_NOTICE = 9
     LINK_SLOW = 10
+    LINK_PART = 11
+    LINK_CREDIT = 12
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36
     REPLY_HEADER = 20
     FRAME_HEADER = 12
+    PART_HEADER = 20
 
     # Places in the header of a RUN.
     RUN_KIND_AT = 4
@@ -54,6 +68,11 @@ cdef enum:
     # Flags of a run.
     FLAG_ATOMIC = 1             # executed only when it is whole, in one tick
     FLAG_NO_TOUCH = 2           # leaves the LRU and LFU clocks alone
+    FLAG_UPLOADED = 4           # one frame, some arguments of which came in PARTs
+
+    LARGE = 1048576             # bytes of an argument or a reply above which it flows
+
+    DROP_PARTS = 0xFFFFFF       # as the argument of a PART: those of the session are not needed
 
     NO_TRANSACTION = 0          # the frames belong to none
 
@@ -65,7 +84,9 @@ cdef extern from *:
     """
     #define KACHE_REPLY_DEFERRED 0xFFFFFFFFu
     #define KACHE_REPLY_EXPIRED 0xFFFFFFFEu
+    #define KACHE_REPLY_LARGE 0xFFFFFFFDu
     """
     # In the place of a reply's length.
     const uint32_t REPLY_DEFERRED "KACHE_REPLY_DEFERRED"    # a token follows; the reply comes out of band
+    const uint32_t REPLY_LARGE "KACHE_REPLY_LARGE"          # u64 token, u64 size follow; it comes in PARTs
     const uint32_t REPLY_EXPIRED "KACHE_REPLY_EXPIRED"      # the run was past its deadline: not executed

@@ -59,6 +59,8 @@ cdef class Endpoint:
     cdef readonly int fd                # -1 once closed
     cdef Buffer inbuf                   # None until a partial frame must be kept
     cdef Buffer out                     # None until there is something to say
+    cdef list chain                     # Buffers that leave before `out`; None while there is none
+    cdef Py_ssize_t chained             # bytes in them
     cdef bint marked, wants_write, reading, feeding
     cdef int64_t held_since             # when its output began to wait for more (monotonic ns); 0: it does not
     cdef readonly bint eof, closing, lingering
@@ -82,11 +84,14 @@ cdef class Endpoint:
     cdef int on_written(self, Py_ssize_t n) except -1   # n bytes went out
     cdef int on_closed(self, object reason) except -1   # once, however it was closed
     # To be called.
-    cdef Buffer output(self)                        # the output buffer, created on first use
+    cdef Buffer output(self)                        # the output buffer; another one once it has grown large
+    cdef int chain_output(self, Buffer full) except -1  # `full` leaves next, behind what is there; it is given away
     cdef int mark_dirty(self) except -1             # write what is in `out` at the end of this iteration
     cdef int flush(self) except -1                  # write now as much as the socket takes
     cdef int pause(self) except -1                  # stop reading
     cdef int resume(self) except -1                 # read again; what is already in inbuf is offered to on_data first
+    @cython.final
+    cdef int begin_chunk(self) except -1
     @cython.final
     cdef int read_some(self) except -1
     @cython.final
@@ -101,7 +106,7 @@ cdef class Endpoint:
     cdef int hang_up(self, uint32_t events) except -1
     cpdef close(self, object reason=*)              # now, dropping unwritten output
     cpdef close_after_reply(self, object reason=*)  # flush, shut down the sending side, discard input up to a limit, close
-    cdef Py_ssize_t unsent(self) noexcept           # bytes waiting in out
+    cdef Py_ssize_t unsent(self) noexcept           # bytes waiting in the chain and in out
     cdef Py_ssize_t unparsed(self) noexcept         # bytes waiting in inbuf
 
 

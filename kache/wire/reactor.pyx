@@ -156,6 +156,14 @@ SCRATCH_SIZE = 128 * 1024
 # A partial frame up to this size is moved in front of the next read instead of growing a buffer of its own.
 cdef Py_ssize_t SMALL_PARTIAL = 16 * 1024
 
+# An output buffer that holds so many times what it may keep is closed and another one begun: what is sent is given back
+# piece by piece, and nothing is copied to make room.
+cdef enum:
+    CHUNKS = 4
+
+# What is written to one descriptor before the others have their turn.
+cdef Py_ssize_t FLUSH_SIZE = 1 << 20
+
 # A close after a reply discards what the peer still sends, so that the reply is not lost to a reset; for so long and
 # up to so many bytes, unless the owner of the reactor says otherwise.
 LINGER_SECONDS = 1.0

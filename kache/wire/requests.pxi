@@ -116,6 +116,7 @@ cdef class RequestParser:
         cdef Py_ssize_t at, i
         cdef int found
         cdef bint resumed = self.resume_total >= 0
+        self.pending_size = -1
         if n == 0:
             return NEED_MORE
         if not resumed:
@@ -141,6 +142,8 @@ cdef class RequestParser:
                 self.error = b"ERR Protocol error: request larger than %d bytes" % self.max_frame
                 return BROKEN
             if number + 2 > n - at:
+                self.pending_at = at
+                self.pending_size = number
                 break
             if data[at + number] != c"\r" or data[at + number + 1] != c"\n":
                 self.error = b"ERR Protocol error: invalid CRLF in request"

@@ -227,7 +227,7 @@ def _memory(state: _State) -> Fields:
         "mem_fragmentation_ratio": f"{resident / used if used else 0:.2f}",
         "mem_fragmentation_bytes": resident - used,
         "mem_clients_slaves": 0,
-        "mem_clients_normal": state.counters["output_bytes"],
+        "mem_clients_normal": state.counters["client_bytes"],
         "mem_allocator": "libc",
         "lazyfree_pending_objects": state.sum("cleanup_pending"),
     }
@@ -278,6 +278,7 @@ def _stats(state: _State) -> Fields:
         "total_forks": 0,
         "total_error_replies": sum(state.errors().values()),
         "client_output_buffer_limit_disconnections": counters["closed_by_output_limit"],
+        "evicted_clients": counters["closed_for_memory"],
         "request_timeouts": counters["timeouts"],
         "protocol_errors": counters["protocol_errors"],
         "commands_in_flight": counters["in_flight"],

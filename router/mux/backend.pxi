@@ -34,6 +34,7 @@ cdef class Backend(Endpoint):
         self.phase = DOWN
         self.reason = reason
         self.deferred = {}
+        self.flows = {}
 
     @property
     def unsent_bytes(self):
@@ -61,6 +62,15 @@ cdef class Backend(Endpoint):
         """The session is gone: what was deferred for it is forgotten here and there."""
         raise NotImplementedError
 
+    cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
+        raise NotImplementedError
+
+    cdef int put_part(self, uint64_t session, uint32_t argument, const char* data, Py_ssize_t n) except -1:
+        raise NotImplementedError
+
+    cdef int drop_parts(self, uint64_t session) except -1:
+        raise NotImplementedError
+
     cdef bytes down_text(self):
         """The refusal of a command while this is not up."""
         reason = self.router.shards.down_reasons[self.index] or self.reason
@@ -69,7 +79,7 @@ cdef class Backend(Endpoint):
     # Limits ---------------------------------------------------------------------------------------
     cdef inline bint over_soft(self) noexcept:
         return (self.in_flight >= <uint64_t> self.limits.link_soft_commands
-                or self.out.used() > self.limits.link_soft_bytes)
+                or self.unsent() > self.limits.link_soft_bytes)
 
     cdef inline bint stuck(self) noexcept:
         """Whether requests have timed out that were not answered since: waiting for it is no use."""
@@ -77,9 +87,26 @@ cdef class Backend(Endpoint):
 
     cdef bint over_hard(self, Py_ssize_t size) noexcept:
         """Whether a command of about `size` bytes must be refused; one large command passes when nothing waits."""
-        cdef Py_ssize_t waiting = self.out.used()
+        cdef Py_ssize_t waiting = self.unsent()
         return (self.in_flight >= <uint64_t> self.limits.link_hard_commands
                 or (waiting > 0 and waiting + size > self.limits.link_hard_bytes))
+
+    cdef int wait_for_room(self, Session session) except -1:
+        """The session's next command is for this backend, which is busy: it is read again when that is over."""
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(session)
+        return 0
+
+    cdef int wake_waiters(self) except -1:
+        """There is room, or waiting is no use. Who finds no room waits again, in the same order."""
+        cdef Session session
+        waiters, self.waiters = self.waiters, None
+        for session in waiters:
+            session.waits_for = None
+            session.wake()
+        self.router.must_yield = True
+        return self.router.clients.wake_soon()
 
     # Whom replies are for -------------------------------------------------------------------------
     cdef int expect(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, int64_t deadline,
@@ -95,7 +122,7 @@ cdef class Backend(Endpoint):
         expected.part = part
         expected.count = count
         expected.deadline = deadline
-        expected.start = self.bytes_out + <uint64_t> mark
+        expected.start = self.bytes_out + <uint64_t> (self.chained + mark)
         self.tail += 1
         return self.mark_dirty()
 
@@ -126,6 +153,8 @@ cdef class Backend(Endpoint):
                 self.overdue = self.head
             if owner != NULL:
                 Py_DECREF(<object> owner)
+        if self.waiters is not None and not self.over_soft():
+            self.wake_waiters()
         return 0
 
     cdef int answer(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, bytes message) except -1:
@@ -152,8 +181,31 @@ cdef class Backend(Endpoint):
             return (<Pending> owner[0]).receive(owner[1], reply, n)
         return (<Session> owner).receive_deferred(self.index, token, reply, n)
 
+    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1:
+        """The reply of one command comes in pieces; it keeps its place."""
+        cdef Flow flow
+        if expected.owner == NULL or expected.pending or (<Session> expected.owner).gone:
+            return self.put_credit(token, 0)
+        flow = Flow.__new__(Flow)
+        flow.session = <Session> expected.owner
+        flow.backend = self
+        flow.token = token
+        flow.size = size
+        flow.early = Buffer()
+        self.flows[token] = flow
+        return (<Session> expected.owner).hold_flow(self.index, flow)
+
+    cdef int fail_flows(self) except -1:
+        cdef Flow flow
+        flows, self.flows = self.flows, {}
+        for flow in flows.values():
+            flow.session.flow_lost(self.index, flow, LINK_LOST)
+        return 0
+
     cdef int forget_vanished(self) except -1:
-        """Deferred replies of clients that are gone reach nobody."""
+        """Deferred and large replies of clients that are gone reach nobody."""
+        if self.flows:
+            self.flows = {token: flow for token, flow in self.flows.items() if not (<Flow> flow).session.gone}
         if self.deferred:
             self.deferred = {token: owner for token, owner in self.deferred.items()
                              if not (isinstance(owner, Session) and (<Session> owner).gone)}
@@ -178,6 +230,8 @@ cdef class Backend(Endpoint):
             self.router.counters.timeouts += expected.count
             self.answer(owner, expected.pending, expected.part, expected.count, TIMED_OUT)
             Py_DECREF(<object> owner)
+        if self.waiters is not None and self.stuck():
+            self.wake_waiters()
         return 0
 
     cdef int on_closed(self, object reason) except -1:
@@ -187,7 +241,10 @@ cdef class Backend(Endpoint):
         self.reason = reason
         self.fail_expected()
         self.fail_deferred()
+        self.fail_flows()
         self.in_flight = 0
+        if self.waiters is not None:
+            self.wake_waiters()
         return self.router.shards.is_lost(self, was_up)
 
     cdef int fail_expected(self) except -1:

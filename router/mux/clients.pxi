@@ -1,4 +1,15 @@
 # All clients of one router: their ids and number, who is read again, who keeps too much or has waited too long.
+#
+#   0 ........................ cost .................. budget
+#   replies unread, parts of merged ones, input that is not executed: one number a client, their sum a router
+#
+# A client may cost at most twice what the budget has left beside it (`Session.room`): one alone two thirds of it, ten
+# together twenty parts of 21. So the largest are not read first, and there is always room for one more. Within that a
+# client is served however late it reads. Who is not read for this is looked at again ten times a second (`feed`); the
+# first of them may have all that is left, so that clients with half a request each do not wait for one another.
+
+# Who has neither taken nor sent anything for so long makes no progress.
+cdef int64_t LATELY_MS = 1000
 
 cdef class Clients:
 
@@ -12,6 +23,7 @@ cdef class Clients:
         self.limits = router.limits
         self.by_id = {}
         self.waking = []
+        self.starving = []
         self.most_here = 0x7FFFFFFF
         # Ids rise over all routers of a cluster without asking each other.
         self.last_id = (<uint64_t> router.index) << 48
@@ -69,17 +81,44 @@ cdef class Clients:
         cdef Session session = <Session> self.by_id.get(id)
         return 0 if session is None else session.push(message, n)
 
-    cdef int relieve_output(self, Session newest) except -1:
-        """A client, or all together, keep more unread replies than allowed."""
+    # What they cost -------------------------------------------------------------------------------
+    cdef inline Py_ssize_t cost(self) noexcept:
+        return self.output_bytes + self.input_bytes
+
+    cdef inline bint over_budget(self) noexcept:
+        return self.output_bytes + self.input_bytes > self.limits.budget
+
+    cdef int relieve(self) except -1:
+        """All together cost more than they may: the costliest that makes no progress is closed, and so on."""
         cdef Session session
-        cdef Session largest = newest
-        if newest.output_bytes <= self.limits.output_hard_bytes:
-            for session in self.by_id.values():
-                if session.output_bytes > largest.output_bytes:
-                    largest = session
-        self.router.counters.output_closed += 1
-        log.warning("closing %s: it does not read its replies (%d bytes)", largest.address, largest.output_bytes)
-        largest.close("unread replies over the output limit")
+        while self.over_budget():
+            session = self.costliest()
+            if session is None:
+                return 0
+            self.router.counters.evicted += 1
+            self.close_for_memory(session, "all clients together cost more than maxmemory-clients")
+        return 0
+
+    cdef Session costliest(self):
+        """The client that costs most, of those that have not taken or sent anything lately if that helps; or None."""
+        cdef Session session, largest = None, idle = None
+        cdef int64_t since = self.router.now_ms - LATELY_MS
+        for session in self.by_id.values():
+            if largest is None or session.cost() > largest.cost():
+                largest = session
+            if session.written_ms < since and session.last_ms < since and (
+                    idle is None or session.cost() > idle.cost()):
+                idle = session
+        # Many small ones are not closed in the place of the one that needs the room.
+        if idle is not None and idle.cost() >= largest.cost() // 4:
+            return idle
+        return largest if largest is not None and largest.cost() > 0 else None
+
+    cdef int close_for_memory(self, Session session, str reason) except -1:
+        log.warning("closing %s: %s (%d bytes of replies, %d of input; all clients: %d of %d)", session.address, reason,
+                    session.output_bytes, session.input_bytes, self.cost(), self.limits.budget)
+        self.router.counters.count_closing(reason)
+        session.close(reason)
         return 0
 
     # Who is read again ----------------------------------------------------------------------------
@@ -101,6 +140,22 @@ cdef class Clients:
             self.wake_scheduled = True
             self.router.loop.call_soon(self._wake_now)
         return 0
+
+    cdef int feed(self) except -1:
+        """Now and then: those who wait for the others to cost less are read again if they do."""
+        cdef Session session
+        if not self.starving:
+            return 0
+        waiting, self.starving = self.starving, []
+        if self.favoured is None or self.favoured.gone or not self.favoured.stalled:
+            self.favoured = waiting[0]
+        for session in waiting:
+            session.starving = False
+            if session.gone or not session.stalled:
+                continue
+            if session.may_resume():     # else it is in the list again if it still is for this reason
+                session.wake()
+        return self.wake()
 
     def _wake_now(self):
         self.wake_scheduled = False
@@ -151,8 +206,29 @@ cdef class Clients:
             reason = self.overstayed(session, now) if not session.closing else None
             if reason is not None:
                 self.router.counters.timeout_closed += 1
+                self.router.counters.count_closing(reason)
                 log.info("closing %s: %s", session.address, reason)
                 session.close(reason)
+            elif not session.closing:
+                self.look_at_output(session, now)
+        return 0
+
+    cdef int look_at_output(self, Session session, int64_t now) except -1:
+        """The limits of unread replies that are counted in seconds."""
+        cdef Py_ssize_t soft = self.limits.output_soft[session.kind]
+        if soft and session.output_bytes > soft:
+            if session.over_soft_ms == 0:
+                session.over_soft_ms = now
+            elif now - session.over_soft_ms > self.limits.output_over_ms[session.kind]:
+                self.router.counters.output_closed += 1
+                return self.close_for_memory(session, "unread replies over the soft client-output-buffer-limit for too long")
+        else:
+            session.over_soft_ms = 0
+        if (session.cost() > self.limits.budget // 64 and 2 * self.cost() > self.limits.budget
+                and now - max(session.written_ms, session.last_ms) > self.limits.soft_output_ms
+                and session is not self.favoured):
+            self.router.counters.evicted += 1
+            self.close_for_memory(session, "it makes no progress while maxmemory-clients is short")
         return 0
 
     cdef str overstayed(self, Session session, int64_t now):
@@ -165,7 +241,4 @@ cdef class Clients:
             return "no complete command in time"
         if self.limits.idle_timeout and now - session.last_ms > self.limits.idle_timeout and not session.in_flight_now():
             return "idle for too long"
-        if (session.output_bytes > self.limits.output_soft_bytes and session.unsent()
-                and now - session.written_ms > self.limits.soft_output_ms):
-            return "it does not read its replies"
         return None

@@ -4,6 +4,7 @@ cdef class Counters:
 
     def __init__(self, int64_t now_ms):
         self.errors = {}
+        self.closings = {}
         self.samples = []
         self.since_ms = now_ms
 
@@ -21,6 +22,10 @@ cdef class Counters:
             bytes_in += session.bytes_in
             bytes_out += session.bytes_out
         return router.now_ms, self.commands, bytes_in, bytes_out
+
+    cdef int count_closing(self, str reason) except -1:
+        self.closings[reason] = self.closings.get(reason, 0) + 1
+        return 0
 
     cdef int sample(self, Router router) except -1:
         """Once a second, for the rates."""
@@ -58,7 +63,10 @@ cdef class Counters:
             "protocol_errors": self.protocol_errors,
             "errors": dict(self.errors),
             "closed_by_output_limit": self.output_closed,
+            "closed_for_memory": self.evicted,
             "closed_by_timeout": self.timeout_closed,
+            "closings": dict(self.closings),
+            "client_bytes": router.clients.cost(),
             "output_bytes": router.clients.output_bytes,
             "ops_per_second": max(commands - first[1], 0) / seconds,
             "input_kbps": max(bytes_in - first[2], 0) / seconds / 1024,
@@ -73,8 +81,9 @@ cdef class Counters:
         _, _, bytes_in, bytes_out = self.traffic(router)
         self.commands = self.accepted = self.refused = self.timeouts = self.uncertain = 0
         self.refused_down = self.refused_overload = self.protocol_errors = 0
-        self.output_closed = self.timeout_closed = 0
+        self.output_closed = self.evicted = self.timeout_closed = 0
         self.errors.clear()
+        self.closings.clear()
         # Modulo 2**64: open connections go on counting from where they are.
         self.bytes_in_closed -= bytes_in
         self.bytes_out_closed -= bytes_out

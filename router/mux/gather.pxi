@@ -24,12 +24,17 @@ cdef class Gather(Pending):
             else:
                 self.total += value
         elif self.fold == FOLD_IN_ORDER:
-            self.texts[part] = PyBytes_FromStringAndSize(reply, n)
+            if self.charge(n):
+                self.texts[part] = PyBytes_FromStringAndSize(reply, n)
         return self.one_less()
 
     cdef int fail(self, uint32_t part, bytes message) except -1:
         self.errors.append((part, CommandError(message.decode("utf-8", "replace"))))
         return self.one_less()
+
+    cdef int abandon(self) except -1:
+        self.texts = None
+        return 0
 
     cdef int one_less(self) except -1:
         self.missing -= 1
@@ -52,23 +57,30 @@ cdef class Gather(Pending):
             put_ok(self.reply, self.dialect)
         else:
             self.put_in_order()
+            if self.session.gone:
+                return 0
         return self.deliver()
 
     cdef int put_in_order(self) except -1:
         """The values of all parts, each key's in the client's order."""
         cdef const char* at[MAX_SHARDS]
         cdef const char* end[MAX_SHARDS]
-        cdef Py_ssize_t mark, k, parts = len(self.texts)
+        cdef Py_ssize_t mark, k, size = 0, parts = len(self.texts)
         cdef int part
         for part in range(parts):
             at[part] = PyBytes_AS_STRING(<bytes> self.texts[part])
             end[part] = at[part] + PyBytes_GET_SIZE(<bytes> self.texts[part])
             if skip_line(&at[part], end[part]) < 0:     # "*n"
                 return put_error(self.reply, self.dialect, INTERNAL_ERROR)
+            size += PyBytes_GET_SIZE(<bytes> self.texts[part])
+        if not self.charge(size):
+            return 0
+        self.reply.reserve(size + 16 * self.keys + 32)
         mark = begin_array(self.reply, self.dialect, self.keys)
         for k in range(self.keys):
             part = self.owner[k]
             put_one_bulk(self.reply, self.dialect, &at[part], end[part])
+        self.texts = None
         return end_reply(self.reply, self.dialect, mark)
 
 
@@ -110,6 +122,8 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     cdef Py_ssize_t keys = (last - command.first) // command.step + 1, k
     cdef int shard, part, verdict
     cdef int64_t deadline = router.now_ms + router.limits.request_timeout
+    if command.fold == FOLD_IN_ORDER and not session.may_merge():
+        return False
     gather.owner = <uint8_t*> malloc(keys)
     if gather.owner == NULL:
         raise MemoryError("no memory for a split command")
@@ -133,6 +147,9 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     gather.missing = len(gather.shards)
     gather.texts = [None] * gather.missing
     gather.measure(session)
+    if command.fold == FOLD_IN_ORDER:
+        gather.merges = True
+        session.merging += 1
     session.expect_pending(gather, flags)
     session.unanswered_bytes += parser.consumed
     for part, shard in enumerate(gather.shards):

@@ -3,11 +3,12 @@
 Owned by the router, which fills it in at its start and at every change of the configuration; sessions and backends read
 its fields, where a Python attribute would cost more than what it guards.
 """
+from kache.config.client_limits import client_budget
 
 
 cdef class Limits:
 
-    cdef int apply(self, object config) except -1:
+    cdef int apply(self, object config, int routers) except -1:
         """Takes over a configuration; it holds from the next frame on."""
         self.request_timeout = config.request_timeout_ms
         self.idle_timeout = config.timeout * 1000
@@ -31,7 +32,9 @@ cdef class Limits:
         self.link_hard_commands = config.link_hard_commands
         self.link_soft_bytes = config.link_soft_bytes
         self.link_hard_bytes = config.link_hard_bytes
-        self.output_soft_bytes = config.output_soft_bytes
-        self.output_hard_bytes = config.output_hard_bytes
-        self.output_total = config.maxmemory_clients or 0x7FFFFFFFFFFFFFFF
+        self.budget = client_budget(config) // routers
+        for which, (name, hard, soft, seconds) in enumerate(config.client_output_buffer_limit[::2]):
+            self.output_hard[which] = hard
+            self.output_soft[which] = soft
+            self.output_over_ms[which] = seconds * 1000
         return 0

@@ -172,8 +172,9 @@ cdef class Link(Backend):
         return self.finish_run(<PyObject*> gather, True, part)
 
     cdef int cancel(self, uint64_t session) except -1:
-        cdef Buffer out = self.output()
+        cdef Buffer out
         self.end_run()
+        out = self.output()
         out.put_u32(16)
         out.put_u32(LINK_CANCEL)     # kind and three bytes of padding
         out.put_u32(0)
@@ -181,10 +182,38 @@ cdef class Link(Backend):
         self.forget_vanished()
         return self.mark_dirty()
 
+    cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
+        cdef Buffer out
+        if self.phase != UP:
+            return 0
+        self.end_run()
+        out = self.output()
+        out.put_u32(24)
+        out.put_u32(LINK_CREDIT)
+        out.put_u32(0)
+        out.put_u64(token)
+        out.put_u64(n)
+        return self.mark_dirty()
+
+    cdef int put_part(self, uint64_t session, uint32_t argument, const char* data, Py_ssize_t n) except -1:
+        cdef Buffer out
+        self.end_run()
+        out = self.output()
+        out.put_u32(<uint32_t> (PART_HEADER - 4 + n))
+        out.put_u32(LINK_PART)
+        out.put_u32(argument)
+        out.put_u64(session)
+        out.append(data, n)
+        return self.mark_dirty()
+
+    cdef int drop_parts(self, uint64_t session) except -1:
+        return self.put_part(session, DROP_PARTS, b"", 0) if self.phase == UP else 0
+
     # Replies in -----------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
         cdef Py_ssize_t at = 0
         cdef uint32_t length
+        cdef uint64_t token
         cdef int kind
         while self.fd >= 0:
             if self.reply_left:
@@ -192,10 +221,23 @@ cdef class Link(Backend):
                 if self.reply_left:
                     break
                 continue
+            if self.part_left:
+                at += self.take_part(data + at, n - at)
+                if self.part_left:
+                    break
+                continue
             if n - at < 5:
                 break
             memcpy(&length, data + at, 4)
             kind = <uint8_t> data[at + 4]
+            if kind == LINK_PART and self.phase >= UP and length >= PART_HEADER - 4:
+                if n - at < PART_HEADER:
+                    break
+                memcpy(&token, data + at + 12, 8)
+                self.part_left = length - (PART_HEADER - 4)
+                self.part_of = self.flows.get(token)
+                at += PART_HEADER
+                continue
             if kind == LINK_REPLY and self.phase >= UP:
                 if n - at < REPLY_HEADER:
                     break
@@ -209,13 +251,32 @@ cdef class Link(Backend):
                 break
             self.take_message(kind, data + at + 5, length - 1)
             at += 4 + length
-        return at if self.fd >= 0 else n
+        if self.fd < 0:
+            return n
+        self.keep_partial(n - at)
+        return at
+
+    cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1:
+        cdef Flow flow = self.part_of
+        n = min(n, <Py_ssize_t> self.part_left)
+        self.part_left -= <uint32_t> n
+        if self.part_left == 0:
+            self.part_of = None
+        if flow is not None and not flow.session.gone and n:
+            flow.session.receive_piece(flow, data, n)
+        return n
+
+    cdef inline int keep_partial(self, Py_ssize_t n) except -1:
+        """n bytes of a reply that is not complete are kept here: some client costs them."""
+        self.router.clients.input_bytes += n - self.partial
+        self.partial = n
+        return 0
 
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1:
         """Hands out the replies that are here; a REPLY message is taken reply by reply."""
         cdef Py_ssize_t at = 0
         cdef uint32_t size, count, taken
-        cdef uint64_t token
+        cdef uint64_t token, bytes_to_come
         cdef Expected* expected
         cdef PyObject* owner
         while self.reply_left and n - at >= 4:
@@ -233,7 +294,7 @@ cdef class Link(Backend):
                     self.answered(taken)
                     continue
             memcpy(&size, data + at, 4)
-            if size < REPLY_EXPIRED:
+            if size < REPLY_LARGE:
                 if n - at - 4 < <Py_ssize_t> size:
                     break
                 if owner != NULL:
@@ -243,6 +304,13 @@ cdef class Link(Backend):
                 if owner != NULL:
                     self.answer(owner, expected.pending, expected.part, 1, TIMED_OUT)
                 at += 4
+            elif size == REPLY_LARGE:
+                if n - at < 20:
+                    break
+                memcpy(&token, data + at + 4, 8)
+                memcpy(&bytes_to_come, data + at + 12, 8)
+                self.begin_flow(expected, token, <Py_ssize_t> bytes_to_come)
+                at += 20
             else:
                 if n - at < 12:
                     break
@@ -309,6 +377,8 @@ cdef class Link(Backend):
         return 0
 
     cdef int on_written(self, Py_ssize_t n) except -1:
+        if self.waiters is not None and not self.over_soft():
+            self.wake_waiters()
         return self.say_goodbye() if self.phase == LEAVING else 0
 
     cdef int on_eof(self) except -1:
@@ -317,4 +387,5 @@ cdef class Link(Backend):
 
     cdef int on_closed(self, object reason) except -1:
         self.run_owner = NULL
+        self.keep_partial(0)
         return Backend.on_closed(self, reason)

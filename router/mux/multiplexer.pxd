@@ -55,6 +55,8 @@ cdef class Pending:
     cdef readonly Session session        # None: nobody's (Router.call)
     cdef readonly int dialect
     cdef bint ready
+    cdef bint merges             # it is one of the session's `merging`
+    cdef Py_ssize_t parts_bytes  # of its parts, as the session is charged for them
     cdef Buffer reply
     # For the slow log: when it began, and the first words of what was asked; None when nobody wants to know.
     cdef int64_t started
@@ -66,6 +68,10 @@ cdef class Pending:
     # To be called by who makes it for a command of `session`.
     @cython.final
     cdef int measure(self, Session session) except -1
+    cdef int abandon(self) except -1       # its client is gone: what has come is given back
+    # To be called: n bytes more of parts are here; False when that closed the client.
+    @cython.final
+    cdef bint charge(self, Py_ssize_t n) except -1
     # To be called, once.
     @cython.final
     cdef int complete(self, object value) except -1
@@ -93,6 +99,17 @@ cdef object reply_of(object error, Command* command)
 
 
 # order.pxi -------------------------------------------------------------------------------------------
+@cython.final
+cdef class Flow:
+    """A large reply on its way: it comes in pieces, as fast as its client takes them once it is next."""
+    cdef Replies session
+    cdef Backend backend
+    cdef uint64_t token
+    cdef Py_ssize_t size, received, granted
+    cdef Buffer early            # what came before its turn
+    cdef bint current            # it is its turn: pieces leave as they come
+
+
 cdef class Replies(Endpoint):
     """A client's replies, kept in the order of its requests whatever the order of their arrival."""
     cdef Router router
@@ -100,18 +117,23 @@ cdef class Replies(Endpoint):
     cdef list held               # Buffer or None, per shard; None until something must wait
     cdef Buffer local
     cdef object pendings         # deque of Pending; None until there is one
-    cdef dict resolved           # (shard, token) -> bytes or None: deferred replies of this client
+    cdef dict resolved           # (shard, token) -> bytes or None, deferred replies of this client; or Flow
+    cdef Flow flow               # the large reply that is leaving
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
-    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client
-    cdef Py_ssize_t average      # recent bytes of a reply
-    cdef Py_ssize_t allowed      # commands it may have in flight
+    cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client, parts of merged ones included
+    cdef Py_ssize_t input_bytes  # of what it sent and is not executed, and of the table of its words
+    cdef Py_ssize_t forecast     # bytes that its replies in flight will have if they are like the last
+    cdef Py_ssize_t average      # recent bytes of a reply of a shard
+    cdef Py_ssize_t merging      # replies in flight that are merged here
+    cdef Py_ssize_t merged_average   # recent bytes of one; -1 before the first
+    cdef int kind                # CLASS_…
+    cdef int64_t over_soft_ms    # since when it is over the soft limit of its class; 0: it is not
     cdef readonly bint gone
     cdef int dialect_now
-    cdef int64_t written_ms      # when the client last took some output
+    cdef int64_t written_ms      # when the client last took some output, or got the first that it has not taken
     # To be overridden.
     cdef int relieved(self) except -1           # the client took some output: it may be read again
     cdef int proceed(self) except -1             # something was answered: it may be read again, or be closed
-    cdef int set_allowance(self) except -1      # the average has changed
     # Replies of shards.
     @cython.final
     cdef Py_ssize_t receive_several(
@@ -126,6 +148,12 @@ cdef class Replies(Endpoint):
     cdef int receive_deferred(self, int shard, uint64_t token, const char* reply, Py_ssize_t n) except -1
     @cython.final
     cdef int deferred_lost(self, int shard, uint64_t token, bytes message) except -1
+    @cython.final
+    cdef int hold_flow(self, int shard, Flow flow) except -1
+    @cython.final
+    cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1
+    @cython.final
+    cdef int flow_lost(self, int shard, Flow flow, bytes message) except -1
     # Out of band, between two replies.
     @cython.final
     cdef int push(self, const char* message, Py_ssize_t n) except -1
@@ -142,9 +170,16 @@ cdef class Replies(Endpoint):
     cdef Py_ssize_t in_flight_now(self) noexcept
     @cython.final
     cdef void account(self, Py_ssize_t n) noexcept
-    # Of its own.
+    @cython.final
+    cdef Py_ssize_t cost(self) noexcept
+    @cython.final
+    cdef int predict(self) except -1            # what is in flight has changed
+    # What it cannot be given was closed for it: True if that is this client.
     @cython.final
     cdef bint over_limit(self) except -1
+    # Of its own.
+    @cython.final
+    cdef bint over_class_limit(self) except -1
     @cython.final
     cdef int learn_average(self, Py_ssize_t size, uint32_t count) except -1
     @cython.final
@@ -161,6 +196,10 @@ cdef class Replies(Endpoint):
     cdef int deliver_first(self, Buffer queue, uint16_t head) except -1
     @cython.final
     cdef bint deliver_held(self, Buffer queue, uint16_t head) except -1
+    @cython.final
+    cdef bint deliver_flow(self, Flow flow, uint16_t head) except -1
+    @cython.final
+    cdef int grant(self, Flow flow) except -1
 
 
 # backend.pxi -----------------------------------------------------------------------------------------
@@ -186,6 +225,8 @@ cdef class Backend(Endpoint):
     cdef Expected* ring
     cdef uint64_t head, tail, overdue, ring_mask
     cdef dict deferred                   # token -> Session, or (Pending, part)
+    cdef dict flows                      # token -> Flow
+    cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
     # For those who send; each kind of backend has its own. The words that name the command stand before its arguments.
     # Nothing is asked before sending but `phase` and the limits.
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
@@ -194,11 +235,20 @@ cdef class Backend(Endpoint):
                  int flags, uint64_t session, int64_t deadline) except -1
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1
     cdef int cancel(self, uint64_t session) except -1
+    # Large frames in pieces: so much more of a reply may come (0: nobody wants it); a piece of an argument of the frame
+    # to come; what came of them is not needed.
+    cdef int put_credit(self, uint64_t token, uint64_t n) except -1
+    cdef int put_part(self, uint64_t session, uint32_t argument, const char* data, Py_ssize_t n) except -1
+    cdef int drop_parts(self, uint64_t session) except -1
     cdef bytes down_text(self)
     @cython.final
     cdef bint over_soft(self) noexcept
     @cython.final
     cdef bint over_hard(self, Py_ssize_t size) noexcept
+    @cython.final
+    cdef int wait_for_room(self, Session session) except -1
+    @cython.final
+    cdef int wake_waiters(self) except -1
     @cython.final
     cdef bint stuck(self) noexcept
     # For the kinds: the queue of what was sent.
@@ -215,6 +265,10 @@ cdef class Backend(Endpoint):
     cdef int defer(self, Expected* expected, uint64_t token) except -1
     @cython.final
     cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1
+    @cython.final
+    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
+    @cython.final
+    cdef int fail_flows(self) except -1
     @cython.final
     cdef int forget_vanished(self) except -1
     # For the timer.
@@ -255,6 +309,9 @@ cdef class Link(Backend):
     """The router's connection to one shard."""
     cdef readonly bint loading
     cdef readonly uint64_t pid
+    cdef uint32_t part_left              # bytes of the current PART that are still to come
+    cdef Flow part_of                    # and the reply they are of; None: nobody wants it
+    cdef Py_ssize_t partial              # bytes of a reply that is not complete
     cdef uint32_t reply_left             # replies of the current REPLY message that are still to come
     cdef PyObject* run_owner             # the session whose run is open; borrowed
     cdef Py_ssize_t run_mark             # where its header starts, from out.start
@@ -267,6 +324,8 @@ cdef class Link(Backend):
                         uint64_t transaction) except -1
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
+    cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
+    cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
     cdef int take_report(self, uint64_t session, bytes report) except -1
@@ -290,6 +349,26 @@ cdef class Split(Pending):
 cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1
 
 
+# upload.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Upload:
+    """A request whose large arguments go to their shard as they come; the frame follows when it is complete."""
+    cdef Backend backend
+    cdef Command* command
+    cdef uint16_t slot
+    cdef Buffer prefix           # what came of the request, with an empty string in the place of every large one
+    cdef uint32_t argument       # which argument is on its way,
+    cdef Py_ssize_t left         # how much of it is still to come
+    cdef Py_ssize_t total        # and how much of all of them has been sent
+    cdef bint sending            # its frame is being sent
+
+
+# Begins one if the request of which `data` is the beginning has a large argument, and may; how many bytes that took.
+cdef Py_ssize_t begin_upload(Session session, const char* data, Py_ssize_t n) except -1
+# Goes on with it; how many bytes were taken. The session is stalled if it must wait.
+cdef Py_ssize_t go_on_uploading(Session session, const char* data, Py_ssize_t n) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -303,6 +382,11 @@ cdef class Session(Replies):
     cdef bint waking                 # it is in clients.waking
     cdef readonly bint finishing     # nothing more is read; it closes when all is answered
     cdef Py_ssize_t resume_at        # in flight at which a stalled client is read again
+    cdef Py_ssize_t allowed          # commands it may have in flight
+    cdef Py_ssize_t output_room      # bytes of unread replies up to which its commands are executed
+    cdef Backend waits_for           # the busy backend that its next command is for
+    cdef Upload upload
+    cdef bint starving               # it is in clients.starving: it waits for others to cost less
     cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
     cdef int db_now
     cdef bint no_touch_now
@@ -325,21 +409,28 @@ cdef class Session(Replies):
     cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1
     cdef tuple arguments(self, Command* command)
     cdef int flags_of_runs(self) noexcept
+    cdef bint execute(self) except -1
+    cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
+    cdef int stall(self) except -1
+    cdef int starve(self) except -1
+    cdef bint may_grow(self, Py_ssize_t n) noexcept
+    cdef int protocol_error(self, bytes message) except -1
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
     cdef bytes first_words(self)
     cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count) except -1
+    cdef int wake(self) except -1
+    cdef bint may_resume(self) except -1
+    cdef bint may_merge(self) noexcept     # a reply may be made of several; else the command must wait
     # Of its own.
     cdef bint sniff(self, const char* data, Py_ssize_t n) except -1
     cdef int parse(self, const char* data, Py_ssize_t n) except -2
-    cdef int protocol_error(self, bytes message) except -1
+    cdef Py_ssize_t room(self) noexcept
+    cdef int set_allowance(self) noexcept
+    cdef int keep_input(self, Py_ssize_t n) except -1
     cdef bint must_wait(self) noexcept
-    cdef int stall(self) except -1
-    cdef bint may_resume(self) noexcept
-    cdef bint execute(self) except -1
     cdef void set_restricted(self) noexcept
     cdef bint admitted(self, Command* command)
-    cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int refuse(self, Command* command, uint16_t flags) except -1
     cdef bint forward(self, Command* command, uint16_t flags) except -1
     cdef int run_local(self, Command* command, uint16_t flags) except -1
@@ -359,6 +450,10 @@ cdef class Clients:
     cdef Py_ssize_t routers              # how many counts there are
     cdef int place                       # which of them is this router's
     cdef Py_ssize_t output_bytes         # of replies kept for all clients
+    cdef Py_ssize_t input_bytes          # of what they sent and is not executed, and of replies not yet complete
+    cdef Py_ssize_t forecast             # of their replies in flight
+    cdef list starving                   # sessions that are not read because all together cost too much, the longest first
+    cdef Session favoured                # the one of them that is read all the same
     cdef list waking                     # sessions to be read again before the output is written
     cdef bint wake_scheduled
     cdef int pause_mode                  # CLIENT PAUSE
@@ -371,7 +466,12 @@ cdef class Clients:
     cdef bint has_room(self) noexcept
     cdef int64_t ahead(self) noexcept    # how many more than the router with the fewest
     cdef int push(self, uint64_t id, const char* message, Py_ssize_t n) except -1
-    cdef int relieve_output(self, Session newest) except -1
+    cdef Py_ssize_t cost(self) noexcept
+    cdef bint over_budget(self) noexcept
+    cdef int relieve(self) except -1
+    cdef Session costliest(self)
+    cdef int close_for_memory(self, Session session, str reason) except -1
+    cdef int feed(self) except -1
     cdef int wake(self) except -1
     cdef int wake_soon(self) except -1
     cdef int hold(self, int mode, int64_t until) except -1
@@ -379,6 +479,7 @@ cdef class Clients:
     cdef int set_pause(self, int mode) except -1
     cdef int sweep(self, int64_t now) except -1
     cdef str overstayed(self, Session session, int64_t now)
+    cdef int look_at_output(self, Session session, int64_t now) except -1
     cdef int apply_limits(self) except -1
 
 
@@ -409,10 +510,12 @@ cdef class Counters:
     """What a router counts, since the start or the last reset."""
     cdef int64_t since_ms
     cdef uint64_t commands, accepted, refused, timeouts, uncertain, refused_down, refused_overload
-    cdef uint64_t protocol_errors, output_closed, timeout_closed, bytes_in_closed, bytes_out_closed
+    cdef uint64_t protocol_errors, output_closed, evicted, timeout_closed, bytes_in_closed, bytes_out_closed
+    cdef dict closings                   # why clients were closed by this router -> how many
     cdef dict errors                     # code of an error reply made here -> how many
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
     cdef int count_error(self, str message) except -1
+    cdef int count_closing(self, str reason) except -1
     cdef int sample(self, Router router) except -1
     cdef dict report(self, Router router)
     cdef int reset(self, Router router) except -1

@@ -30,6 +30,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
+    upload.pxi    a large argument on its way to its shard, in pieces
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
     shards.pxi    the connections to all shards
@@ -66,13 +67,14 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    FLAG_NO_TOUCH, FRAME_HEADER, IN_CAPITALS, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_VERSION, NO_TRANSACTION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED,
-    REPLY_EXPIRED, REPLY_HEADER, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER,
-    RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
+    DROP_PARTS, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT,
+    LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH, LINK_REPLY,
+    LINK_RUN, LINK_SLOW, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER, REPLY_DEFERRED,
+    REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT,
+    RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
-from .limits cimport Limits
+from .limits cimport CLASS_PUBSUB, Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
     FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
@@ -81,14 +83,14 @@ from .table cimport (
 
 from kache.commands import CONTAINERS, DIGEST, TABLE
 from kache.errors import CommandError
-from kache.replies import Missing
+from kache.replies import Missing, Pairs
 from kache.slots import contiguous
 
 from ..registry import MERGES, NeedsMove
 from ..scatter.outcome import failure_of
 from ..slowlog import SlowLog
 
-__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split"]
+__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split", "give_memory_back"]
 
 log = logging.getLogger("kache.router")
 
@@ -163,6 +165,17 @@ cdef extern from *:
         close(fd);
         return 0;
     }
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    /* The buffers of large replies and requests are mappings of their own, also after the first was freed. */
+    static void kache_large_blocks_apart(void) {
+        mallopt(M_MMAP_THRESHOLD, 262144);
+        mallopt(M_TRIM_THRESHOLD, 4194304);
+        mallopt(M_TOP_PAD, 1048576);
+    }
+    #else
+    static void kache_large_blocks_apart(void) {}
+    #endif
     static int kache_end_sending(int fd) { return shutdown(fd, SHUT_WR); }
     static int kache_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
     """
@@ -171,11 +184,18 @@ cdef extern from *:
     int kache_refuse(int listener, const char* text) nogil
     int kache_end_sending(int fd) nogil
     int kache_spare() nogil
+    void kache_large_blocks_apart() nogil
     int close_fd "close"(int fd) nogil
+
+def give_memory_back():
+    """From here on what large replies and requests took goes back to the system when they are gone; for the process."""
+    kache_large_blocks_apart()
+
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
+cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"
 cdef bytes NO_AUTH = b"NOAUTH Authentication required."
 cdef bytes INTERNAL_ERROR = b"ERR internal error"
 
@@ -185,6 +205,7 @@ include "backend.pxi"
 include "gather.pxi"
 include "link.pxi"
 include "planned.pxi"
+include "upload.pxi"
 include "session.pxi"
 include "clients.pxi"
 include "shards.pxi"

@@ -9,6 +9,12 @@
 # Replies up to this many bytes wait for more of their pipeline, if more is about to come.
 cdef Py_ssize_t HELD_OUTPUT = 16 * 1024
 
+# A merged reply of more bytes leaves in the buffer it was made in.
+cdef Py_ssize_t LARGE_REPLY = 16 * 1024
+
+# Bytes of a large reply that are asked for ahead of what its client has taken.
+cdef Py_ssize_t FLOW_WINDOW = 4 << 20
+
 # Weight of one reply in the average that says how many commands a client may have in flight (1/8).
 cdef enum:
     AVERAGE_SHIFT = 3
@@ -24,20 +30,42 @@ cdef class Replies(Endpoint):
     # Bookkeeping ----------------------------------------------------------------------------------
     cdef inline void account(self, Py_ssize_t n) noexcept:
         """n bytes of replies more are kept for this client."""
+        if self.output_bytes == 0:
+            self.written_ms = self.router.now_ms
         self.output_bytes += n
         self.router.clients.output_bytes += n
 
+    cdef inline Py_ssize_t cost(self) noexcept:
+        return self.output_bytes + self.input_bytes
+
+    cdef inline int predict(self) except -1:
+        cdef Py_ssize_t expected = self.in_flight_now() * self.average
+        if self.merging > 0 and self.merged_average > 0:
+            expected += self.merging * self.merged_average
+        self.router.clients.forecast += expected - self.forecast
+        self.forecast = expected
+        return 0
+
     cdef inline bint over_limit(self) except -1:
-        """Whether this client has been closed because it, or all clients together, keep too much unread."""
-        if (self.output_bytes <= self.router.limits.output_hard_bytes
-                and self.router.clients.output_bytes <= self.router.limits.output_total):
+        """Whether this client has been closed because it, or all clients together, keep too much."""
+        if self.router.clients.over_budget():
+            self.router.clients.relieve()
+        elif not self.router.limits.output_hard[self.kind] or not self.over_class_limit():
             return False
-        self.router.clients.relieve_output(<Session> self)
         return self.gone
+
+    cdef bint over_class_limit(self) except -1:
+        if self.output_bytes <= self.router.limits.output_hard[self.kind]:
+            return False
+        self.router.counters.output_closed += 1
+        self.router.clients.close_for_memory(<Session> self, "unread replies over client-output-buffer-limit")
+        return True
 
     cdef int on_written(self, Py_ssize_t n) except -1:
         self.account(-n)
         self.written_ms = self.router.now_ms
+        if self.flow is not None:
+            self.grant(self.flow)
         return self.relieved()
 
     cdef bint hold_output(self) noexcept:
@@ -70,7 +98,7 @@ cdef class Replies(Endpoint):
         cdef uint16_t head
         while count < most and n - end >= 4:
             memcpy(&size, data + end, 4)
-            if size >= REPLY_EXPIRED or n - end - 4 < <Py_ssize_t> size:
+            if size >= REPLY_LARGE or n - end - 4 < <Py_ssize_t> size:
                 break
             end += 4 + <Py_ssize_t> size
             count += 1
@@ -110,6 +138,7 @@ cdef class Replies(Endpoint):
             self.waiting += left
         if self.waiting and left < count:
             self.advance()
+        self.predict()
         self.proceed()
         return end
 
@@ -123,16 +152,11 @@ cdef class Replies(Endpoint):
         return 0
 
     cdef int learn_average(self, Py_ssize_t size, uint32_t count) except -1:
-        """`count` replies had `size` bytes on average."""
-        cdef Py_ssize_t before = self.average
-        if count >> AVERAGE_SHIFT:
+        """`count` replies had `size` bytes on average. Larger ones are believed at once: they must all find room."""
+        if count >> AVERAGE_SHIFT or size > self.average:
             self.average = size
         else:
-            self.average += (size - before) * <Py_ssize_t> count >> AVERAGE_SHIFT
-        return self.set_allowance() if self.average != before else 0
-
-    cdef int set_allowance(self) except -1:
-        """For subclasses: the average has changed."""
+            self.average += (size - self.average) * <Py_ssize_t> count >> AVERAGE_SHIFT
         return 0
 
     cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1:
@@ -184,13 +208,80 @@ cdef class Replies(Endpoint):
         put_error(text, self.dialect_now, message)
         return self.receive_deferred(shard, token, text.data + text.start, text.used())
 
+    # Large replies --------------------------------------------------------------------------------
+    cdef int hold_flow(self, int shard, Flow flow) except -1:
+        """A reply of this shard comes in pieces. It keeps its place like a deferred one, and leaves as it comes."""
+        self.learn_average(flow.size, 1)
+        self.hold_deferred(shard, flow.token)
+        self.resolved[(shard, flow.token)] = flow
+        self.advance()
+        return self.predict()
+
+    cdef bint deliver_flow(self, Flow flow, uint16_t head) except -1:
+        """It is its turn: what has come leaves, and more is asked for. True when all of it has left."""
+        if head & SILENT:
+            if flow.received < flow.size:
+                flow.backend.put_credit(flow.token, 0)
+            flow.backend.flows.pop(flow.token, None)
+            self.account(-flow.early.used())
+            return True
+        if not flow.current:
+            flow.current = True
+            self.flow = flow
+            if flow.early.used():
+                self.chain_output(flow.early)
+                self.mark_dirty()
+            flow.early = None
+        if flow.received < flow.size:
+            self.grant(flow)
+            return False
+        self.flow = None
+        return True
+
+    cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1:
+        self.account(n)
+        flow.received += n
+        if flow.current:
+            self.output().append(data, n)
+            self.mark_dirty()
+        else:
+            flow.early.append(data, n)
+        if self.over_limit():
+            return 0
+        if flow.received < flow.size:
+            return self.grant(flow) if flow.current else 0
+        flow.backend.flows.pop(flow.token, None)
+        self.advance()
+        self.predict()
+        return self.proceed()
+
+    cdef int grant(self, Flow flow) except -1:
+        """Asks for as much as keeps the client busy; what is asked for must find room here."""
+        cdef Py_ssize_t ahead = max(flow.granted - flow.received, 0) + self.unsent()
+        if ahead <= FLOW_WINDOW // 2 and max(flow.granted, flow.received) < flow.size:
+            flow.granted = max(flow.granted, flow.received) + FLOW_WINDOW - ahead
+            flow.backend.put_credit(flow.token, FLOW_WINDOW - ahead)
+        return 0
+
+    cdef int flow_lost(self, int shard, Flow flow, bytes message) except -1:
+        if self.gone:
+            return 0
+        if flow.current:
+            self.close("its shard was lost inside a reply")
+            return 0
+        self.account(-flow.early.used())
+        return self.deferred_lost(shard, flow.token, message)
+
     # Out of band ----------------------------------------------------------------------------------
     cdef int push(self, const char* message, Py_ssize_t n) except -1:
         """A message that answers nothing, complete in the client's dialect; it leaves before the replies to come."""
-        if self.gone or self.closing or self.over_limit():
+        if self.gone or self.closing:
+            return 0
+        self.kind = CLASS_PUBSUB
+        self.account(n)
+        if self.over_limit():
             return 0
         self.output().append(message, n)
-        self.account(n)
         return self.mark_dirty()
 
     # Replies made here ----------------------------------------------------------------------------
@@ -205,6 +296,7 @@ cdef class Replies(Endpoint):
             before = out.used()
             self.encode(out, value)
             self.account(out.used() - before)
+            self.over_limit()
             return self.mark_dirty()
         return self.queue_local(value)
 
@@ -254,7 +346,6 @@ cdef class Replies(Endpoint):
         """Lets every reply leave whose turn it is."""
         cdef Buffer order = self.order
         cdef Buffer queue
-        cdef Buffer out = self.output()
         cdef uint16_t head
         cdef uint32_t size
         cdef bint left = False
@@ -265,8 +356,8 @@ cdef class Replies(Endpoint):
                 if queue is None or queue.used() == 0:
                     break
                 memcpy(&size, queue.data + queue.start, 4)
-                if size < REPLY_EXPIRED and not head & SILENT:
-                    out.append(queue.data + queue.start + 4, size)
+                if size < REPLY_LARGE and not head & SILENT:
+                    self.output().append(queue.data + queue.start + 4, size)
                     queue.consume(4 + <Py_ssize_t> size)
                 elif not self.deliver_held(queue, head):
                     break
@@ -274,8 +365,10 @@ cdef class Replies(Endpoint):
                 if not (<Pending> self.pendings[0]).ready:
                     break
                 queue = (<Pending> self.pendings.popleft()).reply
-                self.deliver(queue.data + queue.start if queue is not None else NULL,
-                           queue.used() if queue is not None else 0, head)
+                if queue is not None and queue.used() > LARGE_REPLY and not head & SILENT:
+                    self.chain_output(queue)
+                elif queue is not None:
+                    self.deliver(queue.data + queue.start, queue.used(), head)
             else:
                 self.deliver_first(self.local, head)
             order.consume(2)
@@ -304,7 +397,6 @@ cdef class Replies(Endpoint):
         """The same for a queue that may start with a deferred reply; False when that is not there yet."""
         cdef uint32_t n
         cdef uint64_t token
-        cdef bytes reply
         memcpy(&n, queue.data + queue.start, 4)
         if n != REPLY_DEFERRED:
             self.deliver_first(queue, head)
@@ -312,9 +404,10 @@ cdef class Replies(Endpoint):
         memcpy(&token, queue.data + queue.start + 4, 8)
         place = (head & SOURCE, token)
         reply = self.resolved[place]
-        if reply is None:
+        if reply is None or (type(reply) is Flow and not self.deliver_flow(<Flow> reply, head)):
             return False
         del self.resolved[place]
-        self.deliver(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), head)
+        if type(reply) is bytes:
+            self.deliver(PyBytes_AS_STRING(<bytes> reply), PyBytes_GET_SIZE(<bytes> reply), head)
         queue.consume(12)
         return True

@@ -21,6 +21,16 @@ cdef class Pending:
             self.asked_count = session.parser.count
         return 0
 
+    cdef int abandon(self) except -1:
+        return 0
+
+    cdef bint charge(self, Py_ssize_t n) except -1:
+        if self.session is None or self.session.gone:
+            return False
+        self.parts_bytes += n
+        self.session.account(n)
+        return not self.session.over_limit()
+
     cdef int complete(self, object value) except -1:
         """Encodes the reply in the client's dialect; it leaves as soon as it is next."""
         if self.ready:
@@ -45,10 +55,19 @@ cdef class Pending:
             took = monotonic_ns() - self.started
             if took >= self.router.limits.slow_ns:
                 session.note_slow(took, self.asked, self.asked_count)
-        session.account(self.reply.used())
+        if self.merges:
+            session.merging -= 1
+            # Its parts and the reply made of them are here at the same time.
+            session.merged_average = max(self.parts_bytes + self.reply.used(),
+                                         session.merged_average - (session.merged_average >> 3))
+        session.account(self.reply.used() - self.parts_bytes)
+        self.parts_bytes = 0
         if session.barrier is self:
             session.barrier = None
+        if session.over_limit():
+            return 0
         session.advance()
+        session.predict()
         return session.proceed()
 
 

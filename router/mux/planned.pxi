@@ -1,19 +1,37 @@
 # Commands that one frame to one shard does not answer: divided by the planner, or led by a coroutine.
 
+cdef enum:
+    ELEMENT_COST = 56
+
+
 cdef class Split(Pending):
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
-        return self.take(part, decode_span(reply, n))
+        value = decode_span(reply, n)
+        # What each element costs as an object, beside its bytes.
+        self.charge(n + (ELEMENT_COST * len(value) if isinstance(value, (list, dict, set, Pairs)) else 0))
+        return self.take(part, value)
 
     cdef int fail(self, uint32_t part, bytes message) except -1:
         return self.take(part, CommandError(message.decode("utf-8", "replace")))
 
+    cdef int abandon(self) except -1:
+        self.replies = None
+        return 0
+
     cdef int take(self, uint32_t part, object value) except -1:
+        if self.session.gone:
+            return 0
         self.replies[part] = value
         self.missing -= 1
         if self.missing:
             return 0
-        return self.complete(self._merged())
+        # The reply is about as large as its parts, which go when it is made.
+        if not self.charge(self.parts_bytes):
+            return 0
+        value = self._merged()
+        self.replies = None
+        return self.complete(value)
 
     def _merged(self):
         """The one reply made of all parts: a merge of them, or the error that stands for those that failed."""
@@ -59,6 +77,10 @@ cdef bint send_parts(Session session, object row, tuple arguments, list parts, u
         verdict = session.may_send(<Backend> router.links[<int> part.shard], flags)
         if verdict != SEND:
             return verdict == REFUSED
+    if not session.may_merge():
+        return False
+    split.merges = True
+    session.merging += 1
     split.router = router
     split.session = session
     split.dialect = session.dialect_now

@@ -40,7 +40,7 @@ cdef class Router(Reactor):
         self.config = config
         self.linger_seconds = config.linger_ms / 1000
         self.linger_bytes = config.linger_bytes
-        self.limits.apply(config)
+        self.limits.apply(config, self.clients.routers)
         self.clients.apply_limits()
         self.slowlog.configure(config.slowlog_max_len)
 
@@ -198,6 +198,11 @@ cdef class Router(Reactor):
     def output_bytes(self):
         """Bytes of replies that are kept for all clients."""
         return self.clients.output_bytes
+
+    @property
+    def client_bytes(self):
+        """What all clients cost: their replies, and their input that is not executed yet."""
+        return self.clients.cost()
 
     @property
     def command_table(self):

@@ -5,9 +5,13 @@ cdef enum:
     PROTOCOL_RESP = 1
     PROTOCOL_BINARY = 2
 
-    LEAST_IN_FLIGHT = 16     # a client with huge replies may still have this many commands in flight
-    FIRST_IN_FLIGHT = 64     # and this many before the size of its replies is known
+    FIRST_IN_FLIGHT = 64     # commands a client may have in flight before the size of its replies is known
+    FIRST_AVERAGE = 65536    # and the size that is assumed until then
     PREAUTH_STRINGS = 10     # words of the longest command that is needed to authenticate (HELLO … SETNAME)
+
+    SMALL_INPUT = 256 * 1024 # what a client may always have unexecuted: a read of the socket and a partial frame
+
+    SLACK = 1024 * 1024      # what the one client that may use all the budget leaves of it
 
     SLOW_WORDS = 32          # of a command in the slow log, and bytes of a word: those of kache/slow.py
     SLOW_WORD_BYTES = 128
@@ -34,7 +38,8 @@ cdef class Session(Replies):
         self.authenticated_now = not router.limits.auth_required
         self.set_restricted()
         self.connected_ms = self.stranger_ms = self.last_ms = self.written_ms = router.now_ms
-        self.average = router.limits.output_hard_bytes // 2 // FIRST_IN_FLIGHT
+        self.average = FIRST_AVERAGE
+        self.merged_average = -1
         self.set_allowance()
         kache_tune(fd, router.limits.keepalive)
         router.clients.add(self)
@@ -151,11 +156,13 @@ cdef class Session(Replies):
 
     # Input ----------------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t at = 0, taken
         cdef int state
         if self.finishing:
+            self.keep_input(0)
             return n
         self.last_ms = self.router.now_ms
+        self.set_allowance()
         if self.protocol == PROTOCOL_UNKNOWN:
             if self.begun_ms == 0:
                 self.begun_ms = self.router.now_ms
@@ -166,6 +173,14 @@ cdef class Session(Replies):
                 if self.must_wait():
                     self.stall()
                     break
+                if self.upload is not None:
+                    taken = go_on_uploading(self, data + at, n - at)
+                    if taken == 0:
+                        break
+                    at += taken
+                    if self.finishing or self.fd < 0:
+                        at = n
+                    continue
                 state = self.parse(data + at, n - at)
                 if state == FRAME:
                     if not self.execute():
@@ -175,8 +190,16 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
+                    if self.parser.pending_size > LARGE and self.protocol == PROTOCOL_RESP and data[at] == c"*":
+                        taken = begin_upload(self, data + at, n - at)
+                        if taken:
+                            at += taken
+                            continue
                     if n - at > self.router.limits.query_limit:
                         self.close("unparsed input over client-query-buffer-limit")
+                    elif n - at > SMALL_INPUT and not self.may_grow(n - at):
+                        self.stall()
+                        self.starve()
                     break
                 else:
                     self.protocol_error(self.parser.error)
@@ -186,6 +209,8 @@ cdef class Session(Replies):
             self.router.shards.end_runs()
         if self.parser.capacity > LARGE_COMMAND and self.parser.resume_total < 0:
             self.parser.reset()
+        self.keep_input(n - at)
+        self.predict()
         if self.finishing or self.eof:
             self.proceed()
         return at
@@ -236,7 +261,6 @@ cdef class Session(Replies):
         """Limits of one request; tight ones for a stranger."""
         cdef Limits limits = self.router.limits
         cdef RequestParser parser = self.parser
-        self.set_allowance()
         if parser is None:
             return 0
         if self.authenticated_now:
@@ -264,33 +288,97 @@ cdef class Session(Replies):
             return True
         if in_flight == 0:
             self.unanswered_bytes = 0
-        elif in_flight >= LEAST_IN_FLIGHT and in_flight >= self.allowed:
+        elif in_flight >= self.allowed:
             self.resume_at = in_flight // 2
             return True
         elif self.unanswered_bytes > self.router.limits.session_bytes:
             self.resume_at = 0
             return True
-        if self.output_bytes > self.router.limits.output_soft_bytes:
+        if self.output_bytes > self.output_room:
             self.resume_at = in_flight
             return True
         return False
 
-    cdef int set_allowance(self) except -1:
+    cdef Py_ssize_t room(self) noexcept:
+        """What it may cost: twice what the budget has left beside it."""
+        cdef Clients clients = self.router.clients
+        cdef Py_ssize_t left = (self.router.limits.budget - clients.cost() - clients.forecast
+                                + self.cost() + self.forecast)
+        if left <= 0:
+            return 0
+        return max(left * 2 // 3, left - SLACK) if self is clients.favoured else left * 2 // 3
+
+    cdef int set_allowance(self) noexcept:
         """Commands it may have in flight: fewer when its replies are large, for they must all find room here."""
-        cdef Limits limits = self.router.limits
-        cdef Py_ssize_t by_size = (limits.output_hard_bytes // 2) // (self.average if self.average > 0 else 1)
-        if by_size > limits.session_commands:
-            by_size = limits.session_commands
-        self.allowed = by_size if by_size > LEAST_IN_FLIGHT else LEAST_IN_FLIGHT
+        cdef Py_ssize_t left = self.room()
+        cdef Py_ssize_t by_size
+        self.output_room = left
+        left -= self.cost()
+        if left <= self.average:
+            self.allowed = 1
+            return 0
+        by_size = left // (self.average if self.average > 0 else 1)
+        self.allowed = min(by_size, self.router.limits.session_commands)
+        if self.average == FIRST_AVERAGE:
+            self.allowed = min(self.allowed, FIRST_IN_FLIGHT)
         return 0
+
+    cdef bint may_merge(self) noexcept:
+        """A reply made of parts has any size: one at a time until it is known, and then as many as find room."""
+        if self.merging == 0 or (self.merged_average >= 0 and (self.merging + 1) * self.merged_average
+                                 <= self.room() - self.cost()):
+            return True
+        self.resume_at = self.in_flight_now() - 1
+        return False
+
+    cdef int keep_input(self, Py_ssize_t n) except -1:
+        """n bytes of what it sent wait to be executed, or for the rest of their request."""
+        if self.parser is not None and self.parser.capacity > LARGE_COMMAND:
+            n += self.parser.capacity * (sizeof(Span) + sizeof(Py_ssize_t))
+        if self.upload is not None:
+            n += self.upload.total
+        if n == self.input_bytes or self.gone:
+            return 0
+        self.router.clients.input_bytes += n - self.input_bytes
+        self.input_bytes = n
+        if self.router.clients.over_budget():
+            self.router.clients.relieve()
+        return 0
+
+    cdef bint may_grow(self, Py_ssize_t n) noexcept:
+        """Whether more of an unfinished request may be read, of which n bytes are here."""
+        return n + self.output_bytes <= self.room()
 
     cdef int stall(self) except -1:
         self.stalled = True
+        if self.output_bytes > self.output_room:
+            self.starve()
         return self.pause()
 
-    cdef inline bint may_resume(self) noexcept:
-        return (self.barrier is None and self.in_flight_now() <= self.resume_at
-                and self.router.clients.pause_mode != PAUSE_ALL and self.output_bytes <= self.router.limits.output_soft_bytes)
+    cdef int starve(self) except -1:
+        """It waits for room, which others may make."""
+        if not self.starving:
+            self.starving = True
+            self.router.clients.starving.append(self)
+        return 0
+
+    cdef bint may_resume(self) except -1:
+        if (self.barrier is not None or self.waits_for is not None or self.in_flight_now() > self.resume_at
+                or self.router.clients.pause_mode == PAUSE_ALL):
+            return False
+        self.set_allowance()
+        if self.output_bytes <= self.output_room and (
+                self.input_bytes <= SMALL_INPUT or self.may_grow(self.input_bytes)):
+            return True
+        self.starve()
+        return False
+
+    cdef int wake(self) except -1:
+        """It is read again before the output of this iteration is written, if nothing else keeps it."""
+        if not self.waking and self.stalled and not self.gone:
+            self.waking = True
+            self.router.clients.waking.append(self)
+        return 0
 
     cdef int proceed(self) except -1:
         """Something was answered: read on, or close what is complete."""
@@ -299,8 +387,7 @@ cdef class Session(Replies):
         if self.stalled:
             if not self.waking and (self.finishing or self.may_resume()):
                 # Not from here: a link may be in the middle of handing out replies.
-                self.waking = True
-                self.router.clients.waking.append(self)
+                self.wake()
                 self.mark_dirty()
         elif (self.finishing or self.eof) and self.order.used() == 0 and self.barrier is None:
             self.close_after_reply("finished")
@@ -455,18 +542,18 @@ cdef class Session(Replies):
             return REFUSED
         if not backend.over_soft():
             return SEND
-        if backend.stuck() or (backend.over_hard(self.parser.consumed) and not self.in_flight_now()):
+        if backend.stuck():
             self.router.counters.refused_overload += 1
             self.answer_error(OVERLOADED, flags)
             return REFUSED
-        if self.in_flight_now():
-            # It has replies to wait for.
-            self.resume_at = self.in_flight_now() // 2
-            return WAIT
-        return SEND
+        self.resume_at = self.in_flight_now()
+        self.waits_for = backend
+        backend.wait_for_room(self)
+        return WAIT
 
     cdef inline int flags_of_runs(self) noexcept:
-        return FLAG_NO_TOUCH if self.no_touch_now else 0
+        cdef int flags = FLAG_NO_TOUCH if self.no_touch_now else 0
+        return flags | FLAG_UPLOADED if self.upload is not None and self.upload.sending else flags
 
     # Local commands -------------------------------------------------------------------------------
     cdef tuple arguments(self, Command* command):
@@ -545,11 +632,17 @@ cdef class Session(Replies):
 
     cdef int on_closed(self, object reason) except -1:
         cdef Backend backend
-        cdef bint waited = self.order.used() > 0
+        cdef Pending pending
+        cdef bint waited = self.order.used() > 0 or self.upload is not None
         self.gone = True
         self.router.clients.remove(self)
         self.router.clients.output_bytes -= self.output_bytes
         self.output_bytes = 0
+        self.router.clients.input_bytes -= self.input_bytes
+        self.router.clients.forecast -= self.forecast
+        self.input_bytes = self.forecast = 0
+        if self.router.clients.favoured is self:
+            self.router.clients.favoured = None
         if waited:
             for backend in self.router.links:
                 if backend.phase == UP:
@@ -557,9 +650,15 @@ cdef class Session(Replies):
         self.order.release()
         self.held = None
         self.local = None
+        if self.pendings is not None:
+            for pending in self.pendings:
+                pending.abandon()
         self.pendings = None
         self.resolved = None
         self.barrier = None
+        self.waits_for = None
+        self.flow = None
+        self.upload = None
         return 0
 
 

@@ -24,6 +24,7 @@ cdef class Timers:
         try:
             router.now_ms = router.clock.now_ms()
             router.shards.expire(router.now_ms)
+            router.clients.feed()
             if router.now_ms >= self.next_sweep_ms:
                 self.next_sweep_ms = router.now_ms + 1000
                 router.clock.discipline()

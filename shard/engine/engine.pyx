@@ -13,7 +13,8 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     compiled_strings,          the hottest commands, without a Python object
     compiled_collections
-    ahead, link                what the next frames will touch; Link: runs from a router in, replies out
+    ahead, flows, link         what the next frames will touch; large arguments and replies, in pieces; Link: runs from a
+                               router in, replies out
     replay                     the records of a log applied by the mutators
 """
 import logging
@@ -55,8 +56,10 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    IN_CAPITALS, FLAG_ATOMIC, FLAG_NO_TOUCH, FRAME_HEADER, LINK_CANCEL, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PUSH, LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, REPLY_DEFERRED, REPLY_EXPIRED, REPLY_HEADER,
+    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL,
+    LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
+    LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER, REPLY_DEFERRED,
+    REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE,
     RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT,
     RUN_TRANSACTION_AT,
 )
@@ -148,5 +151,6 @@ include "execute.pxi"
 include "compiled_strings.pxi"
 include "compiled_collections.pxi"
 include "ahead.pxi"
+include "flows.pxi"
 include "link.pxi"
 include "replay.pxi"

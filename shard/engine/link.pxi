@@ -94,7 +94,7 @@ cdef class Host:
         """Whether nothing is half executed or unsent."""
         cdef Link link
         for link in self.links:
-            if link.run_count or link.unsent() or link.unparsed():
+            if link.run_count or link.unsent() or link.unparsed() or link.flows.replies:
                 return False
         return True
 
@@ -188,6 +188,9 @@ cdef class Link(Endpoint):
     cdef Py_ssize_t capacity
     # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
     cdef bint answering, arisen         # arisen: `before` or `behind` has something
+    cdef Flows flows
+    cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
+    cdef Buffer part_into
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
 
     def __cinit__(self, *args, **kwargs):
@@ -198,6 +201,7 @@ cdef class Link(Endpoint):
         self.host = host
         self.router = -1
         self.context = Context(host.shard)
+        self.flows = Flows()
         self.before = Buffer()
         self.behind = Buffer()
         super().__init__(host.reactor, fd)
@@ -226,12 +230,25 @@ cdef class Link(Endpoint):
             self.context.link = None
         if self.fd < 0 or self.closing:
             return n
+        if self.flows.replies:
+            self.send_parts()
         if self.unsent():
             self.mark_dirty()
-            if self.unsent() > self.host.unsent_limit and not self.waiting:
+            if self.keeps_too_much() and not self.waiting:
                 self.blocked = True
                 self.pause()
         return consumed
+
+    cdef inline bint keeps_too_much(self) noexcept:
+        return self.unsent() > self.host.unsent_limit or self.flows.full()
+
+    cdef int send_parts(self) except -1:
+        """Pieces of large replies, as long as little else is unsent."""
+        cdef bint more = True
+        while more and self.unsent() < PARTS_AHEAD:
+            # A router that has said goodbye cannot ask any more.
+            more = self.flows.put_part(self.output(), self.eof or self.flows.full())
+        return self.mark_dirty() if self.unsent() else 0
 
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1:
         cdef Py_ssize_t at = 0
@@ -243,10 +260,21 @@ cdef class Link(Endpoint):
                 if self.run_count:
                     break
                 continue
+            if self.part_left:
+                at += self.take_part(data + at, n - at)
+                if self.part_left:
+                    break
+                continue
             if n - at < 5:
                 break
             memcpy(&length, data + at, 4)
             kind = <unsigned char> data[at + 4]
+            if kind == LINK_PART and self.greeted and length >= PART_HEADER - 4:
+                if n - at < PART_HEADER:
+                    break
+                self.begin_part(data + at, length)
+                at += PART_HEADER
+                continue
             if kind == LINK_RUN and self.greeted:
                 if n - at < RUN_HEADER:
                     break
@@ -266,20 +294,57 @@ cdef class Link(Endpoint):
             at += length + 4
         return at
 
+    cdef int begin_part(self, const char* header, uint32_t length) except -1:
+        cdef uint32_t argument
+        cdef uint64_t session
+        memcpy(&argument, header + 8, 4)
+        memcpy(&session, header + 12, 8)
+        if argument == DROP_PARTS:
+            self.flows.uploads.pop(session, None)
+        self.part_left = length - (PART_HEADER - 4)
+        self.part_into = self.flows.upload(session, argument) if self.part_left else None
+        return 0
+
+    cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1:
+        n = min(n, <Py_ssize_t> self.part_left)
+        self.part_into.append(data, n)
+        self.part_left -= <uint32_t> n
+        if self.part_left == 0:
+            self.part_into = None
+        return n
+
+    cdef int use_uploads(self, Py_ssize_t argc) except -1:
+        """The arguments of the frame that came before it. The link is closed when there are none."""
+        cdef Buffer came
+        arguments = self.flows.uploads.get(self.context.session)
+        if arguments is None or self.run_count != 1:
+            return self.broken(0, "a frame without its large arguments")
+        for argument, came in arguments.items():
+            if argument >= argc:
+                return self.broken(0, "a large argument that its frame does not have")
+            self.spans[<Py_ssize_t> argument].data = came.data + came.start
+            self.spans[<Py_ssize_t> argument].size = came.used()
+        return 0
+
     cdef int broken(self, Py_ssize_t n, str what) except -1:
         log.error("closing the link of router %d: %s", self.router, what)
         self.close(what)
         return <int> min(n, 2147483647)
 
     cdef int on_control(self, int kind, const char* body, Py_ssize_t n) except -1:
-        cdef uint64_t session
+        cdef uint64_t session, token, credit
         cdef uint16_t router
         if kind == LINK_HELLO and not self.greeted:
             return self.on_hello(body, n)
         if kind == LINK_CANCEL and self.greeted and n >= 15:
             memcpy(&session, body + 7, 8)
             self.host.shard.forget_session(self, session)
+            self.flows.forget_session(session)
             return 0
+        if kind == LINK_CREDIT and self.greeted and n >= 23:
+            memcpy(&token, body + 7, 8)
+            memcpy(&credit, body + 15, 8)
+            return self.flows.grant(token, credit)
         return self.broken(0, f"an unexpected message of kind {kind}")
 
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1:
@@ -359,6 +424,10 @@ cdef class Link(Endpoint):
             argc = self.parse_frame(data + at + 8, size - 4)
             if argc < 0:
                 return n
+            if context.flags & FLAG_UPLOADED:
+                self.use_uploads(argc)
+                if self.fd < 0:
+                    return n
             if ahead.at == ahead.count:
                 ahead.look(shard.store, data + at, n - at, self.run_count, context.keys.db)
             if ahead.at < ahead.count:
@@ -373,6 +442,8 @@ cdef class Link(Endpoint):
             else:
                 self.execute_frame(data + at, argc, out, &start, &done)
             at += <Py_ssize_t> size + 4
+            if context.flags & FLAG_UPLOADED:
+                self.flows.uploads.pop(context.session, None)
             if not expired and not context.flags & FLAG_ATOMIC and self.tick_ended(executed):
                 if self.run_count or n > at:
                     self.wait_for_turn()
@@ -403,8 +474,19 @@ cdef class Link(Endpoint):
             size = <uint32_t> (out.used() - mark - 4)
             memcpy(out.data + out.start + mark, &size, 4)
             self.host.tick_left -= size
+            if size > LARGE and self.context.dialect != INTERNAL:
+                self.part_with(out, mark, size)
         if self.arisen:
             self.put_between(out, mark, start, done)
+        return 0
+
+    cdef int part_with(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1:
+        """The reply behind `mark` is too large to keep others waiting behind it: it follows in pieces."""
+        cdef uint32_t instead = REPLY_LARGE
+        cdef Buffer reply = out.split(mark + 4)
+        memcpy(out.data + out.start + mark, &instead, 4)
+        out.put_u64(self.flows.add(reply, self.context.session))
+        out.put_u64(size)
         return 0
 
     cdef inline bint tick_ended(self, uint32_t executed) except -1:
@@ -503,7 +585,7 @@ cdef class Link(Endpoint):
     cdef int go_on(self) except -1:
         """The next tick has come, or the output has room again."""
         self.waiting = False
-        if self.unsent() > self.host.unsent_limit:
+        if self.keeps_too_much():
             self.blocked = True
             return 0
         self.blocked = False
@@ -517,12 +599,18 @@ cdef class Link(Endpoint):
     cdef int finish_if_done(self) except -1:
         """After the last run of a router that has said goodbye: its replies go out, then the link is closed."""
         if self.eof and self.fd >= 0 and not self.waiting and not self.blocked and not self.closing:
+            if self.flows.replies:
+                return self.send_parts()
             if not self.host.shard.waits_for(self):
                 self.close_after_reply("closed by the router")
         return 0
 
     cdef int on_written(self, Py_ssize_t n) except -1:
-        if self.blocked and self.unsent() <= self.host.unsent_limit // 2:
+        if self.flows.replies and self.unsent() < PARTS_AHEAD:
+            self.send_parts()
+            if self.eof and not self.flows.replies:
+                self.finish_if_done()
+        if self.blocked and self.unsent() <= self.host.unsent_limit // 2 and not self.flows.full():
             self.blocked = False
             self.waiting = True
             self.host.wait_for_next(self)

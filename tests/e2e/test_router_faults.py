@@ -241,7 +241,7 @@ def test_what_is_not_a_request() -> None:
 
 @linux_only
 def test_replies_that_nobody_reads() -> None:
-    environment = {"KACHE_OUTPUT_HARD_BYTES": "16mb", "KACHE_MAXMEMORY_CLIENTS": "64mb"}
+    environment = {"KACHE_MAXMEMORY_CLIENTS": "64mb"}
     with Cluster(2, environment=environment) as cluster:
         router = cluster.pid_of("router")
         with cluster.connect() as reader:

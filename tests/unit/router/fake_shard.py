@@ -1,7 +1,8 @@
 """A shard for tests of the router: the link protocol and a dict, on the test's own event loop.
 
 It speaks only from kache.wire.link and the codecs, so the compiled link is tested against a second implementation.
-`chop` cuts its answers into pieces of random size; `hold` keeps answers back; `die` drops every connection.
+`chop` cuts its answers into pieces of random size; `hold` keeps answers back; `die` drops every connection. Replies to
+clients that are larger than a mebibyte flow, as much as the router asks for.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from kache.wire.codec import encode_reply
 SLOT_SHIFT = 39
 
 
+INTERNAL = 1
+
+
 class FakeShard:
     """One shard behind a Unix socket; `data` maps (db, key) to bytes."""
 
@@ -34,6 +38,7 @@ class FakeShard:
         self.cancelled: list[int] = []
         self.sessions: list[int] = []
         self.transactions: list[int] = []
+        self.credits: list[int] = []
         self.chop = False
         self.hold = False
         self.expired = False
@@ -129,6 +134,8 @@ class _Connection(asyncio.Protocol):
         self.input = b""
         self.held = b""
         self.tokens = 0
+        self.uploads: dict[int, dict[int, bytes]] = {}
+        self.flows: dict[int, tuple[int, bytes]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -158,12 +165,38 @@ class _Connection(asyncio.Protocol):
         elif kind == wire_link.RUN:
             self.run(message)
         elif kind == wire_link.CANCEL:
-            self.shard.cancelled.append(struct.unpack_from("<Q", message, 12)[0])
+            (session,) = struct.unpack_from("<Q", message, 12)
+            self.shard.cancelled.append(session)
+            self.uploads.pop(session, None)
+            self.flows = {token: flow for token, flow in self.flows.items() if flow[0] != session}
+        elif kind == wire_link.PART:
+            argument, session = struct.unpack_from("<IQ", message, 8)
+            if argument == wire_link.DROPPED_PARTS:
+                self.uploads.pop(session, None)
+            else:
+                came = self.uploads.setdefault(session, {})
+                came[argument] = came.get(argument, b"") + message[20:]
+        elif kind == wire_link.CREDIT:
+            self.flow_on(*struct.unpack_from("<QQ", message, 12))
         else:
             raise AssertionError(f"message of kind {kind}")
 
+    def flow_on(self, token: int, credit: int) -> None:
+        """So much more of a large reply, in pieces; nothing more of it for 0."""
+        session, reply = self.flows.pop(token, (0, b""))
+        self.shard.credits.append(credit)
+        more, left = reply[:credit], reply[credit:]
+        if credit and left:
+            self.flows[token] = session, left
+        at = 0
+        while at < len(more):
+            n = self.shard.random.randint(1, 200_000)
+            body = struct.pack("<B3xIQ", wire_link.PART, 0, token) + more[at : at + n]
+            self.send(struct.pack("<I", len(body)) + body)
+            at += n
+
     def run(self, message: bytes) -> None:
-        _, _, dialect, db, _, count, session, _, transaction = struct.unpack_from("<IBBBBIQQQ", message)
+        _, _, dialect, db, flags, count, session, _, transaction = struct.unpack_from("<IBBBBIQQQ", message)
         self.shard.sessions.append(session)
         self.shard.transactions.append(transaction)
         at = wire_link.RUN_HEADER_BYTES
@@ -179,6 +212,10 @@ class _Connection(asyncio.Protocol):
                 args.append(message[at + 4 : at + 4 + n])
                 at += 4 + n
             assert at == end
+            if flags & wire_link.UPLOADED:
+                for argument, came in self.uploads.pop(session).items():
+                    assert args[argument] == b""
+                    args[argument] = came
             name = TABLE[command & ~wire_link.CAPITALS].key
             reply = encode_reply(self.shard.execute(name, db, args), dialect)
             if self.shard.expired:
@@ -188,6 +225,10 @@ class _Connection(asyncio.Protocol):
                 replies.append(struct.pack("<IQ", wire_link.DEFERRED_REPLY, self.tokens))
                 body = struct.pack("<B3xIQ", wire_link.DEFERRED, 0, self.tokens) + reply
                 later.append(struct.pack("<I", len(body)) + body)
+            elif len(reply) > wire_link.LARGE_BYTES and dialect != INTERNAL:
+                self.tokens += 1
+                self.flows[self.tokens] = session, reply
+                replies.append(struct.pack("<IQQ", wire_link.LARGE_REPLY, self.tokens, len(reply)))
             else:
                 replies.append(struct.pack("<I", len(reply)) + reply)
         assert at == len(message)

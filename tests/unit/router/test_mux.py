@@ -300,7 +300,7 @@ def test_a_held_shard_times_out_and_its_late_replies_reach_nobody() -> None:
     run(test)
 
 
-def test_a_full_link_refuses_and_others_go_on() -> None:
+def test_a_busy_link_makes_its_clients_wait_and_others_go_on() -> None:
     async def test() -> None:
         settings = {"link_soft_commands": 64, "link_hard_commands": 128, "request_timeout_ms": 30000}
         async with cluster(2, **settings) as running:
@@ -309,17 +309,19 @@ def test_a_full_link_refuses_and_others_go_on() -> None:
             waiting = [await running.connect() for _ in range(128)]
             for client in waiting:
                 client[1].write(resp("GET", slow))
-            while running.router.links[0].in_flight < 128:
+            while running.router.statistics()["bytes_in"] < 128 * len(resp("GET", slow)):
                 await asyncio.sleep(0.01)
             other = await running.connect()
-            refused = await ask(other, "GET", slow)
-            assert refused.code == "TRYAGAIN"
-            assert await ask(other, "SET", fast, "1") == "OK"
-            # A pipelining client slows down instead: one passes, the next waits for it.
+            other[1].write(resp("GET", fast) + resp("GET", slow))
+            assert (await replies(other[0], 1)) == [None]
+            assert running.router.links[0].in_flight == 64
+            calls = [running.router.call(0, "get", [slow]) for _ in range(64)]
+            with pytest.raises(CommandError, match="TRYAGAIN"):
+                await running.router.call(0, "get", [slow])
             running.shards[0].release()
-            for client in waiting:
+            for client in (*waiting, other):
                 assert (await replies(client[0], 1)) == [None]
-            assert await ask(other, "GET", slow) is None
+            assert await asyncio.gather(*calls) == [None] * 64
 
     run(test)
 
@@ -519,7 +521,8 @@ def test_an_unauthenticated_client_is_kept_small() -> None:
 
 def test_a_client_that_never_reads_is_closed() -> None:
     async def test() -> None:
-        async with cluster(1, output_hard_bytes=4 << 20) as running:
+        limits = (("normal", 4 << 20, 0, 0), ("slave", 0, 0, 0), ("pubsub", 0, 0, 0))
+        async with cluster(1, client_output_buffer_limit=limits) as running:
             other = await running.connect()
             await ask(other, "SET", "big", b"x" * (1 << 20))
             silent = socket.create_connection(("127.0.0.1", running.port))
@@ -536,7 +539,7 @@ def test_a_client_that_never_reads_is_closed() -> None:
 
 def test_a_slow_reader_gets_everything() -> None:
     async def test() -> None:
-        async with cluster(1, output_hard_bytes=4 << 20) as running:
+        async with cluster(1, maxmemory_clients=4 << 20) as running:
             reader, writer = await running.connect()
             await ask((reader, writer), "SET", "big", b"x" * (1 << 18))
             writer.write(resp("GET", "big") * 100)

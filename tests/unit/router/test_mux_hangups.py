@@ -116,7 +116,8 @@ def test_a_reset_behind_a_full_pipeline_closes_nothing_by_itself() -> None:
 
 def test_a_subscriber_that_never_reads_is_closed_at_the_hard_limit(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with cluster(1, output_hard_bytes=1 << 20) as running:
+        limits = (("normal", 0, 0, 0), ("slave", 0, 0, 0), ("pubsub", 1 << 20, 0, 0))
+        async with cluster(1, client_output_buffer_limit=limits) as running:
             reading = await running.connect()
             reading[1].write(resp("PING"))
             assert await replies(reading[0], 1) == ["PONG"]
@@ -140,7 +141,7 @@ def test_a_subscriber_that_never_reads_is_closed_at_the_hard_limit(caplog: pytes
 
     with caplog.at_level(logging.WARNING, "kache.router"):
         run(test)
-    assert [record for record in caplog.records if "does not read its replies" in record.getMessage()]
+    assert [record for record in caplog.records if "over client-output-buffer-limit" in record.getMessage()]
 
 
 def test_runs_belong_to_no_transaction() -> None:
