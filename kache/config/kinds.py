@@ -189,6 +189,10 @@ YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
 WORD: Final = Kind("choice", "a word", _parse_word, str)
 TEXT: Final = Kind("text", "text", str, str)
 LIMITS: Final = Kind(
-    "limits", "classes with their limits, such as normal 0 0 0 pubsub 32mb 8mb 60", parse_limits, show_limits, merge_limits
+    "limits",
+    "classes with their limits, such as normal 0 0 0 pubsub 32mb 8mb 60",
+    parse_limits,
+    show_limits,
+    merge_limits,
 )
 ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

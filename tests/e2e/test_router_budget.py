@@ -127,7 +127,6 @@ def test_more_arguments_than_a_million() -> None:
         router = cluster.pid_of("router")
         before = resident_kib(router)
         connection.socket.sendall(b"*2000000000\r\n$4\r\nECHO\r\n")
-        until(lambda: "ECHO" or connection, "nothing")
         with cluster.connect() as other:
             assert other.request("PING") == "PONG"
         assert resident_kib(router) - before < 1024
@@ -146,6 +145,8 @@ def test_who_reads_too_little_of_what_the_class_allows_is_closed() -> None:
         with cluster.connect() as hard, cluster.connect() as soft:
             hard.send(*[("GET", "big")] * 200)
             soft.send(*[("GET", "big")] * 24)
-            until(lambda: b"client_output_buffer_limit_disconnections:2" in reader.request("INFO", "stats"), "both closed")
+            until(
+                lambda: b"client_output_buffer_limit_disconnections:2" in reader.request("INFO", "stats"), "both closed"
+            )
         assert "over client-output-buffer-limit" in cluster.log()
         assert "soft client-output-buffer-limit" in cluster.log()

@@ -20,7 +20,6 @@ from kache.slots import SLOT_COUNT, slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import encode_reply
 
-
 INTERNAL = 1
 
 

@@ -53,7 +53,9 @@ async def pieces(peer: Peer, token: int, size: int) -> bytes:
 async def stored(**limits: int) -> Peer:
     peer = Peer(**limits)
     await peer.greet()
-    await peer.send(part(9, 1, BIG[:MIB]) + part(9, 1, BIG[MIB:]) + run_of([frame("set", b"k", b"")], wire_link.UPLOADED))
+    await peer.send(
+        part(9, 1, BIG[:MIB]) + part(9, 1, BIG[MIB:]) + run_of([frame("set", b"k", b"")], wire_link.UPLOADED)
+    )
     assert await peer.replies(1) == [b"+OK\r\n"]
     return peer
 
