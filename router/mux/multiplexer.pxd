@@ -348,6 +348,7 @@ cdef class Upload:
     cdef Py_ssize_t left         # how much of it is still to come
     cdef Py_ssize_t total        # and how much of all of them has been sent
     cdef bint sending            # its frame is being sent
+    cdef bint refused            # its shard does not answer: what is left of it is not sent
 
 
 # Begins one if the request of which `data` is the beginning has a large argument, and may; how many bytes that took.
