@@ -262,9 +262,20 @@ cdef class Endpoint:
         self.closing = True
         self.linger_reason = reason
         self.reading = True
-        self.linger_timer = self.reactor.loop.call_later(self.reactor.linger_seconds, self.close, reason)
+        self.wait_for_progress()
         self.reactor.interest(self)
         self.mark_dirty()
+
+    cdef int wait_for_progress(self) except -1:
+        """Replies may take as long as the peer takes them in; one that takes nothing is not waited for."""
+        self.linger_timer = self.reactor.loop.call_later(STALLED_SECONDS, self._look_at_progress, self.bytes_out)
+        return 0
+
+    def _look_at_progress(self, uint64_t before):
+        if self.bytes_out == before:
+            self.close(self.linger_reason)
+        else:
+            self.wait_for_progress()
 
     cdef int start_linger(self) except -1:
         if self.lingering:
@@ -273,6 +284,8 @@ cdef class Endpoint:
             self.close(self.linger_reason)
             return 0
         self.lingering = True
+        self.linger_timer.cancel()
+        self.linger_timer = self.reactor.loop.call_later(self.reactor.linger_seconds, self.close, self.linger_reason)
         shutdown(self.fd, SHUT_WR)
         return 0
 

@@ -99,6 +99,7 @@ cdef class Endpoint:
     @cython.final
     cdef int offer(self) except -1                  # offer inbuf to on_data again
     @cython.final
+    cdef int wait_for_progress(self) except -1
     cdef int start_linger(self) except -1
     @cython.final
     cdef bint reads(self) noexcept                  # whether it is being read

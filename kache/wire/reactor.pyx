@@ -169,6 +169,9 @@ cdef Py_ssize_t FLUSH_SIZE = 1 << 20
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 4 * 1024 * 1024
 
+# Until then the reply leaves as slowly as the peer takes it in; who has taken no byte of it for so long is closed.
+cdef double STALLED_SECONDS = 60.0
+
 ACCEPTS_AT_ONCE = 64
 ACCEPT_RETRY_SECONDS = 0.1
 

@@ -100,10 +100,15 @@ cdef class Clients:
         return 0
 
     cdef Session costliest(self):
-        """The client that costs most, of those that have not taken or sent anything lately if that helps; or None."""
+        """The client that costs most, of those that have not taken or sent anything lately if that helps; or None.
+
+        CLIENT NO-EVICT keeps a client out of this, as in Redis.
+        """
         cdef Session session, largest = None, idle = None
         cdef int64_t since = self.router.now_ms - LATELY_MS
         for session in self.by_id.values():
+            if session.no_evict:
+                continue
             if largest is None or session.cost() > largest.cost():
                 largest = session
             if session.written_ms < since and session.last_ms < since and (
@@ -226,7 +231,7 @@ cdef class Clients:
             session.over_soft_ms = 0
         if (session.cost() > self.limits.budget // 64 and 2 * self.cost() > self.limits.budget
                 and now - max(session.written_ms, session.last_ms) > self.limits.soft_output_ms
-                and session is not self.favoured):
+                and session is not self.favoured and not session.no_evict):
             self.router.counters.evicted += 1
             self.close_for_memory(session, "it makes no progress while maxmemory-clients is short")
         return 0

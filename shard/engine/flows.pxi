@@ -7,6 +7,12 @@ cdef enum:
 # Replies that wait for their credit; beyond it they are sent without. The first one may be as large as it is.
 cdef Py_ssize_t LARGE_REPLIES = 64 << 20
 
+# Buffers of arguments that are kept for the next ones, since touching new memory costs more than copying into it; up to so
+# many bytes, and for so many rounds of the background in which nobody wants them.
+cdef Py_ssize_t SPARE_BYTES = 32 << 20
+cdef enum:
+    SPARE_ROUNDS = 5
+
 # Tokens of large replies have this bit, so that none is a deferred one's.
 cdef uint64_t LARGE_TOKEN = <uint64_t> 1 << 63
 
@@ -25,10 +31,14 @@ cdef class Flows:
     cdef Py_ssize_t reply_bytes     # that are left of them
     cdef uint64_t last_token
     cdef dict uploads               # session -> {argument: Buffer}
+    cdef list spares                # empty Buffers
+    cdef Py_ssize_t spare_bytes
+    cdef int unused_rounds
 
     def __cinit__(self):
         self.replies = []
         self.uploads = {}
+        self.spares = []
 
     cdef uint64_t add(self, Buffer reply, uint64_t session):
         cdef LargeReply large = LargeReply.__new__(LargeReply)
@@ -91,12 +101,41 @@ cdef class Flows:
         cdef dict arguments = self.uploads.setdefault(session, {})
         into = arguments.get(argument)
         if into is None:
-            into = arguments[argument] = Buffer()
+            into = arguments[argument] = self.spare() if self.spares else Buffer()
         return <Buffer> into
+
+    cdef Buffer spare(self):
+        cdef Buffer buffer = <Buffer> self.spares.pop()
+        self.spare_bytes -= buffer.capacity
+        self.unused_rounds = 0
+        return buffer
+
+    cdef int forget_uploads(self, uint64_t session) except -1:
+        """What came for the next frame of a session was used, or is not needed."""
+        cdef Buffer buffer
+        arguments = self.uploads.pop(session, None)
+        if arguments is None:
+            return 0
+        for buffer in arguments.values():
+            if self.spare_bytes + buffer.capacity <= SPARE_BYTES:
+                buffer.keep = SPARE_BYTES
+                buffer.clear()
+                self.spares.append(buffer)
+                self.spare_bytes += buffer.capacity
+        self.unused_rounds = 0
+        return 0
+
+    cdef int cool_down(self) except -1:
+        """A round of the background: what nobody has wanted for some of them is given back."""
+        self.unused_rounds += 1
+        if self.unused_rounds > SPARE_ROUNDS and self.spares:
+            self.spares.clear()
+            self.spare_bytes = 0
+        return 0
 
     cdef int forget_session(self, uint64_t session) except -1:
         cdef LargeReply large
-        self.uploads.pop(session, None)
+        self.forget_uploads(session)
         for large in list(self.replies):
             if large.session == session:
                 self.forget(large)

@@ -115,6 +115,9 @@ cdef class Host:
         """A tick of its own: expiry and eviction, each for at most `budget_ns`. True when more is waiting."""
         cdef int64_t began = monotonic_ns()
         cdef bint backlog
+        cdef Link link
+        for link in self.links:
+            link.flows.cool_down()
         self.begin_tick()
         self.shard.store.effects.begin_unit()
         try:
@@ -300,7 +303,7 @@ cdef class Link(Endpoint):
         memcpy(&argument, header + 8, 4)
         memcpy(&session, header + 12, 8)
         if argument == DROP_PARTS:
-            self.flows.uploads.pop(session, None)
+            self.flows.forget_uploads(session)
         self.part_left = length - (PART_HEADER - 4)
         self.part_into = self.flows.upload(session, argument) if self.part_left else None
         return 0
@@ -443,7 +446,7 @@ cdef class Link(Endpoint):
                 self.execute_frame(data + at, argc, out, &start, &done)
             at += <Py_ssize_t> size + 4
             if context.flags & FLAG_UPLOADED:
-                self.flows.uploads.pop(context.session, None)
+                self.flows.forget_uploads(context.session)
             if not expired and not context.flags & FLAG_ATOMIC and self.tick_ended(executed):
                 if self.run_count or n > at:
                     self.wait_for_turn()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+import signal
 import socket
 import sys
 import threading
@@ -26,6 +29,12 @@ def receive(sock: socket.socket, size: int) -> int:
             break
         left -= n
     return size - left
+
+
+def largest_output(connection: Connection) -> int:
+    found = re.search(rb"client_recent_max_output_buffer:(\d+)", connection.request("INFO", "clients"))
+    assert found is not None
+    return int(found[1])
 
 
 def test_fifty_megabytes_written_before_the_first_read() -> None:
@@ -70,6 +79,41 @@ def test_replies_that_nobody_reads_stay_within_the_budget(command: str) -> None:
         assert highest < 1.1 * (budget >> 10) + 8 * 1024
         for client in silent:
             client.close()
+
+
+@pytest.mark.parametrize("last", ["QUIT", "half close", "drain"])
+def test_a_last_reply_leaves_as_slowly_as_it_is_read(last: str) -> None:
+    """More than sockets hold, read for longer than a close lingers behind the last byte."""
+    environment = {"KACHE_LINGER_MS": "100"}
+    with Cluster(1, environment=environment) as cluster, cluster.connect() as connection:
+        value = random.Random(1).randbytes(MIB // 2)
+        assert connection.request("SET", "big", value) == "OK"
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            slow.connect(("127.0.0.1", cluster.port))
+            slow.sendall(b"GET big\r\n" * 48 + b"QUIT\r\n" * (last == "QUIT"))
+            found = bytearray(slow.recv(1))
+            if last == "half close":
+                slow.shutdown(socket.SHUT_WR)
+            elif last == "drain":
+                cluster.process.send_signal(signal.SIGTERM)
+            while piece := slow.recv(1 << 18):
+                found += piece
+                time.sleep(0.01)
+        assert bytes(found) == b"$%d\r\n%b\r\n" % (len(value), value) * 48 + b"+OK\r\n" * (last == "QUIT")
+
+
+def test_who_is_not_to_be_evicted_is_not() -> None:
+    with Cluster(1, environment={"KACHE_MAXMEMORY_CLIENTS": "16mb"}) as cluster, cluster.connect() as connection:
+        assert connection.request("SET", "big", "x" * (MIB // 2)) == "OK"
+        with cluster.connect() as kept, cluster.connect() as evicted:
+            assert kept.request("CLIENT", "NO-EVICT", "ON") == "OK"
+            kept.send(*[("GET", "big")] * 24)
+            until(lambda: largest_output(connection) > 4 * MIB, "replies wait")
+            assert connection.request("CONFIG", "SET", "maxmemory-clients", "4mb") == "OK"
+            evicted.socket.sendall(b"*2\r\n$4\r\nECHO\r\n$%d\r\n" % (8 * MIB) + b"x" * MIB)
+            until(lambda: b"evicted_clients:1" in connection.request("INFO", "stats"), "one is closed")
+            assert kept.read_many(24) == [b"x" * (MIB // 2)] * 24
 
 
 def test_unfinished_requests_stay_within_the_budget() -> None:

@@ -21,8 +21,6 @@ from kache.wire import link as wire_link
 from kache.wire.codec import encode_reply
 
 SLOT_SHIFT = 39
-
-
 INTERNAL = 1
 
 

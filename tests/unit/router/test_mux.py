@@ -524,7 +524,7 @@ def test_a_client_that_never_reads_is_closed() -> None:
         limits = (("normal", 4 << 20, 0, 0), ("slave", 0, 0, 0), ("pubsub", 0, 0, 0))
         async with cluster(1, client_output_buffer_limit=limits) as running:
             other = await running.connect()
-            await ask(other, "SET", "big", b"x" * (1 << 20))
+            await ask(other, "SET", "big", b"x" * (1 << 19))
             silent = socket.create_connection(("127.0.0.1", running.port))
             silent.sendall(resp("GET", "big") * 500)
             while running.router.statistics()["closed_by_output_limit"] == 0:
