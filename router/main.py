@@ -17,7 +17,7 @@ import time
 
 import uvloop
 
-from kache.cluster import client_counts
+from kache.cluster import board, client_counts
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -33,6 +33,7 @@ from kache.cluster.messages import (
     Slots,
 )
 from kache.commands import TABLE
+from kache.wire.board import Board
 from kache.wire.clock import Clock
 
 from . import peers, registry
@@ -89,6 +90,7 @@ class _Process:
             nested={"epoll": True, "loop": False}.get(ctx.config.reactor),
             address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
             counts=client_counts.shared(ctx.run_dir),
+            board=Board(board.shared(ctx.run_dir), ctx.routers),
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel

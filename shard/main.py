@@ -13,15 +13,18 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Final
 
 import uvloop
 
+from kache.cluster import board
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, Ping, Pong, Ready, Slots
 from kache.commands import DIGEST
 from kache.config.settings import Config
+from kache.wire.board import Board
 from kache.wire.clock import Clock
 
 from .commands import registry
@@ -100,7 +103,9 @@ class _Process:
         self.clock = clock
         self.shard = Shard(hash_seed=ctx.hash_seed, cleanup=self.cleanup, index=ctx.index, now_ms=clock.now())
         self.reactor = ShardReactor(loop, clock, {"epoll": True, "loop": False}.get(ctx.config.reactor))
-        self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid())
+        self.board = Board(board.shared(ctx.run_dir), ctx.routers)
+        self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
+        self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid(), self.board)
         self.shard.gauges = _LiveGauges(self)
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
@@ -116,6 +121,7 @@ class _Process:
         # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
         self.cleanup.start()
+        self.beat.start()
         # What was imported and built so far lives as long as the process, and entries are no objects of the
         # collector: a full collection would only stall.
         gc.collect()
@@ -129,6 +135,8 @@ class _Process:
         self.reactor.close()
         self.channel.close()
         self.cleanup.stop()
+        self.board.stop()
+        self.beat.join()
 
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:

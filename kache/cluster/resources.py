@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Mapping
 
-from kache.cluster import client_counts, listeners, run_dir
+from kache.cluster import board, client_counts, listeners, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -48,6 +48,7 @@ class Resources:
             for path in self.shard_paths:
                 self.shard_listeners.append(listeners.bind_unix(path))
             client_counts.create(self.run_dir, max(1, config.routers))
+            board.create(self.run_dir, config.shards, max(1, config.routers))
             self.admin = socket.socket(fileno=listeners.bind_unix(run_dir.control_path(base, self.port)))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""

@@ -154,8 +154,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     tcp_backlog: Annotated[int, Setting(COUNT, "Connections that may wait to be accepted.", low=1, high=65535)] = 511
     request_timeout_ms: Annotated[
         int,
-        Setting(MILLISECONDS, "How long a command may take before its client is told TIMEOUT.", live=True, low=10),
+        Setting(
+            MILLISECONDS,
+            "How long a command may wait before its shard begins with it; then its client is told TIMEOUT.",
+            live=True,
+            low=10,
+        ),
     ] = 5000
+    command_timeout_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a client waits for a command that its shard is at work on; longer than request-timeout-ms.",
+            live=True,
+            low=10,
+            # A day: whoever waits longer than that has been forgotten.
+            high=86_400_000,
+        ),
+    ] = 60_000
     drain_seconds: Annotated[
         int,
         Setting(SECONDS, "How long a stop waits for commands in flight; systemd and Docker kill after 10.", low=0),

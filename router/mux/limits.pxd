@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 @cython.final
 cdef class Limits:
     """The settings that are read per frame or per reply, as C numbers. Times are milliseconds."""
-    cdef int64_t request_timeout, idle_timeout, preauth_timeout, soft_output_ms
+    cdef int64_t request_timeout, command_timeout, idle_timeout, preauth_timeout, soft_output_ms
     cdef int keepalive                                  # seconds
     cdef int max_clients                                # of all routers together
     cdef bint auth_required                             # of new clients

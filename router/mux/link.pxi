@@ -169,6 +169,10 @@ cdef class Link(Backend):
         self.in_flight += 1
         return self.finish_run(<PyObject*> gather, True, part)
 
+    cdef uint64_t count_begun(self) noexcept:
+        cdef uint64_t* begun = self.router.board.begun(self.index, self.router.index)
+        return begun[0] if begun != NULL and self.router.board.alive(self.index) else 0
+
     cdef int cancel(self, uint64_t session) except -1:
         cdef Buffer out = self.output()
         self.end_run()

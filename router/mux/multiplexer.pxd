@@ -8,6 +8,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, RequestParser, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
@@ -174,6 +175,7 @@ cdef class Backend(Endpoint):
     cdef readonly uint64_t reconnects
     cdef Expected* ring
     cdef uint64_t head, tail, overdue, ring_mask
+    cdef uint64_t replied                # commands whose replies have come, or were swallowed
     cdef dict deferred                   # token -> Session, or (Pending, part)
     # For those who send; each kind of backend has its own. Nothing is asked before sending but `phase` and the limits.
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
@@ -182,6 +184,7 @@ cdef class Backend(Endpoint):
                  int flags, uint64_t session, int64_t deadline) except -1
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1
     cdef int cancel(self, uint64_t session) except -1
+    cdef uint64_t count_begun(self) noexcept
     cdef bytes down_text(self)
     @cython.final
     cdef bint over_soft(self) noexcept
@@ -209,6 +212,8 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int expire(self, int64_t now_ms) except -1
     # Of its own.
+    @cython.final
+    cdef int time_out(self, Expected* expected) except -1
     @cython.final
     cdef int fail_expected(self) except -1
     @cython.final
@@ -422,6 +427,7 @@ cdef class Router(Reactor):
     cdef readonly uint64_t boot_id
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef public object config_file       # the TOML file the cluster was started with, or None
+    cdef readonly Board board            # where shards show what they have begun, and that they live
     cdef readonly SlotMap slots
     cdef readonly list links             # the current Link of every shard; the list of `shards`
     cdef Limits limits

@@ -3,6 +3,7 @@ from typing import Any, Literal, final, overload
 
 from kache.commands import Row
 from kache.replies import Reply
+from kache.wire.board import Board
 from kache.wire.reactor import Endpoint, Listener, Reactor
 
 from ..service.leases import Leases
@@ -243,7 +244,15 @@ class Host:
     tick_bytes: int
     unsent_limit: int
     longest_ns: int
-    def __init__(self, shard: Executor, reactor: ShardReactor, digest: bytes, boot_id: int, pid: int) -> None: ...
+    def __init__(
+        self,
+        shard: Executor,
+        reactor: ShardReactor,
+        digest: bytes,
+        boot_id: int,
+        pid: int,
+        board: Board | None = None,
+    ) -> None: ...
     @property
     def shard(self) -> Executor: ...
     @property

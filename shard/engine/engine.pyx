@@ -29,6 +29,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from .effects cimport *
+from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from kache.wire.codec cimport (

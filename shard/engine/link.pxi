@@ -36,6 +36,7 @@ cdef class Host:
     """What the links of one shard share: the shard, the limits of a tick, whose turn is next."""
     cdef readonly Executor shard
     cdef readonly ShardReactor reactor
+    cdef Board board                    # where routers see what has begun
     cdef LookAhead ahead
     cdef readonly list links
     cdef list waiting                   # links with more to execute than a tick allowed
@@ -49,9 +50,11 @@ cdef class Host:
     cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
     cdef uint64_t gone_in, gone_out     # traffic of links that are closed
 
-    def __init__(self, Executor shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid):
+    def __init__(self, Executor shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid,
+                 Board board=None):
         self.shard = shard
         self.reactor = reactor
+        self.board = Board() if board is None else board
         self.ahead = LookAhead()
         self.digest = digest
         self.boot_id = boot_id
@@ -179,6 +182,8 @@ cdef class Link(Endpoint):
     cdef Host host
     cdef bint greeted, waiting, blocked
     cdef readonly int router
+    cdef uint64_t* begun                # where the frames begun are counted: on the board, or just here
+    cdef uint64_t begun_here
     # The run being executed
     cdef readonly Context context
     cdef uint32_t run_count             # frames still to come
@@ -192,6 +197,7 @@ cdef class Link(Endpoint):
     def __cinit__(self, *args, **kwargs):
         self.spans = NULL
         self.capacity = 0
+        self.begun = &self.begun_here
 
     def __init__(self, Host host not None, int fd):
         self.host = host
@@ -306,6 +312,7 @@ cdef class Link(Endpoint):
             self.close_after_reply(refusal)
             return 0
         self.greeted = True
+        self.count_on_board()
         out.put_u32(13)
         out.put_u8(LINK_HELLO_OK)
         out.put_u8(LINK_VERSION)
@@ -313,6 +320,19 @@ cdef class Link(Endpoint):
         out.put_u8(1 if self.host.shard.loading else 0)
         out.put_u64(self.host.pid)
         return self.mark_dirty()
+
+    cdef int count_on_board(self) except -1:
+        """The router looks for this link's count from here on, and no longer for that of one it had before."""
+        cdef uint64_t* place = self.host.board.begun(self.host.shard.index, self.router)
+        cdef Link other
+        if place == NULL:
+            return 0
+        for other in self.host.links:
+            if other.begun == place:
+                other.begun = &other.begun_here
+        place[0] = 0
+        self.begun = place
+        return 0
 
     # Runs -----------------------------------------------------------------------------------------------
     cdef int begin_run(self, const char* header, uint32_t length) except -1:
@@ -365,6 +385,7 @@ cdef class Link(Endpoint):
             self.run_left -= size + 4
             self.run_count -= 1
             shard.in_flight -= 1
+            self.begun[0] += 1
             done += 1
             executed += 1
             if expired:
