@@ -135,8 +135,7 @@ class _Process:
         self.reactor.close()
         self.channel.close()
         self.cleanup.stop()
-        self.board.stop()
-        self.beat.join()
+        self.board.stop()  # its thread is not waited for: it touches the mapped file alone
 
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:
@@ -186,6 +185,7 @@ class _Process:
         try:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
+            self.shard.leases.end_lapsed(self.clock.now())
             self.shard.govern_memory(resident_memory() - self.empty_size)
         except Exception:
             log.exception("internal error in the measurements")

@@ -1,9 +1,9 @@
 """One command of several keys, executed here although some of its keys live on other shards.
 
-The router reads those keys on their shards and sends the copies along; they lie beside the shard's own
-keys for the length of the one command, inside one tick, so nobody else ever sees them. The handler is
-the same that a single server would run, and so are its reply and its errors. Only keys that the command
-reads may come as copies: what it writes must be this shard's own.
+The router reads those keys on their shards and sends the copies along, small ones with the command, large ones before
+it as values under construction; they lie beside the shard's own keys for the length of the one command, inside one
+tick, so nobody else ever sees them. The handler is the same that a single server would run, and so are its reply and
+its errors. Only keys that the command reads may come as copies: what it writes must be this shard's own.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kache.commands import BY_KEY
+from kache.errors import CommandError
 from kache.replies import Reply
 
+from ..engine.engine import Building, RecordError
 from .arguments import integer
-from .dump import restore_value
+from .images import BAD_IMAGE, building_of
 from .registry import command
 
 if TYPE_CHECKING:
@@ -24,9 +26,12 @@ __all__: list[str] = []
 
 
 @command("_with")
-def with_copies(ctx: Context, count: bytes, *rest: bytes) -> Reply:
-    """``count (key deadline payload) × count command args…``: executes `command` with the copies in place."""
-    copies = 3 * integer(count)
+def with_copies(ctx: Context, token: bytes, count: bytes, *rest: bytes) -> Reply:
+    """``token count (key image) × count command args…``: executes `command` with the copies in place.
+
+    An empty image stands for what is under construction for that key under the token.
+    """
+    copies = 2 * integer(count)
     name, *args = rest[copies:]
     store = ctx.keys.store
     # Asked before the copies are there: they must not be evicted.
@@ -35,10 +40,10 @@ def with_copies(ctx: Context, count: bytes, *rest: bytes) -> Reply:
     placed: list[bytes] = []
     try:
         store.set_aside(True)
-        for at in range(0, copies, 3):
-            key, deadline, payload = rest[at : at + 3]
+        for at in range(0, copies, 2):
+            key, image = rest[at : at + 2]
             placed.append(key)
-            restore_value(ctx.keys, key, payload, integer(deadline))
+            _place(ctx, token, key, image)
         store.set_aside(False)
         return ctx.call_in_room(name.decode(), *args)
     finally:
@@ -46,3 +51,15 @@ def with_copies(ctx: Context, count: bytes, *rest: bytes) -> Reply:
         for key in placed:
             ctx.keys.delete(key)
         store.set_aside(False)
+
+
+def _place(ctx: Context, token: bytes, key: bytes, image: bytes) -> None:
+    try:
+        if image:
+            building = Building(ctx.keys.store, key)
+            building.add(image)
+        else:
+            building = building_of(ctx, token, key)
+        building.put(ctx.keys)
+    except RecordError:
+        raise CommandError(BAD_IMAGE) from None

@@ -15,6 +15,7 @@ those above it, and of those below only what is declared here (Executor, Context
     compiled_collections
     ahead, link                what the next frames will touch; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
+    images, algebra            values in parts, as they travel; unions, intersections and differences of sets
 """
 import logging
 import time
@@ -85,6 +86,7 @@ from .entry cimport (
     entry_time,
     entry_value,
     entry_value_size,
+    head_size,
     key_bytes,
     value_bytes,
 )
@@ -94,10 +96,11 @@ from .listvalue cimport (
     Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
-from .memory cimport below, kache_calloc, kache_random, set_hash_seed, table_hash
+from .memory cimport below, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
+    Found,
     Segment,
     Table,
     Walk,
@@ -107,6 +110,8 @@ from .table cimport (
     segment_of,
     table_check,
     table_drop_storage,
+    table_find,
+    table_gather,
     table_insert,
     table_random,
     table_room,
@@ -152,3 +157,5 @@ include "compiled_collections.pxi"
 include "ahead.pxi"
 include "link.pxi"
 include "replay.pxi"
+include "images.pxi"
+include "algebra.pxi"

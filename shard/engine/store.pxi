@@ -14,6 +14,7 @@ cdef enum:
     GROUP_SHIFT = 6             # 64 slots to a group
     HEAVY = 65536               # bytes from which writing one block may be noticed
     LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
+    LARGE_BLOCK = 4194304       # bytes from which it frees a block: giving the pages back takes a millisecond
 
 cdef struct Database:
     Table* slots                # SLOT_COUNT tables, NULL until the database is used
@@ -44,6 +45,25 @@ cdef object wrong_type():
 
 
 @cython.final
+cdef class LargeBlock:
+    """A block that nothing refers to any more: for the cleanup thread."""
+    cdef void* block
+
+    def __dealloc__(self):
+        free(self.block)
+
+    def __len__(self):
+        return LARGE_COLLECTION
+
+    def release_some(self, Py_ssize_t count):
+        """Frees it, without the GIL; False: nothing is left."""
+        with nogil:
+            free(self.block)
+        self.block = NULL
+        return False
+
+
+@cython.final
 cdef class Store:
     """The entries of one shard; see the top of store.pxi. Not thread safe."""
     cdef Database[DATABASES] databases
@@ -60,6 +80,7 @@ cdef class Store:
     cdef uint64_t known_hash
     cdef Table* known_table             # where it is, if known_entry is not NULL
     cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
+    cdef int64_t aside                  # bytes of values under construction (images.pxi)
     cdef bint heavy                     # a large block was written: the command is timed
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
     cdef list field_deadlines           # heap of (deadline, db, key of a hash); may name what is gone
@@ -256,8 +277,7 @@ cdef class Store:
         word = self.word_of(place)
         word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
         place.db.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
-        free(old)
-        return 0
+        return self.free_block(old)
 
     cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1:
         """`fresh` becomes the key's entry; the value of `old`, which `find` said, goes. Takes `fresh` over as `swap_block`."""
@@ -361,8 +381,7 @@ cdef class Store:
             value = <object> entry_object(entry)
             Py_DECREF(value)
             self.release(db, value)
-        free(entry)
-        return 0
+        return self.free_block(entry)
 
     cdef int release(self, Database* db, object value) except -1:
         """Lets go of a collection that belongs to no entry any more; a large one goes to the cleanup thread."""
@@ -377,6 +396,23 @@ cdef class Store:
             except MemoryError:
                 pass    # then it is freed here: slower, and nothing worse
         return 0
+
+    cdef inline int free_block(self, Entry* entry) except -1:
+        """Frees an entry that nothing refers to any more, without its value."""
+        if entry.flags & WIDE and self.cleanup is not None and entry_memory(entry) >= LARGE_BLOCK:
+            return self.hand_over_block(entry)
+        free(entry)
+        return 0
+
+    cdef int hand_over_block(self, Entry* entry) except -1:
+        cdef LargeBlock block
+        try:
+            block = LargeBlock()
+            block.block = entry
+        except MemoryError:
+            free(entry)
+            return 0
+        return self.hand_over(block)
 
     cdef int expire_entry(self, Place* place, uint64_t* word) except -1:
         """Removes an entry past its deadline. place.key may lie inside the entry."""
@@ -412,7 +448,7 @@ cdef class Store:
         return self.used()
 
     cdef inline int64_t used(self) noexcept:
-        cdef int64_t total = 0
+        cdef int64_t total = self.aside
         cdef int i
         for i in range(self.active):
             total += self.databases[i].memory
