@@ -139,15 +139,48 @@ cdef uint64_t zset_part(
     return cursor + n if cursor + n < value.table.count else 0
 
 
+cdef inline uint64_t segment_width(Segment* segment) noexcept nogil:
+    """How many places of a scan a segment takes."""
+    return (<uint64_t> 1 << POINTER_BITS) >> segment.bits
+
+
+cdef bint whole_segment(
+    Store store, FieldTable value, int type, uint64_t cursor, Py_ssize_t end, Py_ssize_t most, Buffer out, uint64_t* count
+) except -1:
+    """Appends everything in the segment that begins at `cursor`, unsorted, if it fits; else nothing."""
+    cdef Segment* segment = segment_of(&value.table, cursor << 16)
+    cdef Py_ssize_t mark = out.used()
+    cdef uint64_t taken = 0
+    cdef uint32_t i
+    if cursor & (segment_width(segment) - 1) or <Py_ssize_t> segment.count > most:
+        return False
+    for i in range(segment.capacity):
+        if segment.words[i]:
+            taken += put_field(store, value, type, <Entry*> (segment.words[i] & POINTER_MASK), out)
+            if out.used() > end:
+                out.end = out.start + mark
+                return False
+    count[0] += taken
+    return True
+
+
 cdef uint64_t fields_part(
     Store store, FieldTable value, int type, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
-    """In the order of the hash, as a scan: what is there from the first part to the last is in one of them."""
+    """In the order of the hash, as a scan: what is there from the first part to the last is in one of them.
+
+    Whole segments as they are; one that is too large for a part is sorted and cut.
+    """
     cdef Py_ssize_t at = begin_count(out), end = out.used() + most_bytes, n, i
     cdef uint64_t count = 0, following = cursor, last = 0
     cdef Found* batch = NULL
     while not following >> POINTER_BITS:
         cursor = following
+        if whole_segment(store, value, type, cursor, end, most - <Py_ssize_t> count, out, &count):
+            following = cursor + segment_width(segment_of(&value.table, cursor << 16))
+            continue
+        if count:
+            break               # it begins the next part
         n = table_gather(&value.table, cursor, &batch, &following)
         if n < 0:
             raise MemoryError("no memory for a part of a value")
