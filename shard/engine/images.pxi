@@ -82,7 +82,8 @@ cdef uint64_t image_part(
     if type == TYPE_LIST:
         return list_part(<ListValue> value, cursor, most_bytes, most, out)
     if type == TYPE_ZSET:
-        return zset_part(<ZSet> value, cursor, most_bytes, most, out)
+        # Half as many: each takes its place in a tree, too.
+        return zset_part(<ZSet> value, cursor, most_bytes, (most >> 1) + (most & 1), out)
     return fields_part(store, <FieldTable> value, type, cursor, most_bytes, most, out)
 
 
