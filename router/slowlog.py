@@ -1,8 +1,8 @@
 """The slow log of one router: the commands of its clients that took longer than a limit.
 
 One entry is one command of a client, as it was sent, whoever executed it: the router notes what it answers, leads or
-divides over shards, with the time until the reply was whole; a shard reports what it executed, with the time it took
-there. The numbers of entries rise over all routers; SLOWLOG (commands/slowlog.py) puts the logs together.
+divides over shards; a shard reports what it executed, with the time it took there, and how long its part of a divided
+one took. The numbers of entries rise over all routers; SLOWLOG (commands/slowlog.py) puts the logs together.
 """
 
 from __future__ import annotations

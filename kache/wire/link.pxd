@@ -10,6 +10,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     DEFERRED token | reply         of a frame that was answered REPLY_DEFERRED, token
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
+                    SLOW_PART  nanoseconds         the same of a part of a command, or a question of the router's: before
+                                                   its reply
                     NOTICE   ready or draining
 
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
@@ -32,6 +34,7 @@ cdef enum:
     LINK_CANCEL = 8
     LINK_NOTICE = 9
     LINK_SLOW = 10
+    LINK_SLOW_PART = 11
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36

@@ -11,6 +11,7 @@ PUSH: int
 CANCEL: int
 NOTICE: int
 SLOW: int
+SLOW_PART: int
 RUN_HEADER_BYTES: int
 REPLY_HEADER_BYTES: int
 ATOMIC: int

@@ -132,7 +132,7 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     gather.keys = keys
     gather.missing = len(gather.shards)
     gather.texts = [None] * gather.missing
-    gather.measure(session)
+    gather.keep_words(session)
     session.expect_pending(gather, flags)
     session.unanswered_bytes += parser.consumed
     for part, shard in enumerate(gather.shards):

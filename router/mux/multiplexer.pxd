@@ -56,8 +56,9 @@ cdef class Pending:
     cdef readonly int dialect
     cdef bint ready
     cdef Buffer reply
-    # For the slow log: when it began, and the first words of what was asked; None when nobody wants to know.
-    cdef int64_t started
+    # For the slow log: the first words of what was asked (None when nobody wants to know), when it began if its own time
+    # counts, and the longest that a shard took for a part.
+    cdef int64_t started, longest_part
     cdef bytes asked
     cdef Py_ssize_t asked_count
     # To be overridden: part `part` has come, or never will.
@@ -65,7 +66,7 @@ cdef class Pending:
     cdef int fail(self, uint32_t part, bytes message) except -1
     # To be called by who makes it for a command of `session`.
     @cython.final
-    cdef int measure(self, Session session) except -1
+    cdef int keep_words(self, Session session) except -1
     # To be called, once.
     @cython.final
     cdef int complete(self, object value) except -1
@@ -269,6 +270,7 @@ cdef class Link(Backend):
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int take_slow_part(self, int64_t took) except -1
     cdef int take_report(self, uint64_t session, bytes report) except -1
     cdef int up(self, int version, int index) except -1
     cdef int say_goodbye(self) except -1

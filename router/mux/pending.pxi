@@ -13,9 +13,8 @@ cdef class Pending:
     cdef int fail(self, uint32_t part, bytes message) except -1:
         return 0
 
-    cdef int measure(self, Session session) except -1:
-        """From here on its time counts."""
-        self.started = monotonic_ns()
+    cdef int keep_words(self, Session session) except -1:
+        """What the slow log would show of it."""
         if session.router.limits.slow_ns < NEVER_SLOW:
             self.asked = session.first_words()
             self.asked_count = session.parser.count
@@ -42,7 +41,8 @@ cdef class Pending:
         cdef int64_t took
         self.ready = True
         if self.asked is not None:
-            took = monotonic_ns() - self.started
+            # What is only divided takes as long as its longest part: waiting for a busy shard is not its own.
+            took = monotonic_ns() - self.started if self.started else self.longest_part
             if took >= self.router.limits.slow_ns:
                 session.note_slow(took, self.asked, self.asked_count)
         session.account(self.reply.used())

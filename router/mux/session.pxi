@@ -496,7 +496,8 @@ cdef class Session(Replies):
         led.dialect = self.dialect_now
         led.command = command
         self.barrier = led
-        led.measure(self)
+        led.keep_words(self)
+        led.started = monotonic_ns()
         self.expect_pending(led, flags)
         return led.start(coroutine)
 

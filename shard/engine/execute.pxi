@@ -230,7 +230,7 @@ cdef class Executor:
                 self.store.heavy = False
                 self.python_ns += took
                 self.histogram[histogram_bucket(took)] += 1
-            if took >= self.slow_ns and not command.unlogged and context.depth == 0 and context.dialect != INTERNAL:
+            if took >= self.slow_ns and not command.unlogged and context.depth == 0:
                 self.note_slow(context, number, took, arguments)
         command.calls += 1
         return reply
@@ -258,7 +258,7 @@ cdef class Executor:
         command.ns += took
         count_time(command, took, 1)
         self.histogram[histogram_bucket(took)] += 1
-        if took >= self.slow_ns and context.dialect != INTERNAL:
+        if took >= self.slow_ns:
             try:
                 self.note_slow(context, number, took, arguments_of(args, n))
             except MemoryError:
@@ -344,6 +344,11 @@ cdef class Executor:
         self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
+        if context.dialect == INTERNAL:
+            # A part of what a router has divided: it knows the whole command.
+            if context.link is not None:
+                (<Link> context.link).slow_part(took)
+            return 0
         name = self.rows[number].name.upper() if context.capitals else self.rows[number].name
         words = [word.encode() for word in name.split("|")]
         self.slowlog.add(context.link, context.session, self.store.now_ms, took // 1000, [*words, *arguments])
