@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+
+from test_mux import ask, cluster, replies, resp, run
 
 from kache.cluster import numbers
 from kache.router.commands.latency import cumulative
 from kache.router.slowlog import SlowLog
 from kache.stats import HISTOGRAM_BUCKETS, bucket_value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_a_divided_command_takes_as_long_as_its_longest_part() -> None:
+    """What waits for a shard is not slow itself: under load everything waits."""
+
+    async def test() -> None:
+        async with cluster(3, slowlog_log_slower_than=1000) as running:
+            log = running.router.slowlog
+            client = await running.connect()
+            keys = [running.key_on(shard) for shard in range(3)]
+            running.shards[1].hold = True
+            client[1].write(resp("MGET", *keys))
+            await until(lambda: bool(running.shards[1].executed))
+            await asyncio.sleep(0.003)  # longer than the limit
+            running.shards[1].release()
+            assert await replies(client[0], 1) == [[None, None, None]] and len(log) == 0
+            for shard, took in enumerate((2_000_000, 0, 5_000_000)):
+                running.shards[shard].slow_ns = took
+            assert await ask(client, "MGET", *keys) == [None, None, None]
+            assert await ask(client, "dbsize") == 0
+            assert [(entry.took_us, entry.words) for entry in log.newest(-1)] == [
+                (5000, [b"dbsize"]),
+                (5000, [b"MGET", *keys]),
+            ]
+            # A command of one shard tells of itself; a part that nobody waits for is nobody's.
+            running.shards[0].slow_ns = 9_000_000
+            assert await ask(client, "GET", keys[0]) is None
+            assert len(log) == 2
+
+    run(test)
 
 
 def note(log: SlowLog, *words: bytes) -> None:
