@@ -56,11 +56,11 @@ cdef class Pending:
     cdef readonly int dialect
     cdef bint ready
     cdef Buffer reply
-    # For the slow log: the first words of what was asked (None when nobody wants to know), when it began if its own time
-    # counts, and the longest that a shard took for a part.
-    cdef int64_t started, longest_part
+    # For the slow log: the beginning of what was asked as it was framed (None when nobody wants to know), the number of
+    # its words and the size of the first; when it began if its own time counts, and the longest that a shard took for a part.
     cdef bytes asked
-    cdef Py_ssize_t asked_count
+    cdef Py_ssize_t asked_count, asked_first
+    cdef int64_t started, longest_part
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
     cdef int fail(self, uint32_t part, bytes message) except -1
@@ -326,8 +326,9 @@ cdef class Session(Replies):
     cdef int flags_of_runs(self) noexcept
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
+    cdef bytes framed_words(self)
     cdef bytes first_words(self)
-    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count) except -1
+    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1
     # Of its own.
     cdef bint sniff(self, const char* data, Py_ssize_t n) except -1
     cdef int parse(self, const char* data, Py_ssize_t n) except -2

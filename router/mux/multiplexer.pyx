@@ -86,7 +86,7 @@ from kache.slots import contiguous
 
 from ..registry import MERGES, NeedsMove
 from ..scatter.outcome import failure_of
-from ..slowlog import SlowLog
+from ..slowlog import SlowLog, unframed, unpacked
 
 __all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split"]
 

@@ -16,8 +16,12 @@ cdef class Pending:
     cdef int keep_words(self, Session session) except -1:
         """What the slow log would show of it."""
         if session.router.limits.slow_ns < NEVER_SLOW:
-            self.asked = session.first_words()
             self.asked_count = session.parser.count
+            self.asked_first = session.parser.spans[0].size
+            self.asked = session.framed_words()
+            if self.asked is None:
+                self.asked_first = -1
+                self.asked = session.first_words()
         return 0
 
     cdef int complete(self, object value) except -1:
@@ -44,7 +48,7 @@ cdef class Pending:
             # What is only divided takes as long as its longest part: waiting for a busy shard is not its own.
             took = monotonic_ns() - self.started if self.started else self.longest_part
             if took >= self.router.limits.slow_ns:
-                session.note_slow(took, self.asked, self.asked_count)
+                session.note_slow(took, self.asked, self.asked_count, self.asked_first)
         session.account(self.reply.used())
         if session.barrier is self:
             session.barrier = None
