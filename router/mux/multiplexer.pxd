@@ -237,6 +237,7 @@ cdef class Gather(Pending):
     cdef int64_t total
     cdef uint8_t* owner
     cdef Py_ssize_t keys, missing
+    cdef Py_ssize_t framed       # bytes behind `owner`: what becomes `asked` if it proves slow
     cdef list shards             # shard of each part
     cdef list texts              # FOLD_IN_ORDER: each part's reply
     cdef list errors             # (part, CommandError)
@@ -326,7 +327,7 @@ cdef class Session(Replies):
     cdef int flags_of_runs(self) noexcept
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
-    cdef bytes framed_words(self)
+    cdef Py_ssize_t framed_size(self) noexcept
     cdef bytes first_words(self)
     cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1
     # Of its own.

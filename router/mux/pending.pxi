@@ -15,12 +15,14 @@ cdef class Pending:
 
     cdef int keep_words(self, Session session) except -1:
         """What the slow log would show of it."""
+        cdef Py_ssize_t size
         if session.router.limits.slow_ns < NEVER_SLOW:
+            size = session.framed_size()
             self.asked_count = session.parser.count
-            self.asked_first = session.parser.spans[0].size
-            self.asked = session.framed_words()
-            if self.asked is None:
-                self.asked_first = -1
+            self.asked_first = session.parser.spans[0].size if size >= 0 else -1
+            if size >= 0:
+                self.asked = PyBytes_FromStringAndSize(session.parser.spans[0].data, size)
+            else:
                 self.asked = session.first_words()
         return 0
 

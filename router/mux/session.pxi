@@ -503,15 +503,15 @@ cdef class Session(Replies):
         return led.start(coroutine)
 
     # Slow log -------------------------------------------------------------------------------------
-    cdef bytes framed_words(self):
-        """The beginning of the command in the parser from its first word on, with what stands between the words: one copy,
-        since few of those kept are ever looked at. None for an inline command, whose words lie scattered."""
+    cdef Py_ssize_t framed_size(self) noexcept:
+        """How much of the command in the parser the slow log may look at, from its first word on with what stands between
+        the words: one piece, to be copied as it is, since few are ever looked at. -1 for an inline command, whose words
+        lie scattered."""
         cdef RequestParser parser = self.parser
         cdef Span* last = &parser.spans[parser.count - 1]
         if parser.words and PyBytes_AS_STRING(<bytes> parser.words[0]) == parser.spans[0].data:
-            return None
-        return PyBytes_FromStringAndSize(
-            parser.spans[0].data, min(last.data + last.size - parser.spans[0].data, <Py_ssize_t> SLOW_BYTES))
+            return -1
+        return min(last.data + last.size - parser.spans[0].data, <Py_ssize_t> SLOW_BYTES)
 
     cdef bytes first_words(self):
         """The beginning of the command in the parser: of its first words each the full size and the first bytes."""
@@ -528,7 +528,7 @@ cdef class Session(Replies):
         return PyBytes_FromStringAndSize(room, at)
 
     cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1:
-        """A command that the router answered, led or divided took so many nanoseconds. `words` are framed_words, the first
+        """A command that the router answered, led or divided took so many nanoseconds. `words` are framed, the first
         of them so long, or first_words with -1."""
         try:
             found = unpacked(words) if first < 0 else unframed(words, first, count, self.protocol == PROTOCOL_BINARY)
