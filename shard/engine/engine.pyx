@@ -13,8 +13,8 @@ those above it, and of those below only what is declared here (Executor, Context
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     compiled_strings,          the hottest commands, without a Python object
     compiled_collections
-    ahead, flows, link         what the next frames will touch; large arguments and replies, in pieces; Link: runs from a
-                               router in, replies out
+    ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
+                               share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
 """
 import logging
@@ -152,5 +152,6 @@ include "compiled_strings.pxi"
 include "compiled_collections.pxi"
 include "ahead.pxi"
 include "flows.pxi"
+include "host.pxi"
 include "link.pxi"
 include "replay.pxi"
