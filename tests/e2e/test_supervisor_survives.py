@@ -58,6 +58,7 @@ def hostile_messages() -> list[bytes]:
             pack(messages.Answer(number, b"x", True, number)),
             pack(messages.Pong(number)),
         ]
+    found += [pack(messages.ConfigSet(1, {"timeout": str(number)})) for number in (2**63, 2**64, 10**30)]
     found += [pack(messages.Ready()), pack(messages.Failed("x" * 100_000))]
     for body in (
         {"type": "ConfigSet", "id": "one", "values": 3},
