@@ -39,6 +39,7 @@ MODULES = {
     "kache.router.mux.slot_map": COLD,
     "kache.router.mux.limits": COLD,
     "kache.wire.clock": COLD,
+    "kache.wire.board": COLD,
     "kache.wire.link": COLD,
 }
 """In the order of their size: the longest begin first."""

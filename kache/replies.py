@@ -73,6 +73,17 @@ class Pairs:
         return f"Pairs({self.pairs!r})"
 
 
+class Encoded:
+    """An array, or a RESP3 set, of `count` elements that are in the client's dialect already, as chunks of bytes."""
+
+    __slots__ = ("chunks", "count", "is_set")
+
+    def __init__(self, chunks: list[bytes], count: int, *, is_set: bool = False) -> None:
+        self.chunks = chunks
+        self.count = count
+        self.is_set = is_set
+
+
 class Verbatim:
     """Text for people: a RESP3 verbatim string of format ``txt``, elsewhere a bulk string."""
 

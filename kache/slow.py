@@ -27,6 +27,8 @@ def cut(words: Sequence[bytes], count: int, sizes: Sequence[int] | None = None) 
     for word, size in zip(words[:MAX_WORDS], sizes or map(len, words), strict=False):
         more = size - MAX_WORD_BYTES
         kept.append(word if more <= 0 else word[:MAX_WORD_BYTES] + b"... (%d more bytes)" % more)
-    if count > MAX_WORDS:
-        kept[-1] = b"... (%d more arguments)" % (count - MAX_WORDS + 1)
+    if count > MAX_WORDS or count > len(kept):
+        # Its place is that of the last word an entry has room for.
+        del kept[MAX_WORDS - 1 :]
+        kept.append(b"... (%d more arguments)" % (count - len(kept)))
     return kept

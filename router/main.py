@@ -34,6 +34,7 @@ from kache.cluster.messages import (
 )
 from kache.commands import TABLE
 from kache.config.settings import Config
+from kache.wire.board import Board
 from kache.wire.clock import Clock
 
 from . import peers, registry
@@ -93,6 +94,7 @@ class _Process:
             nested={"epoll": True, "loop": False}.get(ctx.config.reactor),
             address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
             counts=pages.mapped(ctx.pages["clients"]),
+            board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel

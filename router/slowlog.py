@@ -1,8 +1,8 @@
 """The slow log of one router: the commands of its clients that took longer than a limit.
 
 One entry is one command of a client, as it was sent, whoever executed it: the router notes what it answers, leads or
-divides over shards, with the time until the reply was whole; a shard reports what it executed, with the time it took
-there. The numbers of entries rise over all routers; SLOWLOG (commands/slowlog.py) puts the logs together.
+divides over shards; a shard reports what it executed, with the time it took there, and how long its part of a divided
+one took. The numbers of entries rise over all routers; SLOWLOG (commands/slowlog.py) puts the logs together.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kache.slow import MAX_WORD_BYTES, SlowReport, cut
+from kache.slow import MAX_WORD_BYTES, MAX_WORDS, SlowReport, cut
 
-__all__ = ["Entry", "SlowLog"]
+__all__ = ["Entry", "SlowLog", "unframed", "unpacked"]
 
 REDACTED = b"(redacted)"
 SECRET_SETTINGS = frozenset({b"requirepass"})
 _SIZE = struct.Struct("=q")
+_BINARY_SIZE = struct.Struct("<I")
 
 
 class Entry(msgspec.Struct, array_like=True):
@@ -50,16 +51,10 @@ class SlowLog:
         if length != self._entries.maxlen:
             self._entries = deque(list(self._entries)[:length], maxlen=length)
 
-    def note(self, now_ms: int, took_us: int, address: str, name: bytes, start: bytes, count: int) -> None:
-        """A command of this router; `start` holds its first words, cut, each behind its full size."""
-        words, sizes, at = [], [], 0
-        while at < len(start):
-            size = _SIZE.unpack_from(start, at)[0]
-            at += _SIZE.size
-            kept = min(size, MAX_WORD_BYTES)
-            words.append(start[at : at + kept])
-            sizes.append(size)
-            at += kept
+    def note(
+        self, now_ms: int, took_us: int, address: str, name: bytes, words: list[bytes], sizes: list[int], count: int
+    ) -> None:
+        """A command of this router: its first words, at least their beginning, their full sizes, how many it has in all."""
         self._add(now_ms, took_us, _without_secrets(cut(words, count, sizes)), address, name)
 
     def report(self, packed: bytes, address: str, name: bytes) -> None:
@@ -83,6 +78,43 @@ class SlowLog:
     def clear(self) -> None:
         """Forgets everything but the numbering."""
         self._entries.clear()
+
+
+def unpacked(start: bytes) -> tuple[list[bytes], list[int]]:
+    """(words, their full sizes) of first words that were cut and put one behind the other, each behind its full size."""
+    words, sizes, at = [], [], 0
+    while at < len(start):
+        size = _SIZE.unpack_from(start, at)[0]
+        at += _SIZE.size
+        kept = min(size, MAX_WORD_BYTES)
+        words.append(start[at : at + kept])
+        sizes.append(size)
+        at += kept
+    return words, sizes
+
+
+def unframed(start: bytes, first: int, count: int, binary: bool) -> tuple[list[bytes], list[int]]:
+    """(words, their full sizes) of a request from its first word, which is so long, up to where it was cut off."""
+    words: list[bytes] = []
+    sizes: list[int] = []
+    at, size = 0, first
+    while len(words) < min(count, MAX_WORDS) and at + min(size, MAX_WORD_BYTES) <= len(start):
+        words.append(start[at : at + min(size, MAX_WORD_BYTES)])
+        sizes.append(size)
+        at += size
+        if binary:
+            if at + _BINARY_SIZE.size > len(start):
+                break
+            size = _BINARY_SIZE.unpack_from(start, at)[0]
+            at += _BINARY_SIZE.size
+        else:
+            # Between two words stands "\r\n$<size>\r\n".
+            end = start.find(b"\r\n", at + 3)
+            if end < 0:
+                break
+            size = int(start[at + 3 : end])
+            at = end + 2
+    return words, sizes
 
 
 def _without_secrets(words: list[bytes]) -> list[bytes]:

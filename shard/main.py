@@ -13,16 +13,18 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Final
 
 import uvloop
 
-from kache.cluster import logs
+from kache.cluster import logs, pages
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, NewListener, Ping, Pong, Ready, Slots
 from kache.commands import DIGEST
 from kache.config.settings import Config
+from kache.wire.board import Board
 from kache.wire.clock import Clock
 
 from .commands import registry
@@ -103,7 +105,9 @@ class _Process:
         self.clock = clock
         self.shard = Shard(hash_seed=ctx.hash_seed, cleanup=self.cleanup, index=ctx.index, now_ms=clock.now())
         self.reactor = ShardReactor(loop, clock, {"epoll": True, "loop": False}.get(ctx.config.reactor))
-        self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid())
+        self.board = Board(pages.mapped(ctx.pages["board"]), ctx.routers)
+        self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
+        self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid(), self.board)
         self.shard.gauges = _LiveGauges(self)
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
@@ -119,6 +123,7 @@ class _Process:
         # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
         self.cleanup.start()
+        self.beat.start()
         # What was imported and built so far lives as long as the process, and entries are no objects of the
         # collector: a full collection would only stall.
         gc.collect()
@@ -132,6 +137,7 @@ class _Process:
         self.reactor.close()
         self.channel.close()
         self.cleanup.stop()
+        self.board.stop()  # its thread is not waited for: it touches the mapped file alone
 
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:
@@ -201,6 +207,7 @@ class _Process:
         try:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
+            self.shard.leases.end_lapsed(self.clock.now())
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
         except Exception:

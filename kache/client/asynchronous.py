@@ -25,7 +25,7 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
-from kache.client.options import check_options, check_seconds
+from kache.client.options import TIMEOUT_SECONDS, check_options, check_seconds
 from kache.client.pipeline import AsyncPipeline, check_stateless, leaves_state
 from kache.config.kinds import format_address
 from kache.errors import CommandError
@@ -231,7 +231,7 @@ class AsyncClient(AsyncCommands[S]):
         username: str | None = None,
         db: int = 0,
         decode: bool = False,
-        timeout: float | None = 5.0,
+        timeout: float | None = TIMEOUT_SECONDS,
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
     ) -> None:

@@ -28,7 +28,7 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
-from kache.client.options import check_options, check_seconds
+from kache.client.options import TIMEOUT_SECONDS, check_options, check_seconds
 from kache.client.pipeline import Pipeline, check_stateless, leaves_state
 from kache.config.kinds import format_address
 from kache.errors import CommandError
@@ -218,6 +218,10 @@ class Client(Commands[S]):
     in seconds for making a connection; ``max_connections`` of the pool, for one of which a thread waits at most
     ``timeout``. One that cannot be meant raises TypeError or ValueError, which name it.
 
+    The default of 10 seconds is longer than the 5 within which the server begins with a command or says that it has not
+    (`RequestTimeoutError`). A command that takes long, such as the union of large sets, is worth a longer ``timeout``:
+    the server works on it for up to `command-timeout-ms` (60 seconds).
+
     Arguments are bytes, str (sent as UTF-8) or numbers. Connections are made when first needed.
 
     Raises, all of them a `kache.errors.KacheError` and listed in `kache.client.errors`: `CommandError` when the server
@@ -266,7 +270,7 @@ class Client(Commands[S]):
         username: str | None = None,
         db: int = 0,
         decode: bool = False,
-        timeout: float | None = 5.0,
+        timeout: float | None = TIMEOUT_SECONDS,
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
     ) -> None:

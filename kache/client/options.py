@@ -6,7 +6,11 @@ must be, but never show a password.
 
 from __future__ import annotations
 
-__all__ = ["check_options", "check_seconds"]
+__all__ = ["TIMEOUT_SECONDS", "check_options", "check_seconds"]
+
+TIMEOUT_SECONDS = 10.0
+"""How long a client waits unless it is told otherwise: twice the server's `request-timeout-ms`, so that a client sees
+the server's own answer about a command that was not begun in time, and loses its connection only where none comes."""
 
 MOST_SECONDS = 1_000_000
 """Far more than this some systems cannot wait for."""

@@ -310,7 +310,7 @@ class Supervisor:
             slot_epoch=self._slot_epoch,
             control_fd=theirs.fileno(),
             death_fd=resources.death_reader,
-            pages={"clients": resources.client_counts, "numbers": resources.numbers} if child.role == "router" else {},
+            pages=resources.pages(child.role),
             run_dir=resources.run_dir,
             restarts=child.restarts + 1,
             config_file=self._config_file,

@@ -182,10 +182,14 @@ def atomicity(row: Row) -> str:
     if row.route == "move" and row.is_write:
         return (
             "Atomic if all keys live on one shard. Otherwise in steps, led by the router: others may see the state "
-            "between them, but no value is lost and no element taken twice."
+            "between them, but no value is lost and no element taken twice. Meanwhile writes by others to keys that are "
+            "moved, or to large ones that are combined, answer TRYAGAIN."
         )
     if row.route == "move":
-        return "Atomic if all keys live on one shard. Otherwise the keys are read one shard after the other."
+        return (
+            "Atomic if all keys live on one shard. Otherwise each key is read atomically, not all at the same instant; "
+            "while large ones are combined, writes by others to them answer TRYAGAIN."
+        )
     if row.route in ("split", "all"):
         part = "its own keys" if row.route == "split" else "its part"
         single = "Atomic if all keys live on one shard. Otherwise each" if row.route == "split" else "Each"

@@ -50,8 +50,6 @@ MERGES: Final = {
     "all_ok": "OK when every part is OK",
     "in_order": "elements put back into the order of the request",
     "concat": "arrays joined",
-    "union": "sets united",
-    "inter": "sets intersected",
 }
 """How partial replies become one; the keys are the values of `Row.merge` and functions of the router."""
 

@@ -135,8 +135,9 @@ ROWS = in_group("server",
     row("slowlog|get", "[count]", -2, "admin loading stale", "", "2.2.12", "O(R*N), R routers, N entries returned",
         "Returns the slowest commands of late, newest first.",
         route="local",
-        differs="Of all routers together. The time is that of the execution inside the shard, or inside the router for "
-        "what it answers, leads or divides over shards: from the command's arrival until its reply is whole.",
+        differs="Of all routers together. The time is that of the execution inside the shard, the longest part of a "
+        "command that was divided over shards; for what the router answers or leads itself it is the time until the "
+        "reply.",
         cluster="differs: The slow log of the routers, whose times include the way to the node and back; the "
         "nodes keep their own."),
     row("slowlog|help", "", 2, "loading stale", "", "6.2.0", "O(1)",

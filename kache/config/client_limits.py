@@ -28,6 +28,9 @@ DEFAULT_LIMITS: Final[tuple[Limit, ...]] = (
 SIZE_MOST: Final = 2**50
 SECONDS_MOST: Final = 2**31 - 1
 
+ROOM_TO_ASK: Final = 1 << 20
+"""With less nobody could connect to set it anew."""
+
 LEAST_BUDGET: Final = 256 << 20
 SHARE: Final = 8
 
@@ -66,5 +69,5 @@ def show_limits(limits: Iterable[Limit]) -> str:
 def client_budget(config: Config) -> int:
     """Bytes that all clients of all routers may cost together."""
     if config.maxmemory_clients:
-        return config.maxmemory_clients
+        return max(config.maxmemory_clients, ROOM_TO_ASK)
     return max(LEAST_BUDGET, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE)

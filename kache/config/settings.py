@@ -126,7 +126,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(
             SIZE,
             "Memory that all clients may cost over all routers: unread replies, unfinished requests. As it fills, the largest "
-            "are not read; beyond it they are closed. 0: an eighth of the machine's, at least 256mb.",
+            "are not read; beyond it they are closed. At least 1mb; 0: an eighth of the machine's, at least 256mb.",
             live=True,
         ),
     ] = 0
@@ -187,8 +187,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     tcp_backlog: Annotated[int, Setting(COUNT, "Connections that may wait to be accepted.", low=1, high=65535)] = 511
     request_timeout_ms: Annotated[
         int,
-        Setting(MILLISECONDS, "How long a command may take before its client is told TIMEOUT.", live=True, low=10),
+        Setting(
+            MILLISECONDS,
+            "How long a command may wait before its shard begins with it; then its client is told TIMEOUT.",
+            live=True,
+            low=10,
+        ),
     ] = 5000
+    command_timeout_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a client waits for a command that its shard is at work on; longer than request-timeout-ms.",
+            live=True,
+            low=10,
+            # A day: whoever waits longer than that has been forgotten.
+            high=86_400_000,
+        ),
+    ] = 60_000
     drain_seconds: Annotated[
         int,
         Setting(SECONDS, "How long a stop waits for commands in flight; systemd and Docker kill after 10.", high=DAY),

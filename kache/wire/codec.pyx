@@ -23,6 +23,7 @@ from kache.replies import (
     NULL_ARRAY,
     BigNumber,
     DecimalDouble,
+    Encoded,
     Missing,
     NullArray,
     Pairs,

@@ -13,6 +13,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
+                    SLOW_PART  nanoseconds         the same of a part of a command, or a question of the router's: before
+                                                   its reply
                     NOTICE   ready or draining
 
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
@@ -45,6 +47,7 @@ cdef enum:
     LINK_SLOW = 10
     LINK_PART = 11
     LINK_CREDIT = 12
+    LINK_SLOW_PART = 13
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36

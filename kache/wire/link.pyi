@@ -13,6 +13,7 @@ NOTICE: int
 SLOW: int
 PART: int
 CREDIT: int
+SLOW_PART: int
 RUN_HEADER_BYTES: int
 REPLY_HEADER_BYTES: int
 ATOMIC: int

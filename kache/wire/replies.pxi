@@ -241,6 +241,12 @@ cdef int put_special(Buffer out, int dialect, object value, bint flat) except -1
             put_value(out, dialect, member)
             put_value(out, dialect, score)
         return 0
+    if isinstance(value, Encoded):
+        put_array_header(out, dialect, c"~" if value.is_set and not flat else c"*", value.count)
+        out.reserve(sum([len(chunk) for chunk in value.chunks]))
+        for chunk in value.chunks:
+            out.append(PyBytes_AS_STRING(<bytes?> chunk), PyBytes_GET_SIZE(<bytes> chunk))
+        return 0
     if isinstance(value, (SetReply, Push)):
         put_array_header(out, dialect, c"*" if flat else (c"~" if isinstance(value, SetReply) else c">"), len(value))
         for item in value:
@@ -313,6 +319,20 @@ cdef int put_double(Buffer out, int dialect, double value) except -1:
     if dialect == RESP2:
         return put_resp_bulk(out, c"$", PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
     return put_text_line(out, c",", PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+def encode_elements(list values not None, int dialect, bint pairs=False):
+    """The bytes of values as the elements of an array; `pairs`: two-element tuples, as `Pairs` has them."""
+    cdef Buffer out = Buffer()
+    for value in values:
+        if not pairs:
+            put_value(out, dialect, value)
+            continue
+        if dialect == RESP3:
+            put_array_header(out, dialect, c"*", 2)
+        put_value(out, dialect, value[0])
+        put_value(out, dialect, value[1])
+    return bytes(out)
 
 
 def encode_reply(value, int dialect):

@@ -2,8 +2,8 @@
 # what becomes of everything unanswered when the connection ends.
 #
 #   expected     [owner, count, deadline, start] …                        a ring, head = owner of the next reply
-#                  head … overdue … tail                                  entries before `overdue` were answered
-#                                                                         TIMEOUT; their replies are swallowed
+#                  head … overdue … tail                                  before `overdue` some were answered TIMEOUT
+#                                                                         (owner NULL); their replies are swallowed
 #   start        a command whose run starts behind `bytes_out` was not sent: it was not executed either
 
 cdef enum:
@@ -70,6 +70,10 @@ cdef class Backend(Endpoint):
 
     cdef int drop_parts(self, uint64_t session) except -1:
         raise NotImplementedError
+
+    cdef uint64_t count_begun(self) noexcept:
+        """How many of all commands sent here the other side has begun, as far as it shows; 0 when it shows no life."""
+        return 0
 
     cdef bytes down_text(self):
         """The refusal of a command while this is not up."""
@@ -144,6 +148,7 @@ cdef class Backend(Endpoint):
         cdef Expected* expected = &self.ring[self.head & self.ring_mask]
         cdef PyObject* owner
         self.in_flight -= count
+        self.replied += count
         expected.count -= count
         if expected.count == 0:
             owner = expected.owner
@@ -213,25 +218,46 @@ cdef class Backend(Endpoint):
 
     # Failures -------------------------------------------------------------------------------------
     cdef int expire(self, int64_t now_ms) except -1:
-        """Answers TIMEOUT for every run past its deadline; its late replies find nobody."""
+        """Answers TIMEOUT for every run past its deadline that was not begun; its late replies find nobody.
+
+        A deadline means "not begun in time". What was begun, a few runs at the head of the queue, is waited for as long
+        as the shard lives, up to `command-timeout-ms`; what the same client sent behind it waits with it, in its order.
+        """
         cdef Expected* expected
-        cdef PyObject* owner
-        while self.overdue < self.tail:
-            expected = &self.ring[self.overdue & self.ring_mask]
+        cdef uint64_t at = self.head, first = self.replied, begun = 0
+        cdef int64_t more = max(self.limits.command_timeout - self.limits.request_timeout, 0)
+        cdef set waiting = None
+        cdef bint is_waited_for
+        while at < self.tail:
+            expected = &self.ring[at & self.ring_mask]
             if expected.deadline == 0 or expected.deadline > now_ms:
                 # Deadlines rise along the queue, except where a setting or a call chose its own.
-                break
-            self.overdue += 1
-            owner = expected.owner
-            if owner == NULL:
+                return 0
+            if at == self.head:
+                begun = self.count_begun()
+            at += 1
+            is_waited_for = first < begun and expected.deadline + more > now_ms
+            first += expected.count
+            if expected.owner == NULL:
                 continue
-            expected.owner = NULL
-            self.timeouts += expected.count
-            self.router.counters.timeouts += expected.count
-            self.answer(owner, expected.pending, expected.part, expected.count, TIMED_OUT)
-            Py_DECREF(<object> owner)
+            if is_waited_for or (waiting is not None and <uintptr_t> expected.owner in waiting):
+                if waiting is None:
+                    waiting = set()
+                waiting.add(<uintptr_t> expected.owner)
+            else:
+                self.time_out(expected)
+                self.overdue = max(self.overdue, at)
         if self.waiters is not None and self.stuck():
             self.wake_waiters()
+        return 0
+
+    cdef int time_out(self, Expected* expected) except -1:
+        cdef PyObject* owner = expected.owner
+        expected.owner = NULL
+        self.timeouts += expected.count
+        self.router.counters.timeouts += expected.count
+        self.answer(owner, expected.pending, expected.part, expected.count, TIMED_OUT)
+        Py_DECREF(<object> owner)
         return 0
 
     cdef int on_closed(self, object reason) except -1:

@@ -40,6 +40,8 @@ cdef class Gather(Pending):
         self.missing -= 1
         if self.missing:
             return 0
+        if self.framed and self.longest_part >= self.router.limits.slow_ns:
+            self.asked = PyBytes_FromStringAndSize(<char*> self.owner + self.keys, self.framed)
         if self.session is None or self.session.gone:
             self.ready = True
             return 0
@@ -122,9 +124,10 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     cdef Py_ssize_t keys = (last - command.first) // command.step + 1, k
     cdef int shard, part, verdict
     cdef int64_t deadline = router.now_ms + router.limits.request_timeout
+    cdef Py_ssize_t framed = session.framed_size() if router.limits.slow_ns < NEVER_SLOW else 0
     if command.fold == FOLD_IN_ORDER and not session.may_merge():
         return False
-    gather.owner = <uint8_t*> malloc(keys)
+    gather.owner = <uint8_t*> malloc(keys + max(framed, 0))
     if gather.owner == NULL:
         raise MemoryError("no memory for a split command")
     gather.shards = []
@@ -146,7 +149,14 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     gather.keys = keys
     gather.missing = len(gather.shards)
     gather.texts = [None] * gather.missing
-    gather.measure(session)
+    if framed > 0:
+        # In the same block: this path is too hot for an object that is hardly ever looked at.
+        memcpy(gather.owner + keys, parser.spans[0].data, framed)
+        gather.framed = framed
+        gather.asked_count = parser.count
+        gather.asked_first = parser.spans[0].size
+    elif framed < 0:
+        gather.keep_words(session)
     if command.fold == FOLD_IN_ORDER:
         gather.merges = True
         session.merging += 1

@@ -171,6 +171,10 @@ cdef class Link(Backend):
         self.in_flight += 1
         return self.finish_run(<PyObject*> gather, True, part)
 
+    cdef uint64_t count_begun(self) noexcept:
+        cdef uint64_t* begun = self.router.board.begun(self.index, self.router.index)
+        return begun[0] if begun != NULL and self.router.board.alive(self.index) else 0
+
     cdef int cancel(self, uint64_t session) except -1:
         cdef Buffer out
         self.end_run()
@@ -340,9 +344,11 @@ cdef class Link(Backend):
                 self.phase = LEAVING
                 self.reason = "it is being restarted"
                 self.say_goodbye()
-        elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW) and n >= 15:
+        elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW or kind == LINK_SLOW_PART) and n >= 15:
             memcpy(&number, body + 7, 8)
-            if kind == LINK_SLOW:
+            if kind == LINK_SLOW_PART:
+                self.take_slow_part(<int64_t> number)
+            elif kind == LINK_SLOW:
                 self.take_report(number, PyBytes_FromStringAndSize(body + 15, n - 15))
             elif kind == LINK_PUSH:
                 self.router.clients.push(number, body + 15, n - 15)
@@ -350,6 +356,13 @@ cdef class Link(Backend):
                 self.take_deferred(number, body + 15, n - 15)
         else:
             self.close(f"an unknown message of kind {kind}")
+        return 0
+
+    cdef int take_slow_part(self, int64_t took) except -1:
+        """Whoever the next reply is for had to wait so long for its execution."""
+        cdef Expected* expected = &self.ring[self.head & self.ring_mask]
+        if self.head != self.tail and expected.owner != NULL and expected.pending:
+            (<Pending> expected.owner).longest_part = max((<Pending> expected.owner).longest_part, took)
         return 0
 
     cdef int take_report(self, uint64_t session, bytes report) except -1:

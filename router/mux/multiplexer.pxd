@@ -8,6 +8,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, RequestParser, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
@@ -58,16 +59,17 @@ cdef class Pending:
     cdef bint merges             # it is one of the session's `merging`
     cdef Py_ssize_t parts_bytes  # of its parts, as the session is charged for them
     cdef Buffer reply
-    # For the slow log: when it began, and the first words of what was asked; None when nobody wants to know.
-    cdef int64_t started
+    # For the slow log: the beginning of what was asked as it was framed (None when nobody wants to know), the number of
+    # its words and the size of the first; when it began if its own time counts, and the longest that a shard took for a part.
     cdef bytes asked
-    cdef Py_ssize_t asked_count
+    cdef Py_ssize_t asked_count, asked_first
+    cdef int64_t started, longest_part
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
     cdef int fail(self, uint32_t part, bytes message) except -1
     # To be called by who makes it for a command of `session`.
     @cython.final
-    cdef int measure(self, Session session) except -1
+    cdef int keep_words(self, Session session) except -1
     cdef int abandon(self) except -1       # its client is gone: what has come is given back
     # To be called: n bytes more of parts are here; False when that closed the client.
     @cython.final
@@ -224,6 +226,7 @@ cdef class Backend(Endpoint):
     cdef readonly uint64_t reconnects
     cdef Expected* ring
     cdef uint64_t head, tail, overdue, ring_mask
+    cdef uint64_t replied                # commands whose replies have come, or were swallowed
     cdef dict deferred                   # token -> Session, or (Pending, part)
     cdef dict flows                      # token -> Flow
     cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
@@ -240,6 +243,7 @@ cdef class Backend(Endpoint):
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1
     cdef int put_part(self, uint64_t session, uint32_t argument, const char* data, Py_ssize_t n) except -1
     cdef int drop_parts(self, uint64_t session) except -1
+    cdef uint64_t count_begun(self) noexcept
     cdef bytes down_text(self)
     @cython.final
     cdef bint over_soft(self) noexcept
@@ -276,6 +280,8 @@ cdef class Backend(Endpoint):
     cdef int expire(self, int64_t now_ms) except -1
     # Of its own.
     @cython.final
+    cdef int time_out(self, Expected* expected) except -1
+    @cython.final
     cdef int fail_expected(self) except -1
     @cython.final
     cdef int fail_deferred(self) except -1
@@ -290,6 +296,7 @@ cdef class Gather(Pending):
     cdef int64_t total
     cdef uint8_t* owner
     cdef Py_ssize_t keys, missing
+    cdef Py_ssize_t framed       # bytes behind `owner`: what becomes `asked` if it proves slow
     cdef list shards             # shard of each part
     cdef list texts              # FOLD_IN_ORDER: each part's reply
     cdef list errors             # (part, CommandError)
@@ -328,6 +335,7 @@ cdef class Link(Backend):
     cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int take_slow_part(self, int64_t took) except -1
     cdef int take_report(self, uint64_t session, bytes report) except -1
     cdef int up(self, int version, int index) except -1
     cdef int say_goodbye(self) except -1
@@ -361,6 +369,7 @@ cdef class Upload:
     cdef Py_ssize_t left         # how much of it is still to come
     cdef Py_ssize_t total        # and how much of all of them has been sent
     cdef bint sending            # its frame is being sent
+    cdef bint refused            # its shard does not answer: what is left of it is not sent
 
 
 # Begins one if the request of which `data` is the beginning has a large argument, and may; how many bytes that took.
@@ -417,8 +426,9 @@ cdef class Session(Replies):
     cdef int protocol_error(self, bytes message) except -1
     cdef int set_limits(self) except -1
     cdef int read_on(self) except -1
+    cdef Py_ssize_t framed_size(self) noexcept
     cdef bytes first_words(self)
-    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count) except -1
+    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1
     cdef int wake(self) except -1
     cdef bint may_resume(self) except -1
     cdef bint may_merge(self) noexcept     # a reply may be made of several; else the command must wait
@@ -553,6 +563,7 @@ cdef class Router(Reactor):
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef readonly object slowlog         # of the commands of its clients
     cdef public object config_file       # the TOML file the cluster was started with, or None
+    cdef readonly Board board            # where shards show what they have begun, and that they live
     cdef readonly SlotMap slots
     cdef readonly list links             # the current Link of every shard; the list of `shards`
     cdef Limits limits

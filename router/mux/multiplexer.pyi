@@ -10,6 +10,7 @@ from kache.commands import Row
 from kache.config.settings import Config
 from kache.replies import Reply
 from kache.slots import SlotRange
+from kache.wire.board import Board
 from kache.wire.clock import Clock
 from kache.wire.reactor import Endpoint, Listener, Reactor
 
@@ -153,6 +154,7 @@ class Router(Reactor):
         nested: bool | None = None,
         address: tuple[str, int] = ...,
         counts: mmap | bytearray | None = ...,
+        board: Board | None = ...,
     ) -> None: ...
     def apply_config(self, config: Config) -> None: ...
     def limit_clients(self, most: int) -> None: ...

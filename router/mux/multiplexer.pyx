@@ -54,10 +54,11 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EMFILE, ENFILE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcpy, memset
 
+from kache.wire.board cimport Board
 from kache.wire.clock cimport Clock, monotonic_ns
 from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
@@ -69,9 +70,9 @@ from kache.wire.codec cimport (
 from kache.wire.link cimport (
     DROP_PARTS, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT,
     LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH, LINK_REPLY,
-    LINK_RUN, LINK_SLOW, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER, REPLY_DEFERRED,
-    REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT,
-    RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
+    LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER,
+    REPLY_DEFERRED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT,
+    RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
 from .limits cimport CLASS_PUBSUB, Limits
@@ -88,7 +89,7 @@ from kache.slots import contiguous
 
 from ..registry import MERGES, NeedsMove
 from ..scatter.outcome import failure_of
-from ..slowlog import SlowLog
+from ..slowlog import SlowLog, unframed, unpacked
 
 __all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split", "give_memory_back"]
 

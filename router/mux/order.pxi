@@ -40,6 +40,8 @@ cdef class Replies(Endpoint):
 
     cdef inline int predict(self) except -1:
         cdef Py_ssize_t expected = self.in_flight_now() * self.average
+        if self.gone:
+            return 0
         if self.merging > 0 and self.merged_average > 0:
             expected += self.merging * self.merged_average
         self.router.clients.forecast += expected - self.forecast

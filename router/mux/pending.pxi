@@ -13,12 +13,17 @@ cdef class Pending:
     cdef int fail(self, uint32_t part, bytes message) except -1:
         return 0
 
-    cdef int measure(self, Session session) except -1:
-        """From here on its time counts."""
-        self.started = monotonic_ns()
+    cdef int keep_words(self, Session session) except -1:
+        """What the slow log would show of it."""
+        cdef Py_ssize_t size
         if session.router.limits.slow_ns < NEVER_SLOW:
-            self.asked = session.first_words()
+            size = session.framed_size()
             self.asked_count = session.parser.count
+            self.asked_first = session.parser.spans[0].size if size >= 0 else -1
+            if size >= 0:
+                self.asked = PyBytes_FromStringAndSize(session.parser.spans[0].data, size)
+            else:
+                self.asked = session.first_words()
         return 0
 
     cdef int abandon(self) except -1:
@@ -52,9 +57,10 @@ cdef class Pending:
         cdef int64_t took
         self.ready = True
         if self.asked is not None:
-            took = monotonic_ns() - self.started
+            # What is only divided takes as long as its longest part: waiting for a busy shard is not its own.
+            took = monotonic_ns() - self.started if self.started else self.longest_part
             if took >= self.router.limits.slow_ns:
-                session.note_slow(took, self.asked, self.asked_count)
+                session.note_slow(took, self.asked, self.asked_count, self.asked_first)
         if self.merges:
             session.merging -= 1
             # Its parts and the reply made of them are here at the same time.

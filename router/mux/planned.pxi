@@ -89,7 +89,7 @@ cdef bint send_parts(Session session, object row, tuple arguments, list parts, u
     split.parts = parts
     split.replies = [None] * len(parts)
     split.missing = len(parts)
-    split.measure(session)
+    split.keep_words(session)
     session.expect_pending(split, flags)
     session.unanswered_bytes += session.parser.consumed
     for i, part in enumerate(parts):

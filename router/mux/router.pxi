@@ -7,12 +7,14 @@ cdef double GOODBYE = 0.25
 cdef class Router(Reactor):
 
     def __init__(self, loop, config, paths, planner, *, slots=None, slot_epoch=0, index=0, boot_id=0, Clock clock=None,
-                 nested=None, address=("127.0.0.1", 0), counts=None):
+                 nested=None, address=("127.0.0.1", 0), counts=None,
+                 Board board=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
         `planner(row, args, router)` divides what the compiled path cannot (planner.py). `slots` says which shard owns
         which slots as of `slot_epoch`; without it each has an even range. `counts` is what all routers have mapped,
-        `index` this one's place in it; without it the router is alone.
+        `index` this one's place in it; without it the router is alone. On the `board` shards show what they have begun;
+        without it nothing is waited for beyond its deadline.
         """
         if not 0 < len(paths) <= MAX_SHARDS:
             raise ValueError(f"{len(paths)} shards: there must be 1 to {MAX_SHARDS}")
@@ -21,6 +23,7 @@ cdef class Router(Reactor):
         self.shard_count = len(paths)
         self.boot_id = boot_id
         self.planner = planner
+        self.board = Board() if board is None else board
         self.address = address
         self.started_ms = self.now_ms
         self.slowlog = SlowLog(itertools.count())

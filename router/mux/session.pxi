@@ -15,6 +15,7 @@ cdef enum:
 
     SLOW_WORDS = 32          # of a command in the slow log, and bytes of a word: those of kache/slow.py
     SLOW_WORD_BYTES = 128
+    SLOW_BYTES = 4096        # kept of a command that may prove slow
 
     LARGE_COMMAND = 4096     # words; the table of a larger command's words is given back
 
@@ -575,7 +576,7 @@ cdef class Session(Replies):
         started = monotonic_ns() - started
         count_local(command, started)
         if started >= self.router.limits.slow_ns:
-            self.note_slow(started, self.first_words(), self.parser.count)
+            self.note_slow(started, self.first_words(), self.parser.count, -1)
         if self.gone:
             return 0
         if self.reply_mode != mode:
@@ -591,11 +592,22 @@ cdef class Session(Replies):
         led.dialect = self.dialect_now
         led.command = command
         self.barrier = led
-        led.measure(self)
+        led.keep_words(self)
+        led.started = monotonic_ns()
         self.expect_pending(led, flags)
         return led.start(coroutine)
 
     # Slow log -------------------------------------------------------------------------------------
+    cdef Py_ssize_t framed_size(self) noexcept:
+        """How much of the command in the parser the slow log may look at, from its first word on with what stands between
+        the words: one piece, to be copied as it is, since few are ever looked at. -1 for an inline command, whose words
+        lie scattered."""
+        cdef RequestParser parser = self.parser
+        cdef Span* last = &parser.spans[parser.count - 1]
+        if parser.words and PyBytes_AS_STRING(<bytes> parser.words[0]) == parser.spans[0].data:
+            return -1
+        return min(last.data + last.size - parser.spans[0].data, <Py_ssize_t> SLOW_BYTES)
+
     cdef bytes first_words(self):
         """The beginning of the command in the parser: of its first words each the full size and the first bytes."""
         cdef char[SLOW_WORDS * (8 + SLOW_WORD_BYTES)] room
@@ -610,10 +622,12 @@ cdef class Session(Replies):
             at += 8 + kept
         return PyBytes_FromStringAndSize(room, at)
 
-    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count) except -1:
-        """A command that the router answered, led or divided took so many nanoseconds."""
+    cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1:
+        """A command that the router answered, led or divided took so many nanoseconds. `words` are framed, the first
+        of them so long, or first_words with -1."""
         try:
-            self.router.slowlog.note(self.router.now_ms, took // 1000, self.address, self.name, words, count)
+            found = unpacked(words) if first < 0 else unframed(words, first, count, self.protocol == PROTOCOL_BINARY)
+            self.router.slowlog.note(self.router.now_ms, took // 1000, self.address, self.name, *found, count)
         except Exception:
             # Whatever it was, the reply must leave.
             log.exception("a slow command cannot be noted")

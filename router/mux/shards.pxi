@@ -104,6 +104,6 @@ cdef class Shards:
         """Answers what is past its deadline."""
         cdef Link link
         for link in list(self.links):
-            if link.overdue < link.tail:
+            if link.head < link.tail:
                 link.expire(now)
         return 0

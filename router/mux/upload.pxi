@@ -57,7 +57,10 @@ cdef Py_ssize_t go_on_uploading(Session session, const char* data, Py_ssize_t n)
     cdef Upload upload = session.upload
     if not upload.left:
         return finish_upload(session, upload, data, n)
-    if upload.backend.phase == UP:
+    if upload.backend.phase == UP and not upload.refused:
+        if upload.backend.unsent() > UPLOAD_AHEAD and upload.backend.stuck():
+            upload.refused = True
+            return go_on_uploading(session, data, n)
         if upload.backend.unsent() > UPLOAD_AHEAD:
             session.resume_at = session.in_flight_now()
             session.waits_for = upload.backend
@@ -114,6 +117,9 @@ cdef bint execute_uploaded(Session session, Upload upload) except -1:
     router.shards.end_runs()
     if backend.phase != UP or router.links[router.shard_at(upload.slot)] is not backend:
         session.answer_error(MOVED if backend.phase == UP else backend.down_text(), 0)
+    elif upload.refused:
+        router.counters.refused_overload += 1
+        session.answer_error(OVERLOADED, 0)
     else:
         upload.sending = True
         done = session.execute()

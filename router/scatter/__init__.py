@@ -2,7 +2,9 @@
 
 planner     which shards a command concerns, and with which of its arguments
 merges      one reply out of the parts' replies
-moves       what takes several steps: a value that goes to another shard, algebra over shards
+leases      keys held for the length of a command in several steps, and streams of parts
+algebra     unions, intersections and differences of large sets, in slices
+moves       what takes several steps: a value that goes to another shard, a command with copies of keys
 cursor      what visits one shard after the other: SCAN, RANDOMKEY
 outcome     the one error that stands for parts that failed
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kache.replies import OK, Missing, Reply, SetReply
+from kache.replies import OK, Missing, Reply
 
 from ..registry import merge
 
@@ -49,19 +49,5 @@ def merge_concat(split: Split, replies: list[Reply]) -> Reply:
     return [element for reply in replies for element in reply]
 
 
-@merge("union")
-def merge_union(split: Split, replies: list[Reply]) -> Reply:
-    """Every element once; a RESP3 set."""
-    return SetReply(dict.fromkeys(element for reply in replies for element in reply))
-
-
 def _value(reply: Reply) -> int:
     return int(reply.value if isinstance(reply, Missing) else reply)
-
-
-@merge("inter")
-def merge_inter(split: Split, replies: list[Reply]) -> Reply:
-    """Elements that every part has; a RESP3 set."""
-    first, *others = replies
-    common = set(first).intersection(*others)
-    return SetReply(element for element in first if element in common)

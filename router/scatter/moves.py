@@ -1,62 +1,115 @@
 """Commands whose keys lie on different shards and that no merge of replies can answer.
 
-Two ways, both bounded by the request's deadline and none atomic for an observer of several keys:
+Three ways, none atomic for an observer of several keys:
 
-**Compute where it lands.** Everything that only *reads* foreign keys (SINTER, ZUNIONSTORE, BITOP, COPY,
-PFMERGE, LCS, …) is executed by the one shard that owns the destination (or the first key), with copies
-of the foreign keys laid beside its own for the length of that one command (the internal command
-``_with``). The handler, its errors and its reply are those of a single server.
+**Compute where it lands.** What only *reads* foreign keys (ZINTER, BITOP, PFMERGE, LCS, …) is executed by the one shard
+that owns the destination (or the first key), with copies of the foreign keys laid beside its own for the length of that
+one command (the internal command ``_with``). The handler, its errors and its reply are those of a single server.
 
-**Move under leases.** What takes an element or a value away from one shard and gives it to another
-(RENAME, SMOVE, LMOVE) holds a lease on both keys, so nobody writes them in between:
+**Move under leases.** What takes an element or a value away from one shard and gives it to another (RENAME, COPY, SMOVE,
+LMOVE) holds a lease on both keys, so nobody writes them in between:
 
       lease both ── read source ── write destination ── remove source ── release
                                           |                   |
          fails: nothing was changed       |                   |
          fails or unknown: UNCERTAIN -----+-------------------+   the value may be in both places, never in none
 
-LMPOP and ZMPOP need neither: they try key after key, each on its own shard.
+A large value travels in parts and is put together beside the destination, which it becomes in one step.
+
+**Algebra of large sets** is in algebra.py. LMPOP and ZMPOP need none of these: they try key after key.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kache.commands import TABLE, Row, keys_with_flags
+from kache.commands import BY_KEY, TABLE, Row, keys_with_flags
 from kache.errors import NO_SUCH_KEY, SYNTAX, WRONG_TYPE, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
 from ..commands.arguments import integer
 from ..registry import MOVES, move
+from . import algebra
+from .leases import SLICE_BYTES, SLICE_ELEMENTS, Lease, answers, stream
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
 __all__: list[str] = []
 
-# A lease outlives the steps between its taking and its release; a router that dies leaves it to expire.
-LEASE_SECONDS = 5.0
-TIMEOUTS = frozenset({"TIMEOUT", "UNCERTAIN"})
+DATABASES = 16
+LARGE = 10_000
+"""Elements of sets from which algebra goes in slices; fewer take their shard a millisecond or two."""
+
+_BYTES, _ELEMENTS = b"%d" % SLICE_BYTES, b"%d" % SLICE_ELEMENTS
 
 
 # Compute where it lands ---------------------------------------------------------------------------
 async def compute(router: Router, session: Session, row: Row, args: tuple[bytes, ...]) -> Reply:
     """Runs `row` on the shard of the key it writes (else its first), with copies of the keys that live elsewhere."""
     located = keys_with_flags(row, args)
-    keys = [key for key, _flags in located]
+    keys = list(dict.fromkeys(key for key, _flags in located))
     written = [key for key, flags in located if flags[0] in ("OW", "RW")]
-    home = router.shard_of((written or keys)[0])
-    foreign = list(dict.fromkeys(key for key in keys if router.shard_of(key) != home))
+    home = (written or keys)[0]
+    foreign = [key for key in keys if router.shard_of(key) != router.shard_of(home)]
+    request = algebra.parse(row.name, args) if row.key in algebra.NAMES else None
+    copies, large = await _read_small(router, session, home, foreign, request)
+    if large:
+        if request is not None:
+            return await algebra.run_large(router, session, request)
+        return await _compute_with_large(router, session, row, args, keys, written, home)
+    words = [b"", b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
+    return await router.call(router.shard_of(home), "_with", words, db=session.db, session=session)
+
+
+async def _read_small(
+    router: Router, session: Session, home: bytes, foreign: list[bytes], request: algebra.Request | None
+) -> tuple[list[bytes], bool]:
+    """Copies of the foreign keys, [key, image, …], and whether one does not fit, or the sets at home are large."""
+    part = [b"0", _BYTES, _ELEMENTS]
+    here = [key for key in request.keys if router.shard_of(key) == router.shard_of(home)] if request else []
+    asked = [
+        router.call(router.shard_of(key), "_read_part", [key, *part], db=session.db, session=session) for key in foreign
+    ]
+    if here:
+        asked.append(router.call(router.shard_of(home), "_sizes", here, db=session.db, session=session))
+    replies = await answers(asked)
+    large = bool(here) and sum(size for _type, size in replies.pop()) >= LARGE
     copies: list[bytes] = []
-    for key in foreign:
-        found = await router.call(router.shard_of(key), "_read", [key], db=session.db, session=session)
+    for key, found in zip(foreign, replies, strict=True):
         if found is not None:
-            _type, deadline, payload = found
-            copies += [key, b"%d" % deadline, payload]
-    request = [b"%d" % (len(copies) // 3), *copies, row.key.encode(), *args]
-    return await router.call(home, "_with", request, db=session.db, session=session)
+            following, image = found
+            large = large or following != b"0"
+            copies += [key, image]
+    return copies, large
+
+
+async def _compute_with_large(
+    router: Router,
+    session: Session,
+    row: Row,
+    args: tuple[bytes, ...],
+    keys: list[bytes],
+    written: list[bytes],
+    home: bytes,
+) -> Reply:
+    """The same when a copy is too large for one part: copies are put together at the home shard first."""
+    async with Lease(router, session, written, shared=keys) as lease:
+        copies: list[bytes] = []
+        for key in keys:
+            if router.shard_of(key) == router.shard_of(home):
+                continue
+            if await lease.read(key, "exists"):
+                await _build(lease, key, home, key)
+                copies += [key, b""]
+        await lease.hold()
+        request = [lease.token, b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
+        if not row.is_write:
+            return await lease.ask(home, "_with", *request)
+        reply = await lease.perform(home, "the destination was written", "_with", *request)
+        lease.finished()
+        return reply
 
 
 def _computed(row: Row) -> Callable[..., Awaitable[Reply]]:
@@ -66,125 +119,125 @@ def _computed(row: Row) -> Callable[..., Awaitable[Reply]]:
     return run
 
 
-# Move under leases --------------------------------------------------------------------------------
-class Move:
-    """Leases on a source and a destination key, and the steps between.
+async def _build(lease: Lease, source: bytes, home: bytes, name: bytes, first: list[Any] | None = None) -> None:
+    """Puts the value of `source` together at the shard of `home`, under construction for the key `name`.
 
-    Used as an asynchronous context manager. Errors before the first write mean that nothing changed;
-    `unsafe` names what has been done, from then on an error becomes UNCERTAIN.
+    `first` is its first part, if that was read already.
     """
 
-    def __init__(self, router: Router, session: Session, source: bytes, destination: bytes) -> None:
-        self.router = router
-        self.session = session
-        self.source = source
-        self.destination = destination
-        self.token = secrets.token_hex(8).encode()
-        self.unsafe = ""
-        self._held: list[int] = []
+    async def take(reply: list[Any]) -> None:
+        await lease.renew()
+        await lease.ask(home, "_build", lease.token, name, reply[1])
 
-    async def __aenter__(self) -> Move:
-        deadline = b"%d" % (self.router.clock.now() + int(LEASE_SECONDS * 1000))
-        # Always in the order of the shards, so that two moves in opposite directions cannot wait for one another.
-        for key in sorted((self.source, self.destination), key=self.router.shard_of):
-            shard = self.router.shard_of(key)
-            try:
-                await self._call(shard, "_lease_take", [self.token, deadline, key])
-            except CommandError as error:
-                # An unknown outcome may have left a lease behind: release it like the others.
-                await self._release(self._held + ([shard] if error.code in TIMEOUTS else []), "_lease_abort")
-                if error.code in TIMEOUTS:
-                    raise CommandError(f"TRYAGAIN nothing was changed: {error.message}") from None
-                raise
-            self._held.append(shard)
-        return self
+    def ask(cursor: bytes) -> Awaitable[Any]:
+        return lease.ask(source, "_read_part", source, cursor, _BYTES, _ELEMENTS)
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        await self._release(self._held, "_lease_abort" if error else "_lease_commit")
-        if self.unsafe and isinstance(error, CommandError):
-            raise CommandError(f"UNCERTAIN {self.unsafe}, then: {error.message}") from None
-        if isinstance(error, CommandError) and error.code in TIMEOUTS and not self.unsafe:
-            raise CommandError(f"TRYAGAIN nothing was changed: {error.message}") from None
+    cursor = b"0"
+    if first is not None:
+        await take(first)
+        cursor = first[0]
+    await stream(ask, take, cursor)
 
-    async def read(self, key: bytes, command: str, *args: bytes) -> Reply:
-        """A reading command on the key's shard."""
-        return await self._call(self.router.shard_of(key), command, [key, *args])
 
-    async def write(self, key: bytes, done: str, command: str, *args: bytes) -> Reply:
-        """A writing command under the lease; `done` says, for people, what has happened once it succeeded."""
-        before, self.unsafe = self.unsafe, self.unsafe or f"it is not known whether {done}"
-        try:
-            reply = await self._call(
-                self.router.shard_of(key), "_lease_run", [self.token, command.encode(), key, *args]
-            )
-        except CommandError as error:
-            if error.code not in TIMEOUTS:
-                self.unsafe = before  # refused: this step changed nothing
-            raise
-        self.unsafe = done
-        return reply
+# Move under leases --------------------------------------------------------------------------------
+async def _first_part(lease: Lease, source: bytes) -> list[Any] | None:
+    found = await lease.read(source, "_read_part", b"0", _BYTES, _ELEMENTS)
+    assert found is None or isinstance(found, list)
+    return found
 
-    def finished(self) -> None:
-        """The last step is done: errors while releasing the leases no longer matter to the client."""
-        self.unsafe = ""
 
-    async def _call(self, shard: int, command: str, args: list[bytes]) -> Reply:
-        return await self.router.call(shard, command, args, db=self.session.db, session=self.session)
-
-    async def _release(self, shards: list[int], command: str) -> None:
-        for shard in shards:
-            try:
-                await self._call(shard, command, [self.token])
-            except CommandError:
-                continue  # the lease expires by itself
+async def _put(lease: Lease, source: bytes, destination: bytes, first: list[Any], event: str, db: int) -> None:
+    """The value of `source`, whose first part this is, becomes that of `destination`."""
+    done = "the destination was written"
+    if first[0] == b"0":
+        await lease.write(destination, done, "_put", first[1], db=db)
+        return
+    await _build(lease, source, destination, destination, first)
+    await lease.hold()
+    await lease.write(destination, done, "_build_put", lease.token, event.encode(), db=db)
 
 
 @move("rename")
 async def rename(router: Router, session: Session, source: bytes, destination: bytes) -> Reply:
     """The destination is written before the source is removed."""
-    async with Move(router, session, source, destination) as steps:
-        found = await steps.read(source, "_read")
-        if found is None:
+    async with Lease(router, session, [source, destination]) as lease:
+        first = await _first_part(lease, source)
+        if first is None:
             raise CommandError(NO_SUCH_KEY)
-        await _carry(steps, found)
+        await _carry(lease, source, destination, first)
     return OK
 
 
 @move("renamenx")
 async def renamenx(router: Router, session: Session, source: bytes, destination: bytes) -> Reply:
     """As RENAME, unless the destination exists."""
-    async with Move(router, session, source, destination) as steps:
-        found = await steps.read(source, "_read")
-        if found is None:
+    async with Lease(router, session, [source, destination]) as lease:
+        first = await _first_part(lease, source)
+        if first is None:
             raise CommandError(NO_SUCH_KEY)
-        if await steps.read(destination, "exists"):
+        if await lease.read(destination, "exists"):
             return 0
-        await _carry(steps, found)
+        await _carry(lease, source, destination, first)
     return 1
 
 
-async def _carry(steps: Move, found: list[object]) -> None:
-    _type, deadline, payload = found
-    assert isinstance(deadline, int) and isinstance(payload, bytes)
-    await steps.write(steps.destination, "the destination was written", "_put", b"%d" % deadline, payload)
-    await steps.write(steps.source, "the source was removed", "del")
-    steps.finished()
+async def _carry(lease: Lease, source: bytes, destination: bytes, first: list[Any]) -> None:
+    await _put(lease, source, destination, first, "rename_to", lease.session.db)
+    await lease.write(source, "the source was removed", "del")
+    lease.finished()
+
+
+@move("copy")
+async def copy(router: Router, session: Session, source: bytes, destination: bytes, *options: bytes) -> Reply:
+    """The source stays; in another database or over what is there if the options say so."""
+    db, replace = _copy_options(session.db, options)
+    request = [source, b"0", _BYTES, _ELEMENTS]
+    found = await router.call(router.shard_of(source), "_read_part", request, db=session.db, session=session)
+    if not isinstance(found, list) or found[0] == b"0":
+        # It fits into one part: the destination's shard does it in one step.
+        return await compute(router, session, BY_KEY["copy"], (source, destination, *options))
+    async with Lease(router, session, [(db, destination)], shared=[source]) as lease:
+        first = await _first_part(lease, source)
+        if first is None or (not replace and await lease.read(destination, "exists", db=db)):
+            return 0
+        await _put(lease, source, destination, first, "copy_to", db)
+        lease.finished()
+    return 1
+
+
+def _copy_options(db: int, options: tuple[bytes, ...]) -> tuple[int, bool]:
+    """The database and whether to replace, as the shard's own handler reads them."""
+    replace = False
+    position = 0
+    while position < len(options):
+        word = options[position].upper()
+        if word == b"REPLACE":
+            replace = True
+        elif word == b"DB" and position + 1 < len(options):
+            position += 1
+            db = integer(options[position])
+            if not 0 <= db < DATABASES:
+                raise CommandError("ERR DB index is out of range")
+        else:
+            raise CommandError(SYNTAX)
+        position += 1
+    return db, replace
 
 
 @move("smove")
 async def smove(router: Router, session: Session, source: bytes, destination: bytes, member: bytes) -> Reply:
     """The member is added before it is removed."""
-    async with Move(router, session, source, destination) as steps:
-        kind = await steps.read(source, "type")
+    async with Lease(router, session, [source, destination]) as lease:
+        kind = await lease.read(source, "type")
         if kind == "none":
             return 0
-        if kind != "set" or await steps.read(destination, "type") not in ("set", "none"):
+        if kind != "set" or await lease.read(destination, "type") not in ("set", "none"):
             raise CommandError(WRONG_TYPE)
-        if not await steps.read(source, "sismember", member):
+        if not await lease.read(source, "sismember", member):
             return 0
-        await steps.write(destination, "the member was added to the destination", "sadd", member)
-        await steps.write(source, "the member was removed from the source", "srem", member)
-        steps.finished()
+        await lease.write(destination, "the member was added to the destination", "sadd", member)
+        await lease.write(source, "the member was removed from the source", "srem", member)
+        lease.finished()
     return 1
 
 
@@ -194,19 +247,19 @@ async def lmove(
 ) -> Reply:
     """The element is pushed before it is popped."""
     from_left, to_left = _side(where_from), _side(where_to)
-    async with Move(router, session, source, destination) as steps:
-        kind = await steps.read(source, "type")
+    async with Lease(router, session, [source, destination]) as lease:
+        kind = await lease.read(source, "type")
         if kind == "none":
             return None
-        if kind != "list" or await steps.read(destination, "type") not in ("list", "none"):
+        if kind != "list" or await lease.read(destination, "type") not in ("list", "none"):
             raise CommandError(WRONG_TYPE)
-        element = await steps.read(source, "lindex", b"0" if from_left else b"-1")
+        element = await lease.read(source, "lindex", b"0" if from_left else b"-1")
         if element is None:
             return None  # it expired, or was evicted or flushed, since its type was asked
         push = "lpush" if to_left else "rpush"
-        await steps.write(destination, "the element was pushed to the destination", push, element)
-        await steps.write(source, "the element was popped from the source", "lpop" if from_left else "rpop")
-        steps.finished()
+        await lease.write(destination, "the element was pushed to the destination", push, element)
+        await lease.write(source, "the element was popped from the source", "lpop" if from_left else "rpop")
+        lease.finished()
     return element
 
 

@@ -7,8 +7,9 @@ zsets, zset_ranges, zset_algebra, lex   sorted sets: members, ranges, unions and
 geo, geo_query, geohash                 places on the earth: commands, searches, the encoding
 hyperloglog                             PFADD, PFCOUNT, PFMERGE
 keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE; OBJECT and MEMORY USAGE
+combine, algebra                        sets and sorted sets combined: of this shard, over shards
 binary                                  what answers differently in the binary protocol
-leases, overlay, internal               what routers ask: moves, commands with copies of other shards' keys, statistics
+leases, images, overlay, internal       what routers ask: moves of values, commands with copies of other shards' keys, statistics
 arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double
 registry                                which function carries out which command
 """

@@ -1,4 +1,4 @@
-"""DUMP and RESTORE, and the two internal commands by which a value moves between shards.
+"""DUMP and RESTORE. Values that move between shards go as images (images.py), not as payloads.
 
 Owns: the payload's format, Kache's own:
 
@@ -226,20 +226,4 @@ def restore(ctx: Context, key: bytes, ttl: bytes, payload: bytes, *args: bytes) 
         ctx.keys.set_idle_ms(key, options.idle * 1000 if options.idle < 2**40 else 2**50)
     if options.frequency >= 0:
         ctx.keys.set_frequency(key, options.frequency)
-    return OK
-
-
-@command("_read")
-def read(ctx: Context, key: bytes) -> Reply:
-    """[type, deadline in unix ms or 0, payload] of a key that is about to move; null without it."""
-    deadline = ctx.keys.deadline_of(key)
-    if deadline is None:
-        return None
-    return [(ctx.keys.type_of(key) or "").encode(), max(deadline, 0), dump_value(ctx.keys, key)]
-
-
-@command("_put")
-def put(ctx: Context, key: bytes, deadline: bytes, payload: bytes) -> Reply:
-    """Puts what `_read` returned elsewhere in place of whatever is here."""
-    restore_value(ctx.keys, key, payload, integer(deadline))
     return OK

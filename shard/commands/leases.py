@@ -33,6 +33,20 @@ def lease_run(ctx: Context, token: bytes, name: bytes, *args: bytes) -> Reply:
         return ctx.call(name.decode(), *args)
 
 
+@command("_lease_share")
+def lease_share(ctx: Context, token: bytes, deadline: bytes, *keys: bytes) -> Reply:
+    """The same together with others who only read them."""
+    ctx.shard.leases.take(token, integer(deadline), ctx.keys.db, keys, ctx.keys.now_ms, shared=True)
+    return 1
+
+
+@command("_lease_extend")
+def lease_extend(ctx: Context, token: bytes, deadline: bytes) -> Reply:
+    """A later deadline (unix ms); TRYAGAIN when the lease has ended, and nothing of the move may be believed."""
+    ctx.shard.leases.extend(token, integer(deadline), ctx.keys.now_ms)
+    return 1
+
+
 @command("_lease_commit")
 def lease_commit(ctx: Context, token: bytes) -> Reply:
     """The move is done: release its keys; how many were still held."""

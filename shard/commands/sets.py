@@ -1,21 +1,19 @@
 """Handlers of the set commands.
 
-Owns: their semantics and reply shapes, for keys that lie on one shard (the router works across shards
-with the results of SMEMBERS and a replacing store). Promises: no collection outlives a call, every
+Owns: their semantics and reply shapes, for keys that lie on one shard. Promises: no collection outlives a call, every
 change goes through the keyspace's mutators, and random choices cost time for what they return.
 Called only by the shard's execution point, through the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 from kache.errors import SYNTAX, CommandError
 from kache.replies import Reply, SetReply
 
 from .arguments import INT64_MAX, bounded_integer, parse_integer
+from .combine import combine, count_common
 from .hashes import random_count, sample_fields
 from .registry import command
 from .scanning import scan_cursor, scan_options
@@ -32,8 +30,6 @@ LISTPACK_ENTRIES = 128
 """Members up to which it keeps any other set as a listpack (set-max-listpack-entries)."""
 LISTPACK_VALUE = 64
 """Bytes of a member up to which it does (set-max-listpack-value)."""
-
-_BATCH = 256
 
 
 def set_encoding(table: FieldTable) -> str:
@@ -184,32 +180,32 @@ def _pop_many(ks: Keyspace, key: bytes, raw_count: bytes) -> Reply:
 
 @command("sinter")
 def sinter(ctx: Context, *keys: bytes) -> Reply:
-    return SetReply(_in_order(list(_intersection(_tables(ctx.keys, keys)))))
+    return SetReply(_in_order(combine(ctx, "inter", b"", keys).members()))
 
 
 @command("sunion")
 def sunion(ctx: Context, *keys: bytes) -> Reply:
-    return SetReply(_in_order(list(_union(_tables(ctx.keys, keys)))))
+    return SetReply(_in_order(combine(ctx, "union", b"", keys).members()))
 
 
 @command("sdiff")
 def sdiff(ctx: Context, *keys: bytes) -> Reply:
-    return SetReply(_in_order(list(_difference(_tables(ctx.keys, keys)))))
+    return SetReply(_in_order(combine(ctx, "diff", b"", keys).members()))
 
 
 @command("sinterstore")
 def sinterstore(ctx: Context, destination: bytes, *keys: bytes) -> Reply:
-    return ctx.keys.set_replace(destination, _intersection(_tables(ctx.keys, keys)), event="sinterstore")
+    return combine(ctx, "inter", destination, keys).put(ctx.keys, event="sinterstore")
 
 
 @command("sunionstore")
 def sunionstore(ctx: Context, destination: bytes, *keys: bytes) -> Reply:
-    return ctx.keys.set_replace(destination, _union(_tables(ctx.keys, keys)), event="sunionstore")
+    return combine(ctx, "union", destination, keys).put(ctx.keys, event="sunionstore")
 
 
 @command("sdiffstore")
 def sdiffstore(ctx: Context, destination: bytes, *keys: bytes) -> Reply:
-    return ctx.keys.set_replace(destination, _difference(_tables(ctx.keys, keys)), event="sdiffstore")
+    return combine(ctx, "diff", destination, keys).put(ctx.keys, event="sdiffstore")
 
 
 @command("sintercard")
@@ -222,54 +218,4 @@ def sintercard(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
         if arguments[position].upper() != b"LIMIT" or position + 1 == len(arguments):
             raise CommandError(SYNTAX)
         limit = bounded_integer(arguments[position + 1], 0, INT64_MAX, "ERR LIMIT can't be negative")
-    found = 0
-    for _ in _intersection(_tables(ctx.keys, arguments[:count]), stops_early=limit > 0):
-        found += 1
-        if found == limit:
-            break
-    return found
-
-
-def _tables(ks: Keyspace, keys: Sequence[bytes]) -> list[FieldTable | None]:
-    # All of them, before any is used: a wrong type is an error even behind an empty set.
-    return [ks.set_get(key) for key in keys]
-
-
-def _intersection(tables: list[FieldTable | None], *, stops_early: bool = False) -> Iterator[bytes]:
-    present = [table for table in tables if table is not None]
-    if len(present) < len(tables):
-        return
-    present.sort(key=len)
-    # Chained filters: no Python code runs per member.
-    members: Iterable[bytes] = _in_batches(present[0]) if stops_early else present[0].fields()
-    for table in present[1:]:
-        members = filter(table.__contains__, members)
-    yield from members
-
-
-def _in_batches(table: FieldTable) -> Iterator[bytes]:
-    """The members of a table that does not change meanwhile, a batch at a time."""
-    cursor = 0
-    while True:
-        cursor, items = table.scan(cursor, _BATCH)
-        yield from (member for member, _ in items)
-        if cursor == 0:
-            return
-
-
-def _union(tables: list[FieldTable | None]) -> dict[bytes, None]:
-    members: dict[bytes, None] = {}
-    for table in tables:
-        if table is not None:
-            members.update(dict.fromkeys(table.fields()))
-    return members
-
-
-def _difference(tables: list[FieldTable | None]) -> Iterator[bytes]:
-    if tables[0] is None:
-        return
-    members: Iterable[bytes] = tables[0].fields()
-    for table in tables[1:]:
-        if table is not None:
-            members = filterfalse(table.__contains__, members)
-    yield from members
+    return count_common(ctx, arguments[:count], limit, scored=False)

@@ -7,8 +7,10 @@ Called only by the shard's execution point, through the registry.
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kache.errors import SYNTAX, WRONG_TYPE, CommandError
 from kache.replies import Reply
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SortOptions", "sort_options"]
 
+_EXACT_DIGITS = 15
+"""Characters of a whole number that every double holds exactly."""
+_FEW = 16
+"""The first sixteenth of the elements is found faster by a heap than by sorting all."""
 _BAD_SCORE = "ERR One or more scores can't be converted into double"
 
 
@@ -113,15 +119,40 @@ def _score(text: bytes | None) -> float:
     return value
 
 
+def _scores(weights: Sequence[bytes | None]) -> list[float]:
+    """All weights as numbers; whole ones, which most are, without Python code for each."""
+    given = [weight for weight in weights if weight is not None]
+    short = len(given) == len(weights) and max(map(len, given), default=0) <= _EXACT_DIGITS
+    if short and not b"".join(given).translate(None, b"0123456789-"):
+        try:
+            return list(map(float, given))
+        except ValueError:
+            pass  # a minus sign in the wrong place: said below
+    return [_score(weight) for weight in weights]
+
+
 def _sorted(ks: Keyspace, elements: list[bytes], options: SortOptions) -> list[bytes]:
-    """The elements in the order asked for; equal numbers are ordered by their bytes."""
-    weights = elements if options.by is None else [_lookup(ks, options.by, element) for element in elements]
+    """The elements in the order asked for, as many from its beginning as will be looked at; equal numbers are ordered
+    by their bytes."""
+    end = max(options.offset, 0) + options.count
+    few = options.count >= 0 and end * _FEW <= len(elements)
+    first = heapq.nlargest if options.descending else heapq.nsmallest
+    if options.by is None:
+        if options.alpha:
+            return first(end, elements) if few else sorted(elements, reverse=options.descending)
+        pairs = zip(_scores(elements), elements, strict=True)
+        chosen = first(end, pairs) if few else sorted(pairs, reverse=options.descending)
+        return [element for _score, element in chosen]
+    weights = [_lookup(ks, options.by, element) for element in elements]
+    keys: list[Any]
     if options.alpha:
-        texts = [(weight is not None, weight or b"") for weight in weights]
-        order = sorted(range(len(elements)), key=texts.__getitem__, reverse=options.descending)
+        keys = [(weight is not None, weight or b"") for weight in weights]
     else:
-        scores = [(_score(weight), element) for weight, element in zip(weights, elements, strict=True)]
-        order = sorted(range(len(elements)), key=scores.__getitem__, reverse=options.descending)
+        keys = list(zip(_scores(weights), elements, strict=True))
+    if few:
+        order = first(end, range(len(elements)), key=keys.__getitem__)
+    else:
+        order = sorted(range(len(elements)), key=keys.__getitem__, reverse=options.descending)
     return [elements[index] for index in order]
 
 

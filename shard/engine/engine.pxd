@@ -9,6 +9,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
@@ -22,6 +23,8 @@ from .zset cimport ZSet
 
 cdef class Executor
 cdef class Context
+cdef class Host
+cdef class Link
 
 
 # store.pxi --------------------------------------------------------------------------------------------
@@ -31,6 +34,7 @@ cdef enum:
     GROUP_SHIFT = 6             # 64 slots to a group
     HEAVY = 65536               # bytes from which writing one block may be noticed
     LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
+    LARGE_BLOCK = 4194304       # bytes from which it frees a block: giving the pages back takes a millisecond
 
 cdef struct Database:
     Table* slots                # SLOT_COUNT tables, NULL until the database is used
@@ -67,6 +71,7 @@ cdef class Store:
     cdef uint64_t known_hash
     cdef Table* known_table             # where it is, if known_entry is not NULL
     cdef Entry* known_entry             # an entry that may be its own (ahead.pxi)
+    cdef int64_t aside                  # bytes of values under construction (images.pxi)
     cdef bint heavy                     # a large block was written: the command is timed
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
     cdef list field_deadlines           # heap of (deadline, (db, key of a hash)); may name what is gone
@@ -104,6 +109,8 @@ cdef class Store:
     cdef Entry* detach(self, Place* place, uint64_t* word) noexcept
     cdef int destroy(self, Database* db, Entry* entry) except -1
     cdef int release(self, Database* db, object value) except -1
+    cdef int free_block(self, Entry* entry) except -1
+    cdef int hand_over_block(self, Entry* entry) except -1
     cdef int hand_over(self, object value) except -1
     cdef int expire_entry(self, Place* place, uint64_t* word) except -1
     cdef int64_t average_ttl(self, Database* db) noexcept
@@ -392,6 +399,123 @@ cdef class LookAhead:
     cdef void tell(self, Store keys) noexcept nogil
 
 
+# flows.pxi --------------------------------------------------------------------------------------------
+@cython.final
+cdef class LargeReply:
+    cdef Buffer bytes
+    cdef uint64_t token, session
+    cdef uint64_t credit
+
+
+@cython.final
+cdef class Flows:
+    """What flows over one link. The link asks for the next piece when there is room, and tells what comes in."""
+    cdef list replies               # LargeReply, the next one first
+    cdef Py_ssize_t reply_bytes     # that are left of them
+    cdef uint64_t last_token
+    cdef dict uploads               # session -> {argument: Buffer}
+    cdef list spares                # empty Buffers
+    cdef Py_ssize_t spare_bytes
+    cdef int unused_rounds
+    cdef uint64_t add(self, Buffer reply, uint64_t session)
+    cdef bint full(self) noexcept
+    cdef int grant(self, uint64_t token, uint64_t credit) except -1
+    cdef int forget(self, LargeReply large) except -1
+    cdef bint put_part(self, Buffer out, bint unasked) except -1
+    cdef Buffer upload(self, uint64_t session, uint32_t argument)
+    cdef Buffer spare(self)
+    cdef int forget_uploads(self, uint64_t session) except -1
+    cdef int cool_down(self) except -1
+    cdef int forget_session(self, uint64_t session) except -1
+
+# host.pxi ---------------------------------------------------------------------------------------------
+@cython.final
+cdef class ShardReactor(Reactor):
+    """The reactor of a shard: the tick is committed before its replies leave."""
+    cdef public Host host
+
+
+@cython.final
+cdef class Host:
+    """What the links of one shard share: the shard, the limits of a tick, whose turn is next."""
+    cdef readonly Executor shard
+    cdef readonly ShardReactor reactor
+    cdef Board board                    # where routers see what has begun
+    cdef LookAhead ahead
+    cdef readonly list links
+    cdef list waiting                   # links with more to execute than a tick allowed
+    cdef bint scheduled, draining
+    cdef bytes digest
+    cdef uint64_t boot_id
+    cdef int pid
+    cdef public int64_t tick_ns, tick_bytes, unsent_limit
+    cdef uint64_t tick                  # number of the iteration the limits below belong to
+    cdef int64_t tick_until, tick_left
+    cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
+    cdef uint64_t gone_in, gone_out     # traffic of links that are closed
+    cdef int begin_tick(self) except -1
+    cdef int commit_tick(self) except -1
+    cdef bint tick_over(self) noexcept
+    cdef int wait_for_next(self, Link link) except -1
+    cpdef note_stall(self, int64_t took_ns)
+
+# link.pxi ---------------------------------------------------------------------------------------------
+@cython.final
+cdef class LinkListener(Listener):
+    """The shard's Unix socket."""
+    cdef Host host
+
+
+@cython.final
+cdef class Link(Endpoint):
+    """The connection of one router."""
+    cdef Host host
+    cdef bint greeted, waiting, blocked
+    cdef readonly int router
+    cdef uint64_t* begun                # where the frames begun are counted: on the board, or just here
+    cdef uint64_t begun_here
+    # The run being executed
+    cdef readonly Context context
+    cdef uint32_t run_count             # frames still to come
+    cdef uint32_t run_left              # their bytes
+    cdef Span* spans
+    cdef Py_ssize_t capacity
+    # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
+    cdef bint answering, arisen         # arisen: `before` or `behind` has something
+    cdef Flows flows
+    cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
+    cdef Buffer part_into
+    cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
+    cdef bint keeps_too_much(self) noexcept
+    cdef int send_parts(self) except -1
+    cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
+    cdef int begin_part(self, const char* header, uint32_t length) except -1
+    cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
+    cdef int use_uploads(self, Py_ssize_t argc) except -1
+    cdef int broken(self, Py_ssize_t n, str what) except -1
+    cdef int on_control(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int on_hello(self, const char* body, Py_ssize_t n) except -1
+    cdef int count_on_board(self) except -1
+    cdef int begin_run(self, const char* header, uint32_t length) except -1
+    cdef Py_ssize_t execute_frames(self, const char* data, Py_ssize_t n) except -1
+    cdef int execute_frame(
+        self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
+    ) except -1
+    cdef int part_with(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1
+    cdef bint tick_ended(self, uint32_t executed) except -1
+    cdef int wait_for_turn(self) except -1
+    cdef Py_ssize_t begin_reply(self, Buffer out) except -1
+    cdef int finish_reply(self, Buffer out, Py_ssize_t start, uint32_t done) except -1
+    cdef int put_between(self, Buffer out, Py_ssize_t mark, Py_ssize_t* start, uint32_t* done) except -1
+    cdef int put_all(self, Buffer out, Buffer messages) except -1
+    cdef Py_ssize_t parse_frame(self, const char* data, Py_ssize_t n) except -2
+    cdef int go_on(self) except -1
+    cdef int finish_if_done(self) except -1
+    cdef Buffer beside(self)
+    cdef int put_message(self, int kind, uint64_t number, bytes body) except -1
+    cdef int notice(self, int what) except -1
+
+
 # replay.pxi -------------------------------------------------------------------------------------------
 cdef struct Reader:
     const char* start
@@ -422,3 +546,58 @@ cdef class Replay:
     cdef int remove_fields(self, Place* place, FieldTable table, int type) except -1
     cdef int apply_zset(self, int record, Place* place) except -1
     cdef ZSet read_zset(self)
+
+
+# images.pxi -------------------------------------------------------------------------------------------
+@cython.final
+cdef class Building:
+    """A value that is being put together beside the data, under a key that it may get (a string lies in a block with it)."""
+    cdef Store store
+    cdef bytes key
+    cdef object value               # FieldTable, ListValue or ZSet; None: a string, or nothing yet
+    cdef Entry* text                # a string under construction
+    cdef size_t filled, size        # of it
+    cdef int type                   # -1: nothing came yet
+    cdef bint raw
+    cdef readonly int64_t deadline
+    cdef int64_t counted            # bytes of it in store.aside
+    cdef int count(self) except -1
+    cdef int become(self, int type) except -1
+    cpdef int expect(self, uint64_t elements) except -1
+    cdef int read_part(self, Reader* reader) except -1
+    cdef int read_string(self, Reader* reader) except -1
+    cdef int make_room(self, size_t n) except -1
+    cdef int read_list(self, Reader* reader) except -1
+    cdef int read_zset(self, Reader* reader) except -1
+    cdef int read_fields(self, Reader* reader, bint with_deadlines) except -1
+    cdef int combine(self, const char* member, size_t n, double score, int aggregate) except -1
+    cdef int put_at(self, Place* place, int64_t deadline, int kind) except -1
+    cdef int put_string(self, Place* place, int64_t deadline, int kind) except -1
+
+
+# algebra.pxi ------------------------------------------------------------------------------------------
+cdef struct Filter:
+    Table* table        # NULL: no such key
+    bint drop           # members of it do not pass; else only they do
+    bint scored         # it is a sorted set
+    double weight
+
+
+@cython.final
+cdef class Sieve:
+    """Lets members through; see the top of the file."""
+    cdef Keyspace keys
+    cdef Filter* filters
+    cdef Py_ssize_t count
+    cdef list kept                  # keeps the tables of the filters alive
+    cdef bint scored
+    cdef int aggregate
+    cdef Building into
+    cdef Buffer out                 # None: nothing travels
+    cdef readonly int64_t found
+    cdef int64_t limit
+    cdef Py_ssize_t count_at
+    cdef int add_filter(self, bytes key, bint drop, double weight) except -1
+    cdef object set_at(self, bytes key)
+    cdef Table* table_of(self, object value, bint* scored) except? NULL
+    cdef int offer(self, const char* member, size_t n, double score) except -1

@@ -13,9 +13,10 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     compiled_strings,          the hottest commands, without a Python object
     compiled_collections
-    ahead, flows, link         what the next frames will touch; large arguments and replies, in pieces; Link: runs from a
-                               router in, replies out
+    ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
+                               share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
+    images, algebra            values in parts, as they travel; unions, intersections and differences of sets
 """
 import logging
 import time
@@ -30,6 +31,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from .effects cimport *
+from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
@@ -58,8 +60,8 @@ from kache.wire.codec cimport (
 from kache.wire.link cimport (
     DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL,
     LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
-    LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER, REPLY_DEFERRED,
-    REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE,
+    LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER,
+    REPLY_DEFERRED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE,
     RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT,
     RUN_TRANSACTION_AT,
 )
@@ -87,6 +89,7 @@ from .entry cimport (
     entry_time,
     entry_value,
     entry_value_size,
+    head_size,
     key_bytes,
     value_bytes,
 )
@@ -96,11 +99,12 @@ from .listvalue cimport (
     Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
-from .memory cimport below, kache_calloc, kache_random, set_hash_seed, table_hash
+from .memory cimport below, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
     SCAN_BITS,
+    Found,
     Segment,
     Table,
     Walk,
@@ -110,6 +114,8 @@ from .table cimport (
     segment_of,
     table_check,
     table_drop_storage,
+    table_find,
+    table_gather,
     table_insert,
     table_random,
     table_room,
@@ -152,5 +158,8 @@ include "compiled_strings.pxi"
 include "compiled_collections.pxi"
 include "ahead.pxi"
 include "flows.pxi"
+include "host.pxi"
 include "link.pxi"
 include "replay.pxi"
+include "images.pxi"
+include "algebra.pxi"

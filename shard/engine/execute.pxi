@@ -191,6 +191,7 @@ cdef class Executor:
     cdef object run_handler(self, Context context, Command* command, int number, tuple arguments):
         """The handler's reply; its time is measured. What runs inside another command is part of that one's time."""
         cdef int64_t began = monotonic_ns(), took
+        cdef int bucket
         cdef object handler = self.handlers[number]
         if handler is None:
             raise CommandError("ERR this command is answered by the router")
@@ -200,12 +201,13 @@ cdef class Executor:
             self.looked_ns = monotonic_ns()
             took = self.looked_ns - began
             command.ns += took
-            count_time(command, took, 1)
+            bucket = histogram_bucket(took)
+            count_times(command, bucket, 1)
             if context.depth == 0:
                 self.store.heavy = False
                 self.python_ns += took
-                self.histogram[histogram_bucket(took)] += 1
-            if took >= self.slow_ns and not command.unlogged and context.depth == 0 and context.dialect != INTERNAL:
+                self.histogram[bucket] += 1
+            if took >= self.slow_ns and not command.unlogged and context.depth == 0:
                 self.note_slow(context, number, took, arguments)
         command.calls += 1
         return reply
@@ -223,6 +225,7 @@ cdef class Executor:
         of a few small ones before it (FRAMES_PER_LOOK) is in it."""
         cdef int64_t now = monotonic_ns()
         cdef int64_t took = now - self.looked_ns
+        cdef int bucket = histogram_bucket(took)
         cdef Command* command = &self.commands[number]
         self.store.heavy = False
         self.looked_ns = now
@@ -231,9 +234,9 @@ cdef class Executor:
         self.batch_count -= 1
         self.python_ns += took
         command.ns += took
-        count_time(command, took, 1)
-        self.histogram[histogram_bucket(took)] += 1
-        if took >= self.slow_ns and context.dialect != INTERNAL:
+        count_times(command, bucket, 1)
+        self.histogram[bucket] += 1
+        if took >= self.slow_ns:
             try:
                 self.note_slow(context, number, took, arguments_of(args, n))
             except MemoryError:
@@ -319,6 +322,11 @@ cdef class Executor:
         self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
+        if context.dialect == INTERNAL:
+            # A part of what a router has divided: it knows the whole command.
+            if context.link is not None:
+                context.link.slow_part(took)
+            return 0
         name = self.rows[number].name.upper() if context.capitals else self.rows[number].name
         words = [word.encode() for word in name.split("|")]
         self.slowlog.add(context.link, context.session, self.store.now_ms, took // 1000, [*words, *arguments])
@@ -336,16 +344,18 @@ cdef class Executor:
     cdef int end_batch(self) except -1:
         """Divides the time since begin_batch over the compiled commands executed in it."""
         cdef int64_t each
+        cdef int bucket
         cdef Command* command
         if self.batch_count == 0:
             self.batch_commands.clear()
             return 0
         each = (monotonic_ns() - self.batch_began - self.python_ns) // self.batch_count
-        self.histogram[histogram_bucket(each)] += self.batch_count
+        bucket = histogram_bucket(each)
+        self.histogram[bucket] += self.batch_count
         for number in self.batch_commands:
             command = &self.commands[<int> number]
             command.ns += each * command.in_batch
-            count_time(command, each, command.in_batch)
+            count_times(command, bucket, command.in_batch)
             command.in_batch = 0
         self.batch_commands.clear()
         if each >= self.slow_ns:

@@ -29,6 +29,9 @@ cdef class FieldTable:
     cpdef bint set_deadline(self, bytes field, int64_t deadline) except -1
     cpdef Py_ssize_t purge(self, int64_t now_ms, Py_ssize_t limit) noexcept
     cdef FieldTable duplicate(self)
+    # Before and behind filling it with about so many fields, whose order may be that of another table.
+    cdef int reserve(self, uint64_t expected) except -1
+    cdef int settle(self) except -1
 
     cdef Entry* entry_named(self, bytes field) noexcept
     cdef list collect(self, int what)

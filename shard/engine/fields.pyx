@@ -38,7 +38,9 @@ from .table cimport (
     table_insert,
     table_random,
     table_remove,
+    table_reserve,
     table_room,
+    table_settle,
     table_storage,
     table_walk,
     walk_next,
@@ -263,15 +265,26 @@ cdef class FieldTable:
         """An independent copy. O(n)."""
         return self.duplicate()
 
+    cdef int reserve(self, uint64_t expected) except -1:
+        if table_reserve(&self.table, expected, &self.bytes_used) < 0:
+            raise MemoryError("no memory for a table")
+        return 0
+
+    cdef int settle(self) except -1:
+        table_settle(&self.table, &self.bytes_used)
+        return 0
+
     cdef FieldTable duplicate(self):
         cdef FieldTable copy = FieldTable()
         cdef Walk walk = table_walk(&self.table)
         cdef Entry* entry
         cdef Entry* fresh
         cdef uint64_t hash
+        copy.reserve(self.table.count)
         while True:
             entry = walk_next(&walk)
             if entry == NULL:
+                copy.settle()
                 return copy
             hash = table_hash(entry_key(entry), entry_key_size(entry))
             fresh = entry_new(

@@ -19,21 +19,12 @@ cdef uint64_t LARGE_TOKEN = <uint64_t> 1 << 63
 
 @cython.final
 cdef class LargeReply:
-    cdef Buffer bytes
-    cdef uint64_t token, session
-    cdef uint64_t credit
+    """One that waits to be sent in parts."""
 
 
 @cython.final
 cdef class Flows:
     """What flows over one link. The link asks for the next piece when there is room, and tells what comes in."""
-    cdef list replies               # LargeReply, the next one first
-    cdef Py_ssize_t reply_bytes     # that are left of them
-    cdef uint64_t last_token
-    cdef dict uploads               # session -> {argument: Buffer}
-    cdef list spares                # empty Buffers
-    cdef Py_ssize_t spare_bytes
-    cdef int unused_rounds
 
     def __cinit__(self):
         self.replies = []

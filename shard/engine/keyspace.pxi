@@ -139,6 +139,34 @@ cdef class Keyspace:
         if entry != NULL and self.store.lfu:
             entry.clock = (lfu_minutes(self.store.now_ms) << 8) | frequency
 
+    def elements_of(self, bytes key not None):
+        """How many elements the collection has, 1 for a string, 0 without the key; does not touch it."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry == NULL:
+            return 0
+        return len(<object> entry_object(entry)) if entry.flags & TYPE_MASK else 1
+
+    def set_sizes(self, keys, bint scored):
+        """The number of members of each set (of sorted sets too if `scored`), 0 without the key; WRONGTYPE for others.
+
+        Does not touch them.
+        """
+        cdef Place place
+        cdef Entry* entry
+        cdef int type
+        cdef list sizes = []
+        for key in keys:
+            entry = self.entry_at(&place, key, False)
+            if entry == NULL:
+                sizes.append(0)
+                continue
+            type = entry.flags & TYPE_MASK
+            if type != TYPE_SET and (type != TYPE_ZSET or not scored):
+                raise wrong_type()
+            sizes.append(len(<object> entry_object(entry)))
+        return sizes
+
     def memory_of(self, bytes key not None):
         """Bytes of the key with its value and its place in the tables, or None."""
         cdef Place place

@@ -21,152 +21,8 @@ cdef Py_ssize_t LINK_BUFFER = 1 << 20
 
 
 @cython.final
-cdef class ShardReactor(Reactor):
-    """The reactor of a shard: the tick is committed before its replies leave."""
-    cdef public Host host
-
-    cdef int before_flush(self) except -1:
-        if self.host is not None:
-            self.host.commit_tick()
-        return 0
-
-
-@cython.final
-cdef class Host:
-    """What the links of one shard share: the shard, the limits of a tick, whose turn is next."""
-    cdef readonly Executor shard
-    cdef readonly ShardReactor reactor
-    cdef LookAhead ahead
-    cdef readonly list links
-    cdef list waiting                   # links with more to execute than a tick allowed
-    cdef bint scheduled, draining
-    cdef bytes digest
-    cdef uint64_t boot_id
-    cdef int pid
-    cdef public int64_t tick_ns, tick_bytes, unsent_limit
-    cdef uint64_t tick                  # number of the iteration the limits below belong to
-    cdef int64_t tick_until, tick_left
-    cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
-    cdef uint64_t gone_in, gone_out     # traffic of links that are closed
-
-    def __init__(self, Executor shard not None, ShardReactor reactor not None, bytes digest not None, uint64_t boot_id, int pid):
-        self.shard = shard
-        self.reactor = reactor
-        self.ahead = LookAhead()
-        self.digest = digest
-        self.boot_id = boot_id
-        self.pid = pid
-        self.links = []
-        self.waiting = []
-        self.tick_ns = 2000000
-        self.tick_bytes = 8 << 20
-        self.unsent_limit = 16 << 20
-        self.tick = <uint64_t> -1
-        reactor.host = self
-
-    def accept(self, int fd):
-        """A router has connected: `fd` is ours from here on."""
-        self.links.append(Link(self, fd))
-
-    def traffic(self):
-        """(bytes in, bytes out) over all links since the start."""
-        cdef Link link
-        received, sent = self.gone_in, self.gone_out
-        for link in self.links:
-            received += link.bytes_in
-            sent += link.bytes_out
-        return received, sent
-
-    def drain(self):
-        """Tells the routers that this shard is about to leave."""
-        self.draining = True
-        for link in list(self.links):
-            (<Link> link).notice(NOTICE_DRAINING)
-
-    def ready(self):
-        """Tells the routers that loading is done."""
-        self.shard.loading = False
-        for link in list(self.links):
-            (<Link> link).notice(NOTICE_READY)
-
-    @property
-    def idle(self):
-        """Whether nothing is half executed or unsent."""
-        cdef Link link
-        for link in self.links:
-            if link.run_count or link.unsent() or link.unparsed() or link.flows.replies:
-                return False
-        return True
-
-    # Ticks ----------------------------------------------------------------------------------------------
-    cdef int begin_tick(self) except -1:
-        if self.tick != self.reactor.iterations:
-            self.tick = self.reactor.iterations
-            self.tick_until = monotonic_ns() + self.tick_ns
-            self.tick_left = self.tick_bytes
-        self.shard.set_time(self.reactor.clock.now_ms())
-        return 0
-
-    cdef int commit_tick(self) except -1:
-        """Between executing and sending: here all effects of the tick would become one frame of the log."""
-        return 0
-
-    def background(self, int64_t budget_ns):
-        """A tick of its own: expiry and eviction, each for at most `budget_ns`. True when more is waiting."""
-        cdef int64_t began = monotonic_ns()
-        cdef bint backlog
-        cdef Link link
-        for link in self.links:
-            link.flows.cool_down()
-        self.begin_tick()
-        self.shard.store.effects.begin_unit()
-        try:
-            backlog = self.shard.expire_some(budget_ns)
-            backlog |= self.shard.evict_some(budget_ns)
-        finally:
-            self.commit_tick()
-            self.note_stall(monotonic_ns() - began)
-        return backlog
-
-    cdef inline bint tick_over(self) noexcept:
-        self.shard.looked_ns = monotonic_ns()
-        return self.tick_left <= 0 or self.shard.looked_ns >= self.tick_until
-
-    cdef int wait_for_next(self, Link link) except -1:
-        self.waiting.append(link)
-        if not self.scheduled:
-            self.scheduled = True
-            self.reactor.loop.call_soon(self._next_tick)
-            self.reactor.yield_to_loop()
-        return 0
-
-    def _next_tick(self):
-        cdef int64_t began = monotonic_ns()
-        cdef Link link
-        cdef list turn = self.waiting
-        self.scheduled = False
-        self.waiting = []
-        self.tick = <uint64_t> -1
-        for link in turn:
-            if link.fd >= 0:
-                try:
-                    link.go_on()
-                except Exception as error:
-                    # Of one link; the others have their turn.
-                    log.exception("closing the link of router %d after an internal error", link.router)
-                    link.close(f"internal error: {error}")
-        self.note_stall(monotonic_ns() - began)
-
-    cpdef note_stall(self, int64_t took_ns):
-        """Something outside the reactor's batches kept the process for so long."""
-        if took_ns > self.longest_ns:
-            self.longest_ns = took_ns
-
-
-@cython.final
 cdef class LinkListener(Listener):
     """The shard's Unix socket."""
-    cdef Host host
 
     def __init__(self, Host host not None, int fd):
         self.host = host
@@ -180,25 +36,11 @@ cdef class LinkListener(Listener):
 @cython.final
 cdef class Link(Endpoint):
     """The connection of one router."""
-    cdef Host host
-    cdef bint greeted, waiting, blocked
-    cdef readonly int router
-    # The run being executed
-    cdef readonly Context context
-    cdef uint32_t run_count             # frames still to come
-    cdef uint32_t run_left              # their bytes
-    cdef Span* spans
-    cdef Py_ssize_t capacity
-    # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
-    cdef bint answering, arisen         # arisen: `before` or `behind` has something
-    cdef Flows flows
-    cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
-    cdef Buffer part_into
-    cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
 
     def __cinit__(self, *args, **kwargs):
         self.spans = NULL
         self.capacity = 0
+        self.begun = &self.begun_here
 
     def __init__(self, Host host not None, int fd):
         self.host = host
@@ -375,6 +217,7 @@ cdef class Link(Endpoint):
             self.close_after_reply(refusal)
             return 0
         self.greeted = True
+        self.count_on_board()
         out.put_u32(13)
         out.put_u8(LINK_HELLO_OK)
         out.put_u8(LINK_VERSION)
@@ -382,6 +225,19 @@ cdef class Link(Endpoint):
         out.put_u8(1 if self.host.shard.loading else 0)
         out.put_u64(self.host.pid)
         return self.mark_dirty()
+
+    cdef int count_on_board(self) except -1:
+        """The router looks for this link's count from here on, and no longer for that of one it had before."""
+        cdef uint64_t* place = self.host.board.begun(self.host.shard.index, self.router)
+        cdef Link other
+        if place == NULL:
+            return 0
+        for other in self.host.links:
+            if other.begun == place:
+                other.begun = &other.begun_here
+        place[0] = 0
+        self.begun = place
+        return 0
 
     # Runs -----------------------------------------------------------------------------------------------
     cdef int begin_run(self, const char* header, uint32_t length) except -1:
@@ -438,6 +294,7 @@ cdef class Link(Endpoint):
             self.run_left -= size + 4
             self.run_count -= 1
             shard.in_flight -= 1
+            self.begun[0] += 1
             done += 1
             executed += 1
             if expired:
@@ -651,6 +508,18 @@ cdef class Link(Endpoint):
         """A command of this session took long (see service/slowlog.py)."""
         if self.fd >= 0:
             self.put_message(LINK_SLOW, session, report)
+
+    def slow_part(self, int64_t took):
+        """The frame being executed took so many nanoseconds; told before its reply."""
+        cdef Buffer out = self.before if self.answering else self.output()
+        if self.fd < 0:
+            return 0
+        self.arisen = self.answering
+        out.put_u32(16)
+        out.put_u32(LINK_SLOW_PART)
+        out.put_u32(0)
+        out.put_u64(<uint64_t> took)
+        return self.mark_dirty()
 
     cdef int notice(self, int what) except -1:
         cdef Buffer out = self.beside()

@@ -13,13 +13,13 @@ cdef inline int histogram_bucket(int64_t ns) noexcept nogil:
     return min(32 + power * 16 + <int> (value >> (power + 1)) - 16, HISTOGRAM_SIZE - 1)
 
 
-cdef inline void count_time(Command* command, int64_t ns, uint32_t calls) noexcept:
-    """So many calls have taken `ns` each. Without memory for the histogram they are not counted."""
+cdef inline void count_times(Command* command, int bucket, uint32_t calls) noexcept:
+    """So many calls have taken a time of that bucket. Without memory for the histogram they are not counted."""
     if command.histogram == NULL:
         command.histogram = <uint64_t*> calloc(HISTOGRAM_SIZE, sizeof(uint64_t))
         if command.histogram == NULL:
             return
-    command.histogram[histogram_bucket(ns)] += calls
+    command.histogram[bucket] += calls
 
 
 cdef dict histogram_of(Command* command):

@@ -19,6 +19,25 @@ cdef object wrong_type():
 
 
 @cython.final
+cdef class LargeBlock:
+    """A block that nothing refers to any more: for the cleanup thread."""
+    cdef void* block
+
+    def __dealloc__(self):
+        free(self.block)
+
+    def __len__(self):
+        return LARGE_COLLECTION
+
+    def release_some(self, Py_ssize_t count):
+        """Frees it, without the GIL; False: nothing is left."""
+        with nogil:
+            free(self.block)
+        self.block = NULL
+        return False
+
+
+@cython.final
 cdef class Store:
     """The entries of one shard; see the top of store.pxi. Not thread safe."""
 
@@ -214,8 +233,7 @@ cdef class Store:
         word = self.word_of(place)
         word[0] = (word[0] & ~POINTER_MASK) | <uint64_t> new
         place.db.memory += <int64_t> entry_memory(new) - <int64_t> entry_memory(old)
-        free(old)
-        return 0
+        return self.free_block(old)
 
     cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1:
         """`fresh` becomes the key's entry; the value of `old`, which `find` said, goes. Takes `fresh` over as `swap_block`."""
@@ -319,8 +337,7 @@ cdef class Store:
             value = <object> entry_object(entry)
             Py_DECREF(value)
             self.release(db, value)
-        free(entry)
-        return 0
+        return self.free_block(entry)
 
     cdef int release(self, Database* db, object value) except -1:
         """Lets go of a collection that belongs to no entry any more; a large one goes to the cleanup thread."""
@@ -335,6 +352,23 @@ cdef class Store:
             except MemoryError:
                 pass    # then it is freed here: slower, and nothing worse
         return 0
+
+    cdef inline int free_block(self, Entry* entry) except -1:
+        """Frees an entry that nothing refers to any more, without its value."""
+        if entry.flags & WIDE and self.cleanup is not None and entry_memory(entry) >= LARGE_BLOCK:
+            return self.hand_over_block(entry)
+        free(entry)
+        return 0
+
+    cdef int hand_over_block(self, Entry* entry) except -1:
+        cdef LargeBlock block
+        try:
+            block = LargeBlock()
+            block.block = entry
+        except MemoryError:
+            free(entry)
+            return 0
+        return self.hand_over(block)
 
     cdef int expire_entry(self, Place* place, uint64_t* word) except -1:
         """Removes an entry past its deadline. place.key may lie inside the entry."""
@@ -370,7 +404,7 @@ cdef class Store:
         return self.used()
 
     cdef inline int64_t used(self) noexcept:
-        cdef int64_t total = 0
+        cdef int64_t total = self.aside
         cdef int i
         for i in range(self.active):
             total += self.databases[i].memory

@@ -27,7 +27,7 @@ cdef struct Segment:
     uint8_t directory_bits      # of the table; meaningful in Table.flat only
 
 cdef struct Table:
-    Segment flat                # in use while there is no directory
+    Segment flat                # in use while there is no directory; then its capacity is that of the next new segment
     Segment** directory
     uint64_t count
 
@@ -75,6 +75,8 @@ cdef inline Entry* table_find(Table* table, uint64_t hash, const char* key, size
 
 
 # Changing ---------------------------------------------------------------------------------------------
+cdef int table_reserve(Table* table, uint64_t expected, int64_t* memory) noexcept nogil
+cdef void table_settle(Table* table, int64_t* memory) noexcept nogil
 cdef int table_room(Table* table, uint64_t hash, int64_t* memory) noexcept nogil
 cdef void table_remove(Table* table, uint64_t hash, uint64_t* word, int64_t* memory) noexcept nogil
 cdef void table_drop_storage(Table* table, int64_t* memory) noexcept nogil
@@ -139,6 +141,15 @@ cdef inline Entry* walk_next(Walk* walk) noexcept nogil:
         walk.at = 0
         walk.place += segment_span(walk.table, segment)
     return NULL
+
+
+# Gathering ---------------------------------------------------------------------------------------------
+cdef struct Found:
+    uint64_t prefix     # top SCAN_BITS bits of the hash: the order of a scan
+    Entry* entry
+
+
+cdef Py_ssize_t table_gather(Table* table, uint64_t start, Found** found, uint64_t* following) noexcept nogil
 
 
 # Sampling, scanning, measuring ------------------------------------------------------------------------

@@ -25,6 +25,11 @@ from .entry cimport HAS_TTL, TYPE_MASK, entry_deadline, key_bytes, value_bytes
 from .memory cimport below, kache_block_size, kache_calloc, kache_malloc, kache_random
 
 
+cdef enum:
+    RESERVED_SEGMENT = 640      # entries of a segment in a table that is divided beforehand: they may be half as many again
+    RESERVED_BITS = 18          # so much is divided beforehand at most; each bit more would double 16 MiB
+
+
 cdef inline uint16_t larger_capacity(uint16_t capacity) noexcept nogil:
     """4, 8, 12, 16, 24, 32, 48, 64, 96, … up to 1536: half as much again or a third."""
     if capacity < SMALLEST_CAPACITY:
@@ -148,6 +153,57 @@ cdef int segment_split(Table* table, uint64_t hash, int64_t* memory) noexcept no
     return 0
 
 
+cdef int table_reserve(Table* table, uint64_t expected, int64_t* memory) noexcept nogil:
+    """Divides an empty table for about so many entries. 0, or -1 without memory (then it is as it was).
+
+    Whoever fills it in the order of another table's hashes needs that: in a table that grows meanwhile they would all
+    meet in one narrow range. `table_settle` ends the filling.
+    """
+    cdef uint8_t bits = 0
+    cdef uint32_t i, places
+    cdef Segment** directory
+    if table.count or table.directory != NULL or table.flat.words != NULL:
+        return 0
+    while expected >> bits > RESERVED_SEGMENT and bits < RESERVED_BITS:
+        bits += 1
+    if bits == 0:
+        return segment_resize(&table.flat, capacity_for(<uint32_t> expected + 1), memory)
+    places = <uint32_t> 1 << bits
+    directory = <Segment**> kache_calloc(places, sizeof(Segment*))
+    if directory == NULL:
+        return -1
+    for i in range(places):
+        directory[i] = <Segment*> kache_calloc(1, sizeof(Segment))
+        if directory[i] == NULL:
+            while i:
+                i -= 1
+                free(directory[i])
+            free(directory)
+            return -1
+        directory[i].bits = bits
+    for i in range(places):
+        memory[0] += kache_block_size(directory[i])
+    memory[0] += kache_block_size(directory)
+    table.directory = directory
+    table.flat.directory_bits = bits
+    table.flat.capacity = capacity_for(<uint32_t> min((expected >> bits) + (expected >> bits) // 8, SEGMENT_FULL) + 1)
+    return 0
+
+
+cdef void table_settle(Table* table, int64_t* memory) noexcept nogil:
+    """The table is filled: what was reserved and not needed is given back."""
+    cdef uint32_t at = 0
+    cdef Segment* segment
+    if table.directory == NULL:
+        return
+    table.flat.capacity = 0
+    while at < table_places(table):
+        segment = table.directory[at]
+        at += segment_span(table, segment)
+        if segment.count * 4 < segment.capacity:
+            segment_resize(segment, capacity_for(segment.count + segment.count // 4), memory)
+
+
 cdef int table_room(Table* table, uint64_t hash, int64_t* memory) noexcept nogil:
     """Makes sure that an entry with this hash can be inserted. 0, or -1 without memory."""
     cdef Segment* segment = segment_of(table, hash)
@@ -158,6 +214,8 @@ cdef int table_room(Table* table, uint64_t hash, int64_t* memory) noexcept nogil
     if (segment.count + 1) * 8 > <uint32_t> segment.capacity * 7:
         if segment.capacity >= 32768:
             return -1
+        if segment.capacity == 0 and table.directory != NULL and table.flat.capacity:
+            return segment_resize(segment, table.flat.capacity, memory)
         return segment_resize(segment, larger_capacity(segment.capacity), memory)
     return 0
 
@@ -292,11 +350,6 @@ cdef Entry* table_random(Table* table) noexcept nogil:
 
 
 # Scanning -----------------------------------------------------------------------------------------
-cdef struct Found:
-    uint64_t prefix     # top SCAN_BITS bits of the hash: the order of a scan
-    Entry* entry
-
-
 cdef int compare_found(const void* left, const void* right) noexcept nogil:
     cdef uint64_t a = (<const Found*> left).prefix, b = (<const Found*> right).prefix
     return (a > b) - (a < b)

@@ -106,6 +106,9 @@ cdef class ZSet:
     cdef list collect(self, Py_ssize_t start, Py_ssize_t stop, bint with_scores)
 
     cdef int put(self, const char* member, size_t n, double score) except -2
+    # Before and behind filling it with about so many members, whose order may be that of another table.
+    cdef int reserve(self, uint64_t expected) except -1
+    cdef int settle(self) except -1
     cdef bint take(self, const char* member, size_t n) noexcept
     cdef list cut(self, Py_ssize_t start, Py_ssize_t stop, bint wanted)
 

@@ -22,7 +22,9 @@ from .table cimport (
     table_free_some,
     table_insert,
     table_remove,
+    table_reserve,
     table_room,
+    table_settle,
     table_storage,
     table_walk,
     walk_next,
@@ -189,6 +191,15 @@ cdef class ZSet:
         if n > LISTPACK_MEMBER_BYTES or self.table.count > LISTPACK_MEMBERS:
             self.packed = False
         return ADDED
+
+    cdef int reserve(self, uint64_t expected) except -1:
+        if table_reserve(&self.table, expected, &self.bytes_used) < 0:
+            raise MemoryError("no memory for a table")
+        return 0
+
+    cdef int settle(self) except -1:
+        table_settle(&self.table, &self.bytes_used)
+        return 0
 
     cdef void forget(self, uint64_t hash, Entry* entry) noexcept:
         """Frees a member that the tree does not know any more."""

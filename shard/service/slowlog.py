@@ -1,7 +1,7 @@
 """Commands of a shard that took longer than a limit: each is told to the router that sent it.
 
 The slow log itself is the routers' (`router/slowlog.py`): only they know who asked, and what a client's command was that
-they divided over several shards. The questions they ask for themselves (the internal dialect) are therefore never told.
+they divided over several shards. Of the parts of such a command (the internal dialect) only the time is told.
 """
 
 from __future__ import annotations

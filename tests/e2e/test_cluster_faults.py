@@ -215,6 +215,49 @@ def test_a_stopped_shard_times_out_alone() -> None:
             assert [slow.request("echo", n) for n in range(50)] == [b"%d" % n for n in range(50)]
 
 
+def fill(connection: Connection, key: str, elements: int) -> tuple[str, ...]:
+    """A list on the shard of `key`, and the command that sorts it by what does not exist, which takes its time."""
+    for _ in range(elements // 50_000):
+        connection.request("rpush", f"{{{key}}}list", *range(50_000))
+    return ("sort", f"{{{key}}}list", "by", f"{{{key}}}*->weight", "limit", "0", "1")
+
+
+def test_a_command_at_work_is_never_told_timeout() -> None:
+    """One that takes longer than the request timeout is answered; one behind it, which was not begun, is not kept waiting."""
+    with Cluster(2, request_timeout_ms=300) as cluster:
+        key = cluster.keys_by_shard(1)[0][0]
+        with cluster.connect() as long, cluster.connect() as short:
+            command = fill(long, key, 2_000_000)
+            started = time.monotonic()
+            long.send(command)
+            time.sleep(0.1)  # it has begun: no event says so
+            behind = short.request("get", key)
+            waited = time.monotonic() - started
+            assert long.read() == [b"0"]
+            assert time.monotonic() - started > 0.8, "the command was too short to show anything"
+            assert behind.code == "TIMEOUT"
+            assert 0.35 < waited < 0.7
+            assert short.request("get", key) is None
+
+
+def test_a_shard_stopped_at_work_times_out() -> None:
+    with Cluster(2, request_timeout_ms=300) as cluster:
+        key = cluster.keys_by_shard(1)[0][0]
+        with cluster.connect() as connection:
+            command = fill(connection, key, 2_000_000)
+            connection.send(command)
+            time.sleep(0.4)  # past the deadline, at work: no event says so
+            stopped = cluster.pid_of("shard", 0)
+            cluster.kill(stopped, signal.SIGSTOP)
+            try:
+                started = time.monotonic()
+                assert connection.read().code == "TIMEOUT"
+                assert 0.5 < time.monotonic() - started < 1.6
+            finally:
+                cluster.kill(stopped, signal.SIGCONT)
+            until(lambda: not isinstance(connection.request("get", key), CommandError), "its recovery")
+
+
 def test_config_set_reaches_every_process_and_outlives_restarts() -> None:
     with Cluster(2, maxmemory="100mb") as cluster:
         assert cluster.request("config", "set", "maxmemory", "200mb", "maxmemory-policy", "noeviction") == "OK"

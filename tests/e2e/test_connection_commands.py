@@ -233,7 +233,7 @@ SCRIPTS: dict[str, list[str]] = {
         "command getkeysandflags sort a store b",
         "command getkeysandflags bitfield a get u1 0",
         "command getkeysandflags bitfield a set u1 0 1",
-        "command list filterby pattern client|set*",
+        "command list filterby pattern client|setn*",
         "command list filterby",
         "command list foo",
         "command list filterby foo bar",

@@ -107,7 +107,7 @@ def test_who_is_not_to_be_evicted_is_not() -> None:
     with Cluster(1, environment={"KACHE_MAXMEMORY_CLIENTS": "16mb"}) as cluster, cluster.connect() as connection:
         assert connection.request("SET", "big", "x" * (MIB // 2)) == "OK"
         with cluster.connect() as kept, cluster.connect() as evicted:
-            assert kept.request("CLIENT", "NO-EVICT", "ON") == "OK"
+            assert [each.request("CLIENT", "NO-EVICT", "ON") for each in (kept, connection)] == ["OK", "OK"]
             kept.send(*[("GET", "big")] * 24)
             until(lambda: largest_output(connection) > 4 * MIB, "replies wait")
             assert connection.request("CONFIG", "SET", "maxmemory-clients", "4mb") == "OK"

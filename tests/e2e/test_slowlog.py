@@ -155,6 +155,18 @@ def test_binary_clients_are_logged_too(cluster: Cluster, log: Connection) -> Non
     assert found
 
 
+def test_shards_tell_how_long_their_parts_took(cluster: Cluster, log: Connection) -> None:
+    with cluster.connect() as client:
+        client.request("client", "setname", "parts")
+        assert log.request("config", "set", "slowlog-log-slower-than", 5) == "OK"
+        assert log.request("slowlog", "reset") == "OK"
+        for name, size in (("small", 1), ("large", 2_000_000)):
+            client.request("mset", *[word for n in range(6) for word in (f"{name}:{n}", "v" * size)])
+        log_nothing(log)
+        found = entered(log, b"parts", 1)
+    assert found[0][3][:2] == [b"mset", b"large:0"] and 5 <= found[0][2] < 1_000_000
+
+
 def test_what_fails_or_waits_for_others_is_measured(cluster: Cluster, log: Connection) -> None:
     with cluster.connect() as client:
         client.request("client", "setname", "failing")

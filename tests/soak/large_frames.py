@@ -1,4 +1,4 @@
-"""SET and GET of 256 MiB (CHECKS 46): what others' PING waits meanwhile, and by how much the router grows.
+"""SET and GET of 256 MiB: what others' PING waits meanwhile, and by how much the router grows.
 
     python tests/soak/large_frames.py [mebibytes] [rounds]
 

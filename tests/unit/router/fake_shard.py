@@ -40,6 +40,7 @@ class FakeShard:
         self.chop = False
         self.hold = False
         self.expired = False
+        self.slow_ns = 0
         self.answer_handshake = True
         self.defer: Callable[[str], bool] = lambda name: False
         self.connections: list[_Connection] = []
@@ -230,6 +231,9 @@ class _Connection(asyncio.Protocol):
             else:
                 replies.append(struct.pack("<I", len(reply)) + reply)
         assert at == len(message)
+        if self.shard.slow_ns:
+            body = struct.pack("<B3x4xQ", wire_link.SLOW_PART, self.shard.slow_ns)
+            self.send(struct.pack("<I", len(body)) + body)
         # A shard may answer one run in several messages.
         while replies:
             n = self.shard.random.randint(1, len(replies))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import random
 import socket
 import struct
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from kache.router import main, registry
 from kache.router.mux.multiplexer import Router
 from kache.router.scatter import planner
 from kache.slots import SlotRange
+from kache.wire.board import Board
 from kache.wire.codec import ReplyTooShort, decode_reply
 
 HANDLERS = main.HANDLER_MODULES  # importing them registers the commands that the router answers itself
@@ -52,7 +55,12 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def cluster(
-    shards: int = 3, seed: int = 0, wait: bool = True, slots: list[SlotRange] | None = None, **settings: Any
+    shards: int = 3,
+    seed: int = 0,
+    wait: bool = True,
+    slots: list[SlotRange] | None = None,
+    board: Board | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="kache-mux-") as folder:
         fakes = [FakeShard(str(Path(folder, f"s{i}")), i, seed + i) for i in range(shards)]
@@ -63,7 +71,8 @@ async def cluster(
         loop = asyncio.get_running_loop()
         config = msgspec.structs.replace(Config(), **settings)
         nested = bool(seed % 2 == 0)
-        router = Router(loop, config, [fake.path for fake in fakes], planner.split, slots=slots, nested=nested)
+        paths = [fake.path for fake in fakes]
+        router = Router(loop, config, paths, planner.split, slots=slots, nested=nested, board=board)
         router.start()
         if wait:
             await asyncio.wait_for(router.all_up(), 5)
@@ -296,6 +305,69 @@ def test_a_held_shard_times_out_and_its_late_replies_reach_nobody() -> None:
             assert await ask(client, "GET", slow) == b"slow"
             assert running.router.links[0].in_flight == 0
             assert running.router.statistics()["timeouts"] == 2
+
+    run(test)
+
+
+def test_what_was_begun_is_waited_for_and_what_was_not_times_out() -> None:
+    """The first two frames are begun: the first client's reply comes late, and its second command waits behind it."""
+
+    async def test() -> None:
+        numbers = array.array("Q", [0, 0])
+        board = Board(numbers)
+        beat = threading.Thread(target=board.beat, args=(0,))
+        beat.start()
+        try:
+            async with cluster(1, board=board, request_timeout_ms=200) as running:
+                first, second = await running.connect(), await running.connect()
+                running.shards[0].hold = True
+                first[1].write(resp("SET", "a", "1") + resp("GET", "a"))
+                while running.router.links[0].in_flight < 2:
+                    await asyncio.sleep(0.005)
+                numbers[1] = 1
+                start = asyncio.get_running_loop().time()
+                late = await ask(second, "GET", "a")
+                assert late.code == "TIMEOUT"
+                assert 0.16 <= asyncio.get_running_loop().time() - start <= 0.3
+                first[1].write(resp("GET", "a"))
+                await asyncio.sleep(0.4)
+                running.shards[0].release()
+                assert await replies(first[0], 3) == ["OK", b"1", b"1"]
+                assert await ask(second, "GET", "a") == b"1"
+                assert running.router.links[0].in_flight == 0
+        finally:
+            board.stop()
+            beat.join()
+
+    run(test)
+
+
+def test_nothing_is_waited_for_beyond_the_command_timeout_or_the_shards_last_beat() -> None:
+    async def test() -> None:
+        numbers = array.array("Q", [0, 0])
+        board = Board(numbers)
+        beat = threading.Thread(target=board.beat, args=(0,))
+        beat.start()
+        try:
+            async with cluster(1, board=board, request_timeout_ms=100, command_timeout_ms=500) as running:
+                client = await running.connect()
+                running.shards[0].hold = True
+                numbers[1] = 1
+                start = asyncio.get_running_loop().time()
+                assert (await ask(client, "GET", "a")).code == "TIMEOUT"
+                assert 0.45 <= asyncio.get_running_loop().time() - start <= 0.7
+                running.shards[0].release()
+                assert await ask(client, "GET", "a") is None
+                board.stop()
+                running.router.apply_config(msgspec.structs.replace(running.router.config, command_timeout_ms=60_000))
+                running.shards[0].hold = True
+                numbers[1] = 3
+                start = asyncio.get_running_loop().time()
+                assert (await ask(client, "GET", "a")).code == "TIMEOUT"
+                assert asyncio.get_running_loop().time() - start <= 1.3
+        finally:
+            board.stop()
+            beat.join()
 
     run(test)
 

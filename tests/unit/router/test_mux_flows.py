@@ -235,3 +235,21 @@ def test_the_words_of_what_is_not_sent_ahead() -> None:
             assert await ask(client, "GET", "c") == BIG
 
     run(test)
+
+
+def test_an_argument_for_a_shard_that_does_not_answer_is_refused() -> None:
+    async def test() -> None:
+        async with cluster(1, request_timeout_ms=200) as running:
+            (shard,) = running.shards
+            client, other = await running.connect(), await running.connect()
+            shard.connections[0].transport.pause_reading()
+            client[1].write(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % len(BIG) + BIG[: 5 * MIB])
+            assert (await ask(other, "GET", "k")).code == "TIMEOUT"
+            client[1].write(BIG[5 * MIB :] + b"\r\n" + resp("ECHO", "on"))
+            refused, after = await replies(client[0], 2)
+            assert (refused.code, after) == ("TRYAGAIN", b"on")
+            shard.connections[0].transport.resume_reading()
+            assert await ask(client, "GET", "k") is None
+            assert not shard.connections[0].uploads
+
+    run(test)

@@ -10,7 +10,7 @@ from state import state
 from kache.shard.commands.dump import dump_value
 from kache.shard.commands.registry import handler_of
 from kache.shard.engine.effects import KINDS, Effects, Listener, kind_of
-from kache.shard.engine.engine import Keyspace, RecordError, Replay, Store
+from kache.shard.engine.engine import Keyspace, RecordError, Replay, Store, image_of
 from kache.shard.shard import Shard
 from kache.slots import slot_of_key
 
@@ -202,9 +202,8 @@ def test_a_listener_that_fails_harms_nobody(shard: Shard, caplog: pytest.LogCapt
 def test_copies_beside_the_data_are_not_told_and_not_evicted(shard: Shard) -> None:
     other = Shard(now_ms=NOW)
     other.execute([b"ZADD", b"far", b"1", b"m", b"2", b"n"])
-    payload = other.keyspace
-    copy = dump_value(payload, b"far")
-    assert copy is not None
+    found = image_of(other.keyspace, b"far")
+    assert found is not None
     shard.execute([b"ZADD", b"near", b"5", b"m"])
     for number in range(50):
         shard.execute([b"SET", b"filler:%d" % number, bytes(300), b"EX", b"99"])
@@ -213,7 +212,7 @@ def test_copies_beside_the_data_are_not_told_and_not_evicted(shard: Shard) -> No
     dirty = shard.store.dirty
     evicted = shard.store.evicted
     events = heard_by(shard)
-    request = [b"_with", b"1", b"far", b"0", copy, b"zunionstore", b"near", b"2", b"near", b"far"]
+    request = [b"_with", b"", b"1", b"far", found[1], b"zunionstore", b"near", b"2", b"near", b"far"]
     assert shard.execute(request, 1) == b":2\r\n"
     assert shard.store.evicted > evicted
     told = [(event, key) for event, _, _, key in events if event != "evicted"]
@@ -395,15 +394,14 @@ def test_an_observer_can_leave(shard: Shard) -> None:
 
 def test_a_refused_command_with_copies_counts_no_change(shard: Shard) -> None:
     shard.execute([b"SADD", b"s", b"a"])
-    good = dump_value(shard.keyspace, b"s")
-    assert good is not None
+    found = image_of(shard.keyspace, b"s")
+    assert found is not None
+    good = found[1]
     events = heard_by(shard)
     dirty = shard.store.dirty
-    assert shard.execute(
-        [b"_with", b"2", b"x", b"0", good, b"y", b"0", good[:-1], b"sunion", b"x", b"y"], 1
-    ).startswith(b"-")
+    assert shard.execute([b"_with", b"", b"2", b"x", good, b"y", good[:-1], b"sunion", b"x", b"y"], 1).startswith(b"-")
     assert shard.store.dirty == dirty and events == [] and not shard.keyspace.exists(b"x")
-    assert shard.execute([b"_with", b"1", b"x", b"0", good, b"sadd", b"x", b"b"], 1).startswith(
+    assert shard.execute([b"_with", b"", b"1", b"x", good, b"sadd", b"x", b"b"], 1).startswith(
         b"-ERR sadd cannot write"
     )
     shard.execute([b"SADD", b"s", b"b"])

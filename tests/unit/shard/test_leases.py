@@ -71,3 +71,35 @@ def test_random_steps_keep_the_indexes_together() -> None:
             continue
         finally:
             leases.verify()
+
+
+def test_who_only_reads_shares() -> None:
+    leases = Leases()
+    leases.take(b"one", 100, 0, [b"a", b"b"], 0, shared=True)
+    leases.take(b"two", 200, 0, [b"b"], 0, shared=True)
+    for keys, shared in (([b"b"], False), ([b"c", b"a"], False)):
+        with pytest.raises(CommandError, match=r"^TRYAGAIN"):
+            leases.take(b"three", 100, 0, keys, 0, shared=shared)
+    leases.verify()
+    with pytest.raises(CommandError, match=r"^TRYAGAIN"):
+        leases.check(0, [b"b"], 99)
+    with pytest.raises(CommandError, match=r"^TRYAGAIN"):
+        leases.check(0, [b"b"], 150)  # one has ended, the other not
+    leases.verify()
+    assert leases.release(b"two", 150) == 1
+    leases.check(0, [b"a", b"b"], 150)
+    leases.take(b"three", 300, 0, [b"b"], 150)
+    with pytest.raises(CommandError, match=r"^TRYAGAIN"):
+        leases.take(b"one", 300, 0, [b"b"], 150, shared=True)
+    leases.verify()
+
+
+def test_a_lease_is_extended_while_it_holds() -> None:
+    leases = Leases()
+    leases.take(b"one", 100, 0, [b"a"], 0)
+    leases.extend(b"one", 200, 50)
+    assert leases.holds(b"one", 150)
+    with pytest.raises(CommandError, match=r"^TRYAGAIN"):
+        leases.extend(b"one", 300, 200)
+    leases.end_lapsed(200)
+    assert not leases.held
