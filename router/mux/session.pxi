@@ -1,4 +1,5 @@
-# The request side of a client: which protocol, which command, which shard, and when to wait.
+# The request side of a client: which protocol, which command, which shard, and when to wait. It is this long since Cython
+# wants the methods of a class in one file.
 
 cdef enum:
     PROTOCOL_UNKNOWN = 0

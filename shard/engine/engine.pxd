@@ -3,7 +3,8 @@
 
 In the order of the parts: each may use what stands above it, and of what stands below it only what is declared here.
 Cython holds the classes to their declarations; `tests/unit/shard/test_engine_parts.py` holds the parts to the order. What
-reads or changes data from another module (a log's recovery, a dump) cimports from here.
+reads or changes data from another module (a log's recovery, a dump) cimports from here. One module has one file of them,
+however long.
 """
 cimport cython
 from cpython.ref cimport PyObject

@@ -1,6 +1,7 @@
 """Commands about the connection and the server: as a real server answers them, and what clients send when they connect.
 
 SCRIPTS runs on a real Valkey and on Kache, each script on a connection of its own, and must get the same bytes.
+Most of the file's length is those scripts.
 """
 
 from __future__ import annotations
