@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -42,6 +43,14 @@ def admin(cluster: Cluster) -> socket.socket:
 def lives(cluster: Cluster, pid: int) -> None:
     assert cluster.status()["pid"] == pid
     assert cluster.process.poll() is None
+
+
+def is_replaced(cluster: Cluster, role: str, pid: int) -> bool:
+    return cluster.child(role)["pid"] not in (0, pid)
+
+
+def is_in_state(cluster: Cluster, role: str, state: str) -> bool:
+    return bool(cluster.child(role)["state"] == state)
 
 
 def hostile_messages() -> list[bytes]:
@@ -144,15 +153,15 @@ def test_a_stopped_child_is_seen_and_what_the_setting_says_is_done(setting: str,
             pid = cluster.pid_of(role)
             cluster.kill(pid, signal.SIGSTOP)
             if role in killed:
-                until(lambda role=role, pid=pid: cluster.child(role)["pid"] not in (0, pid), "its end", 6)  # type: ignore[misc]
-                until(lambda role=role: cluster.child(role)["state"] == "up", "its return")  # type: ignore[misc]
+                until(functools.partial(is_replaced, cluster, role, pid), "its end", 6)
+                until(functools.partial(is_in_state, cluster, role, "up"), "its return")
                 assert "killed by SIGKILL: no sign of life for" in cluster.child(role)["reason"]
             else:
-                until(lambda role=role: cluster.child(role)["state"] == "unresponsive", "it to be seen", 6)  # type: ignore[misc]
+                until(functools.partial(is_in_state, cluster, role, "unresponsive"), "it to be seen", 6)
                 assert cluster.kache("cluster", "status", check=False).returncode == 1
                 assert "no sign of life for" in cluster.kache("cluster", "status", check=False).stdout
                 cluster.kill(pid, signal.SIGCONT)
-                until(lambda role=role: cluster.child(role)["state"] == "up", "it", 6)  # type: ignore[misc]
+                until(functools.partial(is_in_state, cluster, role, "up"), "it", 6)
                 assert cluster.pid_of(role) == pid
             assert f"{role} 0 (pid {pid}) has given no sign of life" in cluster.log()
         assert cluster.request("ping") == "PONG"
@@ -203,8 +212,8 @@ def test_what_is_removed_from_the_run_directory_is_made_again(loss: int) -> None
         for role in ("router", "shard"):
             pid = cluster.pid_of(role)
             cluster.kill(pid)
-            until(lambda role=role, pid=pid: cluster.child(role)["pid"] not in (0, pid), "a new one")  # type: ignore[misc]
-            until(lambda role=role: cluster.child(role)["state"] == "up", "it")  # type: ignore[misc]
+            until(functools.partial(is_replaced, cluster, role, pid), "a new one")
+            until(functools.partial(is_in_state, cluster, role, "up"), "it")
             for _ in range(8):  # by both routers, with luck
                 assert until(lambda: _get(cluster, key), "an answer") in ((b"kept",), (None,))
         assert cluster.kache("cluster", "stop").returncode == 0
@@ -242,7 +251,7 @@ def test_a_full_disk_under_the_log_costs_nothing(tmp_path: Path) -> None:
         for role in ("shard", "router"):
             pid = cluster.pid_of(role)
             cluster.kill(pid)
-            until(lambda role=role, pid=pid: cluster.child(role)["pid"] not in (0, pid), "a new one")  # type: ignore[misc]
+            until(functools.partial(is_replaced, cluster, role, pid), "a new one")
         until(lambda: cluster.child("router")["state"] == "up", "it")
         assert cluster.request("ping") == "PONG"
         assert cluster.log() == ""
