@@ -195,6 +195,8 @@ cdef class Replies(Endpoint):
     @cython.final
     cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1
     @cython.final
+    cdef int pass_on(self, const char* reply, Py_ssize_t n) except -1
+    @cython.final
     cdef int deliver_first(self, Buffer queue, uint16_t head) except -1
     @cython.final
     cdef bint deliver_held(self, Buffer queue, uint16_t head) except -1
@@ -330,6 +332,7 @@ cdef class Link(Backend):
     cdef int put_header(self, int dialect, int db, int flags, uint64_t session, int64_t deadline,
                         uint64_t transaction) except -1
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
+    cdef int put_gathered(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
     cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
     cdef int keep_partial(self, Py_ssize_t n) except -1
