@@ -35,6 +35,11 @@ cdef enum:
     PAUSE_WRITES = 1
     PAUSE_ALL = 2
 
+    # What a client speaks.
+    PROTOCOL_UNKNOWN = 0
+    PROTOCOL_RESP = 1
+    PROTOCOL_BINARY = 2
+
     # Phases of a backend.
     DOWN = 0
     HANDSHAKE = 1
@@ -348,6 +353,7 @@ cdef class Link(Backend):
 @cython.final
 cdef class Split(Pending):
     """A command whose keys lie on several shards, or that asks all of them; merged by a function of merges.py."""
+    cdef Command* command
     cdef readonly object row
     cdef readonly tuple args
     cdef readonly list parts
@@ -371,6 +377,8 @@ cdef class Upload:
     cdef uint32_t argument       # which argument is on its way,
     cdef Py_ssize_t left         # how much of it is still to come
     cdef Py_ssize_t total        # and how much of all of them has been sent
+    cdef bint ends_bare          # nothing ends the argument but its size: its last byte is not in `left`,
+    cdef bint ended              # and was sent
     cdef bint sending            # its frame is being sent
     cdef bint refused            # its shard does not answer: what is left of it is not sent
 
@@ -541,8 +549,10 @@ cdef class Timers:
     """What is done whether or not anything arrives: deadlines of requests, and once a second the rest."""
     cdef Router router
     cdef object timer
-    cdef int64_t next_sweep_ms
+    cdef int64_t next_sweep_ms, next_trim_ms
+    cdef Py_ssize_t most_cost            # the most that clients have cost since memory was given back
     cdef int stop(self) except -1
+    cdef int give_back(self) except -1
 
 
 # accept.pxi ------------------------------------------------------------------------------------------
@@ -563,6 +573,7 @@ cdef class Router(Reactor):
     cdef readonly int64_t started_ms
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
+    cdef public object pauses            # CLIENT PAUSE, as all routers know it (kache/cluster/pauses.py); None in tests
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef readonly object slowlog         # of the commands of its clients
     cdef public object config_file       # the TOML file the cluster was started with, or None
