@@ -32,6 +32,7 @@ from kache.cluster.messages import (
     ShardState,
     Slots,
 )
+from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
 from kache.config.settings import Config
 from kache.wire.board import Board
@@ -100,6 +101,7 @@ class _Process:
         self.router.control = self.channel
         self.router.config_file = ctx.config_file
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
+        self.router.pauses = Pauses(ctx.pages["pauses"])
 
     async def serve(self) -> None:
         """Starts, serves, and returns once drained or abandoned."""
@@ -115,6 +117,7 @@ class _Process:
             await asyncio.wait_for(router.all_up(), READY_WAIT_SECONDS)
         except TimeoutError:
             log.warning("serving without some shards: %s", _down_shards(router))
+        self._join_in_pause()
         for fd in self.ctx.listeners:
             router.listen(fd)
         # What was imported and built so far lives as long as the process: never scan it again.
@@ -160,6 +163,12 @@ class _Process:
         logs.set_level(config)
         self.router.apply_config(config)
         self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))
+
+    def _join_in_pause(self) -> None:
+        """Clients of the other routers, or of the one that was here before, may be waiting."""
+        writes_only, until_ms = self.router.pauses.read()
+        if until_ms > self.router.clock.now():
+            self.router.pause_clients(writes_only, until_ms)
 
     def _look_at_log(self) -> None:
         logs.tell_left_out()

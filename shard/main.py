@@ -27,7 +27,6 @@ from kache.config.settings import Config
 from kache.wire.board import Board
 from kache.wire.clock import Clock
 
-from .commands import registry
 from .engine.engine import Host, LinkListener, ShardReactor
 from .engine.memory import seed_random, trim_memory, tune_malloc
 from .service.cleanup import Cleanup
@@ -47,8 +46,9 @@ nothing is executed there are as many looks as `hz` says, since each wakes an id
 
 
 def preload() -> None:
-    """Imports the handlers; the supervisor calls this once before it forks, so that no shard does it again."""
-    registry.load()
+    """Imports the handlers and puts a shard together; the supervisor calls this once before it forks, so that no shard does
+    again what comes out the same, nor touches what the others have in common."""
+    Shard()
 
 
 def run(ctx: ChildContext) -> None:

@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, client_counts, listeners, numbers, run_dir
+from kache.cluster import board, client_counts, listeners, numbers, pauses, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -64,6 +64,7 @@ class Resources:
                 self.shard_listeners.append(self._bind(path))
             self.client_counts = client_counts.create(self.run_dir, max(1, config.routers))
             self.numbers = numbers.create(self.run_dir)
+            self.pauses = pauses.create(self.run_dir)
             self.board = board.create(self.run_dir, config.shards, max(1, config.routers))
             self.admin = socket.socket(fileno=self._bind(self._admin_path))
             self.death_reader, self._death_writer = os.pipe()
@@ -82,7 +83,9 @@ class Resources:
     def pages(self, role: str) -> dict[str, int]:
         """What a child shares with others, by name."""
         shared = {"board": self.board}
-        return shared | {"clients": self.client_counts, "numbers": self.numbers} if role == "router" else shared
+        if role == "router":
+            shared |= {"clients": self.client_counts, "numbers": self.numbers, "pauses": self.pauses}
+        return shared
 
     def _bind(self, path: str) -> int:
         fd = listeners.bind_unix(path)
@@ -135,7 +138,8 @@ class Resources:
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        mine = (self.client_counts, self.numbers, self.board, self.death_reader, self._death_writer)
+        pages = (self.client_counts, self.numbers, self.pauses, self.board)
+        mine = (*pages, self.death_reader, self._death_writer)
         for fd in (*self.client_listeners, *self.shard_listeners, *mine):
             os.close(fd)
         self.admin.close()

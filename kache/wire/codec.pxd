@@ -136,13 +136,15 @@ cdef class RequestParser:
     cdef public Py_ssize_t consumed
     cdef public object error            # bytes: text of the protocol error, e.g. b"ERR Protocol error: invalid multibulk length"
     cdef public Py_ssize_t max_frame, max_strings, max_bulk, max_inline
-    cdef Py_ssize_t pending_at, pending_size    # after NEED_MORE: where the bulk string begins that is not all here; -1: none
+    cdef Py_ssize_t pending_at, pending_size    # after NEED_MORE: where the string begins that is not all here; -1: none
+    cdef uint32_t look_into             # binary frames of no more strings are looked into while they are not all here
     # Progress inside a partial RESP array, as offsets from the frame's first byte.
     cdef Py_ssize_t resume_count, resume_at, resume_total
     cdef Py_ssize_t* offsets
     cdef list words                     # keeps the spans of an inline command alive
     cdef int ensure(self, Py_ssize_t n) except -1
     cdef int parse_resp(self, const char* data, Py_ssize_t n) except -2
+    cdef int find_pending(self, const char* data, Py_ssize_t n, uint32_t strings, Py_ssize_t end) except -1
     cdef int parse_inline(self, const char* data, Py_ssize_t n) except -2
     cdef int parse_binary(self, const char* data, Py_ssize_t n) except -2
     cdef void reset(self) noexcept

@@ -47,9 +47,9 @@ cdef class Endpoint:
     # Input ----------------------------------------------------------------------------------------
     cdef int read_some(self) except -1:
         """One read. A small partial frame moves to the front of the shared read buffer and is read on there; a
-        large one is read straight into the connection's own buffer."""
+        large one keeps that buffer, and is read on where it is."""
         cdef Py_ssize_t n, kept = 0, size = self.reactor.scratch_size
-        cdef char* into = self.reactor.scratch
+        cdef char* into = self.reactor.block.data
         cdef bint partial = False
         if self.inbuf is not None and not self.lingering:
             kept = self.inbuf.used()
@@ -87,23 +87,42 @@ cdef class Endpoint:
             return self.offer()
         if kept:
             self.inbuf.clear()
-        return self.take_in(self.reactor.scratch, kept + n)
+        return self.take_in(self.reactor.block.data, kept + n)
 
     cdef int take_in(self, const char* data, Py_ssize_t n) except -1:
+        """What was read into the reactor's buffer."""
         cdef Py_ssize_t consumed
+        cdef Buffer block
         self.feeding = True
         try:
             consumed = self.on_data(data, n)
         finally:
             self.feeding = False
         if consumed < n and self.fd >= 0 and not self.closing:
+            block = self.reactor.lend() if n - consumed > SMALL_PARTIAL else None
+            if block is not None:
+                if self.inbuf is not None:
+                    self.drop_input()
+                block.start = consumed
+                block.end = n
+                self.inbuf = block
+                self.borrowed = True
+                return 0
             if self.inbuf is None:
                 self.inbuf = Buffer()
             self.inbuf.append(data + consumed, n - consumed)
         elif self.inbuf is not None:
-            # An idle connection keeps no input buffer.
+            self.drop_input()
+        return 0
+
+    cdef int drop_input(self) except -1:
+        """An idle connection keeps no input buffer."""
+        if self.borrowed:
+            self.borrowed = False
+            self.reactor.give_back(self.inbuf)
+        else:
             self.inbuf.release()
-            self.inbuf = None
+        self.inbuf = None
         return 0
 
     cdef int offer(self) except -1:
@@ -117,10 +136,8 @@ cdef class Endpoint:
         finally:
             self.feeding = False
         inbuf.consume(consumed)
-        if not inbuf.used():
-            # An idle connection keeps no input buffer.
-            inbuf.release()
-            self.inbuf = None
+        if not inbuf.used() or self.fd < 0:
+            self.drop_input()
         return 0
 
     cdef int pause(self) except -1:
@@ -175,6 +192,35 @@ cdef class Endpoint:
             self.chain = []
         self.chain.append(full)
         self.chained += full.used()
+        return 0
+
+    cdef Py_ssize_t send_joined(self, Py_ssize_t split, const char* data, Py_ssize_t n) except -1:
+        cdef Buffer out = self.out
+        cdef char* at = out.data + out.start
+        cdef Py_ssize_t behind = out.used() - split, sent = 0, left
+        if self.chain is None and not self.wants_write and self.fd >= 0:
+            # An error is met again by the write at the end of the iteration, which closes.
+            sent = max(kache_send_three(self.fd, at, split, data, n, at + split, behind), 0)
+            self.bytes_out += sent
+        if sent >= split + n:
+            out.consume(sent - n)
+            if behind:
+                self.mark_dirty()
+            return sent
+        left = split + n - max(sent, split)
+        if sent:
+            out.consume(min(sent, split))
+            split -= min(sent, split)
+        out.reserve(left)
+        at = out.data + out.start + split
+        memmove(at + left, at, behind)
+        memcpy(at, data + n - left, left)
+        out.end += left
+        self.mark_dirty()
+        return sent
+
+    cdef int widen(self) noexcept:
+        kache_widen(self.fd, WIDE)
         return 0
 
     cdef int mark_dirty(self) except -1:
@@ -249,7 +295,7 @@ cdef class Endpoint:
         if self.out is not None:
             self.out.release()
         if not self.feeding and self.inbuf is not None:
-            self.inbuf.release()
+            self.drop_input()
         self.on_closed(reason)
 
     cpdef close_after_reply(self, object reason="closed"):

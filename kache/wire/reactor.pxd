@@ -25,8 +25,11 @@ cdef class Reactor:
     cdef list held                      # of those, the ones that wait for the next batch
     cdef list graveyard                 # endpoints closed in this iteration: kept alive until it ends
     cdef dict endpoints                 # fd -> Endpoint
-    cdef char* scratch                  # one read buffer for all connections
-    cdef readonly Py_ssize_t scratch_size
+    cdef Buffer block                   # one read buffer for all connections
+    cdef readonly Py_ssize_t scratch_size   # how much is read into it at a time; twice that finds room
+    cdef list spares                    # others like it, and
+    cdef readonly int lent              # how many hold the large partial frame of a connection
+    cdef bint lending                   # one was lent since the last `cool_down`
     cdef public int64_t longest_iteration_ns  # longest batch, its flush and the wait for the GIL before it; resettable
     cdef readonly uint64_t iterations
     cdef public double linger_seconds   # how long a close after a reply waits for the peer, and
@@ -47,6 +50,13 @@ cdef class Reactor:
     cdef int release_held(self) except -1
     @cython.final
     cdef int dispatch(self, Endpoint endpoint, uint32_t events) except -1
+    # What was just read into the read buffer stays in it; None when too many are lent already. Then given back.
+    @cython.final
+    cdef Buffer lend(self)
+    @cython.final
+    cdef int give_back(self, Buffer block) except -1
+    # To be called about once a second: buffers that nobody has needed since the last time are freed.
+    cdef int cool_down(self) except -1
     # To be called about once a second by whoever needs `on_hangup` where there is no epoll.
     cdef int look_for_hangups(self) except -1
     # For subclasses: runs once per iteration before the output is written; may mark endpoints.
@@ -58,6 +68,7 @@ cdef class Endpoint:
     cdef public Reactor reactor
     cdef readonly int fd                # -1 once closed
     cdef Buffer inbuf                   # None until a partial frame must be kept
+    cdef bint borrowed                  # and is one of the reactor's
     cdef Buffer out                     # None until there is something to say
     cdef list chain                     # Buffers that leave before `out`; None while there is none
     cdef Py_ssize_t chained             # bytes in them
@@ -86,6 +97,10 @@ cdef class Endpoint:
     # To be called.
     cdef Buffer output(self)                        # the output buffer; another one once it has grown large
     cdef int chain_output(self, Buffer full) except -1  # `full` leaves next, behind what is there; it is given away
+    # Writes now what is in `out` up to `split`, the n bytes, and the rest of `out`: large bytes are not copied unless the
+    # socket does not take them. What it did not take is in `out`. Returns how much went out; on_written is not told.
+    cdef Py_ssize_t send_joined(self, Py_ssize_t split, const char* data, Py_ssize_t n) except -1
+    cdef int widen(self) noexcept                   # a local socket that large frames go through: as much as is allowed
     cdef int mark_dirty(self) except -1             # write what is in `out` at the end of this iteration
     cdef int flush(self) except -1                  # write now as much as the socket takes
     cdef int pause(self) except -1                  # stop reading
@@ -98,6 +113,8 @@ cdef class Endpoint:
     cdef int take_in(self, const char* data, Py_ssize_t n) except -1
     @cython.final
     cdef int offer(self) except -1                  # offer inbuf to on_data again
+    @cython.final
+    cdef int drop_input(self) except -1
     @cython.final
     cdef int wait_for_progress(self) except -1
     cdef int start_linger(self) except -1

@@ -29,8 +29,7 @@ import logging
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, strerror
+from libc.string cimport memcpy, memmove, strerror
 
 from kache.wire.clock cimport Clock, monotonic_ns
 from kache.wire.codec cimport Buffer
@@ -47,6 +46,7 @@ cdef extern from *:
     #include <stdint.h>
     #include <sys/socket.h>
     #include <sys/time.h>
+    #include <sys/uio.h>
     #include <unistd.h>
 
     #ifdef __linux__
@@ -104,6 +104,16 @@ cdef extern from *:
     #endif
         return found;
     }
+    static ssize_t kache_send_three(int fd, char *a, size_t an, const char *b, size_t bn, char *c, size_t cn) {
+        struct iovec pieces[3] = {{a, an}, {(char *) b, bn}, {c, cn}};
+        struct msghdr message = {0};
+        message.msg_iov = pieces;
+        message.msg_iovlen = 3;
+        return sendmsg(fd, &message, KACHE_SEND_FLAGS);
+    }
+    static void kache_widen(int fd, int bytes) {
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    }
     static int kache_nonblocking(int fd) {
         int flags = fcntl(fd, F_GETFL);
         return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
@@ -130,6 +140,8 @@ cdef extern from *:
     int sched_yield() nogil
     ssize_t recv(int fd, void* data, size_t size, int flags) nogil
     ssize_t send(int fd, const void* data, size_t size, int flags) nogil
+    ssize_t kache_send_three(int fd, char* a, size_t an, const char* b, size_t bn, char* c, size_t cn) nogil
+    void kache_widen(int fd, int bytes) nogil
     int shutdown(int fd, int how) nogil
     int close_fd "close"(int fd) nogil
 
@@ -153,8 +165,15 @@ cdef int64_t HOLD_NS = 1000000
 # 50 busy connections take turns.
 SCRATCH_SIZE = 128 * 1024
 
-# A partial frame up to this size is moved in front of the next read instead of growing a buffer of its own.
+# A partial frame up to this size is moved in front of the next read instead of growing a buffer of its own. A larger one
+# keeps the read buffer that it lies in, and another is read into: of so many connections at a time, for each costs twice
+# SCRATCH_SIZE, touched or not. New memory for every such frame would cost more than copying it.
 cdef Py_ssize_t SMALL_PARTIAL = 16 * 1024
+cdef enum:
+    MOST_LENT = 16
+
+# Bytes that a local socket keeps for a reader that is busy, if the system allows as many: some large frames.
+cdef int WIDE = 1 << 20
 
 # An output buffer that holds so many times what it may keep is closed and another one begun: what is sent is given back
 # piece by piece, and nothing is copied to make room.
@@ -180,7 +199,6 @@ cdef class Reactor:
 
     def __cinit__(self):
         self.poll_fd = -1
-        self.scratch = NULL
 
     def __init__(self, loop, Clock clock=None, nested=None, Py_ssize_t scratch_size=SCRATCH_SIZE):
         self.loop = loop
@@ -194,9 +212,8 @@ cdef class Reactor:
         self.graveyard = []
         self.endpoints = {}
         self.scratch_size = scratch_size
-        self.scratch = <char*> malloc(scratch_size)
-        if self.scratch == NULL:
-            raise MemoryError("no memory for the read buffer")
+        self.spares = []
+        self.block = self._new_block()
         if self.nested:
             self.poll_fd = epoll_create1(0o2000000)   # EPOLL_CLOEXEC
             if self.poll_fd < 0:
@@ -206,7 +223,12 @@ cdef class Reactor:
     def __dealloc__(self):
         if self.poll_fd >= 0:
             close_fd(self.poll_fd)
-        free(self.scratch)
+
+    def _new_block(self):
+        cdef Buffer block = Buffer()
+        block.reserve(2 * self.scratch_size)
+        block.keep = block.capacity
+        return block
 
     def __len__(self):
         return len(self.endpoints)
@@ -290,6 +312,31 @@ cdef class Reactor:
                 self.loop.add_writer(endpoint.fd, self._on_one, endpoint, False)
             else:
                 self.loop.remove_writer(endpoint.fd)
+
+    # Read buffers ---------------------------------------------------------------------------------
+    cdef Buffer lend(self):
+        cdef Buffer block = self.block
+        if self.lent >= MOST_LENT:
+            return None
+        self.block = <Buffer> self.spares.pop() if self.spares else self._new_block()
+        self.lent += 1
+        self.lending = True
+        return block
+
+    cdef int give_back(self, Buffer block) except -1:
+        self.lent -= 1
+        if block.capacity == self.block.capacity:
+            block.clear()
+            self.spares.append(block)
+        else:
+            block.release()     # it has grown with its frame
+        return 0
+
+    cdef int cool_down(self) except -1:
+        if not self.lending and self.spares:
+            self.spares.clear()
+        self.lending = False
+        return 0
 
     # Iterations -----------------------------------------------------------------------------------
     def _on_ready(self):

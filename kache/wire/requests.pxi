@@ -68,6 +68,7 @@ cdef class RequestParser:
         self.max_strings = DEF_MAX_STRINGS
         self.max_bulk = DEF_MAX_BULK
         self.max_inline = DEF_MAX_INLINE
+        self.look_into = 0
         self.reset()
         self.ensure(16)
 
@@ -173,6 +174,7 @@ cdef class RequestParser:
         cdef uint32_t length, strings, size
         cdef Py_ssize_t at = 8, end
         cdef uint32_t i
+        self.pending_size = -1
         if n < 4:
             return NEED_MORE
         memcpy(&length, data, 4)
@@ -188,6 +190,8 @@ cdef class RequestParser:
             return BROKEN
         end = 4 + <Py_ssize_t> length
         if n < end:
+            if strings <= self.look_into:
+                self.find_pending(data, n, strings, end)
             return NEED_MORE
         self.ensure(strings)
         for i in range(strings):
@@ -208,6 +212,27 @@ cdef class RequestParser:
         self.count = strings
         self.consumed = end
         return FRAME
+
+    cdef int find_pending(self, const char* data, Py_ssize_t n, uint32_t strings, Py_ssize_t end) except -1:
+        """Of a binary frame that is not all here, the strings that are, and which one is on its way."""
+        cdef Py_ssize_t at = 8
+        cdef uint32_t i, size
+        self.resume_count = 0
+        for i in range(strings):
+            if n - at < 4:
+                return 0
+            memcpy(&size, data + at, 4)
+            at += 4
+            if <Py_ssize_t> size > end - at:
+                return 0        # it is broken, which is said when all of it is here
+            if <Py_ssize_t> size > n - at:
+                self.pending_at = at
+                self.pending_size = size
+                return 0
+            self.offsets[i] = at
+            self.resume_count += 1
+            at += size
+        return 0
 
     cdef int parse_inline(self, const char* data, Py_ssize_t n) except -2:
         """One line of words separated by blanks, quoted as in a shell ("SET k \\"a b\\"")."""

@@ -312,10 +312,15 @@ def _cpu(state: _State) -> Fields:
 
 
 def _command_totals(state: _State) -> dict[str, list[int]]:
-    """{command: [calls, usec, rejected, failed]} over the routers and all shards."""
+    """{command: [calls, usec, rejected, failed]} over the routers and all shards.
+
+    Routers count what they answer, lead or divide, shards what came to them whole and the time that parts took.
+    """
     totals: dict[str, list[int]] = {}
     for key, (calls, usec, failed) in state.counters["local_calls"].items():
-        totals[key] = [calls, usec, 0, failed]
+        row = totals.setdefault(key.removeprefix("binary|"), [0, 0, 0, 0])
+        for at, value in enumerate((calls, usec, 0, failed)):
+            row[at] += value
     for shard in state.shards:
         for one in shard.command_stats:
             if one.name.startswith("_"):

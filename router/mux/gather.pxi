@@ -46,6 +46,7 @@ cdef class Gather(Pending):
             self.ready = True
             return 0
         if self.errors:
+            self.command.failed += 1
             replies = [None] * len(self.shards)
             for part, error in self.errors:
                 replies[part] = error
@@ -141,6 +142,7 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
             part_of[shard] = <int> len(gather.shards)
             gather.shards.append(shard)
         gather.owner[k] = <uint8_t> part_of[shard]
+    command.calls += 1
     gather.router = router
     gather.session = session
     gather.dialect = session.dialect_now

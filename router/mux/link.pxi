@@ -12,6 +12,11 @@ cdef uint32_t MESSAGE_LIMIT = 0x7FFFFFFF
 cdef Py_ssize_t LINK_BUFFER = 1 << 20
 
 
+# A frame of more bytes leaves at once, its largest argument from where it was received; smaller ones are cheaper to
+# copy than to write one by one.
+cdef Py_ssize_t GATHERED = 16 * 1024
+
+
 cdef class Link(Backend):
 
     cdef int connected(self, int fd) except -1:
@@ -19,6 +24,7 @@ cdef class Link(Backend):
         Endpoint.__init__(self, self.router, fd)
         self.phase = HANDSHAKE
         self.reason = "no answer to the handshake yet"
+        self.widen()
         out = self.output()
         out.keep = LINK_BUFFER
         out.put_u32(20)
@@ -37,6 +43,8 @@ cdef class Link(Backend):
     # Runs out -------------------------------------------------------------------------------------
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
         self.begin_run(session)
+        if session.parser.consumed > GATHERED and count > 0:
+            return self.put_gathered(command, slot, arguments, count)
         return self.put_spans(command, slot, arguments, count)
 
     cdef int begin_run(self, Session session) except -1:
@@ -114,6 +122,42 @@ cdef class Link(Backend):
         self.run_count += 1
         self.in_flight += 1
         return 0
+
+    cdef int put_gathered(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
+        """Adds a large frame to the open run, ends the run, and writes it."""
+        cdef PyObject* owner = self.run_owner
+        cdef Span* largest = arguments
+        cdef Span whole
+        cdef Buffer out = self.out
+        cdef Py_ssize_t mark, split, i, size
+        cdef uint32_t n
+        for i in range(count):
+            if arguments[i].size > largest.size:
+                largest = arguments + i
+        if self.chain is not None or self.wants_write or largest.size <= GATHERED:
+            # What waits for the socket is joined.
+            return self.put_spans(command, slot, arguments, count)
+        mark = out.used()
+        whole = largest[0]
+        largest.size = 0
+        self.put_spans(command, slot, arguments, count)
+        largest.size = whole.size
+        # In its place stands an empty argument so far: its length is put right here, and its bytes go between.
+        split = mark + FRAME_HEADER
+        for i in range(largest - arguments):
+            split += 4 + arguments[i].size
+        n = <uint32_t> whole.size
+        memcpy(out.data + out.start + split, &n, 4)
+        split += 4
+        n = <uint32_t> (out.used() - mark - 4 + whole.size)
+        memcpy(out.data + out.start + mark, &n, 4)
+        n = <uint32_t> (out.used() - self.run_mark - 4 + whole.size)
+        memcpy(out.data + out.start + self.run_mark, &n, 4)
+        memcpy(out.data + out.start + self.run_mark + RUN_COUNT_AT, &self.run_count, 4)
+        self.run_owner = NULL
+        self.expect(owner, False, 0, self.run_count, self.run_deadline, self.run_mark)
+        size = self.send_joined(split, whole.data, whole.size)
+        return self.on_written(size) if size else 0
 
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
                  int flags, uint64_t session, int64_t deadline) except -1:
@@ -207,8 +251,9 @@ cdef class Link(Backend):
         out.put_u32(LINK_PART)
         out.put_u32(argument)
         out.put_u64(session)
-        out.append(data, n)
-        return self.mark_dirty()
+        n = self.send_joined(out.used(), data, n)
+        self.mark_dirty()
+        return self.on_written(n) if n else 0
 
     cdef int drop_parts(self, uint64_t session) except -1:
         return self.put_part(session, DROP_PARTS, b"", 0) if self.phase == UP else 0

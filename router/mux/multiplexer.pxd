@@ -35,6 +35,11 @@ cdef enum:
     PAUSE_WRITES = 1
     PAUSE_ALL = 2
 
+    # What a client speaks.
+    PROTOCOL_UNKNOWN = 0
+    PROTOCOL_RESP = 1
+    PROTOCOL_BINARY = 2
+
     # Phases of a backend.
     DOWN = 0
     HANDSHAKE = 1
@@ -195,6 +200,8 @@ cdef class Replies(Endpoint):
     @cython.final
     cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1
     @cython.final
+    cdef int pass_on(self, const char* reply, Py_ssize_t n) except -1
+    @cython.final
     cdef int deliver_first(self, Buffer queue, uint16_t head) except -1
     @cython.final
     cdef bint deliver_held(self, Buffer queue, uint16_t head) except -1
@@ -330,6 +337,7 @@ cdef class Link(Backend):
     cdef int put_header(self, int dialect, int db, int flags, uint64_t session, int64_t deadline,
                         uint64_t transaction) except -1
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
+    cdef int put_gathered(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
     cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
     cdef int keep_partial(self, Py_ssize_t n) except -1
@@ -345,6 +353,7 @@ cdef class Link(Backend):
 @cython.final
 cdef class Split(Pending):
     """A command whose keys lie on several shards, or that asks all of them; merged by a function of merges.py."""
+    cdef Command* command
     cdef readonly object row
     cdef readonly tuple args
     cdef readonly list parts
@@ -368,6 +377,8 @@ cdef class Upload:
     cdef uint32_t argument       # which argument is on its way,
     cdef Py_ssize_t left         # how much of it is still to come
     cdef Py_ssize_t total        # and how much of all of them has been sent
+    cdef bint ends_bare          # nothing ends the argument but its size: its last byte is not in `left`,
+    cdef bint ended              # and was sent
     cdef bint sending            # its frame is being sent
     cdef bint refused            # its shard does not answer: what is left of it is not sent
 
@@ -538,8 +549,10 @@ cdef class Timers:
     """What is done whether or not anything arrives: deadlines of requests, and once a second the rest."""
     cdef Router router
     cdef object timer
-    cdef int64_t next_sweep_ms
+    cdef int64_t next_sweep_ms, next_trim_ms
+    cdef Py_ssize_t most_cost            # the most that clients have cost since memory was given back
     cdef int stop(self) except -1
+    cdef int give_back(self) except -1
 
 
 # accept.pxi ------------------------------------------------------------------------------------------
@@ -560,6 +573,7 @@ cdef class Router(Reactor):
     cdef readonly int64_t started_ms
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
+    cdef public object pauses            # CLIENT PAUSE, as all routers know it (kache/cluster/pauses.py); None in tests
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef readonly object slowlog         # of the commands of its clients
     cdef public object config_file       # the TOML file the cluster was started with, or None

@@ -6,6 +6,7 @@ from mmap import mmap
 from typing import Any
 
 from kache.cluster.control import ControlChannel
+from kache.cluster.pauses import Pauses
 from kache.commands import Row
 from kache.config.settings import Config
 from kache.replies import Reply
@@ -112,6 +113,7 @@ class Acceptor(Listener):
 
 class Router(Reactor):
     control: ControlChannel
+    pauses: Pauses
     @property
     def slowlog(self) -> SlowLog: ...
     config_file: str | None

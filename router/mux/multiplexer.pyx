@@ -174,8 +174,10 @@ cdef extern from *:
         mallopt(M_TRIM_THRESHOLD, 4194304);
         mallopt(M_TOP_PAD, 1048576);
     }
+    static void kache_trim(void) { malloc_trim(1048576); }
     #else
     static void kache_large_blocks_apart(void) {}
+    static void kache_trim(void) {}
     #endif
     static int kache_end_sending(int fd) { return shutdown(fd, SHUT_WR); }
     static int kache_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
@@ -186,6 +188,7 @@ cdef extern from *:
     int kache_end_sending(int fd) nogil
     int kache_spare() nogil
     void kache_large_blocks_apart() nogil
+    void kache_trim() nogil
     int close_fd "close"(int fd) nogil
 
 def give_memory_back():

@@ -9,7 +9,8 @@
 # Replies up to this many bytes wait for more of their pipeline, if more is about to come.
 cdef Py_ssize_t HELD_OUTPUT = 16 * 1024
 
-# A merged reply of more bytes leaves in the buffer it was made in.
+# A merged reply of more bytes leaves in the buffer it was made in, any other at once from where it was received; smaller
+# ones are cheaper to copy than to write one by one.
 cdef Py_ssize_t LARGE_REPLY = 16 * 1024
 
 # Bytes of a large reply that are asked for ahead of what its client has taken.
@@ -127,6 +128,9 @@ cdef class Replies(Endpoint):
                 memcpy(&size, data + at, 4)
                 if head & SILENT:
                     self.account(-<Py_ssize_t> size)
+                elif size > LARGE_REPLY:
+                    self.pass_on(data + at + 4, size)
+                    out = self.out
                 else:
                     out.append(data + at + 4, size)
                 at += 4 + <Py_ssize_t> size
@@ -143,6 +147,15 @@ cdef class Replies(Endpoint):
         self.predict()
         self.proceed()
         return end
+
+    cdef int pass_on(self, const char* reply, Py_ssize_t n) except -1:
+        """Bytes that leave next, for which the client is charged already: what its socket takes is not copied."""
+        cdef Py_ssize_t sent = self.send_joined(self.output().used(), reply, n)
+        if sent:
+            # Nobody is told here: a link may be in the middle of handing out replies.
+            self.account(-sent)
+            self.written_ms = self.router.now_ms
+        return self.mark_dirty()
 
     cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1:
         """One reply that is not in a REPLY message."""
@@ -244,8 +257,7 @@ cdef class Replies(Endpoint):
         self.account(n)
         flow.received += n
         if flow.current:
-            self.output().append(data, n)
-            self.mark_dirty()
+            self.pass_on(data, n)
         else:
             flow.early.append(data, n)
         if self.over_limit():

@@ -37,11 +37,12 @@ cdef class Split(Pending):
         """The one reply made of all parts: a merge of them, or the error that stands for those that failed."""
         failure = failure_of("write" in self.row.flags, [part.shard for part in self.parts], self.replies)
         if failure is not None:
+            self.command.failed += 1
             return failure
         try:
             return MERGES[self.row.merge](self, self.replies)
         except Exception as error:
-            return reply_of(error, NULL)
+            return reply_of(error, self.command)
 
 
 cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1:
@@ -62,12 +63,12 @@ cdef bint run_planned(Session session, Command* command, uint16_t flags) except 
         if parts is not None:
             if len(parts) == 1 and parts[0].command == row.key:
                 return session.send_whole(command, parts[0].shard, NO_SLOT, flags)
-            return send_parts(session, row, arguments, parts, flags)
+            return send_parts(session, command, arguments, parts, flags)
     session.run_coroutine(command, (<object> command.handler)(session.router, session, *arguments), flags)
     return True
 
 
-cdef bint send_parts(Session session, object row, tuple arguments, list parts, uint16_t flags) except -1:
+cdef bint send_parts(Session session, Command* command, tuple arguments, list parts, uint16_t flags) except -1:
     """One question to each part's shard; nothing is sent unless all of them can be asked."""
     cdef Router router = session.router
     cdef Split split = Split.__new__(Split)
@@ -84,7 +85,9 @@ cdef bint send_parts(Session session, object row, tuple arguments, list parts, u
     split.router = router
     split.session = session
     split.dialect = session.dialect_now
-    split.row = row
+    split.command = command
+    split.row = <object> command.row
+    command.calls += 1
     split.args = arguments
     split.parts = parts
     split.replies = [None] * len(parts)

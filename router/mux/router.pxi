@@ -180,10 +180,14 @@ cdef class Router(Reactor):
         """Clients (or those that write) wait until then; an earlier end or a weaker pause than the present one changes
         nothing."""
         self.clients.hold(PAUSE_WRITES if writes_only else PAUSE_ALL, until_ms)
+        if self.pauses is not None:
+            self.pauses.write(self.clients.pause_mode == PAUSE_WRITES, self.clients.pause_until)
 
     def resume_clients(self):
         """Ends `pause_clients`."""
         self.clients.let_go()
+        if self.pauses is not None:
+            self.pauses.write(False, 0)
 
     def session_by_id(self, id):
         """The client of that id, or None."""

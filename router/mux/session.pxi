@@ -2,10 +2,6 @@
 # wants the methods of a class in one file.
 
 cdef enum:
-    PROTOCOL_UNKNOWN = 0
-    PROTOCOL_RESP = 1
-    PROTOCOL_BINARY = 2
-
     FIRST_IN_FLIGHT = 64     # commands a client may have in flight before the size of its replies is known
     FIRST_AVERAGE = 65536    # and the size that is assumed until then
     PREAUTH_STRINGS = 10     # words of the longest command that is needed to authenticate (HELLO … SETNAME)
@@ -192,7 +188,7 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
-                    if self.parser.pending_size > LARGE and self.protocol == PROTOCOL_RESP and data[at] == c"*":
+                    if self.parser.pending_size > LARGE and (self.protocol == PROTOCOL_BINARY or data[at] == c"*"):
                         taken = begin_upload(self, data + at, n - at)
                         if taken:
                             at += taken
@@ -256,6 +252,7 @@ cdef class Session(Replies):
             self.protocol_error(b"ERR Protocol error: neither RESP nor a binary request")
             return False
         self.parser = RequestParser()
+        self.parser.look_into = UPLOAD_STRINGS
         self.set_limits()
         return True
 

@@ -1,5 +1,10 @@
 # What is done whether or not anything arrives.
 
+# How much less clients must cost than a while ago before memory is given back to the system: below that it is soon used
+# again. Then one look through the heap costs milliseconds, of which there is one in a while.
+cdef Py_ssize_t RETAINED = 16 << 20
+cdef int64_t TRIM_EVERY_MS = 5000
+
 # Between two looks at the links' deadlines (seconds): a tenth of the request timeout, within these.
 cdef double LONGEST_TICK = 0.1
 cdef double SHORTEST_TICK = 0.005
@@ -17,6 +22,17 @@ cdef class Timers:
         self.timer.cancel()
         return 0
 
+    cdef int give_back(self) except -1:
+        """What clients have cost lies in the heap, where it was mixed with what stays."""
+        cdef Py_ssize_t cost = self.router.clients.cost()
+        if cost > self.most_cost:
+            self.most_cost = cost
+        elif self.most_cost - cost > RETAINED and self.router.now_ms >= self.next_trim_ms:
+            self.most_cost = cost
+            self.next_trim_ms = self.router.now_ms + TRIM_EVERY_MS
+            kache_trim()
+        return 0
+
     def _tick(self):
         """Deadlines of requests; once a second the limits that are counted in seconds."""
         cdef Router router = self.router
@@ -25,11 +41,13 @@ cdef class Timers:
             router.now_ms = router.clock.now_ms()
             router.shards.expire(router.now_ms)
             router.clients.feed()
+            self.give_back()
             if router.now_ms >= self.next_sweep_ms:
                 self.next_sweep_ms = router.now_ms + 1000
                 router.clock.discipline()
                 router.clients.sweep(router.now_ms)
                 router.look_for_hangups()
+                router.cool_down()
                 router.counters.sample(router)
         except Exception:
             # Whatever it was, requests must go on timing out.

@@ -4,6 +4,9 @@
 #   *3 $3 SET $3 key $268435456 ......................... CRLF
 #   |  prefix, kept         $0 | PART PART PART …        | the rest: parsed behind the prefix, then sent as one run
 #
+# The same in the binary protocol, where the frame that is kept is shorter by what was sent. There the argument may be the
+# end of the request: its last byte is taken only with what follows from it, so that a request that must wait is met again.
+#
 # Only for a command of one key, which comes before the argument: then its shard is known. Until the frame is sent nothing
 # is executed and nothing is in order: a client that goes away leaves a CANCEL behind, and that is all.
 
@@ -19,14 +22,23 @@ cdef Py_ssize_t begin_upload(Session session, const char* data, Py_ssize_t n) ex
     cdef Upload upload
     cdef Backend backend
     cdef Py_ssize_t i
-    if parser.resume_total > UPLOAD_STRINGS or not session.authenticated_now:
+    cdef bint binary = session.protocol == PROTOCOL_BINARY
+    cdef Py_ssize_t strings = parser.resume_total
+    cdef uint32_t declared
+    if binary:
+        memcpy(&declared, data + 4, 4)
+        strings = declared
+    if strings > UPLOAD_STRINGS or not session.authenticated_now:
         return 0
     for i in range(parser.resume_count):
         parser.spans[i].data = data + parser.offsets[i]
-    command = router.table.find(False, parser.spans, parser.resume_count) if parser.resume_count > 1 else NULL
+        if binary:
+            memcpy(&declared, data + parser.offsets[i] - 4, 4)
+            parser.spans[i].size = declared
+    command = router.table.find(binary, parser.spans, parser.resume_count) if parser.resume_count > 1 else NULL
     if (command == NULL or command.route > ROUTE_MOVE or command.planned or command.first <= 0
             or command.last != command.first or command.first >= parser.resume_count
-            or not session.fits(command, parser.resume_total)):
+            or not session.fits(command, strings)):
         return 0
     upload = Upload.__new__(Upload)
     upload.slot = slot_of(parser.spans[command.first].data, parser.spans[command.first].size)
@@ -44,11 +56,21 @@ cdef Py_ssize_t set_aside(Session session, Upload upload, const char* data) exce
     """The next argument is large: what is before it is kept, its bytes are awaited. Returns where they begin."""
     cdef RequestParser parser = session.parser
     cdef Buffer prefix = Buffer()
-    prefix.append(data, parser.resume_at)
-    prefix.append(b"$0\r\n", 4)
+    cdef uint32_t length
+    if session.protocol == PROTOCOL_BINARY:
+        prefix.append(data, parser.pending_at - 4)
+        prefix.put_u32(0)
+        memcpy(&length, data, 4)
+        length -= <uint32_t> parser.pending_size
+        memcpy(prefix.data + prefix.start, &length, 4)
+    else:
+        prefix.append(data, parser.resume_at)
+        prefix.append(b"$0\r\n", 4)
     upload.prefix = prefix
     upload.argument = <uint32_t> (parser.resume_count - upload.command.words)
-    upload.left = parser.pending_size
+    upload.ends_bare = session.protocol == PROTOCOL_BINARY
+    upload.ended = False
+    upload.left = parser.pending_size - upload.ends_bare
     parser.resume_total = -1
     return parser.pending_at
 
@@ -56,7 +78,7 @@ cdef Py_ssize_t set_aside(Session session, Upload upload, const char* data) exce
 cdef Py_ssize_t go_on_uploading(Session session, const char* data, Py_ssize_t n) except -1:
     cdef Upload upload = session.upload
     if not upload.left:
-        return finish_upload(session, upload, data, n)
+        return finish_upload(session, upload, data, n) if not upload.ends_bare else end_bare(session, upload, data, n)
     if upload.backend.phase == UP and not upload.refused:
         if upload.backend.unsent() > UPLOAD_AHEAD and upload.backend.stuck():
             upload.refused = True
@@ -80,6 +102,17 @@ cdef Py_ssize_t go_on_uploading(Session session, const char* data, Py_ssize_t n)
     return n
 
 
+cdef Py_ssize_t end_bare(Session session, Upload upload, const char* data, Py_ssize_t n) except -1:
+    """The last byte of a binary argument, which is not taken before what it completes is."""
+    cdef Py_ssize_t taken
+    if not upload.ended and upload.backend.phase == UP and not upload.refused:
+        upload.backend.put_part(session.id, upload.argument, data, 1)
+        upload.total += 1
+    upload.ended = True
+    taken = finish_upload(session, upload, data + 1, n - 1)
+    return taken + 1 if taken or session.upload is None else 0
+
+
 cdef Py_ssize_t finish_upload(Session session, Upload upload, const char* data, Py_ssize_t n) except -1:
     """What is behind the large argument: another one, or the end of the request, which is executed."""
     cdef RequestParser parser = session.parser
@@ -89,7 +122,7 @@ cdef Py_ssize_t finish_upload(Session session, Upload upload, const char* data, 
     frame.append(upload.prefix.data + upload.prefix.start, before)
     frame.append(data, n)
     parser.resume_total = -1
-    state = parser.parse_resp(frame.data + frame.start, frame.used())
+    state = session.parse(frame.data + frame.start, frame.used())
     if state == FRAME:
         if not execute_uploaded(session, upload):
             session.stall()

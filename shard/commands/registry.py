@@ -24,6 +24,7 @@ Handler = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
 _HANDLERS: dict[str, Handler] = {}
+_loaded: list[Handler | None] = []
 
 
 class RegistryError(KacheError):
@@ -53,12 +54,15 @@ def handler_of(name: str) -> Handler:
 def load() -> list[Handler | None]:
     """Imports every module of the package and returns the handlers by command id (None: the router's own).
 
-    Raises RegistryError when a command has no handler.
+    Raises RegistryError when a command has no handler. The work is done once: a process forked behind it shares the result.
     """
+    if _loaded:
+        return _loaded
     package = importlib.import_module(str(__package__))
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{__package__}.{module.name}")
     missing = [row.key for row in TABLE if row.on_shard and row.key not in _HANDLERS]
     if missing:
         raise RegistryError(f"commands without a handler: {', '.join(missing)}")
-    return [_HANDLERS.get(row.key) for row in TABLE]
+    _loaded.extend(_HANDLERS.get(row.key) for row in TABLE)
+    return _loaded

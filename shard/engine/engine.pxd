@@ -341,7 +341,8 @@ cdef class Executor:
     cdef uint64_t next_token, pending_token
     cdef dict deferred                  # token -> (link, session, dialect)
     cdef dict deferred_of               # link -> {session: {token}}
-    cdef int fill_commands(self) except -1
+    cdef int fill_commands(self, object rows) except -1
+    cdef int look_at_rows(self) except -1
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
     cpdef object call(self, Context context, str key, tuple args)
@@ -349,7 +350,8 @@ cdef class Executor:
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef void enter(self, Context context, Command* command, int number) noexcept
     cdef object run_handler(self, Context context, Command* command, int number, tuple arguments)
-    cdef int count_compiled(self, Command* command, int number) except -1
+    cdef bint counts(self, Context context, Command* command) noexcept
+    cdef int count_compiled(self, Context context, Command* command, int number) except -1
     cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1
     cdef bytes arity_error(self, int number)
     cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n)

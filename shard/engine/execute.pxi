@@ -10,6 +10,11 @@ cdef enum:
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
 cdef int64_t EVICTION_NS = 500000
 cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()
+# What the last rows came to; see fill_commands.
+cdef object ROWS = None
+cdef list ROWS_LIST = None
+cdef dict ROW_NUMBERS = None
+cdef Command* ROW_COMMANDS = NULL
 cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
 
@@ -33,9 +38,7 @@ cdef class Executor:
     ):
         self.store = Store(hash_seed, cleanup)
         self.handlers = handlers
-        self.rows = list(rows)
-        self.numbers = {row.key: row.id for row in self.rows}
-        self.fill_commands()
+        self.fill_commands(rows)
         self.slowlog = slowlog
         self.leases = leases
         self.held = leases.held
@@ -59,11 +62,30 @@ cdef class Executor:
                 free(self.commands[i].histogram)
         free(self.commands)
 
-    cdef int fill_commands(self) except -1:
-        cdef int i
-        cdef Command* command
+    cdef int fill_commands(self, object rows) except -1:
+        """What is asked of a row for every command. Its work is done once in a program: a shard that was forked from one
+        where it is done touches none of the rows, and goes on sharing their memory."""
+        global ROWS, ROWS_LIST, ROW_NUMBERS, ROW_COMMANDS
+        if rows is not ROWS:
+            self.rows = list(rows)
+            self.numbers = {row.key: row.id for row in self.rows}
+            self.look_at_rows()
+            free(ROW_COMMANDS)
+            ROWS, ROWS_LIST, ROW_NUMBERS = rows, self.rows, self.numbers
+            ROW_COMMANDS = self.commands
+        self.rows = ROWS_LIST
+        self.numbers = ROW_NUMBERS
         self.command_count = len(self.rows)
         self.commands = <Command*> calloc(self.command_count, sizeof(Command))
+        if self.commands == NULL:
+            raise MemoryError("no memory for the commands")
+        memcpy(self.commands, ROW_COMMANDS, self.command_count * sizeof(Command))
+        return 0
+
+    cdef int look_at_rows(self) except -1:
+        cdef int i
+        cdef Command* command
+        self.commands = <Command*> calloc(len(self.rows), sizeof(Command))
         if self.commands == NULL:
             raise MemoryError("no memory for the commands")
         for i, row in enumerate(self.rows):
@@ -90,6 +112,7 @@ cdef class Executor:
     def replace_handler(self, str key not None, handler):
         """Another function for the command `key`, the compiled case left out: for tests."""
         number = self.numbers[key]
+        self.handlers = list(self.handlers)
         self.handlers[number] = handler
         self.commands[<int> number].compiled = NULL
 
@@ -111,11 +134,11 @@ cdef class Executor:
             if not self.admits(context, command, n):
                 refused = self.refusal(context, command, number, args, n)
                 if refused is not None:
-                    command.rejected += 1
+                    command.rejected += self.counts(context, command)
                     return fail(context, out, refused)
             self.enter(context, command, number)
             if command.compiled != NULL and command.compiled(context, slot, args, n, out) == DONE:
-                self.count_compiled(command, number)
+                self.count_compiled(context, command, number)
                 # Only what moves much can be slow; the others are not worth a look at the clock.
                 if self.store.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
                     self.time_compiled(context, number, args, n)
@@ -127,8 +150,8 @@ cdef class Executor:
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark
-            command.calls += 1
-            command.failed += 1
+            command.calls += self.counts(context, command)
+            command.failed += self.counts(context, command)
             return fail(context, out, self.error_text(error, number))
 
     cpdef object call(self, Context context, str key, tuple args):
@@ -143,7 +166,7 @@ cdef class Executor:
         command = &self.commands[number]
         refused = self.refusal(context, command, number, words.spans, words.count)
         if refused is not None:
-            command.rejected += 1
+            command.rejected += self.counts(context, command)
             raise CommandError(refused.decode())
         context.depth += 1
         self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
@@ -151,8 +174,8 @@ cdef class Executor:
             self.enter(context, command, number)
             return self.run_handler(context, command, number, args)
         except Exception:
-            command.calls += 1
-            command.failed += 1
+            command.calls += self.counts(context, command)
+            command.failed += self.counts(context, command)
             raise
         finally:
             context.depth -= 1
@@ -209,11 +232,15 @@ cdef class Executor:
                 self.histogram[bucket] += 1
             if took >= self.slow_ns and not command.unlogged and context.depth == 0:
                 self.note_slow(context, number, took, arguments)
-        command.calls += 1
+        command.calls += self.counts(context, command)
         return reply
 
-    cdef inline int count_compiled(self, Command* command, int number) except -1:
-        command.calls += 1
+    cdef inline bint counts(self, Context context, Command* command) noexcept:
+        """Whether a client has sent it. Its parts, of which some came here, count at the router that has divided it."""
+        return context.dialect != INTERNAL or command.internal
+
+    cdef inline int count_compiled(self, Context context, Command* command, int number) except -1:
+        command.calls += self.counts(context, command)
         if command.in_batch == 0:
             self.batch_commands.append(number)
         command.in_batch += 1
@@ -374,7 +401,8 @@ cdef class Executor:
         return [
             (row.key, self.commands[i].calls, self.commands[i].ns // 1000, self.commands[i].rejected,
              self.commands[i].failed, histogram_of(&self.commands[i]))
-            for i, row in enumerate(self.rows) if self.commands[i].calls or self.commands[i].rejected
+            for i, row in enumerate(self.rows)
+            if self.commands[i].calls or self.commands[i].rejected or self.commands[i].ns
         ]
 
     def reset_counters(self):

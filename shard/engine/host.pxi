@@ -85,6 +85,7 @@ cdef class Host:
         cdef Link link
         for link in self.links:
             link.flows.cool_down()
+        self.reactor.cool_down()
         self.begin_tick()
         self.shard.store.effects.begin_unit()
         try:

@@ -50,6 +50,7 @@ cdef class Link(Endpoint):
         self.before = Buffer()
         self.behind = Buffer()
         super().__init__(host.reactor, fd)
+        self.widen()
         # A link is busy as long as the cluster is: its buffer is not given back between two ticks.
         self.output().keep = LINK_BUFFER
 

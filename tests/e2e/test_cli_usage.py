@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from cluster import KACHE, Cluster, until
 
+import kache as kache_package
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
@@ -273,3 +275,15 @@ def test_a_start_that_fails_leaves_no_lock(tmp_path: Path) -> None:
     (run / f"{port}.lock").mkdir()
     done = kache("cluster", "start", f"--port={port}", cwd=tmp_path, KACHE_RUN_DIR=str(run))
     assert done.stderr == f"kache: The lock {run}/{port}.lock cannot be made: Is a directory.\n"
+
+
+def test_sources_in_the_way_of_what_is_installed_are_named(tmp_path: Path) -> None:
+    """`python -m kache` in a clone finds the clone first, even where the package is installed."""
+    sources = Path(kache_package.__file__).parent
+    for name in ("__init__.py", "__main__.py", "wire/__init__.py"):
+        (tmp_path / "kache" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "kache" / name).write_bytes((sources / name).read_bytes())
+    done = kache("ping", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"kache: {tmp_path} holds sources that are not compiled.")
+    assert done.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, Connection
+from cluster import Cluster, Connection, until
 
 SOON = 0.15
 """Seconds in which an unpaused cluster has long answered."""
@@ -91,3 +91,28 @@ def test_a_client_that_goes_while_paused_is_forgotten(pair: Cluster, near: Conne
         assert near.request("client", "pause", 400) == "OK"
         leaver.send(("set", "left", 1))
     assert near.request("ping") == "PONG"
+
+
+def start_again(cluster: Cluster, router: int) -> None:
+    pid = cluster.pid_of("router", router)
+    cluster.kill(pid)
+
+    def is_back() -> bool:
+        child = cluster.child("router", router)
+        return child["state"] == "up" and child["pid"] != pid
+
+    until(is_back, "the router is back")
+
+
+def test_a_router_that_starts_again_goes_on_with_the_pause(pair: Cluster, near: Connection) -> None:
+    assert near.request("client", "pause", LONG_MS, "write") == "OK"
+    start_again(pair, 1)
+    with of_router(pair, 1) as far:
+        far.send(("get", "k"), ("set", "k", 1))
+        assert far.read() is None
+        assert silent(far)
+        assert near.request("client", "unpause") == "OK"
+        assert far.read() == "OK"
+    start_again(pair, 1)
+    with of_router(pair, 1) as far:
+        assert far.request("del", "k") == 1

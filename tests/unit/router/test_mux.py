@@ -211,58 +211,69 @@ def test_a_pipeline_of_100_000_is_answered_in_order() -> None:
     run(test, 60)
 
 
+def random_pipeline(dice: random.Random, name: str, mine: dict[bytes, bytes]) -> tuple[bytes, list[Any]]:
+    """Some commands of one client, which owns its keys; and their replies, None for an unknown command's error."""
+    expected: list[Any] = []
+    data = b""
+    for _ in range(dice.randint(1, 120)):
+        key = f"{name}:{dice.randint(0, 20)}".encode()
+        match dice.randint(0, 6):
+            case 0 | 1:
+                mine[key] = b"%d" % dice.randint(0, 10**6) * dice.choice((1, 1, 1, 2000))
+                data += resp("SET", key, mine[key])
+                expected.append(("OK",))
+            case 2 | 3:
+                data += resp("GET", key)
+                expected.append((mine.get(key),))
+            case 4:
+                keys = [f"{name}:{i}".encode() for i in dice.sample(range(21), 5)]
+                data += resp("MGET", *keys)
+                expected.append(([mine.get(one) for one in keys],))
+            case 5:
+                data += resp("ECHO", key)
+                expected.append((key,))
+            case _:
+                data += resp("nope")
+                expected.append(None)
+    return data, expected
+
+
+async def write_in_pieces(dice: random.Random, writer: asyncio.StreamWriter, data: bytes) -> None:
+    at = 0
+    while at < len(data):
+        step = dice.choice((1, 7, 100, 5000, len(data)))
+        writer.write(data[at : at + step])
+        at += step
+        if dice.random() < 0.3:
+            await asyncio.sleep(0)
+
+
+async def talk_at_random(running: Cluster, dice: random.Random, name: str, deaths: bool) -> None:
+    client = await running.connect()
+    mine: dict[bytes, bytes] = {}
+    for _ in range(15):
+        data, expected = random_pipeline(dice, name, mine)
+        await write_in_pieces(dice, client[1], data)
+        for wanted, answer in zip(expected, await replies(client[0], len(expected)), strict=True):
+            if wanted is None:
+                assert str(answer).startswith("ERR unknown command")
+            elif not deaths:
+                assert answer == wanted[0]
+            elif isinstance(answer, CommandError):
+                assert answer.code in ("CLUSTERDOWN", "UNCERTAIN"), answer
+    client[1].close()
+
+
+async def kill_at_random(running: Cluster, dice: random.Random) -> None:
+    while True:
+        await asyncio.sleep(0.01 + 0.03 * dice.random())
+        dice.choice(running.shards).die()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_pipelines_chunks_and_deaths(seed: int) -> None:
     """Every command gets exactly one reply, in order: its own value, or an error that a dead shard explains."""
-
-    async def talk(running: Cluster, dice: random.Random, name: str) -> None:
-        client = await running.connect()
-        mine: dict[bytes, bytes] = {}
-        for _ in range(15):
-            expected: list[tuple[str, Any]] = []
-            data = b""
-            for _ in range(dice.randint(1, 120)):
-                key = f"{name}:{dice.randint(0, 20)}".encode()
-                match dice.randint(0, 6):
-                    case 0 | 1:
-                        mine[key] = b"%d" % dice.randint(0, 10**6) * dice.choice((1, 1, 1, 2000))
-                        data += resp("SET", key, mine[key])
-                        expected.append(("value", "OK"))
-                    case 2 | 3:
-                        data += resp("GET", key)
-                        expected.append(("value", mine.get(key)))
-                    case 4:
-                        keys = [f"{name}:{i}".encode() for i in dice.sample(range(21), 5)]
-                        data += resp("MGET", *keys)
-                        expected.append(("value", [mine.get(one) for one in keys]))
-                    case 5:
-                        data += resp("ECHO", key)
-                        expected.append(("value", key))
-                    case _:
-                        data += resp("nope")
-                        expected.append(("error", "ERR unknown command"))
-            at = 0
-            while at < len(data):
-                step = dice.choice((1, 7, 100, 5000, len(data)))
-                client[1].write(data[at : at + step])
-                at += step
-                if dice.random() < 0.3:
-                    await asyncio.sleep(0)
-            answers = await replies(client[0], len(expected))
-            for (kind, value), answer in zip(expected, answers, strict=True):
-                if isinstance(answer, CommandError) and kind == "value":
-                    assert answer.code in ("CLUSTERDOWN", "UNCERTAIN"), answer
-                    assert seed % 3 == 0
-                elif kind == "error":
-                    assert str(answer).startswith(value)
-                elif seed % 3:
-                    assert answer == value
-        client[1].close()
-
-    async def kill(running: Cluster, dice: random.Random) -> None:
-        while True:
-            await asyncio.sleep(0.01 + 0.03 * dice.random())
-            dice.choice(running.shards).die()
+    deaths = seed % 3 == 0
 
     async def test() -> None:
         dice = random.Random(seed)
@@ -270,8 +281,10 @@ def test_random_pipelines_chunks_and_deaths(seed: int) -> None:
             for shard in running.shards:
                 shard.chop = dice.random() < 0.5
                 shard.defer = lambda name: name == "get" and dice.random() < 0.1
-            killer = asyncio.create_task(kill(running, dice)) if seed % 3 == 0 else None
-            await asyncio.gather(*(talk(running, random.Random(seed * 100 + i), f"c{i}") for i in range(8)))
+            killer = asyncio.create_task(kill_at_random(running, dice)) if deaths else None
+            await asyncio.gather(
+                *(talk_at_random(running, random.Random(seed * 100 + i), f"c{i}", deaths) for i in range(8))
+            )
             if killer is not None:
                 killer.cancel()
             statistics = running.router.statistics()

@@ -218,7 +218,7 @@ def test_a_shard_that_is_lost_before_an_argument_is_complete() -> None:
 
 
 def test_the_words_of_what_is_not_sent_ahead() -> None:
-    """Binary requests, commands of several keys and of the router itself come whole, whatever their size."""
+    """Commands of several keys and of the router itself come whole, whatever their size."""
 
     async def test() -> None:
         async with cluster(2) as running:
@@ -227,12 +227,56 @@ def test_the_words_of_what_is_not_sent_ahead() -> None:
             assert await ask(client, "ECHO", BIG) == BIG
             reply = await ask(client, "NOPE", "a", BIG)
             assert isinstance(reply, CommandError)
+
+    run(test)
+
+
+def binary(*words: bytes) -> bytes:
+    body = struct.pack("<I", len(words)) + b"".join(struct.pack("<I", len(word)) + word for word in words)
+    return struct.pack("<I", len(body)) + body
+
+
+NIL = struct.pack("<IIB", 5, 0, 0)
+
+
+def test_large_binary_arguments_are_passed_on_as_they_come() -> None:
+    """Wherever the pieces end, whatever stands behind; a command behind is executed behind, in its turn."""
+
+    async def test() -> None:
+        async with cluster(1) as running:
+            (shard,) = running.shards
             reader, writer = await running.connect()
-            words = (b"set", b"c", BIG)
-            body = struct.pack("<I", 3) + b"".join(struct.pack("<I", len(word)) + word for word in words)
-            writer.write(struct.pack("<I", len(body)) + body)
-            assert await reader.readexactly(9) == struct.pack("<IIB", 5, 0, 0)
-            assert await ask(client, "GET", "c") == BIG
+            other = await running.connect()
+            frame = binary(b"set", b"a", BIG) + binary(b"get", b"a")
+            answer = NIL + struct.pack("<IIBI", 9 + len(BIG), 0, 2, len(BIG)) + BIG
+            for sizes in ([len(frame)], [3, 9, 5 * MIB], [len(binary(b"set", b"a", BIG)) - 1, 1], [7 * MIB, 2 * MIB]):
+                shard.data.clear()
+                at = 0
+                for size in (*sizes, len(frame)):
+                    writer.write(frame[at : at + size])
+                    await writer.drain()
+                    at += size
+                    if at == 5 * MIB + 12:
+                        await wait_until(lambda: running.router.client_bytes > 4 * MIB)
+                        assert [len(parts[1]) for parts in shard.connections[0].uploads.values()] > [MIB]
+                        assert await ask(other, "GET", "a") is None
+                assert await reader.readexactly(len(answer)) == answer
+                assert not shard.connections[0].uploads
+
+    run(test, 30)
+
+
+def test_a_binary_frame_that_its_strings_do_not_fill_is_refused_however_much_was_sent() -> None:
+    async def test() -> None:
+        async with cluster(1) as running:
+            (shard,) = running.shards
+            reader, writer = await running.connect()
+            frame = binary(b"set", b"a", BIG)
+            writer.write(struct.pack("<I", len(frame) - 4 + 3) + frame[4:] + b"xyz")
+            reply = await reader.read()
+            assert struct.unpack_from("<IB", reply, 4) == (3, 1) and b"do not fill" in reply
+            assert (0, b"a") not in shard.data
+            await wait_until(lambda: not shard.connections[0].uploads)
 
     run(test)
 
@@ -251,5 +295,28 @@ def test_an_argument_for_a_shard_that_does_not_answer_is_refused() -> None:
             shard.connections[0].transport.resume_reading()
             assert await ask(client, "GET", "k") is None
             assert not shard.connections[0].uploads
+
+    run(test)
+
+
+def test_read_buffers_come_back() -> None:
+    """Partial frames keep the buffers that they were read into, a few of them, until they are whole or their client goes."""
+
+    async def test() -> None:
+        async with cluster(1) as running:
+            value = BIG[:100_000]
+            clients = [await running.connect() for _ in range(40)]
+            for _reader, writer in clients:
+                writer.write(resp("SET", "k", value)[:60_000])
+            await wait_until(lambda: running.router.client_bytes == 40 * 60_000)
+            assert 0 < running.router.lent <= 16
+            for _reader, writer in clients[::2]:
+                writer.write(resp("SET", "k", value)[60_000:] + resp("ECHO", value))
+            for reader, _writer in clients[::2]:
+                assert await replies(reader, 2) == ["OK", value]
+            for _reader, writer in clients[1::2]:
+                writer.close()
+            await wait_until(lambda: running.router.lent == 0)
+            assert running.router.client_bytes == 0
 
     run(test)

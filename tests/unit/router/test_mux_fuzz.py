@@ -8,52 +8,8 @@ import random
 import socket
 
 import pytest
-from test_mux import Cluster, binary, cluster, resp, run
-
-WORDS = (b"SET", b"get", b"MGET", b"del", b"EXISTS", b"MSET", b"PING", b"ECHO", b"SELECT", b"DBSIZE", b"nope")
-JUNK = (
-    b"\r\n",
-    b"*",
-    b"$",
-    b"\0",
-    b"-1",
-    b"\xff\xff\xff\xff",
-    b"*2\r\n$3\r\n",
-    b'"',
-    b"*0\r\n",
-    b"*-1\r\n",
-    b"$-1\r\n",
-)
-
-
-def pipeline(dice: random.Random, speak_binary: bool) -> bytes:
-    data = b""
-    for _ in range(dice.randint(1, 30)):
-        words = [dice.choice(WORDS), *(b"%d" % dice.randint(0, 12) for _ in range(dice.randint(0, 5)))]
-        if speak_binary:
-            data += binary(*words)
-        elif dice.random() < 0.2:
-            data += b" ".join(words) + b"\r\n"
-        else:
-            data += resp(*words)
-    return data
-
-
-def mutate(dice: random.Random, data: bytes) -> bytes:
-    changed = bytearray(data)
-    for _ in range(dice.randint(0, 4)):
-        at = dice.randrange(len(changed))
-        match dice.randint(0, 3):
-            case 0:
-                changed[at] = dice.randrange(256)
-            case 1:
-                del changed[at : at + dice.randint(1, 8)]
-            case 2:
-                changed[at:at] = dice.choice(JUNK)
-            case _:
-                changed[at] ^= 1 << dice.randrange(8)
-        changed = changed or bytearray(b"\r\n\r\n")
-    return bytes(changed)
+from broken_requests import cuts, mutate, pipeline
+from test_mux import Cluster, cluster, run
 
 
 async def answers(running: Cluster, data: bytes, pieces: list[int]) -> bytes:
@@ -93,8 +49,7 @@ def test_results_do_not_depend_on_chunks(seed: int, caplog: pytest.LogCaptureFix
             for _ in range(30):
                 data = mutate(dice, pipeline(dice, speak_binary=dice.random() < 0.5))
                 whole = await answers(running, data, [])
-                sizes = dice.choice(([1] * len(data), [dice.randint(1, 50) for _ in range(40)]))
-                assert await answers(running, data, sizes) == whole, data
+                assert await answers(running, data, cuts(dice, len(data))) == whole, data
             await asyncio.sleep(0.05)
             assert running.router.statistics()["in_flight"] == 0
             assert running.router.output_bytes == 0

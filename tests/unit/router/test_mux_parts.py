@@ -25,4 +25,4 @@ def test_nothing_below_is_used_but_what_is_declared(part: str) -> None:
 def test_the_rule_sees_something() -> None:
     assert {"Session", "Backend", "run_planned", "MAX_SHARDS", "UP"} <= MUX.declared
     assert {"GOODBYE", "Router"} <= MUX.defined("router.pxi")
-    assert {"PROTOCOL_RESP", "name_of_socket"} <= MUX.defined("session.pxi")
+    assert {"FIRST_IN_FLIGHT", "name_of_socket"} <= MUX.defined("session.pxi")

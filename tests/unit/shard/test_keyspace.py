@@ -60,6 +60,7 @@ def compare(keys: Keyspace, model: Model) -> None:
 
 
 def step(keys: Keyspace, model: Model, draw: random.Random, names: list[bytes]) -> None:
+    """One random change to both, and what it returned."""
     key = draw.choice(names)
     entry = model.get(key)
     value = entry[0] if entry else None
@@ -73,10 +74,8 @@ def step(keys: Keyspace, model: Model, draw: random.Random, names: list[bytes]) 
     elif kind == 3:
         assert keys.delete(key) == (entry is not None)
         model.data.pop(key, None)
-    elif kind == 4 and (value is None or isinstance(value, bytes)):
-        grown = (value or b"") + payload
-        assert keys.string_append(key, payload) == len(grown)
-        model.data[key] = (grown, deadline)
+    elif kind in (4, 11) and (value is None or isinstance(value, bytes)):
+        change_string(keys, model, draw, key, value, deadline, payload)
     elif kind == 5 and (value is None or isinstance(value, dict)):
         field = b"f%d" % draw.randrange(40)
         fields = dict(value or {})
@@ -96,31 +95,46 @@ def step(keys: Keyspace, model: Model, draw: random.Random, names: list[bytes]) 
         members = set(value or ())
         assert keys.set_add(key, member) == (member not in members)
         model.data[key] = (members | {member}, deadline)
-    elif kind == 8 and entry is not None:
-        when = model.now + draw.randrange(-5, 3000)
-        assert keys.deadline_set(key, when)
-        if when <= model.now:
-            del model.data[key]
-        else:
-            model.data[key] = (value, when)
-    elif kind == 9 and entry is not None:
-        assert keys.deadline_clear(key) == bool(deadline)
-        model.data[key] = (value, 0)
-    elif kind == 10 and entry is not None:
-        target = draw.choice(names)
-        if draw.random() < 0.5:
+    elif kind in (8, 9, 10) and entry is not None:
+        change_key(keys, model, draw, key, draw.choice(names))
+
+
+def change_string(
+    keys: Keyspace, model: Model, draw: random.Random, key: bytes, value: bytes | None, deadline: int, payload: bytes
+) -> None:
+    """Appends to a string, or writes into it."""
+    if value is None or not payload or draw.random() < 0.5:
+        grown = (value or b"") + payload
+        assert keys.string_append(key, payload) == len(grown)
+    else:
+        offset = draw.randrange(80)
+        grown = value.ljust(offset, b"\0")[:offset] + payload + value[offset + len(payload) :]
+        assert keys.string_overlay(key, offset, payload) == len(grown)
+    model.data[key] = (grown, deadline)
+
+
+def change_key(keys: Keyspace, model: Model, draw: random.Random, key: bytes, target: bytes) -> None:
+    """Changes the deadline of a key that exists, renames it or copies it, whatever it holds."""
+    value, deadline = model.data[key]
+    match draw.randrange(4):
+        case 0:
+            when = model.now + draw.randrange(-5, 3000)
+            assert keys.deadline_set(key, when)
+            if when <= model.now:
+                del model.data[key]
+            else:
+                model.data[key] = (value, when)
+        case 1:
+            assert keys.deadline_clear(key) == bool(deadline)
+            model.data[key] = (value, 0)
+        case 2:
             keys.rename(key, target)
             model.data[target] = model.data[key]
             if target != key:
                 del model.data[key]
-        elif target != key:
+        case _ if target != key:
             keys.copy(key, target, 0)
             model.data[target] = model.data[key]
-    elif kind == 11 and isinstance(value, bytes) and payload:
-        offset = draw.randrange(80)
-        grown = value.ljust(offset, b"\0")[:offset] + payload + value[offset + len(payload) :]
-        assert keys.string_overlay(key, offset, payload) == len(grown)
-        model.data[key] = (grown, deadline)
 
 
 @pytest.mark.parametrize("seed", range(6))

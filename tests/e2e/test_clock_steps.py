@@ -1,0 +1,114 @@
+"""Somebody sets the clock of the machine: nothing expires early, nor later than the cluster slews after the wall clock."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, Connection, until
+
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the stepped clock is preloaded"),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="the stepped clock is compiled here"),
+]
+
+HOUR_MS = 3_600_000
+SLEW = 1.02
+"""How fast the cluster's time may pass while it makes up for a step (10 ms a second), with some for the measurement."""
+LATE_MS = 300
+"""By which an expired key may be noticed late, on a busy machine."""
+
+
+class StepClock:
+    """The wall clock of the cluster's processes: `step` sets it so many milliseconds off."""
+
+    def __init__(self, folder: Path) -> None:
+        self.page = folder / "offset"
+        self.library = folder / "clock.so"
+        self.page.write_bytes(bytes(8))
+        source = Path(__file__).with_name("clock_shim.c")
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", self.library, source, "-ldl"], check=True)
+
+    def environment(self) -> dict[str, str]:
+        return {"LD_PRELOAD": str(self.library), "KACHE_TEST_CLOCK": str(self.page)}
+
+    def step(self, milliseconds: int) -> None:
+        with open(self.page, "r+b") as page:
+            page.write(milliseconds.to_bytes(8, sys.byteorder, signed=True))
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> StepClock:
+    return StepClock(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture(scope="module")
+def stepped(clock: StepClock) -> Iterator[Cluster]:
+    with Cluster(2, environment=clock.environment()) as running:
+        yield running
+
+
+def server_ms(connection: Connection) -> int:
+    seconds, micros = connection.request("time")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def test_the_clock_of_the_test_is_the_one_that_is_looked_at(clock: StepClock, stepped: Cluster) -> None:
+    """A cluster that starts behind a step has its time."""
+    clock.step(HOUR_MS)
+    try:
+        with Cluster(1, environment=clock.environment()) as late, late.connect() as connection:
+            assert abs(server_ms(connection) - HOUR_MS - time.time() * 1000) < 1000
+    finally:
+        clock.step(0)
+
+
+@pytest.mark.parametrize("step", [HOUR_MS, -HOUR_MS])
+def test_a_step_of_an_hour(clock: StepClock, stepped: Cluster, step: int) -> None:
+    lives_ms = 2500
+    with stepped.connect() as connection:
+        keys = [key for keys in stepped.keys_by_shard(2) for key in keys]
+        began = time.monotonic()
+        for key in keys:
+            assert connection.request("set", key, "v", "px", lives_ms) == "OK"
+            assert connection.request("hset", f"h{key}", "f", "v") == 1
+            assert connection.request("hpexpire", f"h{key}", lives_ms, "fields", 1, "f") == [1]
+        written = time.monotonic()
+        clock.step(step)
+        try:
+            seen = alive(connection, keys)
+            while time.monotonic() - began < lives_ms / 1000 / SLEW:
+                assert seen == 2 * len(keys), f"gone {time.monotonic() - began:.2f} s after it was written"
+                seen = alive(connection, keys)
+                # Of what was asked before the deadline the answer may have come behind it.
+                if time.monotonic() - began >= lives_ms / 1000 / SLEW:
+                    break
+            until(lambda: alive(connection, keys) == 0, "the end of all keys")
+            assert time.monotonic() - written < lives_ms / 1000 * SLEW + LATE_MS / 1000
+            assert until(lambda: connection.request("dbsize") == 0, "nothing in memory either", 5)
+        finally:
+            clock.step(0)
+
+
+def alive(connection: Connection, keys: list[str]) -> int:
+    connection.send(*[("exists", key) for key in keys], *[("hexists", f"h{key}", "f") for key in keys])
+    return sum(connection.read_many(2 * len(keys)))
+
+
+def test_the_wall_clock_is_made_up_for_slowly(clock: StepClock, stepped: Cluster) -> None:
+    with stepped.connect() as connection:
+        before, began = server_ms(connection), time.monotonic()
+        clock.step(-HOUR_MS)
+        try:
+            until(lambda: "differs by" in stepped.log(), "the step is noticed")
+            for _ in range(20):
+                time.sleep(0.05)  # time itself is measured here
+                passed = (time.monotonic() - began) * 1000
+                assert abs(server_ms(connection) - before - passed) < passed * (SLEW - 1) + 50
+        finally:
+            clock.step(0)
