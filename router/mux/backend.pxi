@@ -34,6 +34,7 @@ cdef class Backend(Endpoint):
         self.phase = DOWN
         self.reason = reason
         self.deferred = {}
+        self.parked = {}
         self.flows = {}
 
     @property
@@ -169,8 +170,10 @@ cdef class Backend(Endpoint):
         return (<Session> owner).receive_errors(self.index, count, message)
 
     # Replies that come later, out of band ---------------------------------------------------------
-    cdef int defer(self, Expected* expected, uint64_t token) except -1:
-        """The reply of one command comes later; it keeps its place."""
+    cdef int defer(self, Expected* expected, uint64_t token, bint blocked) except -1:
+        """The reply of one command comes later; it keeps its place, and its deadline unless it is `blocked`."""
+        if not blocked and expected.deadline:
+            self.parked[token] = expected.deadline
         if expected.pending:
             self.deferred[token] = (<object> expected.owner, expected.part)
         elif not (<Session> expected.owner).gone:
@@ -180,6 +183,8 @@ cdef class Backend(Endpoint):
 
     cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1:
         owner = self.deferred.pop(token, None)
+        if self.parked:
+            self.parked.pop(token, None)
         if owner is None:
             return 0
         if isinstance(owner, tuple):
@@ -251,6 +256,29 @@ cdef class Backend(Endpoint):
             self.wake_waiters()
         return 0
 
+    cdef int expire_parked(self, int64_t now_ms) except -1:
+        """Answers TIMEOUT for what waits in the shard, without having begun, past its deadline."""
+        cdef list late = []
+        for token, deadline in self.parked.items():
+            if deadline > now_ms:
+                # They rise, as those of the queue do.
+                break
+            late.append(token)
+        for token in late:
+            self.parked.pop(token, None)
+            owner = self.deferred.pop(token, None)
+            if owner is not None:
+                self.timeouts += 1
+                self.router.counters.timeouts += 1
+                self.fail_one(token, owner, TIMED_OUT)
+        return 0
+
+    cdef int fail_one(self, uint64_t token, object owner, bytes message) except -1:
+        """A deferred reply does not come."""
+        if isinstance(owner, tuple):
+            return (<Pending> owner[0]).fail(owner[1], message)
+        return (<Session> owner).deferred_lost(self.index, token, message)
+
     cdef int time_out(self, Expected* expected) except -1:
         cdef PyObject* owner = expected.owner
         expected.owner = NULL
@@ -295,9 +323,7 @@ cdef class Backend(Endpoint):
 
     cdef int fail_deferred(self) except -1:
         deferred, self.deferred = self.deferred, {}
+        self.parked = {}
         for token, waiting in deferred.items():
-            if isinstance(waiting, tuple):
-                (<Pending> waiting[0]).fail(waiting[1], LINK_LOST)
-            else:
-                (<Session> waiting).deferred_lost(self.index, token, LINK_LOST)
+            self.fail_one(token, waiting, LINK_LOST)
         return 0

@@ -298,7 +298,7 @@ cdef class Link(Backend):
                     self.answered(taken)
                     continue
             memcpy(&size, data + at, 4)
-            if size < REPLY_LARGE:
+            if size < REPLY_MARKS:
                 if n - at - 4 < <Py_ssize_t> size:
                     break
                 if owner != NULL:
@@ -320,7 +320,7 @@ cdef class Link(Backend):
                     break
                 memcpy(&token, data + at + 4, 8)
                 if owner != NULL:
-                    self.defer(expected, token)
+                    self.defer(expected, token, size == REPLY_BLOCKED)
                 at += 12
             self.reply_left -= 1
             self.answered(1)

@@ -228,6 +228,7 @@ cdef class Backend(Endpoint):
     cdef uint64_t head, tail, overdue, ring_mask
     cdef uint64_t replied                # commands whose replies have come, or were swallowed
     cdef dict deferred                   # token -> Session, or (Pending, part)
+    cdef dict parked                     # token -> deadline, of those of them that are not waited for any longer
     cdef dict flows                      # token -> Flow
     cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
     # For those who send; each kind of backend has its own. The words that name the command stand before its arguments.
@@ -266,7 +267,7 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int answer(self, PyObject* owner, bint pending, uint32_t part, uint32_t count, bytes message) except -1
     @cython.final
-    cdef int defer(self, Expected* expected, uint64_t token) except -1
+    cdef int defer(self, Expected* expected, uint64_t token, bint blocked) except -1
     @cython.final
     cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1
     @cython.final
@@ -281,6 +282,8 @@ cdef class Backend(Endpoint):
     # Of its own.
     @cython.final
     cdef int time_out(self, Expected* expected) except -1
+    cdef int expire_parked(self, int64_t now_ms) except -1
+    cdef int fail_one(self, uint64_t token, object owner, bytes message) except -1
     @cython.final
     cdef int fail_expected(self) except -1
     @cython.final

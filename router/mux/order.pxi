@@ -100,7 +100,7 @@ cdef class Replies(Endpoint):
         cdef uint16_t head
         while count < most and n - end >= 4:
             memcpy(&size, data + end, 4)
-            if size >= REPLY_LARGE or n - end - 4 < <Py_ssize_t> size:
+            if size >= REPLY_MARKS or n - end - 4 < <Py_ssize_t> size:
                 break
             end += 4 + <Py_ssize_t> size
             count += 1
@@ -189,7 +189,7 @@ cdef class Replies(Endpoint):
     cdef int hold_deferred(self, int shard, uint64_t token) except -1:
         """A reply of this shard comes later; what the shard answers next waits behind it."""
         cdef Buffer queue = self.held_of(shard)
-        queue.put_u32(REPLY_DEFERRED)
+        queue.put_u32(REPLY_PARKED)
         queue.put_u64(token)
         self.waiting += 1
         if self.resolved is None:
@@ -358,7 +358,7 @@ cdef class Replies(Endpoint):
                 if queue is None or queue.used() == 0:
                     break
                 memcpy(&size, queue.data + queue.start, 4)
-                if size < REPLY_LARGE and not head & SILENT:
+                if size < REPLY_MARKS and not head & SILENT:
                     self.output().append(queue.data + queue.start + 4, size)
                     queue.consume(4 + <Py_ssize_t> size)
                 elif not self.deliver_held(queue, head):
@@ -400,7 +400,7 @@ cdef class Replies(Endpoint):
         cdef uint32_t n
         cdef uint64_t token
         memcpy(&n, queue.data + queue.start, 4)
-        if n != REPLY_DEFERRED:
+        if n != REPLY_PARKED:
             self.deliver_first(queue, head)
             return True
         memcpy(&token, queue.data + queue.start + 4, 8)

@@ -106,4 +106,6 @@ cdef class Shards:
         for link in list(self.links):
             if link.head < link.tail:
                 link.expire(now)
+            if link.parked:
+                link.expire_parked(now)
         return 0

@@ -3,7 +3,7 @@
 #   in    u32 length | kind | …
 #         HELLO    version, router, digest of the command table, boot id    once, first, answered HELLO_OK or HELLO_NO
 #         RUN      dialect, db, flags, count, session, deadline | frame frame …
-#         CANCEL   session
+#         CANCEL   session, maybe token
 #   out   REPLY    count, session | reply reply …     a run may be answered by several, none answers two runs
 #         DEFERRED, PUSH, NOTICE
 #
@@ -182,6 +182,10 @@ cdef class Link(Endpoint):
         if kind == LINK_HELLO and not self.greeted:
             return self.on_hello(body, n)
         if kind == LINK_CANCEL and self.greeted and n >= 15:
+            if n >= 23:
+                memcpy(&token, body + 15, 8)
+                self.host.shard.forget_deferred(self, token)
+                return self.finish_if_done()
             memcpy(&session, body + 7, 8)
             self.host.shard.forget_session(self, session)
             self.flows.forget_session(session)
@@ -321,13 +325,15 @@ cdef class Link(Endpoint):
         cdef Py_ssize_t mark = out.used()
         cdef uint32_t size
         cdef uint16_t command, slot
+        cdef int outcome
         memcpy(&command, frame + 4, 2)
         memcpy(&slot, frame + 6, 2)
         self.context.capitals = command & IN_CAPITALS
         command &= ~IN_CAPITALS
         out.put_u32(0)
-        if self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out) == DEFERRED:
-            size = REPLY_DEFERRED
+        outcome = self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out)
+        if outcome != DONE:
+            size = REPLY_BLOCKED if outcome == BLOCKED else REPLY_PARKED
             memcpy(out.data + out.start + mark, &size, 4)
             out.put_u64(self.host.shard.pending_token)
         else:
