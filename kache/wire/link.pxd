@@ -4,12 +4,17 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
 
     to the shard    HELLO    version, router, digest of the command table, boot id     once, first
                     RUN      dialect, db, flags, count, session, deadline, transaction | frame frame …
-                    CANCEL   session
+                    CANCEL   session, maybe token  what is deferred for it, or that one reply alone, is not wanted any more
                     PART     session, argument | bytes     of an argument of the run to come: what is too large for one
                     CREDIT   token, bytes                  so much more of a large reply may come; 0: none of it
+                    UNBLOCK  token, how                    what waits shall not wait any longer: as if its time were over (0), or
+                                                           with an error (1)
+                    RECEIVED, UNDELIVERED  token           what a command that had waited took is on its way to its client,
+                                                           or its client is gone: it goes back to where it was
     to the router   HELLO_OK, HELLO_NO       the answer to HELLO; nothing else comes before it
                     REPLY    count, session | u32 n, reply | u32 n, reply …            in the order of the frames
-                    DEFERRED token | reply         of a frame that was answered REPLY_DEFERRED, token
+                    DEFERRED token | reply         of a frame that was answered REPLY_PARKED or REPLY_BLOCKED, token
+                    RETRY    token                 the same was not executed: the shard is leaving, and another takes its place
                     PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
@@ -32,7 +37,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 3
+    LINK_VERSION = 4
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -48,6 +53,10 @@ cdef enum:
     LINK_PART = 11
     LINK_CREDIT = 12
     LINK_SLOW_PART = 13
+    LINK_RETRY = 14
+    LINK_UNBLOCK = 15
+    LINK_RECEIVED = 16
+    LINK_UNDELIVERED = 17
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36
@@ -85,11 +94,16 @@ cdef enum:
 
 cdef extern from *:
     """
-    #define KACHE_REPLY_DEFERRED 0xFFFFFFFFu
+    #define KACHE_REPLY_PARKED 0xFFFFFFFFu
     #define KACHE_REPLY_EXPIRED 0xFFFFFFFEu
     #define KACHE_REPLY_LARGE 0xFFFFFFFDu
+    #define KACHE_REPLY_BLOCKED 0xFFFFFFFCu
+    #define KACHE_REPLY_MARKS 0xFFFFFFF0u
     """
     # In the place of a reply's length.
-    const uint32_t REPLY_DEFERRED "KACHE_REPLY_DEFERRED"    # a token follows; the reply comes out of band
+    const uint32_t REPLY_PARKED "KACHE_REPLY_PARKED"        # a token follows; the reply comes out of band, unless the
+                                                            # deadline of the run passes first
+    const uint32_t REPLY_BLOCKED "KACHE_REPLY_BLOCKED"      # the same for a command that waits as long as its client likes
     const uint32_t REPLY_LARGE "KACHE_REPLY_LARGE"          # u64 token, u64 size follow; it comes in PARTs
     const uint32_t REPLY_EXPIRED "KACHE_REPLY_EXPIRED"      # the run was past its deadline: not executed
+    const uint32_t REPLY_MARKS "KACHE_REPLY_MARKS"          # from here on it is one of these, not a length

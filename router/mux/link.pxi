@@ -161,12 +161,16 @@ cdef class Link(Backend):
 
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
                  int flags, uint64_t session, int64_t deadline) except -1:
+        return self.ask_in(INTERNAL, owner, part, command, slot, arguments, db, flags, session, deadline)
+
+    cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
+                    int db, int flags, uint64_t session, int64_t deadline) except -1:
         cdef Buffer out
         cdef Py_ssize_t mark
         cdef uint32_t size
         cdef bytes argument
         self.end_run()
-        self.put_header(INTERNAL, db, flags, session, deadline, NO_TRANSACTION)
+        self.put_header(dialect, db, flags, session, deadline, NO_TRANSACTION)
         out = self.out
         mark = out.used()
         out.put_u32(0)
@@ -227,7 +231,31 @@ cdef class Link(Backend):
         out.put_u32(LINK_CANCEL)     # kind and three bytes of padding
         out.put_u32(0)
         out.put_u64(session)
-        self.forget_vanished()
+        return self.mark_dirty()
+
+    cdef int cancel_one(self, uint64_t session, uint64_t token) except -1:
+        cdef Buffer out
+        if self.phase != UP:
+            return 0
+        self.end_run()
+        out = self.output()
+        out.put_u32(24)
+        out.put_u32(LINK_CANCEL)
+        out.put_u32(0)
+        out.put_u64(session)
+        out.put_u64(token)
+        return self.mark_dirty()
+
+    cdef int put_word(self, int kind, uint64_t token, uint32_t how) except -1:
+        cdef Buffer out
+        if self.phase != UP and (self.phase != LEAVING or self.said_goodbye):
+            return 0
+        self.end_run()
+        out = self.output()
+        out.put_u32(16)
+        out.put_u32(<uint32_t> kind)
+        out.put_u32(how)
+        out.put_u64(token)
         return self.mark_dirty()
 
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
@@ -343,7 +371,7 @@ cdef class Link(Backend):
                     self.answered(taken)
                     continue
             memcpy(&size, data + at, 4)
-            if size < REPLY_LARGE:
+            if size < REPLY_MARKS:
                 if n - at - 4 < <Py_ssize_t> size:
                     break
                 if owner != NULL:
@@ -365,7 +393,10 @@ cdef class Link(Backend):
                     break
                 memcpy(&token, data + at + 4, 8)
                 if owner != NULL:
-                    self.defer(expected, token)
+                    self.defer(expected, token, size == REPLY_BLOCKED)
+                elif size == REPLY_BLOCKED:
+                    # It was answered TIMEOUT.
+                    self.cancel_one(0, token)
                 at += 12
             self.reply_left -= 1
             self.answered(1)
@@ -388,7 +419,11 @@ cdef class Link(Backend):
             elif body[0] == NOTICE_DRAINING and self.phase == UP:
                 self.phase = LEAVING
                 self.reason = "it is being restarted"
+                self.router.shards.is_leaving(self.index)
                 self.say_goodbye()
+        elif kind == LINK_RETRY and n >= 15:
+            memcpy(&number, body + 7, 8)
+            self.take_retry(number)
         elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW or kind == LINK_SLOW_PART) and n >= 15:
             memcpy(&number, body + 7, 8)
             if kind == LINK_SLOW_PART:
@@ -430,7 +465,8 @@ cdef class Link(Backend):
 
     cdef int say_goodbye(self) except -1:
         """Behind the last run the sending side is shut down, so that the shard knows that nothing will follow."""
-        if self.phase == LEAVING and self.unsent() == 0:
+        if self.phase == LEAVING and self.unsent() == 0 and not self.said_goodbye:
+            self.said_goodbye = True
             kache_end_sending(self.fd)
         return 0
 

@@ -101,7 +101,7 @@ cdef class Replies(Endpoint):
         cdef uint16_t head
         while count < most and n - end >= 4:
             memcpy(&size, data + end, 4)
-            if size >= REPLY_LARGE or n - end - 4 < <Py_ssize_t> size:
+            if size >= REPLY_MARKS or n - end - 4 < <Py_ssize_t> size:
                 break
             end += 4 + <Py_ssize_t> size
             count += 1
@@ -202,7 +202,7 @@ cdef class Replies(Endpoint):
     cdef int hold_deferred(self, int shard, uint64_t token) except -1:
         """A reply of this shard comes later; what the shard answers next waits behind it."""
         cdef Buffer queue = self.held_of(shard)
-        queue.put_u32(REPLY_DEFERRED)
+        queue.put_u32(REPLY_PARKED)
         queue.put_u64(token)
         self.waiting += 1
         if self.resolved is None:
@@ -222,6 +222,18 @@ cdef class Replies(Endpoint):
         cdef Buffer text = Buffer()
         put_error(text, self.dialect_now, message)
         return self.receive_deferred(shard, token, text.data + text.start, text.used())
+
+    cdef int forget_deferred(self) except -1:
+        """The client is gone: what was to come later finds nobody."""
+        cdef Backend backend
+        for (shard, token), reply in self.resolved.items():
+            if type(reply) is Flow:
+                (<Flow> reply).backend.flows.pop(token, None)
+            elif reply is None:
+                backend = <Backend> self.router.links[<int> shard]
+                if backend.deferred.get(token) is self:
+                    del backend.deferred[token]
+        return 0
 
     # Large replies --------------------------------------------------------------------------------
     cdef int hold_flow(self, int shard, Flow flow) except -1:
@@ -370,7 +382,7 @@ cdef class Replies(Endpoint):
                 if queue is None or queue.used() == 0:
                     break
                 memcpy(&size, queue.data + queue.start, 4)
-                if size < REPLY_LARGE and not head & SILENT:
+                if size < REPLY_MARKS and not head & SILENT:
                     self.output().append(queue.data + queue.start + 4, size)
                     queue.consume(4 + <Py_ssize_t> size)
                 elif not self.deliver_held(queue, head):
@@ -412,7 +424,7 @@ cdef class Replies(Endpoint):
         cdef uint32_t n
         cdef uint64_t token
         memcpy(&n, queue.data + queue.start, 4)
-        if n != REPLY_DEFERRED:
+        if n != REPLY_PARKED:
             self.deliver_first(queue, head)
             return True
         memcpy(&token, queue.data + queue.start + 4, 8)

@@ -30,7 +30,8 @@ cdef struct Command:
     bint no_auth
     bint container       # a second word may select a subcommand
     bint nothing_is_missing  # a sum of zero is RES_NX (the binary protocol's own DEL)
-    bint planned         # its keys cannot be found by first, last, step
+    bint planned         # its keys cannot be found by first, last, step, or that is not all there is to do
+    bint may_block       # it may wait for its keys
     int first            # first key, counted with the command's words; 0: no key
     int last             # last key; negative from the end
     int step

@@ -1,12 +1,16 @@
 # Context: what a command runs in. A handler, compiled or in Python, gets one and its arguments.
 
 class Deferred:
-    """What a handler returns when its reply comes later, by `Executor.answer_deferred(token, reply)`."""
+    """What a handler returns when its reply comes later, by `Executor.answer_deferred(token, reply)`.
 
-    __slots__ = ("token",)
+    One that is not `blocked` comes soon: the router answers TIMEOUT at the deadline of the run and drops what comes late.
+    """
 
-    def __init__(self, token):
+    __slots__ = ("blocked", "token")
+
+    def __init__(self, token, blocked=False):
         self.token = token
+        self.blocked = blocked
 
 
 cdef class Context:
@@ -39,9 +43,14 @@ cdef class Context:
         finally:
             self.flags &= ~ROOM_ASKED
 
-    def defer(self):
-        """A token for a reply that comes later; the handler returns Deferred(token)."""
-        return self.shard.defer(self)
+    @property
+    def may_wait(self):
+        """Whether the command may be answered when something has happened, rather than at once."""
+        return self.link is not None and self.depth == 0 and not self.flags & FLAG_ATOMIC and self.transaction == 0
+
+    def defer(self, bint blocked=False):
+        """The promise of a reply that comes later, which the handler returns. CommandError where none can wait."""
+        return Deferred(self.shard.defer(self, blocked), blocked)
 
 
 cdef inline int fail(Context context, Buffer out, bytes text) except -1:

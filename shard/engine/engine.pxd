@@ -287,7 +287,8 @@ cdef struct Command:
 cdef enum:
     DONE = 0
     DECLINE = 1
-    DEFERRED = 2
+    PARKED = 2                  # the reply comes later, by its deadline
+    BLOCKED = 3                 # the reply comes when it comes
 
     ROOM_ASKED = 1 << 16        # beside the flags of a run: memory was made room in for what is executed inside
 
@@ -339,8 +340,11 @@ cdef class Executor:
     cdef readonly int64_t peak_memory
     cdef int64_t slow_ns                # execution time from which a command enters the slow log
     cdef uint64_t next_token, pending_token
-    cdef dict deferred                  # token -> (link, session, dialect)
+    cdef dict deferred                  # token -> (link, session, dialect, blocked)
     cdef dict deferred_of               # link -> {session: {token}}
+    cdef dict parked_on                 # link -> how many of them will come soon
+    cdef readonly object blocking       # clients that wait for a key (service/blocking.py)
+    cdef public bint ready              # a key that somebody waits for has changed
     cdef int fill_commands(self, object rows) except -1
     cdef int look_at_rows(self) except -1
     cpdef set_time(self, int64_t now_ms)
@@ -361,9 +365,10 @@ cdef class Executor:
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1
     cdef void begin_batch(self) noexcept
     cdef int end_batch(self) except -1
-    cdef object defer(self, Context context)
+    cdef object defer(self, Context context, bint blocked)
     cdef object take_deferred(self, token)
     cdef bint waits_for(self, object link) except -1
+    cdef int serve(self) except -1
 
 
 # compiled_strings.pxi ---------------------------------------------------------------------------------
@@ -497,6 +502,7 @@ cdef class Link(Endpoint):
     cdef int use_uploads(self, Py_ssize_t argc) except -1
     cdef int broken(self, Py_ssize_t n, str what) except -1
     cdef int on_control(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int on_blocked(self, int kind, uint64_t token, bint error) except -1
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1
     cdef int count_on_board(self) except -1
     cdef int begin_run(self, const char* header, uint32_t length) except -1

@@ -50,6 +50,7 @@ cdef class Executor:
         self.batch_commands = []
         self.deferred = {}
         self.deferred_of = {}
+        self.parked_on = {}
         self.configure_slowlog(10000)
         self.own_clock = now_ms is None
         self.set_time(int(time.time() * 1000) if now_ms is None else now_ms)
@@ -122,7 +123,7 @@ cdef class Executor:
 
     # Executing ------------------------------------------------------------------------------------------
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
-        """One command; its reply, whatever it is, is appended to `out`. DONE or DEFERRED (nothing was appended)."""
+        """One command; its reply, whatever it is, is appended to `out`. DONE, or PARKED or BLOCKED (nothing was appended)."""
         cdef Py_ssize_t mark = out.end - out.start
         cdef Command* command
         cdef bytes refused
@@ -146,7 +147,7 @@ cdef class Executor:
             reply = self.run_handler(context, command, number, arguments_of(args, n))
             if type(reply) is Deferred:
                 self.pending_token = reply.token
-                return DEFERRED
+                return BLOCKED if reply.blocked else PARKED
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark
@@ -420,11 +421,13 @@ cdef class Executor:
         self.store.expired = self.store.expired_fields = self.store.evicted = 0
 
     # Deferred replies -----------------------------------------------------------------------------------
-    cdef object defer(self, Context context):
+    cdef object defer(self, Context context, bint blocked):
         if context.link is None or context.depth:
             raise CommandError("ERR this command cannot wait here")
         self.next_token += 1
-        self.deferred[self.next_token] = (context.link, context.session, context.dialect)
+        self.deferred[self.next_token] = (context.link, context.session, context.dialect, blocked)
+        if not blocked:
+            self.parked_on[context.link] = self.parked_on.get(context.link, 0) + 1
         sessions = self.deferred_of.setdefault(context.link, {})
         sessions.setdefault(context.session, set()).add(self.next_token)
         return self.next_token
@@ -433,13 +436,17 @@ cdef class Executor:
         """What is known of a deferred reply, which is forgotten; None when its session is gone."""
         waiting = self.deferred.pop(token, None)
         if waiting is not None:
-            link, session, _ = waiting
+            link, session, _, blocked = waiting
             sessions = self.deferred_of[link]
             sessions[session].discard(token)
             if not sessions[session]:
                 del sessions[session]
             if not sessions:
                 del self.deferred_of[link]
+            if not blocked:
+                self.parked_on[link] -= 1
+                if not self.parked_on[link]:
+                    del self.parked_on[link]
         return waiting
 
     def answer_deferred(self, token, reply):
@@ -447,7 +454,7 @@ cdef class Executor:
         cdef Buffer encoded
         waiting = self.take_deferred(token)
         if waiting is not None:
-            link, _, dialect = waiting
+            link, _, dialect, _ = waiting
             encoded = Buffer()
             put_reply(encoded, dialect, reply)
             link.send_deferred(token, bytes(encoded))
@@ -463,11 +470,55 @@ cdef class Executor:
             gone = list(sessions.get(session, ()))
         for token in gone:
             self.take_deferred(token)
+        if gone and self.blocking is not None:
+            self.blocking.forget(gone)
         return gone
 
+    def forget_deferred(self, link, token):
+        """Forgets one of the deferred replies of a link; whether there was one."""
+        waiting = self.deferred.get(token)
+        if waiting is None or waiting[0] is not link:
+            return False
+        self.take_deferred(token)
+        if self.blocking is not None:
+            self.blocking.forget((token,))
+        return True
+
+    def retry_deferred(self, token):
+        """A deferred command was not executed and will not be; its router may send it again."""
+        waiting = self.take_deferred(token)
+        if waiting is not None:
+            waiting[0].send_retry(token)
+
     cdef bint waits_for(self, object link) except -1:
-        """Whether a deferred reply of this link is still to come."""
-        return link in self.deferred_of
+        """Whether a deferred reply of this link comes soon. One that may never come keeps nobody."""
+        return link in self.parked_on
+
+    # Who waits for a key --------------------------------------------------------------------------------
+    def wait_with(self, blocking):
+        """Clients wait in `blocking`, whose `serve` is called behind every unit that has set `ready`."""
+        self.blocking = blocking
+
+    def begin_unit(self):
+        """What is changed from here on is told as one command's changes are."""
+        self.store.effects.begin_unit()
+
+    def serve_ready(self):
+        """Serves who waits for what has changed; to be called behind what changes data beside the links' runs."""
+        if self.ready:
+            self.serve()
+
+    cdef int serve(self) except -1:
+        cdef int64_t began = monotonic_ns()
+        self.ready = False
+        try:
+            self.blocking.serve()
+        except Exception:
+            log.exception("internal error while serving who waits")
+        # It is not the time of the commands around it.
+        self.looked_ns = monotonic_ns()
+        self.python_ns += self.looked_ns - began
+        return 0
 
     @property
     def deferred_count(self):
@@ -503,7 +554,7 @@ cdef class Executor:
         self.direct.keys.db = db
         self.store.no_touch = False
         self.begin_batch()
-        if self.execute_command(self.direct, row.id, NO_SLOT, words.spans, words.count, out) == DEFERRED:
+        if self.execute_command(self.direct, row.id, NO_SLOT, words.spans, words.count, out) >= PARKED:
             raise RuntimeError("a deferred reply without a link")
         self.end_batch()
         return bytes(out)

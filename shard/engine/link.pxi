@@ -3,7 +3,7 @@
 #   in    u32 length | kind | …
 #         HELLO    version, router, digest of the command table, boot id    once, first, answered HELLO_OK or HELLO_NO
 #         RUN      dialect, db, flags, count, session, deadline | frame frame …
-#         CANCEL   session
+#         CANCEL   session, maybe token
 #   out   REPLY    count, session | reply reply …     a run may be answered by several, none answers two runs
 #         DEFERRED, PUSH, NOTICE
 #
@@ -183,15 +183,34 @@ cdef class Link(Endpoint):
         if kind == LINK_HELLO and not self.greeted:
             return self.on_hello(body, n)
         if kind == LINK_CANCEL and self.greeted and n >= 15:
+            if n >= 23:
+                memcpy(&token, body + 15, 8)
+                self.host.shard.forget_deferred(self, token)
+                return self.finish_if_done()
             memcpy(&session, body + 7, 8)
             self.host.shard.forget_session(self, session)
             self.flows.forget_session(session)
             return 0
+        if LINK_UNBLOCK <= kind <= LINK_UNDELIVERED and self.greeted and n >= 15:
+            memcpy(&token, body + 7, 8)
+            return self.on_blocked(kind, token, body[3] != 0)
         if kind == LINK_CREDIT and self.greeted and n >= 23:
             memcpy(&token, body + 7, 8)
             memcpy(&credit, body + 15, 8)
             return self.flows.grant(token, credit)
         return self.broken(0, f"an unexpected message of kind {kind}")
+
+    cdef int on_blocked(self, int kind, uint64_t token, bint error) except -1:
+        """A word about a command that waits, or has waited."""
+        cdef Executor shard = self.host.shard
+        if kind == LINK_UNBLOCK:
+            shard.blocking.unblock(token, error)
+        elif kind == LINK_RECEIVED:
+            shard.blocking.received(self, token)
+        else:
+            shard.blocking.undelivered(self, token)
+            shard.serve_ready()
+        return 0
 
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1:
         cdef uint64_t boot_id
@@ -322,13 +341,15 @@ cdef class Link(Endpoint):
         cdef Py_ssize_t mark = out.used()
         cdef uint32_t size
         cdef uint16_t command, slot
+        cdef int outcome
         memcpy(&command, frame + 4, 2)
         memcpy(&slot, frame + 6, 2)
         self.context.capitals = command & IN_CAPITALS
         command &= ~IN_CAPITALS
         out.put_u32(0)
-        if self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out) == DEFERRED:
-            size = REPLY_DEFERRED
+        outcome = self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out)
+        if outcome != DONE:
+            size = REPLY_BLOCKED if outcome == BLOCKED else REPLY_PARKED
             memcpy(out.data + out.start + mark, &size, 4)
             out.put_u64(self.host.shard.pending_token)
         else:
@@ -337,6 +358,8 @@ cdef class Link(Endpoint):
             self.host.tick_left -= size
             if size > LARGE and self.context.dialect != INTERNAL:
                 self.part_with(out, mark, size)
+        if self.host.shard.ready and not (self.context.flags & FLAG_ATOMIC and self.run_count):
+            self.host.shard.serve()
         if self.arisen:
             self.put_between(out, mark, start, done)
         return 0
@@ -500,6 +523,12 @@ cdef class Link(Endpoint):
             self.put_message(LINK_DEFERRED, token, reply)
             self.finish_if_done()
 
+    def send_retry(self, uint64_t token):
+        """A frame that was answered with a token is not executed here."""
+        if self.fd >= 0:
+            self.put_message(LINK_RETRY, token, b"")
+            self.finish_if_done()
+
     def send_push(self, uint64_t session, bytes push not None):
         """An out-of-band message for a session, in its dialect."""
         if self.fd >= 0:
@@ -541,5 +570,8 @@ cdef class Link(Endpoint):
         if self in host.links:
             host.links.remove(self)
         host.shard.forget_session(self, None)
+        if host.shard.blocking is not None:
+            host.shard.blocking.forget_link(self)
+            host.shard.serve_ready()
         log.debug("the link of router %d is closed: %s", self.router, reason)
         return 0

@@ -1,7 +1,8 @@
 """A shard for tests of the router: the link protocol and a dict, on the test's own event loop.
 
 It speaks only from kache.wire.link and the codecs, so the compiled link is tested against a second implementation.
-`chop` cuts its answers into pieces of random size; `hold` keeps answers back; `die` drops every connection. Replies to
+`chop` cuts its answers into pieces of random size; `hold` keeps answers back; `die` drops every connection. What `defer` or
+`block` names is answered after `delay` seconds, as a parked or a blocked command. Replies to
 clients that are larger than a mebibyte flow, as much as the router asks for.
 """
 
@@ -43,6 +44,8 @@ class FakeShard:
         self.slow_ns = 0
         self.answer_handshake = True
         self.defer: Callable[[str], bool] = lambda name: False
+        self.block: Callable[[str], bool] = lambda name: False
+        self.delay: Callable[[], float] = lambda: 0.002 * self.random.random()
         self.connections: list[_Connection] = []
         self.server: asyncio.AbstractServer | None = None
 
@@ -156,7 +159,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
-            assert version == wire_link.VERSION == 3
+            assert version == wire_link.VERSION == 4
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
@@ -219,9 +222,10 @@ class _Connection(asyncio.Protocol):
             reply = encode_reply(self.shard.execute(name, db, args), dialect)
             if self.shard.expired:
                 replies.append(struct.pack("<I", wire_link.EXPIRED_REPLY))
-            elif self.shard.defer(name):
+            elif self.shard.defer(name) or self.shard.block(name):
                 self.tokens += 1
-                replies.append(struct.pack("<IQ", wire_link.DEFERRED_REPLY, self.tokens))
+                mark = wire_link.BLOCKED_REPLY if self.shard.block(name) else wire_link.PARKED_REPLY
+                replies.append(struct.pack("<IQ", mark, self.tokens))
                 body = struct.pack("<B3xIQ", wire_link.DEFERRED, 0, self.tokens) + reply
                 later.append(struct.pack("<I", len(body)) + body)
             elif len(reply) > wire_link.LARGE_BYTES and dialect != INTERNAL:
@@ -241,7 +245,7 @@ class _Connection(asyncio.Protocol):
             self.send(struct.pack("<I", len(body)) + body)
             del replies[:n]
         for message in later:
-            asyncio.get_running_loop().call_later(0.002 * self.shard.random.random(), self.send, message)
+            asyncio.get_running_loop().call_later(self.shard.delay(), self.send, message)
 
     def send(self, data: bytes) -> None:
         self.held += data

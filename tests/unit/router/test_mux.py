@@ -295,6 +295,27 @@ def test_random_pipelines_chunks_and_deaths(seed: int) -> None:
     run(test, 60)
 
 
+def test_a_parked_command_keeps_its_deadline_and_a_blocked_one_has_none() -> None:
+    async def test() -> None:
+        async with cluster(1, request_timeout_ms=100) as running:
+            (shard,) = running.shards
+            client = await running.connect()
+            shard.delay = lambda: 0.4
+            shard.block = lambda name: name == "incr"
+            assert await ask(client, "INCR", "n") == 1
+            shard.block = lambda name: False
+            shard.defer = lambda name: name == "incr"
+            assert (await ask(client, "INCR", "n")).code == "TIMEOUT"
+            assert await ask(client, "GET", "n") == b"2"
+            shard.delay = lambda: 0.01
+            # The late reply of the second one has come by the time that of the third has, and found nobody.
+            await asyncio.sleep(0.4)
+            assert await ask(client, "INCR", "n") == 3
+            assert running.router.statistics()["timeouts"] == 1
+
+    run(test)
+
+
 def test_a_dead_shard_is_refused_before_anything_is_sent() -> None:
     async def test() -> None:
         async with cluster(2) as running:

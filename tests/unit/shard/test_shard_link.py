@@ -14,7 +14,7 @@ import pytest
 from kache.commands import BY_KEY, DIGEST
 from kache.errors import CommandError
 from kache.shard.engine.effects import Listener
-from kache.shard.engine.engine import Context, Deferred, Host, ShardReactor
+from kache.shard.engine.engine import Context, Host, ShardReactor
 from kache.shard.shard import Shard
 from kache.slots import slot_of_key
 from kache.wire import link as wire_link
@@ -32,9 +32,11 @@ def frame(name: str, *args: bytes) -> bytes:
     return struct.pack("<I", len(body)) + body
 
 
-def run_of(frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0) -> bytes:
+def run_of(
+    frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0, dialect: int = RESP2
+) -> bytes:
     body = b"".join(frames)
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, RESP2, db, flags, len(frames), session, deadline, 0)
+    header = struct.pack("<BBBBIQQQ", wire_link.RUN, dialect, db, flags, len(frames), session, deadline, 0)
     return struct.pack("<I", len(header) + len(body)) + header + body
 
 
@@ -45,6 +47,8 @@ class Peer:
         self.shard = Shard(now_ms=Clock().now())
         self.reactor = ShardReactor(asyncio.get_running_loop())
         self.host = Host(self.shard, self.reactor, DIGEST, BOOT_ID, 4242)
+        loop = asyncio.get_running_loop()
+        self.shard.blocking.start(Clock().now, lambda seconds, work: loop.call_later(seconds, self.host.perform, work))
         for name, value in limits.items():
             setattr(self.host, name, value)
         self.buffer = bytearray()
@@ -88,7 +92,7 @@ class Peer:
                 at += 4
                 if size == wire_link.EXPIRED_REPLY:
                     found.append(-1)
-                elif size == wire_link.DEFERRED_REPLY:
+                elif size in (wire_link.PARKED_REPLY, wire_link.BLOCKED_REPLY):
                     found.append(int.from_bytes(message[at : at + 8], "little"))
                     at += 8
                 else:
@@ -321,7 +325,7 @@ async def test_a_router_that_does_not_read_is_not_read() -> None:
 async def test_a_deferred_reply_comes_later_and_is_forgotten_with_its_session() -> None:
     peer = Peer()
     await peer.greet()
-    peer.shard.replace_handler("type", lambda ctx, key: Deferred(ctx.defer()))
+    peer.shard.replace_handler("type", lambda ctx, key: ctx.defer())
     await peer.send(run_of([frame("type", b"a"), frame("set", b"a", b"1"), frame("type", b"b")], session=5))
     first, stored, second = await peer.replies(3)
     assert stored == b"+OK\r\n" and isinstance(first, int) and isinstance(second, int)
@@ -496,10 +500,49 @@ def wire_push(body: bytes) -> bytes:
 
 
 @on_a_loop
+async def test_one_deferred_reply_is_cancelled_alone() -> None:
+    peer = Peer()
+    await peer.greet()
+    peer.shard.replace_handler("type", lambda ctx, key: ctx.defer())
+    await peer.send(run_of([frame("type", b"a"), frame("type", b"b")], session=5))
+    first, second = await peer.replies(2)
+    assert isinstance(first, int) and isinstance(second, int)
+    await peer.send(struct.pack("<IIIQQ", 24, wire_link.CANCEL, 0, 5, first))
+    await peer.send(run_of([frame("get", b"a")]))
+    await peer.replies(1)
+    assert peer.shard.deferred_count == 1
+    peer.shard.answer_deferred(first, b"nobody waits for it")
+    peer.shard.answer_deferred(second, b"x")
+    message = await peer.message()
+    assert message == struct.pack("<IIQ", wire_link.DEFERRED, 0, second) + b"$1\r\nx\r\n"
+    peer.close()
+
+
+@on_a_loop
+async def test_a_goodbye_waits_for_what_is_parked_but_not_for_what_is_blocked() -> None:
+    for blocked in (False, True):
+        peer = Peer()
+        await peer.greet()
+        peer.shard.replace_handler("type", lambda ctx, key, blocked=blocked: ctx.defer(blocked))
+        await peer.send(run_of([frame("type", b"a")], session=5))
+        (token,) = await peer.replies(1)
+        assert isinstance(token, int)
+        peer.sock.shutdown(socket.SHUT_WR)
+        if not blocked:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(peer.message(), 0.05)
+            peer.shard.answer_deferred(token, b"x")
+            assert (await peer.message())[0] == wire_link.DEFERRED
+        assert await peer.message() == b""
+        assert peer.shard.deferred_count == 0
+        peer.close()
+
+
+@on_a_loop
 async def test_ten_thousand_deferred_replies_are_forgotten_at_once() -> None:
     peer = Peer()
     await peer.greet()
-    peer.shard.replace_handler("type", lambda ctx, key: Deferred(ctx.defer()))
+    peer.shard.replace_handler("type", lambda ctx, key: ctx.defer())
     for session in range(100):
         await peer.send(run_of([frame("type", b"a")] * 100, session=session))
         await peer.replies(100)
