@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, client_counts, listeners, numbers, run_dir
+from kache.cluster import board, budget, client_counts, listeners, numbers, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -65,6 +65,8 @@ class Resources:
             self.client_counts = client_counts.create(self.run_dir, max(1, config.routers))
             self.numbers = numbers.create(self.run_dir)
             self.board = board.create(self.run_dir, config.shards, max(1, config.routers))
+            self.budget = budget.create(self.run_dir, config.shards)
+            self._wakers = budget.wakers(config.shards)
             self.admin = socket.socket(fileno=self._bind(self._admin_path))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
@@ -81,8 +83,11 @@ class Resources:
 
     def pages(self, role: str) -> dict[str, int]:
         """What a child shares with others, by name."""
-        shared = {"board": self.board}
-        return shared | {"clients": self.client_counts, "numbers": self.numbers} if role == "router" else shared
+        if role == "router":
+            return {"board": self.board, "clients": self.client_counts, "numbers": self.numbers}
+        # Their names in the order of the shards.
+        wakers = {f"waker{shard:06}": fd for shard, fd in enumerate(self._wakers)}
+        return {"board": self.board, "budget": self.budget, **wakers}
 
     def _bind(self, path: str) -> int:
         fd = listeners.bind_unix(path)
@@ -135,7 +140,9 @@ class Resources:
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        mine = (self.client_counts, self.numbers, self.board, self.death_reader, self._death_writer)
+        mine = (
+            self.client_counts, self.numbers, self.board, self.budget, *self._wakers, self.death_reader, self._death_writer,
+        )  # fmt: skip
         for fd in (*self.client_listeners, *self.shard_listeners, *mine):
             os.close(fd)
         self.admin.close()
