@@ -59,12 +59,18 @@ class ShardStats(msgspec.Struct, kw_only=True):
     uptime_ms: int
     databases: list[DatabaseStats]
     used_memory: int
-    """Bytes accounted to keys and values, what `maxmemory` limits."""
+    """Bytes accounted to keys and values, of which `maxmemory` limits the sum over the shards."""
     used_memory_peak: int
     resident_memory: int
     """Resident set size of the process, bytes."""
+    startup_memory: int
+    """Of that, what it took before it had any data."""
+    buffer_memory: int
+    """Bytes on their way over the links to the routers."""
     maxmemory: int
-    """This shard's part of the limit; 0: none."""
+    """The limit of all shards together; 0: none."""
+    allowed_memory: int
+    """What this shard may use at present: its share, or what the others leave; 0: there is no limit."""
     policy: str
     commands: int
     ops_per_second: float

@@ -8,6 +8,7 @@ samples for the rates) and the order of starting and stopping; the data path is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -28,7 +29,7 @@ from kache.wire.board import Board
 from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
-from .engine.engine import Host, LinkListener, ShardReactor
+from .engine.engine import Budget, Host, LinkListener, ShardReactor
 from .engine.memory import seed_random, trim_memory, tune_malloc
 from .service.cleanup import Cleanup
 from .service.statistics import Gauges, resident_memory
@@ -85,6 +86,12 @@ class _LiveGauges(Gauges):
     def cleanup_pending(self) -> int:
         return self._process.cleanup.pending
 
+    def startup_memory(self) -> int:
+        return self._process.empty_size
+
+    def buffer_memory(self) -> int:
+        return self._process.host.buffer_bytes
+
     def reset(self) -> None:
         super().reset()
         self._process.host.longest_ns = 0
@@ -101,10 +108,16 @@ class _Process:
         self.leaving = False
         self.empty_size = 0
         self.executed = 0
+        self.timer: asyncio.TimerHandle | None = None
         self.cleanup = Cleanup(trim_memory)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
-        self.shard = Shard(hash_seed=ctx.hash_seed, cleanup=self.cleanup, index=ctx.index, now_ms=clock.now())
+        wakers = [fd for name, fd in sorted(ctx.pages.items()) if name.startswith("waker")]
+        self.waker = wakers[ctx.index] if wakers else -1
+        self.budget = Budget(pages.mapped(ctx.pages["budget"]), ctx.index, wakers)
+        self.shard = Shard(
+            hash_seed=ctx.hash_seed, cleanup=self.cleanup, index=ctx.index, now_ms=clock.now(), budget=self.budget
+        )
         self.reactor = ShardReactor(loop, clock, {"epoll": True, "loop": False}.get(ctx.config.reactor))
         self.board = Board(pages.mapped(ctx.pages["board"]), ctx.routers)
         self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
@@ -128,6 +141,8 @@ class _Process:
         self.loop.add_signal_handler(signal.SIGTERM, self._drain, float(self.ctx.config.drain_seconds))
         # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        if self.waker >= 0:
+            self.loop.add_reader(self.waker, self._give_way)
         self.cleanup.start()
         self.beat.start()
         # What was imported and built so far lives as long as the process, and entries are no objects of the
@@ -151,9 +166,8 @@ class _Process:
         logs.set_level(config)
         self.config = config
         shard, store, host = self.shard, self.shard.store, self.host
-        limit = config.maxmemory // max(self.ctx.shards, 1)
-        if shard.maxmemory != limit:
-            shard.set_maxmemory(limit)
+        if shard.maxmemory != config.maxmemory:
+            shard.set_maxmemory(config.maxmemory)
         if store.policy != config.maxmemory_policy:
             shard.evictor.set_policy(config.maxmemory_policy)
         store.samples = config.maxmemory_samples
@@ -207,7 +221,15 @@ class _Process:
             log.exception("internal error in the background work")
         idle, self.executed = self.shard.executed == self.executed, self.shard.executed
         wait = 1 / self.config.hz if idle else min(1 / self.config.hz, LONGEST_WAIT)
-        self.loop.call_later(0.0 if backlog else wait, self._background)
+        self.timer = self.loop.call_later(0.0 if backlog else wait, self._background)
+
+    def _give_way(self) -> None:
+        """Another shard needs memory that this one has more of than its share: at once, not when the timer says."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.waker, 8)
+        if self.timer is not None:
+            self.timer.cancel()
+        self._background()
 
     def _every_second(self) -> None:
         try:

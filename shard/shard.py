@@ -5,7 +5,7 @@ from __future__ import annotations
 from kache.commands import TABLE
 
 from .commands import registry
-from .engine.engine import Executor
+from .engine.engine import Budget, Executor
 from .service.blocking import Blocking
 from .service.leases import Leases
 from .service.slowlog import SlowLog
@@ -17,8 +17,8 @@ __all__ = ["Shard"]
 class Shard(Executor):
     """All commands over an empty store.
 
-    `maxmemory` in bytes (0: no limit); `hash_seed` of 16 bytes; `cleanup` takes what is large (None: everything is freed
-    on the spot); `index` among the shards; `now_ms` in unix ms, None for the wall clock.
+    `maxmemory` in bytes, of all shards (0: no limit); `hash_seed` of 16 bytes; `cleanup` takes what is large (None: everything is freed
+    on the spot); `index` among the shards; `now_ms` in unix ms, None for the wall clock; `budget`, what the shards share (None: alone).
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Shard(Executor):
         cleanup: object | None = None,
         index: int = 0,
         now_ms: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(
             registry.load(),
@@ -42,6 +43,7 @@ class Shard(Executor):
             cleanup=cleanup,
             index=index,
             now_ms=now_ms,
+            budget=budget,
         )
         self.gauges = Gauges()
         self.wait_with(Blocking(self))

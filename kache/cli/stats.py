@@ -21,7 +21,7 @@ _SUMMED = (
 )  # fmt: skip
 _LARGEST = ("p50_us", "p99_us", "longest_stall_us", "connections")
 _COLUMNS = (
-    ("keys", "keys"), ("with ttl", "expires"), ("memory", "used_memory"), ("ops/s", "ops_per_second"),
+    ("keys", "keys"), ("with ttl", "expires"), ("memory", "used_memory"), ("may use", "allowed_memory"), ("ops/s", "ops_per_second"),
     ("hits", "hits"), ("misses", "misses"), ("expired", "expired"), ("evicted", "evicted"),
     ("clients", "connections"), ("in flight", "in_flight"), ("p50 us", "p50_us"), ("p99 us", "p99_us"),
     ("uptime", "uptime_ms"), ("pid", "pid"),
@@ -41,7 +41,9 @@ def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The sum of what adds up, and the largest of what does not: a latency of the total is that of its worst shard."""
     up = [row for row in rows if "pid" in row]
     summed = {name: sum(row.get(name, 0) for row in up) for name in _SUMMED}
-    return summed | {name: max((row.get(name, 0) for row in up), default=0) for name in _LARGEST}
+    largest = {name: max((row.get(name, 0) for row in up), default=0) for name in _LARGEST}
+    # One limit for all of them.
+    return summed | largest | {"allowed_memory": max((row.get("maxmemory", 0) for row in up), default=0)}
 
 
 def uptime(milliseconds: int) -> str:
@@ -55,6 +57,8 @@ def uptime(milliseconds: int) -> str:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
+    if name == "allowed_memory" and not value:
+        return "no limit"
     if name.endswith("memory"):
         return format_size(int(value))
     if name == "uptime_ms":

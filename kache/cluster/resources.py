@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, claims, client_counts, listeners, numbers, pauses, run_dir
+from kache.cluster import board, budget, claims, client_counts, listeners, numbers, pauses, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -67,6 +67,8 @@ class Resources:
             self.pauses = pauses.create(self.run_dir)
             self.board = board.create(self.run_dir, config.shards, max(1, config.routers))
             self.claims = claims.create(self.run_dir, max(1, config.routers))
+            self.budget = budget.create(self.run_dir, config.shards)
+            self._wakers = budget.wakers(config.shards)
             self.admin = socket.socket(fileno=self._bind(self._admin_path))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
@@ -85,8 +87,10 @@ class Resources:
         """What a child shares with others, by name."""
         shared = {"board": self.board, "claims": self.claims}
         if role == "router":
-            shared |= {"clients": self.client_counts, "numbers": self.numbers, "pauses": self.pauses}
-        return shared
+            return shared | {"clients": self.client_counts, "numbers": self.numbers, "pauses": self.pauses}
+        # Their names in the order of the shards.
+        wakers = {f"waker{shard:06}": fd for shard, fd in enumerate(self._wakers)}
+        return shared | {"budget": self.budget, **wakers}
 
     def _bind(self, path: str) -> int:
         fd = listeners.bind_unix(path)
@@ -139,7 +143,7 @@ class Resources:
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        pages = (self.client_counts, self.numbers, self.pauses, self.board, self.claims)
+        pages = (self.client_counts, self.numbers, self.pauses, self.board, self.claims, self.budget, *self._wakers)
         mine = (*pages, self.death_reader, self._death_writer)
         for fd in (*self.client_listeners, *self.shard_listeners, *mine):
             os.close(fd)

@@ -98,7 +98,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
     # Memory
     maxmemory: Annotated[
-        int, Setting(SIZE, "Memory for data, divided over the shards; 0 means no limit.", live=True)
+        int, Setting(SIZE, "Memory for the data of all shards together; 0 means no limit.", live=True)
     ] = 0
     maxmemory_policy: Annotated[
         str,

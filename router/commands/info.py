@@ -204,18 +204,24 @@ def _clients(state: _State) -> Fields:
 
 
 def _memory(state: _State) -> Fields:
-    used, peak, resident = state.sum("used_memory"), state.sum("used_memory_peak"), state.sum("resident_memory")
+    data, peak, resident = state.sum("used_memory"), state.sum("used_memory_peak"), state.sum("resident_memory")
+    startup, links, clients = state.sum("startup_memory"), state.sum("buffer_memory"), state.counters["client_bytes"]
     limit = state.router.config.maxmemory
+    used = data + links + clients
+    # What shards hold against what is resident in shards; clients are the routers'.
+    accounted = startup + data + links
     return {
         "used_memory": used,
         "used_memory_human": _human(used),
         "used_memory_rss": resident,
         "used_memory_rss_human": _human(resident),
-        "used_memory_peak": peak,
-        "used_memory_peak_human": _human(peak),
-        "used_memory_peak_perc": _percent(used, peak),
-        "used_memory_dataset": used,
-        "used_memory_dataset_perc": _percent(used, used),
+        "used_memory_peak": max(peak, used),
+        "used_memory_peak_human": _human(max(peak, used)),
+        "used_memory_peak_perc": _percent(used, max(peak, used)),
+        "used_memory_overhead": used - data,
+        "used_memory_startup": startup,
+        "used_memory_dataset": data,
+        "used_memory_dataset_perc": _percent(data, used),
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
         "used_memory_lua": 0,
@@ -224,10 +230,12 @@ def _memory(state: _State) -> Fields:
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
-        "mem_fragmentation_ratio": f"{resident / used if used else 0:.2f}",
-        "mem_fragmentation_bytes": resident - used,
+        "mem_fragmentation_ratio": f"{resident / accounted if accounted else 1:.2f}",
+        "mem_fragmentation_bytes": resident - accounted,
+        "mem_not_counted_for_evict": used - data,
+        "mem_cluster_links": links,
         "mem_clients_slaves": 0,
-        "mem_clients_normal": state.counters["client_bytes"],
+        "mem_clients_normal": clients,
         "mem_allocator": "libc",
         "lazyfree_pending_objects": state.sum("cleanup_pending"),
     }
@@ -404,6 +412,7 @@ def _shards(state: _State) -> Fields:
                 "pid": shard.pid,
                 "keys": sum(one.keys for one in shard.databases),
                 "used_memory": shard.used_memory,
+                "allowed_memory": shard.allowed_memory,
                 "ops": round(shard.ops_per_second),
                 "hits": shard.hits,
                 "misses": shard.misses,
@@ -461,7 +470,10 @@ def _shard_fields(shard: ShardStats) -> Fields:
         "expires": sum(one.expires for one in shard.databases),
         "used_memory": shard.used_memory,
         "resident_memory": shard.resident_memory,
+        "startup_memory": shard.startup_memory,
+        "buffer_memory": shard.buffer_memory,
         "maxmemory": shard.maxmemory,
+        "allowed_memory": shard.allowed_memory,
         "ops_per_second": shard.ops_per_second,
         "commands": shard.commands,
         "hits": shard.hits,

@@ -16,6 +16,7 @@ from kache.commands.describe import (
     listed,
     subcommands,
 )
+from kache.config.kinds import format_size
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
 from kache.replies import Reply, SetReply, Verbatim
@@ -25,6 +26,8 @@ from .arguments import text
 from .info import gather, gather_routers
 
 if TYPE_CHECKING:
+    from kache.stats import ShardStats
+
     from ..mux.multiplexer import Router, Session
 
 __all__: list[str] = []
@@ -112,15 +115,40 @@ async def memory_doctor(router: Router, session: Session) -> Reply:
     """One paragraph about what is unusual, for people."""
     shards, silent = await gather(router)
     remarks = [f"Shard {index} does not answer: {reason}" for index, reason in sorted(silent.items())]
+    remarks += _about_the_limit(shards)
     for shard in shards:
-        if shard.maxmemory and shard.used_memory > 0.95 * shard.maxmemory:
-            remarks.append(f"Shard {shard.index} is full: it evicts by {shard.policy} to take new keys.")
-        if shard.used_memory > 50 * 1024 * 1024 and shard.resident_memory > 1.5 * shard.used_memory:
+        ratio = _fragmentation([shard])
+        if shard.used_memory > 50 * 1024 * 1024 and ratio > 1.5:
             remarks.append(
-                f"Shard {shard.index} holds {shard.resident_memory / shard.used_memory:.1f} times the memory of its "
-                "data: fragmentation, or a peak that was larger."
+                f"Shard {shard.index} holds {ratio:.1f} times the memory of its data: fragmentation, or a peak that "
+                "was larger."
             )
     return Verbatim(("\n".join(remarks) if remarks else "Nothing unusual.").encode())
+
+
+def _about_the_limit(shards: list[ShardStats]) -> list[str]:
+    """What there is to say when maxmemory is reached, which is one limit for all shards."""
+    limit = max((shard.maxmemory for shard in shards), default=0)
+    used = sum(shard.used_memory for shard in shards)
+    if not limit or used <= 0.95 * limit:
+        return []
+    does = "refuses writes" if shards[0].policy == "noeviction" else f"evicts by {shards[0].policy}"
+    share = limit // len(shards)
+    return [
+        f"The cluster is full: {format_size(used)} of {format_size(limit)} are used, and it {does}.",
+        *(
+            f"Shard {shard.index} uses {format_size(shard.used_memory)}, more than its share of {format_size(share)}: it "
+            "gives way when others need theirs."
+            for shard in shards
+            if shard.used_memory > 1.25 * share
+        ),
+    ]
+
+
+def _fragmentation(shards: list[ShardStats]) -> float:
+    """Resident memory against what is accounted to something; 1 without shards."""
+    accounted = sum(shard.startup_memory + shard.used_memory + shard.buffer_memory for shard in shards)
+    return sum(shard.resident_memory for shard in shards) / accounted if accounted else 1.0
 
 
 @local("memory|stats")
@@ -129,16 +157,28 @@ async def memory_stats(router: Router, session: Session) -> Reply:
     shards, _silent = await gather(router)
     counters = (await gather_routers(router)).counters
     used = sum(shard.used_memory for shard in shards)
+    links, clients = sum(shard.buffer_memory for shard in shards), int(counters["client_bytes"])
     resident = sum(shard.resident_memory for shard in shards)
     keys = sum(one.keys for shard in shards for one in shard.databases)
     return {
         b"peak.allocated": sum(shard.used_memory_peak for shard in shards),
-        b"total.allocated": used,
-        b"clients.normal": int(counters["output_bytes"]),
+        b"total.allocated": used + links + clients,
+        b"startup.allocated": sum(shard.startup_memory for shard in shards),
+        b"cluster.links": links,
+        b"clients.normal": clients,
         b"keys.count": keys,
         b"keys.bytes-per-key": used // keys if keys else 0,
         b"dataset.bytes": used,
-        b"dataset.percentage": 100.0 if used else 0.0,
-        b"fragmentation": resident / used if used else 0.0,
+        b"dataset.percentage": 100.0 * used / (used + links + clients) if used else 0.0,
+        b"fragmentation": _fragmentation(shards),
         b"rss.bytes": resident,
+        b"maxmemory": max((shard.maxmemory for shard in shards), default=0),
+        **{
+            b"shard.%d" % shard.index: {
+                b"dataset.bytes": shard.used_memory,
+                b"allowed.bytes": shard.allowed_memory,
+                b"rss.bytes": shard.resident_memory,
+            }
+            for shard in shards
+        },
     }

@@ -23,6 +23,10 @@ cdef inline uint32_t lfu_counter(uint32_t clock, int64_t now_ms, uint32_t decay_
     return counter - periods if periods < counter else 0
 
 
+cdef inline uint32_t lfu_idle_minutes(uint32_t clock, int64_t now_ms) noexcept nogil:
+    return (lfu_minutes(now_ms) - (clock >> 8)) & 0xFFFF
+
+
 cdef inline uint32_t lfu_touched(uint32_t clock, int64_t now_ms, uint32_t decay_time, uint32_t log_factor) noexcept nogil:
     cdef uint32_t counter = lfu_counter(clock, now_ms, decay_time)
     cdef double base = counter - 5.0 if counter > 5 else 0.0

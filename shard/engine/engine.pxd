@@ -17,7 +17,7 @@ from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from .effects cimport Effects
 from .entry cimport Entry
 from .fields cimport FieldTable
-from .heap cimport Heap
+from .heap cimport Due, Heap
 from .listvalue cimport ListValue
 from .table cimport Table
 from .zset cimport ZSet
@@ -217,6 +217,7 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1
 # evict.pxi --------------------------------------------------------------------------------------------
 cdef enum:
     POOL = 64
+    SPARED = 16                 # keys of one command that are looked at; whoever names more rarely adds to them
 
 cdef struct Candidate:
     uint64_t score              # the higher, the better to evict
@@ -232,8 +233,16 @@ cdef class Evictor:
     cdef Candidate[POOL] pool
     cdef int pooled
     cdef bint volatile_only, by_ttl, at_random
+    cdef uint64_t[SPARED] spared        # hashes of the keys that the command works on: they are not evicted for it
+    cdef int spared_count
+    cdef int64_t spared_size            # what is as large as this and was used just now is not evicted either; 0: it is
+    cdef bint is_fresh(self, Entry* entry) noexcept
+    cdef int64_t size_of(self, Entry* entry) except -1
+    cdef bint is_spared(self, uint64_t hash) noexcept
+    cdef bint spares(self, Entry* entry) except -1
     cdef int run(self, int64_t limit, int64_t budget_ns) except -1
     cdef bint evict_one(self) except -1
+    cdef int tries(self) noexcept
     cdef Database* pick_database(self) noexcept
     cdef uint32_t pick_group(self, Database* db) noexcept
     cdef void consider(self, Database* db, uint32_t slot, Entry* entry) noexcept
@@ -241,9 +250,49 @@ cdef class Evictor:
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef bint evict_random(self) except -1
+    cdef Entry* random_of(self, Database* db) noexcept
     cdef bint evict_soonest(self) except -1
+    cdef Due* soonest_of(self, Heap* heap) except? NULL
     cdef int evict_entry(self, Database* db, Entry* entry) except -1
     cdef int evict_word(self, Place* place, uint64_t* word) except -1
+
+
+# budget.pxi -------------------------------------------------------------------------------------------
+cdef enum:
+    NUMBERS = 8                 # of a shard on the page: a line of the processors' caches
+    USED = 0
+    HELD = 1
+    GROWN = 2
+
+
+@cython.final
+cdef class Budget:
+    """The line of one shard on the page, and what follows from all of them."""
+    cdef Py_buffer shared
+    cdef int64_t* lines
+    cdef int64_t[NUMBERS] own_line
+    cdef readonly int index, shards
+    cdef list wakers
+    cdef readonly int64_t limit     # of the cluster, bytes; 0: none
+    cdef readonly int64_t allowed   # what is enforced: less than the limit while the allocator has holes
+    cdef bint strict                # nobody gives way: the policy is noeviction
+    cdef int64_t looked_ns, held_until, woken_ns
+    cdef int64_t* line_of(self, int shard) noexcept nogil
+    cdef void publish(self, int64_t used) noexcept nogil
+    cdef int set_limit(self, int64_t limit) except -1
+    cdef int64_t held_by(self, int shard) noexcept nogil
+    cdef int64_t given(self, int shard) noexcept nogil
+    cdef int64_t free_for_all(self) noexcept nogil
+    cdef int64_t level(self, int wanting) noexcept nogil
+    cdef int64_t total(self) noexcept nogil
+    cdef int64_t step(self) noexcept nogil
+    cdef int64_t look(self, int64_t used, int64_t now_ns) noexcept nogil
+    cdef bint others_over(self) noexcept nogil
+    cdef int hold(self, int64_t size, int64_t now_ns, int64_t for_ns) except -1
+    cdef int let_go(self) noexcept nogil
+    cdef bint may_hold(self, int64_t size) noexcept nogil
+    cdef int wake_others(self, int64_t now_ns) except -1
+    cdef int govern(self, int64_t grown) except -1
 
 
 # keyspace.pxi -----------------------------------------------------------------------------------------
@@ -277,6 +326,7 @@ ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Bu
 cdef struct Command:
     Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
+    int first_key, last_key, key_step   # among the arguments; the last may be negative; step 0: they are elsewhere
     bint may_write, denyoom, readonly, internal, while_loading, unlogged
     uint64_t calls, ns, rejected, failed
     uint32_t in_batch           # calls whose time is not divided up yet
@@ -322,8 +372,8 @@ cdef class Executor:
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
     cdef dict held                      # Leases.held
-    cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
-    cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
+    cdef readonly Budget budget
+    cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public bint loading
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
@@ -333,6 +383,7 @@ cdef class Executor:
     cdef uint64_t[HISTOGRAM_SIZE] histogram
     cdef int64_t batch_began, python_ns
     cdef int64_t looked_ns              # the last look at the clock
+    cdef int64_t patient_ns             # until then nobody waits for others again: they did not give way
     cdef uint32_t batch_count
     cdef list batch_commands
     cdef readonly uint64_t executed
@@ -350,7 +401,7 @@ cdef class Executor:
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
     cpdef object call(self, Context context, str key, tuple args)
-    cdef bint admits(self, Context context, Command* command, Py_ssize_t n) noexcept
+    cdef bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef void enter(self, Context context, Command* command, int number) noexcept
     cdef object run_handler(self, Context context, Command* command, int number, tuple arguments)
@@ -361,7 +412,14 @@ cdef class Executor:
     cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
-    cdef bint make_room(self) except -1
+    cdef int look_at_budget(self, int64_t now_ns) noexcept
+    cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept
+    cdef bint has_room(self, Command* command, Span* args, Py_ssize_t n) except -1
+    cdef bint fits(self, int64_t incoming) noexcept
+    cdef bint make_room(self, int64_t incoming) except -1
+    cdef int evict_down(self, int64_t limit, int64_t budget_ns, bint spare_large) except -1
+    cdef bint squeeze_in(self, int64_t incoming) except -1
+    cdef int wait_for_others(self, int64_t incoming) except -1
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1
     cdef void begin_batch(self) noexcept
     cdef int end_batch(self) except -1
@@ -434,6 +492,7 @@ cdef class Flows:
     cdef Buffer spare(self)
     cdef int forget_uploads(self, uint64_t session) except -1
     cdef int cool_down(self) except -1
+    cdef Py_ssize_t memory(self) except -1
     cdef int forget_session(self, uint64_t session) except -1
 
 # host.pxi ---------------------------------------------------------------------------------------------

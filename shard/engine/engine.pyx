@@ -9,6 +9,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
     hashes, zsets, names
     walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
+    budget                     Budget: what this shard may use of the limit that all share
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     compiled_strings,          the hottest commands, without a Python object
@@ -19,10 +20,12 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     images, algebra            values in parts, as they travel; unions, intersections and differences of sets
 """
 import logging
+import os
 import time
 from heapq import heapify, heappop, heappush
 
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Size
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -91,6 +94,7 @@ from .entry cimport (
     entry_value,
     entry_value_size,
     head_size,
+    holds_object,
     key_bytes,
     value_bytes,
 )
@@ -147,6 +151,7 @@ include "names.pxi"
 include "walks.pxi"
 include "expiry.pxi"
 include "evict.pxi"
+include "budget.pxi"
 include "keyspace.pxi"
 
 cdef class Host

@@ -96,6 +96,11 @@ cdef inline void entry_set_value_size(Entry* entry, size_t n) noexcept nogil:
         entry.value_size = <uint16_t> n
 
 
+cdef inline bint holds_object(Entry* entry) noexcept nogil:
+    """Whether the value is a reference to a collection."""
+    return entry.flags & TYPE_MASK
+
+
 cdef inline PyObject* entry_object(Entry* entry) noexcept nogil:
     """The collection an entry holds; borrowed."""
     cdef PyObject* value

@@ -4,6 +4,12 @@
 # to the next (as Redis does), so that with a clock of one millisecond the hit ratio is that of an exact LRU to
 # within the noise. A candidate is remembered by its hash, never by its address: it may be gone meanwhile.
 
+# How long a large value that was used is not given up for other shards: they give way first.
+cdef uint32_t FRESH_MS = 30000
+# How often it is tried in vain before there counts as nothing to evict.
+cdef int MOST_TRIES = 1000
+
+
 @cython.final
 cdef class Evictor:
     """Chooses and removes keys of one store until its memory fits. Budgets are in nanoseconds."""
@@ -39,12 +45,45 @@ cdef class Evictor:
                     return 2
         return 1
 
+    cdef inline bint is_spared(self, uint64_t hash) noexcept:
+        """Whether it is the hash of a key that the command works on for which room is made."""
+        cdef int i
+        for i in range(self.spared_count):
+            if self.spared[i] == hash:
+                return True
+        return False
+
+    cdef inline bint spares(self, Entry* entry) except -1:
+        if self.spared_count and self.is_spared(table_hash(entry_key(entry), entry_key_size(entry))):
+            return True
+        return self.spared_size != 0 and self.is_fresh(entry) and self.size_of(entry) >= self.spared_size
+
+    cdef inline bint is_fresh(self, Entry* entry) noexcept:
+        """Whether it was used within FRESH_MS (under LFU, whose clock has minutes, in this one or the one before)."""
+        if self.store.lfu:
+            return lfu_idle_minutes(entry.clock, self.store.now_ms) <= 1
+        return self.store.lru_clock - entry.clock < FRESH_MS
+
+    cdef int64_t size_of(self, Entry* entry) except -1:
+        """Bytes of an entry with its value."""
+        if holds_object(entry):
+            return <int64_t> entry_memory(entry) + <int64_t> (<object> entry_object(entry)).memory
+        return entry_memory(entry)
+
     cdef bint evict_one(self) except -1:
         if self.by_ttl:
             return self.evict_soonest()
         if self.at_random:
             return self.evict_random()
         return self.evict_coldest()
+
+    cdef int tries(self) noexcept:
+        """How often to look for a victim: where there are few keys, and those are spared, it is in vain."""
+        cdef uint64_t keys = 0
+        cdef int i
+        for i in range(self.store.active):
+            keys += self.store.databases[i].count
+        return <int> min(<uint64_t> MOST_TRIES, 16 + 8 * keys)
 
     # Choosing -----------------------------------------------------------------------------------------
     cdef Database* pick_database(self) noexcept:
@@ -150,7 +189,7 @@ cdef class Evictor:
         cdef uint64_t* word
         cdef Entry* entry
         cdef int tries
-        for tries in range(1000):
+        for tries in range(self.tries()):
             if not self.sample():
                 return False
             while self.pooled:
@@ -171,29 +210,36 @@ cdef class Evictor:
                 # Used since it was seen: it has to prove itself again. (Scores of LRU grow by themselves.)
                 if self.score_of(entry) < best.score:
                     continue
-                self.evict_word(&place, word)
-                return True
+                if not self.spares(entry):
+                    self.evict_word(&place, word)
+                    return True
         return False
 
     cdef bint evict_random(self) except -1:
-        cdef Database* db = self.pick_database()
-        cdef uint32_t group, slot
-        cdef uint64_t drawn
+        cdef Database* db
         cdef Entry* entry
-        if db == NULL:
-            return False
-        group = self.pick_group(db)
+        cdef int tries
+        for tries in range(self.tries()):
+            db = self.pick_database()
+            if db == NULL:
+                return False
+            entry = self.random_of(db)
+            if not self.spares(entry):
+                self.evict_entry(db, entry)
+                return True
+        return False
+
+    cdef Entry* random_of(self, Database* db) noexcept:
+        cdef uint32_t slot, group = self.pick_group(db)
+        cdef uint64_t drawn
         if self.volatile_only:
-            entry = db.heaps[group].items[below(db.heaps[group].count)].entry
-        else:
-            drawn = below(db.counts[group])
-            slot = group << GROUP_SHIFT
-            while drawn >= db.slots[slot].count:
-                drawn -= db.slots[slot].count
-                slot += 1
-            entry = table_random(&db.slots[slot])
-        self.evict_entry(db, entry)
-        return True
+            return db.heaps[group].items[below(db.heaps[group].count)].entry
+        drawn = below(db.counts[group])
+        slot = group << GROUP_SHIFT
+        while drawn >= db.slots[slot].count:
+            drawn -= db.slots[slot].count
+            slot += 1
+        return table_random(&db.slots[slot])
 
     cdef bint evict_soonest(self) except -1:
         """volatile-ttl: the nearest deadline of all."""
@@ -201,19 +247,29 @@ cdef class Evictor:
         cdef uint32_t group
         cdef Database* db
         cdef Database* best_db = NULL
+        cdef Due* due
         cdef Due* best = NULL
         for i in range(DATABASES):
             db = &self.store.databases[i]
             if db.expires == 0:
                 continue
             for group in range(GROUPS):
-                if db.heaps[group].count and (best == NULL or db.heaps[group].items[0].deadline < best.deadline):
-                    best = &db.heaps[group].items[0]
+                due = self.soonest_of(&db.heaps[group])
+                if due != NULL and (best == NULL or due.deadline < best.deadline):
+                    best = due
                     best_db = db
         if best == NULL:
             return False
         self.evict_entry(best_db, best.entry)
         return True
+
+    cdef inline Due* soonest_of(self, Heap* heap) except? NULL:
+        """The nearest deadline of a group, or one of those that follow it where it is spared; NULL when there is none."""
+        cdef uint32_t i
+        for i in range(min(heap.count, 2 * SPARED)):
+            if not self.spares(heap.items[i].entry):
+                return &heap.items[i]
+        return NULL
 
     # Removing -----------------------------------------------------------------------------------------
     cdef int evict_entry(self, Database* db, Entry* entry) except -1:

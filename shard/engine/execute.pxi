@@ -6,9 +6,19 @@
 
 cdef enum:
     MANY_ARGUMENTS = 64         # from which a compiled command is timed by itself
+    KEY_COST = 64               # what a key takes beside its bytes, about
+    LARGE_PARTS = 4             # of a share is 1: from which a value is large
+    WAITS = 10
+    OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
 cdef int64_t EVICTION_NS = 500000
+# The same for a value from HEAVY bytes on.
+cdef int64_t LARGE_EVICTION_NS = 4000000
+# How long one write waits, at most, while other shards give way: WAITS times so long.
+cdef int64_t WAIT_NS = 200000
+# After it has waited in vain: a shard that does not give way (it is stopped, it has nothing to evict) holds nobody up.
+cdef int64_t IMPATIENT_NS = 1000000000
 cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()
 # What the last rows came to; see fill_commands.
 cdef object ROWS = None
@@ -23,7 +33,7 @@ cdef class Executor:
 
     `handlers` are functions by command id, None where there is none. maxmemory is in bytes (0: no limit), the hash seed
     has 16 bytes, `cleanup` takes what is large (None: everything is freed on the spot). What stands beside the data is
-    given: the slow log, the leases, the gauges of the process.
+    given: the slow log, the leases, the gauges of the process, the budget of the cluster (None: this shard is alone).
     """
     # Measuring
     # Deferred replies
@@ -34,7 +44,7 @@ cdef class Executor:
 
     def __init__(
         self, list handlers not None, rows, *, slowlog, leases, maxmemory=0, policy="noeviction", hash_seed=bytes(16),
-        cleanup=None, index=0, now_ms=None,
+        cleanup=None, index=0, now_ms=None, Budget budget=None,
     ):
         self.store = Store(hash_seed, cleanup)
         self.handlers = handlers
@@ -44,6 +54,7 @@ cdef class Executor:
         self.held = leases.held
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
+        self.budget = Budget() if budget is None else budget
         self.set_maxmemory(maxmemory)
         self.index = index
         self.errors = {}
@@ -93,6 +104,9 @@ cdef class Executor:
             command = &self.commands[i]
             command.compiled = compiled_of(row.key)
             command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
+            first, last, command.key_step = row.legacy_range
+            command.first_key = first - row.words
+            command.last_key = last if last < 0 else last - row.words
             command.may_write = "write" in row.flags or "may_replicate" in row.flags
             command.denyoom = "denyoom" in row.flags
             command.readonly = "readonly" in row.flags
@@ -132,7 +146,7 @@ cdef class Executor:
         command = &self.commands[number]
         self.executed += 1
         try:
-            if not self.admits(context, command, n):
+            if not self.admits(context, command, args, n):
                 refused = self.refusal(context, command, number, args, n)
                 if refused is not None:
                     command.rejected += self.counts(context, command)
@@ -184,11 +198,13 @@ cdef class Executor:
             self.store.no_touch = no_touch
             self.store.counting = counting
 
-    cdef inline bint admits(self, Context context, Command* command, Py_ssize_t n) noexcept:
+    cdef inline bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept:
         """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return False
-        if self.loading or (command.denyoom and self.memory_limit and self.store.used() > self.memory_limit):
+        if self.loading or (
+            command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit
+        ):
             return False
         return not command.may_write or PyDict_Size(self.held) == 0
 
@@ -198,8 +214,8 @@ cdef class Executor:
             return self.arity_error(number)
         if self.loading and not command.while_loading:
             return LOADING_TEXT
-        if command.denyoom and self.memory_limit and self.store.used() > self.memory_limit and (
-            not context.flags & ROOM_ASKED and not self.make_room()
+        if command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit and (
+            not context.flags & ROOM_ASKED and not self.has_room(command, args, n)
         ):
             return OUT_OF_MEMORY_TEXT
         if command.may_write and not command.internal and PyDict_Size(self.held):
@@ -310,44 +326,154 @@ cdef class Executor:
         return 0
 
     # Memory ---------------------------------------------------------------------------------------------
-    cdef bint make_room(self) except -1:
-        """Evicts until the data fits, for a moment at most; False when nothing can be evicted."""
-        self.evicting = True
+    cdef int look_at_budget(self, int64_t now_ns) noexcept:
+        """Publishes what this shard uses, and learns what it may."""
+        if self.budget.limit:
+            self.budget.strict = self.store.policy == "noeviction"
+            # Never 0, which would be no limit.
+            self.memory_limit = max(self.budget.look(self.store.used(), now_ns), 1)
+        else:
+            self.budget.publish(self.store.used())
+            self.memory_limit = 0
+        return 0
+
+    cdef inline bint fits(self, int64_t incoming) noexcept:
+        return self.budget.total() + incoming <= self.budget.allowed
+
+    cdef bint has_room(self, Command* command, Span* args, Py_ssize_t n) except -1:
+        """Whether a command may store its arguments. Room is made for it, but not at the expense of the keys it works on."""
+        cdef int64_t size = incoming(args, n)
+        self.look_at_budget(monotonic_ns())
+        if self.memory_limit == 0 or self.fits(size):
+            return True
+        if self.store.policy == "noeviction":
+            return False
+        if self.store.used() + size <= self.memory_limit:
+            # Under its share: the others give way.
+            self.wait_for_others(size)
+            return True
+        self.spare_keys(command, args, n)
         try:
-            return self.evictor.run(self.memory_limit, EVICTION_NS) != 0
+            return self.make_room(size)
+        finally:
+            self.evictor.spared_count = 0
+
+    cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept:
+        """The keys among the arguments are not evicted until `spared_count` is 0 again."""
+        cdef Py_ssize_t i = command.first_key, last = command.last_key if command.last_key >= 0 else n + command.last_key
+        self.evictor.spared_count = 0
+        while command.key_step and i <= last and i < n and self.evictor.spared_count < SPARED:
+            self.evictor.spared[self.evictor.spared_count] = table_hash(args[i].data, args[i].size)
+            self.evictor.spared_count += 1
+            i += command.key_step
+        return 0
+
+    cdef bint make_room(self, int64_t incoming) except -1:
+        """Evicts until so many bytes fit, for a moment at most; False when they cannot."""
+        cdef int64_t now_ns = monotonic_ns(), budget_ns
+        cdef int outcome
+        if incoming > self.budget.free_for_all() // (LARGE_PARTS * self.budget.shards):
+            # What is large needs more than this shard may have to give; the others learn of it before anything goes.
+            if not self.budget.may_hold(incoming):
+                return False
+            self.budget.hold(incoming, now_ns, HELD_NS)
+            self.look_at_budget(now_ns)
+        budget_ns = LARGE_EVICTION_NS if incoming >= HEAVY else EVICTION_NS
+        # First this shard without what is large and in use, then the others, then that.
+        outcome = self.evict_down(self.memory_limit - incoming, budget_ns, True)
+        if outcome == 0 and not self.squeeze_in(incoming):
+            if self.evict_down(self.memory_limit - incoming, budget_ns, False) == 0:
+                # The others should not count on it, for a while.
+                self.budget.hold(self.store.used(), now_ns, IMPATIENT_NS)
+                return False
+        self.budget.publish(self.store.used())
+        self.wait_for_others(incoming)
+        return True
+
+    cdef int evict_down(self, int64_t limit, int64_t budget_ns, bint spare_large) except -1:
+        """Evictor.run; `spare_large`: what is a good part of this shard's share, and in use, stays."""
+        self.evicting = True
+        self.evictor.spared_size = max(self.budget.allowed // (LARGE_PARTS * self.budget.shards), KEY_COST) if spare_large else 0
+        try:
+            return self.evictor.run(limit, budget_ns)
         finally:
             self.evicting = False
+            self.evictor.spared_size = 0
+
+    cdef bint squeeze_in(self, int64_t incoming) except -1:
+        """Nothing more can be evicted here: whether the others can give way for all that there is, and this."""
+        cdef int64_t now_ns = monotonic_ns(), wanted = self.store.used() + incoming
+        if not self.budget.may_hold(wanted):
+            return False
+        self.budget.hold(wanted, now_ns, HELD_NS)
+        self.look_at_budget(now_ns)
+        return True
+
+    cdef int wait_for_others(self, int64_t incoming) except -1:
+        """Lets the shards that use more than their share give way; goes on after a moment although they did not."""
+        cdef int64_t allowed = self.budget.allowed + self.budget.allowed // OVERSHOOT_PART
+        cdef int64_t now_ns = monotonic_ns()
+        cdef int i
+        self.budget.wake_others(now_ns)
+        if now_ns < self.patient_ns:
+            return 0
+        for i in range(WAITS):
+            if self.budget.total() + incoming <= allowed or not self.budget.others_over():
+                return 0
+            with nogil:
+                rest(WAIT_NS)
+        self.patient_ns = now_ns + IMPATIENT_NS
+        return 0
 
     def require_room(self):
         """What is asked before a command that needs memory, for one that asks ahead of what it executes inside."""
-        if self.memory_limit and self.store.used() > self.memory_limit and not self.make_room():
+        if self.memory_limit == 0 or self.store.used() + KEY_COST <= self.memory_limit:
+            return
+        self.look_at_budget(monotonic_ns())
+        if not self.fits(KEY_COST) and (self.store.policy == "noeviction" or not self.make_room(KEY_COST)):
             raise CommandError(OUT_OF_MEMORY)
 
     def evict_some(self, int64_t budget_ns):
-        """Evicts for up to `budget_ns` when the data is over its limit. True when more has to go."""
+        """Evicts for up to `budget_ns` when all shards use more than the limit, and this one more than its share. True when
+        more has to go."""
+        cdef int outcome
+        self.look_at_budget(monotonic_ns())
         if self.memory_limit == 0 or self.store.used() <= self.memory_limit:
             return False
-        return self.evictor.run(self.memory_limit, budget_ns) == 2
+        outcome = self.evict_down(self.memory_limit, budget_ns, True)
+        if outcome == 0:
+            # An eighth may be room that a string has got to grow into: it was not asked for, and is no reason to go.
+            if not self.budget.may_hold(self.store.used() - self.store.used() // 8):
+                outcome = self.evict_down(self.memory_limit, budget_ns, False)
+            self.budget.hold(self.store.used(), monotonic_ns(), IMPATIENT_NS)
+        self.look_at_budget(monotonic_ns())
+        return outcome == 2
 
     def expire_some(self, int64_t budget_ns):
         """Removes keys and fields past their deadline for up to `budget_ns`. True when more are waiting."""
         return expire_cycle(self.store, budget_ns)
 
     def set_maxmemory(self, int64_t maxmemory):
-        """This shard's part of the limit in bytes; 0 for none."""
-        self.maxmemory = self.memory_limit = maxmemory
+        """The limit of all shards together in bytes; 0 for none."""
+        self.budget.set_limit(maxmemory)
+        self.look_at_budget(monotonic_ns())
+
+    @property
+    def allowed_memory(self):
+        """What this shard may use at present, bytes; 0: there is no limit."""
+        return min(self.memory_limit, self.budget.limit) if self.budget.limit else 0
+
+    @property
+    def maxmemory(self):
+        """The limit of all shards together in bytes; 0: none."""
+        return self.budget.limit
 
     def govern_memory(self, int64_t resident_growth):
-        """Keeps resident memory near the limit although the allocator has holes: to be called now and then.
+        """Keeps resident memory near the limit although the allocator has holes: to be called once a second.
 
-        `resident_growth` is how much the process has grown over its empty state. Beyond a sixteenth above the limit
-        less data is allowed, in proportion, but never less than two thirds.
+        `resident_growth` is how much the process has grown over its empty state; see Budget.govern.
         """
-        cdef int64_t room = self.maxmemory + self.maxmemory // 16
-        if self.maxmemory == 0 or resident_growth <= 0:
-            return
-        self.memory_limit = <int64_t> (self.memory_limit * min(1.02, <double> room / resident_growth))
-        self.memory_limit = max(self.maxmemory * 2 // 3, min(self.memory_limit, self.maxmemory))
+        self.budget.govern(resident_growth)
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
         if context.dialect == INTERNAL:
@@ -367,6 +493,8 @@ cdef class Executor:
     # Measuring ------------------------------------------------------------------------------------------
     cdef inline void begin_batch(self) noexcept:
         self.batch_began = self.looked_ns = monotonic_ns()
+        if self.memory_limit and self.batch_began - self.budget.looked_ns > LOOK_NS:
+            self.look_at_budget(self.batch_began)
         self.python_ns = 0
 
     cdef int end_batch(self) except -1:
@@ -374,6 +502,8 @@ cdef class Executor:
         cdef int64_t each
         cdef int bucket
         cdef Command* command
+        if self.memory_limit:
+            self.budget.publish(self.store.used())
         if self.batch_count == 0:
             self.batch_commands.clear()
             return 0
@@ -558,6 +688,15 @@ cdef class Executor:
             raise RuntimeError("a deferred reply without a link")
         self.end_batch()
         return bytes(out)
+
+
+cdef inline int64_t incoming(Span* args, Py_ssize_t n) noexcept nogil:
+    """What a command may add to the data, about: a key with all its arguments."""
+    cdef int64_t size = KEY_COST
+    cdef Py_ssize_t i
+    for i in range(n):
+        size += args[i].size
+    return size
 
 
 cdef tuple arguments_of(Span* args, Py_ssize_t n):

@@ -124,6 +124,15 @@ cdef class Flows:
             self.spare_bytes = 0
         return 0
 
+    cdef Py_ssize_t memory(self) except -1:
+        """Bytes of everything here."""
+        cdef Py_ssize_t total = self.reply_bytes + self.spare_bytes
+        cdef Buffer buffer
+        for arguments in self.uploads.values():
+            for buffer in (<dict> arguments).values():
+                total += buffer.capacity
+        return total
+
     cdef int forget_session(self, uint64_t session) except -1:
         cdef LargeReply large
         self.forget_uploads(session)

@@ -44,6 +44,15 @@ cdef class Host:
             sent += link.bytes_out
         return received, sent
 
+    @property
+    def buffer_bytes(self):
+        """What is on its way over the links: unparsed, unsent, large replies and uploads."""
+        cdef Link link
+        total = 0
+        for link in self.links:
+            total += link.unparsed() + link.unsent() + link.flows.memory()
+        return total
+
     def drain(self):
         """Tells the routers that this shard is about to leave, behind what waits here and shall come again."""
         self.draining = True

@@ -56,6 +56,14 @@ class Gauges:
         """Values waiting for the cleanup thread."""
         return 0
 
+    def startup_memory(self) -> int:
+        """Resident set size before there was any data, bytes."""
+        return 0
+
+    def buffer_memory(self) -> int:
+        """Bytes in the buffers of the links."""
+        return 0
+
     def reset(self) -> None:
         """CONFIG RESETSTAT: traffic counts from here."""
         self._traffic_at_reset = self.traffic()
@@ -94,7 +102,10 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         used_memory=store.used_memory,
         used_memory_peak=max(shard.peak_memory, store.used_memory),
         resident_memory=resident_memory(),
+        startup_memory=gauges.startup_memory(),
+        buffer_memory=gauges.buffer_memory(),
         maxmemory=shard.maxmemory,
+        allowed_memory=shard.allowed_memory,
         policy=store.policy,
         commands=shard.executed,
         ops_per_second=per_second,

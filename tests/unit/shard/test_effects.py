@@ -353,9 +353,9 @@ def test_evicting_what_has_expired_is_no_eviction() -> None:
     events = heard_by(shard)
     shard.store.effects.record()
     shard.execute(b"SET k v PX 10".split())
-    shard.execute([b"SET", b"big", bytes(4000)])
+    shard.execute([b"SET", b"big", bytes(2400)])
     shard.set_time(NOW + 20)
-    shard.execute(b"SET other v".split())
+    shard.execute([b"SET", b"other", bytes(600)])
     assert [event[0] for event in events if event[3] == b"k"] == ["new", "set", "expire", "expired"]
     copy = Store()
     Replay(copy).apply(*shard.store.effects.take())
