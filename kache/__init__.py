@@ -26,6 +26,7 @@ Beside the path of a request:
 `kache.config`            every setting, its limits and its reason; options, variables and the file
 `kache.cli`               the command line
 `kache.load`              the load generator behind ``kache bench`` and the benchmarks
+`kache.testing`           a cluster for tests, with a clock they move and faults they stage; the pytest plugin
 `kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), stats (what is counted)
 ========================  =============================================================================
 
