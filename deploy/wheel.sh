@@ -19,6 +19,11 @@ echo "Trying the wheel where there is no compiler ..."
 PATH="$work/run/bin" "$work/run/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl
 (cd "$work" && PATH="$work/run/bin" "$work/run/bin/python" "$OLDPWD/tests/smoke.py")
 
+echo "Running the tests of a sample project on it ..."
+"$work/run/bin/pip" install --quiet --disable-pip-version-check "$(ls "$work"/dist/*.whl)[pytest]" pytest-xdist redis Django
+cp -R tests/sample_project "$work/sample"
+(cd "$work/sample" && PATH="$work/run/bin" "$work/run/bin/python" -m pytest -q -n 8)
+
 mkdir -p dist
 mv "$work"/dist/* dist/
 ls dist

@@ -31,6 +31,8 @@ from kache.cluster.messages import (
     Ready,
     ShardState,
     Slots,
+    Stage,
+    StageIs,
 )
 from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
@@ -99,6 +101,8 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
         )
+        if ctx.stage is not None:
+            self._play(ctx.stage)
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel
         self.router.config_file = ctx.config_file
@@ -137,6 +141,9 @@ class _Process:
         elif isinstance(message, Slots):
             self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, StageIs):
+            self._play(message.stage)
+            self.channel.send(Ack(message.id))
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
         elif isinstance(message, Question):
@@ -149,6 +156,13 @@ class _Process:
                 self._leave()
             self.told_to_drain = True
             self._drain(message.seconds)
+
+    def _play(self, stage: Stage) -> None:
+        """A test has moved the clock: clients have been idle for so much longer."""
+        clock = self.router.clock
+        before = clock.data_now()
+        clock.simulate(stage.ahead_ms, stage.stands_at_ms)
+        self.router.let_pass(max(clock.data_now() - before, 0))
 
     def _take_in(self, message: ConfigChanged) -> None:
         """Puts a configuration in force, or goes on with the one before and says why."""

@@ -22,7 +22,20 @@ import uvloop
 
 from kache.cluster import logs, pages
 from kache.cluster.control import ControlChannel
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, NewListener, Ping, Pong, Ready, Slots
+from kache.cluster.messages import (
+    Ack,
+    ChildContext,
+    ConfigChanged,
+    Down,
+    Drain,
+    NewListener,
+    Ping,
+    Pong,
+    Ready,
+    Slots,
+    Stage,
+    StageIs,
+)
 from kache.commands import DIGEST
 from kache.config.settings import Config
 from kache.wire.board import Board
@@ -132,6 +145,8 @@ class _Process:
         self.slots = ctx.slots
         self.config = ctx.config
         self._apply(ctx.config)
+        if ctx.stage is not None:
+            self._play(ctx.stage)
         self.listeners = [LinkListener(self.host, fd) for fd in ctx.listeners]
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self.done.set)
 
@@ -184,6 +199,9 @@ class _Process:
         elif isinstance(message, Slots):
             self.slot_epoch, self.slots = message.epoch, message.ranges
             self.channel.send(Ack(message.id))
+        elif isinstance(message, StageIs):
+            self._play(message.stage)
+            self._expire_all(message.id)
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
         elif isinstance(message, NewListener):
@@ -192,6 +210,22 @@ class _Process:
             if self.leaving:
                 self.done.set()
             self._drain(message.seconds)
+
+    def _play(self, stage: Stage) -> None:
+        """Does what a test has staged for this shard."""
+        name = f"shard {self.ctx.index}"
+        self.clock.simulate(stage.ahead_ms, stage.stands_at_ms)
+        self.shard.turn_back(self.clock.data_now())
+        self.host.delay_replies(stage.delay_ms.get(name, 0) / 1000)
+        refusal = stage.write_refusals.get(name)
+        self.shard.write_refusal = None if refusal is None else refusal.encode()
+
+    def _expire_all(self, number: int) -> None:
+        """Acknowledges a stage once nothing that has expired by its clock is left; the links have their turns meanwhile."""
+        if self.host.background(self.config.active_expire_us * 1000):
+            self.loop.call_soon(self._expire_all, number)
+        else:
+            self.channel.send(Ack(number))
 
     def _take_in(self, message: ConfigChanged) -> None:
         """Puts a configuration in force, or goes on with the one before and says why."""
@@ -235,7 +269,7 @@ class _Process:
         try:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
-            self.shard.leases.end_lapsed(self.clock.now())
+            self.shard.leases.end_lapsed(self.clock.data_now())
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
         except Exception:

@@ -76,7 +76,8 @@ def _setting_options(function: Any) -> Any:
 )
 @click.option("--detach", "-d", is_flag=True, help="Run it in the background; the command returns when it answers.")
 @click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited file descriptor ends.")
-def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **options: Any) -> int:
+@click.option("--for-tests", is_flag=True, hidden=True, help="Let its owner move its clock and stage faults.")
+def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_tests: bool, **options: Any) -> int:
     """Start a cluster; in the foreground, until Ctrl-C, unless --detach.
 
     Every setting is an option, a variable (KACHE_MAXMEMORY_POLICY) and a key of the file of --config; the first of
@@ -105,8 +106,9 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, **opt
         return load(given, os.environ, path)
 
     def supervise(config: Config, on_ready: Any) -> int:
-        supervisor = Supervisor(config, config_file=path, reload=reload, exit_fd=exit_with_fd, on_ready=on_ready)
-        return supervisor.run()
+        return Supervisor(
+            config, config_file=path, reload=reload, exit_fd=exit_with_fd, on_ready=on_ready, for_tests=for_tests
+        ).run()
 
     if detach:
         from kache.cluster.detach import detached

@@ -4,6 +4,7 @@
     commands, async_commands    the typed methods, one list twice
     pipeline                    commands collected first and sent together
     codec                       requests and replies as functions over bytes
+    arguments, stubs            what the typed methods make of what they are given; their types on a pipeline
     options, errors             what may be asked for, and what a failure means
 
 Here are the two clients and what they raise. A client is loaded when it is first asked for, so that a program pays
@@ -31,6 +32,7 @@ from kache.client.errors import (
     PoolTimeoutError,
     ProtocolError,
     RequestTimeoutError,
+    RequestTooLargeError,
     UnavailableError,
     UncertainError,
     UnknownCommandError,
@@ -59,6 +61,7 @@ __all__ = [
     "PoolTimeoutError",
     "ProtocolError",
     "RequestTimeoutError",
+    "RequestTooLargeError",
     "UnavailableError",
     "UncertainError",
     "UnknownCommandError",

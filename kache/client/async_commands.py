@@ -7,12 +7,14 @@ and documentation; what they share (arguments, shapes of replies) is imported.
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Generic
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Generic, overload
 
 from kache.client import codec as shape
+from kache.client.arguments import Time, hash_arguments, in_milliseconds, score_arguments, set_arguments, several, some
 from kache.client.codec import Argument, Reply, flatten
-from kache.client.commands import Key, S, T, score_arguments, set_arguments
+from kache.client.commands import Key, S, T
 
 __all__ = ["AsyncCommands"]
 
@@ -65,27 +67,27 @@ class AsyncCommands(Generic[S]):
 
     async def delete(self, *keys: Key) -> int:
         """Deletes; returns how many existed."""
-        return await self._run(("del", *keys), shape.as_count)
+        return await self._run(("del", *some("delete", "key", keys)), shape.as_count)
 
     async def unlink(self, *keys: Key) -> int:
         """Deletes, freeing memory in the background; returns how many existed."""
-        return await self._run(("unlink", *keys), shape.as_count)
+        return await self._run(("unlink", *some("unlink", "key", keys)), shape.as_count)
 
     async def exists(self, *keys: Key) -> int:
         """How many of the keys exist; one named twice counts twice."""
-        return await self._run(("exists", *keys), shape.as_count)
+        return await self._run(("exists", *some("exists", "key", keys)), shape.as_count)
 
     async def touch(self, *keys: Key) -> int:
         """Marks as used; returns how many exist."""
-        return await self._run(("touch", *keys), shape.as_count)
+        return await self._run(("touch", *some("touch", "key", keys)), shape.as_count)
 
-    async def expire(self, key: Key, seconds: float) -> bool:
+    async def expire(self, key: Key, seconds: Time) -> bool:
         """Lets the key live this much longer (0 or less deletes it); False when there is no such key."""
-        return await self._run(("expire", key, round(seconds * 1000)), shape.as_bool)
+        return await self._run(("expire", key, in_milliseconds(seconds, 1000)), shape.as_bool)
 
-    async def pexpire(self, key: Key, milliseconds: int) -> bool:
+    async def pexpire(self, key: Key, milliseconds: int | timedelta) -> bool:
         """`expire` in milliseconds."""
-        return await self._run(("expire", key, milliseconds), shape.as_bool)
+        return await self._run(("expire", key, in_milliseconds(milliseconds, 1)), shape.as_bool)
 
     async def persist(self, key: Key) -> bool:
         """Takes the TTL away, if there is one; False when there is no such key."""
@@ -138,21 +140,23 @@ class AsyncCommands(Generic[S]):
         key: Key,
         value: Argument,
         *,
-        ex: float | None = None,
-        px: int | None = None,
+        ex: Time | None = None,
+        px: int | timedelta | None = None,
         nx: bool = False,
         xx: bool = False,
         keep_ttl: bool = False,
     ) -> bool:
         """Stores a value, with a TTL of ``ex`` seconds or ``px`` milliseconds; ``nx``/``xx``: only a new/existing key.
 
+        A TTL may be a timedelta.
+
         Returns False when ``nx`` or ``xx`` prevented it.
         """
         return await self._run(set_arguments(key, value, ex, px, nx, xx, keep_ttl), shape.as_bool)
 
-    async def setex(self, key: Key, seconds: float, value: Argument) -> bool:
+    async def setex(self, key: Key, seconds: Time, value: Argument) -> bool:
         """Stores a value that lives this long."""
-        return await self._run(("psetex", key, round(seconds * 1000), value), shape.as_bool)
+        return await self._run(("psetex", key, in_milliseconds(seconds, 1000), value), shape.as_bool)
 
     async def get(self, key: Key) -> S | None:
         """The value, or None."""
@@ -162,13 +166,13 @@ class AsyncCommands(Generic[S]):
         """The value, or None; the key is deleted."""
         return await self._value("getdel", key)
 
-    async def mget(self, *keys: Key) -> list[S | None]:
-        """The values in the order of the keys, None for each that does not exist or is no string."""
-        return await self._run(("mget", *keys), shape.as_list)
+    async def mget(self, *keys: Key | Iterable[Key]) -> list[S | None]:
+        """The values in the order of the keys (several, or one list), None for each that does not exist or is no string."""
+        return await self._run(("mget", *several("mget", "key", keys)), shape.as_list)
 
     async def mset(self, values: Mapping[Any, Argument]) -> bool:
         """Stores several; each alone is atomic, together only on one shard."""
-        return await self._run(("mset", *flatten(values)), shape.as_bool)
+        return await self._run(("mset", *flatten(some("mset", "key", values))), shape.as_bool)
 
     async def append(self, key: Key, value: Argument) -> int:
         """Appends; returns the new length in bytes."""
@@ -182,13 +186,13 @@ class AsyncCommands(Generic[S]):
         """The bytes from start to stop, both included, negative from the end."""
         return await self._text("getrange", key, start, stop)
 
-    async def incr(self, key: Key) -> int:
-        """Adds 1; returns the new number."""
-        return await self._run(("incr", key), shape.as_count)
+    async def incr(self, key: Key, amount: int = 1) -> int:
+        """Adds 1, or the amount; returns the new number."""
+        return await self._run(("incr", key) if amount == 1 else ("incrby", key, amount), shape.as_count)
 
-    async def decr(self, key: Key) -> int:
-        """Subtracts 1; returns the new number."""
-        return await self._run(("decr", key), shape.as_count)
+    async def decr(self, key: Key, amount: int = 1) -> int:
+        """Subtracts 1, or the amount; returns the new number."""
+        return await self._run(("decr", key) if amount == 1 else ("decrby", key, amount), shape.as_count)
 
     async def incrby(self, key: Key, amount: int) -> int:
         """Adds; returns the new number."""
@@ -204,17 +208,32 @@ class AsyncCommands(Generic[S]):
 
     # Hashes ------------------------------------------------------------------------------------------------------
 
-    async def hset(self, key: Key, fields: Mapping[Any, Argument]) -> int:
-        """Stores fields; returns how many are new."""
-        return await self._run(("hset", key, *flatten(fields)), shape.as_count)
+    @overload
+    async def hset(self, key: Key, fields: Mapping[Any, Argument]) -> int: ...
+    @overload
+    async def hset(self, key: Key, *, mapping: Mapping[Any, Argument]) -> int: ...
+    @overload
+    async def hset(
+        self, key: Key, fields: Key, value: Argument, *, mapping: Mapping[Any, Argument] | None = None
+    ) -> int: ...
+    async def hset(
+        self,
+        key: Key,
+        fields: Mapping[Any, Argument] | Key | None = None,
+        value: Argument | None = None,
+        *,
+        mapping: Mapping[Any, Argument] | None = None,
+    ) -> int:
+        """Stores fields, a mapping or one and its value; returns how many are new."""
+        return await self._run(hash_arguments(key, fields, value, mapping), shape.as_count)
 
     async def hget(self, key: Key, field: Key) -> S | None:
         """A field's value, or None."""
         return await self._value("hget", key, field)
 
-    async def hmget(self, key: Key, *fields: Key) -> list[S | None]:
-        """Values in the order of the fields, None where there is none."""
-        return await self._run(("hmget", key, *fields), shape.as_list)
+    async def hmget(self, key: Key, *fields: Key | Iterable[Key]) -> list[S | None]:
+        """Values in the order of the fields (several, or one list), None where there is none."""
+        return await self._run(("hmget", key, *several("hmget", "field", fields)), shape.as_list)
 
     async def hgetall(self, key: Key) -> dict[S, S]:
         """All fields and values, empty when there is no such key."""
@@ -222,7 +241,7 @@ class AsyncCommands(Generic[S]):
 
     async def hdel(self, key: Key, *fields: Key) -> int:
         """Deletes fields; returns how many existed."""
-        return await self._run(("hdel", key, *fields), shape.as_count)
+        return await self._run(("hdel", key, *some("hdel", "field", fields)), shape.as_count)
 
     async def hexists(self, key: Key, field: Key) -> bool:
         """Whether the field exists."""
@@ -248,11 +267,11 @@ class AsyncCommands(Generic[S]):
 
     async def lpush(self, key: Key, *values: Argument) -> int:
         """Puts values at the front, one after the other; returns the new length."""
-        return await self._run(("lpush", key, *values), shape.as_count)
+        return await self._run(("lpush", key, *some("lpush", "value", values)), shape.as_count)
 
     async def rpush(self, key: Key, *values: Argument) -> int:
         """Puts values at the end; returns the new length."""
-        return await self._run(("rpush", key, *values), shape.as_count)
+        return await self._run(("rpush", key, *some("rpush", "value", values)), shape.as_count)
 
     async def lpop(self, key: Key) -> S | None:
         """Takes the first element, or None."""
@@ -286,11 +305,11 @@ class AsyncCommands(Generic[S]):
 
     async def sadd(self, key: Key, *members: Argument) -> int:
         """Adds members; returns how many are new."""
-        return await self._run(("sadd", key, *members), shape.as_count)
+        return await self._run(("sadd", key, *some("sadd", "member", members)), shape.as_count)
 
     async def srem(self, key: Key, *members: Argument) -> int:
         """Removes members; returns how many were there."""
-        return await self._run(("srem", key, *members), shape.as_count)
+        return await self._run(("srem", key, *some("srem", "member", members)), shape.as_count)
 
     async def smembers(self, key: Key) -> builtins.set[S]:
         """All members."""
@@ -306,8 +325,18 @@ class AsyncCommands(Generic[S]):
 
     # Sorted sets -------------------------------------------------------------------------------------------------
 
-    async def zadd(self, key: Key, score: float, name: Argument) -> bool:
-        """Gives one member its score. `zadd_many` takes several and says how many are new."""
+    @overload
+    async def zadd(self, key: Key, score: float, name: Argument) -> bool: ...
+    @overload
+    async def zadd(self, key: Key, score: Mapping[Any, float]) -> int: ...
+    async def zadd(self, key: Key, score: float | Mapping[Any, float], name: Argument | None = None) -> bool | int:
+        """Gives one member its score; or, as `zadd_many`, several theirs, and says how many are new."""
+        if isinstance(score, Mapping):
+            if name is not None:
+                raise TypeError("zadd takes a score and a member, or a mapping of members to scores, not both")
+            return await self._run(score_arguments(key, score, {}), shape.as_count)
+        if name is None:
+            raise TypeError("zadd takes a score and a member, or a mapping of members to scores")
         return await self._run(("zadd", key, float(score), name), shape.as_bool)
 
     async def zadd_many(
@@ -331,7 +360,7 @@ class AsyncCommands(Generic[S]):
 
     async def zrem(self, key: Key, *names: Argument) -> int:
         """Removes members; returns how many were there."""
-        return await self._run(("zrem", key, *names), shape.as_count)
+        return await self._run(("zrem", key, *some("zrem", "member", names)), shape.as_count)
 
     async def zquery(
         self, key: Key, score: float = float("-inf"), name: Argument = b"", offset: int = 0, limit: int = 10

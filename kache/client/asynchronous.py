@@ -1,7 +1,7 @@
 """`AsyncClient`: the asyncio client of the binary protocol, and its pool of connections.
 
 Owns transports. Promises what `kache.client.blocking` promises; a cancelled exchange closes its connection too, because its
-replies may still come. One client belongs to one event loop.
+replies may still come. A client belongs to the event loop it is used on; when that has ended, to the next one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from kache.client.async_commands import AsyncCommands
-from kache.client.blocking import UNSET, Unset, greeting, raise_first
+from kache.client.blocking import UNSET, Unset, check_greeting, greeting
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
 from kache.client.commands import S, T
 from kache.client.errors import (
@@ -25,9 +25,8 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
-from kache.client.options import TIMEOUT_SECONDS, check_options, check_seconds
+from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import AsyncPipeline, check_stateless, leaves_state
-from kache.config.kinds import format_address
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -47,7 +46,10 @@ class _Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """False once the peer closed it or said something unasked."""
-        return self._open and not self._reader.unread
+        if not self._open or self._reader.unread:
+            return False
+        # Unsent is what was refused before it was whole, as too large: the server reads no more of it.
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -113,6 +115,8 @@ class _Connection(asyncio.Protocol):
         except TimeoutError:
             message = f"{count - len(self._replies)} of {count} replies did not come within {timeout:g} s"
             raise RequestTimeoutError(message, self._replies) from None
+        except ConnectError:
+            raise  # the server has refused the connection, in words
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConnectionLostError(f"the connection was lost: {reason}", self._replies) from error
@@ -124,6 +128,16 @@ class _Connection(asyncio.Protocol):
         return self._replies
 
 
+async def _connected(address: tuple[str, int] | str, decode: bool) -> _Connection:
+    """A connection to a host and port, or to the path of a Unix socket."""
+    loop = asyncio.get_running_loop()
+    if isinstance(address, str):
+        _, connection = await loop.create_unix_connection(lambda: _Connection(decode), address)
+    else:
+        _, connection = await loop.create_connection(lambda: _Connection(decode), *address)
+    return connection
+
+
 class _Pool:
     """At most `size` connections of one event loop, the most recently used first."""
 
@@ -132,6 +146,7 @@ class _Pool:
         self._size = size
         self._free = asyncio.Semaphore(size)
         self._idle: list[_Connection] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
 
     @asynccontextmanager
@@ -167,6 +182,8 @@ class _Pool:
 
     def close(self) -> None:
         self.closed = True
+        if self.loop is not None and self.loop.is_closed():
+            self._idle.clear()  # their transports have ended with it
         while self._idle:
             self._idle.pop().close()
 
@@ -205,6 +222,7 @@ class AsyncClient(AsyncCommands[S]):
         timeout: float | None = ...,
         connect_timeout: float | None = ...,
         max_connections: int = ...,
+        unixsocket: str | None = ...,
     ) -> None: ...
 
     @overload
@@ -220,6 +238,7 @@ class AsyncClient(AsyncCommands[S]):
         timeout: float | None = ...,
         connect_timeout: float | None = ...,
         max_connections: int = ...,
+        unixsocket: str | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -234,28 +253,42 @@ class AsyncClient(AsyncCommands[S]):
         timeout: float | None = TIMEOUT_SECONDS,
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
+        unixsocket: str | None = None,
     ) -> None:
-        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections)
-        self._address = (host, port)
+        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
+        self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
         self._greeting = greeting(password, username, db)
         self._decode = decode
         self._timeout = timeout
         self._connect_timeout = connect_timeout
+        self._max_connections = max_connections
         self._pool = _Pool(self._connect, max_connections)
 
+    @overload
+    @classmethod
+    def from_url(cls, url: str, *, decode: Literal[False] = ..., **options: Any) -> AsyncClient[bytes]: ...
+    @overload
+    @classmethod
+    def from_url(cls, url: str, *, decode: Literal[True], **options: Any) -> AsyncClient[str]: ...
+    @classmethod
+    def from_url(cls, url: str, *, decode: bool = False, **options: Any) -> AsyncClient[Any]:
+        """A client for ``kache://[[user]:password@]host[:port][/db][?timeout=5]``, or ``unix:///path/of/socket``.
+
+        ``redis://`` means the same as ``kache://``. Other parameters as of `AsyncClient`; what the URL says wins.
+        """
+        return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
+
     async def _connect(self, timeout: float | None) -> _Connection:
-        host, port = self._address
         try:
             async with asyncio.timeout(self._connect_timeout):
-                loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(lambda: _Connection(self._decode), host, port)
+                connection = await _connected(self._address, self._decode)
         except OSError as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise ConnectError(f"cannot connect to {format_address(host, port)}: {reason}") from error
+            raise ConnectError(f"cannot connect to {address_text(self._address)}: {reason}") from error
         if self._greeting:
             try:
                 data, ends = encode_many(self._greeting)
-                raise_first(await connection.exchange(data, len(ends), timeout))
+                check_greeting(self._greeting, await connection.exchange(data, len(ends), timeout))
             except UncertainError as error:
                 # Uncertain is only the greeting: the command itself has not been sent.
                 connection.close()
@@ -298,11 +331,27 @@ class AsyncClient(AsyncCommands[S]):
 
     async def _exchange(self, data: bytes, count: int, stateful: bool, timeout: float | Unset | None) -> list[Reply]:
         seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
-        async with self._pool.connection(seconds) as (connection, keep):
+        async with self._pool_here().connection(seconds) as (connection, keep):
             replies = await connection.exchange(data, count, seconds)
             if not stateful:
                 keep()
             return replies
+
+    def _pool_here(self) -> _Pool:
+        """The pool of the running event loop; a new one where that of the connections so far has ended."""
+        loop, pool = asyncio.get_running_loop(), self._pool
+        if pool.loop is None:
+            pool.loop = loop
+        elif pool.loop is not loop:
+            if pool.loop.is_running():
+                raise RuntimeError(
+                    "this AsyncClient is in use on another event loop, which still runs: make one for each loop"
+                )
+            closed = pool.closed
+            pool.close()
+            pool = self._pool = _Pool(self._connect, self._max_connections)
+            pool.loop, pool.closed = loop, closed
+        return pool
 
     async def __aenter__(self) -> AsyncClient[S]:
         return self

@@ -20,6 +20,7 @@ from typing import Any, Literal, overload
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
 from kache.client.commands import Commands, S, T
 from kache.client.errors import (
+    AuthenticationError,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
@@ -28,12 +29,11 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
-from kache.client.options import TIMEOUT_SECONDS, check_options, check_seconds
+from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import Pipeline, check_stateless, leaves_state
-from kache.config.kinds import format_address
 from kache.errors import CommandError
 
-__all__ = ["UNSET", "Client", "Unset", "greeting", "raise_first"]
+__all__ = ["UNSET", "Client", "Unset", "check_greeting", "greeting"]
 
 _READ_SIZE = 64 * 1024
 
@@ -49,17 +49,32 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
+def _connected(address: tuple[str, int] | str, timeout: float | None) -> socket.socket:
+    """A socket connected to a host and port, or to the path of a Unix socket."""
+    if isinstance(address, str):
+        unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            unix.settimeout(timeout)
+            unix.connect(address)
+        except BaseException:
+            unix.close()
+            raise
+        return unix
+    tcp = socket.create_connection(address, timeout)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return tcp
+
+
 class _Connection:
     """One socket and what was read from it. Used by one thread at a time; closed by whoever finds it unusable."""
 
-    def __init__(self, address: tuple[str, int], timeout: float | None, decode: bool) -> None:
+    def __init__(self, address: tuple[str, int] | str, timeout: float | None, decode: bool) -> None:
         try:
-            self._socket = socket.create_connection(address, timeout)
+            self._socket = _connected(address, timeout)
         except OSError as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise ConnectError(f"cannot connect to {format_address(*address)}: {reason}") from error
+            raise ConnectError(f"cannot connect to {address_text(address)}: {reason}") from error
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._reader = Reader(decode)
@@ -67,7 +82,7 @@ class _Connection:
 
     def usable(self) -> bool:
         """False once the peer closed it: an idle connection has nothing to read, so anything readable is an end."""
-        return not self._poll.poll(0)
+        return not self._broken and not self._poll.poll(0)
 
     def close(self) -> None:
         self._socket.close()
@@ -88,6 +103,8 @@ class _Connection:
         except TimeoutError:
             message = f"{len(ends) - len(replies)} of {len(ends)} replies did not come within {timeout:g} s"
             raise RequestTimeoutError(message, replies) from None
+        except ConnectError:
+            raise  # the server has refused the connection, in words
         except OSError as error:
             reason = error.strerror or str(error)
             if not replies and len(data) - len(rest) < ends[0]:
@@ -98,6 +115,9 @@ class _Connection:
             raise
         if self._reader.unread:
             raise ProtocolError("more replies than requests", replies)
+        if rest:
+            # Refused before it was whole, as too large: the server reads no more of it.
+            self._broken = True
         return replies
 
     def _send(self, rest: memoryview) -> memoryview:
@@ -216,7 +236,7 @@ class Client(Commands[S]):
     Parameters: ``host`` and ``port``; ``password`` (and ``username``); ``db`` 0 to 15; ``decode=True`` returns `str`
     (UTF-8) instead of `bytes`; ``timeout`` in seconds for a whole exchange, None to wait for ever; ``connect_timeout``
     in seconds for making a connection; ``max_connections`` of the pool, for one of which a thread waits at most
-    ``timeout``. One that cannot be meant raises TypeError or ValueError, which name it.
+    ``timeout``; ``unixsocket``, the path of a Unix socket instead of host and port. `from_url` takes them from a URL. One that cannot be meant raises TypeError or ValueError, which name it.
 
     The default of 10 seconds is longer than the 5 within which the server begins with a command or says that it has not
     (`RequestTimeoutError`). A command that takes long, such as the union of large sets, is worth a longer ``timeout``:
@@ -244,6 +264,7 @@ class Client(Commands[S]):
         timeout: float | None = ...,
         connect_timeout: float | None = ...,
         max_connections: int = ...,
+        unixsocket: str | None = ...,
     ) -> None: ...
 
     @overload
@@ -259,6 +280,7 @@ class Client(Commands[S]):
         timeout: float | None = ...,
         connect_timeout: float | None = ...,
         max_connections: int = ...,
+        unixsocket: str | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -273,20 +295,35 @@ class Client(Commands[S]):
         timeout: float | None = TIMEOUT_SECONDS,
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
+        unixsocket: str | None = None,
     ) -> None:
-        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections)
-        self._address = (host, port)
+        check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
+        self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
         self._greeting = greeting(password, username, db)
         self._decode = decode
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._pool = _Pool(self._connect, max_connections)
 
+    @overload
+    @classmethod
+    def from_url(cls, url: str, *, decode: Literal[False] = ..., **options: Any) -> Client[bytes]: ...
+    @overload
+    @classmethod
+    def from_url(cls, url: str, *, decode: Literal[True], **options: Any) -> Client[str]: ...
+    @classmethod
+    def from_url(cls, url: str, *, decode: bool = False, **options: Any) -> Client[Any]:
+        """A client for ``kache://[[user]:password@]host[:port][/db][?timeout=5]``, or ``unix:///path/of/socket``.
+
+        ``redis://`` means the same as ``kache://``. Other parameters as of `Client`; what the URL says wins.
+        """
+        return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
+
     def _connect(self, timeout: float | None) -> _Connection:
         connection = _Connection(self._address, self._connect_timeout, self._decode)
         if self._greeting:
             try:
-                raise_first(connection.exchange(*encode_many(self._greeting), timeout))
+                check_greeting(self._greeting, connection.exchange(*encode_many(self._greeting), timeout))
             except UncertainError as error:
                 # Uncertain is only the greeting: the command itself has not been sent.
                 connection.close()
@@ -362,8 +399,10 @@ def greeting(password: str | None, username: str | None, db: int) -> list[tuple[
     return requests
 
 
-def raise_first(replies: Sequence[Reply]) -> None:
-    """Raises the first error among the replies, if there is one."""
-    for reply in replies:
+def check_greeting(requests: Sequence[Sequence[Any]], replies: Sequence[Reply]) -> None:
+    """Raises the first error among the replies to a greeting, if there is one; whatever AUTH answers is an
+    `AuthenticationError`, such as that no password is set."""
+    for request, reply in zip(requests, replies, strict=True):
         if isinstance(reply, CommandError):
-            raise reply
+            is_ours = request[0] != "auth" or isinstance(reply, AuthenticationError)
+            raise reply if is_ours else AuthenticationError(reply.message)

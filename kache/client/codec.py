@@ -13,11 +13,11 @@ from enum import Enum
 from struct import Struct
 from typing import Any, Final, Literal, NoReturn
 
-from kache.client.errors import ProtocolError, command_error
+from kache.client.errors import ConnectError, ProtocolError, RequestTooLargeError, command_error
 from kache.errors import status_of
 
 __all__ = [
-    "MAX_RESPONSE",
+    "MAX_REQUEST",
     "MORE",
     "Argument",
     "More",
@@ -34,9 +34,11 @@ Argument = bytes | str | int | float | bytearray | memoryview
 Reply = Any
 """``None`` (no such key or member), ``True`` (OK without a value), int, float, bytes (or str), list of these."""
 
-# A response may be larger than any request (LRANGE, KEYS). This limit stops a peer that speaks something else: four
-# characters of text, read as a length, are 512 MiB or more.
-MAX_RESPONSE: Final = 512 * 1024 * 1024 - 1
+MAX_REQUEST: Final = 143 * 1024 * 1024
+"""Bytes of a request: the server takes a longer one for text. A response may have four gigabytes (LRANGE, KEYS)."""
+LONGEST_REFUSAL: Final = 1024
+"""A line of text in place of a response; ours are far shorter."""
+_TEXT: Final = bytes({9, 10, 13, *range(32, 127)})
 # Nested arrays deeper than this are no reply of ours; it keeps the decoder's recursion bounded.
 MAX_DEPTH: Final = 32
 
@@ -46,7 +48,7 @@ _I64 = Struct("<q")
 _F64 = Struct("<d")
 
 _NIL, _ERR, _STR, _INT, _DBL, _ARR = range(6)
-_STATUS_OK, _STATUS_NX = 0, 2
+_STATUS_OK, _STATUS_NX, _STATUS_LAST = 0, 2, 10
 
 
 class More(Enum):
@@ -71,7 +73,8 @@ def _argument_bytes(argument: Argument) -> bytes | bytearray | memoryview:
 
 
 def encode_request(arguments: Sequence[Argument]) -> bytes:
-    """One request frame. Raises `TypeError` for an argument that has no single obvious text, `ValueError` for none."""
+    """One request frame. Raises `TypeError` for an argument that has no single obvious text, `ValueError` for none,
+    `RequestTooLargeError` for what no server takes."""
     if not arguments:
         raise ValueError("a request needs at least the name of a command")
     pieces: list[bytes | bytearray | memoryview] = [b"", _U32.pack(len(arguments))]
@@ -81,10 +84,12 @@ def encode_request(arguments: Sequence[Argument]) -> bytes:
         pieces.append(_U32.pack(len(text)))
         pieces.append(text)
         length += 4 + len(text)
-    try:
-        pieces[0] = _U32.pack(length)
-    except struct.error:
-        raise ValueError("a request is limited to 4 GiB") from None
+    if length > MAX_REQUEST:
+        raise RequestTooLargeError(
+            f"a request of {length} bytes cannot be sent: the binary protocol carries up to {MAX_REQUEST} (143 MiB), and "
+            "the server what its max-frame-bytes says; RESP clients can send more"
+        )
+    pieces[0] = _U32.pack(length)
     return b"".join(pieces)
 
 
@@ -110,6 +115,7 @@ class Reader:
         self._buffer = bytearray()
         self._position = 0
         self._decode = decode
+        self._greeted = False
 
     @property
     def unread(self) -> int:
@@ -130,10 +136,19 @@ class Reader:
         if available < 4:
             return MORE
         (length,) = _U32.unpack_from(buffer, start)
-        if length < 5 or length > MAX_RESPONSE:
-            raise ProtocolError(f"not a response of the binary protocol: a length of {length}")
+        if not self._greeted and not buffer[start : start + 4].translate(None, _TEXT):
+            # Four letters, or a response of more than 144 MiB: then its status follows, a small number.
+            if available < 8:
+                return MORE
+            if not buffer[start + 4 : start + 8].translate(None, _TEXT):
+                return self._refusal(bytes(buffer[start : start + LONGEST_REFUSAL]))
+        if length < 5:
+            _bad(f"a length of {length}")
+        if available >= 8 and _U32.unpack_from(buffer, start + 4)[0] > _STATUS_LAST:
+            _bad(f"a status of {_U32.unpack_from(buffer, start + 4)[0]}")
         if available < 4 + length:
             return MORE
+        self._greeted = True
         self._position = end = start + 4 + length
         _, status, tag = _HEAD.unpack_from(buffer, start)
         if tag == _NIL and length == 5:
@@ -147,6 +162,16 @@ class Reader:
         if stop != end:
             _bad("a value that does not fill its frame")
         return value
+
+    def _refusal(self, text: bytes) -> More:
+        """The line that a server says instead of a first response: the connection was refused, nothing was executed."""
+        line, end, _ = text.partition(b"\r\n")
+        if not end and len(text) < LONGEST_REFUSAL:
+            return MORE
+        said = line.decode("utf-8", "replace")
+        if not line.startswith(b"-"):
+            raise ProtocolError(f"this is no Kache server: it answers {said[:80]!r}")
+        raise ConnectError(f"the server refused the connection: {said[1:]}")
 
     def _value(self, at: int, end: int, depth: int, status: int) -> tuple[Reply, int]:
         """The value at this offset and the offset after it, never beyond `end`."""

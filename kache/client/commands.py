@@ -1,50 +1,28 @@
 """The commands as typed methods, for the blocking client; `kache.client.async_commands` is the same list with ``await``.
 
-A method builds the arguments and names the shape of the reply (`kache.client.codec`); sending is left to `_run`, which
-the client and its pipeline provide. Times are in the unit the name of the parameter says. A reply "no such key" is
-``None``, or the empty value where the type has one. Whatever has no method here goes through ``execute``.
+A method builds the arguments (`kache.client.arguments`) and names the shape of the reply (`kache.client.codec`); sending is
+left to `_run`, which the client and its pipeline provide. Times are in the unit the name of the parameter says, or a
+timedelta. A reply "no such key" is ``None``, or the empty value where the type has one. Whatever has no method here goes
+through ``execute``. `kache/client/recorded.pyi` is made of this list: ``python -m kache.client.stubs``.
 """
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, overload
 
 from kache.client import codec as shape
+from kache.client.arguments import Time, hash_arguments, in_milliseconds, score_arguments, set_arguments, several, some
 from kache.client.codec import Argument, Reply, flatten
 
-__all__ = ["Commands", "Key", "S", "score_arguments", "set_arguments"]
+__all__ = ["Commands", "Key", "S"]
 
 S = TypeVar("S", bytes, str)
 T = TypeVar("T")
 
 Key = bytes | str
-
-
-def set_arguments(
-    key: Key, value: Argument, ex: float | None, px: int | None, nx: bool, xx: bool, keep_ttl: bool
-) -> list[Argument]:
-    """SET's arguments; ``ex`` in seconds is sent in milliseconds, so that fractions count."""
-    arguments: list[Argument] = ["set", key, value]
-    if ex is not None and px is not None:
-        raise ValueError("a TTL is given as ex or as px, not as both")
-    if ex is not None:
-        arguments += ["px", round(ex * 1000)]
-    if px is not None:
-        arguments += ["px", px]
-    arguments += [word for word, wanted in (("nx", nx), ("xx", xx), ("keepttl", keep_ttl)) if wanted]
-    return arguments
-
-
-def score_arguments(key: Key, scores: Mapping[Any, float], options: Mapping[str, bool]) -> list[Argument]:
-    """ZADD's arguments for the form that answers with a number."""
-    words = [word for word, wanted in options.items() if wanted]
-    pairs: list[Argument] = [item for member, score in scores.items() for item in (float(score), member)]
-    if len(pairs) == 2 and not words:
-        # One pair without options is the original's ZADD, which answers OK; repeated, it is Redis's, which counts.
-        pairs *= 2
-    return ["zadd", key, *words, *pairs]
 
 
 class Commands(Generic[S]):
@@ -95,27 +73,27 @@ class Commands(Generic[S]):
 
     def delete(self, *keys: Key) -> int:
         """Deletes; returns how many existed."""
-        return self._run(("del", *keys), shape.as_count)
+        return self._run(("del", *some("delete", "key", keys)), shape.as_count)
 
     def unlink(self, *keys: Key) -> int:
         """Deletes, freeing memory in the background; returns how many existed."""
-        return self._run(("unlink", *keys), shape.as_count)
+        return self._run(("unlink", *some("unlink", "key", keys)), shape.as_count)
 
     def exists(self, *keys: Key) -> int:
         """How many of the keys exist; one named twice counts twice."""
-        return self._run(("exists", *keys), shape.as_count)
+        return self._run(("exists", *some("exists", "key", keys)), shape.as_count)
 
     def touch(self, *keys: Key) -> int:
         """Marks as used; returns how many exist."""
-        return self._run(("touch", *keys), shape.as_count)
+        return self._run(("touch", *some("touch", "key", keys)), shape.as_count)
 
-    def expire(self, key: Key, seconds: float) -> bool:
+    def expire(self, key: Key, seconds: Time) -> bool:
         """Lets the key live this much longer (0 or less deletes it); False when there is no such key."""
-        return self._run(("expire", key, round(seconds * 1000)), shape.as_bool)
+        return self._run(("expire", key, in_milliseconds(seconds, 1000)), shape.as_bool)
 
-    def pexpire(self, key: Key, milliseconds: int) -> bool:
+    def pexpire(self, key: Key, milliseconds: int | timedelta) -> bool:
         """`expire` in milliseconds."""
-        return self._run(("expire", key, milliseconds), shape.as_bool)
+        return self._run(("expire", key, in_milliseconds(milliseconds, 1)), shape.as_bool)
 
     def persist(self, key: Key) -> bool:
         """Takes the TTL away, if there is one; False when there is no such key."""
@@ -165,21 +143,23 @@ class Commands(Generic[S]):
         key: Key,
         value: Argument,
         *,
-        ex: float | None = None,
-        px: int | None = None,
+        ex: Time | None = None,
+        px: int | timedelta | None = None,
         nx: bool = False,
         xx: bool = False,
         keep_ttl: bool = False,
     ) -> bool:
         """Stores a value, with a TTL of ``ex`` seconds or ``px`` milliseconds; ``nx``/``xx``: only a new/existing key.
 
+        A TTL may be a timedelta.
+
         Returns False when ``nx`` or ``xx`` prevented it.
         """
         return self._run(set_arguments(key, value, ex, px, nx, xx, keep_ttl), shape.as_bool)
 
-    def setex(self, key: Key, seconds: float, value: Argument) -> bool:
+    def setex(self, key: Key, seconds: Time, value: Argument) -> bool:
         """Stores a value that lives this long."""
-        return self._run(("psetex", key, round(seconds * 1000), value), shape.as_bool)
+        return self._run(("psetex", key, in_milliseconds(seconds, 1000), value), shape.as_bool)
 
     def get(self, key: Key) -> S | None:
         """The value, or None."""
@@ -189,13 +169,13 @@ class Commands(Generic[S]):
         """The value, or None; the key is deleted."""
         return self._value("getdel", key)
 
-    def mget(self, *keys: Key) -> list[S | None]:
-        """The values in the order of the keys, None for each that does not exist or is no string."""
-        return self._run(("mget", *keys), shape.as_list)
+    def mget(self, *keys: Key | Iterable[Key]) -> list[S | None]:
+        """The values in the order of the keys (several, or one list), None for each that does not exist or is no string."""
+        return self._run(("mget", *several("mget", "key", keys)), shape.as_list)
 
     def mset(self, values: Mapping[Any, Argument]) -> bool:
         """Stores several; each alone is atomic, together only on one shard."""
-        return self._run(("mset", *flatten(values)), shape.as_bool)
+        return self._run(("mset", *flatten(some("mset", "key", values))), shape.as_bool)
 
     def append(self, key: Key, value: Argument) -> int:
         """Appends; returns the new length in bytes."""
@@ -209,13 +189,13 @@ class Commands(Generic[S]):
         """The bytes from start to stop, both included, negative from the end."""
         return self._text("getrange", key, start, stop)
 
-    def incr(self, key: Key) -> int:
-        """Adds 1; returns the new number."""
-        return self._run(("incr", key), shape.as_count)
+    def incr(self, key: Key, amount: int = 1) -> int:
+        """Adds 1, or the amount; returns the new number."""
+        return self._run(("incr", key) if amount == 1 else ("incrby", key, amount), shape.as_count)
 
-    def decr(self, key: Key) -> int:
-        """Subtracts 1; returns the new number."""
-        return self._run(("decr", key), shape.as_count)
+    def decr(self, key: Key, amount: int = 1) -> int:
+        """Subtracts 1, or the amount; returns the new number."""
+        return self._run(("decr", key) if amount == 1 else ("decrby", key, amount), shape.as_count)
 
     def incrby(self, key: Key, amount: int) -> int:
         """Adds; returns the new number."""
@@ -231,17 +211,30 @@ class Commands(Generic[S]):
 
     # Hashes ------------------------------------------------------------------------------------------------------
 
-    def hset(self, key: Key, fields: Mapping[Any, Argument]) -> int:
-        """Stores fields; returns how many are new."""
-        return self._run(("hset", key, *flatten(fields)), shape.as_count)
+    @overload
+    def hset(self, key: Key, fields: Mapping[Any, Argument]) -> int: ...
+    @overload
+    def hset(self, key: Key, *, mapping: Mapping[Any, Argument]) -> int: ...
+    @overload
+    def hset(self, key: Key, fields: Key, value: Argument, *, mapping: Mapping[Any, Argument] | None = None) -> int: ...
+    def hset(
+        self,
+        key: Key,
+        fields: Mapping[Any, Argument] | Key | None = None,
+        value: Argument | None = None,
+        *,
+        mapping: Mapping[Any, Argument] | None = None,
+    ) -> int:
+        """Stores fields, a mapping or one and its value; returns how many are new."""
+        return self._run(hash_arguments(key, fields, value, mapping), shape.as_count)
 
     def hget(self, key: Key, field: Key) -> S | None:
         """A field's value, or None."""
         return self._value("hget", key, field)
 
-    def hmget(self, key: Key, *fields: Key) -> list[S | None]:
-        """Values in the order of the fields, None where there is none."""
-        return self._run(("hmget", key, *fields), shape.as_list)
+    def hmget(self, key: Key, *fields: Key | Iterable[Key]) -> list[S | None]:
+        """Values in the order of the fields (several, or one list), None where there is none."""
+        return self._run(("hmget", key, *several("hmget", "field", fields)), shape.as_list)
 
     def hgetall(self, key: Key) -> dict[S, S]:
         """All fields and values, empty when there is no such key."""
@@ -249,7 +242,7 @@ class Commands(Generic[S]):
 
     def hdel(self, key: Key, *fields: Key) -> int:
         """Deletes fields; returns how many existed."""
-        return self._run(("hdel", key, *fields), shape.as_count)
+        return self._run(("hdel", key, *some("hdel", "field", fields)), shape.as_count)
 
     def hexists(self, key: Key, field: Key) -> bool:
         """Whether the field exists."""
@@ -275,11 +268,11 @@ class Commands(Generic[S]):
 
     def lpush(self, key: Key, *values: Argument) -> int:
         """Puts values at the front, one after the other; returns the new length."""
-        return self._run(("lpush", key, *values), shape.as_count)
+        return self._run(("lpush", key, *some("lpush", "value", values)), shape.as_count)
 
     def rpush(self, key: Key, *values: Argument) -> int:
         """Puts values at the end; returns the new length."""
-        return self._run(("rpush", key, *values), shape.as_count)
+        return self._run(("rpush", key, *some("rpush", "value", values)), shape.as_count)
 
     def lpop(self, key: Key) -> S | None:
         """Takes the first element, or None."""
@@ -313,11 +306,11 @@ class Commands(Generic[S]):
 
     def sadd(self, key: Key, *members: Argument) -> int:
         """Adds members; returns how many are new."""
-        return self._run(("sadd", key, *members), shape.as_count)
+        return self._run(("sadd", key, *some("sadd", "member", members)), shape.as_count)
 
     def srem(self, key: Key, *members: Argument) -> int:
         """Removes members; returns how many were there."""
-        return self._run(("srem", key, *members), shape.as_count)
+        return self._run(("srem", key, *some("srem", "member", members)), shape.as_count)
 
     def smembers(self, key: Key) -> builtins.set[S]:
         """All members."""
@@ -333,8 +326,18 @@ class Commands(Generic[S]):
 
     # Sorted sets -------------------------------------------------------------------------------------------------
 
-    def zadd(self, key: Key, score: float, name: Argument) -> bool:
-        """Gives one member its score. `zadd_many` takes several and says how many are new."""
+    @overload
+    def zadd(self, key: Key, score: float, name: Argument) -> bool: ...
+    @overload
+    def zadd(self, key: Key, score: Mapping[Any, float]) -> int: ...
+    def zadd(self, key: Key, score: float | Mapping[Any, float], name: Argument | None = None) -> bool | int:
+        """Gives one member its score; or, as `zadd_many`, several theirs, and says how many are new."""
+        if isinstance(score, Mapping):
+            if name is not None:
+                raise TypeError("zadd takes a score and a member, or a mapping of members to scores, not both")
+            return self._run(score_arguments(key, score, {}), shape.as_count)
+        if name is None:
+            raise TypeError("zadd takes a score and a member, or a mapping of members to scores")
         return self._run(("zadd", key, float(score), name), shape.as_bool)
 
     def zadd_many(
@@ -358,7 +361,7 @@ class Commands(Generic[S]):
 
     def zrem(self, key: Key, *names: Argument) -> int:
         """Removes members; returns how many were there."""
-        return self._run(("zrem", key, *names), shape.as_count)
+        return self._run(("zrem", key, *some("zrem", "member", names)), shape.as_count)
 
     def zquery(
         self, key: Key, score: float = float("-inf"), name: Argument = b"", offset: int = 0, limit: int = 10

@@ -12,7 +12,7 @@ Two questions decide what a caller does next, so both are classes to catch:
     KacheError
     ├── NotExecutedError ─┬── ConnectError, PoolTimeoutError, ClientClosedError        (ClientError)
     │                     └── UnavailableError, OutOfMemoryError, AuthenticationError,
-    │                         UnknownCommandError                                      (CommandError)
+    │                         UnknownCommandError, RequestTooLargeError                (CommandError)
     ├── UncertainError ───┬── ConnectionLostError, RequestTimeoutError, ProtocolError  (ClientError)
     │                     └── OutcomeUnknownError                                      (CommandError)
     └── CommandError ─────┴── WrongTypeError, BadArgumentError, CrossSlotError
@@ -44,6 +44,7 @@ __all__ = [
     "PoolTimeoutError",
     "ProtocolError",
     "RequestTimeoutError",
+    "RequestTooLargeError",
     "UnavailableError",
     "UncertainError",
     "UnknownCommandError",
@@ -65,7 +66,7 @@ class ClientError(KacheError):
 
 
 class ConnectError(NotExecutedError, ClientError, ConnectionError):
-    """No connection could be made, or nothing could be sent on one."""
+    """No connection could be made, the server refused it (too many clients), or nothing could be sent on it."""
 
 
 class PoolTimeoutError(NotExecutedError, ClientError, TimeoutError):
@@ -116,6 +117,10 @@ class AuthenticationError(CommandError, NotExecutedError):
     """Authentication is required, failed, or does not allow this (status 7)."""
 
 
+class RequestTooLargeError(CommandError, NotExecutedError):
+    """More bytes than the server's `max-frame-bytes`, or than the binary protocol can carry at all: 143 MiB."""
+
+
 class UnavailableError(CommandError, NotExecutedError):
     """The shard is down, loading or overloaded, or its disk refuses writes (status 8)."""
 
@@ -128,6 +133,7 @@ class CrossSlotError(CommandError):
     """The keys lie on different shards and this command cannot span them (status 10)."""
 
 
+_TOO_LARGE = "ERR Protocol error: frame of "
 _CLASS_OF_STATUS: dict[int, type[CommandError]] = {
     1: UnknownCommandError,
     4: BadArgumentError,
@@ -142,4 +148,6 @@ _CLASS_OF_STATUS: dict[int, type[CommandError]] = {
 
 def command_error(status: int, message: str) -> CommandError:
     """The exception for an error reply with this status of the binary protocol."""
+    if message.startswith(_TOO_LARGE):
+        return RequestTooLargeError(message)
     return _CLASS_OF_STATUS.get(status, CommandError)(message)

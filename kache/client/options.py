@@ -6,7 +6,12 @@ must be, but never show a password.
 
 from __future__ import annotations
 
-__all__ = ["TIMEOUT_SECONDS", "check_options", "check_seconds"]
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from kache.config.kinds import format_address
+
+__all__ = ["TIMEOUT_SECONDS", "address_text", "check_options", "check_seconds", "url_options"]
 
 TIMEOUT_SECONDS = 10.0
 """How long a client waits unless it is told otherwise: twice the server's `request-timeout-ms`, so that a client sees
@@ -26,6 +31,7 @@ def check_options(
     timeout: object,
     connect_timeout: object,
     max_connections: object,
+    unixsocket: object,
 ) -> None:
     """Raises TypeError or ValueError for the first argument that cannot be meant."""
     if not isinstance(host, str):
@@ -42,6 +48,68 @@ def check_options(
     _check_seconds("timeout", timeout)
     _check_seconds("connect_timeout", connect_timeout)
     _check_int("max_connections", max_connections, 1, None)
+    if not isinstance(unixsocket, str | None):
+        raise TypeError(f"unixsocket must be the path of a socket or None, not {unixsocket!r}")
+    if unixsocket == "":
+        raise ValueError("unixsocket must be the path of a socket or None, not empty")
+
+
+def address_text(address: tuple[str, int] | str) -> str:
+    """``127.0.0.1:7379``, or the path of a Unix socket."""
+    return address if isinstance(address, str) else format_address(*address)
+
+
+_IN_A_URL = {"timeout": float, "connect_timeout": float, "max_connections": int, "db": int}
+_TLS = ("kaches", "rediss", "valkeys")
+_TCP = ("kache", "redis", "valkey")
+
+
+def url_options(url: str) -> dict[str, Any]:
+    """The options of a client that a URL stands for; ValueError, which does not show its password, for what is none.
+
+    ``kache://[[user]:password@]host[:port][/db][?timeout=5&max_connections=8]``, with ``redis://`` for ``kache://`` if that is
+    what a setting has, or ``unix://[[user]:password@]/path/of/socket[?db=1]``.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is a str, not of type {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL of a cluster: {error}") from None
+    if parts.scheme in _TLS:
+        raise ValueError(f"a URL cannot begin with {parts.scheme}://, since the server has no TLS; kache:// has none")
+    if parts.scheme not in (*_TCP, "unix"):
+        raise ValueError(
+            f"a URL begins with kache://, redis:// or unix://, not with {parts.scheme + '://' if parts.scheme else url[:12]!r}"
+        )
+    options: dict[str, Any] = {}
+    if parts.password is not None:
+        options["password"] = unquote(parts.password)
+        if parts.username:
+            options["username"] = unquote(parts.username)
+    elif parts.username:
+        raise ValueError("a URL gives a password behind a colon, as in kache://:password@host")
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path:
+            raise ValueError("the URL of a Unix socket has three slashes before its path, as in unix:///run/kache.sock")
+        options["unixsocket"] = unquote(parts.path)
+    else:
+        options |= {"host": parts.hostname or "127.0.0.1"} | ({} if port is None else {"port": port})
+        if parts.path not in ("", "/"):
+            options["db"] = _number("the database", parts.path[1:], int)
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _IN_A_URL:
+            raise ValueError(f"a URL cannot say {name!r}; it can say {', '.join(_IN_A_URL)}")
+        options[name] = _number(name, text, _IN_A_URL[name])
+    return options
+
+
+def _number(name: str, text: str, kind: type[int] | type[float]) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name} in a URL must be a number, not {text!r}") from None
 
 
 def check_seconds(name: str, seconds: float | None) -> float | None:

@@ -1,17 +1,23 @@
 """Pipelines: commands collected first and sent together, for both clients.
 
 Pure: a pipeline records, the client sends. Every method of `Commands` works on a pipeline and returns the pipeline, so
-that calls chain; the reply takes the shape it has in the client, in the list that ``execute`` returns.
+that calls chain; the reply takes the shape it has in the client, in the list that ``execute`` returns. Type checkers find
+these methods in `recorded.pyi`, which is made of `Commands`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from kache.client.codec import Argument, Reply, as_is
 from kache.client.commands import Commands, S
 from kache.errors import CommandError
+
+if TYPE_CHECKING:
+    from kache.client.recorded import RecordedCommands
+else:
+    RecordedCommands = object
 
 __all__ = ["AsyncPipeline", "Pipeline", "Step", "check_stateless", "leaves_state"]
 
@@ -56,7 +62,7 @@ class _Recorder(Commands[bytes]):
         self.steps.append((arguments, convert))
 
 
-class _Recorded:
+class _Recorded(RecordedCommands):
     """What both pipelines share: recording, and the shapes of the replies."""
 
     def __init__(self) -> None:
@@ -70,17 +76,19 @@ class _Recorded:
         self._recorder.steps.append((arguments, as_is))
         return self
 
-    def __getattr__(self: P, name: str) -> Callable[..., P]:
-        if name.startswith("_") or name == "scan_iter" or not hasattr(Commands, name):
-            raise AttributeError(f"a pipeline has no command {name!r}")
-        method = getattr(self._recorder, name)
+    if not TYPE_CHECKING:  # for whom a name that is not in recorded.pyi is none
 
-        def record(*positional: Any, **named: Any) -> P:
-            method(*positional, **named)
-            return self
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            if name.startswith("_") or name == "scan_iter" or not hasattr(Commands, name):
+                raise AttributeError(f"a pipeline has no command {name!r}")
+            method = getattr(self._recorder, name)
 
-        record.__name__, record.__doc__ = name, method.__doc__
-        return record
+            def record(*positional: Any, **named: Any) -> Any:
+                method(*positional, **named)
+                return self
+
+            record.__name__, record.__doc__ = name, method.__doc__
+            return record
 
     def _take(self) -> list[Step]:
         steps, self._recorder.steps = self._recorder.steps, []

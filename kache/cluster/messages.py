@@ -35,9 +35,12 @@ __all__ = [
     "Request",
     "RestartShard",
     "Role",
+    "SetStage",
     "ShardState",
     "Shutdown",
     "Slots",
+    "Stage",
+    "StageIs",
     "State",
     "StatusReply",
     "StatusRequest",
@@ -47,6 +50,23 @@ __all__ = [
 Role = Literal["router", "shard"]
 State = Literal["starting", "up", "down"]
 Health = Literal["starting", "up", "unresponsive", "down"]
+
+
+class Stage(msgspec.Struct, kw_only=True, frozen=True):
+    """What a test has staged (`kache.cluster.simulation`); children by name ("shard 2")."""
+
+    ahead_ms: int = 0
+    """By how much the time of the data is ahead of the cluster's."""
+    stands_at_ms: int = 0
+    """Unix milliseconds at which it stands still; 0: it runs."""
+    delay_ms: dict[str, int] = {}
+    """Shards whose replies leave so much later."""
+    write_refusals: dict[str, str] = {}
+    """Shards that execute no writes, and the error they answer with."""
+    stopped: tuple[str, ...] = ()
+    """Children that do nothing (SIGSTOP)."""
+    down: tuple[str, ...] = ()
+    """Children that are not started again."""
 
 
 class ChildContext(msgspec.Struct, kw_only=True):
@@ -88,6 +108,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """How often this child was started before."""
     config_file: str | None = None
     """The TOML file that the cluster was started with."""
+    stage: Stage | None = None
+    """What a test has staged; None in a cluster that was not started for tests."""
 
     def descriptors(self) -> list[int]:
         """All that are the child's own."""
@@ -215,6 +237,20 @@ class RestartShard(_Message, tag=True):
     index: int
 
 
+class SetStage(_Message, tag=True):
+    """Up: make this the stage of a test. Ack comes once every child that can has followed."""
+
+    id: int
+    stage: Stage
+
+
+class StageIs(_Message, tag=True):
+    """Down: the stage from now on. Acknowledged once it holds, and what has expired by it is removed."""
+
+    id: int
+    stage: Stage
+
+
 class Shutdown(_Message, tag=True):
     """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone."""
 
@@ -261,7 +297,7 @@ class Answer(_Message, tag=True):
     """Whose answer it is; the supervisor fills it in."""
 
 
-Down = ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer
+Down = ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer | StageIs
 Up = (
     Ready
     | Failed
@@ -270,9 +306,10 @@ Up = (
     | ConfigSet
     | ConfigRewrite
     | RestartShard
+    | SetStage
     | Shutdown
     | StatusRequest
     | AskRouters
     | Answer
 )
-Request = ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest | AskRouters
+Request = ConfigSet | ConfigRewrite | RestartShard | SetStage | Shutdown | StatusRequest | AskRouters

@@ -36,6 +36,7 @@ from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
+from kache.cluster.simulation import Simulation
 from kache.cluster.status import cluster_status, ready_line
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
@@ -59,6 +60,7 @@ class Supervisor:
 
     `reload` reads the configuration again (SIGHUP). `exit_fd` is a descriptor whose end stops the cluster, so that
     none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served.
+    `for_tests`: its owner may stage what `kache.cluster.simulation` offers.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Supervisor:
         reload: Callable[[], Config] | None = None,
         exit_fd: int | None = None,
         on_ready: Callable[[str], None] = print,
+        for_tests: bool = False,
     ) -> None:
         self.config = resolved(config)
         self._config_file = config_file
@@ -92,6 +95,7 @@ class Supervisor:
         self._phase = "serving"
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._troubles: list[str] = []
+        self._simulation = Simulation(self._children, self._acknowledgements, self._send, self._answer, for_tests)
 
     # Life of the cluster ---------------------------------------------------------------------------------------
 
@@ -172,7 +176,7 @@ class Supervisor:
         self._reap()
         if self._phase == "serving":
             for child in self._children:
-                if not child.pid and child.restart_at is None:
+                if not child.pid and child.restart_at is None and not self._simulation.keeps_down(child):
                     child.restart_at = now
             self._look_after_files()
 
@@ -234,15 +238,14 @@ class Supervisor:
         fresh = resolved(fresh)
         fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != self.config.setting(n)]
         needs = [name for name in fixed if name != "port" or fresh.port]
+        also = f"; a restart is needed for {', '.join(needs)}" if needs else ""
         live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
 
         def told(error: str) -> None:
             if error:
                 _log.warning("the configuration was read again: %s", error)
             else:
-                _log.info(
-                    "configuration read again%s", f"; a restart is needed for {', '.join(needs)}" if needs else ""
-                )
+                _log.info("configuration read again%s", also)
 
         self._changes.ask(lambda config: changed(config, live), told)
 
@@ -314,6 +317,7 @@ class Supervisor:
             run_dir=resources.run_dir,
             restarts=child.restarts + 1,
             config_file=self._config_file,
+            stage=self._simulation.stage,
         )
         if self._executes():
             return children.start_executed(ctx, child.title)
@@ -429,7 +433,7 @@ class Supervisor:
             _log.warning("%s (pid %d) ended: %s; starting it again %s", child.name, pid, child.reason, when)
             self._answer_waiters(child, f"{child.name} ended: {child.reason}")
         self._set_state(child, "down")
-        child.restart_at = time.monotonic() + wait
+        child.restart_at = None if self._simulation.keeps_down(child) else time.monotonic() + wait
         self._announce()
 
     def _set_state(self, child: Child, state: messages.State) -> None:
@@ -477,6 +481,8 @@ class Supervisor:
                 self._answer(asker, messages.Ack(number, rewrite(self._config_file, self.config)))
             case messages.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
+            case messages.SetStage(id=number, stage=stage):
+                self._simulation.ask(asker, number, stage)
             case messages.AskRouters(id=number, what=what, words=words):
                 self._questions.ask(asker, number, what, words)
             case messages.Shutdown(id=number):

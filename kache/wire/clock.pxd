@@ -32,4 +32,7 @@ cdef class Clock:
     cdef int64_t boot_ns
     cdef int64_t offset_ms
     cdef bint stepped
+    cdef bint simulated                 # a test has moved the time of the data
+    cdef int64_t ahead_ms, stands_at_ms # by how much; where it stands, 0: it runs
     cdef int64_t now_ms(self) noexcept nogil
+    cdef int64_t data_ms(self, int64_t now_ms) noexcept nogil

@@ -1,7 +1,11 @@
-"""The cluster's one time base.
+"""The cluster's one time base, and the time of its data.
 
 Owns nothing but an anchor and an offset; whoever needs the time (the reactor once per iteration, timers) holds the same
 `Clock`. Promises: processes that start from one anchor agree, however the wall clock is stepped meanwhile.
+
+Both times are the same, except in a cluster that was started for tests: there the time of the data, which deadlines of
+keys, idle times and TIME go by, may be ahead, or stand still (`kache.testing`). The deadlines of requests go by the
+other one, so that nothing in flight times out when a test lets an hour pass.
 """
 import logging
 
@@ -30,9 +34,25 @@ cdef class Clock:
     cdef int64_t now_ms(self) noexcept nogil:
         return self.wall_ms + self.offset_ms + (kache_clock_ns(KACHE_BOOT_CLOCK) - self.boot_ns) // 1000000
 
+    cdef int64_t data_ms(self, int64_t now_ms) noexcept nogil:
+        """The data's time when this clock shows `now_ms`."""
+        if self.simulated:
+            return self.stands_at_ms if self.stands_at_ms else now_ms + self.ahead_ms
+        return now_ms
+
     def now(self):
         """Unix time in milliseconds."""
         return self.now_ms()
+
+    def data_now(self):
+        """The time that keys live by, in unix milliseconds."""
+        return self.data_ms(self.now_ms())
+
+    def simulate(self, ahead_ms, stands_at_ms):
+        """From now on the data's time is `ahead_ms` ahead, or stands at an instant (unix ms; 0: it runs)."""
+        self.ahead_ms = ahead_ms
+        self.stands_at_ms = stands_at_ms
+        self.simulated = ahead_ms != 0 or stands_at_ms != 0
 
     def anchor(self):
         """(unix ms, boot clock ns) that another process can start from and agree with this one."""

@@ -154,7 +154,7 @@ def quit_(router: Router, session: Session, *args: bytes) -> Reply:
 @local("time")
 def time(router: Router, session: Session) -> Reply:
     """Unix seconds and the microseconds within; the cluster's own clock has milliseconds."""
-    seconds, milliseconds = divmod(router.clock.now(), 1000)
+    seconds, milliseconds = divmod(router.clock.data_now(), 1000)
     return [b"%d" % seconds, b"%d" % (milliseconds * 1000)]
 
 

@@ -218,6 +218,14 @@ cdef class Clients:
                 self.look_at_output(session, now)
         return 0
 
+    cdef int let_pass(self, int64_t ms) except -1:
+        """As if nobody had sent anything for so long: what counts a client's idle time goes on from there."""
+        cdef Session session
+        for session in self.by_id.values():
+            session.connected_ms -= ms
+            session.last_ms -= ms
+        return self.sweep(self.router.clock.now_ms())
+
     cdef int look_at_output(self, Session session, int64_t now) except -1:
         """The limits of unread replies that are counted in seconds."""
         cdef Py_ssize_t soft = self.limits.output_soft[session.kind]

@@ -548,6 +548,7 @@ cdef class Clients:
     cdef int let_go(self) except -1
     cdef int set_pause(self, int mode) except -1
     cdef int sweep(self, int64_t now) except -1
+    cdef int let_pass(self, int64_t ms) except -1
     cdef str overstayed(self, Session session, int64_t now)
     cdef int look_at_output(self, Session session, int64_t now) except -1
     cdef int apply_limits(self) except -1

@@ -375,6 +375,7 @@ cdef class Executor:
     cdef readonly Budget budget
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public bint loading
+    cdef public bytes write_refusal     # what every write is answered: a fault on demand; None: they are executed
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
     cdef public int64_t in_flight       # frames received and not executed yet
@@ -516,6 +517,8 @@ cdef class Host:
     cdef uint64_t boot_id
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit
+    cdef int64_t now_ms                 # of the tick, as the deadlines of requests go by it
+    cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left
     cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
@@ -553,6 +556,9 @@ cdef class Link(Endpoint):
     cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
     cdef Buffer part_into
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
+    cdef object delayed                 # deque of outputs that leave late, each the buffers of a flush; None: none does
+    cdef int flush_late(self) except -1
+    cdef int release_all(self) except -1
     cdef bint keeps_too_much(self) noexcept
     cdef int send_parts(self) except -1
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1

@@ -22,6 +22,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
 import logging
 import os
 import time
+from collections import deque
 from heapq import heapify, heappop, heappush
 
 cimport cython

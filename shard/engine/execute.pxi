@@ -135,6 +135,14 @@ cdef class Executor:
         """The time of the commands that follow, unix ms."""
         self.store.set_time(now_ms)
 
+    def turn_back(self, int64_t now_ms):
+        """An earlier time than the present one, for tests; only where there is no key whose deadline it could move."""
+        cdef int db
+        for db in range(DATABASES):
+            if self.store.databases[db].count:
+                return
+        self.store.set_time_exactly(now_ms)
+
     # Executing ------------------------------------------------------------------------------------------
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
         """One command; its reply, whatever it is, is appended to `out`. DONE, or PARKED or BLOCKED (nothing was appended)."""
@@ -206,7 +214,7 @@ cdef class Executor:
             command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit
         ):
             return False
-        return not command.may_write or PyDict_Size(self.held) == 0
+        return not command.may_write or (PyDict_Size(self.held) == 0 and self.write_refusal is None)
 
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
         """The error that keeps the command from being executed, or None."""
@@ -214,6 +222,9 @@ cdef class Executor:
             return self.arity_error(number)
         if self.loading and not command.while_loading:
             return LOADING_TEXT
+        # A move's own bookkeeping is no write, what it stores is.
+        if self.write_refusal is not None and command.may_write and (command.denyoom or not command.internal):
+            return self.write_refusal
         if command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit and (
             not context.flags & ROOM_ASKED and not self.has_room(command, args, n)
         ):

@@ -29,6 +29,7 @@ cdef class Host:
         self.tick_bytes = 8 << 20
         self.unsent_limit = 16 << 20
         self.tick = <uint64_t> -1
+        self.delay = 0.0
         reactor.host = self
 
     def accept(self, int fd):
@@ -76,13 +77,22 @@ cdef class Host:
                 return False
         return True
 
+    def delay_replies(self, double seconds):
+        """Replies leave so much later from now on, in their order; 0: at once. For tests (kache/testing)."""
+        cdef Link link
+        self.delay = seconds
+        if seconds == 0:
+            for link in list(self.links):
+                link.release_all()
+
     # Ticks ----------------------------------------------------------------------------------------------
     cdef int begin_tick(self) except -1:
         if self.tick != self.reactor.iterations:
             self.tick = self.reactor.iterations
             self.tick_until = monotonic_ns() + self.tick_ns
             self.tick_left = self.tick_bytes
-        self.shard.set_time(self.reactor.clock.now_ms())
+        self.now_ms = self.reactor.clock.now_ms()
+        self.shard.set_time(self.reactor.clock.data_ms(self.now_ms))
         return 0
 
     cdef int commit_tick(self) except -1:

@@ -289,7 +289,7 @@ cdef class Link(Endpoint):
         cdef Py_ssize_t start, at = 0, argc
         cdef uint32_t size, done = 0, executed = 0
         cdef LookAhead ahead = self.host.ahead
-        cdef bint expired = context.deadline != 0 and context.deadline <= shard.store.now_ms
+        cdef bint expired = context.deadline != 0 and context.deadline <= self.host.now_ms
         context.link = self
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
@@ -500,6 +500,50 @@ cdef class Link(Endpoint):
             self.host.wait_for_next(self)
         return 0
 
+    # Output that leaves late, as a test wants it --------------------------------------------------------
+    cdef int flush(self) except -1:
+        if self.host.delay == 0 and self.delayed is None:
+            return Endpoint.flush(self)
+        return self.flush_late()
+
+    cdef int flush_late(self) except -1:
+        """What is to be sent waits for its time, behind what waits already."""
+        cdef list buffers
+        if self.fd < 0:
+            return 0
+        if self.wants_write:
+            return Endpoint.flush(self)     # its time has come, but the socket was full
+        buffers = [] if self.chain is None else self.chain
+        if self.out is not None and self.out.used():
+            buffers.append(self.out)
+            self.out = Buffer()
+            self.out.keep = LINK_BUFFER
+        self.chain = None
+        self.chained = 0
+        if not buffers:
+            return 0 if self.delayed is not None else Endpoint.flush(self)
+        if self.delayed is None:
+            self.delayed = deque()
+        self.delayed.append(buffers)
+        self.host.reactor.loop.call_later(self.host.delay, self._release)
+        return 0
+
+    def _release(self):
+        """The time of the oldest output has come."""
+        cdef Buffer full
+        if self.fd < 0 or not self.delayed:
+            return
+        for full in self.delayed.popleft():
+            self.chain_output(full)
+        if not self.delayed:
+            self.delayed = None
+        Endpoint.flush(self)
+
+    cdef int release_all(self) except -1:
+        while self.delayed:
+            self._release()
+        return 0
+
     # Output beside the replies --------------------------------------------------------------------------
     cdef Buffer beside(self):
         """Where a message goes that may arise at any time: never inside a REPLY that is being made."""
@@ -565,6 +609,7 @@ cdef class Link(Endpoint):
         cdef Host host = self.host
         host.shard.in_flight -= self.run_count
         self.run_count = 0
+        self.delayed = None
         host.gone_in += self.bytes_in
         host.gone_out += self.bytes_out
         if self in host.links:

@@ -15,11 +15,13 @@ from kache.client.errors import (
     AuthenticationError,
     BadArgumentError,
     CommandError,
+    ConnectError,
     CrossSlotError,
     NotExecutedError,
     OutcomeUnknownError,
     OutOfMemoryError,
     ProtocolError,
+    RequestTooLargeError,
     UnavailableError,
     UncertainError,
     UnknownCommandError,
@@ -98,8 +100,9 @@ def test_replies_in_order() -> None:
     [
         struct.pack("<I", 0),
         struct.pack("<I", 4),
-        struct.pack("<I", 0xFFFFFFFF),
-        b"-ERR unknown\r\n",
+        struct.pack("<II", 0xFFFFFFFF, 11),
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"x" * 1024,
         frame(0, b"\x06"),
         frame(0, b"\x03\x01"),
         frame(0, integer(1) + b"x"),
@@ -116,6 +119,38 @@ def test_malformed_response(data: bytes) -> None:
     reader.feed(data + bytes(64))
     with pytest.raises(ProtocolError):
         reader.next_reply()
+
+
+@pytest.mark.parametrize("cut", range(1, 24))
+def test_a_refusal_in_words_instead_of_a_first_response(cut: int) -> None:
+    said = b"-ERR max number of clients reached\r\n"
+    reader = codec.Reader()
+    reader.feed(said[:cut])
+    assert reader.next_reply() is codec.MORE
+    reader.feed(said[cut:])
+    with pytest.raises(
+        ConnectError, match="the server refused the connection: ERR max number of clients reached"
+    ) as found:
+        reader.next_reply()
+    assert isinstance(found.value, NotExecutedError) and not isinstance(found.value, CommandError)
+
+
+def test_later_responses_may_have_any_length() -> None:
+    letters = struct.pack("<II", int.from_bytes(b"AAAA", "little"), 0)
+    reader = codec.Reader()
+    reader.feed(letters)  # a response of a gigabyte, as its status shows
+    assert reader.next_reply() is codec.MORE
+    reader = codec.Reader()
+    reader.feed(frame(0, integer(1)) + letters[:4] + b"\x00")
+    assert reader.next_reply() == 1
+    assert reader.next_reply() is codec.MORE
+
+
+def test_what_no_server_takes_is_not_sent() -> None:
+    assert len(codec.encode_request(["set", "k", bytes(codec.MAX_REQUEST - 4 - 3 * 4 - 4)])) == codec.MAX_REQUEST + 4
+    with pytest.raises(RequestTooLargeError, match="cannot be sent: the binary protocol carries up to") as found:
+        codec.encode_request(["set", "k", bytes(codec.MAX_REQUEST - 4 - 3 * 4 - 3)])
+    assert isinstance(found.value, NotExecutedError)
 
 
 def test_decode_makes_strings() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from typing import Any
 
 import pytest
 
 from kache import AsyncClient, Client
-from kache.client.options import check_options
+from kache.client.options import check_options, url_options
 
 KINDS = (Client, AsyncClient)
 
@@ -42,6 +43,8 @@ KINDS = (Client, AsyncClient)
         ("connect_timeout", "2", TypeError, "connect_timeout must be a number of seconds"),
         ("max_connections", 0, ValueError, "max_connections must be an int, at least 1, not 0"),
         ("max_connections", 2.5, TypeError, "max_connections must be an int, at least 1, not 2.5"),
+        ("unixsocket", 7, TypeError, "unixsocket must be the path of a socket or None, not 7"),
+        ("unixsocket", "", ValueError, "unixsocket must be the path of a socket or None, not empty"),
     ],
 )
 def test_refused(kind: Any, name: str, value: object, error: type[Exception], wanted: str) -> None:
@@ -54,6 +57,47 @@ def test_refused(kind: Any, name: str, value: object, error: type[Exception], wa
 def test_taken(kind: Any) -> None:
     kind("::1", 1, password="p", username="u", db=15, decode=True, timeout=None, connect_timeout=0.1, max_connections=1)
     kind("localhost", 65535, timeout=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("kache://", {"host": "127.0.0.1"}),
+        ("redis://cache.example:7400/3", {"host": "cache.example", "port": 7400, "db": 3}),
+        ("kache://:p%40ss@[::1]:1/", {"host": "::1", "port": 1, "password": "p@ss"}),
+        ("valkey://me:secret@h?timeout=0.5&max_connections=7", {
+            "host": "h", "username": "me", "password": "secret", "timeout": 0.5, "max_connections": 7,
+        }),
+        ("unix:///run/kache%20a.sock?db=2", {"unixsocket": "/run/kache a.sock", "db": 2}),
+        ("unix://:pw@/run/k.sock", {"unixsocket": "/run/k.sock", "password": "pw"}),
+    ],
+)  # fmt: skip
+def test_urls(url: str, options: dict[str, Any]) -> None:
+    assert url_options(url) == options
+    for kind in KINDS:
+        kind.from_url(url, decode=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:7379", "a URL begins with kache://"),
+        ("http://h", "a URL begins with kache://, redis:// or unix://, not with 'http://'"),
+        ("rediss://h", "since the server has no TLS"),
+        ("kache://h:99999", "not a URL of a cluster: Port out of range"),
+        ("kache://secret@h", "gives a password behind a colon"),
+        ("kache://h/first", "the database in a URL must be a number, not 'first'"),
+        ("kache://h/16", "db must be an int from 0 to 15, not 16"),
+        ("kache://h?timeout=soon", "timeout in a URL must be a number, not 'soon'"),
+        ("kache://h?ssl=1", "a URL cannot say 'ssl'; it can say timeout"),
+        ("unix://run/k.sock", "has three slashes"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_urls_that_cannot_be_meant(kind: Any, url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)) as found:
+        kind.from_url(url)
+    assert "secret" not in str(found.value)
 
 
 def test_every_option_of_both_clients_is_checked() -> None:

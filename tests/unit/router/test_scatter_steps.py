@@ -34,7 +34,7 @@ class Steps:
 
     def __init__(self, fail_at: int = 0, how: str = "refused") -> None:
         self.shards = [Shard(now_ms=NOW, index=0), Shard(now_ms=NOW, index=1)]
-        self.clock = SimpleNamespace(now=lambda: NOW)
+        self.clock = SimpleNamespace(now=lambda: NOW, data_now=lambda: NOW)
         self.config = Config()
         self.fail_at, self.how = fail_at, how
         self.asked: list[str] = []
