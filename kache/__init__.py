@@ -27,7 +27,8 @@ Beside the path of a request:
 `kache.cli`               the command line
 `kache.load`              the load generator behind ``kache bench`` and the benchmarks
 `kache.testing`           a cluster for tests, with a clock they move and faults they stage; the pytest plugin
-`kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), stats (what is counted)
+`kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), stats (what is counted), timeouts
+                          (of commands that wait), deadlines (what is due when)
 ========================  =============================================================================
 
 From a program::

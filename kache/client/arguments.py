@@ -6,6 +6,7 @@ names the method: nothing is sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from kache.client.codec import Argument, flatten
 
 __all__ = [
-    "Time", "hash_arguments", "in_milliseconds", "score_arguments", "set_arguments", "several", "some",
+    "Time", "hash_arguments", "in_milliseconds", "score_arguments", "set_arguments", "several", "some", "waited",
 ]  # fmt: skip
 
 Time = float | timedelta
@@ -89,3 +90,10 @@ def score_arguments(key: Argument, scores: Mapping[Any, float], options: Mapping
         # One pair without options is the original's ZADD, which answers OK; repeated, it is Redis's, which counts.
         pairs *= 2
     return ["zadd", key, *words, *pairs]
+
+
+def waited(seconds: float) -> float:
+    """A timeout of a command that waits; raises ValueError for what is none."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"timeout is a number of seconds, 0 for ever, not {seconds!r}")
+    return seconds

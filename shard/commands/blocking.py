@@ -61,6 +61,8 @@ def _take(ctx: Context, keys: Sequence[bytes], way: Way) -> Reply:
 def _block(
     ctx: Context, way: Way, keys: Sequence[bytes], words: tuple[bytes, ...], timeout: int, nothing: Reply = NULL_ARRAY
 ) -> Reply | Deferred:
+    if ctx.link is None:
+        return NULL_ARRAY
     if not ctx.may_wait:
         return nothing
     return ctx.shard.blocking.wait(ctx, way, keys, words, ctx.keys.store.now_ms + timeout if timeout else 0)

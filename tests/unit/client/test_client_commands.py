@@ -34,6 +34,10 @@ class Sent(Commands[bytes]):
         self.arguments = list(arguments)
         return convert(self.reply)
 
+    def _wait(self, arguments: Sequence[Argument], convert: Callable[[Any], Any], seconds: float) -> Any:
+        assert seconds in arguments
+        return self._run(arguments, convert)
+
 
 class AsyncSent(AsyncCommands[bytes]):
     """The same for the asyncio list; its methods end before they would wait."""
@@ -113,6 +117,24 @@ CASES: list[tuple[Callable[[Sent], Any], list[Any], Any, Any]] = [
     (lambda c: c.incr("k"), ["incr", "k"], 1, 1),
     (lambda c: c.incr("k", 2), ["incrby", "k", 2], 3, 3),
     (lambda c: c.decr("k", 2), ["decrby", "k", 2], 1, 1),
+    (lambda c: c.blpop("a", "b"), ["blpop", "a", "b", 0], [b"a", b"x"], (b"a", b"x")),
+    (lambda c: c.brpop("a", timeout=1.5), ["brpop", "a", 1.5], None, None),
+    (lambda c: c.blmove("a", "b", timeout=2), ["blmove", "a", "b", "left", "right", 2], b"x", b"x"),
+    (lambda c: c.blmove("a", "b", "right", "left"), ["blmove", "a", "b", "right", "left", 0], None, None),
+    (
+        lambda c: c.blmpop("a", "b", side="right", count=3, timeout=1),
+        ["blmpop", 1, 2, "a", "b", "right", "count", 3],
+        [b"a", [b"x", b"y"]],
+        (b"a", [b"x", b"y"]),
+    ),
+    (lambda c: c.bzpopmin("a", timeout=1), ["bzpopmin", "a", 1], [b"a", b"m", 1.5], (b"a", b"m", 1.5)),
+    (lambda c: c.bzpopmax("a", "b"), ["bzpopmax", "a", "b", 0], None, None),
+    (
+        lambda c: c.bzmpop("a", side="max", timeout=1),
+        ["bzmpop", 1, 1, "a", "max", "count", 1],
+        [b"a", [[b"m", 1.5]]],
+        (b"a", [(b"m", 1.5)]),
+    ),
     (lambda c: c.incrbyfloat("k", 1), ["incrbyfloat", "k", 1.0], b"3.5", 3.5),
 ]
 
@@ -195,6 +217,12 @@ def test_type_checkers_know_pipelines(tmp_path: Path) -> None:
         '"Pipeline[bytes]" has no attribute "nosuch"',
         'Missing positional argument "value" in call to "set" of "RecordedCommands"',
     ], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf")])
+def test_a_time_to_wait_is_a_number_of_seconds(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout is a number of seconds"):
+        Sent(None).blpop("k", timeout=timeout)
 
 
 def test_scan_iter_follows_the_cursor() -> None:
