@@ -218,6 +218,7 @@ cdef class RequestParser:
         cdef Py_ssize_t at = 8
         cdef uint32_t i, size
         self.resume_count = 0
+        self.ensure(strings)
         for i in range(strings):
             if n - at < 4:
                 return 0

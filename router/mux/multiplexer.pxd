@@ -603,8 +603,9 @@ cdef class Timers:
     """What is done whether or not anything arrives: deadlines of requests, and once a second the rest."""
     cdef Router router
     cdef object timer
-    cdef int64_t next_sweep_ms, next_trim_ms
-    cdef Py_ssize_t most_cost            # the most that clients have cost since memory was given back
+    cdef int64_t next_sweep_ms
+    cdef Py_ssize_t most_cost            # the most that clients have cost since memory was given back,
+    cdef int64_t retained_ms             # and when they last cost about as much
     cdef int stop(self) except -1
     cdef int give_back(self) except -1
 

@@ -1,9 +1,9 @@
 # What is done whether or not anything arrives.
 
-# How much less clients must cost than a while ago before memory is given back to the system: below that it is soon used
-# again. Then one look through the heap costs milliseconds, of which there is one in a while.
+# How much less clients must cost than before, and for how long, until memory is given back to the system: it may soon be
+# used again, and giving back some ten MiB takes milliseconds.
 cdef Py_ssize_t RETAINED = 16 << 20
-cdef int64_t TRIM_EVERY_MS = 5000
+cdef int64_t RETAINED_MS = 3000
 
 # Between two looks at the links' deadlines (seconds): a tenth of the request timeout, within these.
 cdef double LONGEST_TICK = 0.1
@@ -25,11 +25,11 @@ cdef class Timers:
     cdef int give_back(self) except -1:
         """What clients have cost lies in the heap, where it was mixed with what stays."""
         cdef Py_ssize_t cost = self.router.clients.cost()
-        if cost > self.most_cost:
+        self.most_cost = max(self.most_cost, cost)
+        if self.most_cost - cost <= RETAINED:
+            self.retained_ms = self.router.now_ms
+        elif self.router.now_ms - self.retained_ms >= RETAINED_MS:
             self.most_cost = cost
-        elif self.most_cost - cost > RETAINED and self.router.now_ms >= self.next_trim_ms:
-            self.most_cost = cost
-            self.next_trim_ms = self.router.now_ms + TRIM_EVERY_MS
             kache_trim()
         return 0
 

@@ -176,6 +176,34 @@ def test_more_arguments_than_a_million() -> None:
         assert resident_kib(router) - before < 1024
 
 
+def test_what_unread_replies_have_cost_is_given_back() -> None:
+    """Small pieces of many clients lie mixed in the heap, which would keep all of it for a few that stay."""
+    with Cluster(2, environment={"KACHE_MAXMEMORY_CLIENTS": "256mb"}) as cluster, cluster.connect() as connection:
+        keys = [f"{'many' * 5}:{number}" for number in range(1000)]
+        connection.send(*[("SET", key, "x" * 20) for key in keys])
+        assert connection.read_many(1000) == ["OK"] * 1000
+        router = cluster.pid_of("router")
+        before = resident_kib(router)
+        silent = [cluster.connect() for _ in range(60)]
+        request = encode(("MGET", *keys)) * 40
+        for client in silent:
+            client.socket.setblocking(False)
+        for _ in range(5):
+            for client in silent:
+                try:
+                    client.socket.send(request)
+                except BlockingIOError:
+                    pass  # it is not read: that is what is wanted
+        until(lambda: resident_kib(router) > before + 48 * 1024, "unread replies")
+        later = [cluster.connect() for _ in range(50)]
+        assert [client.request("PING") for client in later] == ["PONG"] * 50
+        for client in silent:
+            client.close()
+        until(lambda: resident_kib(router) < before + 24 * 1024, "the memory is given back")
+        for client in later:
+            client.close()
+
+
 def test_who_reads_too_little_of_what_the_class_allows_is_closed() -> None:
     with Cluster(1) as cluster, cluster.connect() as reader:
         assert reader.request("CONFIG", "SET", "client-output-buffer-limit", "normal 32mb 1mb 1") == "OK"

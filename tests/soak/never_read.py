@@ -119,7 +119,7 @@ def main() -> int:
             missed += bad
             print(
                 f"{name}: routers + {growth:.0f} MiB of {chosen.budget_mib}; p99 {alone.p99() * 1000:.2f} ms alone, "
-                f"{beside.p99() * 1000:.2f} ms beside ({slowdown:.1f} times), worst {max(beside.waits) * 1000:.0f} ms"
+                f"{beside.p99() * 1000:.2f} ms beside ({slowdown:.1f} times), worst {max(beside.waits, default=0.0) * 1000:.0f} ms"
                 + (f"; refused: {beside.refused}" if beside.refused is not None else "")
                 + ("  MISSED" if bad else ""),
                 flush=True,
