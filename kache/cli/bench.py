@@ -88,7 +88,7 @@ def bench(ctx: click.Context, /, protocol: str | None, as_json: bool, commands: 
 
     Latencies come from an HDR histogram. With --rate they count from when a request was due, so a stall of the server
     shows in them. Replies are checked: errors, misses, wrong types and wrong values are counted. Exit status 1 when
-    there were any besides misses. The keys it writes begin with kb: and stay when it ends.
+    there were any besides misses. Ctrl-C ends the measurement and shows what was measured by then. The keys it writes begin with kb: and stay when it ends.
     """
     chosen = protocol or ("binary" if commands == "original" else "resp")
     spec = msgspec.convert({**settings, "protocol": chosen, "commands": commands}, LoadSpec)
@@ -107,5 +107,7 @@ def bench(ctx: click.Context, /, protocol: str | None, as_json: bool, commands: 
             bar.close()
     click.echo(msgspec.json.format(msgspec.json.encode(result)).decode() if as_json else summary(result))
     bad = result.errors + result.unexpected + result.mismatches + result.lost + result.unanswered
+    if result.interrupted:
+        ctx.exit(130)
     if bad or not result.requests:
         ctx.exit(EXIT_ERROR)

@@ -12,5 +12,6 @@ pages                           memory that several processes share, and in it, 
 client_counts, numbers          their clients, the entries of the slow log;
 board                           what every shard has begun, and its sign of life
 admins, status, detach          the command line's side: its conversations, its answers, the background
+announcement, service_manager   what is logged at the start; what systemd is told
 processes, logs                 what the system is asked about processes; log lines, few of a kind
 """

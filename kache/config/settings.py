@@ -145,6 +145,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     save: Annotated[str, Setting(TEXT, "Snapshot times; Kache takes none.", fixed=True)] = ""
 
     # Clients
+    requirepass_file: Annotated[
+        str,
+        Setting(TEXT, "File whose first line is requirepass; for secrets of systemd, Docker, Kubernetes. Empty: none."),
+    ] = ""
     requirepass: Annotated[
         str, Setting(TEXT, "Password that clients must give; empty asks for none.", live=True, secret=True)
     ] = ""
@@ -333,7 +337,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     loglevel: Annotated[
         str, Setting(WORD, "Least level logged.", live=True, choices=("debug", "verbose", "notice", "warning"))
     ] = "notice"
-    logformat: Annotated[str, Setting(WORD, "Form of a log line.", choices=("text", "json"))] = "text"
+    logformat: Annotated[
+        str, Setting(WORD, "Form of a log line; auto: text on a terminal, else JSON.", choices=("auto", "text", "json"))
+    ] = "auto"
     logfile: Annotated[str, Setting(TEXT, "File to log to; empty logs to standard error.")] = ""
     slowlog_log_slower_than: Annotated[
         int,
@@ -492,9 +498,27 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
         if raw is not None:
             name = field.replace("_", "-")
             values[name] = _read(name, raw, f"the option --{name}")
+    if values.get("requirepass-file"):
+        values["requirepass"] = _password_of(values)
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
     _check_together(config)
     return config
+
+
+def _password_of(values: Mapping[str, Any]) -> str:
+    """The first line of requirepass-file; raises ConfigError when there is none, or another password."""
+    path = values["requirepass-file"]
+    if values.get("requirepass"):
+        raise ConfigError("requirepass and requirepass-file are both set; which password is meant?", "requirepass-file")
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"requirepass-file {path} cannot be read: {reason}.", "requirepass-file") from None
+    if not password:
+        raise ConfigError(f"requirepass-file {path} has no password in its first line.", "requirepass-file")
+    return str(_read("requirepass", password, f"the file {path}"))
 
 
 def _read(name: str, raw: object, origin: str) -> Any:

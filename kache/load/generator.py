@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import signal
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ def run(spec: LoadSpec, progress: Progress | None = None) -> LoadResult:
     """Runs one load and returns what it measured; blocks for preload, warm-up and run together.
 
     `progress(phase, share, requests)` is called about 20 times a second, from the calling thread or, with several
-    processes, from another one. Raises `LoadError` for a spec that makes no sense, when the server cannot be reached at
+    processes, from another one. Ctrl-C while it measures ends that, and the result is what was measured by then. Raises `LoadError` for a spec that makes no sense, when the server cannot be reached at
     the start, and when the percentiles' library is not installed.
     """
     check(spec)
@@ -101,14 +102,28 @@ def _run_processes(specs: Sequence[LoadSpec], progress: Progress | None) -> list
         threads = [threading.Thread(target=follow, args=(i,)) for i in range(len(specs))]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        _join(threads, processes, shown)
     results = []
     for outcome in outcomes:
         if isinstance(outcome, LoadError):
             raise outcome
         results.append(outcome)
     return results
+
+
+def _join(threads: Sequence[threading.Thread], processes: Sequence[subprocess.Popen[bytes]], shown: _Together) -> None:
+    """Wait for the end of the threads; at Ctrl-C those who measure are told to end with what they have."""
+    told = False
+    while any(thread.is_alive() for thread in threads):
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            if told or not shown.measuring:
+                raise
+            told = True
+            for process in processes:
+                process.send_signal(signal.SIGINT)
 
 
 class _Together:
@@ -118,6 +133,11 @@ class _Together:
         self._progress = progress
         self._lines: list[ProgressLine | None] = [None] * count
         self._lock = threading.Lock()
+
+    @property
+    def measuring(self) -> bool:
+        """Whether all of them have come so far."""
+        return all(line is not None and line.phase == "measure" for line in self._lines)
 
     def add(self, i: int, line: ProgressLine) -> None:
         with self._lock:
@@ -130,7 +150,8 @@ class _Together:
 @contextlib.contextmanager
 def _process() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "kache.load.worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    # In a process group of its own: Ctrl-C is told it by us (`_join`), not by the terminal as well.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
         try:
             yield process
         finally:
@@ -233,6 +254,7 @@ def _combine(spec: LoadSpec, results: Sequence[WorkerResult]) -> LoadResult:
         generator_cpu_seconds=sum(result.cpu_seconds for result in results),
         generator_limited=cpu > _LIMITED,
         latest=max(result.latest for result in results) / 1e6,
+        interrupted=any(result.interrupted for result in results),
         notes=[],
     )
     return msgspec.structs.replace(result, notes=_notes(result, any(part.stalled for part in results)))
@@ -241,6 +263,9 @@ def _combine(spec: LoadSpec, results: Sequence[WorkerResult]) -> LoadResult:
 def _notes(result: LoadResult, stalled: bool) -> list[str]:
     """What would mislead a reader who saw only the figures."""
     spec, notes = result.spec, []
+    if result.interrupted:
+        wanted = f"{spec.requests:,} requests" if spec.requests else f"{spec.seconds:g} s"
+        notes.append(f"interrupted after {result.seconds:.1f} s; {wanted} were wanted")
     if result.generator_limited:
         notes.append(
             f"the generator was the bottleneck ({result.generator_cpu:.0%} of a core): the server can do more; "

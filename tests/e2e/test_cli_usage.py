@@ -273,3 +273,33 @@ def test_a_start_that_fails_leaves_no_lock(tmp_path: Path) -> None:
     (run / f"{port}.lock").mkdir()
     done = kache("cluster", "start", f"--port={port}", cwd=tmp_path, KACHE_RUN_DIR=str(run))
     assert done.stderr == f"kache: The lock {run}/{port}.lock cannot be made: Is a directory.\n"
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_ctrl_c_in_bench_shows_what_was_measured(cluster: Cluster, processes: str) -> None:
+    bench = subprocess.Popen(
+        [*KACHE, "bench", "-c", "4", "--seconds", "60", "--warmup", "0.1", "--keys", "100", "--processes", processes],
+        env={**cluster.environment, "KACHE_PORT": str(cluster.port)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        before = _executed(cluster)
+        # Long after the warm-up, as its commands show.
+        until(lambda: _executed(cluster) > before + 20_000, "the load")
+        os.killpg(bench.pid, signal.SIGINT)
+        output, errors = bench.communicate(timeout=20)
+    finally:
+        if bench.poll() is None:
+            bench.kill()
+            bench.communicate()
+    assert bench.returncode == 130, errors
+    assert re.search(r"^[\d,]+ requests/s", output, re.MULTILINE), output
+    assert re.search(r"note: interrupted after [\d.]+ s; 60 s were wanted", output)
+    assert "Traceback" not in errors
+
+
+def _executed(cluster: Cluster) -> int:
+    return int(cluster.request("info", "stats").decode().split("total_commands_processed:")[1].split()[0])
