@@ -111,8 +111,11 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_t
         ).run()
 
     if detach:
+        from kache.cluster.announcement import doubts
         from kache.cluster.detach import detached
 
+        for doubt in doubts(config, os.environ):  # in the foreground its log says so
+            click.echo(f"kache: Warning: {doubt}.", err=True)
         keep = () if exit_with_fd is None else (exit_with_fd,)
         return detached(config, supervise, keep)
     try:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kache import __version__
-from kache.config.kinds import format_size, nearest
+from kache.config.kinds import format_size, nearest_word
 from kache.config.process_count import usable_cores
 from kache.config.settings import SETTINGS, Config
 
-__all__ = ["announce", "machine_memory"]
+__all__ = ["announce", "doubts", "machine_memory"]
 
 OTHER_VARIABLES = ("KACHE_CONFIG", "KACHE_HOST", "KACHE_PASSWORD", "KACHE_RUN_DIR")
 """Variables that are no settings: the command line's."""
@@ -33,7 +33,7 @@ def announce(config: Config, environ: Mapping[str, str]) -> None:
         format_size(machine_memory()),
         ", ".join(_chosen(config)) or "all settings are defaults",
     )
-    for warning in _warnings(config, environ):
+    for warning in doubts(config, environ):
         _log.warning("%s", warning)
 
 
@@ -49,7 +49,8 @@ def _chosen(config: Config) -> Iterator[str]:
             yield f"{name} {shown}"
 
 
-def _warnings(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+def doubts(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+    """What looks like a mistake, in a sentence each without its full stop."""
     if config.maxmemory > machine_memory():
         yield (
             f"maxmemory {format_size(config.maxmemory)} is more than the {format_size(machine_memory())} of memory that this "
@@ -58,9 +59,9 @@ def _warnings(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     known = ["KACHE_" + name.replace("-", "_").upper() for name in SETTINGS]
     for variable in sorted(environ):
         if variable.startswith("KACHE_") and variable not in known and variable not in OTHER_VARIABLES:
-            near = nearest(variable.removeprefix("KACHE_"), SETTINGS).replace("'", "")
-            meant = f" Did you mean KACHE_{near.split()[-1].rstrip('?').replace('-', '_').upper()}?" if near else ""
-            yield f"the variable {variable} is no setting of Kache.{meant}"
+            near = nearest_word(variable.removeprefix("KACHE_"), SETTINGS)
+            meant = f"; KACHE_{near.replace('-', '_').upper()} is one" if near else ""
+            yield f"the variable {variable} is no setting of Kache{meant}"
 
 
 def machine_memory(root: str = "/sys/fs/cgroup") -> int:

@@ -90,14 +90,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def nearest_word(word: str, known: Iterable[str]) -> str:
-    """The known word that was meant: one that begins so, or differs by a slip in every three letters at most; or nothing."""
+    """The known word that was meant: one that begins so, or differs by one slip in four letters at most; or nothing."""
     word = word.replace("_", "-").lower()
-    longer = sorted((each for each in known if len(word) >= 3 and each.startswith(word)), key=len)
+    bare = word.replace("-", "")
+    longer = sorted((each for each in known if len(word) >= 3 and each.replace("-", "").startswith(bare)), key=len)
     if longer:
         return longer[0]
-    near = [(slips(word, each), each) for each in known if abs(len(each) - len(word)) <= len(word) // 3]
+    near = [(slips(word, each), each) for each in known if abs(len(each) - len(word)) <= max(1, len(word) // 4)]
     fewest, found = min(near, default=(len(word), ""), key=lambda pair: pair[0])
-    return found if fewest <= max(1, len(word) // 3) and len(word) > 1 else ""
+    return found if fewest <= max(1, len(word) // 4) and len(word) > 1 else ""
 
 
 def slips(typed: str, meant: str) -> int:

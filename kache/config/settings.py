@@ -83,13 +83,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str,
         Setting(
             TEXT,
-            "Host that CLUSTER tells clients to connect to; empty: the one they have connected to, which is wrong for "
-            "those outside of a container.",
+            "Address that CLUSTER tells clients to connect to; empty: the one they connected to, which is wrong for "
+            "clients outside a container.",
             live=True,
         ),
     ] = ""
     cluster_announce_port: Annotated[
-        int, Setting(COUNT, "Port that CLUSTER tells; 0: the one they have connected to.", live=True, low=0, high=65535)
+        int,
+        Setting(COUNT, "Port that CLUSTER tells clients; 0: the one they connected to.", live=True, low=0, high=65535),
     ] = 0
     dir: Annotated[str, Setting(TEXT, "Working directory: a relative logfile lies here.")] = "."
     databases: Annotated[
@@ -104,7 +105,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str,
         Setting(
             WORD,
-            "What goes when memory is full. A cache is expected to forget, so the least recently used, unlike Redis.",
+            "What is evicted when memory is full. The default suits a cache; that of Redis is noeviction.",
             live=True,
             choices=(
                 "noeviction",
@@ -167,7 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             COUNT,
-            "Connections the cluster accepts; one more is told so and closed. Lowered to what the descriptors allow.",
+            "Connections the cluster accepts; any more are refused with an error. Lowered to what the limit of open files allows.",
             live=True,
             low=1,
             high=1000000,
@@ -229,7 +230,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             COUNT,
-            "Strings in one request, of either protocol; as in Redis none but that of its bytes (client-query-buffer-limit).",
+            "Strings in one request, in either protocol; as in Redis only its bytes are limited (client-query-buffer-limit).",
             live=True,
             low=16,
             high=2**31 - 1,
@@ -253,7 +254,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     ] = 16 * KIB
     preauth_max_commands: Annotated[
         int,
-        Setting(COUNT, "Commands a client may send before it authenticates, then it is closed.", live=True, low=4),
+        Setting(COUNT, "Commands a client may send before it authenticates; then it is closed.", live=True, low=4),
     ] = 128
 
     # Back-pressure between clients, router and shards
@@ -288,8 +289,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         tuple[Limit, ...],
         Setting(
             LIMITS,
-            "Unread replies at which a client is closed: class, hard limit, soft limit, seconds above the soft one. Who is "
-            "sent messages out of band is of class pubsub.",
+            "Unread replies at which a client is closed: class, hard limit, soft limit, seconds above the soft one. "
+            "Clients that are sent messages out of band are of class pubsub.",
             live=True,
         ),
     ] = DEFAULT_LIMITS
@@ -297,7 +298,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             SECONDS,
-            "How long a client may take and send nothing while it costs much and maxmemory-clients is half full.",
+            "How long a costly client may neither take nor send anything while maxmemory-clients is half full.",
             live=True,
             low=1,
         ),

@@ -98,11 +98,16 @@ def _run_processes(specs: Sequence[LoadSpec], progress: Progress | None) -> list
                 outcomes[i] = _follow(processes[i], lambda line: shown.add(i, line))
             except LoadError as error:
                 outcomes[i] = error
+            finally:
+                ended.release()
 
+        ended = threading.Semaphore(0)
         threads = [threading.Thread(target=follow, args=(i,)) for i in range(len(specs))]
         for thread in threads:
             thread.start()
-        _join(threads, processes, shown)
+        _wait(ended, processes, shown)
+        for thread in threads:
+            thread.join()
     results = []
     for outcome in outcomes:
         if isinstance(outcome, LoadError):
@@ -111,13 +116,16 @@ def _run_processes(specs: Sequence[LoadSpec], progress: Progress | None) -> list
     return results
 
 
-def _join(threads: Sequence[threading.Thread], processes: Sequence[subprocess.Popen[bytes]], shown: _Together) -> None:
-    """Wait for the end of the threads; at Ctrl-C those who measure are told to end with what they have."""
-    told = False
-    while any(thread.is_alive() for thread in threads):
+def _wait(ended: threading.Semaphore, processes: Sequence[subprocess.Popen[bytes]], shown: _Together) -> None:
+    """Wait until each process has ended; at Ctrl-C those who measure are told to end with what they have.
+
+    By a semaphore, since an interrupted `Thread.join` takes a running thread for an ended one before Python 3.13.
+    """
+    told, left = False, len(processes)
+    while left:
         try:
-            for thread in threads:
-                thread.join()
+            ended.acquire()
+            left -= 1
         except KeyboardInterrupt:
             if told or not shown.measuring:
                 raise

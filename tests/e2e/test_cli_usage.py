@@ -275,6 +275,21 @@ def test_a_start_that_fails_leaves_no_lock(tmp_path: Path) -> None:
     assert done.stderr == f"kache: The lock {run}/{port}.lock cannot be made: Is a directory.\n"
 
 
+def test_a_detached_start_warns_on_the_terminal(tmp_path: Path) -> None:
+    base = {"KACHE_RUN_DIR": str(tmp_path / "run"), "KACHE_MAX_MEM": "1"}
+    done = kache("cluster", "start", "--detach", "--port=0", "--shards=1", "--maxmemory=900tb", cwd=tmp_path, **base)
+    assert done.returncode == 0, done.stderr
+    try:
+        first, second = done.stderr.splitlines()
+        assert re.match(
+            r"kache: Warning: maxmemory 900tb is more than the \S+ of memory that this cluster can have", first
+        )
+        assert second == "kache: Warning: the variable KACHE_MAX_MEM is no setting of Kache; KACHE_MAXMEMORY is one."
+    finally:
+        port = done.stdout.split(" ready on ")[1].split(": ")[0].rpartition(":")[2]
+        assert kache("cluster", "stop", "--port", port, **base).returncode == 0
+
+
 # Ctrl-C -------------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +303,7 @@ def test_ctrl_c_in_bench_shows_what_was_measured(cluster: Cluster, processes: st
     try:
         before = _executed(cluster)
         # Long after the warm-up, as its commands show.
-        until(lambda: _executed(cluster) > before + 20_000, "the load")
+        until(lambda: _executed(cluster) > before + 100_000, "the load", 60)
         os.killpg(bench.pid, signal.SIGINT)
         output, errors = bench.communicate(timeout=20)
     finally:

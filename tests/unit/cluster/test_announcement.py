@@ -46,14 +46,15 @@ def test_more_memory_than_there_is(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("variable", "meant"),
     [
-        ("KACHE_MAX_MEMORY", " Did you mean KACHE_MAXMEMORY?"),
-        ("KACHE_MAXMEMORY_POLCY", " Did you mean KACHE_MAXMEMORY_POLICY?"),
+        ("KACHE_MAX_MEMORY", "; KACHE_MAXMEMORY is one"),
+        ("KACHE_MAXMEMORY_POLCY", "; KACHE_MAXMEMORY_POLICY is one"),
+        ("KACHE_MAX_MEM", "; KACHE_MAXMEMORY is one"),
         ("KACHE_COLOUR", ""),
     ],
 )
 def test_a_variable_that_is_no_setting(caplog: pytest.LogCaptureFixture, variable: str, meant: str) -> None:
     _, warning = said(caplog, {}, {variable: "secret"})
-    assert warning == ("WARNING", f"the variable {variable} is no setting of Kache.{meant}")
+    assert warning == ("WARNING", f"the variable {variable} is no setting of Kache{meant}")
 
 
 def test_the_limit_of_a_container(tmp_path: Path) -> None:
