@@ -140,6 +140,7 @@ class Cluster:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("KACHE_")},
             "KACHE_RUN_DIR": str(self.directory / "run"),
+            "KACHE_LOGFORMAT": "text",
             **(environment or {}),
         }
         self.command = command or KACHE

@@ -111,8 +111,11 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_t
         ).run()
 
     if detach:
+        from kache.cluster.announcement import doubts
         from kache.cluster.detach import detached
 
+        for doubt in doubts(config, os.environ):  # in the foreground its log says so
+            click.echo(f"kache: Warning: {doubt}.", err=True)
         keep = () if exit_with_fd is None else (exit_with_fd,)
         return detached(config, supervise, keep)
     try:
@@ -294,28 +297,17 @@ def _ask_about_data(shards: list[int]) -> None:
         raise Failure("Nothing was restarted.")
 
 
-@cluster.command("settings", short_help="List every setting with its values and default.")
+@cluster.command("settings", short_help="List every setting with its reason and default, as TOML.")
 def settings() -> int:
-    """List every setting with its values and default.
+    """List every setting with its reason and default, as TOML to be pasted into a file of --config.
 
-    The setting maxmemory-policy is the option --maxmemory-policy of `kache cluster start`, the variable
-    KACHE_MAXMEMORY_POLICY, and the key maxmemory_policy of the TOML file.
+    The setting maxmemory-policy is also the option --maxmemory-policy of `kache cluster start` and the variable
+    KACHE_MAXMEMORY_POLICY.
     """
-    defaults = Config()
-    width = max(map(len, SETTINGS))
-    for name, setting in SETTINGS.items():
-        click.echo(f"{name:{width}}  {_facts(setting, setting.show(defaults.setting(name)))}")
-        click.echo(f"{'':{width}}  {setting.doc}")
+    from kache.config.document import settings_text
+
+    click.echo(settings_text(), nl=False)
     return 0
-
-
-def _facts(setting: Setting, default: str) -> str:
-    facts = [setting.wanted(), f"default {default or 'empty'}"]
-    if setting.live:
-        facts.append("CONFIG SET changes it")
-    if setting.fixed:
-        facts.append("cannot be chosen yet")
-    return "; ".join(facts)
 
 
 if sys.platform == "win32":

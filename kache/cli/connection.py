@@ -5,6 +5,7 @@ Blocking, one command at a time. Programs use `kache.Client`.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -78,6 +79,18 @@ class _Host(click.ParamType):  # type: ignore[type-arg]  # not generic in click 
         return host
 
 
+def _password_of_file() -> str | None:
+    """The first line of the file named in KACHE_REQUIREPASS_FILE, where that is set as for the cluster."""
+    path = os.environ.get("KACHE_REQUIREPASS_FILE")
+    if not path:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n") or None
+    except (OSError, UnicodeDecodeError):
+        return None  # not ours to read; the cluster says what it wants
+
+
 TIMEOUT = _Seconds()
 PORT = WholeNumber(1, 65535)
 
@@ -97,7 +110,7 @@ def address_options(function: F) -> F:
             help="TCP port of the cluster, or KACHE_PORT.",
         ),
         click.option(
-            "--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], metavar="PASSWORD",
+            "--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], metavar="PASSWORD", default=_password_of_file,
             help="Password, if the cluster wants one; better in KACHE_PASSWORD, which other users cannot see.",
         ),
         click.option(

@@ -31,6 +31,18 @@ _COMMANDS = {
 }
 
 
+def _meant(word: str) -> str:
+    """`` Did you mean 'cluster stop'?``: what people do with a cluster comes before what they do with its data."""
+    from kache.commands import TABLE
+    from kache.config.kinds import nearest_word
+
+    of_clusters = importlib.import_module("kache.cli.cluster").cluster.commands
+    found = nearest_word(word, [*_COMMANDS, *of_clusters])
+    if not found:
+        found = nearest_word(word, [row.name.replace("|", " ") for row in TABLE if row.group != "internal"])
+    return f" Did you mean '{f'cluster {found}' if found in of_clusters else found}'?" if found else ""
+
+
 class _Root(Group):
     """Finds a subcommand when it is named; a name of the command table becomes a command of its own."""
 
@@ -53,11 +65,7 @@ class _Root(Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from kache.commands import TABLE
-            from kache.config.kinds import nearest
-
-            known = [*_COMMANDS, *(row.name for row in TABLE if row.group != "internal")]
-            ctx.fail(f"There is no command '{args[0]}'.{nearest(args[0], known)}")
+            ctx.fail(f"There is no command '{args[0]}'.{_meant(args[0])}")
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem

@@ -1,130 +1,153 @@
 """``kache shell``: an interactive prompt with history and completion from the command table.
 
-With prompt_toolkit (the extra ``shell``) it completes names and shows what a command takes; without it, Python's
-readline does the editing. When standard input is no terminal, each of its lines is a command.
+`lines` reads what is typed, `conversation` keeps the connection as the user knows it. When standard input is no
+terminal, each of its lines is a command.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from kache.cli import show
 from kache.cli.connection import Connection, address_options
+from kache.cli.conversation import Conversation
 from kache.cli.exits import EXIT_ERROR, Failure, hinted
-from kache.commands import CONTAINERS, TABLE
-from kache.config.kinds import format_address
 from kache.errors import CommandError
 from kache.replies import Verbatim
 
 __all__ = ["shell"]
 
 
-def _history_file() -> str:
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    folder = Path(base) / "kache"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return str(folder / "history")
+def _say(reply: Any) -> None:
+    """Show a reply in colours, page by page if it is longer than the terminal."""
+    text = (
+        show.raw(reply).decode("utf-8", "backslashreplace") if isinstance(reply, Verbatim) else show.for_people(reply)
+    )
+    if text.count("\n") + 2 > shutil.get_terminal_size().lines:
+        os.environ.setdefault("LESS", "-RFX")
+        click.echo_via_pager(text)
+        return
+    click.secho(text, fg=_colour(reply))
 
 
-def names() -> dict[str, str]:
-    """Every command a user may type, with what it takes: ``{"config get": "parameter …"}``."""
-    rows = [row for row in TABLE if row.group != "internal" and row.dialect != "binary"]
-    return {row.name.replace("|", " "): row.syntax for row in rows} | dict.fromkeys(CONTAINERS, "")
-
-
-def _fancy_reader(prompt: str) -> Callable[[], str] | None:
-    """A line reader with completion and hints, if prompt_toolkit is installed."""
-    try:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.completion import Completer, Completion
-        from prompt_toolkit.history import FileHistory
-    except ImportError:
+def _colour(reply: Any) -> str | None:
+    if os.environ.get("NO_COLOR"):
         return None
-    known = names()
-
-    class FromTable(Completer):
-        def get_completions(self, document: Any, complete_event: Any) -> Iterator[Completion]:
-            typed = document.text_before_cursor.lstrip().lower()
-            for name, syntax in known.items():
-                if typed and name.startswith(typed):
-                    yield Completion(name, start_position=-len(typed), display_meta=syntax)
-
-    def hint() -> str:
-        from prompt_toolkit.application import get_app
-
-        words = get_app().current_buffer.text.lower().split()
-        name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in known), None)
-        return f"{name.upper()} {known[name]}" if name else "exit or Ctrl-D leaves; TAB completes; help NAME explains"
-
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(_history_file()), completer=FromTable(), complete_while_typing=True, bottom_toolbar=hint
-    )
-    return lambda: session.prompt(prompt)
+    if isinstance(reply, CommandError):
+        return "red"
+    if reply is None:
+        return "bright_black"
+    if isinstance(reply, bool | int | float):
+        return "cyan"
+    return "green" if isinstance(reply, bytes) else None
 
 
-def _plain_reader(prompt: str) -> Callable[[], str]:
+def _help(words: list[bytes]) -> None:
+    from kache.cli.data import known_names
+    from kache.commands.reference import text
+    from kache.config.kinds import nearest
+
+    name = b" ".join(words[1:]).decode("utf-8", "replace")
     try:
-        import readline
-    except ImportError:
-        return lambda: input(prompt)
-    path = _history_file()
-    try:
-        readline.read_history_file(path)
-    except OSError:
-        pass
-    known = sorted(names())
-    readline.set_completer(
-        lambda text, state: next(iter([n for n in known if n.startswith(text)][state : state + 1]), None)
-    )
-    readline.parse_and_bind("tab: complete")
-
-    def read() -> str:
-        line = input(prompt)
-        readline.write_history_file(path)
-        return line
-
-    return read
+        _page(text(name or None))
+    except KeyError:
+        click.echo(f"There is no command '{name}'.{nearest(name, known_names(''))}")
 
 
-def _answer(connection: Connection, line: str, interactive: bool) -> bool:
-    """Carry out one line; False when it was answered with an error."""
+def _page(text: str) -> None:
+    if text.count("\n") + 2 > shutil.get_terminal_size().lines:
+        click.echo_via_pager(text)
+    else:
+        click.echo(text, nl=False)
+
+
+def _answer(conversation: Conversation, line: str) -> None:
+    """Carry out what was typed, and show what comes of it."""
     try:
         words = show.split_line(line)
     except ValueError as error:
-        click.echo(f"(error) {error}", err=not interactive)
-        return False
+        click.secho(f"(error) {error}", fg="red")
+        return
     if not words:
-        return True
-    if interactive and words[0].lower() == b"help":
-        from kache.commands.reference import text
-
-        name = b" ".join(words[1:]).decode("utf-8", "replace")
-        try:
-            click.echo(text(name or None), nl=False)
-        except KeyError:
-            click.echo(f"There is no command '{name}'.")
-        return True
+        return
+    if words[0].lower() == b"help":
+        _help(words)
+        return
     started = time.perf_counter()
     try:
-        reply = connection.request(words)
+        reply = conversation.request(words)
     except CommandError as error:
-        click.echo(f"(error) {error.message if interactive else hinted(error)}", err=not interactive)
-        return False
-    if not interactive or isinstance(reply, Verbatim):
-        click.echo(show.raw(reply))
-    else:
-        click.echo(show.for_people(reply))
+        click.secho(f"(error) {error.message}", fg=_colour(error))
+        return
     spent = time.perf_counter() - started
-    if interactive and spent >= 0.5:
+    _say(reply)
+    if spent >= 0.5:
         click.echo(f"({spent:.2f} s)")
-    return True
+
+
+def _interact(conversation: Conversation) -> int:
+    from kache.cli.lines import reader
+
+    try:
+        conversation.connect()
+    except Failure as error:
+        error.show()
+        click.echo("Each command tries again.")
+    if conversation.needs_password:
+        click.echo("The cluster wants a password: type auth PASSWORD, or start with --password or KACHE_PASSWORD.")
+    read = reader()
+    while True:
+        try:
+            line = read(conversation.prompt)
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return 0
+        if line.strip().lower() in ("exit", "quit"):
+            return 0
+        _carry_out(conversation, line)
+
+
+def _carry_out(conversation: Conversation, line: str) -> None:
+    """One line; whatever comes of it, the shell goes on, and with it all that the user had set."""
+    was_in_transaction = conversation.in_transaction
+    try:
+        _answer(conversation, line)
+        return
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the command may have been executed.")
+    except Failure as error:
+        # Nothing is repeated: the user decides.
+        error.show()
+    if was_in_transaction:
+        click.echo("The transaction is gone with the connection; nothing of it was executed.")
+    try:
+        conversation.connect()
+    except Failure:
+        pass  # the prompt shows it, and the next command tries again
+
+
+def _read_pipe(connection: Connection) -> int:
+    """Every line of standard input is a command; replies as a script wants them."""
+    well = True
+    for line in sys.stdin:
+        try:
+            words = show.split_line(line)
+            if words:
+                click.echo(show.raw(connection.request(words)))
+        except ValueError as error:
+            click.echo(f"(error) {error}", err=True)
+            well = False
+        except CommandError as error:
+            click.echo(f"(error) {hinted(error)}", err=True)
+            well = False
+    return 0 if well else EXIT_ERROR
 
 
 @click.command("shell")
@@ -132,29 +155,11 @@ def _answer(connection: Connection, line: str, interactive: bool) -> bool:
 def shell(host: str, port: int, password: str | None, db: int, timeout: float) -> int:
     """Talk to a cluster at a prompt with history and completion.
 
+    A backslash at its end continues a line, and so does an open quote. After a lost connection the next one has the same
+    database, name and password. History does not keep lines with passwords.
+
     When standard input is no terminal, each of its lines is a command; exit status 1 when one of them failed.
     """
-    connection = Connection(host, port, password, db, timeout)
-    if not sys.stdin.isatty():
-        results = [_answer(connection, line, False) for line in sys.stdin]
-        return 0 if all(results) else EXIT_ERROR
-    if connection.needs_password:
-        click.echo("The cluster wants a password: type auth PASSWORD, or start with --password or KACHE_PASSWORD.")
-    prompt = f"{format_address(host, port)}{f'[{db}]' if db else ''}> "
-    read = _fancy_reader(prompt) or _plain_reader(prompt)
-    while True:
-        try:
-            line = read()
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            return 0
-        if line.strip().lower() in ("exit", "quit"):
-            return 0
-        try:
-            _answer(connection, line, True)
-        except Failure as error:
-            # The cluster may have restarted its router: one fresh connection, and the user decides what to repeat.
-            error.show()
-            connection.close()
-            connection = Connection(host, port, password, db, timeout)
+    if sys.stdin.isatty():
+        return _interact(Conversation(host, port, password, db, timeout))
+    return _read_pipe(Connection(host, port, password, db, timeout))

@@ -5,6 +5,7 @@ An attempt that fails leaves nothing behind that was not there before it: no log
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -67,6 +68,15 @@ def detached(config: Config, supervise: Supervise, keep: Collection[int] = ()) -
         os._exit(status)
 
 
+def _readable(line: str) -> str:
+    """A line of a log, which may be JSON, for people."""
+    try:
+        event = json.loads(line)
+        return f"{event['level']} {event['process']}: {event['message']}"
+    except (ValueError, TypeError, KeyError):
+        return line
+
+
 class _Before:
     """What was there before an attempt."""
 
@@ -88,7 +98,7 @@ class _Before:
                 said = file.read().decode("utf-8", "replace")
         except OSError:
             return []
-        return said.splitlines()[-LAST_LINES:]
+        return [_readable(line) for line in said.splitlines()[-LAST_LINES:]]
 
     def restore(self, pid: int) -> None:
         """Remove what the failed attempt of `pid` has left; lines in a log that was there before stay."""

@@ -186,7 +186,8 @@ def set_up(config: Config, process: str) -> None:
         raise KacheError(f"The log file {config.logfile} cannot be written: {error.strerror}.") from None
     _limiter = _Limiter()
     handler.addFilter(_limiter)
-    handler.setFormatter((_Json if config.logformat == "json" else _Text)(process))
+    text = config.logformat == "text" or (config.logformat == "auto" and not config.logfile and os.isatty(2))
+    handler.setFormatter((_Text if text else _Json)(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(config)

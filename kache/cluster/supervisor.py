@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from kache.cluster import budget, children, claims, client_counts, logs, messages, processes
+from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.changes import Changes
@@ -36,6 +36,7 @@ from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
+from kache.cluster.service_manager import ServiceManager
 from kache.cluster.simulation import Simulation
 from kache.cluster.status import cluster_status, ready_line
 from kache.config.file import rewrite
@@ -95,6 +96,7 @@ class Supervisor:
         self._phase = "serving"
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._troubles: list[str] = []
+        self._manager = ServiceManager(os.environ)
         self._simulation = Simulation(self._children, self._acknowledgements, self._send, self._answer, for_tests)
 
     # Life of the cluster ---------------------------------------------------------------------------------------
@@ -105,6 +107,7 @@ class Supervisor:
         self._resources = Resources(self.config, os.environ)
         self.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
+            announcement.announce(self.config, os.environ)
             self._admins = Admins(self._selector, self._resources.admin, self._on_request)
             if self._exit_fd is not None:
                 os.set_inheritable(self._exit_fd, False)
@@ -163,6 +166,7 @@ class Supervisor:
             self._health.look(now, self.config.unresponsive_seconds)
             self._look_after_children(now)
             logs.tell_left_out()
+            self._manager.alive()
         if self._phase != "serving":
             self._drain_on()
 
@@ -391,6 +395,7 @@ class Supervisor:
         if self._announced or not routers_up or any(child.failures < 2 for child in broken):
             return
         self._announced = True
+        self._manager.ready(ready_line(self.config, broken))
         try:
             self._on_ready(ready_line(self.config, broken))
         except OSError as error:
@@ -579,6 +584,7 @@ class Supervisor:
             return
         _log.info("stopping after %s", cause)
         self._phase = "routers"
+        self._manager.stopping()
         for child in self._children:
             child.restart_at = None
             if child.role == "router":

@@ -1,24 +1,28 @@
 """Writing changed settings back into the TOML file a cluster was started with (CONFIG REWRITE).
 
-The file keeps its comments and its order: only lines of settings whose value differs are replaced, and what the
-file does not name is appended. The new file replaces the old one in one step.
+The file keeps its comments and its order: only values of settings that differ are replaced, written as a person would
+(``"4gb"``), and what the file does not name is appended. The new file replaces the old one in one step, once it is seen
+to mean what it should.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
 from typing import Any
 
+from kache.config.document import literal
 from kache.config.kinds import SettingError
 from kache.config.settings import SETTINGS, Config
 
 __all__ = ["rewrite"]
 
 _DEFAULTS = Config()
-_LINE = re.compile(r"^\s*([A-Za-z0-9_-]+)\s*=")
+_LINE = re.compile(
+    r"""^(\s*(?P<key>[A-Za-z0-9_-]+)\s*=\s*)(?:"(?:\\.|[^"\\])*"|'[^']*'|[^"'#\[]+?)(?P<rest>\s*(?:\#.*)?)$"""
+)
+"""A setting on one line: what is before its value, and the comment after it."""
 
 
 def rewrite(path: str | None, config: Config) -> str:
@@ -28,7 +32,9 @@ def rewrite(path: str | None, config: Config) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        _replace(path, rewritten_text(text, config))
+        new = rewritten_text(text, config)
+        _check(new, config)
+        _replace(path, new)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, SettingError) as error:
         return f"the configuration file {path} cannot be rewritten: {error}"
     return ""
@@ -59,18 +65,25 @@ def rewritten_text(text: str, config: Config) -> str:
         before = _DEFAULTS.setting(name)
         if name in named:
             before = setting.taken(before, named[name])
-        if setting.live and value != before:
-            wanted[name] = value if setting.kind.merge is None else setting.show(value)
+        if setting.live and value != before and not (name == "requirepass" and config.requirepass_file):
+            wanted[name] = literal(setting, value)
     lines = text.splitlines()
     for number, line in enumerate(lines):
         match = _LINE.match(line)
-        name = match[1].replace("_", "-") if match else ""
+        name = match["key"].replace("_", "-") if match else ""
         if match and name in wanted:
-            lines[number] = f"{match[1]} = {_literal(wanted.pop(name))}"
-    lines += [f"{name} = {_literal(value)}" for name, value in wanted.items()]
+            lines[number] = f"{match[1]}{wanted.pop(name)}{match['rest']}"
+    lines += [f"{name} = {value}" for name, value in wanted.items()]
     return "\n".join(lines) + "\n"
 
 
-def _literal(value: Any) -> str:
-    # JSON's strings, numbers and booleans are TOML's too.
-    return json.dumps(value, ensure_ascii=False)
+def _check(text: str, config: Config) -> None:
+    """Raises SettingError unless `text` says what `config` does: what is written over several lines is not replaced."""
+    try:
+        named = {key.replace("_", "-"): value for key, value in tomllib.loads(text).items()}
+    except tomllib.TOMLDecodeError:
+        raise SettingError("it names a changed setting over several lines; write it on one") from None
+    for name, value in named.items():
+        setting = SETTINGS[name]
+        if setting.live and setting.taken(_DEFAULTS.setting(name), value) != config.setting(name):
+            raise SettingError(f"{name} would still be {value!r}")

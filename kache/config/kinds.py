@@ -5,7 +5,6 @@ Pure functions; everything a person can get wrong raises `SettingError` with one
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +12,17 @@ from typing import Any, Final
 from kache.config.client_limits import merge_limits, parse_limits, show_limits
 from kache.errors import KacheError
 
-__all__ = ["Kind", "Setting", "SettingError", "format_address", "format_size", "nearest", "parse_size"]
+__all__ = [
+    "Kind",
+    "Setting",
+    "SettingError",
+    "exact_size",
+    "format_address",
+    "format_size",
+    "nearest",
+    "nearest_word",
+    "parse_size",
+]
 
 _UNITS: Final = {
     "": 1,
@@ -61,6 +70,14 @@ def format_size(size: int) -> str:
     return f"{size}b"
 
 
+def exact_size(size: int) -> str:
+    """`size` bytes in the largest unit that is exact, as a setting takes it: ``64mb``, ``1536kb``, ``1000``."""
+    for unit, scale in (("tb", 1024**4), ("gb", 1024**3), ("mb", 1024**2), ("kb", 1024)):
+        if size and size % scale == 0:
+            return f"{size // scale}{unit}"
+    return str(size)
+
+
 def format_address(host: str, port: int) -> str:
     """``127.0.0.1:7379``, or ``[::1]:7379`` where the host has colons of its own."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -68,8 +85,34 @@ def format_address(host: str, port: int) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?``, with its leading space, or nothing when no known word is near."""
-    found = difflib.get_close_matches(word.replace("_", "-").lower(), list(known), n=1)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    found = nearest_word(word, known)
+    return f" Did you mean '{found}'?" if found else ""
+
+
+def nearest_word(word: str, known: Iterable[str]) -> str:
+    """The known word that was meant: one that begins so, or differs by one slip in four letters at most; or nothing."""
+    word = word.replace("_", "-").lower()
+    bare = word.replace("-", "")
+    longer = sorted((each for each in known if len(word) >= 3 and each.replace("-", "").startswith(bare)), key=len)
+    if longer:
+        return longer[0]
+    near = [(slips(word, each), each) for each in known if abs(len(each) - len(word)) <= max(1, len(word) // 4)]
+    fewest, found = min(near, default=(len(word), ""), key=lambda pair: pair[0])
+    return found if fewest <= max(1, len(word) // 4) and len(word) > 1 else ""
+
+
+def slips(typed: str, meant: str) -> int:
+    """How many letters were left out, added, mistaken or exchanged with their neighbour."""
+    before: list[int] = []
+    row = list(range(len(meant) + 1))
+    for i, letter in enumerate(typed, 1):
+        above, before, row = before, row, [i]
+        for j, wanted in enumerate(meant, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == meant[j - 2] and typed[i - 2] == wanted:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,13 +83,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str,
         Setting(
             TEXT,
-            "Host that CLUSTER tells clients to connect to; empty: the one they have connected to, which is wrong for "
-            "those outside of a container.",
+            "Address that CLUSTER tells clients to connect to; empty: the one they connected to, which is wrong for "
+            "clients outside a container.",
             live=True,
         ),
     ] = ""
     cluster_announce_port: Annotated[
-        int, Setting(COUNT, "Port that CLUSTER tells; 0: the one they have connected to.", live=True, low=0, high=65535)
+        int,
+        Setting(COUNT, "Port that CLUSTER tells clients; 0: the one they connected to.", live=True, low=0, high=65535),
     ] = 0
     dir: Annotated[str, Setting(TEXT, "Working directory: a relative logfile lies here.")] = "."
     databases: Annotated[
@@ -104,7 +105,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str,
         Setting(
             WORD,
-            "What goes when memory is full. A cache is expected to forget, so the least recently used, unlike Redis.",
+            "What is evicted when memory is full. The default suits a cache; that of Redis is noeviction.",
             live=True,
             choices=(
                 "noeviction",
@@ -145,6 +146,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     save: Annotated[str, Setting(TEXT, "Snapshot times; Kache takes none.", fixed=True)] = ""
 
     # Clients
+    requirepass_file: Annotated[
+        str,
+        Setting(TEXT, "File whose first line is requirepass; for secrets of systemd, Docker, Kubernetes. Empty: none."),
+    ] = ""
     requirepass: Annotated[
         str, Setting(TEXT, "Password that clients must give; empty asks for none.", live=True, secret=True)
     ] = ""
@@ -163,7 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             COUNT,
-            "Connections the cluster accepts; one more is told so and closed. Lowered to what the descriptors allow.",
+            "Connections the cluster accepts; any more are refused with an error. Lowered to what the limit of open files allows.",
             live=True,
             low=1,
             high=1000000,
@@ -225,7 +230,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             COUNT,
-            "Strings in one request, of either protocol; as in Redis none but that of its bytes (client-query-buffer-limit).",
+            "Strings in one request, in either protocol; as in Redis only its bytes are limited (client-query-buffer-limit).",
             live=True,
             low=16,
             high=2**31 - 1,
@@ -249,7 +254,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     ] = 16 * KIB
     preauth_max_commands: Annotated[
         int,
-        Setting(COUNT, "Commands a client may send before it authenticates, then it is closed.", live=True, low=4),
+        Setting(COUNT, "Commands a client may send before it authenticates; then it is closed.", live=True, low=4),
     ] = 128
 
     # Back-pressure between clients, router and shards
@@ -284,8 +289,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         tuple[Limit, ...],
         Setting(
             LIMITS,
-            "Unread replies at which a client is closed: class, hard limit, soft limit, seconds above the soft one. Who is "
-            "sent messages out of band is of class pubsub.",
+            "Unread replies at which a client is closed: class, hard limit, soft limit, seconds above the soft one. "
+            "Clients that are sent messages out of band are of class pubsub.",
             live=True,
         ),
     ] = DEFAULT_LIMITS
@@ -293,7 +298,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(
             SECONDS,
-            "How long a client may take and send nothing while it costs much and maxmemory-clients is half full.",
+            "How long a costly client may neither take nor send anything while maxmemory-clients is half full.",
             live=True,
             low=1,
         ),
@@ -333,7 +338,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     loglevel: Annotated[
         str, Setting(WORD, "Least level logged.", live=True, choices=("debug", "verbose", "notice", "warning"))
     ] = "notice"
-    logformat: Annotated[str, Setting(WORD, "Form of a log line.", choices=("text", "json"))] = "text"
+    logformat: Annotated[
+        str, Setting(WORD, "Form of a log line; auto: text on a terminal, else JSON.", choices=("auto", "text", "json"))
+    ] = "auto"
     logfile: Annotated[str, Setting(TEXT, "File to log to; empty logs to standard error.")] = ""
     slowlog_log_slower_than: Annotated[
         int,
@@ -492,9 +499,27 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
         if raw is not None:
             name = field.replace("_", "-")
             values[name] = _read(name, raw, f"the option --{name}")
+    if values.get("requirepass-file"):
+        values["requirepass"] = _password_of(values)
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
     _check_together(config)
     return config
+
+
+def _password_of(values: Mapping[str, Any]) -> str:
+    """The first line of requirepass-file; raises ConfigError when there is none, or another password."""
+    path = values["requirepass-file"]
+    if values.get("requirepass"):
+        raise ConfigError("requirepass and requirepass-file are both set; which password is meant?", "requirepass-file")
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"requirepass-file {path} cannot be read: {reason}.", "requirepass-file") from None
+    if not password:
+        raise ConfigError(f"requirepass-file {path} has no password in its first line.", "requirepass-file")
+    return str(_read("requirepass", password, f"the file {path}"))
 
 
 def _read(name: str, raw: object, origin: str) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import signal
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ def run(spec: LoadSpec, progress: Progress | None = None) -> LoadResult:
     """Runs one load and returns what it measured; blocks for preload, warm-up and run together.
 
     `progress(phase, share, requests)` is called about 20 times a second, from the calling thread or, with several
-    processes, from another one. Raises `LoadError` for a spec that makes no sense, when the server cannot be reached at
+    processes, from another one. Ctrl-C while it measures ends that, and the result is what was measured by then. Raises `LoadError` for a spec that makes no sense, when the server cannot be reached at
     the start, and when the percentiles' library is not installed.
     """
     check(spec)
@@ -97,10 +98,14 @@ def _run_processes(specs: Sequence[LoadSpec], progress: Progress | None) -> list
                 outcomes[i] = _follow(processes[i], lambda line: shown.add(i, line))
             except LoadError as error:
                 outcomes[i] = error
+            finally:
+                ended.release()
 
+        ended = threading.Semaphore(0)
         threads = [threading.Thread(target=follow, args=(i,)) for i in range(len(specs))]
         for thread in threads:
             thread.start()
+        _wait(ended, processes, shown)
         for thread in threads:
             thread.join()
     results = []
@@ -111,6 +116,24 @@ def _run_processes(specs: Sequence[LoadSpec], progress: Progress | None) -> list
     return results
 
 
+def _wait(ended: threading.Semaphore, processes: Sequence[subprocess.Popen[bytes]], shown: _Together) -> None:
+    """Wait until each process has ended; at Ctrl-C those who measure are told to end with what they have.
+
+    By a semaphore, since an interrupted `Thread.join` takes a running thread for an ended one before Python 3.13.
+    """
+    told, left = False, len(processes)
+    while left:
+        try:
+            ended.acquire()
+            left -= 1
+        except KeyboardInterrupt:
+            if told or not shown.measuring:
+                raise
+            told = True
+            for process in processes:
+                process.send_signal(signal.SIGINT)
+
+
 class _Together:
     """The progress of several processes as one: the requests added, the share of the slowest."""
 
@@ -118,6 +141,11 @@ class _Together:
         self._progress = progress
         self._lines: list[ProgressLine | None] = [None] * count
         self._lock = threading.Lock()
+
+    @property
+    def measuring(self) -> bool:
+        """Whether all of them have come so far."""
+        return all(line is not None and line.phase == "measure" for line in self._lines)
 
     def add(self, i: int, line: ProgressLine) -> None:
         with self._lock:
@@ -130,7 +158,8 @@ class _Together:
 @contextlib.contextmanager
 def _process() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "kache.load.worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    # In a process group of its own: Ctrl-C is told it by us (`_join`), not by the terminal as well.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
         try:
             yield process
         finally:
@@ -233,6 +262,7 @@ def _combine(spec: LoadSpec, results: Sequence[WorkerResult]) -> LoadResult:
         generator_cpu_seconds=sum(result.cpu_seconds for result in results),
         generator_limited=cpu > _LIMITED,
         latest=max(result.latest for result in results) / 1e6,
+        interrupted=any(result.interrupted for result in results),
         notes=[],
     )
     return msgspec.structs.replace(result, notes=_notes(result, any(part.stalled for part in results)))
@@ -241,6 +271,9 @@ def _combine(spec: LoadSpec, results: Sequence[WorkerResult]) -> LoadResult:
 def _notes(result: LoadResult, stalled: bool) -> list[str]:
     """What would mislead a reader who saw only the figures."""
     spec, notes = result.spec, []
+    if result.interrupted:
+        wanted = f"{spec.requests:,} requests" if spec.requests else f"{spec.seconds:g} s"
+        notes.append(f"interrupted after {result.seconds:.1f} s; {wanted} were wanted")
     if result.generator_limited:
         notes.append(
             f"the generator was the bottleneck ({result.generator_cpu:.0%} of a core): the server can do more; "

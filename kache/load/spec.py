@@ -134,6 +134,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     generator_cpu_seconds: float
     generator_limited: bool
     latest: float
+    interrupted: bool = False
     notes: list[str]
 
 

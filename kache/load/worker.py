@@ -7,10 +7,13 @@ spec on stdin, ``"ready"`` on stdout, ``"go"`` on stdin, lines of progress on st
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -65,6 +68,7 @@ class WorkerResult(msgspec.Struct):
     cpu_seconds: float
     latest: int
     stalled: bool
+    interrupted: bool
     commands: dict[str, CommandCounts]
 
 
@@ -97,6 +101,7 @@ class Worker:
         self.shares = command_shares(spec)
         self._progress = progress or (lambda phase, done, requests: None)
         self._generator = self._make(spec, self.shares)
+        self._interrupted = False
 
     @staticmethod
     def _make(spec: LoadSpec, shares: dict[str, float], *, sequential: bool = False) -> Generator:
@@ -151,10 +156,11 @@ class Worker:
         cpu, begun = time.thread_time(), time.monotonic_ns()
         generator.begin(begun, spec.requests or 0)
         seconds = None if spec.requests else spec.seconds
-        requests, stalled = self._step(generator, "measure", seconds, spec.requests)
-        elapsed = (time.monotonic_ns() - begun) / 1e9
-        cpu = time.thread_time() - cpu
-        self._drain(generator)
+        with self._ended_by_interrupt():
+            requests, stalled = self._step(generator, "measure", seconds, spec.requests)
+            elapsed = (time.monotonic_ns() - begun) / 1e9
+            cpu = time.thread_time() - cpu
+            self._drain(generator)
         return WorkerResult(
             seconds=elapsed,
             requests=requests,
@@ -167,11 +173,30 @@ class Worker:
             cpu_seconds=cpu,
             latest=generator.latest,
             stalled=stalled,
+            interrupted=self._interrupted,
             commands={
                 name: CommandCounts(*generator.counters(i), buckets=generator.histogram(i))
                 for i, name in enumerate(self.shares)
             },
         )
+
+    @contextlib.contextmanager
+    def _ended_by_interrupt(self) -> Iterator[None]:
+        """Ctrl-C ends the measurement, and what was measured so far is the result; a second one ends the program."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_interrupt(_number: int, _frame: object) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _step(self, generator: Generator, phase: str, seconds: float | None, requests: int | None) -> tuple[int, bool]:
         """Runs a phase to its time or its number of requests; returns the answered ones and whether it stood still."""
@@ -179,6 +204,8 @@ class Worker:
         end = begun + round(seconds * 1e9) if seconds is not None else None
         seen = 0
         while (now := time.monotonic_ns()) and (end is None or now < end) and not generator.finished:
+            if self._interrupted:
+                break
             generator.step(now + _STEP_NS if end is None else min(now + _STEP_NS, end))
             # Between two requests of a slow schedule there is nothing to wait for.
             if generator.completed != seen or (generator.open and not generator.in_flight):
@@ -277,6 +304,8 @@ def main() -> None:
             say(ResultLine(worker.run()))
     except LoadError as error:
         say(FailureLine(str(error), isinstance(error, UnreachableError)))
+    except KeyboardInterrupt:
+        sys.exit(130)  # before anything was measured
 
 
 if __name__ == "__main__":

@@ -51,7 +51,12 @@ class LocalCluster:
         self.shards = shards
         self.routers = routers
         self.port = 0
-        self._settings = {"shards": shards, "routers": routers, "port": 0} | settings
+        self._settings: dict[str, Any] = {
+            "shards": shards,
+            "routers": routers,
+            "port": 0,
+            "logformat": "text",
+        } | settings
         self._environ = {
             name: value
             for name, value in os.environ.items()

@@ -287,3 +287,48 @@ def test_sources_in_the_way_of_what_is_installed_are_named(tmp_path: Path) -> No
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"kache: {tmp_path} holds sources that are not compiled.")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_detached_start_warns_on_the_terminal(tmp_path: Path) -> None:
+    base = {"KACHE_RUN_DIR": str(tmp_path / "run"), "KACHE_MAX_MEM": "1"}
+    done = kache("cluster", "start", "--detach", "--port=0", "--shards=1", "--maxmemory=900tb", cwd=tmp_path, **base)
+    assert done.returncode == 0, done.stderr
+    try:
+        first, second = done.stderr.splitlines()
+        assert re.match(
+            r"kache: Warning: maxmemory 900tb is more than the \S+ of memory that this cluster can have", first
+        )
+        assert second == "kache: Warning: the variable KACHE_MAX_MEM is no setting of Kache; KACHE_MAXMEMORY is one."
+    finally:
+        port = done.stdout.split(" ready on ")[1].split(": ")[0].rpartition(":")[2]
+        assert kache("cluster", "stop", "--port", port, **base).returncode == 0
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_ctrl_c_in_bench_shows_what_was_measured(cluster: Cluster, processes: str) -> None:
+    bench = subprocess.Popen(
+        [*KACHE, "bench", "-c", "4", "--seconds", "60", "--warmup", "0.1", "--keys", "100", "--processes", processes],
+        env={**cluster.environment, "KACHE_PORT": str(cluster.port)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        before = _executed(cluster)
+        # Long after the warm-up, as its commands show.
+        until(lambda: _executed(cluster) > before + 100_000, "the load", 60)
+        os.killpg(bench.pid, signal.SIGINT)
+        output, errors = bench.communicate(timeout=20)
+    finally:
+        if bench.poll() is None:
+            bench.kill()
+            bench.communicate()
+    assert bench.returncode == 130, errors
+    assert re.search(r"^[\d,]+ requests/s", output, re.MULTILINE), output
+    assert re.search(r"note: interrupted after [\d.]+ s; 60 s were wanted", output)
+    assert "Traceback" not in errors
+
+
+def _executed(cluster: Cluster) -> int:
+    return int(cluster.request("info", "stats").decode().split("total_commands_processed:")[1].split()[0])

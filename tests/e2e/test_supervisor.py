@@ -304,6 +304,8 @@ def test_json_log() -> None:
     with dummy(logformat="json") as cluster:
         cluster.kill(cluster.pid_of("shard", 0))
         until(lambda: "killed by SIGKILL" in cluster.log(), "the log line")
-        event = json.loads(cluster.log().splitlines()[0])
+        start, *events = map(json.loads, cluster.log().splitlines())
+        assert start["level"] == "notice" and " starts as pid " in start["message"]
+        event = events[0]
         assert event["process"] == "supervisor"
         assert event["level"] == "warning"

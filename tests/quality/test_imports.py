@@ -29,6 +29,7 @@ OWNERS_OF_IO = {
     "kache/cluster/control.py",
     "kache/cluster/listeners.py",
     "kache/cluster/resources.py",
+    "kache/cluster/service_manager.py",
     "kache/cluster/supervisor.py",
     "kache/load/generator.py",
     "kache/load/worker.py",

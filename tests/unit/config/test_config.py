@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kache.config.document import settings_file, settings_text
 from kache.config.file import rewrite, rewritten_text
 from kache.config.kinds import format_size, parse_size
 from kache.config.settings import SETTINGS, Config, ConfigError, changed, load, redis_settings
@@ -108,13 +111,77 @@ def test_shown_sizes_are_close(number: int, shift: int) -> None:
 
 
 def test_rewriting_keeps_comments_and_order(tmp_path: Path) -> None:
-    path = file(tmp_path, '# mine\nport = 7000 # here\nmaxmemory = "1gb"\n\ntimeout = 5\n')
+    path = file(tmp_path, '# mine\nport = 7000 # here\n  maxmemory="1gb"   # half of it\n\ntimeout = 5\n')
     config = changed(load({}, {}, path), {"maxmemory": "2gb", "requirepass": 'a"b\\', "timeout": "5"})
     assert rewrite(path, config) == ""
     text = Path(path).read_text()
-    assert text.startswith("# mine\nport = 7000 # here\nmaxmemory = 2147483648\n\ntimeout = 5\n")
+    assert text.startswith('# mine\nport = 7000 # here\n  maxmemory="2gb"   # half of it\n\ntimeout = 5\n')
     assert load({}, {}, path) == config
     assert rewritten_text(text, config) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "values", "new"),
+    [
+        ("maxmemory = 1000", {"maxmemory": "1001"}, "maxmemory = 1001"),
+        ("maxmemory = '1kb' # '\"#", {"maxmemory": "1536kb"}, 'maxmemory = "1536kb" # \'"#'),
+        ('requirepass = "a # b\\"" # c', {"requirepass": "x#y"}, 'requirepass = "x#y" # c'),
+        ("protected_mode = true", {"protected-mode": "no"}, "protected_mode = false"),
+        ('maxmemory-policy = "allkeys-lru"#!', {"maxmemory-policy": "noeviction"}, 'maxmemory-policy = "noeviction"#!'),
+        ("timeout =5", {"timeout": "6"}, "timeout =6"),
+    ],
+)
+def test_rewriting_replaces_the_value_alone(tmp_path: Path, line: str, values: dict[str, str], new: str) -> None:
+    path = file(tmp_path, f"{line}\n# end\n")
+    config = changed(load({}, {}, path), values)
+    assert rewrite(path, config) == ""
+    assert Path(path).read_text() == f"{new}\n# end\n"
+    assert load({}, {}, path) == config
+
+
+def test_a_value_over_several_lines_is_not_rewritten(tmp_path: Path) -> None:
+    text = 'requirepass = """\\\n  a"""\n'
+    path = file(tmp_path, text)
+    config = changed(load({}, {}, path), {"requirepass": "b"})
+    assert "cannot be rewritten: it names a changed setting over several lines" in rewrite(path, config)
+    assert Path(path).read_text() == text
+
+
+def test_a_password_of_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("sesame\nmore\n")
+    config = load({"requirepass_file": str(secret)}, {})
+    assert config.requirepass == "sesame"
+    path = file(tmp_path, f'requirepass-file = "{secret}"\n')
+    loaded = load({}, {}, path)
+    assert rewrite(path, changed(loaded, {"timeout": "7"})) == ""
+    assert "sesame" not in Path(path).read_text()
+    with pytest.raises(ConfigError, match="which password is meant"):
+        load({"requirepass_file": str(secret)}, {"KACHE_REQUIREPASS": "x"})
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load({"requirepass_file": str(tmp_path / "none")}, {})
+    secret.write_text("\n")
+    with pytest.raises(ConfigError, match="has no password in its first line"):
+        load({"requirepass_file": str(secret)}, {})
+    secret.write_bytes(b"\xff\n")
+    with pytest.raises(ConfigError, match="it is not UTF-8"):
+        load({"requirepass_file": str(secret)}, {})
+
+
+def test_all_settings_as_toml(tmp_path: Path) -> None:
+    assert load({}, {}, file(tmp_path, settings_text())) == Config()
+    named = tomllib.loads(settings_text())
+    assert set(named) == {name for name, setting in SETTINGS.items() if not setting.fixed}
+    assert named["max-frame-bytes"] == "64mb" and named["bind"] == ["127.0.0.1"] and named["pin-cores"] is False
+    for setting in SETTINGS.values():
+        assert setting.doc.split()[0] in settings_text()
+
+
+def test_the_commented_file_is_made_of_the_settings() -> None:
+    made = Path(__file__).parent.parent.parent.parent / "deploy" / "kache.toml"
+    assert made.read_text() == settings_file(), "run python -m kache.config.document > deploy/kache.toml"
+    assert tomllib.loads(settings_file()) == {}
+    assert tomllib.loads(re.sub(r"^#([a-z])", r"\1", settings_file(), flags=re.MULTILINE)).keys() == SETTINGS.keys()
 
 
 def test_what_cannot_be_rewritten_is_named_and_left_as_it_was(tmp_path: Path) -> None:

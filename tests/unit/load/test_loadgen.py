@@ -343,6 +343,7 @@ def worker_result(**changes: Any) -> WorkerResult:
         cpu_seconds=0.2,
         latest=0,
         stalled=False,
+        interrupted=False,
         commands={"get": counts},
     )
     return msgspec.structs.replace(result, **changes)
@@ -368,6 +369,8 @@ def test_processes_are_added_up() -> None:
         ({"stalled": True}, {}, "no reply for 10 s"),
         ({"disconnects": 2, "lost": 7}, {}, "2 connections broke with 7 requests in flight"),
         ({"unanswered": 3}, {}, "3 requests were not answered"),
+        ({"interrupted": True}, {"seconds": 9.0}, "interrupted after 2.0 s; 9 s were wanted"),
+        ({"interrupted": True}, {"requests": 5000}, "interrupted after 2.0 s; 5,000 requests were wanted"),
     ],
 )
 def test_honest_notes(changes: dict[str, Any], settings: dict[str, Any], note: str) -> None:
