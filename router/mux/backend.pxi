@@ -208,6 +208,7 @@ cdef class Backend(Endpoint):
         if pending.acknowledges:
             if pending.session.gone:
                 return self.put_word(LINK_UNDELIVERED, token, 0)
+            # It leaves with what is said next, at the latest when the deadlines are looked at: nobody waits for it.
             self.put_word(LINK_RECEIVED, token, 0)
         return pending.receive(owner[1], reply, n)
 

@@ -212,7 +212,7 @@ cdef class Link(Backend):
         out.put_u32(<uint32_t> kind)
         out.put_u32(how)
         out.put_u64(token)
-        return self.mark_dirty()
+        return self.mark_dirty() if kind != LINK_RECEIVED else 0
 
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
         cdef Buffer out
@@ -420,7 +420,11 @@ cdef class Link(Backend):
 
     cdef int say_goodbye(self) except -1:
         """Behind the last run the sending side is shut down, so that the shard knows that nothing will follow."""
-        if self.phase == LEAVING and self.unsent() == 0 and not self.said_goodbye:
+        if self.phase != LEAVING or self.said_goodbye:
+            return 0
+        if self.unsent():
+            self.mark_dirty()
+        else:
             self.said_goodbye = True
             kache_end_sending(self.fd)
         return 0
