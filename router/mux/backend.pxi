@@ -51,7 +51,7 @@ cdef class Backend(Endpoint):
         raise NotImplementedError
 
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
-                 int flags, uint64_t session, int64_t deadline) except -1:
+                 int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
         """One command whose reply goes to part `part` of `owner`, in the internal dialect."""
         raise NotImplementedError
 
@@ -181,13 +181,15 @@ cdef class Backend(Endpoint):
             (<Session> expected.owner).hold_deferred(self.index, token)
         return 0
 
-    cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1:
+    cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1:
         owner = self.deferred.pop(token, None)
         if self.parked:
             self.parked.pop(token, None)
         if owner is None:
             return 0
         if isinstance(owner, tuple):
+            if aborted:
+                return (<Pending> owner[0]).aborted(owner[1], PyBytes_FromStringAndSize(reply, n))
             return (<Pending> owner[0]).receive(owner[1], reply, n)
         return (<Session> owner).receive_deferred(self.index, token, reply, n)
 

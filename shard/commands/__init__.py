@@ -9,7 +9,7 @@ hyperloglog                             PFADD, PFCOUNT, PFMERGE
 keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE; OBJECT and MEMORY USAGE
 combine, algebra                        sets and sorted sets combined: of this shard, over shards
 binary                                  what answers differently in the binary protocol
-leases, images, overlay, internal       what routers ask: moves of values, commands with copies of other shards' keys, statistics
+transactions, images, overlay, internal what routers ask: locks, moves of values, commands with copies of other shards' keys
 arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double
 registry                                which function carries out which command
 """

@@ -31,7 +31,7 @@ cdef class Context:
     def call(self, str key not None, *args):
         """Executes a command inside this one, by its row's key; its reply as a Python value. CommandError when refused.
 
-        It passes the same point as a client's: arity, loading, memory, leases, statistics.
+        It passes the same point as a client's: arity, loading, memory, statistics.
         """
         return self.shard.call(self, key, args)
 
