@@ -19,7 +19,7 @@ cdef Py_ssize_t begin_upload(Session session, const char* data, Py_ssize_t n) ex
     cdef Upload upload
     cdef Backend backend
     cdef Py_ssize_t i
-    if parser.resume_total > UPLOAD_STRINGS or not session.authenticated_now:
+    if parser.resume_total > UPLOAD_STRINGS or session.restricted:
         return 0
     for i in range(parser.resume_count):
         parser.spans[i].data = data + parser.offsets[i]

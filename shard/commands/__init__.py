@@ -10,7 +10,7 @@ keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE
 combine, algebra                        sets and sorted sets combined: of this shard, over shards
 blocking, ways                          commands that wait, and what a router asks for one over several shards; how they take
 binary                                  what answers differently in the binary protocol
-leases, images, overlay, internal       what routers ask: moves of values, commands with copies of other shards' keys, statistics
+transactions, images, overlay, internal what routers ask: locks, moves of values, commands with copies of other shards' keys
 arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double
 registry                                which function carries out which command
 """

@@ -47,6 +47,8 @@ def _take(ctx: Context, keys: Sequence[bytes], way: Way) -> Reply:
     for key in keys:
         reply = way.take(ctx.keys, key)
         if reply is not None:
+            if ctx.deferred:
+                ctx.shard.blocking.note_served(ctx, way, key, reply)
             return reply
     return NULL_ARRAY
 

@@ -95,6 +95,10 @@ class Blocking:
         self._waiters: dict[int, Waiter] = {}
         self._queues: dict[tuple[int, str, bytes], _Queue] = {}
         self._ready: dict[Place, None] = {}
+        self._postponed: dict[Place, None] = {}
+        """Ready keys that a transaction holds, until it lets go."""
+        self._returning: list[_Served] = []
+        """What goes back to a key that a transaction holds."""
         self._held: dict[int, tuple[Waiter, tuple[int, int]]] = {}
         """Waiters that a router serves, by their number, and when nobody waits for it any longer."""
         self._held_places: dict[Place, int] = {}
@@ -187,6 +191,12 @@ class Blocking:
 
     def serve(self) -> None:
         """Serves whoever waits for a key that has changed. To be called behind a unit, never inside one."""
+        self.shard.postponed = False
+        returning, self._returning = self._returning, []
+        for served in returning:
+            self._give_back(served)
+        self._ready.update(self._postponed)
+        self._postponed.clear()
         while self._ready:
             ready, self._ready = self._ready, {}
             for db, key in ready:
@@ -199,6 +209,10 @@ class Blocking:
         queue = self._queues.get((db, kind, key)) if kind is not None else None
         while queue is not None and queue.waiters and (db, key) not in self._held_places:
             waiter = next(iter(queue.waiters))
+            if self._is_kept(waiter, queue.slot):
+                self._postponed[db, key] = None
+                self.shard.postponed = True
+                return
             if waiter.claim and not self._won(waiter):
                 self._drop(waiter)
             elif isinstance(waiter.way, Way):
@@ -210,6 +224,13 @@ class Blocking:
             keys.db = db
             if keys.type_of(key) != kind:
                 return
+
+    def _is_kept(self, waiter: Waiter, slot: int) -> bool:
+        """Whether a transaction keeps the waiter from being served: it holds the key, or the target of a move."""
+        locks = self.shard.locks
+        if not len(locks):
+            return False
+        return locks.holds(slot) or (isinstance(waiter.way, Move) and locks.holds(slot_of_key(waiter.way.target)))
 
     def _won(self, waiter: Waiter) -> bool:
         """Whether this shard, of all that the client waits on, is the one to serve it."""
@@ -231,7 +252,7 @@ class Blocking:
         self.shard.begin_unit()
         try:
             for key in waiter.keys:
-                if keys.type_of(key) == way.kind and (waiter.db, key) not in self._held_places:
+                if keys.type_of(key) == way.kind and self._is_open(waiter.db, key):
                     reply = way.take(keys, key)
                     assert reply is not None
                     self._remember(waiter.link, waiter.token, _Served(waiter.db, key, way, reply))
@@ -239,6 +260,11 @@ class Blocking:
                     return
         except Exception as error:
             self._fail(waiter, error)
+
+    def _is_open(self, db: int, key: bytes) -> bool:
+        """Whether nobody moves its elements to another shard, and no transaction holds it."""
+        locks = self.shard.locks
+        return (db, key) not in self._held_places and not (len(locks) and locks.holds(slot_of_key(key)))
 
     def _move(self, waiter: Waiter, move: Move, key: bytes) -> None:
         ctx = self._context
@@ -326,6 +352,11 @@ class Blocking:
         if len(remembered) > MOST_REMEMBERED:
             del remembered[next(iter(remembered))]
 
+    def note_served(self, ctx: Context, way: Way, key: bytes, reply: list[Any]) -> None:
+        """A command that was parked, and need not wait any more, is answered like one that has waited."""
+        assert ctx.link is not None
+        self._remember(ctx.link, ctx.deferred, _Served(ctx.keys.db, key, way, reply))
+
     def received(self, link: Link, token: int) -> None:
         """What was served has reached its client."""
         self._served.get(link, {}).pop(token, None)
@@ -338,6 +369,10 @@ class Blocking:
 
     def _give_back(self, served: _Served) -> None:
         keys, taken = self._context.keys, served.way.taken(served.reply)
+        if len(self.shard.locks) and self.shard.locks.holds(slot_of_key(served.key)):
+            self._returning.append(served)
+            self.shard.postponed = True
+            return
         keys.db = served.db
         self.shard.begin_unit()
         kind = keys.type_of(served.key)
