@@ -15,7 +15,7 @@ from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 
 RESP2, INTERNAL = 2, 1
-FAR = 10_000
+FAR = 100_000
 
 
 def run(
@@ -470,12 +470,13 @@ def test_random_locks_frames_and_links(seed: int) -> None:
         async def take_messages() -> None:
             while True:
                 try:
-                    message = await asyncio.wait_for(peer.message(), 0.002)
+                    message = await asyncio.wait_for(peer.message(), 0.001)
                 except TimeoutError:
                     return
                 assert message[0] == wire_link.DEFERRED
                 token = struct.unpack_from("<Q", message, 8)[0]
                 if token in waiting:
+                    assert message[16:] == b":1\r\n"
                     held.append(waiting.pop(token))
                 else:
                     session, place = tokens.pop(token)
@@ -510,7 +511,8 @@ def test_random_locks_frames_and_links(seed: int) -> None:
                     assert not expected.get(session), "it has overtaken what waits"
             await take_messages()
             peer.shard.locks.check()
-        while held or waiting:
+        while held or waiting or tokens:
+            await take_messages()
             while held:
                 over = held.pop()
                 await peer.send(run([frame("_unlock", struct.pack("<Q", over))], dialect=INTERNAL, session=100 + over))
