@@ -192,6 +192,7 @@ class _Process:
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes
+        shard.locks.configure(config.parked_commands, config.parked_bytes)
 
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):
@@ -269,7 +270,6 @@ class _Process:
         try:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
-            self.shard.leases.end_lapsed(self.clock.data_now())
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
         except Exception:

@@ -7,7 +7,6 @@ from kache.commands import TABLE
 from .commands import registry
 from .engine.engine import Budget, Executor
 from .service.blocking import Blocking
-from .service.leases import Leases
 from .service.slowlog import SlowLog
 from .service.statistics import Gauges
 
@@ -36,7 +35,6 @@ class Shard(Executor):
             registry.load(),
             TABLE,
             slowlog=SlowLog(),
-            leases=Leases(),
             maxmemory=maxmemory,
             policy=policy,
             hash_seed=hash_seed,

@@ -2,15 +2,14 @@
 
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
 command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
-(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, connection.py, cluster.py,
-server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
+(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, transactions.py, connection.py,
+cluster.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
 
 Routes, where a command is executed:
 
 ========  ==========================================================================================
 key       the shard that owns its key
 split     every shard gets the command with its own keys only; the replies are merged
-same      one shard must own all keys, else ``CROSSSLOT``
 move      one shard if the keys meet there; else the router leads several steps (RENAME, SDIFF, the STORE forms)
 all       every shard; the replies are merged
 cursor    SCAN: one shard after the other
@@ -40,7 +39,22 @@ from typing import Final
 
 import msgspec
 
-from . import binary, cluster, connection, geo, hashes, hyperloglog, internal, keys, lists, server, sets, strings, zsets
+from . import (
+    binary,
+    cluster,
+    connection,
+    geo,
+    hashes,
+    hyperloglog,
+    internal,
+    keys,
+    lists,
+    server,
+    sets,
+    strings,
+    transactions,
+    zsets,
+)
 from .extract import key_positions, keys_of, keys_with_flags
 from .row import CLUSTER, GROUPS, MERGES, ROUTES, KeySpec, Row, check_row
 
@@ -89,6 +103,7 @@ def _assemble() -> tuple[Row, ...]:
         zsets,
         geo,
         hyperloglog,
+        transactions,
         connection,
         cluster,
         server,
@@ -181,15 +196,16 @@ def atomicity(row: Row) -> str:
     """What somebody else may see while the command works on several shards; empty if it never touches one."""
     if row.route == "move" and row.is_write:
         return (
-            "Atomic if all keys live on one shard. Otherwise in steps, led by the router: others may see the state "
-            "between them, but no value is lost and no element taken twice. Meanwhile writes by others to keys that are "
-            "moved, or to large ones that are combined, answer TRYAGAIN."
+            "Atomic. Over several shards it is a transaction: others wait for its keys meanwhile, or only those who write "
+            "while something large is moved or combined; if a shard is lost in the middle the reply is UNCERTAIN."
         )
     if row.route == "move":
         return (
             "Atomic if all keys live on one shard. Otherwise each key is read atomically, not all at the same instant; "
-            "while large ones are combined, writes by others to them answer TRYAGAIN."
+            "while large ones are combined, writes by others to them wait."
         )
+    if row.route == "all" and row.is_write:
+        return "Atomic: a transaction over all shards. If one is lost in the middle the reply is UNCERTAIN."
     if row.route in ("split", "all"):
         part = "its own keys" if row.route == "split" else "its part"
         single = "Atomic if all keys live on one shard. Otherwise each" if row.route == "split" else "Each"

@@ -22,8 +22,7 @@ Every command of Kache, generated from the command table (`kache/commands/`) by
 
 Commands that a Redis client knows behave as in Redis 7.2 and Valkey 9.1 except where *Differs* says otherwise.
 Where a command works on several shards, *Across shards* says what somebody else may see meanwhile. An error after which
-nothing was changed, and one after which that is not known (`TIMEOUT`, `UNCERTAIN`), have different codes. A command
-marked **Refused** answers `CROSSSLOT` unless all its keys live on one shard; keys with the same `{tag}` always do.
+nothing was changed, and one after which that is not known (`TIMEOUT`, `UNCERTAIN`), have different codes.
 
 Every command exists in both protocols unless it is marked. In the binary protocol integers, doubles and strings are
 typed, a missing key has a status of its own, and the commands under *Binary protocol* replace those of the same name.
@@ -104,7 +103,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     yield "Complexity", f"{row.complexity}."
     yield "Route", f"{row.route}, {ROUTES[row.route]}" + (f"; {MERGES[row.merge]}." if row.merge != "first" else ".")
     if across := atomicity(row):
-        yield "Across shards", ("**Refused.** " if row.route == "same" else "") + across
+        yield "Across shards", across
     if row.difference:
         yield "Differs", row.difference
     yield "Behind a Redis or Valkey Cluster", _in_front(row)

@@ -32,8 +32,7 @@ __all__ = [
 ROUTES: Final = {
     "key": "answered by the shard that owns the key",
     "split": "each shard is asked for its own keys, the parts are merged",
-    "same": "all keys must live on one shard",
-    "move": "on one shard if the keys meet there, otherwise in several steps led by the router",
+    "move": "on one shard if the keys meet there, otherwise in several steps led by the router; a transaction if it writes",
     "all": "every shard is asked, the parts are merged",
     "cursor": "one shard after the other, the place kept in the cursor",
     "weighted": "one shard, chosen at random in proportion to its keys",
@@ -97,7 +96,7 @@ GROUPS: Final = {
 }
 """Groups as COMMAND DOCS names them, and the ACL category that membership implies (@pubsub comes with the flag)."""
 
-_ROUTES_BY_KEYS: Final = ("key", "split", "same", "move", "script")
+_ROUTES_BY_KEYS: Final = ("key", "split", "move", "script")
 _DIALECTS: Final = ("any", "binary", "resp")
 _ACCESS: Final = frozenset(("RO", "RW", "OW", "RM"))
 _EFFECTS: Final = frozenset(("access", "update", "insert", "delete", "variable_flags"))
@@ -183,7 +182,7 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def on_shard(self) -> bool:
         """True if shards execute it under its own name (then it needs a handler there)."""
-        return self.route in ("key", "split", "same", "move", "all", "script", "channel")
+        return self.route in ("key", "split", "move", "all", "script", "channel")
 
     @property
     def legacy_range(self) -> tuple[int, int, int]:
@@ -278,7 +277,10 @@ def _contradiction(each: Row) -> str:
         (each.route not in ("split", "all") and each.merge != "first", f"route {each.route!r} merges nothing"),
         (each.route == "split" and (first, last) != (1, -1), "a split command takes keys from first to last"),
         (each.route == "split" and each.merge == "first", "a split command needs a merge"),
-        (step > 1 and each.route not in ("split", "same"), "only split and same commands have values between keys"),
+        (
+            step > 1 and each.route not in ("split", "move"),
+            "a command of this route has no values between keys",
+        ),
         (each.route == "script" and "noscript" not in each.flags, "a script that another script may run"),
         ({"write", "may_replicate"} <= each.flags, "a write is always replicated"),
         (("pubsub" in each.flags) > (each.group == "pubsub"), "flag pubsub outside its group"),
@@ -292,7 +294,7 @@ _ROUTES_OF_CLUSTER: Final = {
     "split": ("split", "move"),
     "all": ("all", "weighted"),
     "local": ("local", "none"),
-    "one_slot": ("split", "same", "move", "script"),
+    "one_slot": ("split", "move", "script"),
 }
 """What a command may do in front of a cluster, by where it is executed here: several keys are never simply native."""
 

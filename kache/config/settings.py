@@ -311,6 +311,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int, Setting(MILLISECONDS, "How long such a close may take.", live=True, low=0, high=60000)
     ] = 1000
 
+    # Transactions over several shards
+    transaction_hold_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a transaction may keep others out of its slots before it has begun: what a router that stops in the "
+            "middle costs them.",
+            live=True,
+            low=100,
+            high=60000,
+        ),
+    ] = 2000
+    parked_commands: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Commands that may wait in one shard for transactions to end; beyond it TRYAGAIN is answered.",
+            live=True,
+            low=1,
+            high=MIB,
+        ),
+    ] = 10000
+    parked_bytes: Annotated[int, Setting(SIZE, "The same in bytes of requests.", live=True, low=64 * KIB)] = 64 * MIB
+
     # A shard's tick
     tick_us: Annotated[
         int,

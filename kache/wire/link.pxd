@@ -25,8 +25,15 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
     frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …    command: with IN_CAPITALS if so sent
     REPLY   u32 length | u8 kind | 3 zeros | u32 count | u64 session | replies
+    DEFERRED u32 length | u8 kind | 3 zeros | u32 form | u64 token | reply
     PART    u32 length | u8 kind | 3 zeros | u32 argument | u64 session or token | bytes
     CREDIT  u32 length | u8 kind | 3 zeros | u32 0 | u64 token | u64 bytes
+
+A transaction over several shards takes locks first (_lock, an internal command); its share on each shard is one or more
+runs that say its number, each FLAG_ATOMIC, in one piece: the share is begun when all of it is here, and nothing comes
+between. In the place of their deadline such runs say how many bytes of the share follow behind them; the last one says
+FLAG_RELEASE. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
+answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
 above LARGE comes in PARTs among other clients' runs, and the frame follows, in a run of its own that says FLAG_UPLOADED,
@@ -72,6 +79,7 @@ cdef enum:
     RUN_COUNT_AT = 8
     RUN_SESSION_AT = 12
     RUN_DEADLINE_AT = 20
+    RUN_REST_AT = 20            # in a transaction's share instead of the deadline
     RUN_TRANSACTION_AT = 28
 
     # Beside the number of a frame's command: how its client wrote the name, for the slow log.
@@ -81,12 +89,33 @@ cdef enum:
     FLAG_ATOMIC = 1             # executed only when it is whole, in one tick
     FLAG_NO_TOUCH = 2           # leaves the LRU and LFU clocks alone
     FLAG_UPLOADED = 4           # one frame, some arguments of which came in PARTs
+    FLAG_RELEASE = 8            # behind this run its transaction is over here: its locks are released
+    FLAG_WATCHED = 16           # what the session watches ends with this run; without a transaction it is refused if any
+                                # of it has changed
 
     LARGE = 1048576             # bytes of an argument or a reply above which it flows
 
     DROP_PARTS = 0xFFFFFF       # as the argument of a PART: those of the session are not needed
 
     NO_TRANSACTION = 0          # the frames belong to none
+
+    # Modes of _lock, added up.
+    LOCK_WAITS = 1              # the reply comes when it is granted
+    LOCK_CHECKS = 2             # refused if a key that the session watches has changed
+    LOCK_NEEDS_ROOM = 4         # refused without memory; asked once, for the whole transaction
+    LOCK_LETS_READ = 8          # who only reads passes
+    LOCK_EXTENDS = 16           # the lock is there, and gets a later end and the mode above
+    LOCK_SHARES = 32            # it only reads: together with others who do
+
+    # What _lock answers.
+    LOCK_BUSY = 0
+    LOCK_GRANTED = 1
+    LOCK_DIRTY = 2              # a watched key has changed
+    LOCK_LOST = 3               # there is none to be extended
+
+    # Forms of DEFERRED.
+    DEFERRED_REPLY_FORM = 0
+    DEFERRED_ABORTED_FORM = 1   # as REPLY_ABORTED: the run of this frame was refused, the body says why
 
     NOTICE_READY = 1            # what it holds is loaded
     NOTICE_DRAINING = 2         # it answers what it was sent and wants nothing more
@@ -98,6 +127,7 @@ cdef extern from *:
     #define KACHE_REPLY_EXPIRED 0xFFFFFFFEu
     #define KACHE_REPLY_LARGE 0xFFFFFFFDu
     #define KACHE_REPLY_BLOCKED 0xFFFFFFFCu
+    #define KACHE_REPLY_ABORTED 0xFFFFFFFBu
     #define KACHE_REPLY_MARKS 0xFFFFFFF0u
     """
     # In the place of a reply's length.
@@ -106,4 +136,5 @@ cdef extern from *:
     const uint32_t REPLY_BLOCKED "KACHE_REPLY_BLOCKED"      # the same for a command that waits as long as its client likes
     const uint32_t REPLY_LARGE "KACHE_REPLY_LARGE"          # u64 token, u64 size follow; it comes in PARTs
     const uint32_t REPLY_EXPIRED "KACHE_REPLY_EXPIRED"      # the run was past its deadline: not executed
+    const uint32_t REPLY_ABORTED "KACHE_REPLY_ABORTED"      # u32 n, text follow; of an atomic run: not executed, all of it
     const uint32_t REPLY_MARKS "KACHE_REPLY_MARKS"          # from here on it is one of these, not a length

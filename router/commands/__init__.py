@@ -8,6 +8,7 @@ info            INFO and STATS: what all processes say of themselves, put togeth
 introspection   COMMAND, MEMORY and the HELP texts
 latency         LATENCY: how long commands took
 slowlog         SLOWLOG over the cluster, and SHUTDOWN
+transactions    MULTI, DISCARD, WATCH
 standalone      ROLE, WAIT, LASTSAVE, ACL WHOAMI: what a server without replicas, modules and files answers
 arguments       what they share in reading arguments
 """

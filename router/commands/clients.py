@@ -85,7 +85,8 @@ def _lines(router: Router, session: Session | None, chosen: list[Session]) -> by
 def describe(router: Router, session: Session, command: str | None = None) -> str:
     """A line of CLIENT LIST, with Redis's field names."""
     now = router.now_ms
-    flags = "b" * (session.blocker is not None) + "e" * session.no_evict + "T" * session.no_touch or "N"
+    flags = "b" * (session.blocker is not None) + "x" * (session.queued >= 0)
+    flags += "e" * session.no_evict + "T" * session.no_touch
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -94,23 +95,23 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "name": text(session.name),
         "age": (now - session.connected_ms) // 1000,
         "idle": (now - session.last_ms) // 1000,
-        "flags": flags,
+        "flags": flags or "N",
         "db": session.db,
         "sub": 0,
         "psub": 0,
         "ssub": 0,
-        "multi": -1,
-        "watch": 0,
+        "multi": session.queued,
+        "watch": session.watching,
         "qbuf": session.unparsed_bytes,
         "qbuf-free": 0,
         "argv-mem": 0,
-        "multi-mem": 0,
+        "multi-mem": session.queued_bytes,
         "rbs": 0,
         "rbp": 0,
         "obl": session.unsent_bytes,
         "oll": 0,
         "omem": session.held_bytes + session.unsent_bytes,
-        "tot-mem": session.unparsed_bytes + session.held_bytes + session.unsent_bytes,
+        "tot-mem": session.unparsed_bytes + session.queued_bytes + session.held_bytes + session.unsent_bytes,
         "events": "r",
         "cmd": command or session.last_command or "NULL",
         "user": session.user or "default",

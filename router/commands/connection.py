@@ -133,6 +133,7 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
 @local("reset")
 def reset(router: Router, session: Session) -> Reply:
     """The session as it was when it connected."""
+    session.drop_queue()
     session.db = 0
     session.dialect = 2
     session.name = b""

@@ -51,12 +51,12 @@ cdef class Backend(Endpoint):
         raise NotImplementedError
 
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
-                 int flags, uint64_t session, int64_t deadline) except -1:
+                 int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
         """One command whose reply goes to part `part` of `owner`, in the internal dialect."""
         raise NotImplementedError
 
     cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
-                    int db, int flags, uint64_t session, int64_t deadline) except -1:
+                    int db, int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
         """The same in a client's dialect."""
         raise NotImplementedError
 
@@ -194,7 +194,7 @@ cdef class Backend(Endpoint):
             (<Session> expected.owner).hold_deferred(self.index, token)
         return 0
 
-    cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1:
+    cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1:
         cdef Pending pending
         owner = self.deferred.pop(token, None)
         if self.parked:
@@ -205,9 +205,12 @@ cdef class Backend(Endpoint):
         if not isinstance(owner, tuple):
             return (<Session> owner).receive_deferred(self.index, token, reply, n)
         pending = <Pending> owner[0]
+        if aborted:
+            return pending.aborted(owner[1], PyBytes_FromStringAndSize(reply, n))
         if pending.acknowledges:
             if pending.session.gone:
                 return self.put_word(LINK_UNDELIVERED, token, 0)
+            # It leaves with what is said next, at the latest when the deadlines are looked at: nobody waits for it.
             self.put_word(LINK_RECEIVED, token, 0)
         return pending.receive(owner[1], reply, n)
 

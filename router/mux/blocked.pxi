@@ -19,7 +19,7 @@ cdef class Blocked(Pending):
         self.backend = <Backend> router.links[self.shard]
         self.token = 0
         return self.backend.ask_in(self.dialect, self, 0, self.command.id, self.slot, self.arguments, self.db, self.flags,
-                                   self.session.id, router.now_ms + router.limits.request_timeout)
+                                   self.session.id, router.now_ms + router.limits.request_timeout, NO_TRANSACTION)
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
         if self.ready or self.session.gone:

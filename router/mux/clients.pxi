@@ -27,6 +27,7 @@ cdef class Clients:
         self.most_here = 0x7FFFFFFF
         # Ids rise over all routers of a cluster without asking each other.
         self.last_id = (<uint64_t> router.index) << 48
+        self.last_transaction = (<uint64_t> router.index + 1) << 48
         PyObject_GetBuffer(bytearray(8) if counts is None else counts, &self.shared, PyBUF_WRITABLE)
         self.counts = <int64_t*> self.shared.buf
         self.routers = self.shared.len // sizeof(int64_t)

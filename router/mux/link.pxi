@@ -17,6 +17,32 @@ cdef Py_ssize_t LINK_BUFFER = 1 << 20
 cdef Py_ssize_t GATHERED = 16 * 1024
 
 
+cdef inline int put_frame(Buffer out, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
+    """A client's command as it travels; the words that name it stand before its arguments."""
+    cdef Py_ssize_t size = FRAME_HEADER, i
+    cdef uint32_t n
+    cdef uint16_t number
+    cdef char* at
+    for i in range(count):
+        size += 4 + arguments[i].size
+    at = out.reserve(size)
+    n = <uint32_t> (size - 4)
+    memcpy(at, &n, 4)
+    number = command.id | (IN_CAPITALS if not (arguments - command.words).data[0] & 0x20 else 0)
+    memcpy(at + 4, &number, 2)
+    memcpy(at + 6, &slot, 2)
+    n = <uint32_t> count
+    memcpy(at + 8, &n, 4)
+    at += FRAME_HEADER
+    for i in range(count):
+        n = <uint32_t> arguments[i].size
+        memcpy(at, &n, 4)
+        kache_copy(at + 4, arguments[i].data, n)
+        at += 4 + n
+    out.end += size
+    return 0
+
+
 cdef class Link(Backend):
 
     cdef int connected(self, int fd) except -1:
@@ -97,28 +123,7 @@ cdef class Link(Backend):
 
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
         """Adds one frame to the open run."""
-        cdef Buffer out = self.out
-        cdef Py_ssize_t size = FRAME_HEADER, i
-        cdef uint32_t n
-        cdef uint16_t number
-        cdef char* at
-        for i in range(count):
-            size += 4 + arguments[i].size
-        at = out.reserve(size)
-        n = <uint32_t> (size - 4)
-        memcpy(at, &n, 4)
-        number = command.id | (IN_CAPITALS if not (arguments - command.words).data[0] & 0x20 else 0)
-        memcpy(at + 4, &number, 2)
-        memcpy(at + 6, &slot, 2)
-        n = <uint32_t> count
-        memcpy(at + 8, &n, 4)
-        at += FRAME_HEADER
-        for i in range(count):
-            n = <uint32_t> arguments[i].size
-            memcpy(at, &n, 4)
-            kache_copy(at + 4, arguments[i].data, n)
-            at += 4 + n
-        out.end += size
+        put_frame(self.out, command, slot, arguments, count)
         self.run_count += 1
         self.in_flight += 1
         return 0
@@ -160,17 +165,22 @@ cdef class Link(Backend):
         return self.on_written(size) if size else 0
 
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
-                 int flags, uint64_t session, int64_t deadline) except -1:
-        return self.ask_in(INTERNAL, owner, part, command, slot, arguments, db, flags, session, deadline)
+                 int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
+        return self.ask_in(INTERNAL, owner, part, command, slot, arguments, db, flags, session, deadline, transaction)
 
     cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
-                    int db, int flags, uint64_t session, int64_t deadline) except -1:
+                    int db, int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
         cdef Buffer out
         cdef Py_ssize_t mark
         cdef uint32_t size
         cdef bytes argument
         self.end_run()
-        self.put_header(dialect, db, flags, session, deadline, NO_TRANSACTION)
+        if transaction:
+            # A share of one frame, behind which nothing follows at once.
+            self.put_header(dialect, db, flags | FLAG_ATOMIC, session, 0, transaction)
+            self.run_deadline = deadline
+        else:
+            self.put_header(dialect, db, flags, session, deadline, NO_TRANSACTION)
         out = self.out
         mark = out.used()
         out.put_u32(0)
@@ -185,6 +195,19 @@ cdef class Link(Backend):
         self.run_count = 1
         self.in_flight += 1
         return self.finish_run(<PyObject*> owner, True, part)
+
+    cdef int put_runs(self, Pending owner, uint32_t part, Buffer runs, list counts, int64_t deadline) except -1:
+        cdef Buffer out
+        cdef Py_ssize_t base, mark
+        cdef uint32_t count
+        self.end_run()
+        out = self.output()
+        base = out.used()
+        out.append(runs.data + runs.start, runs.used())
+        for mark, count in counts:
+            self.in_flight += count
+            self.expect(<PyObject*> owner, True, part, count, deadline, base + mark)
+        return 0
 
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1:
         cdef Command* command = gather.command
@@ -256,7 +279,7 @@ cdef class Link(Backend):
         out.put_u32(<uint32_t> kind)
         out.put_u32(how)
         out.put_u64(token)
-        return self.mark_dirty()
+        return self.mark_dirty() if kind != LINK_RECEIVED else 0
 
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
         cdef Buffer out
@@ -388,6 +411,19 @@ cdef class Link(Backend):
                 memcpy(&bytes_to_come, data + at + 12, 8)
                 self.begin_flow(expected, token, <Py_ssize_t> bytes_to_come)
                 at += 20
+            elif size == REPLY_ABORTED:
+                if n - at < 8:
+                    break
+                memcpy(&size, data + at + 4, 4)
+                if n - at - 8 < <Py_ssize_t> size:
+                    break
+                count = expected.count if expected.count < self.reply_left else self.reply_left
+                if owner != NULL:
+                    (<Pending> owner).aborted(expected.part, PyBytes_FromStringAndSize(data + at + 8, size))
+                at += 8 + <Py_ssize_t> size
+                self.reply_left -= count
+                self.answered(count)
+                continue
             else:
                 if n - at < 12:
                     break
@@ -433,7 +469,7 @@ cdef class Link(Backend):
             elif kind == LINK_PUSH:
                 self.router.clients.push(number, body + 15, n - 15)
             else:
-                self.take_deferred(number, body + 15, n - 15)
+                self.take_deferred(number, body[3] == DEFERRED_ABORTED_FORM, body + 15, n - 15)
         else:
             self.close(f"an unknown message of kind {kind}")
         return 0
@@ -465,7 +501,11 @@ cdef class Link(Backend):
 
     cdef int say_goodbye(self) except -1:
         """Behind the last run the sending side is shut down, so that the shard knows that nothing will follow."""
-        if self.phase == LEAVING and self.unsent() == 0 and not self.said_goodbye:
+        if self.phase != LEAVING or self.said_goodbye:
+            return 0
+        if self.unsent():
+            self.mark_dirty()
+        else:
             self.said_goodbye = True
             kache_end_sending(self.fd)
         return 0

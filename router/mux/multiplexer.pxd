@@ -25,6 +25,7 @@ cdef enum:
     SILENT = 0x8000
 
     MAX_SHARDS = 256
+    DATABASES = 16
 
     # Verdicts of Session.may_send.
     WAIT = 0
@@ -52,6 +53,7 @@ cdef class Replies(Endpoint)
 cdef class Session(Replies)
 cdef class Backend(Endpoint)
 cdef class Gather(Pending)
+cdef class Queue
 cdef class Router(Reactor)
 
 
@@ -76,6 +78,7 @@ cdef class Pending:
     cdef int fail(self, uint32_t part, bytes message) except -1
     cdef int deferred_as(self, Backend backend, uint64_t token) except -1   # it is blocked: its part comes under this token
     cdef int retry(self, uint32_t part) except -1   # it was blocked, and not executed: the shard is leaving
+    cdef int aborted(self, uint32_t part, bytes text) except -1   # the atomic run of this part was refused as a whole
     # To be called by who makes it for a command of `session`.
     @cython.final
     cdef int keep_words(self, Session session) except -1
@@ -249,9 +252,9 @@ cdef class Backend(Endpoint):
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int end_run(self) except -1     # whoever has put something ends it before anything else happens
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
-                 int flags, uint64_t session, int64_t deadline) except -1
+                 int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1
     cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
-                    int db, int flags, uint64_t session, int64_t deadline) except -1
+                    int db, int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1
     cdef int cancel(self, uint64_t session) except -1
     # Of deferred replies: nobody waits for one any longer; a word about one (UNBLOCK, RECEIVED, UNDELIVERED).
@@ -287,7 +290,7 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int defer(self, Expected* expected, uint64_t token, bint blocked) except -1
     @cython.final
-    cdef int take_deferred(self, uint64_t token, const char* reply, Py_ssize_t n) except -1
+    cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1
     @cython.final
     cdef int take_retry(self, uint64_t token) except -1
     @cython.final
@@ -354,6 +357,8 @@ cdef class Link(Backend):
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int put_gathered(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
+    # Complete runs, of so many frames each: (where it starts, count).
+    cdef int put_runs(self, Pending owner, uint32_t part, Buffer runs, list counts, int64_t deadline) except -1
     cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
     cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
@@ -362,6 +367,8 @@ cdef class Link(Backend):
     cdef int take_report(self, uint64_t session, bytes report) except -1
     cdef int up(self, int version, int index) except -1
     cdef int say_goodbye(self) except -1
+
+cdef int put_frame(Buffer out, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
 
 
 # planned.pxi -----------------------------------------------------------------------------------------
@@ -436,6 +443,104 @@ cdef Py_ssize_t begin_upload(Session session, const char* data, Py_ssize_t n) ex
 cdef Py_ssize_t go_on_uploading(Session session, const char* data, Py_ssize_t n) except -1
 
 
+# transactions.pxi ------------------------------------------------------------------------------------
+cdef struct Queued:
+    Command* command
+    Py_ssize_t at, size          # its frame in Queue.frames
+    int shard                    # whose it is; NO_SHARD: the router's, or several
+    uint8_t db
+
+
+@cython.final
+cdef class Queue:
+    """What a client has queued behind MULTI."""
+    cdef Buffer frames           # encoded for the link
+    cdef Buffer slots            # u16 of every key
+    cdef Queued* commands
+    cdef readonly Py_ssize_t count
+    cdef Py_ssize_t capacity
+    cdef dict planned            # number of a command -> its parts, or the error that it will answer
+    cdef int db                  # which a SELECT among them leaves selected
+    cdef int run_db              # of those for shards; -1: none yet
+    cdef int shard               # which all of them are for; NO_SHARD, SEVERAL
+    cdef Py_ssize_t locals       # how many the router answers
+    cdef readonly bint everything    # a command asks every shard
+    cdef bint led                # a command takes several steps, or waits
+    cdef bint waits              # what its client sends next depends on what is queued
+    cdef bint broken             # a command could not be queued: EXEC will be refused
+    cdef readonly bint writes, needs_room
+    cdef uint64_t epoch          # of the slot map
+    cdef Py_ssize_t cost(self) noexcept
+    cdef Queued* add(self, Command* command) except NULL
+    cdef int belongs(self, Queued* one, int shard) except -1
+    cdef tuple arguments(self, Py_ssize_t i)
+
+
+@cython.final
+cdef class Ignored(Pending):
+    """The owner of replies that nobody waits for."""
+
+
+@cython.final
+cdef class Exec(Pending):
+    """A transaction on its way: its locks, its shares, its replies."""
+    cdef Queue queue
+    cdef dict watched            # Link -> slots of what was watched there; None: nothing
+    cdef bint alone              # one command of its own accord: its reply is the whole one
+    cdef int phase
+    # The reply being made: where it begins, the next command to be answered, replies still to come, and to be dropped.
+    cdef Py_ssize_t mark, next, left, swallows
+    # Locks
+    cdef uint64_t number
+    cdef int64_t until, ends     # of the locks; of the attempts to get them
+    cdef list links, slots, states   # of each participant: its Link, its slots as they travel, what is known of its lock
+    cdef Py_ssize_t missing      # participants that have not answered
+    cdef bint dirty, busy, lost
+    cdef object refusal          # why it is not executed
+    # Shares
+    cdef list got, lefts         # of each participant: its replies (None: it executes nothing), how many are to come
+    cdef dict failed             # participant -> CommandError
+    cdef int run_on(self, Link link) except -1
+    cdef int put_alone(self, Buffer out, uint16_t command, list arguments, int dialect, int db, int flags,
+                       uint64_t deadline, uint64_t transaction) except -1
+    cdef int begin_locking(self, list shards) except -1
+    cdef list slots_of(self, list shards)
+    cdef int mode(self, Py_ssize_t part) except -1
+    cdef int ask_lock(self, Py_ssize_t part, int more) except -1
+    cdef int take_lock(self, Py_ssize_t part, const char* reply, Py_ssize_t n) except -1
+    cdef int after_locks(self) except -1
+    cdef int stand_in_line(self) except -1
+    cdef int ask_next(self) except -1
+    cdef int extend(self) except -1
+    cdef int unlock(self) except -1
+    cdef int give_up(self, object value) except -1
+    cdef int go(self) except -1
+    cdef int send_share(self, Py_ssize_t part) except -1
+    cdef int put_commands(self, Buffer share, list runs, int shard, int flags) except -1
+    cdef list parts_for(self, Py_ssize_t i, int shard)
+    cdef int fail_whole(self, object error) except -1
+    cdef int give_up_running(self, object value) except -1
+    cdef int fail_lock(self, uint32_t part, bytes message) except -1
+    cdef int part_done(self, Py_ssize_t part) except -1
+    cdef object outcome(self)
+    cdef int take_next(self, const char* reply, Py_ssize_t n) except -1
+    cdef int begin_reply(self) except -1
+    cdef int finish(self) except -1
+    cdef int put_locals(self) except -1
+    cdef object run_local(self, Py_ssize_t i)
+    cdef int assemble(self) except -1
+    cdef const char* take_from(self, Py_ssize_t part, list at, Py_ssize_t* n) except NULL
+    cdef object merged(self, Py_ssize_t i, list at, dict parts_of)
+
+# Queues the command in the parser, or executes what is queued: False when it must wait.
+cdef bint queue_command(Session session, Command* command, uint16_t flags) except -1
+cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1
+# A command that every shard executes, as a transaction of one; False when it must wait.
+cdef bint exec_alone(Session session, Command* command, list parts, uint16_t flags) except -1
+cdef int end_multi(Session session) except -1
+cdef int unwatch(Session session) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -454,6 +559,10 @@ cdef class Session(Replies):
     cdef Py_ssize_t output_room      # bytes of unread replies up to which its commands are executed
     cdef Backend waits_for           # the busy backend that its next command is for
     cdef Upload upload
+    cdef Queue queue                 # since MULTI; None: there was none
+    cdef dict watched                # Link -> slots of what it watches there; None: nothing
+    cdef public uint64_t transaction # that its coroutine leads; 0: none
+    cdef public object led           # and the object that stands for it; None
     cdef bint starving               # it is in clients.starving: it waits for others to cost less
     cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
     cdef int db_now
@@ -478,6 +587,8 @@ cdef class Session(Replies):
     cdef tuple arguments(self, Command* command)
     cdef int flags_of_runs(self) noexcept
     cdef bint execute(self) except -1
+    cdef bint carry_out(self, Command* command, uint16_t flags) except -1
+    cdef bint execute_restricted(self, Command* command, uint16_t flags) except -1
     cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int stall(self) except -1
     cdef int starve(self) except -1
@@ -512,7 +623,7 @@ cdef class Clients:
     cdef Router router
     cdef Limits limits
     cdef dict by_id                      # session id -> Session
-    cdef uint64_t last_id
+    cdef uint64_t last_id, last_transaction
     cdef int most_here                   # clients that the descriptors of this process allow
     cdef Py_buffer shared                # clients of every router, shared with them (kache/cluster/client_counts.py)
     cdef int64_t* counts                 # points into it

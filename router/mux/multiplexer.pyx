@@ -32,6 +32,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
     blocked.pxi   commands that wait for their keys
     upload.pxi    a large argument on its way to its shard, in pieces
+    transactions.pxi  MULTI … EXEC: what is queued, locks and shares
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
     shards.pxi    the connections to all shards
@@ -56,7 +57,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, memset
 
 from kache.wire.board cimport Board
@@ -70,27 +71,30 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    DROP_PARTS, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT,
-    LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH, LINK_RECEIVED, LINK_REPLY,
-    LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK, LINK_UNDELIVERED, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER,
-    REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_MARKS, REPLY_PARKED, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT,
-    RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
+    DEFERRED_ABORTED_FORM, DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
+    IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
+    LINK_PART, LINK_PUSH, LINK_RECEIVED, LINK_REPLY, LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK,
+    LINK_UNDELIVERED, LINK_VERSION, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_NEEDS_ROOM,
+    LOCK_WAITS, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER, REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED,
+    REPLY_HEADER, REPLY_LARGE, REPLY_MARKS, REPLY_PARKED, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT,
+    RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_REST_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
 from .limits cimport CLASS_PUBSUB, Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
-    FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
+    FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_ALL, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
-from kache.commands import CONTAINERS, DIGEST, TABLE
+from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Missing, Pairs
 from kache.slots import contiguous
 from kache.timeouts import timeout_ms
 
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
+from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
 from ..slowlog import SlowLog, unframed, unpacked
 
@@ -215,6 +219,7 @@ include "link.pxi"
 include "planned.pxi"
 include "blocked.pxi"
 include "upload.pxi"
+include "transactions.pxi"
 include "session.pxi"
 include "clients.pxi"
 include "shards.pxi"

@@ -19,6 +19,9 @@ cdef class Pending:
     cdef int retry(self, uint32_t part) except -1:
         return self.fail(part, LEAVING_TEXT)
 
+    cdef int aborted(self, uint32_t part, bytes text) except -1:
+        return self.fail(part, text or INTERNAL_ERROR)
+
     cdef int keep_words(self, Session session) except -1:
         """What the slow log would show of it."""
         cdef Py_ssize_t size

@@ -65,6 +65,8 @@ cdef bint run_planned(Session session, Command* command, uint16_t flags) except 
                 return begin_blocking(session, command, arguments, parts[0].shard, flags)
             if len(parts) == 1 and parts[0].command == row.key:
                 return session.send_whole(command, parts[0].shard, NO_SLOT, flags)
+            if command.route == ROUTE_ALL and command.writes:
+                return exec_alone(session, command, parts, flags)
             return send_parts(session, command, arguments, parts, flags)
     session.run_coroutine(command, (<object> command.handler)(session.router, session, *arguments), flags)
     return True
@@ -101,5 +103,5 @@ cdef bint send_parts(Session session, Command* command, tuple arguments, list pa
         target = router.table.by_key[part.command]
         backend = <Backend> router.links[<int> part.shard]
         backend.ask(split, i, target.id, router.slot_for(target, part.args), part.args, session.db_now,
-                    session.flags_of_runs(), session.id, router.now_ms + router.limits.request_timeout)
+                    session.flags_of_runs(), session.id, router.now_ms + router.limits.request_timeout, NO_TRANSACTION)
     return True

@@ -153,7 +153,7 @@ cdef class Router(Reactor):
         return slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
 
     def call(self, int shard, str command not None, arguments, int db=0, Session session=None, timeout_ms=None):
-        """Asks one shard; a future of the reply as a Python value.
+        """Asks one shard, in the transaction of the session if it leads one; a future of the reply as a Python value.
 
         `command` is a row's key. The future raises CommandError for an error reply, and for CLUSTERDOWN, TRYAGAIN
         (nothing was executed), TIMEOUT and UNCERTAIN (executed once or not at all).
@@ -171,7 +171,8 @@ cdef class Router(Reactor):
             backend.ask(question, 0, row.id, self.slot_for(row, arguments), arguments, db,
                         session.flags_of_runs() if session is not None else 0,
                         session.id if session is not None else 0,
-                        self.now_ms + (self.limits.request_timeout if timeout_ms is None else <int64_t> timeout_ms))
+                        self.now_ms + (self.limits.request_timeout if timeout_ms is None else <int64_t> timeout_ms),
+                        session.transaction if session is not None else 0)
         return question.future
 
     def block(self, int shard, str command not None, arguments, Session session not None):
@@ -190,7 +191,7 @@ cdef class Router(Reactor):
             question.answer(ShardLeaves() if self.shards.comes_back(shard) else CommandError(backend.down_text().decode()))
         else:
             backend.ask(question, 0, row.id, self.slot_for(row, arguments), arguments, session.db_now, session.flags_of_runs(),
-                        session.id, self.now_ms + self.limits.request_timeout)
+                        session.id, self.now_ms + self.limits.request_timeout, NO_TRANSACTION)
         return question
 
     def comes_back(self, int shard):
@@ -200,6 +201,19 @@ cdef class Router(Reactor):
     def when_back(self, int shard, again not None):
         """Calls `again` when the shard is up the next time."""
         self.shards.returning[shard].append(again)
+
+    def tell(self, int shard, str command not None, arguments, Session session=None):
+        """A command whose reply does not matter, and that outside of any transaction."""
+        cdef Backend backend = <Backend> self.links[shard]
+        row = self.table.by_key[command]
+        if backend.phase == UP:
+            backend.ask(Ignored(self), 0, row.id, self.slot_for(row, arguments), arguments, 0, 0,
+                        session.id if session is not None else 0, self.now_ms + self.limits.request_timeout, NO_TRANSACTION)
+
+    def new_transaction(self):
+        """A number that no other transaction of the cluster has."""
+        self.clients.last_transaction += 1
+        return self.clients.last_transaction
 
     async def call_all(self, str command, arguments, int db=0, Session session=None, timeout_ms=None):
         """Asks every shard; the list of replies. Raises the first error once all have answered."""

@@ -16,9 +16,6 @@ cdef enum:
 
     LARGE_COMMAND = 4096     # words; the table of a larger command's words is given back
 
-# Unknown commands behind which nothing is executed: there are no transactions.
-cdef frozenset TRANSACTIONS = frozenset((b"multi", b"exec", b"discard", b"watch"))
-
 
 cdef class Session(Replies):
 
@@ -160,6 +157,46 @@ cdef class Session(Replies):
         if self.blocker is not None:
             self.router.clients.blocked -= 1
             self.blocker = None
+
+    @property
+    def queued(self):
+        """How many commands are queued since MULTI; -1 without."""
+        return -1 if self.queue is None else self.queue.count
+
+    @property
+    def queued_bytes(self):
+        """What they cost."""
+        return 0 if self.queue is None else self.queue.cost()
+
+    @property
+    def watching(self):
+        """In how many slots it watches keys."""
+        return 0 if self.watched is None else sum([len(slots) for slots in self.watched.values()])
+
+    def begin_queue(self):
+        """MULTI: what follows is queued."""
+        if self.queue is not None:
+            raise CommandError(NESTED_MULTI.decode())
+        self.queue = Queue(self)
+        self.set_restricted()
+
+    def drop_queue(self):
+        """What is queued is not executed; nothing is watched any more."""
+        end_multi(self)
+
+    def note_watched(self, int shard, slots):
+        """A shard has been told to watch keys in these slots on behalf of this session."""
+        if self.watched is None:
+            self.watched = {}
+        self.watched.setdefault(self.router.links[shard], set()).update(slots)
+
+    def unwatch(self):
+        """Nothing is watched any more."""
+        unwatch(self)
+
+    def unwatch_on(self, watched):
+        """The same for what `lead` was given."""
+        unwatch_on(self, watched)
 
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""
@@ -354,6 +391,8 @@ cdef class Session(Replies):
             n += self.parser.capacity * (sizeof(Span) + sizeof(Py_ssize_t))
         if self.upload is not None:
             n += self.upload.total
+        if self.queue is not None:
+            n += self.queue.cost()
         if n == self.input_bytes or self.gone:
             return 0
         self.router.clients.input_bytes += n - self.input_bytes
@@ -442,12 +481,9 @@ cdef class Session(Replies):
             flags = SILENT
         if command == NULL or not self.fits(command, parser.count):
             self.refuse(command, flags)
-        elif self.restricted and not self.admitted(command):
-            if self.authenticated_now:
-                # CLIENT PAUSE
-                self.resume_at = self.in_flight_now()
+        elif self.restricted:
+            if not self.execute_restricted(command, flags):
                 return False
-            self.answer_error(NO_AUTH, flags)
         elif command.route <= ROUTE_MOVE and not command.planned:
             if not self.forward(command, flags):
                 return False
@@ -468,15 +504,41 @@ cdef class Session(Replies):
             self.protocol_error(b"ERR too many commands before authentication")
         return True
 
+    cdef bint execute_restricted(self, Command* command, uint16_t flags) except -1:
+        """A command of a stranger, behind MULTI, or while writing clients are paused; False when it must wait."""
+        if not self.admitted(command):
+            if self.authenticated_now:
+                # CLIENT PAUSE
+                self.resume_at = self.in_flight_now()
+                return False
+            if self.queue is not None:
+                self.queue.broken = True
+            self.answer_error(NO_AUTH, flags)
+            return True
+        if self.queue is not None and command.executes:
+            return run_exec(self, command, flags)
+        if self.queue is not None and not command.immediate:
+            return queue_command(self, command, flags)
+        return self.carry_out(command, flags)
+
+    cdef bint carry_out(self, Command* command, uint16_t flags) except -1:
+        if command.route <= ROUTE_MOVE and not command.planned:
+            return self.forward(command, flags)
+        if command.route == ROUTE_LOCAL:
+            self.run_local(command, flags)
+            return True
+        return run_planned(self, command, flags)
+
     cdef void set_restricted(self) noexcept:
-        self.restricted = not self.authenticated_now or self.router.clients.pause_mode == PAUSE_WRITES
+        self.restricted = (not self.authenticated_now or self.queue is not None
+                           or self.router.clients.pause_mode == PAUSE_WRITES)
 
     cdef bint admitted(self, Command* command):
         """Whether a stranger, or anybody while writing clients are paused, may have the command executed now."""
         if not self.authenticated_now:
             return command.no_auth
         return self.router.clients.pause_mode != PAUSE_WRITES or not (
-            command.writes or "may_replicate" in (<object> command.row).flags)
+            command.writes or (command.executes and self.queue is not None and self.queue.writes) or "may_replicate" in (<object> command.row).flags)
 
     cdef inline bint fits(self, Command* command, Py_ssize_t count) noexcept:
         if command.container and count > 1:
@@ -496,16 +558,13 @@ cdef class Session(Replies):
                 log.warning("possible attack by cross-protocol scripting from %s; closed", self.address)
                 self.close("an HTTP request")
                 return 0
+        if self.queue is not None:
+            self.queue.broken = True
         if not self.authenticated_now and (command == NULL or not command.no_auth):
             # A stranger does not learn which commands there are.
             return self.answer_error(NO_AUTH, flags)
         if command == NULL:
             self.answer_error(unknown_command(words, self.parser.count), flags)
-            if name in TRANSACTIONS:
-                # What follows is meant to be executed as a whole or not at all. Executed one by one, it would be
-                # executed again by a client that tries once more after the refused EXEC.
-                self.finishing = True
-                self.proceed()
             return 0
         if command.container and self.parser.count > 1:
             return self.answer_error(unknown_subcommand(command, words[1]), flags)
@@ -668,7 +727,7 @@ cdef class Session(Replies):
     cdef int on_closed(self, object reason) except -1:
         cdef Backend backend
         cdef Pending pending
-        cdef bint waited = self.order.used() > 0 or self.upload is not None
+        cdef bint waited = self.order.used() > 0 or self.upload is not None or self.watched is not None
         self.gone = True
         self.router.clients.remove(self)
         self.router.clients.output_bytes -= self.output_bytes
@@ -700,6 +759,8 @@ cdef class Session(Replies):
         self.waits_for = None
         self.flow = None
         self.upload = None
+        self.queue = None
+        self.watched = None
         return 0
 
 

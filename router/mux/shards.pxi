@@ -123,4 +123,6 @@ cdef class Shards:
                 link.expire(now)
             if link.parked:
                 link.expire_parked(now)
+            if link.unsent():
+                link.mark_dirty()
         return 0

@@ -32,6 +32,13 @@ cdef struct Command:
     bint nothing_is_missing  # a sum of zero is RES_NX (the binary protocol's own DEL)
     bint planned         # its keys cannot be found by first, last, step, or that is not all there is to do
     bint may_block       # it may wait for its keys
+    bint needs_room      # it is refused when memory is full
+    bint no_multi        # it cannot be queued behind MULTI
+    bint immediate       # it is executed behind MULTI, too, instead of being queued
+    bint executes        # it is EXEC
+    bint selects         # it is SELECT
+    bint instant         # the router answers it without waiting for anything
+    bint harmless        # and it changes nothing
     int first            # first key, counted with the command's words; 0: no key
     int last             # last key; negative from the end
     int step
@@ -59,6 +66,8 @@ cdef class CommandTable:
     cdef int count
     cdef Index resp, binary
     cdef dict by_key             # Row.key -> Row, internal rows included
+    cdef list rows               # by their number
+    cdef uint16_t lock, unlock, unwatch   # numbers of internal rows
     cdef list keep               # what the C pointers point into
     cdef int _fill(self, Command* command, object row) except -1
     cdef int _fill_keys(self, Command* command, object row) except -1

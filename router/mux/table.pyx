@@ -22,6 +22,13 @@ cdef enum:
     HISTOGRAM_SIZE = 1024
 
 
+# Executed behind MULTI, too, as in Redis; everything else is queued.
+cdef frozenset IMMEDIATE = frozenset(("multi", "exec", "discard", "watch", "quit", "reset"))
+
+# What the router answers from what it knows: those that change nothing, and those that change their session.
+cdef frozenset HARMLESS = frozenset(("ping", "echo", "time", "lolwut", "role", "unwatch", "client|id", "client|getname"))
+cdef frozenset INSTANT = frozenset(("select", "client|setname", "client|setinfo", "client|no-touch", "client|no-evict"))
+
 cdef uint8_t[256] LOWER
 
 
@@ -71,6 +78,9 @@ cdef class CommandTable:
         cdef int i
         rows = [row for row in table if "internal" not in row.flags] + list(containers)
         self.by_key = {row.key: row for row in table}
+        self.rows = list(table)
+        self.lock, self.unlock = self.by_key["_lock"].id, self.by_key["_unlock"].id
+        self.unwatch = self.by_key["_unwatch"].id
         self.keep = []
         self.count = len(rows)
         self.commands = <Command*> calloc(self.count, sizeof(Command))
@@ -108,6 +118,13 @@ cdef class CommandTable:
         command.no_auth = "no_auth" in row.flags
         command.container = bool(row.subcommands)
         command.nothing_is_missing = row.dialect == "binary"
+        command.needs_room = "denyoom" in row.flags
+        command.no_multi = "no_multi" in row.flags
+        command.immediate = key in IMMEDIATE
+        command.executes = key == "exec"
+        command.selects = key == "select"
+        command.harmless = key in HARMLESS
+        command.instant = command.harmless or key in INSTANT
         command.row = <PyObject*> row
         command.key = <PyObject*> key
         command.handler = <PyObject*> handler if handler is not None else NULL

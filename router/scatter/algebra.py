@@ -4,8 +4,8 @@
     intersection    the smallest set ─► kept if the next one has it ─► … ─────► gathered, or only counted
     difference      the first set ─► dropped if another one has it ─► … ──────► gathered
 
-The sets and the destination are leased meanwhile, the result is put together beside the destination and becomes it in
-one step. A result that the client wants to see is put together in the same way, and encoded for it in slices by the
+The sets and the destination are locked meanwhile, against those who write until the result is complete; it is put together beside the
+destination and becomes it in one step. A result that the client wants to see is put together in the same way, and encoded for it in slices by the
 shard that has it. Sums of scores come out as on one server: inputs are combined from the smallest to the largest.
 Small sets, and what is not understood here, are left to the handler of one shard (`moves.compute`).
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kache.errors import WRONG_TYPE, CommandError
 from kache.replies import Encoded, Reply
 
-from .leases import SLICE_BYTES, SLICE_ELEMENTS, Lease, answers, stream
+from .transaction import SLICE_BYTES, SLICE_ELEMENTS, Transaction, answers, stream
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
@@ -130,7 +130,7 @@ async def _sizes(router: Router, session: Session, request: Request) -> dict[byt
 
 
 class _Algebra:
-    """One command of large sets, under leases on all its keys."""
+    """One command of large sets, under locks on all its keys."""
 
     def __init__(self, router: Router, session: Session, request: Request, sizes: dict[bytes, int]) -> None:
         self.router = router
@@ -142,13 +142,14 @@ class _Algebra:
         """About how many members the result has, so that its table is made in its size."""
         self.home = request.keys[0] if request.destination is None else request.destination
         """On the shard of this key the result is put together, under its name."""
-        self.lease: Lease
+        self.held: Transaction
         self.mode = [b"1" if request.scored else b"0", request.aggregate]
 
     async def run(self) -> Reply:
         request = self.request
         written = [] if request.destination is None else [request.destination]
-        async with Lease(self.router, self.session, written, shared=request.keys) as self.lease:
+        keys = [*written, *request.keys]
+        async with Transaction(self.router, self.session, keys, reads=True, shares=not written) as self.held:
             inputs = list(zip(request.keys, request.weights, strict=True))
             if request.operation != "diff":
                 inputs.sort(key=lambda each: self.sizes[each[0]])
@@ -160,7 +161,7 @@ class _Algebra:
             else:
                 self.expected = b"%d" % self.sizes[inputs[0][0]]
                 await self._sift(*inputs[0], inputs[1:])
-            await self.lease.hold()
+            await self.held.hold()
             if request.counted:
                 return min(self.found, request.limit) if request.limit else self.found
             return await (self._reply() if request.replies else self._store())
@@ -169,12 +170,10 @@ class _Algebra:
         size: Reply = 0
         if self.found:
             event = self.request.event.encode()
-            size = await self.lease.write(
-                self.home, "the destination was written", "_build_put", self.lease.token, event
-            )
+            size = await self.held.write(self.home, "the destination was written", "_build_put", event)
         else:
-            await self.lease.write(self.home, "the destination was removed", "del")
-        self.lease.finished()
+            await self.held.write(self.home, "the destination was removed", "del")
+        self.held.finished()
         return size
 
     async def _reply(self) -> Reply:
@@ -185,12 +184,12 @@ class _Algebra:
         form = [b"%d" % dialect, b"1" if scores else b"0"]
 
         def ask(cursor: bytes) -> Awaitable[Any]:
-            place = [self.lease.token, self.home, self.mode[0], cursor, b"%d" % SLICE_ELEMENTS]
-            return self.lease.ask(self.home, "_spell", *place, *form)
+            place = [self.home, self.mode[0], cursor, b"%d" % SLICE_ELEMENTS]
+            return self.held.ask(self.home, "_spell", *place, *form)
 
         async def take(reply: list[Any]) -> None:
             nonlocal count
-            await self.lease.renew()
+            await self.held.renew()
             _, count, chunk = reply
             chunks.append(chunk)
 
@@ -206,16 +205,16 @@ class _Algebra:
         first = [b"0" if groups else last, *here]
 
         def ask(cursor: bytes) -> Awaitable[Any]:
-            return self.lease.ask(key, "_pick", key, *self.mode, _number(weight), cursor, self._slice(), _BYTES, *first)
+            return self.held.ask(key, "_pick", key, *self.mode, _number(weight), cursor, self._slice(), _BYTES, *first)
 
         async def take(reply: list[Any]) -> bool:
-            await self.lease.renew()
+            await self.held.renew()
             _, found, part = reply
             for number, (place, filters) in enumerate(groups):
                 if not found:
                     break
                 counting = last if number == len(groups) - 1 else b"0"
-                found, part = await self.lease.ask(place, "_keep", part, *self.mode, counting, *filters)
+                found, part = await self.held.ask(place, "_keep", part, *self.mode, counting, *filters)
             if found and not self.request.counted:
                 await self._gather("_gather", part)
             self.found += found
@@ -223,7 +222,7 @@ class _Algebra:
 
         async def take_here(cursor: bytes) -> None:
             while True:
-                await self.lease.renew()
+                await self.held.renew()
                 words = [key, _number(weight), cursor, self._slice(), *here]
                 cursor, found = await self._gather("_gather_key", *words)
                 self.found += found
@@ -237,7 +236,7 @@ class _Algebra:
 
     async def _gather(self, command: str, *words: bytes) -> Any:
         """Members are added to the result."""
-        return await self.lease.ask(self.home, command, self.lease.token, self.home, *self.mode, self.expected, *words)
+        return await self.held.ask(self.home, command, self.home, *self.mode, self.expected, *words)
 
     def _filters(
         self, key: bytes, others: list[tuple[bytes, float]]

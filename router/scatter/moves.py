@@ -1,15 +1,14 @@
 """Commands whose keys lie on different shards and that no merge of replies can answer.
 
-Three ways, none atomic for an observer of several keys:
+What writes is a transaction of one command (transaction.py): others wait for its keys, and see all of it or nothing.
 
 **Compute where it lands.** What only *reads* foreign keys (ZINTER, BITOP, PFMERGE, LCS, …) is executed by the one shard
 that owns the destination (or the first key), with copies of the foreign keys laid beside its own for the length of that
 one command (the internal command ``_with``). The handler, its errors and its reply are those of a single server.
 
-**Move under leases.** What takes an element or a value away from one shard and gives it to another (RENAME, COPY, SMOVE,
-LMOVE) holds a lease on both keys, so nobody writes them in between:
+**Move.** What takes an element or a value away from one shard and gives it to another (RENAME, COPY, SMOVE, LMOVE):
 
-      lease both ── read source ── write destination ── remove source ── release
+      lock both ── read source ── write destination ── remove source ── unlock
                                           |                   |
          fails: nothing was changed       |                   |
          fails or unknown: UNCERTAIN -----+-------------------+   the value may be in both places, never in none
@@ -31,7 +30,7 @@ from kache.replies import NULL_ARRAY, OK, Reply
 from ..commands.arguments import integer
 from ..registry import MOVES, move
 from . import algebra
-from .leases import SLICE_BYTES, SLICE_ELEMENTS, Lease, answers, stream
+from .transaction import SLICE_BYTES, SLICE_ELEMENTS, Transaction, answers, stream
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
@@ -54,13 +53,22 @@ async def compute(router: Router, session: Session, row: Row, args: tuple[bytes,
     home = (written or keys)[0]
     foreign = [key for key in keys if router.shard_of(key) != router.shard_of(home)]
     request = algebra.parse(row.name, args) if row.key in algebra.NAMES else None
-    copies, large = await _read_small(router, session, home, foreign, request)
-    if large:
-        if request is not None:
-            return await algebra.run_large(router, session, request)
-        return await _compute_with_large(router, session, row, args, keys, written, home)
-    words = [b"", b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
-    return await router.call(router.shard_of(home), "_with", words, db=session.db, session=session)
+    if row.is_write:
+        async with Transaction(router, session, keys) as held:
+            copies, large = await _read_small(router, session, home, foreign, request)
+            if not large:
+                words = [b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
+                reply = await held.perform(home, "the destination was written", "_with", *words)
+                held.finished()
+                return reply
+    else:
+        copies, large = await _read_small(router, session, home, foreign, request)
+        if not large:
+            words = [b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
+            return await router.call(router.shard_of(home), "_with", words, db=session.db, session=session)
+    if request is not None:
+        return await algebra.run_large(router, session, request)
+    return await _compute_with_large(router, session, row, args, keys, home)
 
 
 async def _read_small(
@@ -91,24 +99,23 @@ async def _compute_with_large(
     row: Row,
     args: tuple[bytes, ...],
     keys: list[bytes],
-    written: list[bytes],
     home: bytes,
 ) -> Reply:
     """The same when a copy is too large for one part: copies are put together at the home shard first."""
-    async with Lease(router, session, written, shared=keys) as lease:
+    async with Transaction(router, session, keys, reads=True, shares=not row.is_write) as held:
         copies: list[bytes] = []
         for key in keys:
             if router.shard_of(key) == router.shard_of(home):
                 continue
-            if await lease.read(key, "exists"):
-                await _build(lease, key, home, key)
+            if await held.read(key, "exists"):
+                await _build(held, key, home, key)
                 copies += [key, b""]
-        await lease.hold()
-        request = [lease.token, b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
+        await held.hold()
+        request = [b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
         if not row.is_write:
-            return await lease.ask(home, "_with", *request)
-        reply = await lease.perform(home, "the destination was written", "_with", *request)
-        lease.finished()
+            return await held.ask(home, "_with", *request)
+        reply = await held.perform(home, "the destination was written", "_with", *request)
+        held.finished()
         return reply
 
 
@@ -119,18 +126,18 @@ def _computed(row: Row) -> Callable[..., Awaitable[Reply]]:
     return run
 
 
-async def _build(lease: Lease, source: bytes, home: bytes, name: bytes, first: list[Any] | None = None) -> None:
+async def _build(held: Transaction, source: bytes, home: bytes, name: bytes, first: list[Any] | None = None) -> None:
     """Puts the value of `source` together at the shard of `home`, under construction for the key `name`.
 
     `first` is its first part, if that was read already.
     """
 
     async def take(reply: list[Any]) -> None:
-        await lease.renew()
-        await lease.ask(home, "_build", lease.token, name, reply[1])
+        await held.renew()
+        await held.ask(home, "_build", name, reply[1])
 
     def ask(cursor: bytes) -> Awaitable[Any]:
-        return lease.ask(source, "_read_part", source, cursor, _BYTES, _ELEMENTS)
+        return held.ask(source, "_read_part", source, cursor, _BYTES, _ELEMENTS)
 
     cursor = b"0"
     if first is not None:
@@ -139,52 +146,53 @@ async def _build(lease: Lease, source: bytes, home: bytes, name: bytes, first: l
     await stream(ask, take, cursor)
 
 
-# Move under leases --------------------------------------------------------------------------------
-async def _first_part(lease: Lease, source: bytes) -> list[Any] | None:
-    found = await lease.read(source, "_read_part", b"0", _BYTES, _ELEMENTS)
+# Move ---------------------------------------------------------------------------------------------
+async def _first_part(held: Transaction, source: bytes) -> list[Any] | None:
+    found = await held.read(source, "_read_part", b"0", _BYTES, _ELEMENTS)
     assert found is None or isinstance(found, list)
     return found
 
 
-async def _put(lease: Lease, source: bytes, destination: bytes, first: list[Any], event: str, db: int) -> None:
+async def _put(held: Transaction, source: bytes, destination: bytes, first: list[Any], event: str, db: int) -> None:
     """The value of `source`, whose first part this is, becomes that of `destination`."""
     done = "the destination was written"
     if first[0] == b"0":
-        await lease.write(destination, done, "_put", first[1], db=db)
+        await held.write(destination, done, "_put", first[1], db=db)
         return
-    await _build(lease, source, destination, destination, first)
-    await lease.hold()
-    await lease.write(destination, done, "_build_put", lease.token, event.encode(), db=db)
+    await held.let_read()
+    await _build(held, source, destination, destination, first)
+    await held.hold()
+    await held.write(destination, done, "_build_put", event.encode(), db=db)
 
 
 @move("rename")
 async def rename(router: Router, session: Session, source: bytes, destination: bytes) -> Reply:
     """The destination is written before the source is removed."""
-    async with Lease(router, session, [source, destination]) as lease:
-        first = await _first_part(lease, source)
+    async with Transaction(router, session, [source, destination]) as held:
+        first = await _first_part(held, source)
         if first is None:
             raise CommandError(NO_SUCH_KEY)
-        await _carry(lease, source, destination, first)
+        await _carry(held, source, destination, first)
     return OK
 
 
 @move("renamenx")
 async def renamenx(router: Router, session: Session, source: bytes, destination: bytes) -> Reply:
     """As RENAME, unless the destination exists."""
-    async with Lease(router, session, [source, destination]) as lease:
-        first = await _first_part(lease, source)
+    async with Transaction(router, session, [source, destination]) as held:
+        first = await _first_part(held, source)
         if first is None:
             raise CommandError(NO_SUCH_KEY)
-        if await lease.read(destination, "exists"):
+        if await held.read(destination, "exists"):
             return 0
-        await _carry(lease, source, destination, first)
+        await _carry(held, source, destination, first)
     return 1
 
 
-async def _carry(lease: Lease, source: bytes, destination: bytes, first: list[Any]) -> None:
-    await _put(lease, source, destination, first, "rename_to", lease.session.db)
-    await lease.write(source, "the source was removed", "del")
-    lease.finished()
+async def _carry(held: Transaction, source: bytes, destination: bytes, first: list[Any]) -> None:
+    await _put(held, source, destination, first, "rename_to", held.session.db)
+    await held.write(source, "the source was removed", "del")
+    held.finished()
 
 
 @move("copy")
@@ -196,12 +204,12 @@ async def copy(router: Router, session: Session, source: bytes, destination: byt
     if not isinstance(found, list) or found[0] == b"0":
         # It fits into one part: the destination's shard does it in one step.
         return await compute(router, session, BY_KEY["copy"], (source, destination, *options))
-    async with Lease(router, session, [(db, destination)], shared=[source]) as lease:
-        first = await _first_part(lease, source)
-        if first is None or (not replace and await lease.read(destination, "exists", db=db)):
+    async with Transaction(router, session, [source, destination]) as held:
+        first = await _first_part(held, source)
+        if first is None or (not replace and await held.read(destination, "exists", db=db)):
             return 0
-        await _put(lease, source, destination, first, "copy_to", db)
-        lease.finished()
+        await _put(held, source, destination, first, "copy_to", db)
+        held.finished()
     return 1
 
 
@@ -227,17 +235,17 @@ def _copy_options(db: int, options: tuple[bytes, ...]) -> tuple[int, bool]:
 @move("smove")
 async def smove(router: Router, session: Session, source: bytes, destination: bytes, member: bytes) -> Reply:
     """The member is added before it is removed."""
-    async with Lease(router, session, [source, destination]) as lease:
-        kind = await lease.read(source, "type")
+    async with Transaction(router, session, [source, destination]) as held:
+        kind = await held.read(source, "type")
         if kind == "none":
             return 0
-        if kind != "set" or await lease.read(destination, "type") not in ("set", "none"):
+        if kind != "set" or await held.read(destination, "type") not in ("set", "none"):
             raise CommandError(WRONG_TYPE)
-        if not await lease.read(source, "sismember", member):
+        if not await held.read(source, "sismember", member):
             return 0
-        await lease.write(destination, "the member was added to the destination", "sadd", member)
-        await lease.write(source, "the member was removed from the source", "srem", member)
-        lease.finished()
+        await held.write(destination, "the member was added to the destination", "sadd", member)
+        await held.write(source, "the member was removed from the source", "srem", member)
+        held.finished()
     return 1
 
 
@@ -247,19 +255,19 @@ async def lmove(
 ) -> Reply:
     """The element is pushed before it is popped."""
     from_left, to_left = _side(where_from), _side(where_to)
-    async with Lease(router, session, [source, destination]) as lease:
-        kind = await lease.read(source, "type")
+    async with Transaction(router, session, [source, destination]) as held:
+        kind = await held.read(source, "type")
         if kind == "none":
             return None
-        if kind != "list" or await lease.read(destination, "type") not in ("list", "none"):
+        if kind != "list" or await held.read(destination, "type") not in ("list", "none"):
             raise CommandError(WRONG_TYPE)
-        element = await lease.read(source, "lindex", b"0" if from_left else b"-1")
+        element = await held.read(source, "lindex", b"0" if from_left else b"-1")
         if element is None:
             return None  # it expired, or was evicted or flushed, since its type was asked
         push = "lpush" if to_left else "rpush"
-        await lease.write(destination, "the element was pushed to the destination", push, element)
-        await lease.write(source, "the element was popped from the source", "lpop" if from_left else "rpop")
-        lease.finished()
+        await held.write(destination, "the element was pushed to the destination", push, element)
+        await held.write(source, "the element was popped from the source", "lpop" if from_left else "rpop")
+        held.finished()
     return element
 
 
@@ -274,6 +282,74 @@ def _side(word: bytes) -> bool:
     if word.lower() not in sides:
         raise CommandError(SYNTAX)
     return sides[word.lower()]
+
+
+# Strings on several shards -----------------------------------------------------------------------
+@move("msetnx")
+async def msetnx(router: Router, session: Session, *args: bytes) -> Reply:
+    """All of them, unless one exists."""
+    shards = _pairs_by_shard(router, args)
+    async with Transaction(router, session, args[::2]) as held:
+        if await _existing(router, session, shards):
+            return 0
+        for words in shards.values():
+            await held.perform(words[0], "some of the keys were set", "mset", *words)
+        held.finished()
+    return 1
+
+
+@move("msetex")
+async def msetex(router: Router, session: Session, numkeys: bytes, *args: bytes) -> Reply:
+    """The same with a condition on all keys, and one time to live."""
+    end = 2 * integer(numkeys)
+    condition, options = _condition(args[end:])
+    shards = _pairs_by_shard(router, args[:end])
+    async with Transaction(router, session, args[0:end:2]) as held:
+        if condition:
+            existing = await _existing(router, session, shards)
+            if existing if condition == b"NX" else existing < len(set(args[0:end:2])):
+                return 0
+        for words in shards.values():
+            request = [b"%d" % (len(words) // 2), *words, *options]
+            await held.perform(words[0], "some of the keys were set", "msetex", *request)
+        held.finished()
+    return 1
+
+
+def _pairs_by_shard(router: Router, args: tuple[bytes, ...]) -> dict[int, list[bytes]]:
+    shards: dict[int, list[bytes]] = {}
+    for key, value in zip(args[::2], args[1::2], strict=True):
+        shards.setdefault(router.shard_of(key), []).extend((key, value))
+    return shards
+
+
+async def _existing(router: Router, session: Session, shards: dict[int, list[bytes]]) -> int:
+    """How many of the keys exist."""
+    asked = [
+        router.call(shard, "exists", list(dict.fromkeys(words[::2])), db=session.db, session=session)
+        for shard, words in shards.items()
+    ]
+    return sum(await answers(asked))
+
+
+def _condition(options: tuple[bytes, ...]) -> tuple[bytes, list[bytes]]:
+    """NX, XX or nothing, and the other options of MSETEX; a syntax error for what it does not have."""
+    condition = b""
+    rest: list[bytes] = []
+    place = 0
+    while place < len(options):
+        word = options[place].upper()
+        if word in (b"NX", b"XX") and not condition:
+            condition = word
+        elif word == b"KEEPTTL" and not rest:
+            rest = [word]
+        elif word in (b"EX", b"PX", b"EXAT", b"PXAT") and not rest and place + 1 < len(options):
+            place += 1
+            rest = [word, options[place]]
+        else:
+            raise CommandError(SYNTAX)
+        place += 1
+    return condition, rest
 
 
 # Key after key ------------------------------------------------------------------------------------

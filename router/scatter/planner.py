@@ -35,7 +35,7 @@ def split(row: Row, args: tuple[bytes, ...], router: Router) -> list[Part]:
     positions = key_positions(row, args)
     if row.name in ("sort", "sort_ro") and router.shard_count > 1:
         _check_patterns(args, router)
-    if row.route == "split" and len(args) % row.keys[0].step:
+    if row.route in ("split", "move") and row.keys[0].kind == "range" and len(args) % row.keys[0].step:
         # MSET with a key that has no value: no part of it may be executed, so one shard refuses the whole.
         return [Part(0, row.key, args)]
     owners = [router.shard_of(args[position]) for position in positions]

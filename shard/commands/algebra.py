@@ -69,16 +69,14 @@ def keep(ctx: Context, part: bytes, scored: bytes, aggregate: bytes, counting: b
     return [sieve.found, b"" if counting == b"1" else sieve.part()]
 
 
-def _into(ctx: Context, token: bytes, destination: bytes, scored: bytes, expected: bytes) -> Building:
-    return building_of(ctx, token, destination, "zset" if scored == b"1" else "set", int(expected))
+def _into(ctx: Context, destination: bytes, scored: bytes, expected: bytes) -> Building:
+    return building_of(ctx, destination, "zset" if scored == b"1" else "set", int(expected))
 
 
 @command("_gather")
-def gather(
-    ctx: Context, token: bytes, destination: bytes, scored: bytes, aggregate: bytes, expected: bytes, part: bytes
-) -> Reply:
+def gather(ctx: Context, destination: bytes, scored: bytes, aggregate: bytes, expected: bytes, part: bytes) -> Reply:
     """Adds a part of members to what is under construction; scores of one member are combined."""
-    into = _into(ctx, token, destination, scored, expected)
+    into = _into(ctx, destination, scored, expected)
     sieve = Sieve(ctx.keys, scored=scored == b"1", aggregate=int(aggregate), into=into)
     try:
         sieve.keep(part)
@@ -89,20 +87,18 @@ def gather(
 
 @command("_gather_key")
 def gather_key(
-    ctx: Context, token: bytes, destination: bytes, scored: bytes, aggregate: bytes, expected: bytes, *rest: bytes
+    ctx: Context, destination: bytes, scored: bytes, aggregate: bytes, expected: bytes, *rest: bytes
 ) -> Reply:
     """``key weight cursor most (filter drop weight)…`` of this shard: [where to go on or 0, members found]."""
     key, weight, cursor, most, *filters = rest
-    into = _into(ctx, token, destination, scored, expected)
+    into = _into(ctx, destination, scored, expected)
     sieve = Sieve(ctx.keys, scored=scored == b"1", aggregate=int(aggregate), filters=_filters(filters), into=into)
     return [b"%d" % sieve.pick(key, float(weight), int(cursor), int(most)), sieve.found]
 
 
 @command("_spell")
-def spell(
-    ctx: Context, token: bytes, name: bytes, scored: bytes, cursor: bytes, most: bytes, dialect: bytes, scores: bytes
-) -> Reply:
+def spell(ctx: Context, name: bytes, scored: bytes, cursor: bytes, most: bytes, dialect: bytes, scores: bytes) -> Reply:
     """[where to go on or 0, members altogether, some of them as a client's dialect has them] of what is under construction."""
-    built = _into(ctx, token, name, scored, b"0")
+    built = _into(ctx, name, scored, b"0")
     following, found = built.some(int(cursor), int(most), scores == b"1")
     return [b"%d" % following, len(built), encode_elements(found, int(dialect), scores == b"1")]

@@ -13,11 +13,10 @@ from kache.errors import WRONG_TYPE, CommandError
 from kache.replies import NULL_ARRAY, Reply
 from kache.timeouts import timeout_ms
 
-from ..service.blocking import Way
 from .arguments import integer, pop_options
 from .lists import is_left
 from .registry import command
-from .zsets import pop_pairs
+from .ways import Move, Way
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Deferred
@@ -44,28 +43,21 @@ def _way_of(words: Sequence[bytes]) -> Way:
 
 
 def _take(ctx: Context, keys: Sequence[bytes], way: Way) -> Reply:
-    """What the first key that is there gives; NULL_ARRAY when none is. WRONGTYPE for one of another type."""
+    """What the first key that is there gives; NULL_ARRAY when none is."""
     for key in keys:
-        value = ctx.keys.list_get(key) if way.kind == "list" else ctx.keys.zset_get(key)
-        if value is None:
-            continue
-        count = min(way.most or 1, len(value))
-        if way.kind == "list":
-            taken = ctx.keys.list_pop(key, way.first, count)
-            return [key, taken[0] if way.most is None else taken]
-        pairs = pop_pairs(ctx.keys, key, len(value), count, way.first)
-        return [key, *pairs[0]] if way.most is None else [key, [list(pair) for pair in pairs]]
+        reply = way.take(ctx.keys, key)
+        if reply is not None:
+            if ctx.deferred:
+                ctx.shard.blocking.note_served(ctx, way, key, reply)
+            return reply
     return NULL_ARRAY
 
 
-def _block(
-    ctx: Context, way: Way, keys: Sequence[bytes], words: tuple[bytes, ...], timeout: int, nothing: Reply = NULL_ARRAY
-) -> Reply | Deferred:
-    if ctx.link is None:
-        return NULL_ARRAY
+def _block(ctx: Context, way: Way | Move, keys: Sequence[bytes], timeout: int) -> Reply | Deferred:
     if not ctx.may_wait:
-        return nothing
-    return ctx.shard.blocking.wait(ctx, way, keys, words, ctx.keys.store.now_ms + timeout if timeout else 0)
+        # As the real server: the null of the command that does not wait. Without a link its time is over at once.
+        return None if isinstance(way, Move) and ctx.link is not None else NULL_ARRAY
+    return ctx.shard.blocking.wait(ctx, way, keys, ctx.keys.store.now_ms + timeout if timeout else 0)
 
 
 def _pop(name: bytes) -> Callable[..., Reply | Deferred]:
@@ -75,7 +67,7 @@ def _pop(name: bytes) -> Callable[..., Reply | Deferred]:
         *keys, raw = arguments
         timeout = timeout_ms(raw, ctx.keys.store.now_ms)
         reply = _take(ctx, keys, way)
-        return _block(ctx, way, keys, (name, raw), timeout) if reply is NULL_ARRAY else reply
+        return _block(ctx, way, keys, timeout) if reply is NULL_ARRAY else reply
 
     return handler
 
@@ -91,11 +83,10 @@ def _pop_several(
     if count < 1:
         raise CommandError("ERR numkeys should be greater than 0")
     keys, options = arguments[:count], arguments[count:]
-    words = (name, raw, *options)
-    way = _way_of(words)
+    way = _way_of((name, raw, *options))
     timeout = timeout_ms(raw, ctx.keys.store.now_ms)
     reply = _take(ctx, keys, way)
-    return _block(ctx, way, keys, words, timeout) if reply is NULL_ARRAY else reply
+    return _block(ctx, way, keys, timeout) if reply is NULL_ARRAY else reply
 
 
 @command("blmpop")
@@ -126,7 +117,7 @@ def _move(ctx: Context, source: bytes, target: bytes, from_side: bytes, to_side:
     element = ctx.call_in_room("lmove", source, target, from_side, to_side)
     if element is not None:
         return element
-    return _block(ctx, Way("list", True), (source,), (b"lmove", target, from_side, to_side), timeout, None)
+    return _block(ctx, Move(target, from_side, to_side), (source,), timeout)
 
 
 # For a router ---------------------------------------------------------------------------------------------
@@ -142,8 +133,6 @@ def take(ctx: Context, raw_count: bytes, *rest: bytes) -> Reply:
     NULL_ARRAY when there is nothing; the errors are those of the whole command.
     """
     keys, words = _split(raw_count, rest)
-    if words[0] == b"lmove":
-        return ctx.call_in_room("lmove", *keys, *words[1:])
     way = _way_of(words)
     timeout_ms(words[1], ctx.keys.store.now_ms)
     return _take(ctx, keys, way)
@@ -171,10 +160,10 @@ def wait(ctx: Context, raw_count: bytes, *rest: bytes) -> Reply | Deferred:
     for key in keys:
         found = ctx.keys.type_of(key)
         if found == way.kind:
-            return ctx.shard.blocking.answer_now(ctx, way, key, tuple(words), integer(cell), integer(claim))
+            return ctx.shard.blocking.answer_now(ctx, way, key, integer(cell), integer(claim))
         if found is not None:
             raise CommandError(WRONG_TYPE)
-    return ctx.shard.blocking.wait(ctx, way, keys, tuple(words), cell=integer(cell), claim=integer(claim))
+    return ctx.shard.blocking.wait(ctx, way, keys, cell=integer(cell), claim=integer(claim))
 
 
 @command("_await")

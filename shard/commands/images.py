@@ -1,7 +1,7 @@
 """The internal commands by which values move between shards, as images in parts (engine/images.pxi).
 
-Values under construction belong to a lease (service/leases.py): they end with it. Nothing of one is seen before
-``_build_put``, which the holder of the lease executes by ``_lease_run``.
+Values under construction belong to the lock of a transaction (engine/locks.pxi): they end with it. Nothing of one is seen
+before ``_build_put``.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def put(ctx: Context, key: bytes, image: bytes) -> Reply:
     return OK
 
 
-def building_of(ctx: Context, token: bytes, key: bytes, kind: str | None = None, expected: int = 0) -> Building:
+def building_of(ctx: Context, key: bytes, kind: str | None = None, expected: int = 0) -> Building:
     """The value that is under construction for `key`, begun if there is none, for about `expected` elements.
 
-    TRYAGAIN when the lease has ended.
+    TRYAGAIN when the lock of the run's transaction has ended.
     """
-    buildings = ctx.shard.leases.of(token, ctx.keys.now_ms).buildings
+    buildings = ctx.shard.locks.of(ctx.transaction).buildings
     if key not in buildings:
         buildings[key] = Building(ctx.keys.store, key, kind)
         buildings[key].expect(expected)
@@ -54,19 +54,19 @@ def building_of(ctx: Context, token: bytes, key: bytes, kind: str | None = None,
 
 
 @command("_build")
-def build(ctx: Context, token: bytes, key: bytes, part: bytes) -> Reply:
+def build(ctx: Context, key: bytes, part: bytes) -> Reply:
     """Adds the next part to the value under construction."""
     try:
-        building_of(ctx, token, key).add(part)
+        building_of(ctx, key).add(part)
     except RecordError:
         raise CommandError(BAD_IMAGE) from None
     return OK
 
 
 @command("_build_put")
-def build_put(ctx: Context, key: bytes, token: bytes, event: bytes) -> Reply:
+def build_put(ctx: Context, key: bytes, event: bytes) -> Reply:
     """What is under construction becomes the value of the key; its number of elements."""
-    building = building_of(ctx, token, key)
+    building = building_of(ctx, key)
     try:
         return building.put(ctx.keys, event=event.decode())
     except RecordError:

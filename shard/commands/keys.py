@@ -14,7 +14,6 @@ from kache.glob import compile_glob
 from kache.replies import OK, Reply
 
 from .arguments import (
-    MAX_DATABASES,
     absolute_deadline,
     check_database,
     database_index,
@@ -185,8 +184,6 @@ def copy(ctx: Context, source: bytes, destination: bytes, *args: bytes) -> Reply
         return 0
     if ctx.keys.exists_in(database, destination) and not replace:
         return 0
-    # The execution point looks for leases in the selected database only.
-    ctx.shard.leases.check(database, [destination], ctx.keys.now_ms)
     ctx.keys.copy(source, destination, database)
     return 1
 
@@ -201,8 +198,6 @@ def move(ctx: Context, key: bytes, database: bytes) -> Reply:
         raise CommandError(_SAME_OBJECT)
     if not ctx.keys.exists(key) or ctx.keys.exists_in(target, key):
         return 0
-    # The execution point looks for leases in the selected database only.
-    ctx.shard.leases.check(target, [key], ctx.keys.now_ms)
     return int(ctx.keys.move_db(key, target))
 
 
@@ -211,8 +206,6 @@ def swapdb(ctx: Context, first: bytes, second: bytes) -> Reply:
     left = int32(first, "ERR invalid first DB index")
     right = int32(second, "ERR invalid second DB index")
     ctx.keys.swap(check_database(left), check_database(right))
-    if left != right:
-        ctx.shard.leases.forget(left, right)
     return OK
 
 
@@ -226,7 +219,6 @@ def _check_flush(args: tuple[bytes, ...]) -> None:
 def flushdb(ctx: Context, *args: bytes) -> Reply:
     _check_flush(args)
     ctx.keys.flush(ctx.keys.db)
-    ctx.shard.leases.forget(ctx.keys.db)
     return OK
 
 
@@ -234,7 +226,6 @@ def flushdb(ctx: Context, *args: bytes) -> Reply:
 def flushall(ctx: Context, *args: bytes) -> Reply:
     _check_flush(args)
     ctx.keys.flush(None)
-    ctx.shard.leases.forget(*range(MAX_DATABASES))
     return OK
 
 

@@ -28,10 +28,10 @@ __all__: list[str] = []
 
 
 @command("_with")
-def with_copies(ctx: Context, token: bytes, count: bytes, *rest: bytes) -> Reply:
-    """``token count (key image) × count command args…``: executes `command` with the copies in place.
+def with_copies(ctx: Context, count: bytes, *rest: bytes) -> Reply:
+    """``count (key image) × count command args…``: executes `command` with the copies in place.
 
-    An empty image stands for what is under construction for that key under the token.
+    An empty image stands for what the transaction has under construction for that key.
     """
     copies = 2 * integer(count)
     name, *args = rest[copies:]
@@ -45,7 +45,7 @@ def with_copies(ctx: Context, token: bytes, count: bytes, *rest: bytes) -> Reply
             for at in range(0, copies, 2):
                 key, image = rest[at : at + 2]
                 placed.append(key)
-                _place(ctx, token, key, image)
+                _place(ctx, key, image)
         _check_written(name.decode(), args, placed)
         return ctx.call_in_room(name.decode(), *args)
     finally:
@@ -71,13 +71,13 @@ def _check_written(name: str, args: list[bytes], placed: list[bytes]) -> None:
         raise CommandError(f"ERR {name} cannot write a key of another shard")
 
 
-def _place(ctx: Context, token: bytes, key: bytes, image: bytes) -> None:
+def _place(ctx: Context, key: bytes, image: bytes) -> None:
     try:
         if image:
             building = Building(ctx.keys.store, key)
             building.add(image)
         else:
-            building = building_of(ctx, token, key)
+            building = building_of(ctx, key)
         building.put(ctx.keys)
     except RecordError:
         raise CommandError(BAD_IMAGE) from None

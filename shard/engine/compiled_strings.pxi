@@ -246,4 +246,6 @@ cdef Compiled compiled_of(str key):
     if key == "pttl": return run_pttl
     if key == "strlen": return run_strlen
     if key == "append": return run_append
+    if key == "_lock": return run_lock
+    if key == "_unlock": return run_unlock
     return compiled_collection(key)

@@ -31,7 +31,7 @@ cdef class Context:
     def call(self, str key not None, *args):
         """Executes a command inside this one, by its row's key; its reply as a Python value. CommandError when refused.
 
-        It passes the same point as a client's: arity, loading, memory, leases, statistics.
+        It passes the same point as a client's: arity, loading, memory, statistics.
         """
         return self.shard.call(self, key, args)
 
@@ -47,6 +47,11 @@ cdef class Context:
     def may_wait(self):
         """Whether the command may be answered when something has happened, rather than at once."""
         return self.link is not None and self.depth == 0 and not self.flags & FLAG_ATOMIC and self.transaction == 0
+
+    @property
+    def deferred(self):
+        """The token under which the command, which was parked, is answered anyway; 0 for one that is executed as it came."""
+        return self.token
 
     def defer(self, bint blocked=False):
         """The promise of a reply that comes later, which the handler returns. CommandError where none can wait."""

@@ -177,6 +177,11 @@ cdef class Effects:
         return taken
 
     @property
+    def is_wanted(self):
+        """Whether anybody cares about any change."""
+        return self.wanted != 0
+
+    @property
     def pending(self):
         """Bytes of records that were not taken yet."""
         return self.records.used()

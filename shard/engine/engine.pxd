@@ -14,7 +14,7 @@ from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
-from .effects cimport Effects
+from .effects cimport Effects, Observer
 from .entry cimport Entry
 from .fields cimport FieldTable
 from .heap cimport Due, Heap
@@ -24,6 +24,8 @@ from .zset cimport ZSet
 
 cdef class Executor
 cdef class Context
+cdef class Locks
+cdef class Watches(Observer)
 cdef class Host
 cdef class Link
 
@@ -326,8 +328,9 @@ ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Bu
 cdef struct Command:
     Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
-    int first_key, last_key, key_step   # among the arguments; the last may be negative; step 0: they are elsewhere
-    bint may_write, denyoom, readonly, internal, while_loading, unlogged
+    bint may_write, denyoom, readonly, internal, while_loading, unlogged, blocking
+    int first, last, step       # its keys among the arguments, the last one from the end where negative; step 0: none
+    bint movable                # they are found by its row
     uint64_t calls, ns, rejected, failed
     uint32_t in_batch           # calls whose time is not divided up yet
     uint64_t* histogram         # of HISTOGRAM_SIZE; NULL until it has been executed
@@ -357,6 +360,7 @@ cdef class Context:
     cdef public str user
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them
+    cdef uint64_t token                 # by which its reply has been promised already; 0: it has not
     cdef int depth                      # how many commands deep: 0 for a client's own
 
 
@@ -365,13 +369,14 @@ cdef class Executor:
     """One shard's data with the commands on it. Does no I/O; `Link` brings it frames, tests call `execute`."""
     cdef readonly Store store
     cdef readonly Evictor evictor
-    cdef readonly object slowlog, leases
+    cdef readonly object slowlog
+    cdef readonly Locks locks           # of transactions over several shards, and who waits for them
+    cdef readonly Watches watches
     cdef public object gauges           # what the process around it knows
     cdef Command* commands
     cdef readonly int command_count
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
-    cdef dict held                      # Leases.held
     cdef readonly Budget budget
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public bint loading
@@ -397,8 +402,10 @@ cdef class Executor:
     cdef dict parked_on                 # link -> how many of them will come soon
     cdef readonly object blocking       # clients that wait for a key (service/blocking.py)
     cdef public bint ready              # a key that somebody waits for has changed
+    cdef public bint postponed          # somebody could be served but for a transaction that holds the key
     cdef int fill_commands(self, object rows) except -1
     cdef int look_at_rows(self) except -1
+    cdef int fill_keys(self, Command* command, object row) except -1
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
     cpdef object call(self, Context context, str key, tuple args)
@@ -410,13 +417,14 @@ cdef class Executor:
     cdef int count_compiled(self, Context context, Command* command, int number) except -1
     cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1
     cdef bytes arity_error(self, int number)
-    cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n)
+    cdef bytes refusal_of_unit(self, Context context, commands)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
     cdef int look_at_budget(self, int64_t now_ns) noexcept
     cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bint has_room(self, Command* command, Span* args, Py_ssize_t n) except -1
     cdef bint fits(self, int64_t incoming) noexcept
+    cdef bint has_room_for_a_key(self) except -1
     cdef bint make_room(self, int64_t incoming) except -1
     cdef int evict_down(self, int64_t limit, int64_t budget_ns, bint spare_large) except -1
     cdef bint squeeze_in(self, int64_t incoming) except -1
@@ -425,9 +433,125 @@ cdef class Executor:
     cdef void begin_batch(self) noexcept
     cdef int end_batch(self) except -1
     cdef object defer(self, Context context, bint blocked)
+    cdef object promise(self, Context context, bint blocked)
+    cdef int fulfil(self, token, Buffer reply, int form) except -1
     cdef object take_deferred(self, token)
     cdef bint waits_for(self, object link) except -1
     cdef int serve(self) except -1
+
+
+# watches.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Watcher:
+    """One session of one link."""
+    cdef bint dirty             # something it watches has changed
+    cdef set keys               # (db, key)
+
+
+@cython.final
+cdef class Watches(Observer):
+    """The watches of one shard."""
+    cdef Store store
+    cdef dict watchers          # link -> {session: Watcher}
+    cdef dict by_key            # (db, key) -> {Watcher}
+    cdef bint is_clean(self, object link, uint64_t session) except -1
+    cdef Watcher watcher_of(self, object link, uint64_t session)
+    cdef int forget(self, object link, uint64_t session) except -1
+    cdef int forget_link(self, object link) except -1
+    cdef void all_dirty(self) noexcept
+    cdef bint is_there(self, int db, bytes key) noexcept
+
+
+# locks.pxi --------------------------------------------------------------------------------------------
+@cython.final
+cdef class Lock:
+    """One transaction's hold on slots of this shard, and what it has under construction here."""
+    cdef readonly uint64_t number
+    cdef readonly int64_t until         # unix ms
+    cdef object link
+    cdef Buffer slots                   # u16 …; none: all of them
+    cdef bint lets_read                 # who only reads passes
+    cdef bint shares                    # others who only read may hold its slots, too
+    cdef bint room                      # memory was made room in for all of it
+    cdef readonly dict buildings        # key -> Building
+
+
+@cython.final
+cdef class Waiter:
+    """A frame, an atomic run or a _lock that waits for its slots."""
+    cdef object link
+    cdef uint64_t session, place        # place: in the order of arrival
+    cdef int dialect, db, flags
+    cdef int64_t deadline
+    cdef Py_ssize_t size
+    cdef tuple slots
+    cdef bint everything                # a lock of all slots
+    cdef bint reads                     # passes a lock that lets read
+    cdef bint lined_up, ready, gone     # in the queues of its slots; in `runnable`; has had its turn
+    cdef list frames, tokens            # (command as sent, slot, arguments); one token each
+    # Of a _lock:
+    cdef uint64_t number
+    cdef int64_t until
+    cdef int mode
+    cdef bytes lock_slots
+
+
+@cython.final
+cdef class Locks:
+    """The locks of one shard, and who waits for them."""
+    cdef Executor shard
+    cdef Host host                      # None in tests without one
+    cdef readonly bint busy             # somebody holds or waits for something
+    cdef PyObject** holders             # slot -> Lock, borrowed; NULL until the first
+    cdef dict sharers                   # slot -> the locks that share it, of which `holders` has the first
+    cdef Lock whole                     # the one that holds all slots
+    cdef dict by_number                 # transaction -> Lock
+    cdef dict queues                    # slot -> deque of Waiter, never empty
+    cdef dict sessions                  # (link, session) -> the same
+    cdef dict arrivals                  # place -> Waiter, the oldest first
+    cdef dict waiting_locks             # transaction -> those of them that are a _lock
+    cdef object barriers                # those of them that want every slot
+    cdef object runnable                # those whose turn has come
+    cdef object overdue                 # (deadline, place) -> Waiter, the first to go first
+    cdef uint64_t arrived
+    cdef readonly int64_t bytes         # of what waits
+    cdef Py_ssize_t most_parked
+    cdef int64_t most_bytes
+    cdef Buffer scratch                 # the slots of the frame that is looked at
+    cdef int64_t now(self) noexcept     # unix ms; not that of the data, which tests may move
+    cdef int note_busy(self) except -1
+    cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef int hold(self, uint16_t slot, Lock lock) except -1
+    cdef int let_go(self, uint16_t slot, Lock lock) except -1
+    cdef bint keeps_out(self, PyObject* holder, Waiter waiter) noexcept
+    cdef int grant(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef int let_read(self, Lock lock, int mode) except -1
+    cdef bint release(self, uint64_t number) except -1
+    cdef bint is_held(self, uint16_t slot, bint reads) except -1
+    cdef bint holds_back(self, Context context, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1
+    cdef bint any_held(self, bint reads, bint internal) except -1
+    cdef int gather(self, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1
+    cdef Waiter admit(self, Context context, Py_ssize_t size)
+    cdef tuple slots_of_scratch(self)
+    cdef int enqueue(self, Waiter waiter) except -1
+    cdef int line_up(self, Waiter waiter) except -1
+    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n) except? 0
+    cdef bint may_go(self, Waiter waiter) except -1
+    cdef int consider(self, Waiter waiter) except -1
+    cdef int consider_slots(self, Buffer slots) except -1
+    cdef int consider_oldest(self) except -1
+    cdef int consider_all(self) except -1
+    cdef int leave(self, Waiter waiter) except -1
+    cdef int leave_queue(self, dict queues, object name, Waiter waiter, list behind) except -1
+    cdef int serve(self, Waiter waiter, Context context) except -1
+    cdef int serve_lock(self, Waiter waiter, Context context) except -1
+    cdef int serve_frames(self, Waiter waiter, Context context) except -1
+    cdef int drop(self, Waiter waiter) except -1
+    cdef int forget_link(self, object link) except -1
+
+cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+cdef int run_unlock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
 
 
 # compiled_strings.pxi ---------------------------------------------------------------------------------
@@ -523,10 +647,15 @@ cdef class Host:
     cdef int64_t tick_until, tick_left
     cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
     cdef uint64_t gone_in, gone_out     # traffic of links that are closed
+    cdef Context later                  # for what waited
+    cdef bint watching, serving_soon    # locks and waiters are looked at soon, as to their time; are served
     cdef int begin_tick(self) except -1
     cdef int commit_tick(self) except -1
     cdef bint tick_over(self) noexcept
     cdef int wait_for_next(self, Link link) except -1
+    cdef int watch_locks(self) except -1
+    cdef int serve_waiters(self) except -1
+    cdef int serve_soon(self) except -1
     cpdef note_stall(self, int64_t took_ns)
 
 # link.pxi ---------------------------------------------------------------------------------------------
@@ -548,6 +677,9 @@ cdef class Link(Endpoint):
     cdef readonly Context context
     cdef uint32_t run_count             # frames still to come
     cdef uint32_t run_left              # their bytes
+    cdef uint64_t share_left            # bytes of the transaction's share behind this run
+    cdef bint guarded                   # locks are held: each frame of the run is looked at first
+    cdef Py_ssize_t locks               # that its router holds
     cdef Span* spans
     cdef Py_ssize_t capacity
     # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
@@ -571,6 +703,16 @@ cdef class Link(Endpoint):
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1
     cdef int count_on_board(self) except -1
     cdef int begin_run(self, const char* header, uint32_t length) except -1
+    cdef bint is_whole(self, const char* header, Py_ssize_t n, uint32_t length) noexcept
+    cdef bint begin_unit(self, const char* frames) except -1
+    cdef bint begin_share(self) except -1
+    cdef int end_share(self) except -1
+    cdef bint park_unit(self, const char* frames) except -1
+    cdef list commands_of_unit(self, const char* frames)
+    cdef int answer_unit(self, object tokens, bytes refusal) except -1
+    cdef int hold_back(self, uint16_t command, uint16_t slot, Py_ssize_t argc, Buffer out) except -1
+    cdef int catch_up(self) except -1
+    cdef bint is_open(self) noexcept
     cdef Py_ssize_t execute_frames(self, const char* data, Py_ssize_t n) except -1
     cdef int execute_frame(
         self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
@@ -586,7 +728,7 @@ cdef class Link(Endpoint):
     cdef int go_on(self) except -1
     cdef int finish_if_done(self) except -1
     cdef Buffer beside(self)
-    cdef int put_message(self, int kind, uint64_t number, bytes body) except -1
+    cdef int put_message(self, int kind, uint64_t number, bytes body, uint32_t form=*) except -1
     cdef int notice(self, int what) except -1
 
 

@@ -1,3 +1,4 @@
+import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, final, overload
 
@@ -7,7 +8,6 @@ from kache.wire.board import Board
 from kache.wire.reactor import Endpoint, Listener, Reactor
 
 from ..service.blocking import Blocking
-from ..service.leases import Leases
 from ..service.slowlog import SlowLog
 from ..service.statistics import Gauges
 from .effects import Effects
@@ -165,6 +165,45 @@ class Deferred:
     blocked: bool
     def __init__(self, token: int, blocked: bool = False) -> None: ...
 
+@final
+class Watches:
+    """The watches of one shard."""
+
+    def __len__(self) -> int: ...
+    def watch(self, context: Context, key: bytes) -> None: ...
+    def unwatch(self, context: Context) -> None: ...
+
+@final
+class Lock:
+    """One transaction's hold on slots of this shard."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def until(self) -> int: ...
+    @property
+    def buildings(self) -> dict[bytes, Building]: ...
+
+@final
+class Locks:
+    """The locks of one shard, and who waits for them."""
+
+    @property
+    def busy(self) -> bool: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    def __len__(self) -> int: ...
+    def configure(self, most_parked: int, most_bytes: int) -> None: ...
+    def of(self, number: int) -> Lock: ...
+    def wait_for_lock(
+        self, context: Context, number: int, until: int, mode: int, slots: builtins.bytes
+    ) -> Deferred: ...
+    def holds(self, slot: int) -> bool: ...
+    def sweep(self, now_ms: int) -> bool: ...
+    def check(self) -> None: ...
+
 class Context:
     """What a command runs in."""
 
@@ -184,6 +223,8 @@ class Context:
     def call_in_room(self, key: str, *args: bytes) -> Any: ...
     @property
     def may_wait(self) -> bool: ...
+    @property
+    def deferred(self) -> int: ...
     def defer(self, blocked: bool = False) -> Deferred: ...
 
 class Budget:
@@ -202,6 +243,7 @@ class Executor:
     loading: bool
     ready: bool
     write_refusal: bytes | None
+    postponed: bool
     index: int
     gauges: Gauges
     in_flight: int
@@ -211,7 +253,6 @@ class Executor:
         rows: Iterable[Row],
         *,
         slowlog: SlowLog,
-        leases: Leases,
         maxmemory: int = ...,
         policy: str = ...,
         hash_seed: bytes = ...,
@@ -227,7 +268,9 @@ class Executor:
     @property
     def slowlog(self) -> SlowLog: ...
     @property
-    def leases(self) -> Leases: ...
+    def locks(self) -> Locks: ...
+    @property
+    def watches(self) -> Watches: ...
     @property
     def blocking(self) -> Blocking: ...
     @property
@@ -266,7 +309,7 @@ class Executor:
     def wait_with(self, blocking: Blocking) -> None: ...
     def begin_unit(self) -> None: ...
     def serve_ready(self) -> None: ...
-    def execute(self, argv: list[bytes], dialect: int = ..., db: int = ...) -> bytes: ...
+    def execute(self, argv: list[bytes], dialect: int = ..., db: int = ..., transaction: int = ...) -> bytes: ...
 
 class ShardReactor(Reactor):
     host: Host

@@ -12,6 +12,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     budget                     Budget: what this shard may use of the limit that all share
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
+    watches, locks             WATCH; what keeps others out of a transaction over several shards, and who waits
     compiled_strings,          the hottest commands, without a Python object
     compiled_collections
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
@@ -25,10 +26,11 @@ import time
 from collections import deque
 from heapq import heapify, heappop, heappush
 
+from sortedcontainers import SortedDict
+
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Size
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -62,13 +64,16 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_UPLOADED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL,
+    DEFERRED_ABORTED_FORM, DEFERRED_REPLY_FORM,
+    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER, IN_CAPITALS, LARGE,
+    LINK_CANCEL, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOST,
+    LOCK_NEEDS_ROOM, LOCK_SHARES, LOCK_WAITS,
     LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
     LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED,
     LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER,
-    REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_PARKED,
+    REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_PARKED,
     RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT,
-    RUN_TRANSACTION_AT,
+    RUN_REST_AT, RUN_TRANSACTION_AT,
 )
 
 from .entry cimport (
@@ -133,6 +138,7 @@ from .table cimport (
 )
 from .zset cimport ADDED, DEEPEST, SAME, Leaf, Step, ZSet, entry_score, ranks_at
 
+from kache.commands import keys_of
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
 
@@ -161,6 +167,8 @@ cdef class Link(Endpoint)
 include "meter.pxi"
 include "context.pxi"
 include "execute.pxi"
+include "watches.pxi"
+include "locks.pxi"
 include "compiled_strings.pxi"
 include "compiled_collections.pxi"
 include "ahead.pxi"

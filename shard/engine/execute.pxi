@@ -1,6 +1,6 @@
 # Executor: the one execution point. Whatever anybody asks of this shard's data passes `execute_command` or `call`.
 #
-#   a frame ─► execute_command ─┬► refusal: arity, loading, memory, leases ─┬► the compiled case ──► reply bytes
+#   a frame ─► execute_command ─┬► refusal: arity, loading, memory ─────────┬► the compiled case ──► reply bytes
 #   a handler ─► call ──────────┘  or the error that refuses it              └► the handler ────────► reply, a Python value
 #                                                                                 └► context.call: the next one inside
 
@@ -33,7 +33,7 @@ cdef class Executor:
 
     `handlers` are functions by command id, None where there is none. maxmemory is in bytes (0: no limit), the hash seed
     has 16 bytes, `cleanup` takes what is large (None: everything is freed on the spot). What stands beside the data is
-    given: the slow log, the leases, the gauges of the process, the budget of the cluster (None: this shard is alone).
+    given: the slow log, the gauges of the process, the budget of the cluster (None: this shard is alone).
     """
     # Measuring
     # Deferred replies
@@ -43,15 +43,15 @@ cdef class Executor:
         memset(self.histogram, 0, sizeof(self.histogram))
 
     def __init__(
-        self, list handlers not None, rows, *, slowlog, leases, maxmemory=0, policy="noeviction", hash_seed=bytes(16),
+        self, list handlers not None, rows, *, slowlog, maxmemory=0, policy="noeviction", hash_seed=bytes(16),
         cleanup=None, index=0, now_ms=None, Budget budget=None,
     ):
         self.store = Store(hash_seed, cleanup)
         self.handlers = handlers
         self.fill_commands(rows)
         self.slowlog = slowlog
-        self.leases = leases
-        self.held = leases.held
+        self.locks = Locks(self)
+        self.watches = Watches(self.store)
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
         self.budget = Budget() if budget is None else budget
@@ -104,15 +104,25 @@ cdef class Executor:
             command = &self.commands[i]
             command.compiled = compiled_of(row.key)
             command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
-            first, last, command.key_step = row.legacy_range
-            command.first_key = first - row.words
-            command.last_key = last if last < 0 else last - row.words
             command.may_write = "write" in row.flags or "may_replicate" in row.flags
             command.denyoom = "denyoom" in row.flags
             command.readonly = "readonly" in row.flags
             command.internal = "internal" in row.flags
             command.while_loading = "loading" in row.flags
             command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
+            command.blocking = "blocking" in row.flags
+            self.fill_keys(command, row)
+        return 0
+
+    cdef int fill_keys(self, Command* command, object row) except -1:
+        """Where its keys stand among its arguments, if they are one range; else its row finds them."""
+        first, last, step = row.legacy_range
+        if any([spec.kind != "range" for spec in row.keys]) or (row.keys and last != row.keys[len(row.keys) - 1].last):
+            command.movable = True
+        elif row.keys:
+            command.first = first - row.words
+            command.last = last - row.words if last >= 0 else last
+            command.step = step
         return 0
 
     @property
@@ -214,7 +224,7 @@ cdef class Executor:
             command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit
         ):
             return False
-        return not command.may_write or (PyDict_Size(self.held) == 0 and self.write_refusal is None)
+        return not command.may_write or self.write_refusal is None
 
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
         """The error that keeps the command from being executed, or None."""
@@ -229,8 +239,27 @@ cdef class Executor:
             not context.flags & ROOM_ASKED and not self.has_room(command, args, n)
         ):
             return OUT_OF_MEMORY_TEXT
-        if command.may_write and not command.internal and PyDict_Size(self.held):
-            return self.leased(context, number, args, n)
+        return None
+
+    cdef bytes refusal_of_unit(self, Context context, commands):
+        """What keeps a transaction from being executed, asked once before its first command; None: nothing does. Empty when
+        something that its session watches has changed. The watches end."""
+        cdef bint clean = True, needs_room = False
+        cdef int number
+        if context.flags & FLAG_WATCHED:
+            clean = self.watches.is_clean(context.link, context.session)
+            self.watches.forget(context.link, context.session)
+        if not clean:
+            return b""
+        for number in commands:
+            number &= ~IN_CAPITALS
+            if number >= self.command_count:
+                continue
+            needs_room |= self.commands[number].denyoom
+            if self.loading and not self.commands[number].while_loading:
+                return LOADING_TEXT
+        if needs_room and not self.has_room_for_a_key():
+            return OUT_OF_MEMORY_TEXT
         return None
 
     cdef inline void enter(self, Context context, Command* command, int number) noexcept:
@@ -306,18 +335,6 @@ cdef class Executor:
     cdef bytes arity_error(self, int number):
         return f"ERR wrong number of arguments for '{self.rows[number].name}' command".encode()
 
-    cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n):
-        """The error when a key that the command writes is held by a move between shards; else None."""
-        from kache.commands import keys_with_flags
-
-        located = keys_with_flags(self.rows[number], list(arguments_of(args, n)))
-        written = [key for key, flags in located if flags[0] != "RO"]
-        try:
-            self.leases.check(context.keys.db, written, self.store.now_ms)
-        except CommandError as error:
-            return error.message.encode()
-        return None
-
     cdef bytes error_text(self, object error, int number):
         if isinstance(error, CommandError):
             # A message may quote an argument of any bytes; nothing here may raise.
@@ -371,12 +388,12 @@ cdef class Executor:
 
     cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept:
         """The keys among the arguments are not evicted until `spared_count` is 0 again."""
-        cdef Py_ssize_t i = command.first_key, last = command.last_key if command.last_key >= 0 else n + command.last_key
+        cdef Py_ssize_t i = command.first, last = command.last if command.last >= 0 else n + command.last
         self.evictor.spared_count = 0
-        while command.key_step and i <= last and i < n and self.evictor.spared_count < SPARED:
+        while command.step and i <= last and i < n and self.evictor.spared_count < SPARED:
             self.evictor.spared[self.evictor.spared_count] = table_hash(args[i].data, args[i].size)
             self.evictor.spared_count += 1
-            i += command.key_step
+            i += command.step
         return 0
 
     cdef bint make_room(self, int64_t incoming) except -1:
@@ -438,11 +455,14 @@ cdef class Executor:
 
     def require_room(self):
         """What is asked before a command that needs memory, for one that asks ahead of what it executes inside."""
-        if self.memory_limit == 0 or self.store.used() + KEY_COST <= self.memory_limit:
-            return
-        self.look_at_budget(monotonic_ns())
-        if not self.fits(KEY_COST) and (self.store.policy == "noeviction" or not self.make_room(KEY_COST)):
+        if not self.has_room_for_a_key():
             raise CommandError(OUT_OF_MEMORY)
+
+    cdef bint has_room_for_a_key(self) except -1:
+        if self.memory_limit == 0 or self.store.used() + KEY_COST <= self.memory_limit:
+            return True
+        self.look_at_budget(monotonic_ns())
+        return self.fits(KEY_COST) or (self.store.policy != "noeviction" and self.make_room(KEY_COST))
 
     def evict_some(self, int64_t budget_ns):
         """Evicts for up to `budget_ns` when all shards use more than the limit, and this one more than its share. True when
@@ -565,6 +585,13 @@ cdef class Executor:
     cdef object defer(self, Context context, bint blocked):
         if context.link is None or context.depth:
             raise CommandError("ERR this command cannot wait here")
+        if context.token:
+            # It has waited before, for a transaction.
+            return context.token
+        return self.promise(context, blocked)
+
+    cdef object promise(self, Context context, bint blocked):
+        """A token for the reply to a frame of this run, which comes later."""
         self.next_token += 1
         self.deferred[self.next_token] = (context.link, context.session, context.dialect, blocked)
         if not blocked:
@@ -599,6 +626,13 @@ cdef class Executor:
             encoded = Buffer()
             put_reply(encoded, dialect, reply)
             link.send_deferred(token, bytes(encoded))
+
+    cdef int fulfil(self, token, Buffer reply, int form) except -1:
+        """The same for a reply that is encoded already, or stands for the reply in another form."""
+        waiting = self.take_deferred(token)
+        if waiting is not None:
+            waiting[0].send_deferred(token, bytes(reply), form)
+        return 0
 
     def forget_session(self, link, session):
         """Forgets what is deferred for a session (None: for the whole link); returns the tokens."""
@@ -666,8 +700,8 @@ cdef class Executor:
         return len(self.deferred)
 
     # In process -----------------------------------------------------------------------------------------
-    def execute(self, list argv not None, int dialect=RESP2, int db=0):
-        """The reply bytes of one command given as [name, argument, …], without a router: for tests.
+    def execute(self, list argv not None, int dialect=RESP2, int db=0, uint64_t transaction=0):
+        """The reply bytes of one command given as [name, argument, …], without a router: for tests. Nothing waits here.
 
         The time is the wall clock's unless `now_ms` was given; then it is what `set_time` says.
         """
@@ -688,11 +722,18 @@ cdef class Executor:
         if row is None or row.is_container:
             put_error(out, dialect, b"ERR unknown command '%s'" % name)
             return bytes(out)
+        if transaction:
+            try:
+                self.locks.of(transaction)
+            except CommandError as error:
+                put_error(out, dialect, error.message.encode())
+                return bytes(out)
         words = Words(argv[used:])
         if self.own_clock:
             self.set_time(int(time.time() * 1000))
         self.direct.dialect = dialect
         self.direct.keys.db = db
+        self.direct.transaction = transaction
         self.store.no_touch = False
         self.begin_batch()
         if self.execute_command(self.direct, row.id, NO_SLOT, words.spans, words.count, out) >= PARKED:

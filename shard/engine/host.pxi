@@ -1,5 +1,8 @@
 # What the links of one shard share: its reactor, the limits of a tick, whose turn is next.
 
+cdef double LOCKS_EVERY = 0.02     # seconds between two looks at the time of locks, while there are any
+
+
 @cython.final
 cdef class ShardReactor(Reactor):
     """The reactor of a shard: the tick is committed before its replies leave."""
@@ -30,6 +33,8 @@ cdef class Host:
         self.unsent_limit = 16 << 20
         self.tick = <uint64_t> -1
         self.delay = 0.0
+        self.later = Context(shard)
+        shard.locks.host = self
         reactor.host = self
 
     def accept(self, int fd):
@@ -156,6 +161,64 @@ cdef class Host:
                     log.exception("closing the link of router %d after an internal error", link.router)
                     link.close(f"internal error: {error}")
         self.note_stall(monotonic_ns() - began)
+
+    # Locks ----------------------------------------------------------------------------------------------
+    cdef int watch_locks(self) except -1:
+        """Locks are held, or waited for: they are looked at now and then as long as this is so."""
+        if not self.watching:
+            self.watching = True
+            self.reactor.loop.call_later(LOCKS_EVERY, self._look_at_locks)
+            self.reactor.yield_to_loop()
+        return 0
+
+    def _look_at_locks(self):
+        self.watching = False
+        try:
+            self.now_ms = self.reactor.clock.now_ms()
+            self.shard.set_time(self.reactor.clock.data_ms(self.now_ms))
+            if self.shard.locks.sweep(self.now_ms):
+                self.watch_locks()
+        except Exception:
+            log.exception("internal error while locks were looked at")
+            self.watch_locks()
+        self._serve_waiters()
+
+    cdef int serve_soon(self) except -1:
+        if not self.serving_soon:
+            self.serving_soon = True
+            self.reactor.loop.call_soon(self._serve_waiters)
+            self.reactor.yield_to_loop()
+        return 0
+
+    def _serve_waiters(self):
+        cdef int64_t began = monotonic_ns()
+        self.serving_soon = False
+        self.tick = <uint64_t> -1
+        self.begin_tick()
+        self.shard.begin_batch()
+        try:
+            self.serve_waiters()
+            self.shard.serve_ready()
+        except Exception:
+            log.exception("internal error while a parked command was executed")
+            self.serve_soon()
+        finally:
+            self.shard.end_batch()
+            self.note_stall(monotonic_ns() - began)
+
+    cdef int serve_waiters(self) except -1:
+        """Those whose turn has come, within the tick; the others soon. To be called where no reply is being made."""
+        cdef Locks locks = self.shard.locks
+        cdef Waiter waiter
+        cdef int served = 0
+        while locks.runnable:
+            if served and self.tick_over():
+                return self.serve_soon()
+            waiter = <Waiter> locks.next_runnable()
+            if waiter is not None:
+                locks.serve(waiter, self.later)
+                served += 1
+        return 0
 
     cpdef note_stall(self, int64_t took_ns):
         """Something outside the reactor's batches kept the process for so long."""

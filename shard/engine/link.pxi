@@ -16,8 +16,12 @@
 cdef enum:
     LONGEST_CONTROL = 4096      # of any message but RUN
     FRAMES_PER_LOOK = 16        # frames between two looks at the clock
+    MOST_READS = 64             # of one link before a lock of its router ends
 
 cdef Py_ssize_t LINK_BUFFER = 1 << 20
+
+# No share of a transaction is longer; what says so is malformed, and waited for until the link ends.
+cdef uint64_t LONGEST_SHARE = <uint64_t> 1 << 40
 
 
 @cython.final
@@ -126,11 +130,13 @@ cdef class Link(Endpoint):
                     break
                 if length < RUN_HEADER - 4:
                     return self.broken(n, "a run shorter than its header")
-                # An atomic run waits until all of it is here.
-                if data[at + RUN_FLAGS_AT] & FLAG_ATOMIC and n - at < <Py_ssize_t> length + 4:
+                # An atomic run waits until all of it is here, a transaction's share too.
+                if data[at + RUN_FLAGS_AT] & FLAG_ATOMIC and not self.is_whole(data + at, n - at, length):
                     break
                 self.begin_run(data + at, length)
                 at += RUN_HEADER
+                if self.run_count and self.context.flags & FLAG_ATOMIC and not self.begin_unit(data + at):
+                    at += length + 4 - RUN_HEADER
                 continue
             if length > LONGEST_CONTROL or length < 1:
                 return self.broken(n, f"a message of kind {kind} and {length} bytes")
@@ -190,6 +196,7 @@ cdef class Link(Endpoint):
             memcpy(&session, body + 7, 8)
             self.host.shard.forget_session(self, session)
             self.flows.forget_session(session)
+            self.host.shard.watches.forget(self, session)
             return 0
         if LINK_UNBLOCK <= kind <= LINK_UNDELIVERED and self.greeted and n >= 15:
             memcpy(&token, body + 7, 8)
@@ -271,7 +278,8 @@ cdef class Link(Endpoint):
         context.dialect = <unsigned char> header[RUN_DIALECT_AT]
         context.keys.db = <unsigned char> header[RUN_DB_AT]
         context.flags = <unsigned char> header[RUN_FLAGS_AT]
-        context.deadline = <int64_t> deadline
+        context.deadline = 0 if context.transaction else <int64_t> deadline
+        self.share_left = deadline if context.transaction else 0
         self.run_left = length - (RUN_HEADER - 4)
         if context.dialect > RESP3 or context.keys.db >= DATABASES or <uint64_t> count * FRAME_HEADER > self.run_left:
             return self.broken(0, "a run with an impossible header")
@@ -291,6 +299,7 @@ cdef class Link(Endpoint):
         cdef LookAhead ahead = self.host.ahead
         cdef bint expired = context.deadline != 0 and context.deadline <= self.host.now_ms
         context.link = self
+        self.guarded = shard.locks.busy and context.transaction == 0 and not context.flags & FLAG_ATOMIC
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
         while self.run_count and n - at >= 4:
@@ -332,7 +341,166 @@ cdef class Link(Endpoint):
             self.broken(0, "a run with bytes behind its last frame")
             return n
         self.finish_reply(out, start, done)
+        if self.run_count == 0 and context.flags & FLAG_ATOMIC:
+            self.end_share()
+            # No tick ends inside a unit, but it may end behind one.
+            if self.share_left == 0 and n > at and not self.waiting and self.tick_ended(FRAMES_PER_LOOK):
+                self.wait_for_turn()
+        if shard.locks.busy and shard.locks.runnable:
+            self.host.serve_waiters()
         return at
+
+    # Transactions ---------------------------------------------------------------------------------------
+    cdef bint is_whole(self, const char* header, Py_ssize_t n, uint32_t length) noexcept:
+        """Whether all of an atomic run is here; of one of a transaction also what of its share follows."""
+        cdef uint64_t transaction, rest = 0
+        memcpy(&transaction, header + RUN_TRANSACTION_AT, 8)
+        if transaction:
+            memcpy(&rest, header + RUN_REST_AT, 8)
+        return <uint64_t> n >= <uint64_t> length + 4 + min(rest, LONGEST_SHARE)
+
+    cdef bint begin_unit(self, const char* frames) except -1:
+        """Before the first frame of an atomic run, all of which is here: False when it has been answered as a whole.
+
+        Whatever is executed from here to `end_share` is one unit: nothing of anybody else comes between, and what it
+        changes belongs together.
+        """
+        cdef Context context = self.context
+        cdef bytes refused
+        context.link = self
+        if context.deadline and context.deadline <= self.host.now_ms:
+            return True     # each frame is answered so
+        if context.transaction:
+            return self.begin_share()
+        if self.host.shard.locks.busy and self.park_unit(frames):
+            return False
+        refused = self.host.shard.refusal_of_unit(context, self.commands_of_unit(frames))
+        context.flags |= ROOM_ASKED
+        return refused is None or self.answer_unit(None, refused) != 0
+
+    cdef bint begin_share(self) except -1:
+        """A run of a transaction that holds its locks, or has held them too long."""
+        cdef Context context = self.context
+        cdef Executor shard = self.host.shard
+        cdef Lock lock = <Lock> shard.locks.by_number.get(context.transaction)
+        if context.flags & FLAG_WATCHED:
+            shard.watches.forget(self, context.session)
+        if lock is None:
+            return self.answer_unit(None, SHARE_TOO_LATE) != 0
+        if lock.room:
+            context.flags |= ROOM_ASKED
+        return True
+
+    cdef int end_share(self) except -1:
+        if self.context.transaction and self.context.flags & FLAG_RELEASE:
+            self.host.shard.locks.release(self.context.transaction)
+            if self.host.shard.ready:
+                # Whoever waits for what the transaction has made, before anybody who was kept out meanwhile.
+                self.host.shard.serve()
+        return 0
+
+    cdef list commands_of_unit(self, const char* frames):
+        """The numbers of the commands of an atomic run, as sent."""
+        cdef list found = []
+        cdef uint32_t i, size
+        cdef uint16_t number
+        cdef Py_ssize_t at = 0
+        for i in range(self.run_count):
+            if self.run_left - at < FRAME_HEADER:
+                break       # malformed: whoever executes it closes the link
+            memcpy(&size, frames + at, 4)
+            memcpy(&number, frames + at + 4, 2)
+            found.append(number)
+            at += 4 + <Py_ssize_t> size
+        return found
+
+    cdef bint park_unit(self, const char* frames) except -1:
+        """Keeps an atomic run whose slots are held, or whose session waits; False when it may be executed."""
+        cdef Locks locks = self.host.shard.locks
+        cdef Executor shard = self.host.shard
+        cdef Waiter waiter
+        cdef uint32_t i, size
+        cdef uint16_t command, slot
+        cdef Py_ssize_t at = 0, argc
+        cdef list kept = []
+        locks.scratch.clear()
+        for i in range(self.run_count):
+            if <Py_ssize_t> self.run_left - at < FRAME_HEADER:
+                return False
+            memcpy(&size, frames + at, 4)
+            memcpy(&command, frames + at + 4, 2)
+            memcpy(&slot, frames + at + 6, 2)
+            if size < FRAME_HEADER - 4 or <Py_ssize_t> size + 4 > <Py_ssize_t> self.run_left - at:
+                return False
+            argc = self.parse_frame(frames + at + 8, size - 4)
+            if argc < 0 or command & ~IN_CAPITALS >= shard.command_count:
+                return False
+            locks.gather(&shard.commands[command & ~IN_CAPITALS], command & ~IN_CAPITALS, slot, self.spans, argc)
+            kept.append((command, slot, arguments_of(self.spans, argc)))
+            at += 4 + <Py_ssize_t> size
+        if not locks.any_held(False, False) and (self, self.context.session) not in locks.sessions:
+            return False
+        waiter = locks.admit(self.context, self.run_left)
+        if waiter is None:
+            return self.answer_unit(None, PARKED_TOO_MANY) == 0
+        waiter.frames = kept
+        waiter.tokens = [shard.promise(self.context, False) for _ in kept]
+        self.answer_unit(waiter.tokens, None)
+        locks.enqueue(waiter)
+        return True
+
+    cdef int answer_unit(self, object tokens, bytes refusal) except -1:
+        """Answers a whole atomic run that is not executed now: by tokens, or by the error that refuses it."""
+        cdef Buffer out = self.output()
+        cdef Py_ssize_t start = self.begin_reply(out)
+        if refusal is None:
+            for token in tokens:
+                out.put_u32(REPLY_PARKED)
+                out.put_u64(token)
+        else:
+            out.put_u32(REPLY_ABORTED)
+            out.put_u32(<uint32_t> len(refusal))
+            out.append(PyBytes_AS_STRING(refusal), PyBytes_GET_SIZE(refusal))
+        self.finish_reply(out, start, self.run_count)
+        self.begun[0] += self.run_count
+        self.host.shard.in_flight -= self.run_count
+        self.run_count = self.run_left = 0
+        self.mark_dirty()
+        return 0
+
+    cdef int hold_back(self, uint16_t command, uint16_t slot, Py_ssize_t argc, Buffer out) except -1:
+        """Parks a frame that must wait for a transaction: PARKED or BLOCKED, DONE when too much waits, DECLINE when it need not."""
+        cdef Executor shard = self.host.shard
+        cdef int number = command & ~IN_CAPITALS
+        cdef Command* row
+        cdef uint64_t token
+        if number >= shard.command_count:
+            return DECLINE
+        row = &shard.commands[number]
+        if not shard.locks.holds_back(self.context, row, number, slot, self.spans, argc):
+            return DECLINE
+        token = shard.locks.park(self.context, command, number, slot, self.spans, argc)
+        if token == 0:
+            fail(self.context, out, PARKED_TOO_MANY)
+            return DONE
+        shard.pending_token = token
+        return BLOCKED if row.blocking else PARKED
+
+    cdef int catch_up(self) except -1:
+        """Reads what the router has sent by now: a lock that ends by time must not end before what came for it in time."""
+        cdef uint64_t before
+        cdef int i
+        for i in range(MOST_READS):
+            before = self.bytes_in
+            if self.fd < 0 or not self.reads():
+                break
+            self.read_some()
+            if self.bytes_in == before:
+                break
+        return 0
+
+    cdef bint is_open(self) noexcept:
+        return self.fd >= 0 and not self.closing
 
     cdef inline int execute_frame(
         self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
@@ -345,9 +513,11 @@ cdef class Link(Endpoint):
         memcpy(&command, frame + 4, 2)
         memcpy(&slot, frame + 6, 2)
         self.context.capitals = command & IN_CAPITALS
-        command &= ~IN_CAPITALS
         out.put_u32(0)
-        outcome = self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out)
+        outcome = self.hold_back(command, slot, argc, out) if self.guarded else DECLINE
+        if outcome == DECLINE:
+            command &= ~IN_CAPITALS
+            outcome = self.host.shard.execute_command(self.context, command, slot, self.spans, argc, out)
         if outcome != DONE:
             size = REPLY_BLOCKED if outcome == BLOCKED else REPLY_PARKED
             memcpy(out.data + out.start + mark, &size, 4)
@@ -356,7 +526,7 @@ cdef class Link(Endpoint):
             size = <uint32_t> (out.used() - mark - 4)
             memcpy(out.data + out.start + mark, &size, 4)
             self.host.tick_left -= size
-            if size > LARGE and self.context.dialect != INTERNAL:
+            if size > LARGE and self.context.dialect != INTERNAL and not self.context.flags & FLAG_ATOMIC:
                 self.part_with(out, mark, size)
         if self.host.shard.ready and not (self.context.flags & FLAG_ATOMIC and self.run_count):
             self.host.shard.serve()
@@ -552,19 +722,19 @@ cdef class Link(Endpoint):
         self.arisen = True
         return self.before if self.host.shard.evicting else self.behind
 
-    cdef int put_message(self, int kind, uint64_t number, bytes body) except -1:
+    cdef int put_message(self, int kind, uint64_t number, bytes body, uint32_t form=0) except -1:
         cdef Buffer out = self.beside()
         out.put_u32(<uint32_t> (16 + len(body)))
         out.put_u32(kind)
-        out.put_u32(0)
+        out.put_u32(form)
         out.put_u64(number)
         out.append(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
         return self.mark_dirty()
 
-    def send_deferred(self, uint64_t token, bytes reply not None):
-        """The reply of a frame that was answered with a token."""
+    def send_deferred(self, uint64_t token, bytes reply not None, uint32_t form=DEFERRED_REPLY_FORM):
+        """The reply of a frame that was answered with a token, or what stands for it in another form."""
         if self.fd >= 0:
-            self.put_message(LINK_DEFERRED, token, reply)
+            self.put_message(LINK_DEFERRED, token, reply, form)
             self.finish_if_done()
 
     def send_retry(self, uint64_t token):
@@ -618,5 +788,9 @@ cdef class Link(Endpoint):
         if host.shard.blocking is not None:
             host.shard.blocking.forget_link(self)
             host.shard.serve_ready()
+        host.shard.watches.forget_link(self)
+        host.shard.locks.forget_link(self)
+        if host.shard.locks.runnable:
+            host.serve_soon()
         log.debug("the link of router %d is closed: %s", self.router, reason)
         return 0

@@ -4,5 +4,4 @@ cleanup      the thread that takes apart what is too large to be freed at once
 statistics   what a shard says of itself
 slowlog      commands that took long
 blocking     clients that wait for a key to hold something
-leases       keys that are held while a value moves between shards
 """

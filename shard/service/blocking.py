@@ -18,13 +18,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from kache.deadlines import Deadlines
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Reply
 from kache.slots import slot_of_key
 
+from ..commands.ways import Move, Way
 from ..engine.effects import Listener
 from ..engine.engine import Context
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..engine.engine import Deferred, Executor, Link
 
-__all__ = ["Blocking", "Waiter", "Way"]
+__all__ = ["Blocking", "Waiter"]
 
 log = logging.getLogger("kache.shard")
 
@@ -47,40 +48,40 @@ Place = tuple[int, bytes]
 """A database and a key in it."""
 
 
-class Way(NamedTuple):
-    """How something is taken from a key: which type, from which end, and how much (None: one, answered flat)."""
-
-    kind: str
-    first: bool
-    most: int | None = None
-
-
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One blocked command. `words` is what it executes at one of its keys, as ``_take`` takes it: its name and the
-    arguments that are no keys; none for one that only wants to be told. What a pop takes can be given back."""
+    """One blocked command: in which way it is served at one of its keys."""
 
     token: int
     link: Link
     session: int
     dialect: int
     db: int
-    way: Way
+    way: Way | Move
     keys: tuple[bytes, ...]
-    words: tuple[bytes, ...]
     cell: int = -1
     claim: int = 0
     due: tuple[int, int] | None = None
 
 
+class _Queue:
+    """Who waits for one key, in the order of arrival."""
+
+    __slots__ = ("slot", "waiters")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.waiters: dict[Waiter, None] = {}
+
+
 @dataclass(slots=True)
 class _Served:
-    """What a pop took, in the order it took it."""
+    """What a pop took, and how."""
 
     db: int
     key: bytes
     way: Way
-    taken: Sequence[Any]
+    reply: list[Any]
 
 
 class Blocking:
@@ -92,8 +93,12 @@ class Blocking:
         self.claims: Claims | None = None
         self._context = Context(shard)
         self._waiters: dict[int, Waiter] = {}
-        self._queues: dict[tuple[int, str, bytes], dict[Waiter, None]] = {}
+        self._queues: dict[tuple[int, str, bytes], _Queue] = {}
         self._ready: dict[Place, None] = {}
+        self._postponed: dict[Place, None] = {}
+        """Ready keys that a transaction holds, until it lets go."""
+        self._returning: list[_Served] = []
+        """What goes back to a key that a transaction holds."""
         self._held: dict[int, tuple[Waiter, tuple[int, int]]] = {}
         """Waiters that a router serves, by their number, and when nobody waits for it any longer."""
         self._held_places: dict[Place, int] = {}
@@ -104,6 +109,7 @@ class Blocking:
 
     def start(self, now: Callable[[], int], call_later: Callable[..., Any], claims: Claims | None = None) -> None:
         """Timeouts run from here on; `claims` are shared with the routers."""
+        self._now = now
         self._deadlines = Deadlines(now, call_later, self._on_due)
         self.claims = claims
 
@@ -114,9 +120,8 @@ class Blocking:
     def wait(
         self,
         ctx: Context,
-        way: Way,
+        way: Way | Move,
         keys: Sequence[bytes],
-        words: tuple[bytes, ...],
         until: int = 0,
         *,
         cell: int = -1,
@@ -126,9 +131,7 @@ class Blocking:
         deferred = ctx.defer(True)
         assert ctx.link is not None
         unique = tuple(dict.fromkeys(keys))
-        waiter = Waiter(
-            deferred.token, ctx.link, ctx.session, ctx.dialect, ctx.keys.db, way, unique, words, cell, claim
-        )
+        waiter = Waiter(deferred.token, ctx.link, ctx.session, ctx.dialect, ctx.keys.db, way, unique, cell, claim)
         if self.draining:
             self.shard.retry_deferred(deferred.token)
             return deferred
@@ -140,11 +143,12 @@ class Blocking:
     def _enter(self, waiter: Waiter) -> None:
         self._waiters[waiter.token] = waiter
         for key in waiter.keys:
-            queue = self._queues.get((waiter.db, waiter.way.kind, key))
+            place = (waiter.db, waiter.way.kind, key)
+            queue = self._queues.get(place)
             if queue is None:
-                queue = self._queues[waiter.db, waiter.way.kind, key] = {}
-                self.shard.store.effects.watch_slot(slot_of_key(key))
-            queue[waiter] = None
+                queue = self._queues[place] = _Queue(slot_of_key(key))
+                self.shard.store.effects.watch_slot(queue.slot)
+            queue.waiters[waiter] = None
 
     def _leave(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter.token, None)
@@ -153,10 +157,10 @@ class Blocking:
             queue = self._queues.get(place)
             if queue is None:
                 continue
-            queue.pop(waiter, None)
-            if not queue:
+            queue.waiters.pop(waiter, None)
+            if not queue.waiters:
                 del self._queues[place]
-                self.shard.store.effects.unwatch_slot(slot_of_key(key))
+                self.shard.store.effects.unwatch_slot(queue.slot)
         if waiter.due is not None:
             self._deadlines.remove(waiter.due)
             waiter.due = None
@@ -188,6 +192,12 @@ class Blocking:
 
     def serve(self) -> None:
         """Serves whoever waits for a key that has changed. To be called behind a unit, never inside one."""
+        self.shard.postponed = False
+        returning, self._returning = self._returning, []
+        for served in returning:
+            self._give_back(served)
+        self._ready.update(self._postponed)
+        self._postponed.clear()
         while self._ready:
             ready, self._ready = self._ready, {}
             for db, key in ready:
@@ -196,20 +206,32 @@ class Blocking:
     def _serve_key(self, db: int, key: bytes) -> None:
         keys = self._context.keys
         keys.db = db
-        kind = keys.type_of(key) or ""
-        queue = self._queues.get((db, kind, key))
-        while queue and (db, key) not in self._held_places and keys.type_of(key) == kind:
-            waiter = next(iter(queue))
+        kind = keys.type_of(key)
+        queue = self._queues.get((db, kind, key)) if kind is not None else None
+        while queue is not None and queue.waiters and (db, key) not in self._held_places:
+            waiter = next(iter(queue.waiters))
+            if self._is_kept(waiter, queue.slot):
+                self._postponed[db, key] = None
+                self.shard.postponed = True
+                return
             if waiter.claim and not self._won(waiter):
                 self._drop(waiter)
-            elif waiter.words:
-                self._serve_one(waiter)
+            elif isinstance(waiter.way, Way):
+                self._pop(waiter, waiter.way)
+            elif waiter.way.target:
+                self._move(waiter, waiter.way, key)
             else:
                 self._hold(waiter, key)
             keys.db = db
+            if keys.type_of(key) != kind:
+                return
 
-    def _gives(self, waiter: Waiter, key: bytes) -> bool:
-        return (waiter.db, key) not in self._held_places and self._context.keys.type_of(key) == waiter.way.kind
+    def _is_kept(self, waiter: Waiter, slot: int) -> bool:
+        """Whether a transaction keeps the waiter from being served: it holds the key, or the target of a move."""
+        locks = self.shard.locks
+        if not len(locks):
+            return False
+        return locks.holds(slot) or (isinstance(waiter.way, Move) and locks.holds(slot_of_key(waiter.way.target)))
 
     def _won(self, waiter: Waiter) -> bool:
         """Whether this shard, of all that the client waits on, is the one to serve it."""
@@ -221,38 +243,59 @@ class Blocking:
         self._leave(waiter)
         self.shard.forget_deferred(waiter.link, waiter.token)
 
-    def _serve_one(self, waiter: Waiter) -> None:
-        """From the first of its keys that has something: several may have become ready together."""
-        ctx = self._context
-        key = next(key for key in waiter.keys if self._gives(waiter, key))
-        ctx.keys.db, ctx.dialect, ctx.session = waiter.db, waiter.dialect, waiter.session
-        reply: Reply
+    def _pop(self, waiter: Waiter, way: Way) -> None:
+        """From the first of its keys that has something: several may have become ready together.
+
+        This is the rest of a command that was admitted when it came: it is not refused now.
+        """
+        keys = self._context.keys
+        keys.db = waiter.db
+        self.shard.begin_unit()
         try:
-            reply = ctx.call_in_room("_take", b"1", key, *waiter.words)
-        except CommandError as error:
-            reply = error
+            for key in waiter.keys:
+                if keys.type_of(key) == way.kind and self._is_open(waiter.db, key):
+                    reply = way.take(keys, key)
+                    assert reply is not None
+                    self._remember(waiter.link, waiter.token, _Served(waiter.db, key, way, reply))
+                    self._answer(waiter, reply)
+                    return
         except Exception as error:
-            # Whatever it was, the others are served.
-            log.exception("a waiting command failed")
-            reply = CommandError(f"ERR internal error: {type(error).__name__}: {error}")
+            self._fail(waiter, error)
+
+    def _is_open(self, db: int, key: bytes) -> bool:
+        """Whether nobody moves its elements to another shard, and no transaction holds it."""
+        locks = self.shard.locks
+        return (db, key) not in self._held_places and not (len(locks) and locks.holds(slot_of_key(key)))
+
+    def _move(self, waiter: Waiter, move: Move, key: bytes) -> None:
+        ctx = self._context
+        ctx.keys.db, ctx.dialect, ctx.session = waiter.db, waiter.dialect, waiter.session
+        try:
+            reply = ctx.call_in_room("lmove", key, *move)
+        except Exception as error:
+            self._fail(waiter, error)
         else:
-            if waiter.words[0] != b"lmove":
-                self._remember(waiter.link, waiter.token, waiter.db, key, waiter.way, reply)
-        self._answer(waiter, reply)
+            self._answer(waiter, reply)
+
+    def _fail(self, waiter: Waiter, error: Exception) -> None:
+        """Whatever it was, the others are served."""
+        if not isinstance(error, CommandError):
+            log.error("a waiting command failed", exc_info=error)
+            error = CommandError(f"ERR internal error: {type(error).__name__}: {error}")
+        self._answer(waiter, error)
 
     # A pop at once ----------------------------------------------------------------------------------------
-    def answer_now(
-        self, ctx: Context, way: Way, key: bytes, words: tuple[bytes, ...], cell: int, claim: int
-    ) -> Reply | Deferred:
+    def answer_now(self, ctx: Context, way: Way, key: bytes, cell: int, claim: int) -> Reply | Deferred:
         """One of several shards has something at `key` for a client that was about to wait: it is served as if it had
         waited, or by another one."""
         assert self.claims is not None
         if not self.claims.take(cell, claim, self.shard.index):
             return NULL_ARRAY
-        reply = ctx.call_in_room("_take", b"1", key, *words)
         deferred = ctx.defer(True)
         assert ctx.link is not None
-        self._remember(ctx.link, deferred.token, ctx.keys.db, key, way, reply)
+        reply = way.take(ctx.keys, key)
+        assert reply is not None
+        self._remember(ctx.link, deferred.token, _Served(ctx.keys.db, key, way, reply))
         self.shard.answer_deferred(deferred.token, reply)
         return deferred
 
@@ -261,14 +304,14 @@ class Blocking:
         """Its router is told that there is something; until it has carried it away nobody else is served."""
         self._last_number += 1
         number = self._last_number
-        self._held[number] = waiter, self._deadlines.add(self.shard.store.now_ms + HOLD_MS, number)
+        self._held[number] = waiter, self._deadlines.add(self._now() + HOLD_MS, number)
         self._held_places[waiter.db, key] = number
         self._waiters.pop(waiter.token, None)
         self.shard.answer_deferred(waiter.token, number)
 
     def await_source(self, ctx: Context, key: bytes) -> Deferred:
         """The client of `ctx` waits for a list, to move an element of it to another shard; a number is the reply."""
-        deferred = self.wait(ctx, Way("list", True), (key,), ())
+        deferred = self.wait(ctx, Move(), (key,))
         self._is_ready((ctx.keys.db, key))
         return deferred
 
@@ -304,15 +347,16 @@ class Blocking:
             self._is_ready((waiter.db, key))
 
     # Between serving and delivery -------------------------------------------------------------------------
-    def _remember(self, link: Link, token: int, db: int, key: bytes, way: Way, reply: Any) -> None:
-        if way.most is not None:
-            taken = reply[1]
-        else:
-            taken = [reply[1:]] if way.kind == "zset" else reply[1:]
-        served = self._served.setdefault(link, {})
-        served[token] = _Served(db, key, way, taken)
-        if len(served) > MOST_REMEMBERED:
-            del served[next(iter(served))]
+    def _remember(self, link: Link, token: int, served: _Served) -> None:
+        remembered = self._served.setdefault(link, {})
+        remembered[token] = served
+        if len(remembered) > MOST_REMEMBERED:
+            del remembered[next(iter(remembered))]
+
+    def note_served(self, ctx: Context, way: Way, key: bytes, reply: list[Any]) -> None:
+        """A command that was parked, and need not wait any more, is answered like one that has waited."""
+        assert ctx.link is not None
+        self._remember(ctx.link, ctx.deferred, _Served(ctx.keys.db, key, way, reply))
 
     def received(self, link: Link, token: int) -> None:
         """What was served has reached its client."""
@@ -325,16 +369,20 @@ class Blocking:
             self._give_back(served)
 
     def _give_back(self, served: _Served) -> None:
-        keys = self._context.keys
+        keys, taken = self._context.keys, served.way.taken(served.reply)
+        if len(self.shard.locks) and self.shard.locks.holds(slot_of_key(served.key)):
+            self._returning.append(served)
+            self.shard.postponed = True
+            return
         keys.db = served.db
         self.shard.begin_unit()
         kind = keys.type_of(served.key)
         if kind not in (None, served.way.kind):
-            log.warning("%d elements cannot be given back: their key has another type now", len(served.taken))
+            log.warning("%d elements cannot be given back: their key has another type now", len(taken))
         elif served.way.kind == "list":
-            keys.list_push(served.key, tuple(reversed(served.taken)), served.way.first)
+            keys.list_push(served.key, tuple(reversed(taken)), served.way.first)
         else:
-            for member, score in served.taken:
+            for member, score in taken:
                 value = keys.zset_get(served.key)
                 if value is None or value.score(member) is None:
                     keys.zset_add(served.key, member, score)
@@ -369,10 +417,10 @@ class Blocking:
 
     def check(self) -> None:
         """Raises AssertionError unless the waiters, their queues and their slots agree."""
-        registered = {waiter for queue in self._queues.values() for waiter in queue}
+        registered = {waiter for queue in self._queues.values() for waiter in queue.waiters}
         waiting = set(self._waiters.values()) | {waiter for waiter, _ in self._held.values()}
         assert registered == waiting, "a waiter without a queue, or the other way round"
         for (db, kind, key), queue in self._queues.items():
-            assert queue, "an empty queue"
-            assert all(each.db == db and each.way.kind == kind and key in each.keys for each in queue)
+            assert queue.waiters, "an empty queue"
+            assert all(each.db == db and each.way.kind == kind and key in each.keys for each in queue.waiters)
         assert set(self._held_places.values()) <= set(self._held)

@@ -1,6 +1,6 @@
 """Random commands of several keys without hash tags: on a cluster they lie on different shards.
 
-Left out are the commands that a cluster refuses with CROSSSLOT (MSETNX, MSETEX); they have a test of their own.
+MSETNX and MSETEX have a test of their own.
 """
 
 from __future__ import annotations

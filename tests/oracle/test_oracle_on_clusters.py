@@ -21,7 +21,7 @@ from .strategies_hashes import hash_commands
 from .strategies_keys import key_commands, sort_commands
 from .strategies_sets import set_commands
 from .strategies_strings import string_commands
-from .test_oracle_cluster import check_what_cannot_span_shards, check_whole_scan
+from .test_oracle_cluster import check_conditions_over_shards, check_whole_scan
 from .test_oracle_probes import PROBES, commands_of
 from .wire import Connection
 
@@ -67,7 +67,7 @@ def test_keys_on_one_shard(on_cluster: Oracle, script: list[Command], protocol: 
 
 
 def test_what_cannot_span_shards(on_cluster: Oracle) -> None:
-    check_what_cannot_span_shards(on_cluster)
+    check_conditions_over_shards(on_cluster)
 
 
 def test_scan(on_cluster: Oracle) -> None:

@@ -47,7 +47,7 @@ def test_every_route_and_merge_is_used() -> None:
     """A route nobody takes is a line that lies; the words of families that have no command yet are named here."""
     assert {each.route for each in TABLE} == ROUTES.keys() - {"none", "script", "channel"}
     assert {each.merge for each in TABLE} == MERGES.keys()
-    assert {each.group for each in TABLE} == GROUPS.keys() - {"transactions", "pubsub", "scripting", "stream"}
+    assert {each.group for each in TABLE} == GROUPS.keys() - {"pubsub", "scripting", "stream"}
     assert {each.cluster for each in TABLE} == CLUSTER.keys()
 
 
@@ -109,7 +109,7 @@ def test_containers_are_found_but_never_executed() -> None:
 
 
 def test_later_families_are_unknown() -> None:
-    for name in (b"multi", b"eval", b"subscribe", b"xread", b"debug", b"monitor"):
+    for name in (b"eval", b"subscribe", b"xread", b"debug", b"monitor"):
         assert lookup(name, RESP3) is None
 
 
@@ -144,7 +144,8 @@ KEYS = [
     ("georadiusbymember", "k STORE 3 m STORE d", "k d"),
     ("keys", "*", ""),
     ("ping", "", ""),
-    ("_lease_take", "token 5 a b", "a b"),
+    ("msetex", "2 a 1 b 2 NX", "a b"),
+    ("_watch", "a b", "a b"),
 ]
 
 
@@ -193,8 +194,9 @@ def test_arity() -> None:
 
 # Atomicity ----------------------------------------------------------------------------------------
 def test_atomicity_follows_from_the_route() -> None:
-    assert atomicity(BY_KEY["get"]) == atomicity(BY_KEY["msetnx"]) == "Atomic: one shard executes it."
-    assert "no value is lost" in atomicity(BY_KEY["rename"])
+    assert atomicity(BY_KEY["get"]) == "Atomic: one shard executes it."
+    assert "a transaction" in atomicity(BY_KEY["rename"]) == atomicity(BY_KEY["msetnx"])
+    assert "a transaction over all shards" in atomicity(BY_KEY["flushall"])
     assert "changes its own keys" in atomicity(BY_KEY["mset"])
     assert "reads its own keys" in atomicity(BY_KEY["mget"])
     assert atomicity(BY_KEY["ping"]) == ""
@@ -291,7 +293,7 @@ def test_what_command_info_says_of_them_is_what_a_real_server_says() -> None:
 
 
 def test_only_commands_of_one_key_go_to_a_cluster_as_they_are() -> None:
-    several = [each for each in TABLE if each.route in ("split", "same", "move")]
+    several = [each for each in TABLE if each.route in ("split", "move")]
     assert {each.cluster for each in several} == {"split", "one_slot", "differs"}
     assert all(each.cluster == "refused" for each in TABLE if each.group == "internal")
     split = {each.key for each in TABLE if each.cluster == "split"}

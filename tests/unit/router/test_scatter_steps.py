@@ -15,7 +15,7 @@ import pytest
 from kache.config.settings import Config
 from kache.errors import CommandError
 from kache.router import main, registry
-from kache.router.scatter import leases
+from kache.router.scatter import transaction
 from kache.shard.shard import Shard
 from kache.wire.codec import decode_reply, encode_reply
 
@@ -39,19 +39,30 @@ class Steps:
         self.fail_at, self.how = fail_at, how
         self.asked: list[str] = []
         self.before_step: Callable[[int], None] = lambda number: None
-        self.session = SimpleNamespace(db=0, dialect=RESP2)
+        self.session = SimpleNamespace(db=0, dialect=RESP2, transaction=0, led=None)
+        self.transactions = 0
 
     def shard_of(self, key: bytes) -> int:
         return 1 if key.startswith(b"b") else 0
 
-    def call(self, shard: int, command: str, args: Sequence[bytes], db: int = 0, **_: Any) -> asyncio.Future[Any]:
+    def new_transaction(self) -> int:
+        self.transactions += 1
+        return self.transactions
+
+    def tell(self, shard: int, command: str, args: Sequence[bytes], session: Any = None) -> None:
+        self.shards[shard].execute([command.encode(), *args], INTERNAL)
+
+    def call(
+        self, shard: int, command: str, args: Sequence[bytes], db: int = 0, session: Any = None, **_: Any
+    ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.asked.append(command)
         number = len(self.asked)
         self.before_step(number)
         message, executed = LOST[self.how]
         if number != self.fail_at or executed:
-            reply = decode_reply(self.shards[shard].execute([command.encode(), *args], INTERNAL, db))[0]
+            argv = [command.encode(), *args]
+            reply = decode_reply(self.shards[shard].execute(argv, INTERNAL, db, session.transaction))[0]
         if number == self.fail_at:
             reply = CommandError(message)
         if isinstance(reply, CommandError):
@@ -77,12 +88,11 @@ class Steps:
         """A client's command on the shard of its first key."""
         return decode_reply(self.shards[self.shard_of(argv[1])].execute(list(argv), RESP2))[0]
 
-    def end_leases(self) -> None:
-        """Their time is over: nothing stays locked, nothing under construction stays in memory."""
+    def nothing_is_left(self) -> None:
+        """Nothing stays locked, nothing under construction stays in memory."""
         for shard in self.shards:
-            shard.leases.end_lapsed(NOW + 60_000)
-            shard.leases.verify()
-            assert not shard.leases.held
+            shard.locks.check()
+            assert not shard.locks.busy
             shard.store.check()
             used = shard.store.used_memory
             for db, _keys, _expires, _ttl in shard.store.counts():
@@ -98,7 +108,7 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few elements of a few hundred are large."""
     from kache.router.scatter import algebra, moves
 
-    monkeypatch.setattr(leases, "SLICE_ELEMENTS", 50)
+    monkeypatch.setattr(transaction, "SLICE_ELEMENTS", 50)
     monkeypatch.setattr(algebra, "SLICE_ELEMENTS", 50)
     monkeypatch.setattr(moves, "_ELEMENTS", b"50")
     monkeypatch.setattr(moves, "LARGE", 100)
@@ -148,41 +158,24 @@ def test_a_large_value_is_never_lost_whatever_fails(name: str, how: str) -> None
             assert here and not there, where
         else:
             assert here or there, where
-        steps.end_leases()
+        steps.nothing_is_left()
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_lease_that_is_lost_in_the_middle_ends_the_move(lost: int) -> None:
-    """FLUSHDB on one of the two shards, while parts travel."""
+def test_a_lock_that_is_lost_in_the_middle_ends_the_move(lost: int) -> None:
+    """Its time is over on one of the two shards, while parts travel."""
     steps = with_hash()
 
-    def flush(number: int) -> None:
+    def end(number: int) -> None:
         if number == 8:
-            steps.shards[lost].execute([b"flushdb"], RESP2)
+            assert not steps.shards[lost].locks.sweep(NOW + 60_000)
 
-    steps.before_step = flush
+    steps.before_step = end
     reply = steps.run("rename", b"a", b"b")
     assert isinstance(reply, CommandError) and reply.code == "TRYAGAIN", reply
-    assert steps.on(b"exists", b"a") == (0 if lost == 0 else 1)
-    assert steps.on(b"get", b"b") == (b"old" if lost == 0 else None)
-    steps.end_leases()
-
-
-def test_others_cannot_write_what_travels() -> None:
-    steps = with_hash()
-    refused: list[bool] = []
-
-    def write(number: int) -> None:
-        if number == 8:
-            refused.extend(
-                isinstance(steps.on(*argv), CommandError)
-                for argv in ((b"hset", b"a", b"x", b"y"), (b"set", b"b", b"new"), (b"set", b"a:free", b"1"))
-            )
-
-    steps.before_step = write
-    assert steps.run("rename", b"a", b"b") == "OK"
-    assert refused == [True, True, False]
-    assert hash_of(steps, b"b") == VALUE
+    assert hash_of(steps, b"a") == VALUE
+    assert steps.on(b"get", b"b") == b"old"
+    steps.nothing_is_left()
 
 
 # Algebra ------------------------------------------------------------------------------------------
@@ -218,7 +211,7 @@ def test_large_sets(name: str, keys: tuple[bytes, ...], wanted: set[bytes], dest
     assert steps.run(name, destination, *keys) == len(wanted)
     assert "_with" not in steps.asked
     assert set(steps.on(b"smembers", destination)) == wanted
-    steps.end_leases()
+    steps.nothing_is_left()
 
 
 @pytest.mark.parametrize("limit", [(), (b"LIMIT", b"7")])
@@ -262,7 +255,7 @@ def test_a_result_is_there_whole_or_not_at_all(name: str, how: str) -> None:
         elif reply.code != "UNCERTAIN":
             assert not written, where
         assert set(steps.on(b"smembers", b"a")) == LEFT and set(steps.on(b"smembers", b"b")) == RIGHT
-        steps.end_leases()
+        steps.nothing_is_left()
 
 
 def test_what_is_unusual_is_left_to_one_shard_which_words_the_error() -> None:
@@ -282,7 +275,7 @@ def test_small_values_take_few_steps() -> None:
     steps.on(b"sadd", b"a", b"x", b"y")
     steps.on(b"sadd", b"b", b"y", b"z")
     assert steps.run("sunionstore", b"b:to", b"a", b"b") == 3
-    assert steps.asked == ["_read_part", "_sizes", "_with"]
+    assert steps.asked == ["_lock", "_lock", "_read_part", "_sizes", "_with"]
 
 
 @pytest.mark.parametrize("dialect", [0, RESP2, 3])
@@ -325,7 +318,9 @@ def test_two_who_read_the_same_large_sets_do_not_hinder_one_another() -> None:
 
     async def both() -> list[Any]:
         handler: Callable[..., Coroutine[Any, Any, Any]] = registry.MOVES["sintercard"]
-        return await asyncio.gather(*(handler(steps, steps.session, b"2", b"a", b"b") for _ in range(2)))
+        sessions = [SimpleNamespace(db=0, dialect=RESP2, transaction=0, led=None) for _ in range(2)]
+        return await asyncio.gather(*(handler(steps, session, b"2", b"a", b"b") for session in sessions))
 
     assert asyncio.run(both()) == [80, 80]
-    assert steps.asked.count("_lease_share") == 4
+    assert steps.asked.count("_lock") >= 4
+    steps.nothing_is_left()

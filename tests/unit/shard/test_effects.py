@@ -212,7 +212,7 @@ def test_copies_beside_the_data_are_not_told_and_not_evicted(shard: Shard) -> No
     dirty = shard.store.dirty
     evicted = shard.store.evicted
     events = heard_by(shard)
-    request = [b"_with", b"", b"1", b"far", found[1], b"zunionstore", b"near", b"2", b"near", b"far"]
+    request = [b"_with", b"1", b"far", found[1], b"zunionstore", b"near", b"2", b"near", b"far"]
     assert shard.execute(request, 1) == b":2\r\n"
     assert shard.store.evicted > evicted
     told = [(event, key) for event, _, _, key in events if event != "evicted"]
@@ -399,10 +399,8 @@ def test_a_refused_command_with_copies_counts_no_change(shard: Shard) -> None:
     good = found[1]
     events = heard_by(shard)
     dirty = shard.store.dirty
-    assert shard.execute([b"_with", b"", b"2", b"x", good, b"y", good[:-1], b"sunion", b"x", b"y"], 1).startswith(b"-")
+    assert shard.execute([b"_with", b"2", b"x", good, b"y", good[:-1], b"sunion", b"x", b"y"], 1).startswith(b"-")
     assert shard.store.dirty == dirty and events == [] and not shard.keyspace.exists(b"x")
-    assert shard.execute([b"_with", b"", b"1", b"x", good, b"sadd", b"x", b"b"], 1).startswith(
-        b"-ERR sadd cannot write"
-    )
+    assert shard.execute([b"_with", b"1", b"x", good, b"sadd", b"x", b"b"], 1).startswith(b"-ERR sadd cannot write")
     shard.execute([b"SADD", b"s", b"b"])
     assert [event[0] for event in events] == ["sadd"]

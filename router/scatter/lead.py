@@ -1,0 +1,161 @@
+"""EXEC when a queued command takes several steps, or waits for somebody: a coroutine executes one after the other.
+
+Everything happens under the locks of one transaction, so nobody sees it before it is over. Commands for single shards
+that follow one another are sent together; the steps of a move, and what the router answers itself, wait for what came
+before.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kache.commands import Row
+from kache.errors import CommandError
+from kache.replies import NULL_ARRAY, Encoded, Reply
+from kache.wire.codec import encode_reply
+
+from ..registry import LOCALS, MERGES, MOVES, NeedsMove, Part
+from . import planner
+from .outcome import failure_of
+from .transaction import Dirty, Transaction, raw_slots
+
+if TYPE_CHECKING:
+    from ..mux.multiplexer import Link, Queue, Router, Session
+
+__all__ = ["lead"]
+
+NOT_DONE = frozenset({"TIMEOUT", "UNCERTAIN", "TRYAGAIN", "CLUSTERDOWN"})
+"""Errors that are no answer of a command: it may not have been executed although EXEC was."""
+BINARY = 0
+STATUS_BYTES = 8
+"""What a reply of the binary protocol has before its value."""
+
+
+async def lead(router: Router, session: Session, queue: Queue, watched: Mapping[Link, set[int]] | None) -> Reply:
+    """The replies of all that is queued; null when something watched has changed, EXECABORT when it is refused."""
+    transaction = Transaction(router, session)
+    transaction.isolated = True
+    transaction.needs_room = queue.needs_room
+    slots: dict[int, set[int]] = {shard: set(own) for shard, own in queue.slots_by_shard(router).items()}
+    for link, own in (watched or {}).items():
+        slots.setdefault(link.index, set()).update(own)
+    if queue.everything:
+        transaction.places = dict.fromkeys(range(router.shard_count), b"")
+    else:
+        transaction.places = {shard: raw_slots(own) for shard, own in slots.items()}
+    transaction.watched = frozenset(link.index for link in watched or {})
+    try:
+        async with transaction:
+            return await _Leader(router, session, transaction).run(queue)
+    except Dirty:
+        return NULL_ARRAY
+    except CommandError as error:
+        if error.code in ("OOM", "LOADING", "MISCONF"):
+            raise CommandError(f"EXECABORT Transaction discarded because of: {error.message}") from None
+        raise
+    finally:
+        if watched:
+            session.unwatch_on(watched)
+
+
+class _Leader:
+    """One such EXEC."""
+
+    def __init__(self, router: Router, session: Session, transaction: Transaction) -> None:
+        self.router = router
+        self.session = session
+        self.transaction = transaction
+        self.encoded: list[bytes] = []
+        self.under_way: list[Awaitable[Reply]] = []
+        self.done = 0
+        self.failures: list[CommandError] = []
+        self.written = False
+
+    async def run(self, queue: Queue) -> Reply:
+        commands = queue.commands_of()
+        for row, args, _ in commands:
+            await self.transaction.renew()
+            await self._execute(row, args)
+        await self._settle()
+        if self.failures:
+            if self.written:
+                message = f"UNCERTAIN {self.done} of {len(commands)} commands were executed, not: "
+                raise CommandError(message + "; ".join(error.message for error in self.failures))
+            raise self.failures[0]
+        return Encoded(self.encoded, len(commands))
+
+    async def _execute(self, row: Row, args: tuple[bytes, ...]) -> None:
+        """Begins a command that single shards answer; carries out any other."""
+        if row.route == "local":
+            await self._settle()
+            self._take(await self._call(LOCALS[row.key], args), False)
+            return
+        parts = None
+        if row.key not in MOVES or row.route == "move":
+            try:
+                parts = planner.split(row, args, self.router)
+            except NeedsMove:
+                pass
+            except CommandError as error:
+                await self._settle()
+                self._take(error, False)
+                return
+        if parts is None:
+            await self._settle()
+            self._take(await self._call(MOVES[row.key], args), row.is_write)
+        else:
+            self.under_way.append(self._split(row, args, parts))
+
+    async def _call(self, handler: Any, args: tuple[bytes, ...]) -> Reply:
+        try:
+            reply = handler(self.router, self.session, *args)
+            return await reply if inspect.isawaitable(reply) else reply
+        except CommandError as error:
+            return error
+
+    def _split(self, row: Row, args: tuple[bytes, ...], parts: list[Part]) -> Awaitable[Reply]:
+        """All parts are asked now; the reply made of theirs."""
+        db, session = self.session.db, self.session
+        asked = [self.router.call(part.shard, part.command, list(part.args), db, session) for part in parts]
+
+        async def joined() -> Reply:
+            replies: list[Reply] = []
+            for each in asked:
+                try:
+                    replies.append(await each)
+                except CommandError as error:
+                    replies.append(error)
+            self.written = self.written or (
+                row.is_write and not all(isinstance(each, CommandError) for each in replies)
+            )
+            if len(parts) == 1:
+                return replies[0]
+            failure = failure_of(row.is_write, [part.shard for part in parts], replies)
+            return failure if failure is not None else MERGES[row.merge](_Split(row, args, parts), replies)
+
+        return joined()
+
+    async def _settle(self) -> None:
+        """What is under way is answered."""
+        under_way, self.under_way = self.under_way, []
+        for each in under_way:
+            self._take(await each, False)
+
+    def _take(self, value: Reply, wrote: bool) -> None:
+        if isinstance(value, CommandError) and value.code in NOT_DONE:
+            self.failures.append(value)
+            self.written = self.written or value.code == "UNCERTAIN"
+        else:
+            self.done += 1
+            self.written = self.written or (wrote and not isinstance(value, CommandError))
+        whole = encode_reply(value, self.session.dialect)
+        self.encoded.append(whole[STATUS_BYTES:] if self.session.dialect == BINARY else whole)
+
+
+class _Split:
+    """A command that several shards have executed, as merges see it."""
+
+    def __init__(self, row: Row, args: tuple[bytes, ...], parts: list[Part]) -> None:
+        self.row, self.args, self.parts = row, args, parts

@@ -1,0 +1,599 @@
+# Slot locks: what keeps others out while a transaction over several shards is under way.
+#
+#   held       slot ─► Lock (one transaction's hold, until a time)
+#   waiting    session ─► Waiter, Waiter …   in the order of arrival; the first one also stands in the queues of its slots
+#              slot ─► Waiter, Waiter …
+#
+# A frame on a held slot is refused nothing: it is parked, answered with a token, and executed when it is the first in the
+# queues of all its slots and none of them is held. What the same session sends meanwhile waits behind it, whatever its
+# slots, so that a pipeline never overtakes itself. A run that is atomic waits as a whole. A _lock that may wait stands in
+# the same queues. Whoever waits for a lock holds those of lower shards only, so that no two wait for one another; whoever
+# only tries is refused where somebody waits, so that nobody starves.
+#
+# A lock ends with the share of its transaction, by _unlock, with its link, or by time. Expiry and eviction go on in held
+# slots. While nobody holds or waits for anything, all of this costs a run one load and one branch (`busy`).
+
+cdef enum:
+    MOST_LOCKS = 16384          # of one link
+
+cdef bytes LOCKED_TOO_LONG = b"TRYAGAIN a transaction kept the key for too long; nothing was executed"
+cdef bytes PARKED_TOO_MANY = b"TRYAGAIN too many commands wait for transactions on this shard; nothing was executed"
+cdef bytes SHARE_TOO_LATE = b"TRYAGAIN the transaction took too long; its share on this shard was not executed"
+
+# What a frame without a deadline is counted with.
+cdef int64_t NO_DEADLINE = INT64_MAX
+
+
+@cython.final
+cdef class Lock:
+    """One transaction's hold on slots of this shard, and what it has under construction here."""
+
+    def __cinit__(self):
+        self.buildings = {}
+
+
+@cython.final
+cdef class Waiter:
+    """A frame, an atomic run or a _lock that waits for its slots."""
+
+
+@cython.final
+cdef class Locks:
+    """The locks of one shard, and who waits for them."""
+
+    def __cinit__(self):
+        self.holders = NULL
+
+    def __init__(self, Executor shard not None):
+        self.shard = shard
+        self.by_number = {}
+        self.queues = {}
+        self.sessions = {}
+        self.arrivals = {}
+        self.waiting_locks = {}
+        self.sharers = {}
+        self.barriers = deque()
+        self.runnable = deque()
+        self.overdue = SortedDict()
+        self.scratch = Buffer()
+        self.most_parked, self.most_bytes = 10000, 64 << 20
+
+    def __dealloc__(self):
+        free(self.holders)
+
+    def __len__(self):
+        return len(self.by_number)
+
+    @property
+    def waiting(self):
+        """How many frames, runs and locks wait."""
+        return len(self.arrivals)
+
+    def configure(self, Py_ssize_t most_parked, int64_t most_bytes):
+        """How many commands may wait, and how many bytes of them."""
+        self.most_parked, self.most_bytes = most_parked, most_bytes
+
+    cdef int64_t now(self) noexcept:
+        return self.host.now_ms if self.host is not None else self.shard.store.now_ms
+
+    cdef int note_busy(self) except -1:
+        self.busy = len(self.by_number) > 0 or len(self.arrivals) > 0
+        if self.busy and self.host is not None:
+            self.host.watch_locks()
+        return 0
+
+    # Holding --------------------------------------------------------------------------------------------
+    def of(self, uint64_t number):
+        """The lock of a transaction; CommandError when it has ended."""
+        lock = self.by_number.get(number)
+        if lock is None:
+            raise CommandError(SHARE_TOO_LATE.decode())
+        return lock
+
+    cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1:
+        """LOCK_GRANTED, or why not: LOCK_BUSY, LOCK_DIRTY, LOCK_LOST; CommandError without memory or while loading."""
+        cdef Lock lock = <Lock> self.by_number.get(number)
+        if mode & LOCK_EXTENDS:
+            if lock is None:
+                return LOCK_LOST
+            lock.until = until
+            return self.let_read(lock, mode)
+        if lock is not None or until <= self.now():
+            return LOCK_LOST
+        if context.link is not None and (<Link> context.link).locks >= MOST_LOCKS:
+            raise CommandError(PARKED_TOO_MANY.decode())
+        if not self.are_free(context, mode, slots, n):
+            return LOCK_BUSY
+        return self.grant(context, number, until, mode, slots, n)
+
+    cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1:
+        """Whether nobody holds any of the slots, nor waits for them or for this session."""
+        cdef Py_ssize_t i
+        cdef uint16_t slot
+        if not self.busy:
+            return True
+        if self.whole is not None or self.barriers or (context.link, context.session) in self.sessions:
+            return False
+        if n == 0:
+            return not self.by_number and not self.arrivals
+        for i in range(n):
+            memcpy(&slot, slots + 2 * i, 2)
+            if slot == NO_SLOT:
+                continue
+            if slot >= SLOT_COUNT:
+                raise CommandError("ERR there is no such slot")
+            if self.queues and slot in self.queues:
+                return False
+            if self.holders != NULL and self.holders[slot] != NULL and not (
+                mode & LOCK_SHARES and (<Lock> self.holders[slot]).shares
+            ):
+                return False
+        return True
+
+    cdef int grant(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1:
+        """The slots are free: what else may keep the transaction from being executed is asked now, once."""
+        cdef Py_ssize_t i
+        cdef uint16_t slot
+        cdef Lock lock
+        if self.shard.loading:
+            raise CommandError(LOADING_TEXT.decode())
+        if mode & LOCK_CHECKS and not self.shard.watches.is_clean(context.link, context.session):
+            return LOCK_DIRTY
+        if mode & LOCK_NEEDS_ROOM:
+            self.shard.require_room()
+        if self.holders == NULL:
+            self.holders = <PyObject**> calloc(SLOT_COUNT, sizeof(PyObject*))
+            if self.holders == NULL:
+                raise MemoryError("no memory for locks")
+        lock = Lock()
+        lock.number = number
+        lock.until = until
+        lock.link = context.link
+        lock.room = mode & LOCK_NEEDS_ROOM
+        lock.lets_read = mode & (LOCK_LETS_READ | LOCK_SHARES)
+        lock.shares = mode & LOCK_SHARES
+        lock.slots = Buffer()
+        lock.slots.append(slots, 2 * n)
+        if n == 0:
+            self.whole = lock
+        for i in range(n):
+            memcpy(&slot, slots + 2 * i, 2)
+            if slot < SLOT_COUNT:
+                self.hold(slot, lock)
+        self.by_number[number] = lock
+        if lock.link is not None:
+            (<Link> lock.link).locks += 1
+        self.note_busy()
+        return LOCK_GRANTED
+
+    cdef int hold(self, uint16_t slot, Lock lock) except -1:
+        if lock.shares:
+            self.sharers.setdefault(slot, []).append(lock)
+        if self.holders[slot] == NULL:
+            self.holders[slot] = <PyObject*> lock
+        return 0
+
+    cdef int let_go(self, uint16_t slot, Lock lock) except -1:
+        if not lock.shares:
+            self.holders[slot] = NULL
+            return 0
+        sharers = self.sharers[slot]
+        sharers.remove(lock)
+        self.holders[slot] = <PyObject*> sharers[0] if sharers else NULL
+        if not sharers:
+            del self.sharers[slot]
+        return 0
+
+    cdef int let_read(self, Lock lock, int mode) except -1:
+        """Whether readers pass from here on; nobody who has begun is in the middle of something."""
+        lock.lets_read = lock.shares or mode & LOCK_LETS_READ
+        if lock.lets_read:
+            self.consider_slots(lock.slots)
+        return LOCK_GRANTED
+
+    cdef bint release(self, uint64_t number) except -1:
+        """The transaction is over here; False when it was already."""
+        cdef Lock lock = <Lock> self.by_number.pop(number, None)
+        cdef Py_ssize_t i
+        cdef uint16_t slot
+        if lock is None:
+            waiter = self.waiting_locks.get(number)
+            if waiter is not None:
+                # Whoever asked does not wait any longer.
+                self.drop(<Waiter> waiter)
+            return False
+        for i in range(lock.slots.used() // 2):
+            memcpy(&slot, lock.slots.data + lock.slots.start + 2 * i, 2)
+            if slot < SLOT_COUNT:
+                self.let_go(slot, lock)
+        if lock.link is not None:
+            (<Link> lock.link).locks -= 1
+        for building in lock.buildings.values():
+            building.drop()
+        lock.buildings.clear()
+        if self.whole is lock:
+            self.whole = None
+            self.consider_all()
+        elif self.arrivals:
+            self.consider_slots(lock.slots)
+            self.consider_oldest()
+        self.note_busy()
+        if self.shard.postponed:
+            self.shard.ready = True
+        return True
+
+    def holds(self, uint16_t slot):
+        """Whether a transaction holds the slot, so that nobody else may change what is in it."""
+        return self.whole is not None or (self.holders != NULL and self.holders[slot] != NULL)
+
+    # Who must wait --------------------------------------------------------------------------------------
+    cdef bint is_held(self, uint16_t slot, bint reads) except -1:
+        cdef PyObject* holder = self.holders[slot] if self.holders != NULL else NULL
+        if holder != NULL:
+            return not (reads and (<Lock> holder).lets_read)
+        return len(self.queues) > 0 and slot in self.queues
+
+    cdef bint holds_back(self, Context context, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1:
+        """Whether a frame, or a whole atomic run whose slots were gathered before, must wait; its slots are in `scratch`."""
+        cdef Py_ssize_t i
+        self.scratch.clear()
+        self.gather(command, number, slot, args, n)
+        if self.sessions and (context.link, context.session) in self.sessions:
+            return not command.internal or self.scratch.used() > 0
+        return self.any_held(command.readonly, command.internal)
+
+    cdef bint any_held(self, bint reads, bint internal) except -1:
+        """Whether one of the slots in `scratch` is held, or awaited by somebody."""
+        cdef uint16_t slot
+        cdef Py_ssize_t i
+        if self.scratch.used() == 0:
+            return self.whole is not None and not internal
+        if self.whole is not None or self.barriers:
+            return True
+        for i in range(self.scratch.used() // 2):
+            memcpy(&slot, self.scratch.data + self.scratch.start + 2 * i, 2)
+            if self.is_held(slot, reads):
+                return True
+        return False
+
+    cdef int gather(self, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1:
+        """Adds the slots of a frame's keys to `scratch`."""
+        cdef Py_ssize_t at, last
+        if command.movable:
+            for key in keys_of(self.shard.rows[number], arguments_of(args, n)):
+                self.scratch.put_u16(slot_of(PyBytes_AS_STRING(<bytes> key), PyBytes_GET_SIZE(<bytes> key)))
+            return 0
+        if command.step == 0:
+            return self.scratch.put_u16(slot) if slot != NO_SLOT else 0
+        last = min(command.last if command.last >= 0 else n + command.last, n - 1)
+        at = command.first
+        while at <= last:
+            self.scratch.put_u16(slot_of(args[at].data, args[at].size))
+            at += command.step
+        return 0
+
+    # Waiting --------------------------------------------------------------------------------------------
+    cdef Waiter admit(self, Context context, Py_ssize_t size):
+        """A waiter for the slots in `scratch`; None when too much waits already."""
+        cdef Waiter waiter
+        if len(self.arrivals) >= self.most_parked or self.bytes + size > self.most_bytes:
+            return None
+        waiter = Waiter()
+        waiter.link = context.link
+        waiter.session = context.session
+        waiter.dialect = context.dialect
+        waiter.db = context.keys.db
+        waiter.flags = context.flags
+        waiter.deadline = context.deadline if context.deadline else NO_DEADLINE
+        waiter.size = size
+        waiter.frames = []
+        waiter.tokens = []
+        waiter.slots = self.slots_of_scratch()
+        return waiter
+
+    cdef tuple slots_of_scratch(self):
+        cdef set found = set()
+        cdef uint16_t slot
+        cdef Py_ssize_t i
+        for i in range(self.scratch.used() // 2):
+            memcpy(&slot, self.scratch.data + self.scratch.start + 2 * i, 2)
+            if slot < SLOT_COUNT:
+                found.add(slot)
+        return tuple(found)
+
+    cdef int enqueue(self, Waiter waiter) except -1:
+        self.arrived += 1
+        waiter.place = self.arrived
+        self.arrivals[waiter.place] = waiter
+        self.overdue[(waiter.deadline, waiter.place)] = waiter
+        self.bytes += waiter.size
+        session = self.sessions.setdefault((waiter.link, waiter.session), deque())
+        session.append(waiter)
+        if len(session) == 1:
+            self.line_up(waiter)
+        if waiter.everything:
+            self.barriers.append(waiter)
+        return self.note_busy()
+
+    cdef int line_up(self, Waiter waiter) except -1:
+        """It is the first of its session: now it waits for its slots. Before that it would only keep others out of them."""
+        waiter.lined_up = True
+        for slot in waiter.slots:
+            self.queues.setdefault(slot, deque()).append(waiter)
+        return 0
+
+    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n) except? 0:
+        """Keeps a frame whose slots are in `scratch`; the token of its reply, 0 when too much waits."""
+        cdef tuple arguments = arguments_of(args, n)
+        cdef Waiter waiter = self.admit(context, sum([len(argument) for argument in arguments]))
+        if waiter is None:
+            return 0
+        waiter.reads = self.shard.commands[number].readonly
+        waiter.frames.append((command, slot, arguments))
+        waiter.tokens.append(self.shard.promise(context, self.shard.commands[number].blocking))
+        self.enqueue(waiter)
+        return waiter.tokens[0]
+
+    def wait_for_lock(self, Context context not None, uint64_t number, int64_t until, int mode, bytes slots not None):
+        """A _lock that waits for its turn; what its handler returns."""
+        cdef Waiter waiter
+        self.scratch.clear()
+        self.scratch.append(PyBytes_AS_STRING(slots), PyBytes_GET_SIZE(slots))
+        waiter = self.admit(context, len(slots))
+        if waiter is None:
+            raise CommandError(PARKED_TOO_MANY.decode())
+        waiter.number = number
+        waiter.until = until
+        waiter.mode = mode
+        waiter.lock_slots = slots
+        waiter.everything = len(slots) == 0
+        self.waiting_locks[number] = waiter
+        deferred = context.defer()
+        waiter.tokens.append(deferred.token)
+        self.enqueue(waiter)
+        self.consider(waiter)
+        return deferred
+
+    # Whose turn it is -----------------------------------------------------------------------------------
+    cdef bint may_go(self, Waiter waiter) except -1:
+        cdef PyObject* holder
+        if self.whole is not None or self.sessions[(waiter.link, waiter.session)][0] is not waiter:
+            return False
+        if waiter.everything:
+            return not self.by_number and next(iter(self.arrivals.values())) is waiter
+        if self.barriers and (<Waiter> self.barriers[0]).place < waiter.place:
+            return False
+        for slot in waiter.slots:
+            holder = self.holders[<int> slot] if self.holders != NULL else NULL
+            if self.queues[slot][0] is not waiter or (holder != NULL and self.keeps_out(holder, waiter)):
+                return False
+        return True
+
+    cdef bint keeps_out(self, PyObject* holder, Waiter waiter) noexcept:
+        if waiter.mode & LOCK_SHARES:
+            return not (<Lock> holder).shares
+        return not (waiter.reads and (<Lock> holder).lets_read)
+
+    cdef int consider(self, Waiter waiter) except -1:
+        if not waiter.ready and self.may_go(waiter):
+            waiter.ready = True
+            self.runnable.append(waiter)
+        return 0
+
+    cdef int consider_slots(self, Buffer slots) except -1:
+        cdef uint16_t slot
+        cdef Py_ssize_t i
+        for i in range(slots.used() // 2):
+            memcpy(&slot, slots.data + slots.start + 2 * i, 2)
+            queue = self.queues.get(slot)
+            if queue:
+                self.consider(<Waiter> queue[0])
+        return 0
+
+    cdef int consider_oldest(self) except -1:
+        if self.barriers:
+            self.consider(<Waiter> self.barriers[0])
+        return 0
+
+    cdef int consider_all(self) except -1:
+        for waiter in list(self.arrivals.values()):
+            self.consider(<Waiter> waiter)
+        return 0
+
+    cdef int leave(self, Waiter waiter) except -1:
+        """The waiter has had its turn, or has waited too long; others move up."""
+        cdef tuple session = (waiter.link, waiter.session)
+        cdef list behind = []
+        del self.arrivals[waiter.place]
+        self.waiting_locks.pop(waiter.number, None)
+        self.overdue.pop((waiter.deadline, waiter.place), None)
+        self.bytes -= waiter.size
+        waiter.gone = True
+        if waiter.lined_up:
+            for slot in waiter.slots:
+                self.leave_queue(self.queues, slot, waiter, behind)
+        self.leave_queue(self.sessions, session, waiter, behind)
+        if session in self.sessions and not (<Waiter> self.sessions[session][0]).lined_up:
+            self.line_up(<Waiter> self.sessions[session][0])
+        if waiter.everything:
+            self.barriers.remove(waiter)
+            self.consider_all()
+        else:
+            for other in behind:
+                self.consider(<Waiter> other)
+            self.consider_oldest()
+        return self.note_busy()
+
+    cdef int leave_queue(self, dict queues, object name, Waiter waiter, list behind) except -1:
+        queue = queues[name]
+        if queue[0] is waiter:
+            queue.popleft()
+        else:
+            queue.remove(waiter)
+        if queue:
+            behind.append(queue[0])
+        else:
+            del queues[name]
+        return 0
+
+    def next_runnable(self):
+        """The next one whose turn has come; None when there is none."""
+        cdef Waiter waiter
+        while self.runnable:
+            waiter = <Waiter> self.runnable.popleft()
+            if not waiter.gone:
+                return waiter
+        return None
+
+    cdef int serve(self, Waiter waiter, Context context) except -1:
+        """It is the turn of this one; `context` is nobody else's."""
+        context.link = waiter.link
+        context.session = waiter.session
+        context.dialect = waiter.dialect
+        context.keys.db = waiter.db
+        context.flags = waiter.flags
+        context.transaction = 0
+        try:
+            if waiter.number:
+                self.serve_lock(waiter, context)
+            else:
+                self.serve_frames(waiter, context)
+        finally:
+            context.link = None
+            context.token = 0
+            self.leave(waiter)
+        if self.shard.ready:
+            self.shard.serve()
+        return 0
+
+    cdef int serve_lock(self, Waiter waiter, Context context) except -1:
+        cdef Buffer out = Buffer()
+        if not (<Link> waiter.link).is_open():
+            return 0
+        try:
+            if waiter.until <= self.now():
+                granted = LOCK_LOST
+            else:
+                granted = self.grant(context, waiter.number, waiter.until, waiter.mode, PyBytes_AS_STRING(waiter.lock_slots),
+                                     PyBytes_GET_SIZE(waiter.lock_slots) // 2)
+            put_int(out, context.dialect, granted)
+        except Exception as error:
+            put_error(out, context.dialect, self.shard.error_text(error, self.shard.numbers["_lock"]))
+        return self.shard.fulfil(waiter.tokens[0], out, DEFERRED_REPLY_FORM)
+
+    cdef int serve_frames(self, Waiter waiter, Context context) except -1:
+        cdef Buffer out
+        cdef Words words
+        cdef bytes refused = None
+        cdef int at = 0
+        if waiter.flags & FLAG_ATOMIC:
+            refused = self.shard.refusal_of_unit(context, [frame[0] for frame in waiter.frames])
+            context.flags |= ROOM_ASKED
+        self.shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
+        for (command, slot, arguments), token in zip(waiter.frames, waiter.tokens):
+            out = Buffer()
+            if refused is not None:
+                out.append(PyBytes_AS_STRING(refused), PyBytes_GET_SIZE(refused))
+                self.shard.fulfil(token, out, DEFERRED_ABORTED_FORM)
+                continue
+            if self.shard.commands[<int> command & ~IN_CAPITALS].blocking and token not in self.shard.deferred:
+                # Who would have waited is gone: what it took would be lost.
+                continue
+            words = Words(list(arguments))
+            context.capitals = <int> command & IN_CAPITALS
+            context.token = token
+            if self.shard.execute_command(
+                context, <int> command & ~IN_CAPITALS, slot, words.spans, words.count, out
+            ) == DONE:
+                self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
+        return 0
+
+    # By time, and with the link -------------------------------------------------------------------------
+    def sweep(self, int64_t now_ms):
+        """Ends what is past its time: locks whose link has nothing more to say about them, and waiters, unexecuted."""
+        cdef Lock lock
+        cdef Waiter waiter
+        for lock in list(self.by_number.values()):
+            if lock.until <= now_ms:
+                if lock.link is not None:
+                    (<Link> lock.link).catch_up()
+                if lock.until <= now_ms:
+                    self.release(lock.number)
+        while self.overdue and self.overdue.peekitem(0)[0][0] <= now_ms:
+            self.drop(<Waiter> self.overdue.peekitem(0)[1])
+        return self.busy
+
+    cdef int drop(self, Waiter waiter) except -1:
+        cdef Buffer out
+        for token in waiter.tokens:
+            out = Buffer()
+            if waiter.number:
+                put_int(out, waiter.dialect, LOCK_BUSY)
+            else:
+                put_error(out, waiter.dialect, LOCKED_TOO_LONG)
+            self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
+        return self.leave(waiter)
+
+    cdef int forget_link(self, object link) except -1:
+        """The link is closed: its locks end. What it had sent is executed all the same when its turn comes."""
+        cdef Lock lock
+        for lock in list(self.by_number.values()):
+            if lock.link is link:
+                self.release(lock.number)
+        return 0
+
+    def check(self):
+        """Asserts that queues, holders and counts agree."""
+        cdef Waiter waiter
+        cdef Lock lock
+        cdef uint16_t slot
+        cdef Py_ssize_t i, held = 0
+        for place, waiter in self.arrivals.items():
+            assert waiter.place == place and not waiter.gone
+            assert waiter in self.sessions[(waiter.link, waiter.session)]
+            assert waiter.lined_up == (self.sessions[(waiter.link, waiter.session)][0] is waiter)
+            assert not waiter.lined_up or all(waiter in self.queues[each] for each in waiter.slots)
+            assert self.overdue[(waiter.deadline, place)] is waiter
+            assert waiter.ready or not self.may_go(waiter)
+        assert len(self.overdue) == len(self.arrivals) == sum([len(queue) for queue in self.sessions.values()])
+        assert sum([len(queue) for queue in self.queues.values()]) == sum(
+            [len((<Waiter> one).slots) for one in self.arrivals.values() if (<Waiter> one).lined_up])
+        for number, lock in self.by_number.items():
+            assert lock.number == number
+            for i in range(lock.slots.used() // 2):
+                memcpy(&slot, lock.slots.data + lock.slots.start + 2 * i, 2)
+                assert slot == NO_SLOT or self.holders[slot] == <PyObject*> lock or lock in self.sharers[slot]
+        if self.holders != NULL:
+            for i in range(SLOT_COUNT):
+                held += self.holders[i] != NULL
+                assert self.holders[i] == NULL or self.by_number[(<Lock> self.holders[i]).number] is <object> self.holders[i]
+        assert self.busy == (len(self.by_number) > 0 or len(self.arrivals) > 0)
+        assert self.bytes == sum([(<Waiter> one).size for one in self.arrivals.values()])
+
+
+# The internal commands ------------------------------------------------------------------------------------
+cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    """_lock transaction until mode slots, all of them raw; without slots: every one. See kache/wire/link.pxd."""
+    cdef uint64_t number
+    cdef int64_t until
+    cdef int mode, granted
+    if args[0].size != 8 or args[1].size != 8 or args[2].size != 1 or args[3].size % 2:
+        raise CommandError("ERR a lock that is none")
+    memcpy(&number, args[0].data, 8)
+    memcpy(&until, args[1].data, 8)
+    mode = <unsigned char> args[2].data[0]
+    granted = context.shard.locks.take(context, number, until, mode, args[3].data, args[3].size // 2)
+    if granted == LOCK_BUSY and mode & LOCK_WAITS:
+        return DECLINE
+    put_int(out, context.dialect, granted)
+    return DONE
+
+
+cdef int run_unlock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    """_unlock transaction: 1 if it held anything."""
+    cdef uint64_t number
+    if args[0].size != 8:
+        raise CommandError("ERR a lock that is none")
+    memcpy(&number, args[0].data, 8)
+    put_int(out, context.dialect, context.shard.locks.release(number))
+    return DONE
