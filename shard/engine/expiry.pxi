@@ -45,7 +45,7 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1:
         store.place_of(&place, due[1][0], due[1][1])
         try:
             entry = store.find(&place)
-            more = entry != NULL and (entry.flags & TYPE_MASK) == TYPE_HASH and (
+            more = entry != NULL and (entry.flags & (TYPE_MASK | PACKED)) == TYPE_HASH and (
                 purge_fields(store, &place, <FieldTable> <object> entry_object(entry), 512))
         except MemoryError:
             remember_fields(store, &place, due[0])
