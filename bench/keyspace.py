@@ -154,9 +154,11 @@ def bytes_each(contender: Contender, row: Row, count: int) -> float:
     """Bytes of each of `count` values, or of each member of a large one."""
     contender.start()
     try:
-        # What a server sets up with its first key is not counted.
-        send(contender.port, iter([[b"SET", b"key:%012d" % number, b"v"] for number in range(count, count + 1000)]))
-        send(contender.port, iter([[b"DEL", b"key:%012d" % number] for number in range(count, count + 1000)]))
+        # What a server sets up once, for its first keys and for a pipeline of them, is not counted.
+        others = range(count, count + 2 * BATCH)
+        send(contender.port, (words for number in others for words in ROWS[0].build(number)))
+        send(contender.port, iter([[b"DEL", b"key:%012d" % number] for number in others]))
+        time.sleep(SETTLE_SECONDS)
         before = contender.memory_bytes()
         if row.members:
             send(contender.port, row.build(row.members))

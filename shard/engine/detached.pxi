@@ -73,7 +73,7 @@ cdef class DetachedDatabase:
             return True
         if self.database.slots != NULL:
             for group in range(GROUPS):
-                free(self.database.heaps[group].items)
+                free(self.database.heaps[group].words)
             free(self.database.slots)
             memset(&self.database, 0, sizeof(Database))
         return False

@@ -98,7 +98,9 @@ from .entry cimport (
     value_bytes,
 )
 from .fields cimport FieldTable, FieldWalk, fields_from, next_field
-from .heap cimport Due, Heap, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .heap cimport (
+    Heap, heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room, heap_soonest,
+)
 from .listvalue cimport (
     Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,

@@ -121,7 +121,7 @@ cdef class Evictor:
         if self.volatile_only:
             heap = &db.heaps[group]
             for i in range(wanted):
-                self.consider(db, SLOT_COUNT, heap.items[below(heap.count)].entry)
+                self.consider(db, SLOT_COUNT, heap_entry(heap, below(heap.count)))
             return 1
         drawn = below(db.counts[group])
         slot = group << GROUP_SHIFT
@@ -184,7 +184,7 @@ cdef class Evictor:
             return False
         group = self.pick_group(db)
         if self.volatile_only:
-            entry = db.heaps[group].items[below(db.heaps[group].count)].entry
+            entry = heap_entry(&db.heaps[group], below(db.heaps[group].count))
         else:
             drawn = below(db.counts[group])
             slot = group << GROUP_SHIFT
@@ -201,18 +201,20 @@ cdef class Evictor:
         cdef uint32_t group
         cdef Database* db
         cdef Database* best_db = NULL
-        cdef Due* best = NULL
+        cdef Entry* best = NULL
         for i in range(DATABASES):
             db = &self.store.databases[i]
             if db.expires == 0:
                 continue
             for group in range(GROUPS):
-                if db.heaps[group].count and (best == NULL or db.heaps[group].items[0].deadline < best.deadline):
-                    best = &db.heaps[group].items[0]
+                if db.heaps[group].count and (
+                    best == NULL or heap_soonest(&db.heaps[group]) < entry_deadline(best)
+                ):
+                    best = heap_entry(&db.heaps[group], 0)
                     best_db = db
         if best == NULL:
             return False
-        self.evict_entry(best_db, best.entry)
+        self.evict_entry(best_db, best)
         return True
 
     # Removing -----------------------------------------------------------------------------------------

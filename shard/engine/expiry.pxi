@@ -5,8 +5,8 @@ cdef bint expire_group(Store store, Database* db, uint32_t group, int64_t until_
     cdef Heap* heap = &db.heaps[group]
     cdef Place place
     cdef int n = 0
-    while heap.count and heap.items[0].deadline <= store.now_ms:
-        store.place_of_entry(&place, db, heap.items[0].entry)
+    while heap.count and heap_soonest(heap) <= store.now_ms:
+        store.place_of_entry(&place, db, heap_entry(heap, 0))
         store.expire_entry(&place, store.word_of(&place))
         n += 1
         if n & 63 == 0 and monotonic_ns() >= until_ns:

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from kache.wire.codec cimport Span
 
 from .entry cimport Entry, entry_deadline, entry_key, entry_key_size, entry_value, entry_value_size
-from .heap cimport Heap
+from .heap cimport Heap, heap_soonest
 from .memory cimport table_hash
 from .packed cimport HEADER, TEXT, item_span, item_text, packed_count
 from .table cimport Table, Walk, table_find, table_walk, walk_next
@@ -29,7 +29,7 @@ cdef class FieldTable:
 
     cdef inline int64_t soonest(self) noexcept:
         """The nearest deadline of a field, or 0."""
-        return self.heap.items[0].deadline if self.heap.count else 0
+        return heap_soonest(&self.heap) if self.heap.count else 0
 
     cdef inline uint32_t count(self) noexcept:
         if self.packed:

@@ -27,7 +27,7 @@ from .entry cimport (
     key_bytes,
     value_bytes,
 )
-from .heap cimport Due, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .heap cimport heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room
 from .memory cimport below, kache_block_size, kache_realloc
 from .packed cimport (
     Item, LARGEST_PACKED, ROOMY, find_first_of_pair, item_bytes, item_of, item_write, limits, packed_set_count, skip_items,
@@ -391,8 +391,8 @@ cdef class FieldTable:
         """Removes up to `limit` fields past their deadline; how many it removed."""
         cdef Py_ssize_t n = 0
         cdef Entry* entry
-        while n < limit and self.heap.count and self.heap.items[0].deadline <= now_ms:
-            entry = self.heap.items[0].entry
+        while n < limit and self.heap.count and heap_soonest(&self.heap) <= now_ms:
+            entry = heap_entry(&self.heap, 0)
             self.remove(entry_key(entry), entry_key_size(entry))
             n += 1
         return n
@@ -460,7 +460,7 @@ cdef class FieldTable:
         self.block_size = self.block_room = 0
         if table_free_some(&self.table, &count):
             return True
-        free(self.heap.items)
+        free(self.heap.words)
         memset(&self.heap, 0, sizeof(Heap))
         return False
 
@@ -474,7 +474,7 @@ cdef class FieldTable:
     def check(self):
         """Asserts every invariant."""
         cdef Walk walk = table_walk(&self.table)
-        cdef int64_t total = FIELD_TABLE_SIZE + table_storage(&self.table) + self.heap.capacity * sizeof(Due)
+        cdef int64_t total = FIELD_TABLE_SIZE + table_storage(&self.table) + self.heap.capacity * sizeof(uint64_t)
         cdef Entry* entry
         table_check(&self.table)
         heap_check(&self.heap)

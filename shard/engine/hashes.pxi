@@ -14,7 +14,7 @@ cdef Entry* fields_of(Store store, Place* place, int type) except? NULL:
     if entry == NULL or entry.flags & PACKED:
         return entry
     table = <FieldTable> <object> entry_object(entry)
-    if not table.heap.count or table.heap.items[0].deadline > store.now_ms:
+    if not table.heap.count or heap_soonest(&table.heap) > store.now_ms:
         return entry
     store.heavy = True
     purge_fields(store, place, table, 1 << 40)
@@ -40,9 +40,9 @@ cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t l
             return False
     if table.heap.count == 0:
         return False
-    if table.heap.items[0].deadline <= store.now_ms:
+    if heap_soonest(&table.heap) <= store.now_ms:
         return True
-    remember_fields(store, place, table.heap.items[0].deadline)
+    remember_fields(store, place, heap_soonest(&table.heap))
     return False
 
 

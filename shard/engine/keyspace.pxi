@@ -173,7 +173,7 @@ cdef class Keyspace:
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry == NULL:
             return None
-        size = entry_memory(entry) + 8 + (sizeof(Due) if entry.flags & HAS_TTL else 0)
+        size = entry_memory(entry) + 8 + (sizeof(uint64_t) if entry.flags & HAS_TTL else 0)
         if holds_object(entry):
             size += (<object> entry_object(entry)).memory
         return size

@@ -396,7 +396,7 @@ cdef class Store:
         for step in range(GROUPS):
             group = (start + step) % GROUPS
             if n < 16 and db.heaps[group].count:
-                total += db.heaps[group].items[below(db.heaps[group].count)].deadline - self.now_ms
+                total += entry_deadline(heap_entry(&db.heaps[group], below(db.heaps[group].count))) - self.now_ms
                 n += 1
         return max(total // n, 0) if n else 0
 
@@ -450,7 +450,7 @@ cdef class Store:
                                 value.check()
                 assert in_group == db.counts[group], "a group's count is wrong"
                 heap_check(&db.heaps[group])
-                memory += db.heaps[group].capacity * sizeof(Due)
+                memory += db.heaps[group].capacity * sizeof(uint64_t)
                 total += in_group
                 expires += db.heaps[group].count
             assert total == db.count, "a database's count is wrong"
@@ -475,7 +475,7 @@ cdef int database_release(Database* db) except -1:
                 free(entry)
             table_drop_storage(&db.slots[slot], &db.memory)
     for group in range(GROUPS):
-        free(db.heaps[group].items)
+        free(db.heaps[group].words)
     free(db.slots)
     memset(db, 0, sizeof(Database))
     return 0
