@@ -128,11 +128,20 @@ cdef class DetachedDatabase:
 
 # packing.pxi ------------------------------------------------------------------------------------------
 cdef Py_ssize_t elements_in(Entry* entry) except -1
-cdef FieldTable fields_seen(Entry* entry)
-cdef ZSet members_seen(Entry* entry)
-cdef ListValue elements_seen(Entry* entry)
-cdef bint score_of(Entry* entry, const char* member, size_t n, double* score) noexcept
 cdef int packed_check(Entry* entry) except -1
+
+
+# packed_fields.pxi ------------------------------------------------------------------------------------
+cdef FieldTable fields_seen(Entry* entry)
+
+
+# packed_zsets.pxi -------------------------------------------------------------------------------------
+cdef ZSet members_seen(Entry* entry)
+cdef bint score_of(Entry* entry, const char* member, size_t n, double* score) noexcept
+
+
+# packed_lists.pxi -------------------------------------------------------------------------------------
+cdef ListValue elements_seen(Entry* entry)
 
 
 # keys.pxi ---------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ of their own (memory, entry, heap, table, packed, listvalue, fields, zset, effec
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
-    packing                    small collections in the block of their entry
+    packing, packed_fields,    small collections in the block of their entry
+    packed_zsets, packed_lists
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
     hashes, zsets, names
     walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
@@ -106,7 +107,7 @@ from .listvalue cimport (
     packed_size,
 )
 from .packed cimport (
-    HEADER, LARGEST_PACKED, LIST_HEADER, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
+    HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
     element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
@@ -150,6 +151,9 @@ include "clock.pxi"
 include "store.pxi"
 include "detached.pxi"
 include "packing.pxi"
+include "packed_fields.pxi"
+include "packed_zsets.pxi"
+include "packed_lists.pxi"
 include "keys.pxi"
 include "strings.pxi"
 include "lists.pxi"

@@ -37,6 +37,7 @@ cdef enum:
     MOST_PACKED = 65535         # elements, whatever the settings say: the count has 16 bits
     LARGEST_PACKED = 1048576    # bytes, likewise: a change moves them
     ROOMY = 512
+    LISTPACK_OVERHEAD = 7       # bytes of the real server's listpack without elements
     TEXT = 24                   # bytes of an integer's text, at most
 
     ITEM_NUMBER = 0x80
