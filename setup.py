@@ -30,6 +30,7 @@ MODULES = {
     "kache.shard.engine.zset": HOT,
     "kache.shard.engine.listvalue": HOT,
     "kache.shard.engine.fields": HOT,
+    "kache.shard.engine.packed": HOT,
     "kache.shard.engine.table": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.shard.engine.memory": HOT,

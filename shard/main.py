@@ -44,6 +44,7 @@ from kache.wire.clock import Clock
 
 from .engine.engine import Budget, Host, LinkListener, ShardReactor
 from .engine.memory import seed_random, trim_memory, tune_malloc
+from .engine.packed import set_limits
 from .service.cleanup import Cleanup
 from .service.statistics import Gauges, resident_memory
 from .shard import Shard
@@ -193,6 +194,16 @@ class _Process:
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes
         shard.locks.configure(config.parked_commands, config.parked_bytes)
+        set_limits(
+            hash_entries=config.hash_max_listpack_entries,
+            hash_value=config.hash_max_listpack_value,
+            set_integers=config.set_max_intset_entries,
+            set_entries=config.set_max_listpack_entries,
+            set_value=config.set_max_listpack_value,
+            zset_entries=config.zset_max_listpack_entries,
+            zset_value=config.zset_max_listpack_value,
+            list_size=config.list_max_listpack_size,
+        )
 
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):

@@ -26,7 +26,7 @@ def _value(keys: Keyspace, key: bytes, kind: str) -> object:
         return None if values is None else list(values)
     if kind == "zset":
         scores = keys.zset_get(key)
-        return None if scores is None else (scores.items(), scores.packed)
+        return None if scores is None else scores.items()
     table = keys.hash_get(key) if kind == "hash" else keys.set_get(key)
     if table is None:
         return None

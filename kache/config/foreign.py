@@ -158,7 +158,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "enable-module-command": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     "enable-protected-configs": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     # How values are encoded
-    "list-compress-depth": _number(0),
     "hll-sparse-max-bytes": _number(3000, kind=SIZE),
     "stream-node-max-bytes": _number(4096, kind=SIZE),
     "stream-node-max-entries": _number(100),

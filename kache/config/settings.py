@@ -41,7 +41,7 @@ __all__ = ["MOST_ROUTERS", "SETTINGS", "Config", "ConfigError", "changed", "is_k
 KIB = 1024
 MIB = 1024 * KIB
 MOST_ROUTERS = 16
-LISTPACK = "Only for OBJECT ENCODING: up to how many {} a {} is reported as compact, as Redis would."
+PACKED = "Up to how many {} a {} is packed: kept in one block, searched from its start. Holds for what is written from then on."
 
 
 class ConfigError(KacheError):
@@ -421,17 +421,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         ),
     ] = "routers"
 
-    # Accepted because clients ask for them
-    hash_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("fields", "hash"), live=True)] = 128
-    hash_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "field"), live=True)] = 64
+    # Small collections
+    hash_max_listpack_entries: Annotated[int, Setting(COUNT, PACKED.format("fields", "hash"), live=True)] = 512
+    hash_max_listpack_value: Annotated[
+        int, Setting(SIZE, PACKED.format("bytes of a field or value", "hash"), live=True)
+    ] = 64
     list_max_listpack_size: Annotated[
-        int, Setting(COUNT, LISTPACK.format("items (-2: 8 KiB)", "list"), live=True, low=-5)
+        int,
+        Setting(COUNT, PACKED.format("elements (-1 to -5: 4, 8, 16, 32, 64 KiB)", "list"), live=True, low=-5),
     ] = -2
-    set_max_intset_entries: Annotated[int, Setting(COUNT, LISTPACK.format("integers", "set"), live=True)] = 512
-    set_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("members", "set"), live=True)] = 128
-    set_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True)] = 64
-    zset_max_listpack_entries: Annotated[int, Setting(COUNT, LISTPACK.format("members", "sorted set"), live=True)] = 128
-    zset_max_listpack_value: Annotated[int, Setting(SIZE, LISTPACK.format("bytes", "member"), live=True)] = 64
+    list_compress_depth: Annotated[
+        int, Setting(COUNT, "Taken because Redis has it, and without effect: no list is compressed here.", live=True)
+    ] = 0
+    set_max_intset_entries: Annotated[int, Setting(COUNT, PACKED.format("integers", "set of integers"), live=True)] = (
+        512
+    )
+    set_max_listpack_entries: Annotated[int, Setting(COUNT, PACKED.format("members", "set"), live=True)] = 128
+    set_max_listpack_value: Annotated[int, Setting(SIZE, PACKED.format("bytes of a member", "set"), live=True)] = 64
+    zset_max_listpack_entries: Annotated[int, Setting(COUNT, PACKED.format("members", "sorted set"), live=True)] = 128
+    zset_max_listpack_value: Annotated[
+        int, Setting(SIZE, PACKED.format("bytes of a member", "sorted set"), live=True)
+    ] = 64
 
     foreign: dict[str, str] = {}
     """Not a setting: what clients have set of the parameters that mean nothing here (`kache.config.foreign`)."""

@@ -51,8 +51,7 @@ def geoadd(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     ctx.keys.zset_get(key)
     added = changed = 0
     for member, score in scores:
-        zset = ctx.keys.zset_get(key)
-        exists = zset is not None and zset.score(member) is not None
+        exists = ctx.keys.zset_score(key, member) is not None
         if (b"NX" in options and exists) or (b"XX" in options and not exists):
             continue
         outcome = ctx.keys.zset_add(key, member, score)

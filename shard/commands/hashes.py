@@ -8,7 +8,6 @@ the hash holds. Called only by the shard's execution point, through the registry
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -24,27 +23,13 @@ if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
     from ..engine.fields import FieldTable
 
-__all__ = ["LISTPACK_ENTRIES", "LISTPACK_VALUE", "check_draws", "hash_encoding", "random_count", "sample_fields"]
-
-LISTPACK_ENTRIES = 512
-"""Fields up to which the real server keeps a hash as a listpack (hash-max-listpack-entries)."""
-LISTPACK_VALUE = 64
-"""Bytes of a field or value up to which it does (hash-max-listpack-value)."""
+__all__ = ["check_draws", "random_count", "sample_fields"]
 
 _RANDOM_LIMIT = INT64_MAX
 _MOST_DRAWS = 1_000_000
 """Elements that a negative count may ask for: the real server streams any number, a shard answers in one piece."""
 _SPARSE_SAMPLE = 3
 """A hash this many times larger than the sample is drawn from; a smaller one is shuffled."""
-
-
-def hash_encoding(table: FieldTable) -> str:
-    """What OBJECT ENCODING answers: "listpack" or "hashtable", by the default limits."""
-    # The real server turns a hash into a table with its first field TTL.
-    if len(table) > LISTPACK_ENTRIES or table.with_deadline:
-        return "hashtable"
-    small = all(len(field) <= LISTPACK_VALUE and len(value) <= LISTPACK_VALUE for field, value in table.items())
-    return "listpack" if small else "hashtable"
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -108,11 +93,7 @@ def hscan(ctx: Context, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Rep
     if table is None:
         return [b"0", []]
     options = scan_options(arguments, "hash")
-    items: Sequence[tuple[bytes, bytes]]
-    if hash_encoding(table) == "listpack":
-        next_cursor, items = 0, table.items()  # the real server returns a small one whole
-    else:
-        next_cursor, items = table.scan(cursor, options.count)
+    next_cursor, items = table.scan(cursor, options.count)  # of a small one everything, as from the real server
     if options.matches is not None:
         items = [item for item in items if options.matches(item[0])]
     if options.names_only:

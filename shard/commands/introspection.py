@@ -1,7 +1,7 @@
 """OBJECT and MEMORY USAGE: what a real server would say about how a value is stored.
 
-Owns: the encodings' names, computed from a value's size by the real server's default limits (the way values are
-stored here is another matter). Promises: looking does not touch a key's LRU or LFU. Called through the registry.
+Owns: the encodings' names; those of collections follow from how they are stored here, which is by the real server's
+limits. Promises: looking does not touch a key's LRU or LFU. Called through the registry.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from kache.errors import SYNTAX, CommandError
 from kache.replies import Reply
 
 from .arguments import bounded_integer, integer, parse_integer
-from .hashes import hash_encoding
 from .registry import command
-from .sets import set_encoding
-from .zsets import zset_encoding
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
@@ -32,9 +29,6 @@ _EMBEDDED_BYTES = 113
 """Bytes of key and value together up to which the real server keeps them in one allocation (two cache lines)."""
 _LONG_KEY = 32
 """A key of this length has a header two bytes longer."""
-_LIST_LISTPACK_BYTES = 8192
-"""Size up to which a list is one listpack (list-max-listpack-size -2)."""
-_LISTPACK_OVERHEAD = 7
 
 
 def string_encoding(key: bytes, value: bytes, *, raw: bool) -> str:
@@ -47,49 +41,11 @@ def string_encoding(key: bytes, value: bytes, *, raw: bool) -> str:
     return "embstr" if len(key) + len(value) <= room else "raw"
 
 
-def _entry_size(value: bytes) -> int:
-    """Bytes of an entry in the real server's listpack."""
-    number = parse_integer(value)
-    if number is None:
-        header = 1 if len(value) < 64 else 2 if len(value) < 4096 else 5
-        body = header + len(value)
-    elif 0 <= number < 128:
-        body = 1
-    elif -4096 <= number < 4096:
-        body = 2
-    else:
-        body = 1 + next(size for size in (2, 3, 4, 8) if -(1 << 8 * size - 1) <= number < 1 << 8 * size - 1)
-    back = 1 if body < 128 else 2 if body < 16384 else 3
-    return body + back
-
-
-def _list_encoding(ks: Keyspace, key: bytes) -> str:
-    values = ks.list_get(key)
-    size = _LISTPACK_OVERHEAD
-    for value in values or ():
-        size += _entry_size(value)
-        if size > _LIST_LISTPACK_BYTES:
-            return "quicklist"
-    return "listpack"
-
-
 def encoding_of(ks: Keyspace, key: bytes) -> str | None:
     """What OBJECT ENCODING answers; None when there is no such key."""
-    kind = ks.type_of(key)
-    if kind == "string":
+    if ks.type_of(key) == "string":
         return string_encoding(key, ks.string_get(key) or b"", raw=ks.string_is_raw(key))
-    if kind == "hash":
-        table = ks.hash_get(key)
-        return None if table is None else hash_encoding(table)
-    if kind == "set":
-        table = ks.set_get(key)
-        return None if table is None else set_encoding(table)
-    if kind == "list":
-        return _list_encoding(ks, key)
-    if kind == "zset":
-        members = ks.zset_get(key)
-        return None if members is None else zset_encoding(members)
-    return None
+    return ks.encoding_of(key)
 
 
 @command("object|encoding")

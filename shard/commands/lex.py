@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LEX_HIGHEST", "LEX_LOWEST", "LexBound", "lex_span"]
 
-_LISTPACK_MEMBERS = 128
-"""Members of the real server's compact form by default (zset-max-listpack-entries)."""
+_MOST_MEMBERS = 128
+"""Members that are looked at when their scores differ: no question that has an answer, however many there are."""
 
 
 class LexBound(NamedTuple):
@@ -66,7 +66,7 @@ def _rank_at(members: ZSet, score: float, bound: LexBound, after: bool) -> int:
 
 def _mixed_span(members: ZSet, low: LexBound, high: LexBound, reverse: bool) -> tuple[int, int]:
     # Only as far as the real server's compact form goes: beyond it such a question has no defined answer.
-    order = members.names(0, _LISTPACK_MEMBERS)
+    order = members.names(0, len(members) if members.packed else _MOST_MEMBERS)
     if not low.at_or_below(order[-1]) or not high.at_or_above(order[0]):
         return 0, 0
     if reverse:

@@ -51,12 +51,12 @@ def rpush(ctx: Context, key: bytes, *values: bytes) -> Reply:
 
 @command("lpushx")
 def lpushx(ctx: Context, key: bytes, *values: bytes) -> Reply:
-    return 0 if ctx.keys.list_get(key) is None else ctx.keys.list_push(key, values, True)
+    return ctx.keys.list_push(key, values, True) if ctx.keys.list_length(key) else 0
 
 
 @command("rpushx")
 def rpushx(ctx: Context, key: bytes, *values: bytes) -> Reply:
-    return 0 if ctx.keys.list_get(key) is None else ctx.keys.list_push(key, values, False)
+    return ctx.keys.list_push(key, values, False) if ctx.keys.list_length(key) else 0
 
 
 @command("lpop")
@@ -76,10 +76,9 @@ def _pop(ks: Keyspace, name: str, key: bytes, arguments: tuple[bytes, ...], left
     if len(arguments) > 1:
         raise CommandError(f"ERR wrong number of arguments for '{name}' command")
     count = bounded_integer(arguments[0], 0, INT64_MAX, _NOT_POSITIVE)
-    value = ks.list_get(key)
-    if value is None:
+    if not ks.list_length(key):
         return NULL_ARRAY
-    return ks.list_pop(key, left, min(count, len(value))) if count else []
+    return ks.list_pop(key, left, count)
 
 
 @command("lmpop")
@@ -87,9 +86,8 @@ def lmpop(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
     keys_count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
     left, count = pop_options(arguments[keys_count:], b"LEFT", b"RIGHT")
     for key in arguments[:keys_count]:
-        value = ctx.keys.list_get(key)
-        if value is not None:
-            return [key, ctx.keys.list_pop(key, left, min(count, len(value)))]
+        if ctx.keys.list_length(key):
+            return [key, ctx.keys.list_pop(key, left, count)]
     return NULL_ARRAY
 
 
@@ -104,16 +102,15 @@ def rpoplpush(ctx: Context, source: bytes, destination: bytes) -> Reply:
 
 
 def _move(ks: Keyspace, source: bytes, destination: bytes, from_left: bool, to_left: bool) -> Reply:
-    value = ks.list_get(source)
-    if value is None:
+    element = ks.list_index(source, 0 if from_left else -1)
+    if element is None:
         return None  # before the destination's type is looked at
     if source != destination:
-        ks.list_get(destination)
-    elif len(value) == 1:
-        return value[0]  # a pop would delete the key, and its deadline with it
+        ks.list_length(destination)
+    elif ks.list_length(source) == 1:
+        return element  # a pop would delete the key, and its deadline with it
     # Taken away last, so that nothing is lost when there is no memory to put it there. With one and the same list an
     # element pushed where it was popped would be popped again: that is no change either way.
-    element = value[0 if from_left else len(value) - 1]
     ks.list_push(destination, (element,), to_left)
     ks.list_pop(source, from_left, 1)
     return element
@@ -124,20 +121,14 @@ def _move(ks: Keyspace, source: bytes, destination: bytes, from_left: bool, to_l
 
 @command("llen")
 def llen(ctx: Context, key: bytes) -> Reply:
-    value = ctx.keys.list_get(key)
-    return 0 if value is None else len(value)
+    return ctx.keys.list_length(key)
 
 
 @command("lindex")
 def lindex(ctx: Context, key: bytes, raw_index: bytes) -> Reply:
-    value = ctx.keys.list_get(key)
-    if value is None:
+    if not ctx.keys.list_length(key):
         return None
-    index = integer(raw_index)
-    length = len(value)
-    if index < 0:
-        index += length
-    return value[index] if 0 <= index < length else None
+    return ctx.keys.list_index(key, integer(raw_index))
 
 
 @command("lrange")
@@ -189,11 +180,10 @@ def _lpos_options(arguments: tuple[bytes, ...]) -> tuple[int, int | None, int]:
 
 @command("lset")
 def lset(ctx: Context, key: bytes, raw_index: bytes, element: bytes) -> Reply:
-    value = ctx.keys.list_get(key)
-    if value is None:
+    length = ctx.keys.list_length(key)
+    if not length:
         raise CommandError(NO_SUCH_KEY)
     index = integer(raw_index)
-    length = len(value)
     if index < 0:
         index += length
     if not 0 <= index < length:
@@ -221,16 +211,15 @@ def linsert(ctx: Context, key: bytes, where: bytes, pivot: bytes, element: bytes
 @command("lrem")
 def lrem(ctx: Context, key: bytes, raw_count: bytes, element: bytes) -> Reply:
     count = bounded_integer(raw_count, -INT64_MAX, INT64_MAX)
-    return 0 if ctx.keys.list_get(key) is None else ctx.keys.list_remove(key, element, count)
+    return ctx.keys.list_remove(key, element, count)
 
 
 @command("ltrim")
 def ltrim(ctx: Context, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
     start, stop = integer(raw_start), integer(raw_stop)
-    value = ctx.keys.list_get(key)
-    if value is None:
+    length = ctx.keys.list_length(key)
+    if not length:
         return OK
-    length = len(value)
     first, end = inclusive_span(length, start, stop)
     if first == end:
         ctx.keys.delete(key)

@@ -20,38 +20,15 @@ from .scanning import scan_cursor, scan_options
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
-    from ..engine.fields import FieldTable
-
-__all__ = ["INTSET_ENTRIES", "LISTPACK_ENTRIES", "LISTPACK_VALUE", "set_encoding"]
-
-INTSET_ENTRIES = 512
-"""Members up to which the real server keeps a set of integers as an intset (set-max-intset-entries)."""
-LISTPACK_ENTRIES = 128
-"""Members up to which it keeps any other set as a listpack (set-max-listpack-entries)."""
-LISTPACK_VALUE = 64
-"""Bytes of a member up to which it does (set-max-listpack-value)."""
 
 
-def set_encoding(table: FieldTable) -> str:
-    """What OBJECT ENCODING answers: "intset", "listpack" or "hashtable", by the default limits."""
-    size = len(table)
-    if size > INTSET_ENTRIES:
-        return "hashtable"
-    members = table.fields()
-    if all(map(_is_integer, members)):
-        return "intset"
-    if size <= LISTPACK_ENTRIES and all(len(member) <= LISTPACK_VALUE for member in members):
-        return "listpack"
-    return "hashtable"
-
-
-def _is_integer(member: bytes) -> bool:
-    return parse_integer(member) is not None
+_INTSET_ENTRIES = 512
+"""Members up to which the real server, by default, makes an answer of integers an intset, which is in order."""
 
 
 def _in_order(members: list[bytes]) -> list[bytes]:
-    """`members` as the real server lists them: ascending when it would keep them as an intset."""
-    if len(members) <= INTSET_ENTRIES and all(map(_is_integer, members)):
+    """The members of an answer as the real server lists them: ascending if they are integers and not too many."""
+    if len(members) <= _INTSET_ENTRIES and all(parse_integer(member) is not None for member in members):
         members.sort(key=int)
     return members
 
@@ -88,7 +65,7 @@ def smismember(ctx: Context, key: bytes, *members: bytes) -> Reply:
 @command("smembers")
 def smembers(ctx: Context, key: bytes) -> Reply:
     table = ctx.keys.set_get(key)
-    return SetReply() if table is None else SetReply(_in_order(table.fields()))
+    return SetReply() if table is None else SetReply(table.fields())
 
 
 @command("scard")
@@ -119,11 +96,8 @@ def sscan(ctx: Context, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Rep
     if table is None:
         return [b"0", []]
     options = scan_options(arguments, "set")
-    if set_encoding(table) != "hashtable":
-        next_cursor, members = 0, _in_order(table.fields())  # the real server returns a small one whole
-    else:
-        next_cursor, items = table.scan(cursor, options.count)
-        members = [member for member, _ in items]
+    next_cursor, items = table.scan(cursor, options.count)  # of a small one everything, as from the real server
+    members = [member for member, _ in items]
     if options.matches is not None:
         members = [member for member in members if options.matches(member)]
     return [b"%d" % next_cursor, members]
@@ -143,7 +117,7 @@ def srandmember(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
     table = ctx.keys.set_get(key)
     if table is None:
         return []
-    return _in_order(table.fields()) if count >= len(table) else sample_fields(table, count)
+    return table.fields() if count >= len(table) else sample_fields(table, count)
 
 
 @command("spop")
@@ -166,7 +140,7 @@ def _pop_many(ks: Keyspace, key: bytes, raw_count: bytes) -> Reply:
     if table is None or count == 0:
         return SetReply()
     if count >= len(table):
-        members = _in_order(table.fields())
+        members = table.fields()
         ks.delete(key)
         return SetReply(members)
     popped = SetReply(sample_fields(table, count))

@@ -23,15 +23,10 @@ if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
     from ..engine.zset import ZSet
 
-__all__ = ["pop_pairs", "zadd", "zrem", "zset_encoding"]
+__all__ = ["pop_pairs", "zadd", "zrem"]
 
 _NAN_SCORE = "ERR resulting score is not a number (NaN)"
 _ADD_OPTIONS = frozenset((b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"))
-
-
-def zset_encoding(value: ZSet) -> str:
-    """What OBJECT ENCODING answers: "listpack" or "skiplist", by the default limits."""
-    return "listpack" if value.packed else "skiplist"
 
 
 # Adding and removing -----------------------------------------------------------------------------
@@ -51,8 +46,7 @@ def zadd(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
         return sum(ctx.keys.zset_add(key, member, score) is True for score, member in pairs)
     added = changed = 0
     for score, member in pairs:
-        value = ctx.keys.zset_get(key)  # asked for again, since the first member may create the key
-        if _admits(options, None if value is None else value.score(member), score):
+        if _admits(options, ctx.keys.zset_score(key, member), score):
             outcome = ctx.keys.zset_add(key, member, score)
             added += outcome is True
             changed += outcome is not None
@@ -180,10 +174,10 @@ def _pop(ks: Keyspace, key: bytes, arguments: tuple[bytes, ...], *, lowest: bool
     count = 1
     if arguments:
         count = bounded_integer(arguments[0], 0, INT64_MAX, "ERR value is out of range, must be positive")
-    value = ks.zset_get(key)
-    if value is None or not count:
+    length = ks.zset_length(key)
+    if not length or not count:
         return []
-    pairs = pop_pairs(ks, key, len(value), count, lowest)
+    pairs = pop_pairs(ks, key, length, count, lowest)
     # Without a count the pair itself is the reply, flat in RESP3 too.
     return Pairs(pairs) if arguments else list(pairs[0])
 
@@ -249,8 +243,7 @@ def zscan(ctx: Context, key: bytes, raw_cursor: bytes, *arguments: bytes) -> Rep
     if value is None:
         return [b"0", []]
     options = scan_options(arguments, "zset")
-    # The real server returns a small one whole, whatever the cursor.
-    next_cursor, pairs = (0, value.items()) if value.packed else value.scan(cursor, options.count)
+    next_cursor, pairs = value.scan(cursor, options.count)  # of a small one everything, as from the real server
     if options.matches is not None:
         pairs = [pair for pair in pairs if options.matches(pair[0])]
     if options.names_only:

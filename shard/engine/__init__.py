@@ -4,9 +4,10 @@
     entry       one key with its value, or a field, or a member: one block (declarations only, all of it inline)
     heap        deadlines
     table       the hash table of every slot, hash and set
-    listvalue   ListValue: the value of a list, on chunks.pxi
-    fields      FieldTable: the value of a hash or a set
-    zset        ZSet: the value of a sorted set, on ranks.pxi
+    packed      the form of small collections: bytes in the block of their key's entry
+    listvalue   ListValue: the value of a longer list, on chunks.pxi
+    fields      FieldTable: the value of a larger hash or set
+    zset        ZSet: the value of a larger sorted set, on ranks.pxi
     effects     the sink that every change is told to: observers, and the records of a log
     engine      the databases, the mutators, the compiled commands, execution, links; engine.pyx names its parts
     hll         the HyperLogLog's representation

@@ -60,13 +60,18 @@ cdef class Sieve:
         """The set or, if scores matter, sorted set; None without the key, WRONGTYPE for anything else."""
         cdef Place place
         cdef Entry* entry = self.keys.entry_at(&place, key, True)
+        cdef FieldTable table
         cdef int type
         if entry == NULL:
             return None
         type = entry.flags & TYPE_MASK
         if type != TYPE_SET and (type != TYPE_ZSET or not self.scored):
             raise wrong_type()
-        return <object> entry_object(entry)
+        if type == TYPE_ZSET:
+            return members_seen(entry)
+        table = fields_seen(entry)
+        table.unpack()          # a filter is asked for many members
+        return table
 
     cdef Table* table_of(self, object value, bint* scored) except? NULL:
         if value is None:

@@ -3,10 +3,10 @@
 # Lists --------------------------------------------------------------------------------------------
 cdef int push_to(Context context, int slot, Span* args, Py_ssize_t n, bint left, Buffer out) except -1:
     cdef Place place
-    cdef ListValue value
+    cdef Entry* entry
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = list_in(context.store.read(&place))
-    return put_int(out, context.dialect, list_push(context.store, &place, value, args + 1, n - 1, left))
+    entry = list_in(context.store.read(&place))
+    return put_int(out, context.dialect, list_push(context.store, &place, &entry, args + 1, n - 1, left))
 
 
 cdef int run_lpush(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -19,17 +19,25 @@ cdef int run_rpush(Context context, int slot, Span* args, Py_ssize_t n, Buffer o
 
 cdef int pop_from(Context context, int slot, Span* args, Py_ssize_t n, bint left, Buffer out) except -1:
     cdef Place place
-    cdef ListValue value
+    cdef Entry* entry
     cdef const char* element
+    cdef char[TEXT] scratch
+    cdef Span text
     if n != 1:
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = list_in(context.store.read(&place))
-    if value is None:
+    entry = list_in(context.store.read(&place))
+    if entry == NULL:
         return put_null(out, context.dialect)
-    element = value.end_of(left)
-    put_bulk(out, context.dialect, element_data(element), element_size(element))
-    list_drop(context.store, &place, value, left)
+    if entry.flags & PACKED:
+        element = entry_value(entry) + LIST_HEADER if left else element_before(entry_value(entry) + entry_value_size(entry))
+        text = item_text(element, scratch)
+    else:
+        element = (<ListValue> <object> entry_object(entry)).end_of(left)
+        text.data = element_data(element)
+        text.size = element_size(element)
+    put_bulk(out, context.dialect, text.data, text.size)
+    list_drop(context.store, &place, &entry, left)
     return DONE
 
 
@@ -43,42 +51,57 @@ cdef int run_rpop(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
 
 cdef int run_llen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef ListValue value
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = list_in(context.store.read(&place))
-    return put_int(out, context.dialect, 0 if value is None else value.length)
+    return put_int(out, context.dialect, list_length(list_in(context.store.read(&place))))
 
 
 cdef int run_lrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef ListValue value
-    cdef Chunk* chunk
-    cdef Slot* at_slot
-    cdef const char* at
-    cdef const char* end
+    cdef Entry* entry
     cdef int64_t start, stop
-    cdef Py_ssize_t offset, mark
+    cdef Py_ssize_t mark
     if not parse_int64(args[1].data, args[1].size, &start) or not parse_int64(args[2].data, args[2].size, &stop):
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = list_in(context.store.read(&place))
-    if not rank_span(0 if value is None else value.length, &start, &stop):
+    entry = list_in(context.store.read(&place))
+    if not rank_span(list_length(entry), &start, &stop):
         mark = begin_array(out, context.dialect, 0)
         return end_reply(out, context.dialect, mark)
     mark = begin_array(out, context.dialect, stop - start)
-    at_slot = value.locate(start, &offset)
-    at = element_at(at_slot.chunk, offset)
+    if entry.flags & PACKED:
+        put_packed_elements(entry, start, stop, context.dialect, out)
+    else:
+        put_elements(<ListValue> <object> entry_object(entry), start, stop, context.dialect, out)
+    return end_reply(out, context.dialect, mark)
+
+
+cdef int put_packed_elements(Entry* entry, int64_t start, int64_t stop, int dialect, Buffer out) except -1:
+    cdef const char* at = list_element(entry_value(entry), entry_value_size(entry), <uint32_t> start)
+    cdef char[TEXT] scratch
+    cdef Span text
+    while start < stop:
+        text = item_text(at, scratch)
+        put_nested_bulk(out, dialect, text.data, text.size)
+        at += element_span(at)
+        start += 1
+    return 0
+
+
+cdef int put_elements(ListValue value, int64_t start, int64_t stop, int dialect, Buffer out) except -1:
+    cdef Py_ssize_t offset
+    cdef Slot* slot = value.locate(start, &offset)
+    cdef const char* at = element_at(slot.chunk, offset)
+    cdef const char* end
     while True:
-        chunk = at_slot.chunk
-        end = chunk_data(chunk) + chunk.end
+        end = chunk_data(slot.chunk) + slot.chunk.end
         while at < end:
-            put_nested_bulk(out, context.dialect, element_data(at), element_size(at))
+            put_nested_bulk(out, dialect, element_data(at), element_size(at))
             start += 1
             if start == stop:
-                return end_reply(out, context.dialect, mark)
+                return 0
             at += packed_size(element_size(at))
-        at_slot += 1
-        at = chunk_data(at_slot.chunk) + at_slot.chunk.begin
+        slot += 1
+        at = chunk_data(slot.chunk) + slot.chunk.begin
 
 
 cdef inline bint rank_span(int64_t length, int64_t* start, int64_t* stop) noexcept nogil:
@@ -90,58 +113,68 @@ cdef inline bint rank_span(int64_t length, int64_t* start, int64_t* stop) noexce
 
 
 # Hashes and sets ----------------------------------------------------------------------------------
+cdef inline size_t bytes_of(const Span* args, Py_ssize_t n) noexcept nogil:
+    """What they take when they are packed; nothing for a negative number of them."""
+    cdef size_t total = 0
+    cdef Py_ssize_t i
+    cdef Item item
+    for i in range(n):
+        item = item_of(args[i].data, args[i].size)
+        total += item_bytes(&item)
+    return total
+
+
 cdef int run_hset(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
+    cdef Entry* entry
     cdef int64_t added = 0
+    cdef size_t more
     cdef Py_ssize_t i
     if not n & 1:
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, TYPE_HASH)
+    entry = fields_of(context.store, &place, TYPE_HASH)
+    more = bytes_of(args + 3, n - 3)
     for i in range(1, n, 2):
-        added += field_put(context.store, &place, table, TYPE_HASH, args[i].data, args[i].size, args[i + 1].data, args[i + 1].size, False, HASH_SET)
-        if table is None:
-            table = fields_in(context.store.find(&place), TYPE_HASH)
+        added += field_put(
+            context.store, &place, &entry, TYPE_HASH, args[i].data, args[i].size, args[i + 1].data, args[i + 1].size, False,
+            HASH_SET, more)
+        more -= bytes_of(args + i + 2, 2 if more else 0)
     return put_int(out, context.dialect, added)
 
 
 cdef int run_hget(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
-    cdef Entry* entry = NULL
+    cdef char[TEXT] scratch
+    cdef Span value
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, TYPE_HASH)
-    if table is not None:
-        entry = table.entry_of(args[1].data, args[1].size)
-    if entry == NULL:
+    if not field_value(fields_of(context.store, &place, TYPE_HASH), args[1].data, args[1].size, &value, scratch):
         return put_null(out, context.dialect)
-    return put_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
+    return put_bulk(out, context.dialect, value.data, value.size)
 
 
 cdef int run_hmget(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
     cdef Entry* entry
+    cdef char[TEXT] scratch
+    cdef Span value
     cdef Py_ssize_t i, mark
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, TYPE_HASH)
+    entry = fields_of(context.store, &place, TYPE_HASH)
     mark = begin_array(out, context.dialect, n - 1)
     for i in range(1, n):
-        entry = NULL if table is None else table.entry_of(args[i].data, args[i].size)
-        if entry == NULL:
-            put_nested_null(out, context.dialect)
+        if field_value(entry, args[i].data, args[i].size, &value, scratch):
+            put_nested_bulk(out, context.dialect, value.data, value.size)
         else:
-            put_nested_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
+            put_nested_null(out, context.dialect)
     return end_reply(out, context.dialect, mark)
 
 
 cdef int contains(Context context, int slot, Span* args, int kind, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, kind)
-    return put_int(out, context.dialect, table is not None and table.entry_of(args[1].data, args[1].size) != NULL)
+    return put_int(
+        out, context.dialect, field_known(fields_of(context.store, &place, kind), kind, args[1].data, args[1].size))
 
 
 cdef int run_hexists(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -154,10 +187,16 @@ cdef int run_sismember(Context context, int slot, Span* args, Py_ssize_t n, Buff
 
 cdef int count_fields(Context context, int slot, Span* args, int kind, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
+    cdef Entry* entry
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, kind)
-    return put_int(out, context.dialect, 0 if table is None else table.table.count)
+    entry = fields_of(context.store, &place, kind)
+    return put_int(out, context.dialect, 0 if entry == NULL else fields_length(entry))
+
+
+cdef inline int64_t fields_length(Entry* entry) noexcept:
+    if entry.flags & PACKED:
+        return packed_count(entry_value(entry))
+    return (<FieldTable> <object> entry_object(entry)).table.count
 
 
 cdef int run_hlen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -170,17 +209,17 @@ cdef int run_scard(Context context, int slot, Span* args, Py_ssize_t n, Buffer o
 
 cdef int remove_fields(Context context, int slot, Span* args, Py_ssize_t n, int kind, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
+    cdef Entry* entry
     cdef int64_t removed = 0
     cdef Py_ssize_t i
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, kind)
-    if table is not None:
-        for i in range(1, n):
-            removed += field_take(
-                context.store, &place, table, kind, args[i].data, args[i].size, HASH_DELETED if kind == TYPE_HASH else SET_REMOVED)
-            if table.table.count == 0:
-                break
+    entry = fields_of(context.store, &place, kind)
+    for i in range(1, n):
+        if entry == NULL:
+            break
+        removed += field_take(
+            context.store, &place, &entry, kind, args[i].data, args[i].size,
+            HASH_DELETED if kind == TYPE_HASH else SET_REMOVED)
     return put_int(out, context.dialect, removed)
 
 
@@ -194,15 +233,17 @@ cdef int run_srem(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
 
 cdef int run_sadd(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef FieldTable table
+    cdef Entry* entry
     cdef int64_t added = 0
+    cdef size_t more
     cdef Py_ssize_t i
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    table = fields_of(context.store, &place, TYPE_SET)
+    entry = fields_of(context.store, &place, TYPE_SET)
+    more = bytes_of(args + 2, n - 2)
     for i in range(1, n):
-        added += field_put(context.store, &place, table, TYPE_SET, args[i].data, args[i].size, b"", 0, False, SET_ADDED)
-        if table is None:
-            table = fields_in(context.store.find(&place), TYPE_SET)
+        added += field_put(
+            context.store, &place, &entry, TYPE_SET, args[i].data, args[i].size, b"", 0, False, SET_ADDED, more)
+        more -= bytes_of(args + i + 1, 1 if more else 0)
     return put_int(out, context.dialect, added)
 
 
@@ -242,9 +283,10 @@ cdef bint parse_decimal(const char* text, Py_ssize_t n, double* value) noexcept 
 cdef int64_t add_members(Context context, int slot, Span* args, Py_ssize_t n) except -2:
     """How many are new; -1 to decline. No option of ZADD can be read as a number."""
     cdef Place place
-    cdef ZSet value
+    cdef Entry* entry
     cdef double[FAST_PAIRS] scores
     cdef int64_t added = 0
+    cdef size_t more
     cdef Py_ssize_t i
     if not n & 1 or n > 2 * FAST_PAIRS:
         return -1
@@ -252,12 +294,12 @@ cdef int64_t add_members(Context context, int slot, Span* args, Py_ssize_t n) ex
         if not parse_decimal(args[i].data, args[i].size, &scores[i >> 1]):
             return -1
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
+    entry = zset_in(context.store.read(&place))
+    more = bytes_of(args + 3, n - 3)
     for i in range(1, n, 2):
         added += zset_put(
-            context.store, &place, value, args[i + 1].data, args[i + 1].size, scores[i >> 1], ZSET_ADDED) == ADDED
-        if value is None:
-            value = zset_in(context.store.find(&place))
+            context.store, &place, &entry, args[i + 1].data, args[i + 1].size, scores[i >> 1], ZSET_ADDED, more) == ADDED
+        more -= bytes_of(args + i + 2, 2 if more else 0)
     return added
 
 
@@ -274,33 +316,29 @@ cdef int run_binary_zadd(Context context, int slot, Span* args, Py_ssize_t n, Bu
 
 cdef int run_zincrby(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef ZSet value
-    cdef Entry* entry = NULL
-    cdef double score
+    cdef Entry* entry
+    cdef double score, before
     if not parse_decimal(args[1].data, args[1].size, &score):
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
-    if value is not None:
-        entry = value.entry_of(args[2].data, args[2].size)
-        if entry != NULL:
-            score += entry_score(entry)
-    zset_put(context.store, &place, value, args[2].data, args[2].size, score, ZSET_INCREMENTED)
+    entry = zset_in(context.store.read(&place))
+    if entry != NULL and score_of(entry, args[2].data, args[2].size, &before):
+        score += before
+    zset_put(context.store, &place, &entry, args[2].data, args[2].size, score, ZSET_INCREMENTED, 0)
     return put_reply(out, context.dialect, score)
 
 
 cdef int64_t remove_members(Context context, int slot, Span* args, Py_ssize_t n) except -1:
     cdef Place place
-    cdef ZSet value
+    cdef Entry* entry
     cdef int64_t removed = 0
     cdef Py_ssize_t i
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
-    if value is not None:
-        for i in range(1, n):
-            removed += zset_take(context.store, &place, value, args[i].data, args[i].size)
-            if value.table.count == 0:
-                break
+    entry = zset_in(context.store.read(&place))
+    for i in range(1, n):
+        if entry == NULL:
+            break
+        removed += zset_take(context.store, &place, &entry, args[i].data, args[i].size)
     return removed
 
 
@@ -317,38 +355,36 @@ cdef int run_binary_zrem(Context context, int slot, Span* args, Py_ssize_t n, Bu
 
 cdef int run_zscore(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef ZSet value
-    cdef Entry* entry = NULL
+    cdef Entry* entry
+    cdef double score
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
-    if value is not None:
-        entry = value.entry_of(args[1].data, args[1].size)
-    if entry == NULL:
+    entry = zset_in(context.store.read(&place))
+    if entry == NULL or not score_of(entry, args[1].data, args[1].size, &score):
         return put_null(out, context.dialect)
-    return put_reply(out, context.dialect, entry_score(entry))
+    return put_reply(out, context.dialect, score)
 
 
 cdef int run_zcard(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
-    cdef ZSet value
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
-    return put_int(out, context.dialect, 0 if value is None else value.table.count)
+    return put_int(out, context.dialect, zset_length(zset_in(context.store.read(&place))))
 
 
 cdef int rank_of(Context context, int slot, Span* args, Py_ssize_t n, bint reverse, Buffer out) except -1:
     cdef Place place
-    cdef ZSet value
+    cdef Entry* entry
     cdef int64_t rank = -1
     if n != 2:
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
-    if value is not None:
-        rank = value.rank_of(args[1].data, args[1].size)
+    entry = zset_in(context.store.read(&place))
+    if entry != NULL and entry.flags & PACKED:
+        rank = packed_rank(entry, args[1].data, args[1].size)
+    elif entry != NULL:
+        rank = (<ZSet> <object> entry_object(entry)).rank_of(args[1].data, args[1].size)
     if rank < 0:
         return put_null(out, context.dialect)
-    return put_int(out, context.dialect, <int64_t> value.table.count - 1 - rank if reverse else rank)
+    return put_int(out, context.dialect, <int64_t> zset_length(entry) - 1 - rank if reverse else rank)
 
 
 cdef int run_zrank(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -362,34 +398,77 @@ cdef int run_zrevrank(Context context, int slot, Span* args, Py_ssize_t n, Buffe
 cdef int range_of(Context context, int slot, Span* args, Py_ssize_t n, bint reverse, Buffer out) except -1:
     """Members by rank; with scores or by anything else it is the handler's."""
     cdef Place place
-    cdef ZSet value
-    cdef int64_t start, stop, length
-    cdef uint32_t at
-    cdef Step[DEEPEST] path
-    cdef Leaf* leaf
     cdef Entry* entry
+    cdef int64_t start, stop, length
     cdef Py_ssize_t mark
     if n != 3 or not parse_int64(args[1].data, args[1].size, &start) or (
         not parse_int64(args[2].data, args[2].size, &stop)
     ):
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    value = zset_in(context.store.read(&place))
-    length = 0 if value is None else value.table.count
+    entry = zset_in(context.store.read(&place))
+    length = zset_length(entry)
     if not rank_span(length, &start, &stop):
         mark = begin_array(out, context.dialect, 0)
         return end_reply(out, context.dialect, mark)
     mark = begin_array(out, context.dialect, stop - start)
-    if reverse:
-        leaf = ranks_at(&value.ranks, <uint32_t> (length - 1 - start), path, &at)
+    if not entry.flags & PACKED:
+        put_members(<ZSet> <object> entry_object(entry), start, stop, reverse, context.dialect, out)
+    elif reverse:
+        put_packed_backwards(entry, length - stop, length - start, context.dialect, out)
     else:
-        leaf = ranks_at(&value.ranks, <uint32_t> start, path, &at)
+        put_packed_members(entry, start, stop, context.dialect, out)
+    return end_reply(out, context.dialect, mark)
+
+
+cdef int put_packed_members(Entry* entry, int64_t start, int64_t stop, int dialect, Buffer out) except -1:
+    cdef const char* at = skip_items(entry_value(entry) + HEADER, <uint32_t> start * 2)
+    cdef char[TEXT] scratch
+    cdef Span text
+    while start < stop:
+        text = item_text(at, scratch)
+        put_nested_bulk(out, dialect, text.data, text.size)
+        at = skip_items(at, 2)
+        start += 1
+    return 0
+
+
+cdef enum:
+    BACKWARDS = 64      # members whose places are noted at a time
+
+
+cdef int put_packed_backwards(Entry* entry, int64_t start, int64_t stop, int dialect, Buffer out) except -1:
+    """The members of the ranks [start, stop), the last one first; pairs are read from the front, so in batches."""
+    cdef uint32_t[BACKWARDS] places     # from the start of the value
+    cdef const char* at
+    cdef char[TEXT] scratch
+    cdef Span text
+    cdef int64_t first, i
+    while start < stop:
+        first = max(stop - BACKWARDS, start)
+        at = skip_items(entry_value(entry) + HEADER, <uint32_t> first * 2)
+        for i in range(stop - first):
+            places[i] = <uint32_t> (at - entry_value(entry))
+            at = skip_items(at, 2)
+        while stop > first:
+            stop -= 1
+            text = item_text(entry_value(entry) + places[stop - first], scratch)
+            put_nested_bulk(out, dialect, text.data, text.size)
+    return 0
+
+
+cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, int dialect, Buffer out) except -1:
+    cdef Step[DEEPEST] path
+    cdef uint32_t at
+    cdef Leaf* leaf = ranks_at(
+        &value.ranks, <uint32_t> (value.table.count - 1 - start if reverse else start), path, &at)
+    cdef Entry* member
     while True:
-        entry = leaf.pairs[at].entry
-        put_nested_bulk(out, context.dialect, entry_key(entry), entry_key_size(entry))
+        member = leaf.pairs[at].entry
+        put_nested_bulk(out, dialect, entry_key(member), entry_key_size(member))
         start += 1
         if start == stop:
-            return end_reply(out, context.dialect, mark)
+            return 0
         if reverse:
             if at == 0:
                 leaf = leaf.previous

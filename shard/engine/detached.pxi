@@ -37,7 +37,7 @@ cdef class DetachedDatabase:
                     segment.count -= 1
                     table.count -= 1
                     self.database.count -= 1
-                    value = entry_object(entry) if entry.flags & TYPE_MASK else NULL
+                    value = entry_object(entry) if holds_object(entry) else NULL
                     free(entry)
                     count[0] -= 1
                     if value != NULL or count[0] <= 0:
@@ -73,7 +73,7 @@ cdef class DetachedDatabase:
             return True
         if self.database.slots != NULL:
             for group in range(GROUPS):
-                free(self.database.heaps[group].items)
+                free(self.database.heaps[group].words)
             free(self.database.slots)
             memset(&self.database, 0, sizeof(Database))
         return False

@@ -17,7 +17,7 @@ from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from .effects cimport Effects, Observer
 from .entry cimport Entry
 from .fields cimport FieldTable
-from .heap cimport Due, Heap
+from .heap cimport Heap
 from .listvalue cimport ListValue
 from .table cimport Table
 from .zset cimport ZSet
@@ -128,6 +128,24 @@ cdef class DetachedDatabase:
     cdef PyObject* free_some(self, Py_ssize_t* count) noexcept nogil
 
 
+# packing.pxi ------------------------------------------------------------------------------------------
+cdef Py_ssize_t elements_in(Entry* entry) except -1
+cdef int packed_check(Entry* entry) except -1
+
+
+# packed_fields.pxi ------------------------------------------------------------------------------------
+cdef FieldTable fields_seen(Entry* entry)
+
+
+# packed_zsets.pxi -------------------------------------------------------------------------------------
+cdef ZSet members_seen(Entry* entry)
+cdef bint score_of(Entry* entry, const char* member, size_t n, double* score) noexcept
+
+
+# packed_lists.pxi -------------------------------------------------------------------------------------
+cdef ListValue elements_seen(Entry* entry)
+
+
 # keys.pxi ---------------------------------------------------------------------------------------------
 cdef bint key_delete(Store store, Place* place) except -1
 cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1
@@ -153,43 +171,49 @@ cdef int string_make_raw(Store store, Place* place, Entry* entry) except -1
 
 
 # lists.pxi --------------------------------------------------------------------------------------------
-cdef ListValue list_in(Entry* entry)
-cdef Py_ssize_t list_push(Store store, Place* place, ListValue value, Span* elements, Py_ssize_t n, bint left) except -1
-cdef int list_drop(Store store, Place* place, ListValue value, bint left) except -1
-cdef list list_pop(Store store, Place* place, ListValue value, bint left, Py_ssize_t count)
-cdef int list_set(Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n) except -1
+cdef Entry* list_in(Entry* entry) except? NULL
+cdef Py_ssize_t list_length(Entry* entry) noexcept
+cdef Py_ssize_t list_push(Store store, Place* place, Entry** held, Span* elements, Py_ssize_t n, bint left) except -1
+cdef int list_drop(Store store, Place* place, Entry** held, bint left) except -1
+cdef list list_pop(Store store, Place* place, Entry** held, bint left, Py_ssize_t count)
+cdef int list_set(Store store, Place* place, Entry** held, Py_ssize_t index, const char* element, Py_ssize_t n) except -1
 cdef int list_insert(
-    Store store, Place* place, ListValue value, Py_ssize_t index, const char* element, Py_ssize_t n
+    Store store, Place* place, Entry** held, Py_ssize_t index, const char* element, Py_ssize_t n
 ) except -1
-cdef int list_trim(Store store, Place* place, ListValue value, Py_ssize_t start, Py_ssize_t stop) except -1
+cdef int list_trim(Store store, Place* place, Entry** held, Py_ssize_t start, Py_ssize_t stop) except -1
 cdef Py_ssize_t list_remove(
-    Store store, Place* place, ListValue value, const char* element, Py_ssize_t size, Py_ssize_t count
+    Store store, Place* place, Entry** held, const char* element, Py_ssize_t size, Py_ssize_t count
 ) except -1
 cdef int list_replace(Store store, Place* place, ListValue fresh, int64_t deadline, int kind) except -1
 
 
 # hashes.pxi -------------------------------------------------------------------------------------------
-cdef FieldTable fields_in(Entry* entry, int type)
-cdef FieldTable fields_of(Store store, Place* place, int type)
+cdef Entry* fields_in(Entry* entry, int type) except? NULL
+cdef Entry* fields_of(Store store, Place* place, int type) except? NULL
 cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t limit) except -1
 cdef int remember_fields(Store store, Place* place, int64_t deadline) except -1
 cdef int expect_fields(Store store, object value, Place* place) except -1
 cdef int expect_fields_of(Store store, Entry* entry, Place* place) except -1
 cdef bint field_put(
-    Store store, Place* place, FieldTable table, int type, const char* field, size_t field_size, const char* value, size_t n,
-    bint keep_ttl, int kind,
+    Store store, Place* place, Entry** held, int type, const char* field, size_t field_size, const char* value, size_t n,
+    bint keep_ttl, int kind, size_t more,
 ) except -1
-cdef bint field_take(Store store, Place* place, FieldTable table, int type, const char* field, size_t n, int kind) except -1
-cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes field, int64_t deadline) except -1
-cdef bint field_persist(Store store, Place* place, FieldTable table, bytes field) except -1
+cdef bint field_take(Store store, Place* place, Entry** held, int type, const char* field, size_t n, int kind) except -1
+cdef bint field_known(Entry* entry, int type, const char* field, size_t n) noexcept
+cdef bint field_value(Entry* entry, const char* field, size_t n, Span* value, char* scratch) noexcept
+cdef bint field_expire_at(Store store, Place* place, Entry** held, bytes field, int64_t deadline) except -1
+cdef bint field_persist(Store store, Place* place, Entry* entry, bytes field) except -1
 cdef int table_replace(Store store, Place* place, int type, FieldTable fresh, int64_t deadline, int kind) except -1
 
 
 # zsets.pxi --------------------------------------------------------------------------------------------
-cdef ZSet zset_in(Entry* entry)
-cdef int zset_put(Store store, Place* place, ZSet value, const char* member, size_t n, double score, int kind) except -2
-cdef bint zset_take(Store store, Place* place, ZSet value, const char* member, size_t n) except -1
-cdef list zset_cut(Store store, Place* place, ZSet value, Py_ssize_t start, Py_ssize_t stop, bint wanted, int kind)
+cdef Entry* zset_in(Entry* entry) except? NULL
+cdef uint32_t zset_length(Entry* entry) noexcept
+cdef int zset_put(
+    Store store, Place* place, Entry** held, const char* member, size_t n, double score, int kind, size_t more
+) except -2
+cdef bint zset_take(Store store, Place* place, Entry** held, const char* member, size_t n) except -1
+cdef list zset_cut(Store store, Place* place, Entry* entry, Py_ssize_t start, Py_ssize_t stop, bint wanted, int kind)
 cdef int zset_replace(Store store, Place* place, ZSet fresh, int64_t deadline, int kind) except -1
 
 
@@ -254,7 +278,7 @@ cdef class Evictor:
     cdef bint evict_random(self) except -1
     cdef Entry* random_of(self, Database* db) noexcept
     cdef bint evict_soonest(self) except -1
-    cdef Due* soonest_of(self, Heap* heap) except? NULL
+    cdef Entry* soonest_of(self, Heap* heap) except? NULL
     cdef int evict_entry(self, Database* db, Entry* entry) except -1
     cdef int evict_word(self, Place* place, uint64_t* word) except -1
 
@@ -304,12 +328,12 @@ cdef class Keyspace:
     cdef public int db
     cdef Entry* entry_at(self, Place* place, bytes key, bint touch) except? NULL
     cdef Entry* string_at(self, Place* place, bytes key) except? NULL
-    cdef ListValue list_at(self, Place* place, bytes key)
-    cdef ListValue existing_list(self, Place* place, bytes key)
-    cdef FieldTable fields_at(self, Place* place, bytes key, int type)
+    cdef Entry* list_at(self, Place* place, bytes key) except? NULL
+    cdef Entry* existing_list(self, Place* place, bytes key) except NULL
+    cdef Entry* fields_at(self, Place* place, bytes key, int type) except? NULL
     cdef bint put_field(self, bytes key, bytes field, bytes value, int type, bint keep_ttl, int kind) except -1
     cdef bint take_field(self, bytes key, bytes field, int type, int kind) except -1
-    cdef ZSet zset_at(self, Place* place, bytes key)
+    cdef Entry* zset_at(self, Place* place, bytes key) except? NULL
 
 
 cdef class Words:
@@ -424,11 +448,11 @@ cdef class Executor:
     cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bint has_room(self, Command* command, Span* args, Py_ssize_t n) except -1
     cdef bint fits(self, int64_t incoming) noexcept
-    cdef bint has_room_for_a_key(self) except -1
     cdef bint make_room(self, int64_t incoming) except -1
     cdef int evict_down(self, int64_t limit, int64_t budget_ns, bint spare_large) except -1
     cdef bint squeeze_in(self, int64_t incoming) except -1
     cdef int wait_for_others(self, int64_t incoming) except -1
+    cdef bint has_room_for_a_key(self) except -1
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1
     cdef void begin_batch(self) noexcept
     cdef int end_batch(self) except -1
@@ -755,11 +779,11 @@ cdef class Replay:
     cdef int apply_string(self, int record, Place* place) except -1
     cdef int apply_list(self, int record, Place* place) except -1
     cdef ListValue read_list(self, ListValue value, bint left)
-    cdef int push(self, Place* place, ListValue value, bint left) except -1
+    cdef int push(self, Place* place, Entry* entry, bint left) except -1
     cdef int apply_fields(self, int record, Place* place) except -1
     cdef FieldTable read_members(self)
-    cdef int put_fields(self, Place* place, FieldTable table, int type, bint keep_ttl) except -1
-    cdef int remove_fields(self, Place* place, FieldTable table, int type) except -1
+    cdef int put_fields(self, Place* place, Entry* entry, int type, bint keep_ttl) except -1
+    cdef int remove_fields(self, Place* place, Entry* entry, int type) except -1
     cdef int apply_zset(self, int record, Place* place) except -1
     cdef ZSet read_zset(self)
 

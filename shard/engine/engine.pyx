@@ -2,10 +2,12 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, table, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
+of their own (memory, entry, heap, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
+    packing, packed_fields,    small collections in the block of their entry
+    packed_zsets, packed_lists
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
     hashes, zsets, names
     walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
@@ -78,7 +80,9 @@ from kache.wire.link cimport (
 
 from .entry cimport (
     HAS_TTL,
+    INTSET,
     MAX_BLOCK,
+    PACKED,
     RAW,
     TYPE_HASH,
     TYPE_LIST,
@@ -104,11 +108,19 @@ from .entry cimport (
     key_bytes,
     value_bytes,
 )
-from .fields cimport FieldTable
-from .heap cimport Due, Heap, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .fields cimport FieldTable, FieldWalk, fields_from, next_field
+from .heap cimport (
+    Heap, heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room, heap_soonest,
+)
 from .listvalue cimport (
     Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
+)
+from .packed cimport (
+    HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
+    element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
+    item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
+    list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )
 from .memory cimport below, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
 from .table cimport (
@@ -136,7 +148,7 @@ from .table cimport (
     tag_of,
     walk_next,
 )
-from .zset cimport ADDED, DEEPEST, SAME, Leaf, Step, ZSet, entry_score, ranks_at
+from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Step, ZSet, entry_score, ranks_at, ranks_first
 
 from kache.commands import keys_of
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
@@ -149,6 +161,10 @@ log = logging.getLogger("kache.shard")
 include "clock.pxi"
 include "store.pxi"
 include "detached.pxi"
+include "packing.pxi"
+include "packed_fields.pxi"
+include "packed_zsets.pxi"
+include "packed_lists.pxi"
 include "keys.pxi"
 include "strings.pxi"
 include "lists.pxi"

@@ -3,7 +3,7 @@
     header 8 bytes            u32 clock | u8 flags (type in the low three bits) | u8 key size | u16 value size
     [ sizes 8 bytes ]         WIDE: u32 key size, u32 value size; the header's are not used
     [ time 12 bytes ]         HAS_TTL: i64 deadline (unix ms), u32 place in the heap of deadlines
-    key | value               a string's bytes, or the address of a collection's Python object
+    key | value               a string's bytes, PACKED: those of a small collection, or the address of a Python object
 
 A key of 16 and a value of 32 bytes are 56 bytes, which malloc puts in 64. The clock is the LRU or LFU clock
 (evict.pxi). A value grown by APPEND keeps the room that malloc gave it.
@@ -33,7 +33,9 @@ cdef enum:
     TYPE_MASK = 7
     HAS_TTL = 8
     WIDE = 16           # key longer than 255 or value longer than 65535 bytes
-    RAW = 32            # grown in place: OBJECT ENCODING says "raw"
+    RAW = 32            # a string that was grown in place: OBJECT ENCODING says "raw"
+    INTSET = 32         # a packed set of integers only
+    PACKED = 64         # a collection whose value is its bytes (packed.pxd)
 
 cdef struct Entry:
     uint32_t clock
@@ -98,7 +100,7 @@ cdef inline void entry_set_value_size(Entry* entry, size_t n) noexcept nogil:
 
 cdef inline bint holds_object(Entry* entry) noexcept nogil:
     """Whether the value is a reference to a collection."""
-    return entry.flags & TYPE_MASK
+    return entry.flags & TYPE_MASK and not entry.flags & PACKED
 
 
 cdef inline PyObject* entry_object(Entry* entry) noexcept nogil:

@@ -5,8 +5,8 @@ cdef bint expire_group(Store store, Database* db, uint32_t group, int64_t until_
     cdef Heap* heap = &db.heaps[group]
     cdef Place place
     cdef int n = 0
-    while heap.count and heap.items[0].deadline <= store.now_ms:
-        store.place_of_entry(&place, db, heap.items[0].entry)
+    while heap.count and heap_soonest(heap) <= store.now_ms:
+        store.place_of_entry(&place, db, heap_entry(heap, 0))
         store.expire_entry(&place, store.word_of(&place))
         n += 1
         if n & 63 == 0 and monotonic_ns() >= until_ns:
@@ -45,7 +45,7 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1:
         store.place_of(&place, due[1][0], due[1][1])
         try:
             entry = store.find(&place)
-            more = entry != NULL and (entry.flags & TYPE_MASK) == TYPE_HASH and (
+            more = entry != NULL and (entry.flags & (TYPE_MASK | PACKED)) == TYPE_HASH and (
                 purge_fields(store, &place, <FieldTable> <object> entry_object(entry), 512))
         except MemoryError:
             remember_fields(store, &place, due[0])

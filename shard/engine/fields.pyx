@@ -2,13 +2,15 @@
 
 Owns its entries, the table that finds them and the heap of their deadlines. Readers are for the commands; what changes
 one is called by the keyspace alone, which accounts `memory` and removes fields past their deadline before it hands a
-table out. Removing never fails. What adds or changes a field raises MemoryError before it has changed any; all that may
+table out. One is packed as long as it is small (packed.pxd), and keeps the order in which its fields came then; with the
+first deadline of a field it becomes a table, and stays one. Only a table is held by an entry: what is packed there is no
+object, and a FieldTable of it is a copy. Removing never fails. What adds or changes a field raises MemoryError before it has changed any; all that may
 be different then is `memory`, as room that was made is kept.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from .entry cimport (
     HAS_TTL,
@@ -25,7 +27,11 @@ from .entry cimport (
     key_bytes,
     value_bytes,
 )
-from .heap cimport Due, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .heap cimport heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room
+from .memory cimport below, kache_block_size, kache_realloc
+from .packed cimport (
+    Item, LARGEST_PACKED, ROOMY, find_first_of_pair, item_bytes, item_of, item_write, limits, packed_set_count, skip_items,
+)
 from .table cimport (
     SCAN_BITS,
     POINTER_MASK,
@@ -48,6 +54,9 @@ from .table cimport (
 
 cdef int64_t FIELD_TABLE_SIZE = 0
 
+cdef enum:
+    TOO_LARGE = -2      # for the packed form
+
 
 @cython.final
 cdef class FieldTable:
@@ -57,33 +66,60 @@ cdef class FieldTable:
         memset(&self.table, 0, sizeof(Table))
         memset(&self.heap, 0, sizeof(Heap))
         self.bytes_used = FIELD_TABLE_SIZE
+        self.packed = True
 
     def __dealloc__(self):
         while self.free_some(1 << 30):
             pass
 
     # Reading ------------------------------------------------------------------------------------------
-    cdef Entry* entry_named(self, bytes field) noexcept:
-        return self.entry_of(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+    cdef const char* find_packed(self, const char* field, size_t n) noexcept:
+        """The pair of a packed field, or NULL."""
+        cdef Item item
+        if self.block == NULL:
+            return NULL
+        item = item_of(field, n)
+        return find_first_of_pair(self.block + HEADER, self.block + self.block_size, &item)
+
+    cdef Span value_of(self, bytes field, char* scratch, int64_t* deadline) noexcept:
+        """The value of a field, whose data is NULL without it, maybe in `scratch` (TEXT bytes); its deadline, 0 for none."""
+        cdef Span value
+        cdef Entry* entry
+        cdef const char* at
+        value.data = NULL
+        value.size = deadline[0] = 0
+        if self.packed:
+            at = self.find_packed(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+            return value if at == NULL else item_text(at + item_span(at), scratch)
+        entry = self.entry_of(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+        if entry != NULL:
+            value.data = entry_value(entry)
+            value.size = entry_value_size(entry)
+            deadline[0] = entry_deadline(entry)
+        return value
 
     def __len__(self):
-        return self.table.count
+        return self.count()
 
     def __contains__(self, bytes field not None):
-        return self.entry_named(field) != NULL
+        return self.deadline_of(field) is not None
 
     def get(self, bytes field not None):
         """The value of a field, or None."""
-        cdef Entry* entry = self.entry_named(field)
-        return None if entry == NULL else value_bytes(entry)
+        cdef char[TEXT] scratch
+        cdef int64_t deadline
+        cdef Span value = self.value_of(field, scratch, &deadline)
+        return None if value.data == NULL else PyBytes_FromStringAndSize(value.data, value.size)
 
     def length(self, bytes field not None):
         """Bytes of a field's value, or None."""
-        cdef Entry* entry = self.entry_named(field)
-        return None if entry == NULL else entry_value_size(entry)
+        cdef char[TEXT] scratch
+        cdef int64_t deadline
+        cdef Span value = self.value_of(field, scratch, &deadline)
+        return None if value.data == NULL else value.size
 
     def items(self):
-        """[(field, value)]; the order is that of the table."""
+        """[(field, value)], in the order in which they came if it is packed, else in that of the table."""
         return self.collect(3)
 
     def fields(self):
@@ -98,41 +134,48 @@ cdef class FieldTable:
         return iter(self.collect(1))
 
     cdef list collect(self, int what):
-        cdef Walk walk = table_walk(&self.table)
-        cdef Entry* entry
+        cdef FieldWalk walk = fields_from(self)
         cdef list found = []
-        while True:
-            entry = walk_next(&walk)
-            if entry == NULL:
-                return found
+        while next_field(&walk):
             if what == 1:
-                found.append(key_bytes(entry))
+                found.append(PyBytes_FromStringAndSize(walk.field.data, walk.field.size))
             elif what == 2:
-                found.append(value_bytes(entry))
+                found.append(PyBytes_FromStringAndSize(walk.value.data, walk.value.size))
             else:
-                found.append((key_bytes(entry), value_bytes(entry)))
+                found.append((
+                    PyBytes_FromStringAndSize(walk.field.data, walk.field.size),
+                    PyBytes_FromStringAndSize(walk.value.data, walk.value.size)))
+        return found
 
     def random(self):
         """A field, each with nearly the same chance; IndexError when there is none."""
-        cdef Entry* entry = table_random(&self.table)
-        if entry == NULL:
-            raise IndexError("no fields")
-        return key_bytes(entry)
+        return self.random_item()[0]
 
     def random_item(self):
         """A (field, value), each with nearly the same chance; IndexError when there is none."""
-        cdef Entry* entry = table_random(&self.table)
-        if entry == NULL:
+        cdef FieldWalk walk = fields_from(self)
+        cdef Entry* entry
+        if self.count() == 0:
             raise IndexError("no fields")
+        if self.packed:
+            walk.at = skip_items(walk.at, 2 * <uint32_t> below(self.count()))
+            next_field(&walk)
+            return (
+                PyBytes_FromStringAndSize(walk.field.data, walk.field.size),
+                PyBytes_FromStringAndSize(walk.value.data, walk.value.size))
+        entry = table_random(&self.table)
         return key_bytes(entry), value_bytes(entry)
 
     def scan(self, uint64_t cursor, Py_ssize_t count):
         """(next cursor, [(field, value)]): about `count` of them; cursor 0 is the start and the end.
 
-        A field that is there from the first call to the last is returned, whatever happens meanwhile.
+        A field that is there from the first call to the last is returned, whatever happens meanwhile. What is packed is
+        returned whole.
         """
         cdef list found = []
         cdef uint64_t following = cursor
+        if self.packed:
+            return 0, self.collect(3)
         if cursor >> SCAN_BITS:
             return 0, found
         following = scan_table(&self.table, cursor, &count, found, True, -1, 0)
@@ -140,10 +183,11 @@ cdef class FieldTable:
 
     def deadline_of(self, bytes field not None):
         """None: no such field; -1: no deadline; else unix ms."""
-        cdef Entry* entry = self.entry_named(field)
-        if entry == NULL:
+        cdef char[TEXT] scratch
+        cdef int64_t deadline
+        if self.value_of(field, scratch, &deadline).data == NULL:
             return None
-        return entry_deadline(entry) if entry.flags & HAS_TTL else -1
+        return deadline or -1
 
     @property
     def memory(self):
@@ -158,11 +202,19 @@ cdef class FieldTable:
     # Changing: for the keyspace -----------------------------------------------------------------------
     cdef int put(self, const char* field, size_t field_size, const char* value, size_t n, bint keep_ttl) except -1:
         """1: a new field; 0: its value was replaced. MemoryError: nothing is changed."""
-        cdef uint64_t hash = table_hash(field, field_size)
-        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, field, field_size)
+        cdef uint64_t hash
+        cdef uint64_t* word
         cdef Entry* entry
         cdef Entry* fresh
         cdef uint8_t flags
+        cdef int outcome
+        if self.packed:
+            outcome = self.put_packed(field, field_size, value, n)
+            if outcome != TOO_LARGE:
+                return outcome
+            self.unpack()
+        hash = table_hash(field, field_size)
+        word = segment_find(segment_of(&self.table, hash), hash, field, field_size)
         if word == NULL:
             fresh = entry_new(field, field_size, value, n, 0, 0, 0)
             if fresh == NULL or table_room(&self.table, hash, &self.bytes_used) < 0:
@@ -208,10 +260,89 @@ cdef class FieldTable:
         """Whether the field was there."""
         return self.remove(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
 
+    # Packed -------------------------------------------------------------------------------------------
+    cdef int put_packed(self, const char* field, size_t field_size, const char* value, size_t n) except -3:
+        """`put`, or TOO_LARGE, with nothing changed."""
+        cdef Item name, item
+        cdef size_t old, offset, most = max(limits.hash_value, limits.set_value)
+        cdef const char* at
+        if field_size > most or n > most:
+            return TOO_LARGE
+        at = self.find_packed(field, field_size)
+        item = item_of(value, n)
+        if at != NULL:
+            at += item_span(at)
+            offset = at - self.block
+            old = item_span(at)
+            self.make_room(self.block_size - old + item_bytes(&item))
+            self.splice(offset, old, item_bytes(&item))
+            item_write(self.block + offset, &item)
+            return 0
+        name = item_of(field, field_size)
+        offset = self.block_size or HEADER
+        if self.count() >= max(limits.hash_entries, limits.set_entries, limits.set_integers) or (
+            offset + item_bytes(&name) + item_bytes(&item) > LARGEST_PACKED
+        ):
+            return TOO_LARGE
+        self.make_room(offset + item_bytes(&name) + item_bytes(&item))
+        item_write(item_write(self.block + offset, &name), &item)
+        packed_set_count(self.block, 1 if self.block_size == 0 else packed_count(self.block) + 1)
+        self.block_size = offset + item_bytes(&name) + item_bytes(&item)
+        return 1
+
+    cdef int make_room(self, size_t n) except -1:
+        """Room for a block of `n` bytes."""
+        cdef int64_t before = kache_block_size(self.block)
+        cdef void* larger
+        if n > self.block_room:
+            larger = kache_realloc(self.block, n + n // 2)
+            if larger == NULL:
+                raise MemoryError("no memory for a field")
+            self.block = <char*> larger
+            self.block_room = n + n // 2
+            self.bytes_used += <int64_t> kache_block_size(larger) - before
+        return 0
+
+    cdef void splice(self, size_t offset, size_t removed, size_t added) noexcept:
+        """Makes `added` bytes of those `removed` at an offset of the block, which has room."""
+        memmove(self.block + offset + added, self.block + offset + removed, self.block_size - offset - removed)
+        self.block_size += added - removed
+
+    cdef int unpack(self) except -1:
+        """Its fields in a table from here on. MemoryError: nothing is changed."""
+        cdef FieldTable table
+        cdef FieldWalk walk
+        if not self.packed:
+            return 0
+        table = FieldTable()
+        table.packed = False
+        table.reserve(self.count())
+        walk = fields_from(self)
+        while next_field(&walk):
+            table.put(walk.field.data, walk.field.size, walk.value.data, walk.value.size, False)
+        self.packed = False
+        self.bytes_used = table.bytes_used
+        self.table = table.table
+        free(self.block)
+        self.block = NULL
+        self.block_size = self.block_room = 0
+        memset(&table.table, 0, sizeof(Table))
+        return 0
+
     cdef bint remove(self, const char* field, size_t n) noexcept:
-        cdef uint64_t hash = table_hash(field, n)
-        cdef uint64_t* word = segment_find(segment_of(&self.table, hash), hash, field, n)
+        cdef uint64_t hash
+        cdef uint64_t* word
         cdef Entry* entry
+        cdef const char* at
+        if self.packed:
+            at = self.find_packed(field, n)
+            if at == NULL:
+                return False
+            self.splice(at - self.block, skip_items(at, 2) - at, 0)
+            packed_set_count(self.block, packed_count(self.block) - 1)
+            return True
+        hash = table_hash(field, n)
+        word = segment_find(segment_of(&self.table, hash), hash, field, n)
         if word == NULL:
             return False
         entry = <Entry*> (word[0] & POINTER_MASK)
@@ -228,10 +359,15 @@ cdef class FieldTable:
         MemoryError: nothing is changed.
         """
         cdef uint64_t hash = table_hash(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
-        cdef uint64_t* word = segment_find(
-            segment_of(&self.table, hash), hash, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
+        cdef uint64_t* word
         cdef Entry* entry
         cdef Entry* fresh
+        if self.packed:
+            if deadline == 0 or self.find_packed(PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field)) == NULL:
+                return False
+            self.unpack()
+        word = segment_find(
+            segment_of(&self.table, hash), hash, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field))
         if word == NULL:
             return False
         entry = <Entry*> (word[0] & POINTER_MASK)
@@ -255,8 +391,8 @@ cdef class FieldTable:
         """Removes up to `limit` fields past their deadline; how many it removed."""
         cdef Py_ssize_t n = 0
         cdef Entry* entry
-        while n < limit and self.heap.count and self.heap.items[0].deadline <= now_ms:
-            entry = self.heap.items[0].entry
+        while n < limit and self.heap.count and heap_soonest(&self.heap) <= now_ms:
+            entry = heap_entry(&self.heap, 0)
             self.remove(entry_key(entry), entry_key_size(entry))
             n += 1
         return n
@@ -266,11 +402,17 @@ cdef class FieldTable:
         return self.duplicate()
 
     cdef int reserve(self, uint64_t expected) except -1:
+        if self.packed:
+            if expected <= max(limits.hash_entries, limits.set_entries, limits.set_integers):
+                return 0
+            self.unpack()
         if table_reserve(&self.table, expected, &self.bytes_used) < 0:
             raise MemoryError("no memory for a table")
         return 0
 
     cdef int settle(self) except -1:
+        if self.packed:
+            return 0
         table_settle(&self.table, &self.bytes_used)
         return 0
 
@@ -280,6 +422,13 @@ cdef class FieldTable:
         cdef Entry* entry
         cdef Entry* fresh
         cdef uint64_t hash
+        if self.packed:
+            if self.block != NULL:
+                copy.make_room(self.block_size)
+                memcpy(copy.block, self.block, self.block_size)
+                copy.block_size = self.block_size
+            return copy
+        copy.unpack()
         copy.reserve(self.table.count)
         while True:
             entry = walk_next(&walk)
@@ -306,9 +455,12 @@ cdef class FieldTable:
         """Frees about `count` fields of a table nobody can reach. True while something is left."""
         # The heap's items would point to freed entries: nothing reads them any more.
         self.heap.count = 0
+        free(self.block)
+        self.block = NULL
+        self.block_size = self.block_room = 0
         if table_free_some(&self.table, &count):
             return True
-        free(self.heap.items)
+        free(self.heap.words)
         memset(&self.heap, 0, sizeof(Heap))
         return False
 
@@ -322,10 +474,15 @@ cdef class FieldTable:
     def check(self):
         """Asserts every invariant."""
         cdef Walk walk = table_walk(&self.table)
-        cdef int64_t total = FIELD_TABLE_SIZE + table_storage(&self.table) + self.heap.capacity * sizeof(Due)
+        cdef int64_t total = FIELD_TABLE_SIZE + table_storage(&self.table) + self.heap.capacity * sizeof(uint64_t)
         cdef Entry* entry
         table_check(&self.table)
         heap_check(&self.heap)
+        total += kache_block_size(self.block)
+        assert self.block == NULL or self.packed, "fields in a block beside the table"
+        if self.packed:
+            assert self.table.count == 0, "fields in a table beside the block"
+            assert len(set(self.collect(1))) == self.count(), "a packed field twice, or a wrong count"
         while True:
             entry = walk_next(&walk)
             if entry == NULL:

@@ -1,22 +1,24 @@
-# Mutators of hashes and sets, whose values are FieldTables; see keys.pxi. One that becomes empty goes with its key.
+# Mutators of hashes and sets, whose values are packed (packing.pxi) or FieldTables; see keys.pxi. One that becomes empty goes with its key.
 
-cdef FieldTable fields_in(Entry* entry, int type):
-    """The fields of an entry that was just found, those past their deadline included; None for none."""
-    if entry == NULL:
-        return None
-    if (entry.flags & TYPE_MASK) != type:
+cdef Entry* fields_in(Entry* entry, int type) except? NULL:
+    """An entry that was just found, NULL for none, whose fields past their deadline are included."""
+    if entry != NULL and (entry.flags & TYPE_MASK) != type:
         raise wrong_type()
-    return <FieldTable> <object> entry_object(entry)
+    return entry
 
 
-cdef FieldTable fields_of(Store store, Place* place, int type):
-    """The fields of the key, which is read; None for none. Those past their deadline are removed first."""
-    cdef FieldTable table = fields_in(store.read(place), type)
-    if table is None or not table.heap.count or table.heap.items[0].deadline > store.now_ms:
-        return table
+cdef Entry* fields_of(Store store, Place* place, int type) except? NULL:
+    """The entry of the key, which is read; NULL for none. Fields past their deadline are removed first."""
+    cdef Entry* entry = fields_in(store.read(place), type)
+    cdef FieldTable table
+    if entry == NULL or entry.flags & PACKED:
+        return entry
+    table = <FieldTable> <object> entry_object(entry)
+    if not table.heap.count or heap_soonest(&table.heap) > store.now_ms:
+        return entry
     store.heavy = True
     purge_fields(store, place, table, 1 << 40)
-    return table if table.table.count else None
+    return entry if table.table.count else NULL
 
 
 cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t limit) except -1:
@@ -38,9 +40,9 @@ cdef bint purge_fields(Store store, Place* place, FieldTable table, Py_ssize_t l
             return False
     if table.heap.count == 0:
         return False
-    if table.heap.items[0].deadline <= store.now_ms:
+    if heap_soonest(&table.heap) <= store.now_ms:
         return True
-    remember_fields(store, place, table.heap.items[0].deadline)
+    remember_fields(store, place, heap_soonest(&table.heap))
     return False
 
 
@@ -63,33 +65,29 @@ cdef int expect_fields(Store store, object value, Place* place) except -1:
 
 cdef int expect_fields_of(Store store, Entry* entry, Place* place) except -1:
     """`expect_fields` of an entry's value."""
-    if entry != NULL and (entry.flags & TYPE_MASK) == TYPE_HASH:
+    if entry != NULL and (entry.flags & (TYPE_MASK | PACKED)) == TYPE_HASH:
         expect_fields(store, <object> entry_object(entry), place)
     return 0
 
 
 cdef bint field_put(
-    Store store, Place* place, FieldTable table, int type, const char* field, size_t field_size, const char* value, size_t n,
-    bint keep_ttl, int kind,
+    Store store, Place* place, Entry** held, int type, const char* field, size_t field_size, const char* value, size_t n,
+    bint keep_ttl, int kind, size_t more,
 ) except -1:
-    """Sets a field, or adds a member, of what `fields_of` said; whether it is new."""
+    """Sets a field, or adds a member, of what `fields_of` said, and leaves there what holds it then; whether it is new.
+    `more`: about so many bytes will follow."""
     cdef bint observed = store.prepare(place, field_size + n + 20)
-    cdef int64_t before
-    cdef bint added = True
+    cdef int outcome = UNFIT
     store.heavy |= n >= HEAVY or field_size >= HEAVY
-    if table is None:
-        table = FieldTable()
-        table.put(field, field_size, value, n, keep_ttl)
-        store.put_object(place, NULL, type, table, 0)
-    else:
-        before = table.bytes_used
-        try:
-            added = table.put(field, field_size, value, n, keep_ttl)
-        finally:
-            # Without memory for the rest the table may have grown all the same.
-            place.db.memory += table.bytes_used - before
-        if type == TYPE_SET and not added:
-            return False
+    if held[0] == NULL or held[0].flags & PACKED:
+        if type == TYPE_HASH:
+            outcome = hash_put(store, place, held, field, field_size, value, n, more)
+        else:
+            outcome = set_put(store, place, held, field, field_size, more)
+    if outcome == UNFIT:
+        outcome = table_put(store, place, held, type, field, field_size, value, n, keep_ttl)
+    if type == TYPE_SET and not outcome:
+        return False
     store.dirty += 1
     if observed:
         store.note(kind, place)
@@ -101,36 +99,97 @@ cdef bint field_put(
                 store.begin_elements(RECORD_HASH_SET_KEEP_TTL if keep_ttl else RECORD_HASH_SET, place)
                 store.effects.put_bytes(field, field_size)
                 store.effects.put_bytes(value, n)
-    return added
+    return outcome
 
 
-cdef bint field_take(Store store, Place* place, FieldTable table, int type, const char* field, size_t n, int kind) except -1:
-    """Removes a field or member; whether it was there. Maybe the key is gone afterwards, and `table` with it."""
-    cdef bint observed = store.prepare(place, n + 10)
+cdef bint table_put(
+    Store store, Place* place, Entry** held, int type, const char* field, size_t field_size, const char* value, size_t n,
+    bint keep_ttl,
+) except -1:
+    """`field_put` of what is, or becomes, an object."""
+    cdef FieldTable table = fields_unpacked(store, place, held, type)
     cdef int64_t before = table.bytes_used
-    if not table.remove(field, n):
-        return False
-    place.db.memory += table.bytes_used - before
+    if held[0] == NULL:
+        table.put(field, field_size, value, n, keep_ttl)
+        hold_object(store, place, held, type, table)
+        return True
+    try:
+        return table.put(field, field_size, value, n, keep_ttl)
+    finally:
+        # Without memory for the rest the table may have grown all the same.
+        place.db.memory += table.bytes_used - before
+
+
+cdef bint field_take(Store store, Place* place, Entry** held, int type, const char* field, size_t n, int kind) except -1:
+    """Removes a field or member; whether it was there. Maybe the key is gone afterwards: then NULL is held."""
+    cdef bint observed = store.prepare(place, n + 10)
+    cdef FieldTable table
+    cdef int64_t before
+    cdef size_t left
+    if held[0].flags & PACKED:
+        if not packed_take(store, place, held, type, field, n):
+            return False
+        left = packed_length(held[0])
+    else:
+        table = <FieldTable> <object> entry_object(held[0])
+        before = table.bytes_used
+        if not table.remove(field, n):
+            return False
+        place.db.memory += table.bytes_used - before
+        left = table.table.count
     store.dirty += 1
     if observed:
         store.note(kind, place)
         if store.effects.recording:
             store.begin_elements(RECORD_HASH_DELETE if type == TYPE_HASH else RECORD_SET_REMOVE, place)
             store.effects.put_bytes(field, n)
-    drop_if_empty(store, place, table.table.count)
+    if left == 0:
+        held[0] = NULL
+    drop_if_empty(store, place, left)
     return True
 
 
-cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes field, int64_t deadline) except -1:
-    """Expires a field at `deadline` (unix ms), at once when that has passed; whether the field was there."""
+cdef bint field_known(Entry* entry, int type, const char* field, size_t n) noexcept:
+    """Whether a hash or set, NULL for none, has it."""
+    cdef const char* found
+    if entry == NULL:
+        return False
+    if entry.flags & PACKED:
+        return packed_has(entry, type, field, n, &found)
+    return (<FieldTable> <object> entry_object(entry)).entry_of(field, n) != NULL
+
+
+cdef bint field_value(Entry* entry, const char* field, size_t n, Span* value, char* scratch) noexcept:
+    """The value of a field of a hash, NULL for none, maybe in `scratch` (TEXT bytes); whether there is one."""
+    cdef const char* found
+    cdef Entry* known
+    if entry == NULL:
+        return False
+    if entry.flags & PACKED:
+        if not packed_has(entry, TYPE_HASH, field, n, &found):
+            return False
+        value[0] = item_text(found + item_span(found), scratch)
+        return True
+    known = (<FieldTable> <object> entry_object(entry)).entry_of(field, n)
+    if known != NULL:
+        value.data = entry_value(known)
+        value.size = entry_value_size(known)
+    return known != NULL
+
+
+cdef bint field_expire_at(Store store, Place* place, Entry** held, bytes field, int64_t deadline) except -1:
+    """Expires a field at `deadline` (unix ms), at once when that has passed; whether the field was there. A hash with a
+    deadline is no packed one any more."""
+    cdef FieldTable table
     cdef int64_t before, soonest
     cdef bint observed
-    if table.entry_named(field) == NULL:
+    if not field_known(held[0], TYPE_HASH, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field)):
         return False
     if deadline <= store.now_ms:
         return field_take(
-            store, place, table, TYPE_HASH, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), FIELD_EXPIRED)
+            store, place, held, TYPE_HASH, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), FIELD_EXPIRED)
     observed = store.prepare(place, PyBytes_GET_SIZE(field))
+    table = fields_unpacked(store, place, held, TYPE_HASH)
     before = table.bytes_used
     soonest = table.soonest()
     # Before the change: a deadline that is remembered and not there is harmless, one that is forgotten is not.
@@ -150,10 +209,15 @@ cdef bint field_expire_at(Store store, Place* place, FieldTable table, bytes fie
     return True
 
 
-cdef bint field_persist(Store store, Place* place, FieldTable table, bytes field) except -1:
+cdef bint field_persist(Store store, Place* place, Entry* entry, bytes field) except -1:
     """Whether the field had a deadline to take away."""
     cdef bint observed = store.prepare(place, PyBytes_GET_SIZE(field))
-    cdef int64_t before = table.bytes_used
+    cdef FieldTable table
+    cdef int64_t before
+    if entry.flags & PACKED:
+        return False
+    table = <FieldTable> <object> entry_object(entry)
+    before = table.bytes_used
     if not table.set_deadline(field, 0):
         return False
     place.db.memory += table.bytes_used - before
@@ -169,16 +233,24 @@ cdef bint field_persist(Store store, Place* place, FieldTable table, bytes field
 cdef int table_replace(Store store, Place* place, int type, FieldTable fresh, int64_t deadline, int kind) except -1:
     """The key becomes this hash or set, with this deadline (0: none); without fields it is deleted."""
     cdef Entry* old
+    cdef Entry* entry
     cdef bint observed
-    if fresh.table.count == 0:
+    if fresh.count() == 0:
         key_delete(store, place)
         return 0
-    # An entry takes more bytes than its name and value with their lengths; a field with a deadline is named twice.
+    # An entry takes more bytes than its name and value with their lengths, and an integer's text is packed in no less
+    # than a third; a field with a deadline is named twice.
     observed = store.prepare(
-        place, fresh.bytes_used * (2 if fresh.heap.count else 1) + fresh.heap.count * 24 + RECORD_OVERHEAD)
+        place, fresh.bytes_used * (3 if fresh.packed else 2 if fresh.heap.count else 1) + fresh.heap.count * 24
+        + RECORD_OVERHEAD)
     expect_fields(store, fresh, place)
     old = store.find(place)
-    store.put_object(place, old, type, fresh, deadline)
+    entry = fields_packed(store, place, type, fresh, HAS_TTL if deadline else 0)
+    if entry != NULL:
+        store.put_entry(place, old, entry, deadline)
+    else:
+        fresh.unpack()
+        store.put_object(place, old, type, fresh, deadline)
     store.dirty += 1
     if observed:
         store.note(kind, place)
@@ -196,24 +268,17 @@ cdef int table_replace(Store store, Place* place, int type, FieldTable fresh, in
 
 
 cdef void tell_fields(Store store, Place* place, int type, FieldTable table) noexcept:
-    cdef Walk walk = table_walk(&table.table)
-    cdef Entry* entry
-    store.effects.put_number(table.table.count)
-    while True:
-        entry = walk_next(&walk)
-        if entry == NULL:
-            break
-        store.effects.put_bytes(entry_key(entry), entry_key_size(entry))
+    cdef FieldWalk walk = fields_from(table)
+    store.effects.put_number(table.count())
+    while next_field(&walk):
+        store.effects.put_bytes(walk.field.data, walk.field.size)
         if type == TYPE_HASH:
-            store.effects.put_bytes(entry_value(entry), entry_value_size(entry))
+            store.effects.put_bytes(walk.value.data, walk.value.size)
     if table.heap.count == 0:
         return
-    walk = table_walk(&table.table)
-    while True:
-        entry = walk_next(&walk)
-        if entry == NULL:
-            return
-        if entry.flags & HAS_TTL:
+    walk = fields_from(table)
+    while next_field(&walk):
+        if walk.deadline:
             store.begin(RECORD_FIELD_DEADLINE_SET, place)
-            store.effects.put_bytes(entry_key(entry), entry_key_size(entry))
-            store.effects.put_deadline(entry_deadline(entry))
+            store.effects.put_bytes(walk.field.data, walk.field.size)
+            store.effects.put_deadline(walk.deadline)

@@ -68,23 +68,33 @@ cdef uint64_t image_part(
     cdef int type = entry.flags & TYPE_MASK
     cdef int flags = type | (PART_RAW if entry.flags & RAW and type == TYPE_STRING else 0)
     cdef int64_t deadline = entry_deadline(entry) if cursor == 0 else 0
-    cdef object value
-    cdef Py_ssize_t count_at
-    if type == TYPE_HASH and (<FieldTable> <object> entry_object(entry)).heap.count:
+    if type == TYPE_HASH and holds_object(entry) and (<FieldTable> <object> entry_object(entry)).heap.count:
         flags |= PART_FIELD_DEADLINES
     out.put_u8(<uint8_t> (flags | (PART_DEADLINE if deadline else 0)))
     if deadline:
         put_varint(out, <uint64_t> deadline << 1)
     if type == TYPE_STRING:
         return string_part(entry, cursor, most_bytes, out)
-    value = <object> entry_object(entry)
-    put_varint(out, <uint64_t> len(value))
+    put_varint(out, <uint64_t> elements_in(entry))
     if type == TYPE_LIST:
-        return list_part(<ListValue> value, cursor, most_bytes, most, out)
+        return list_part(elements_seen(entry), cursor, most_bytes, most, out)
     if type == TYPE_ZSET:
         # Half as many: each takes its place in a tree, too.
-        return zset_part(<ZSet> value, cursor, most_bytes, (most >> 1) + (most & 1), out)
-    return fields_part(store, <FieldTable> value, type, cursor, most_bytes, most, out)
+        return zset_part(members_seen(entry), cursor, most_bytes, (most >> 1) + (most & 1), out)
+    if entry.flags & PACKED:
+        return packed_part(fields_seen(entry), type, out)
+    return fields_part(store, <FieldTable> <object> entry_object(entry), type, cursor, most_bytes, most, out)
+
+
+cdef uint64_t packed_part(FieldTable value, int type, Buffer out) except? 0xFFFFFFFFFFFFFFFF:
+    """All of it whatever a part may have, and in its order: it is small."""
+    cdef FieldWalk walk = fields_from(value)
+    put_varint(out, value.count())
+    while next_field(&walk):
+        put_counted(out, walk.field.data, walk.field.size)
+        if type == TYPE_HASH:
+            put_counted(out, walk.value.data, walk.value.size)
+    return 0
 
 
 cdef uint64_t string_part(Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Buffer out) except? 0xFFFFFFFFFFFFFFFF:

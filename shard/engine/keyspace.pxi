@@ -145,7 +145,7 @@ cdef class Keyspace:
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry == NULL:
             return 0
-        return len(<object> entry_object(entry)) if entry.flags & TYPE_MASK else 1
+        return elements_in(entry) if entry.flags & TYPE_MASK else 1
 
     def set_sizes(self, keys, bint scored):
         """The number of members of each set (of sorted sets too if `scored`), 0 without the key; WRONGTYPE for others.
@@ -164,7 +164,7 @@ cdef class Keyspace:
             type = entry.flags & TYPE_MASK
             if type != TYPE_SET and (type != TYPE_ZSET or not scored):
                 raise wrong_type()
-            sizes.append(len(<object> entry_object(entry)))
+            sizes.append(elements_in(entry))
         return sizes
 
     def memory_of(self, bytes key not None):
@@ -173,10 +173,21 @@ cdef class Keyspace:
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry == NULL:
             return None
-        size = entry_memory(entry) + 8 + (sizeof(Due) if entry.flags & HAS_TTL else 0)
-        if entry.flags & TYPE_MASK:
+        size = entry_memory(entry) + 8 + (sizeof(uint64_t) if entry.flags & HAS_TTL else 0)
+        if holds_object(entry):
             size += (<object> entry_object(entry)).memory
         return size
+
+    def encoding_of(self, bytes key not None):
+        """How a collection is stored, in the real server's words: "listpack" or "intset" if it is packed, else "quicklist",
+        "hashtable" or "skiplist"; None for a string or without the key. Does not touch it."""
+        cdef Place place
+        cdef Entry* entry = self.entry_at(&place, key, False)
+        if entry == NULL or not entry.flags & TYPE_MASK:
+            return None
+        if entry.flags & PACKED:
+            return "intset" if entry.flags & INTSET else "listpack"
+        return LARGE_ENCODINGS[entry.flags & TYPE_MASK]
 
     # The whole database ---------------------------------------------------------------------------------
     def size(self):
@@ -302,60 +313,78 @@ cdef class Keyspace:
         return entry != NULL and entry.flags & RAW != 0
 
     # Lists ------------------------------------------------------------------------------------------------
-    cdef ListValue list_at(self, Place* place, bytes key):
+    cdef Entry* list_at(self, Place* place, bytes key) except? NULL:
         return list_in(self.entry_at(place, key, True))
 
-    cdef ListValue existing_list(self, Place* place, bytes key):
-        cdef ListValue value = self.list_at(place, key)
-        if value is None:
+    cdef Entry* existing_list(self, Place* place, bytes key) except NULL:
+        cdef Entry* entry = self.list_at(place, key)
+        if entry == NULL:
             raise KeyError(key)
-        return value
+        return entry
 
     def list_get(self, bytes key not None):
-        """The list at `key`, to be read only and not kept, or None."""
+        """The list at `key`, to be read only and not kept, or None. Of a packed one it is a copy."""
         cdef Place place
-        return self.list_at(&place, key)
+        return elements_seen(self.list_at(&place, key))
+
+    def list_length(self, bytes key not None):
+        """How many elements the list has; 0 without the key."""
+        cdef Place place
+        return list_length(self.list_at(&place, key))
+
+    def list_index(self, bytes key not None, Py_ssize_t index):
+        """The element at an index, from the end if negative, or None."""
+        cdef Place place
+        cdef Entry* entry = self.list_at(&place, key)
+        cdef Py_ssize_t length = list_length(entry)
+        if index < 0:
+            index += length
+        if not 0 <= index < length:
+            return None
+        if entry.flags & PACKED:
+            return elements_between(entry, <uint32_t> index, <uint32_t> index + 1)[0]
+        return (<ListValue> <object> entry_object(entry))[index]
 
     def list_push(self, bytes key not None, values not None, bint left):
         """Adds values one after another at one end; the new length."""
         cdef Place place
-        cdef ListValue value = self.list_at(&place, key)
+        cdef Entry* entry = self.list_at(&place, key)
         cdef Words elements = Words(values)
         if elements.count == 0:
-            return 0 if value is None else value.length
-        return list_push(self.store, &place, value, elements.spans, elements.count, left)
+            return list_length(entry)
+        return list_push(self.store, &place, &entry, elements.spans, elements.count, left)
 
     def list_pop(self, bytes key not None, bint left, Py_ssize_t count=1):
         """Takes up to `count` values from one end, in the order they come off; empty without the key."""
         cdef Place place
-        cdef ListValue value = self.list_at(&place, key)
-        return [] if value is None else list_pop(self.store, &place, value, left, count)
+        cdef Entry* entry = self.list_at(&place, key)
+        return [] if entry == NULL else list_pop(self.store, &place, &entry, left, count)
 
     def list_set(self, bytes key not None, Py_ssize_t index, bytes value not None):
         """Replaces one value; KeyError without the key, IndexError out of range."""
         cdef Place place
-        list_set(
-            self.store, &place, self.existing_list(&place, key), index, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        cdef Entry* entry = self.existing_list(&place, key)
+        list_set(self.store, &place, &entry, index, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     def list_insert(self, bytes key not None, Py_ssize_t index, bytes value not None):
         """Inserts before `index`; KeyError without the key, IndexError out of range."""
         cdef Place place
-        list_insert(
-            self.store, &place, self.existing_list(&place, key), index, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        cdef Entry* entry = self.existing_list(&place, key)
+        list_insert(self.store, &place, &entry, index, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     def list_delete_range(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):
         """Removes the values from `start` to `stop` (exclusive); nothing without the key."""
         cdef Place place
-        cdef ListValue value = self.list_at(&place, key)
-        if value is not None:
-            list_trim(self.store, &place, value, start, stop)
+        cdef Entry* entry = self.list_at(&place, key)
+        if entry != NULL:
+            list_trim(self.store, &place, &entry, start, stop)
 
     def list_remove(self, bytes key not None, bytes value not None, Py_ssize_t count):
         """Removes equal values: `count` from the head, minus `count` from the tail, all with 0; how many."""
         cdef Place place
-        cdef ListValue values = self.list_at(&place, key)
-        return 0 if values is None else list_remove(
-            self.store, &place, values, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), count)
+        cdef Entry* entry = self.list_at(&place, key)
+        return 0 if entry == NULL else list_remove(
+            self.store, &place, &entry, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), count)
 
     def list_replace(self, bytes key not None, values not None, int64_t deadline=0, str event not None="sortstore"):
         """Stores a list in place of whatever is there; its length (with none the key is deleted)."""
@@ -366,27 +395,27 @@ cdef class Keyspace:
         return fresh.length
 
     # Hashes and sets --------------------------------------------------------------------------------------
-    cdef FieldTable fields_at(self, Place* place, bytes key, int type):
+    cdef Entry* fields_at(self, Place* place, bytes key, int type) except? NULL:
         self.store.place_of(place, self.db, key)
         return fields_of(self.store, place, type)
 
     cdef bint put_field(self, bytes key, bytes field, bytes value, int type, bint keep_ttl, int kind) except -1:
         cdef Place place
-        cdef FieldTable table = self.fields_at(&place, key, type)
+        cdef Entry* entry = self.fields_at(&place, key, type)
         return field_put(
-            self.store, &place, table, type, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field),
-            PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), keep_ttl, kind)
+            self.store, &place, &entry, type, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field),
+            PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), keep_ttl, kind, 0)
 
     cdef bint take_field(self, bytes key, bytes field, int type, int kind) except -1:
         cdef Place place
-        cdef FieldTable table = self.fields_at(&place, key, type)
-        return table is not None and field_take(
-            self.store, &place, table, type, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), kind)
+        cdef Entry* entry = self.fields_at(&place, key, type)
+        return entry != NULL and field_take(
+            self.store, &place, &entry, type, PyBytes_AS_STRING(field), PyBytes_GET_SIZE(field), kind)
 
     def hash_get(self, bytes key not None):
-        """The fields of the hash, to be read only and not kept, or None."""
+        """The fields of the hash, to be read only and not kept, or None. Of a packed one it is a copy."""
         cdef Place place
-        return self.fields_at(&place, key, TYPE_HASH)
+        return fields_seen(self.fields_at(&place, key, TYPE_HASH))
 
     def hash_set(
         self, bytes key not None, bytes field not None, bytes value not None, bint keep_ttl=False, str event not None="hset"
@@ -401,14 +430,14 @@ cdef class Keyspace:
     def hash_deadline_set(self, bytes key not None, bytes field not None, int64_t deadline):
         """Expires a field at `deadline` (unix ms), at once when that has passed; whether the field was there."""
         cdef Place place
-        cdef FieldTable table = self.fields_at(&place, key, TYPE_HASH)
-        return table is not None and field_expire_at(self.store, &place, table, field, deadline)
+        cdef Entry* entry = self.fields_at(&place, key, TYPE_HASH)
+        return entry != NULL and field_expire_at(self.store, &place, &entry, field, deadline)
 
     def hash_deadline_clear(self, bytes key not None, bytes field not None):
         """Whether the field had a deadline to take away."""
         cdef Place place
-        cdef FieldTable table = self.fields_at(&place, key, TYPE_HASH)
-        return table is not None and field_persist(self.store, &place, table, field)
+        cdef Entry* entry = self.fields_at(&place, key, TYPE_HASH)
+        return entry != NULL and field_persist(self.store, &place, entry, field)
 
     def hash_replace(self, bytes key not None, items not None, deadlines=(), int64_t deadline=0, str event not None="restore"):
         """Stores a hash of (field, value) in place of whatever is there, with (field, deadline) of some; its size."""
@@ -425,12 +454,12 @@ cdef class Keyspace:
                 table.set_deadline(field, until)
         self.store.place_of(&place, self.db, key)
         table_replace(self.store, &place, TYPE_HASH, table, deadline, kind_of(event))
-        return table.table.count
+        return table.count()
 
     def set_get(self, bytes key not None):
-        """The members of the set, to be read only and not kept, or None."""
+        """The members of the set, to be read only and not kept, or None. Of a packed one it is a copy."""
         cdef Place place
-        return self.fields_at(&place, key, TYPE_SET)
+        return fields_seen(self.fields_at(&place, key, TYPE_SET))
 
     def set_add(self, bytes key not None, bytes member not None):
         """Whether the member is new."""
@@ -449,41 +478,55 @@ cdef class Keyspace:
             table.put(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), b"", 0, False)
         self.store.place_of(&place, self.db, key)
         table_replace(self.store, &place, TYPE_SET, table, deadline, kind_of(event))
-        return table.table.count
+        return table.count()
 
     # Sorted sets ------------------------------------------------------------------------------------------
-    cdef ZSet zset_at(self, Place* place, bytes key):
+    cdef Entry* zset_at(self, Place* place, bytes key) except? NULL:
         return zset_in(self.entry_at(place, key, True))
 
     def zset_get(self, bytes key not None):
-        """The sorted set at `key`, to be read only and not kept, or None."""
+        """The sorted set at `key`, to be read only and not kept, or None. Of a packed one it is a copy."""
         cdef Place place
-        return self.zset_at(&place, key)
+        return members_seen(self.zset_at(&place, key))
+
+    def zset_length(self, bytes key not None):
+        """How many members the sorted set has; 0 without the key."""
+        cdef Place place
+        return zset_length(self.zset_at(&place, key))
+
+    def zset_score(self, bytes key not None, bytes member not None):
+        """A member's score, or None."""
+        cdef Place place
+        cdef Entry* entry = self.zset_at(&place, key)
+        cdef double score
+        if entry != NULL and score_of(entry, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), &score):
+            return score
+        return None
 
     def zset_add(self, bytes key not None, bytes member not None, double score, str event not None="zadd"):
         """True: a new member; False: its score changed; None: nothing changed."""
         cdef Place place
-        cdef ZSet value = self.zset_at(&place, key)
+        cdef Entry* entry = self.zset_at(&place, key)
         cdef int outcome = zset_put(
-            self.store, &place, value, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score, kind_of(event))
+            self.store, &place, &entry, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score, kind_of(event), 0)
         return None if outcome == SAME else outcome == ADDED
 
     def zset_remove(self, bytes key not None, bytes member not None):
         """Whether the member was there."""
         cdef Place place
-        cdef ZSet value = self.zset_at(&place, key)
-        return value is not None and zset_take(
-            self.store, &place, value, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
+        cdef Entry* entry = self.zset_at(&place, key)
+        return entry != NULL and zset_take(
+            self.store, &place, &entry, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
 
     def zset_delete_ranks(
         self, bytes key not None, Py_ssize_t start, Py_ssize_t stop, bint wanted=True, str event not None="zremrangebyrank"
     ):
         """Removes the members of rank `start` to `stop` (exclusive); [(member, score)] of them if that is wanted."""
         cdef Place place
-        cdef ZSet value = self.zset_at(&place, key)
-        if value is None:
+        cdef Entry* entry = self.zset_at(&place, key)
+        if entry == NULL:
             return [] if wanted else None
-        return zset_cut(self.store, &place, value, start, stop, wanted, kind_of(event))
+        return zset_cut(self.store, &place, entry, start, stop, wanted, kind_of(event))
 
     def zset_replace(self, bytes key not None, scores not None, int64_t deadline=0, str event not None="restore"):
         """Stores a sorted set in place of whatever is there; its size (with none the key is deleted)."""

@@ -10,11 +10,11 @@ cdef int move_entry(Store store, Place* source, Place* target) except -1:
         raise KeyError("the key to move is not there")
     fresh = entry_new(
         target.key, target.n, entry_value(entry), entry_value_size(entry),
-        entry.flags & (TYPE_MASK | RAW | HAS_TTL), entry.clock, 0,
+        entry.flags & (TYPE_MASK | RAW | PACKED | HAS_TTL), entry.clock, 0,
     )
     if fresh == NULL:
         raise MemoryError("no memory for a key")
-    if fresh.flags & TYPE_MASK:
+    if holds_object(fresh):
         memory = (<object> entry_object(fresh)).memory
     store.put_entry(target, old, fresh, entry_deadline(entry))
     # For a moment both entries have the value; its account goes with it.
@@ -72,14 +72,14 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
         return False
     old = store.find(target)
     observed = store.prepare(target, source.n + target.n)
-    if entry.flags & TYPE_MASK:
+    if holds_object(entry):
         value = (<object> entry_object(entry)).copy()
         expect_fields(store, value, target)
         store.put_object(target, old, entry.flags & TYPE_MASK, value, entry_deadline(entry))
     else:
         fresh = entry_new(
             target.key, target.n, entry_value(entry), entry_value_size(entry),
-            entry.flags & (RAW | HAS_TTL), store.fresh_clock(), 0,
+            entry.flags & (TYPE_MASK | RAW | PACKED | HAS_TTL), store.fresh_clock(), 0,
         )
         if fresh == NULL:
             raise MemoryError("no memory for a copy")

@@ -200,29 +200,27 @@ cdef class Replay:
         cdef Reader* reader = &self.reader
         cdef Store store = self.store
         cdef Entry* entry
-        cdef ListValue value
         cdef uint64_t first
         cdef Span element
         if record == RECORD_LIST_REPLACE:
             return list_replace(store, place, self.read_list(ListValue(), False), 0, RESTORED)
-        entry = store.find(place)
-        value = list_in(entry)
+        entry = list_in(store.find(place))
         if record == RECORD_LIST_PUSH_LEFT or record == RECORD_LIST_PUSH_RIGHT:
-            return self.push(place, value, record == RECORD_LIST_PUSH_LEFT)
+            return self.push(place, entry, record == RECORD_LIST_PUSH_LEFT)
         first = read_number(reader)
-        self.must(value is not None and first <= <uint64_t> value.length)
+        self.must(entry != NULL and first <= <uint64_t> list_length(entry))
         if record == RECORD_LIST_POP_LEFT:
-            list_trim(store, place, value, 0, first)
+            list_trim(store, place, &entry, 0, first)
         elif record == RECORD_LIST_POP_RIGHT:
-            list_trim(store, place, value, value.length - first, value.length)
+            list_trim(store, place, &entry, list_length(entry) - first, list_length(entry))
         elif record == RECORD_LIST_DELETE_RANGE:
-            list_trim(store, place, value, first, first + read_number(reader))
+            list_trim(store, place, &entry, first, first + read_number(reader))
         elif record == RECORD_LIST_SET or record == RECORD_LIST_INSERT:
             element = read_bytes(reader)
             if record == RECORD_LIST_SET:
-                list_set(store, place, value, first, element.data, element.size)
+                list_set(store, place, &entry, first, element.data, element.size)
             else:
-                list_insert(store, place, value, first, element.data, element.size)
+                list_insert(store, place, &entry, first, element.data, element.size)
         else:
             self.unknown(record)
         return 0
@@ -236,36 +234,34 @@ cdef class Replay:
             n -= 1
         return value
 
-    cdef int push(self, Place* place, ListValue value, bint left) except -1:
+    cdef int push(self, Place* place, Entry* entry, bint left) except -1:
         cdef uint64_t n = read_count(&self.reader)
         cdef Span element
         while n:
             element = read_bytes(&self.reader)
-            list_push(self.store, place, value, &element, 1, left)
-            if value is None:
-                value = list_in(self.store.find(place))
+            list_push(self.store, place, &entry, &element, 1, left)
             n -= 1
         return 0
 
     cdef int apply_fields(self, int record, Place* place) except -1:
         cdef Reader* reader = &self.reader
         cdef int type = TYPE_HASH if record < RECORD_SET_ADD else TYPE_SET
-        cdef FieldTable table
+        cdef Entry* entry
         cdef Span field
         if record == RECORD_SET_REPLACE:
             return table_replace(self.store, place, TYPE_SET, self.read_members(), 0, RESTORED)
-        table = fields_of(self.store, place, type)
+        entry = fields_of(self.store, place, type)
         if record == RECORD_FIELD_DEADLINE_SET or record == RECORD_FIELD_DEADLINE_CLEAR:
-            self.must(table is not None)
+            self.must(entry != NULL)
             field = read_bytes(reader)
             name = PyBytes_FromStringAndSize(field.data, field.size)
             if record == RECORD_FIELD_DEADLINE_CLEAR:
-                return self.must(field_persist(self.store, place, table, name))
-            return self.must(field_expire_at(self.store, place, table, name, self.frame_ms + read_zigzag(reader)))
+                return self.must(field_persist(self.store, place, entry, name))
+            return self.must(field_expire_at(self.store, place, &entry, name, self.frame_ms + read_zigzag(reader)))
         if record == RECORD_HASH_DELETE or record == RECORD_SET_REMOVE:
-            return self.remove_fields(place, table, type)
+            return self.remove_fields(place, entry, type)
         if record == RECORD_HASH_SET or record == RECORD_HASH_SET_KEEP_TTL or record == RECORD_SET_ADD:
-            return self.put_fields(place, table, type, record == RECORD_HASH_SET_KEEP_TTL)
+            return self.put_fields(place, entry, type, record == RECORD_HASH_SET_KEEP_TTL)
         return self.unknown(record)
 
     cdef FieldTable read_members(self):
@@ -278,7 +274,7 @@ cdef class Replay:
             n -= 1
         return table
 
-    cdef int put_fields(self, Place* place, FieldTable table, int type, bint keep_ttl) except -1:
+    cdef int put_fields(self, Place* place, Entry* entry, int type, bint keep_ttl) except -1:
         cdef uint64_t n = read_count(&self.reader)
         cdef Span field, value
         value.data = b""
@@ -288,25 +284,23 @@ cdef class Replay:
             if type == TYPE_HASH:
                 value = read_bytes(&self.reader)
             field_put(
-                self.store, place, table, type, field.data, field.size, value.data, value.size, keep_ttl, HASH_SET)
-            if table is None:
-                table = fields_in(self.store.find(place), type)
+                self.store, place, &entry, type, field.data, field.size, value.data, value.size, keep_ttl, HASH_SET, 0)
             n -= 1
         return 0
 
-    cdef int remove_fields(self, Place* place, FieldTable table, int type) except -1:
+    cdef int remove_fields(self, Place* place, Entry* entry, int type) except -1:
         cdef uint64_t n = read_count(&self.reader)
         cdef Span field
         while n:
-            self.must(table is not None and table.table.count > 0)
+            self.must(entry != NULL)
             field = read_bytes(&self.reader)
-            self.must(field_take(self.store, place, table, type, field.data, field.size, HASH_DELETED))
+            self.must(field_take(self.store, place, &entry, type, field.data, field.size, HASH_DELETED))
             n -= 1
         return 0
 
     cdef int apply_zset(self, int record, Place* place) except -1:
         cdef Reader* reader = &self.reader
-        cdef ZSet value
+        cdef Entry* entry
         cdef uint64_t n
         cdef double score
         cdef Span member
@@ -314,19 +308,17 @@ cdef class Replay:
             return zset_replace(self.store, place, self.read_zset(), 0, RESTORED)
         if record != RECORD_ZSET_ADD and record != RECORD_ZSET_REMOVE:
             return self.unknown(record)
-        value = zset_in(self.store.find(place))
+        entry = zset_in(self.store.find(place))
         n = read_count(reader)
         while n:
             if record == RECORD_ZSET_ADD:
                 score = read_double(reader)
                 member = read_bytes(reader)
-                zset_put(self.store, place, value, member.data, member.size, score, ZSET_ADDED)
-                if value is None:
-                    value = zset_in(self.store.find(place))
+                zset_put(self.store, place, &entry, member.data, member.size, score, ZSET_ADDED, 0)
             else:
-                self.must(value is not None and value.table.count > 0)
+                self.must(entry != NULL)
                 member = read_bytes(reader)
-                self.must(zset_take(self.store, place, value, member.data, member.size))
+                self.must(zset_take(self.store, place, &entry, member.data, member.size))
             n -= 1
         return 0
 

@@ -6,9 +6,11 @@
 # The lowest layer above the structures: it finds, inserts, replaces and removes entries and tells nobody. Only the
 # mutators (keys.pxi, strings.pxi, lists.pxi, hashes.pxi, zsets.pxi) call what changes something here, the evictor and
 # the expiry excepted, which tell the effects themselves. A key past its deadline is never seen: `find` removes it.
-# Collections are Python objects (FieldTable, ListValue, ZSet), referenced once by their entry.
+# A small collection is packed, in the block of its entry (packing.pxi); others are Python objects (FieldTable, ListValue,
+# ZSet), referenced once by their entry.
 
 TYPE_NAMES = ("string", "list", "hash", "set", "zset")
+LARGE_ENCODINGS = (None, "quicklist", "hashtable", "hashtable", "skiplist")
 _TYPE_OF_NAME = {name: number for number, name in enumerate(TYPE_NAMES)}
 cdef bytes WRONG_TYPE_TEXT = WRONG_TYPE.encode()
 
@@ -240,7 +242,7 @@ cdef class Store:
         cdef object value = None
         if old == NULL:
             return self.insert(place, fresh, deadline)
-        if old.flags & TYPE_MASK:
+        if holds_object(old):
             value = <object> entry_object(old)
         self.swap_block(place, old, fresh, deadline)
         if value is not None:
@@ -333,7 +335,7 @@ cdef class Store:
     cdef int destroy(self, Database* db, Entry* entry) except -1:
         """Frees an entry that was detached, with its value."""
         cdef object value
-        if entry.flags & TYPE_MASK:
+        if holds_object(entry):
             value = <object> entry_object(entry)
             Py_DECREF(value)
             self.release(db, value)
@@ -394,7 +396,7 @@ cdef class Store:
         for step in range(GROUPS):
             group = (start + step) % GROUPS
             if n < 16 and db.heaps[group].count:
-                total += db.heaps[group].items[below(db.heaps[group].count)].deadline - self.now_ms
+                total += entry_deadline(heap_entry(&db.heaps[group], below(db.heaps[group].count))) - self.now_ms
                 n += 1
         return max(total // n, 0) if n else 0
 
@@ -437,15 +439,18 @@ cdef class Store:
                             break
                         assert slot_of(entry_key(entry), entry_key_size(entry)) == slot, "a key is in the wrong slot"
                         memory += entry_memory(entry)
-                        if entry.flags & TYPE_MASK:
+                        if entry.flags & PACKED:
+                            packed_check(entry)
+                        elif entry.flags & TYPE_MASK:
                             value = <object> entry_object(entry)
+                            assert not isinstance(value, FieldTable) or not value.packed, "a packed value in an object"
                             assert len(value) > 0, "an empty collection was kept"
                             memory += value.memory
                             if hasattr(value, "check"):
                                 value.check()
                 assert in_group == db.counts[group], "a group's count is wrong"
                 heap_check(&db.heaps[group])
-                memory += db.heaps[group].capacity * sizeof(Due)
+                memory += db.heaps[group].capacity * sizeof(uint64_t)
                 total += in_group
                 expires += db.heaps[group].count
             assert total == db.count, "a database's count is wrong"
@@ -465,12 +470,12 @@ cdef int database_release(Database* db) except -1:
                 entry = walk_next(&walk)
                 if entry == NULL:
                     break
-                if entry.flags & TYPE_MASK:
+                if holds_object(entry):
                     Py_DECREF(<object> entry_object(entry))
                 free(entry)
             table_drop_storage(&db.slots[slot], &db.memory)
     for group in range(GROUPS):
-        free(db.heaps[group].items)
+        free(db.heaps[group].words)
     free(db.slots)
     memset(db, 0, sizeof(Database))
     return 0

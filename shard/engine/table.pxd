@@ -8,7 +8,7 @@ from .memory cimport table_hash
 cdef enum:
     SEGMENT_FULL = 1024         # entries at which a segment splits; splitting one costs about 0.1 ms
     SEGMENT_SPARSE = 256        # two neighbours that together hold fewer are merged
-    SMALLEST_CAPACITY = 4
+    SMALLEST_CAPACITY = 5
     DIRECTORY_BITS = 24
     POINTER_BITS = 48
     SCAN_BITS = 39              # of a hash, the place of a scan: with the 14 of a slot below 2^53, exact in a double

@@ -31,14 +31,15 @@ cdef enum:
 
 
 cdef inline uint16_t larger_capacity(uint16_t capacity) noexcept nogil:
-    """4, 8, 12, 16, 24, 32, 48, 64, 96, … up to 1536: half as much again or a third."""
+    """5, 9, 13, … 33, then 49, 65, 97, … up to 1537: half as much again or a third. Odd, as malloc's blocks are: with
+    its own word each is a multiple of 16 bytes."""
     if capacity < SMALLEST_CAPACITY:
         return SMALLEST_CAPACITY
-    if capacity < 16:
+    if capacity < 33:
         return capacity + 4
-    if capacity & (capacity - 1):
-        return capacity // 3 * 4
-    return capacity // 2 * 3
+    if (capacity - 1) & (capacity - 2):
+        return (capacity - 1) // 3 * 4 + 1
+    return (capacity - 1) // 2 * 3 + 1
 
 
 cdef inline uint16_t capacity_for(uint32_t count) noexcept nogil:

@@ -30,10 +30,6 @@ from .table cimport (
     walk_next,
 )
 
-cdef enum:
-    LISTPACK_MEMBERS = 128          # Redis's default limits of its compact form, which `packed` reports
-    LISTPACK_MEMBER_BYTES = 64
-
 cdef int64_t ZSET_SIZE = 0
 
 include "ranks.pxi"
@@ -53,7 +49,7 @@ cdef class ZSet:
         memset(&self.ranks, 0, sizeof(Ranks))
         self.ranks.fan = FAN
         self.bytes_used = ZSET_SIZE
-        self.packed = True
+        self.packed = False
 
     def __init__(self, pairs=(), *, int fan=FAN):
         """The pairs are (member, score), a later one of the same member in the place of an earlier."""
@@ -146,12 +142,14 @@ cdef class ZSet:
         """(next cursor, [(member, score)]): about `count` of them; cursor 0 is the start and the end.
 
         A member that is there from the first call to the last is returned, whatever else changes meanwhile,
-        its own score included; it may be returned twice.
+        its own score included; it may be returned twice. What is packed is returned whole.
         """
         cdef list found = []
         cdef list pairs = []
         cdef uint64_t following = cursor
         cdef double score
+        if self.packed:
+            return 0, self.items()
         if cursor >> SCAN_BITS:
             return 0, pairs
         following = scan_table(&self.table, cursor, &count, found, True, -1, 0)
@@ -188,8 +186,6 @@ cdef class ZSet:
             raise MemoryError("no memory for a member")
         table_insert(&self.table, hash, entry)
         self.bytes_used += entry_memory(entry)
-        if n > LISTPACK_MEMBER_BYTES or self.table.count > LISTPACK_MEMBERS:
-            self.packed = False
         return ADDED
 
     cdef int reserve(self, uint64_t expected) except -1:
@@ -253,13 +249,11 @@ cdef class ZSet:
         return self.cut(start, stop, True)
 
     @staticmethod
-    def from_mapping(scores not None, packed=None):
-        """A set of these members. `packed` follows from them if None. In order, for then the tree has full nodes."""
+    def from_mapping(scores not None):
+        """A set of these members. In order, for then the tree has full nodes."""
         cdef ZSet made = ZSet()
         for member, score in sorted(scores.items(), key=_by_score):
             made.add(member, score)
-        if packed is not None:
-            made.packed = packed
         return made
 
     def copy(self):
@@ -271,7 +265,6 @@ cdef class ZSet:
             for at in range(leaf.count):
                 made.put(entry_key(leaf.pairs[at].entry), entry_key_size(leaf.pairs[at].entry), leaf.pairs[at].score)
             leaf = leaf.next
-        made.packed = self.packed
         return made
 
     # Taking apart: for the cleanup thread -------------------------------------------------------------

@@ -198,6 +198,36 @@ PARAMETERS = {
 }  # fmt: skip
 
 
+def test_the_limits_of_small_collections_hold_at_once_and_after_a_kill() -> None:
+    with Cluster(2) as cluster, cluster.connect() as connection:
+
+        def encodings() -> list[object]:
+            connection.request("flushall")
+            connection.request("hset", "h", *[str(number) for number in range(12)])
+            connection.request("sadd", "i", *[str(number) for number in range(12)])
+            connection.request("zadd", "z", "1", "m" * 20)
+            connection.request("rpush", "l", "a", "b", "c")
+            return [connection.request("object", "encoding", key) for key in ("h", "i", "z", "l")]
+
+        assert encodings() == [b"listpack", b"intset", b"listpack", b"listpack"]
+        limits = {
+            "hash-max-ziplist-entries": "5", "set-max-intset-entries": "11", "set-max-listpack-entries": "11",
+            "zset-max-listpack-value": "19", "list-max-listpack-size": "2", "list-compress-depth": "1",
+        }  # fmt: skip
+        for name, value in limits.items():
+            assert connection.request("config", "set", name, value) == "OK"
+        large = [b"hashtable", b"hashtable", b"skiplist", b"quicklist"]
+        assert encodings() == large
+        killed = [cluster.pid_of("shard", index) for index in (0, 1)]
+        for pid in killed:
+            cluster.kill(pid)
+        shards = [("shard", 0), ("shard", 1)]
+        until(lambda: not {cluster.pid_of(*shard) for shard in shards} & {0, *killed}, "new shards")
+        until(lambda: all(cluster.child(*shard)["state"] == "up" for shard in shards), "new shards that are up")
+        assert encodings() == large
+        assert "ERR" in str(connection.request("config", "set", "list-max-listpack-size", "-6"))
+
+
 def test_parameters_of_a_real_server_are_known_and_shown() -> None:
     with Cluster(1) as cluster, cluster.connect() as connection:
         for name, text in PARAMETERS.items():

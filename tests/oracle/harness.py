@@ -64,6 +64,10 @@ class Oracle:
         """Run commands on the server under test alone (cursors belong to one server)."""
         return self._ours[protocol].run(commands)
 
+    def theirs(self, commands: Sequence[Sequence[Arg]], protocol: int = 2) -> list[RawReply]:
+        """Run commands on the real server alone (its settings)."""
+        return self._theirs[protocol].run(commands)
+
     def close(self) -> None:
         """Close all connections."""
         for target in (*self._ours.values(), *self._theirs.values()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from packed_limits import LARGE_ONLY, TINY, Limits, limits
 from state import state
 
 from kache.shard.commands.registry import handler_of
@@ -27,7 +28,9 @@ SETUP = [
     b"RPUSH l a b a c a d e f",
     b"HSET h a 1 b 2 c 3",
     b"HPEXPIRE h 80000 FIELDS 1 a",
+    b"HSET h2 a 1 b 2 c 3",
     b"SADD m a b c",
+    b"SADD i 1 2 3",
     b"ZADD z 1 a 2 b 3 c",
     b"SET big " + b"x" * 3000,
     *(b"SET {s}%d v PX %d" % (number, 1000 + number) for number in range(30)),
@@ -43,7 +46,9 @@ ONE_CHANGE = [
     "SORT l ALPHA STORE h", "HSET h d " + "v" * 300, "HSET new f v", "HSET h a " + "v" * 400, "HDEL h b", "HPEXPIRE h 70000 FIELDS 1 b",
     "HPERSIST h FIELDS 1 a", "HINCRBY h b 5", "SADD m d", "SADD new a", "SREM m a", "SUNIONSTORE new m", "SUNIONSTORE l m", "ZADD z 5 d",
     "ZADD z 9 a", "ZADD new 1 a", "ZINCRBY z 5 b", "ZREM z a", "ZREMRANGEBYRANK z 0 1", "ZUNIONSTORE new 1 z", "ZUNIONSTORE h 1 z",
-    "ZRANGESTORE new z 0 1", "DEL h", "UNLINK l", "FLUSHDB", "SWAPDB 0 1", "GETDEL s",
+    "HSET h2 d " + "v" * 30, "HSET h2 a 2", "HPEXPIRE h2 70000 FIELDS 1 b", "HDEL h2 a", "RENAME h2 h", "COPY h2 new", "SADD i 4",
+    "SADD i 70000", "SADD i x", "SADD i " + "y" * 30, "SREM i 2", "ZADD z 1 " + "m" * 30, "ZADD z 12345.5 a", "LPUSH new 5", "RPOP l",
+    "ZPOPMIN z", "LINSERT l AFTER a 7", "ZRANGESTORE new z 0 1", "DEL h", "UNLINK l", "FLUSHDB", "SWAPDB 0 1", "GETDEL s",
 ]  # fmt: skip
 
 SEVERAL_CHANGES = [
@@ -96,6 +101,14 @@ def check(shard: Shard) -> None:
     replay.apply(*original.store.effects.take())
     replay.apply(*shard.store.effects.take())
     assert state(copy) == state(shard.store)
+
+
+@pytest.fixture(params=[{}, TINY, LARGE_ONLY], ids=["packed", "at the limit", "large"], autouse=True)
+def sizes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collections that stay packed, that the change makes too large for it, and that are none before it."""
+    chosen: Limits = request.param
+    with limits(chosen):
+        yield
 
 
 @pytest.mark.parametrize("compiled", [True, False])

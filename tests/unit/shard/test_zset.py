@@ -231,16 +231,5 @@ def test_a_minus_zero_is_a_zero() -> None:
     zs.check()
 
 
-def test_packed_never_comes_back() -> None:
-    zs = ZSet((b"m%d" % i, 1.0) for i in range(128))
-    assert zs.packed
-    zs.add(b"one more", 1.0)
-    assert not zs.packed
-    zs.delete_ranks(0, 120)
-    assert not zs.packed
-    assert not zs.copy().packed
-    assert not ZSet([(b"x" * 65, 1.0)]).packed
-
-
 def test_a_small_set_costs_a_few_hundred_bytes() -> None:
     assert ZSet((b"m%d" % i, 1.5) for i in range(5)).memory < 600
