@@ -41,6 +41,8 @@ MODULES = {
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.link": COLD,
+    "kache.shard.log.files": COLD,
+    "kache.shard.log.format": COLD,
 }
 """In the order of their size: the longest begin first."""
 

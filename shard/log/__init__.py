@@ -1,0 +1,16 @@
+"""What a shard keeps on disk: its log, its base, and the way back from them. From the bottom up:
+
+    files       Files: every call to the file system, also for C threads; ScriptedFiles for tests
+    format      the bytes: header of a file, header of a frame, checks, the numbers of the kinds
+    manifest    which files of a shard count, and in which order
+
+Nothing here calls the file system but by a `Files`, so that a test can fail any call, or stop the world behind it.
+
+    dir/  cluster            id, hash seed, epoch, ranges of slots: of the cluster, the supervisor's
+          lock               who owns the directory
+          epoch-1/shard-0003/  lock  manifest  000017.base  000017.log  000018.log
+
+A *log* has the effects, one frame a tick; a *base* has whole values, each as of a frame of the log beside it. Both count by
+the *sequence*, the number of the last effects frame, and recovery merges them by it: the frame n of the log, then what the
+base has as of n. The manifest alone says which files are loaded.
+"""
