@@ -1,0 +1,17 @@
+from ..engine.engine import Host
+from .writer import Writer
+
+class Dump:
+    keys: int
+    frames: int
+    slices: int
+    restarts: int
+    longest_ns: int
+    total_ns: int
+    done: bool
+    end: int
+    def __init__(self, host: Host, out: Writer) -> None: ...
+    def close(self) -> None: ...
+    def slice(self, budget_ns: int, most_bytes: int) -> bool: ...
+    @property
+    def progress(self) -> float: ...
