@@ -27,6 +27,7 @@ cdef class Executor
 cdef class Context
 cdef class Host
 cdef class Link
+cdef class Merge
 
 
 # store.pxi --------------------------------------------------------------------------------------------
@@ -572,8 +573,11 @@ cdef class Replay:
     cdef Reader reader
     cdef int db
     cdef int64_t frame_ms
+    cdef Merge merge                # decides what is applied while a base is read beside the log; else None
+    cdef int apply_records(self, int64_t frame_ms, const char* records, Py_ssize_t n) except -1
     cdef int apply_all(self) except -1
     cdef int flush(self, uint64_t which) except -1
+    cdef int swap(self, int left, int right) except -1
     cdef int apply_one(self, int record, Place* place) except -1
     cdef int unknown(self, int record) except -1
     cdef int must(self, bint done) except -1
@@ -659,3 +663,43 @@ cdef class Sieve:
     cdef object set_at(self, bytes key)
     cdef Table* table_of(self, object value, bint* scored) except? NULL
     cdef int offer(self, const char* member, size_t n, double score) except -1
+
+
+# merge.pxi --------------------------------------------------------------------------------------------
+cdef struct Cursor:
+    # What lies before it, in the order of slots and then of hash prefixes, is dumped.
+    uint32_t slot
+    uint64_t prefix
+
+
+@cython.final
+cdef class Merge:
+    """Decides which effects of a log are applied while the base beside it is read; see the top of merge.pxi."""
+    cdef Store store
+    cdef Replay replay
+    cdef Reader reader
+    cdef Cursor[DATABASES] cursors
+    cdef list later                     # per database: {key: Building, or None before its first part}
+    cdef uint64_t[2] seed               # of the hashes in the base's order
+    cdef int64_t now_ms                 # of the frame being read
+    cdef readonly uint64_t keys         # that came from the base
+    cdef bint dumped(self, int db, Place* place) noexcept
+    cdef bint precedes(self, Cursor* cursor, Place* place) noexcept
+    cdef bint admits(self, int record, Place* place) except -1
+    cdef bint admits_two(self, int record, Place* place) except -1
+    cdef int forget(self, int db, bytes key) except -1
+    cdef int flushed(self, int db) except -1
+    cdef int swapped(self, int left, int right) except -1
+    cdef int change(self, Building value, int record) except -1
+    cdef int change_list(self, ListValue value, int record) except -1
+    cdef int change_fields(self, FieldTable table, int record) except -1
+    cdef int change_zset(self, ZSet value, int record) except -1
+    cdef int read_values(self, const char* data, Py_ssize_t n) except -1
+    cdef int read_groups(self) except -1
+    cdef int read_entry(self, int db, Cursor* before) except -1
+    cdef int put_image(self, Place* place, int tag) except -1
+    cdef int put_string(self, Place* place, int tag, int64_t deadline, uint32_t clock) except -1
+    cdef int put_clock(self, Place* place, uint32_t clock) except -1
+    cdef int remove(self, Place* place) except -1
+    cdef int read_piece(self, const char* data, Py_ssize_t n) except -1
+    cdef int begin_frame(self, int64_t now_ms, const char* data, Py_ssize_t n) except -1

@@ -17,6 +17,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
                                share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
     images, algebra            values in parts, as they travel; unions, intersections and differences of sets
+    merge                      a base and the log beside it become one state
 """
 import logging
 import os
@@ -104,7 +105,7 @@ from .listvalue cimport (
     Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
-from .memory cimport below, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
+from .memory cimport HASH_SEED, below, kache_siphash13, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
@@ -168,3 +169,4 @@ include "link.pxi"
 include "replay.pxi"
 include "images.pxi"
 include "algebra.pxi"
+include "merge.pxi"

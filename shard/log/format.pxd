@@ -13,14 +13,22 @@ Payloads:
     MARK      nothing; its sequence is that of the last effects
     END       u64 frames | u64 bytes                    of the file before it, the header counted
     VALUES    cursor | group …                          sequence: the last effects that are in these values
-      cursor  v db | v slot | v prefix                  all of db before this place is dumped, this frame included; slot 16384: all
+      cursor  v db | v slot | v prefix                  all of db before this place is dumped, this frame included; slot 16384: all;
+                                                        prefix: the top 48 bits of the hash under the seed of the header
       group   v db | v slot | v keys | v n | n × entry  keys: that the slot has about, for its table; 0: nothing to say
       entry   u8 tag | v size | key | …                 tag < 64: that of an image (images.pxi); TAG_LATER, TAG_GONE: no more follows
       image   … | u32 clock | [ deadline ] | body       deadline: zigzag v, from the frame's now; body of a string: v size | bytes,
                                                         of a collection as in images.pxi
-    PART      v db | v size | key | v part, from 0 | u8 flags | [ last: u32 clock | zigzag v deadline from now, 0: none ] | part
-      part    a part of a value as in images.pxi, without a deadline; nothing after the last byte of a value's parts is left out
+    PART      v db | v size | key | v at | u8 flags | [ last: u32 clock | zigzag v deadline from now, 0: none ] | part
+      part    of a value as in images.pxi, without a deadline; it may have no elements
+      at      of a list: the index of the part's first element, which is how many have come and are still there; else 0
     BASE_END  u64 keys | u64 frames                     sequence: the last effects that the base goes with
+
+Values in parts go on changing while they are written. Parts of hashes, sets and sorted sets follow the prefixes of the hash
+(never ranks), so an element that is there all the time is in one of them. Of a list the writer keeps the cursor p, how many
+elements are written, and moves it with every change at an index below p: insertion of n at i < p: p + n, one at the left of a
+list with p = 0 changes nothing; removal of n at i < p: p - min(n, p - i); what is popped at the right beyond p does not matter,
+and below it p becomes the length. merge.pxi says what a reader does with effects meanwhile.
 
 The *watermark* is in every frame: sequence - behind was known to be durable when it was made. A header check covers the
 offset of the frame in its file, so that no frame counts in another place; the key of both checks is the salt of the file,
