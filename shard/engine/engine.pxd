@@ -566,6 +566,9 @@ cdef struct Reader:
     const char* end
 
 
+cdef const char* shape_of(int record) noexcept nogil
+
+
 @cython.final
 cdef class Replay:
     """Applies frames to a store; nobody observes or records meanwhile."""

@@ -29,7 +29,7 @@ cdef class Dump(Follower):
     cdef object part_value              # kept, so that no other value can have its address
     cdef uint64_t part_at               # where the next part begins
     cdef uint64_t part_length           # of a list, now
-    cdef uint32_t part_number
+    cdef uint32_t part_number, part_most
     cdef bint part_broken               # the value was replaced or moved: the parts begin anew
     cdef int64_t until_ns
     cdef Py_ssize_t most_bytes

@@ -17,7 +17,7 @@ same rules, and so knows of every effect whether it is in the base already (skip
     or deletes the key ends the parts: they begin anew with FIRST, or GONE is said.
 
 Collections above a size come later, and what would make a slice long. A value whose parts had to begin anew too often is
-said in one go, so that a dump always ends.
+said in long parts, and so is one that grows faster than it is said: a dump always ends.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -29,7 +29,7 @@ from kache.wire.codec cimport NO_SLOT, SLOT_COUNT, Buffer, slot_of
 from ..engine.effects cimport *
 from ..engine.engine cimport (
     DATABASES, GROUP_SHIFT, PART_DEADLINE, Database, Follower, Host, Place, Store, image_body, image_kind, is_large_value,
-    stable_part,
+    shape_of, stable_part,
 )
 from ..engine.entry cimport (
     HAS_TTL, TYPE_LIST, TYPE_MASK, TYPE_STRING, Entry, entry_deadline, entry_key, entry_key_size, entry_object, entry_value,
@@ -58,7 +58,8 @@ cdef enum:
     SMALL_STRING = 1024         # what stays in its segment however full the slice is
     SMALL_COLLECTION = 16
     PART_ELEMENTS = 4000        # of one part
-    MOST_RESTARTS = 64
+    MOST_RESTARTS = 64          # of parts, over all keys
+    MORE_PARTS = 64             # beyond twice as many as a value seemed to need: then they are twice as long, and again
     FETCH_AHEAD = 8             # entries
 
 
@@ -121,38 +122,25 @@ cdef inline void skip_bytes(const char** at) noexcept nogil:
 
 cdef bint skip_arguments(int record, const char** at) noexcept nogil:
     """Past the arguments of a record. False: it is of an unknown kind."""
+    cdef const char* shape = shape_of(record)
+    cdef const char* each
     cdef uint64_t n = 1
-    cdef bint scored = record == RECORD_ZSET_ADD or record == RECORD_ZSET_REPLACE
-    if record in (RECORD_DELETE, RECORD_DEADLINE_CLEAR):
-        return True
-    if record in (RECORD_MOVE, RECORD_DEADLINE_SET, RECORD_LIST_POP_LEFT, RECORD_LIST_POP_RIGHT):
-        take_number(at)
-    elif record in (RECORD_STRING_SET, RECORD_STRING_APPEND, RECORD_RENAME, RECORD_FIELD_DEADLINE_CLEAR):
-        skip_bytes(at)
-    elif record in (RECORD_STRING_SET_UNTIL, RECORD_STRING_OVERLAY, RECORD_LIST_SET, RECORD_LIST_INSERT):
-        take_number(at)
-        skip_bytes(at)
-    elif record in (RECORD_COPY, RECORD_FIELD_DEADLINE_SET):
-        skip_bytes(at)
-        take_number(at)
-    elif record == RECORD_LIST_DELETE_RANGE:
-        take_number(at)
-        take_number(at)
-    elif record in (
-        RECORD_LIST_PUSH_LEFT, RECORD_LIST_PUSH_RIGHT, RECORD_LIST_REPLACE, RECORD_HASH_SET, RECORD_HASH_SET_KEEP_TTL,
-        RECORD_HASH_DELETE, RECORD_SET_ADD, RECORD_SET_REMOVE, RECORD_SET_REPLACE, RECORD_ZSET_ADD, RECORD_ZSET_REMOVE,
-        RECORD_ZSET_REPLACE,
-    ):
-        n = take_number(at)
-        if record == RECORD_HASH_SET or record == RECORD_HASH_SET_KEEP_TTL:
-            n *= 2
-        while n:
-            if scored:
-                at[0] += 8
-            skip_bytes(at)
-            n -= 1
-    else:
+    if shape == NULL:
         return False
+    if shape[0] == b"*":
+        n = take_number(at)
+        shape += 1
+    while n:
+        each = shape
+        while each[0]:
+            if each[0] == b"b":
+                skip_bytes(at)
+            elif each[0] == b"d":
+                at[0] += 8
+            else:
+                take_number(at)
+            each += 1
+        n -= 1
     return True
 
 
@@ -237,6 +225,11 @@ cdef class Dump(Follower):
             all += self.store.databases[db].count
             done += self.store.databases[db].count * self.cursors[db].slot // SLOT_COUNT
         return 1.0 if self.done or all == 0 else done / <double> all
+
+    @property
+    def owed(self):
+        """(later keys that are not said, the one that is half said or None, how many parts of it, where the next begins)."""
+        return sum(map(len, self.later)), self.part_key, self.part_number, self.part_at
 
     # The walk -----------------------------------------------------------------------------------------
     cdef int next_database(self) noexcept:
@@ -399,13 +392,17 @@ cdef class Dump(Follower):
         self.part_value = <object> entry_object(entry)
         self.part_at = 0
         self.part_number = 0
+        self.part_most = <uint32_t> (
+            2 * (len(self.part_value) // PART_ELEMENTS + <int64_t> self.part_value.memory // self.most_bytes) + MORE_PARTS)
         return 0
 
     cdef int put_part(self) except -1:
         """The next part, unless the key has another value by now: then it is a later key like any other again."""
         cdef Place place
         cdef Entry* entry = self.entry_of(&place, self.part_db, self.part_key)
-        cdef bint whole = self.restarts >= MOST_RESTARTS
+        cdef uint32_t late = self.part_number - self.part_most if self.part_number > self.part_most else 0
+        # One that grows faster than it is said, or begins anew too often, gets longer parts in the end.
+        cdef int doubled = 30 if self.restarts >= MOST_RESTARTS else min(<int> late // MORE_PARTS, 30)
         cdef uint64_t following
         cdef int flags = PART_FIRST if self.part_number == 0 else 0
         cdef uint64_t length = len(self.part_value)
@@ -417,14 +414,13 @@ cdef class Dump(Follower):
         self.part.clear()
         self.part.put_u8(<uint8_t> image_kind(entry))
         following = stable_part(
-            self.store, entry, self.part_at, <Py_ssize_t> 1 << 62 if whole else self.most_bytes,
-            <Py_ssize_t> 1 << 62 if whole else PART_ELEMENTS, self.part)
+            self.store, entry, self.part_at, self.most_bytes << doubled, <Py_ssize_t> PART_ELEMENTS << doubled, self.part)
         if following == 0:
             flags |= PART_LAST
         self.frame.clear()
         put_number(self.frame, self.part_db)
         put_bytes(self.frame, PyBytes_AS_STRING(self.part_key), PyBytes_GET_SIZE(self.part_key))
-        put_number(self.frame, self.part_number)
+        put_number(self.frame, self.part_at if entry.flags & TYPE_MASK == TYPE_LIST else 0)
         self.frame.put_u8(<uint8_t> flags)
         if flags & PART_LAST:
             self.frame.put_u32(entry.clock)
@@ -464,6 +460,8 @@ cdef class Dump(Follower):
             if record == RECORD_DB:
                 db = <int> take_number(&at)
             elif record == RECORD_TIME:
+                take_number(&at)
+            elif record == RECORD_SETTLED:
                 take_number(&at)
             elif record == RECORD_FLUSH:
                 which = take_number(&at)
@@ -536,9 +534,10 @@ cdef class Dump(Follower):
     cdef int list_moved(self, int record, const char* arguments, const char* end) except -1:
         """A change of the list that is half said: exactly the elements before `part_at` are, and stay so."""
         cdef const char* at = arguments
-        cdef uint64_t first = take_number(&at), n, last
+        cdef uint64_t first = take_number(&at), n
         if record == RECORD_LIST_PUSH_LEFT:
-            self.part_at += first
+            # Where nothing is said yet, they are said with the next part.
+            self.part_at += first if self.part_at else 0
             self.part_length += first
         elif record == RECORD_LIST_PUSH_RIGHT:
             self.part_length += first
@@ -547,14 +546,13 @@ cdef class Dump(Follower):
             self.part_length -= first
         elif record == RECORD_LIST_POP_RIGHT:
             self.part_length -= first
+            self.part_at = min(self.part_at, self.part_length)
         elif record == RECORD_LIST_INSERT:
             self.part_at += first < self.part_at
             self.part_length += 1
         elif record == RECORD_LIST_DELETE_RANGE:
             n = take_number(&at)
-            last = min(first + n, self.part_at)
-            self.part_at -= last - first if last > first else 0
+            if first < self.part_at:
+                self.part_at -= min(n, self.part_at - first)
             self.part_length -= n
-        # Taken from the right into what is said: who reads has passed over that, and cannot know.
-        self.part_broken |= self.part_at > self.part_length
         return 0

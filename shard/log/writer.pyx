@@ -325,6 +325,8 @@ cdef void run_writer(Shared* shared) noexcept nogil:
             room_again(shared)
         pthread_mutex_lock(shared.mutex)
         shared.writing = False
+        if shared.sync_wanted:
+            pthread_cond_signal(shared.sync_work)
         if not shared.broken_error and not shared.syncing and writer_syncs(shared):
             sync_files(shared)
     if not shared.broken_error:
@@ -401,10 +403,10 @@ cdef void run_syncer(Shared* shared) noexcept nogil:
     while not shared.stopping:
         wait = -1
         if not shared.broken_error and not shared.syncing and shared.policy <= POLICY_EVERYSEC:
-            if shared.sync_wanted or (shared.policy == POLICY_EVERYSEC and shared.unsynced >= UNSYNCED_MOST):
+            if (shared.sync_wanted and shared.queued == 0) or (shared.policy == POLICY_EVERYSEC and shared.unsynced >= UNSYNCED_MOST):
                 sync_files(shared)
                 continue
-            if shared.policy == POLICY_EVERYSEC and shared.durable != shared.written:
+            if shared.policy == POLICY_EVERYSEC and shared.since_ns:
                 wait = shared.sync_began_ns + SECOND - monotonic_ns()
                 if wait <= 0:
                     sync_files(shared)
