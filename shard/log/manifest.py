@@ -3,13 +3,14 @@
     kache 1
     base 17 000017.base 5243008 4711 end 4800 salt 00112233445566778899aabbccddeeff
     log 17 000017.log 80216 4712 salt …                 closed, or cut there: bytes
-    log 18 000018.log open 4900 salt …                  the last one, that is written
+    log 18 000018.log open 4900 salt …                  that is written; an END in it says that the next one is
     stopped 1764144000000                               since then (unix ms) nothing is logged
     check 8a7b6c5d4e3f2a1b
 
-Numbers of logs rise, their first sequences do not go back, only the last log is open, and bases come before logs: one, or
-several of disjoint slots, ``slots 0-99,200`` at their end, after the number of shards was changed. Anything else is
-refused, naming the line. Files that it does not name are of no meaning.
+Numbers of logs rise, their first sequences (no effects in them come before) do not go back, and bases come before logs: one,
+or several of disjoint slots, ``slots 0-99,200`` at their end, after the number of shards was changed. A log is named before
+it is used, so that more than one may be open, at the end. Anything else is refused, naming the line. Files that it does not
+name are of no meaning.
 """
 
 from __future__ import annotations
@@ -197,8 +198,8 @@ class _Reader:
                 raise ValueError(f"log {number} behind log {before.number}")
             if first < before.first:
                 raise ValueError(f"the sequence goes back, from {before.first} to {first}")
-            if before.bytes is None:
-                raise ValueError(f"a log behind log {before.number}, which is open")
+            if before.bytes is None and size is not None:
+                raise ValueError(f"a closed log behind log {before.number}, which is open")
         elif any(first > base.end + 1 for base in self.bases):
             raise ValueError(f"the log begins with {first}, too late for the base before it")
         self.logs.append(LogFile(number, name, size, first, salt))

@@ -66,7 +66,7 @@ LOG = f"log 1 000001.log 500 11 salt {SALT}"
         ([f"base 1 000001.base 500 30 end 20 salt {SALT}"], 2, "the base ends at 20, before it begins"),
         ([LOG, f"log 1 000002.log open 11 salt {SALT}"], 3, "log 1 behind log 1"),
         ([LOG, f"log 2 000002.log open 10 salt {SALT}"], 3, "the sequence goes back, from 11 to 10"),
-        ([LOG.replace("500", "open"), f"log 2 000002.log open 12 salt {SALT}"], 3, "a log behind log 1, which is open"),
+        ([LOG.replace("500", "open"), f"log 2 000002.log 500 12 salt {SALT}"], 3, "a closed log behind log 1, which is open"),
         ([BASE, f"log 2 000002.log open 22 salt {SALT}"], 3, "the log begins with 22, too late for the base before it"),
         ([LOG.replace("000001.log", "../1.log")], 2, "'../1.log' is no name of a log"),
         ([LOG.replace(SALT, SALT[1:])], 2, f"'{SALT[1:]}' is no salt"),
