@@ -4,6 +4,7 @@
     base 17 000017.base 5243008 4711 end 4800 salt 00112233445566778899aabbccddeeff
     log 17 000017.log 80216 4712 salt …                 closed, or cut there: bytes
     log 18 000018.log open 4900 salt …                  that is written; an END in it says that the next one is
+    skipped 70 71                                       transactions of which another shard has lost its share
     stopped 1764144000000                               since then (unix ms) nothing is logged
     check 8a7b6c5d4e3f2a1b
 
@@ -78,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
     bases: tuple[BaseFile, ...] = ()
     logs: tuple[LogFile, ...] = ()
     stopped_ms: int = 0
+    skipped: tuple[int, ...] = ()
 
     def names(self) -> set[str]:
         """The names of all its files."""
@@ -112,6 +114,8 @@ def text(manifest: Manifest) -> bytes:
     for log in manifest.logs:
         size = "open" if log.bytes is None else str(log.bytes)
         lines.append(f"log {log.number} {log.name} {size} {log.first} salt {log.salt}")
+    if manifest.skipped:
+        lines.append(f"skipped {' '.join(map(str, manifest.skipped))}")
     if manifest.stopped_ms:
         lines.append(f"stopped {manifest.stopped_ms}")
     body = "".join(f"{line}\n" for line in lines).encode()
@@ -136,7 +140,7 @@ def parse(data: bytes, path: str) -> Manifest:
     body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
     if lines[-1] != f"check {check_of(body):016x}":
         raise LogError(f"{path}, line {len(lines)}: the check does not fit the lines before it.", path)
-    return Manifest(tuple(reader.bases), tuple(reader.logs), reader.stopped_ms)
+    return Manifest(tuple(reader.bases), tuple(reader.logs), reader.stopped_ms, reader.skipped)
 
 
 class _Reader:
@@ -147,18 +151,21 @@ class _Reader:
         self.bases: list[BaseFile] = []
         self.logs: list[LogFile] = []
         self.stopped_ms = 0
+        self.skipped: tuple[int, ...] = ()
         self._names: set[str] = set()
 
     def take(self, number: int, line: str) -> None:
         """One line; LogError names it."""
         try:
             words = line.split(" ")
-            if self.stopped_ms:
-                raise ValueError("nothing may follow 'stopped'")
+            if self.stopped_ms or (self.skipped and words[0] != "stopped"):
+                raise ValueError(f"nothing of this kind may follow '{'stopped' if self.stopped_ms else 'skipped'}'")
             if words[0] == "base":
                 self._base(words)
             elif words[0] == "log":
                 self._log(words)
+            elif words[0] == "skipped" and len(words) > 1:
+                self.skipped = tuple(_count(word, "a transaction") for word in words[1:])
             elif words[0] == "stopped" and len(words) == 2:
                 self.stopped_ms = _count(words[1], "a time")
             else:

@@ -2,6 +2,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from kache.cluster.transactions import Shares
+
 from ..engine.engine import Store
 from .files import Files
 from .format import FileHeader
@@ -12,18 +14,6 @@ class Cut(msgspec.Struct, frozen=True):
     offset: int
     dropped: int
     frames: int
-
-class Share(msgspec.Struct, frozen=True):
-    transaction: int
-    participants: tuple[int, ...]
-    sequence: int
-    now_ms: int
-    settled: bool
-
-class Shares(msgspec.Struct, frozen=True):
-    shares: tuple[Share, ...] = ()
-    base_ms: int = 0
-    last_ms: int = 0
 
 class FrameFile:
     def __init__(

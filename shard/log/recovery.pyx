@@ -20,6 +20,7 @@ from libc.string cimport memchr, memmove
 
 import msgspec
 
+from kache.cluster.transactions import Share, Shares
 from kache.wire.clock cimport monotonic_ns
 
 from ..engine.engine cimport Merge, Replay, Store
@@ -31,12 +32,12 @@ from .format cimport (
 
 from ..engine.engine import RecordError, UnknownRecord, records_of
 from .format import LogError, read_header
-from .manifest import Manifest
 
-__all__ = ["Cut", "FrameFile", "Recovery", "Share", "shares_of"]
+__all__ = ["Cut", "FrameFile", "Recovery", "shares_of"]
 
 cdef enum:
     WINDOW = 1 << 20            # bytes of a file that are read at once
+    PAGE = 4096                 # the same where only headers are wanted
     SHARE_WINDOW_MS = 60000     # of a log's own time: transactions older than that were settled, or reported, long ago
 
 
@@ -53,24 +54,6 @@ class Cut(msgspec.Struct, frozen=True):
         return f"{self.path} ends at byte {self.offset}: the {self.dropped} bytes behind it{beyond} were not written to the end"
 
 
-class Share(msgspec.Struct, frozen=True):
-    """The part that one shard had in a transaction over several, as its log has it."""
-
-    transaction: int
-    participants: tuple[int, ...]
-    sequence: int
-    now_ms: int
-    settled: bool
-
-
-class Shares(msgspec.Struct, frozen=True):
-    """Those of the last minute of a shard's log; `base_ms` is when its base was finished, `last_ms` when its log ends."""
-
-    shares: tuple[Share, ...] = ()
-    base_ms: int = 0
-    last_ms: int = 0
-
-
 cdef class FrameFile:
     """One log or base, read from its start. `limit`: bytes that count, None for all there are; what lies behind is ignored."""
     cdef Files files
@@ -83,6 +66,7 @@ cdef class FrameFile:
     cdef int fd
     cdef char* window
     cdef size_t room
+    cdef int64_t ahead              # bytes that are read at once, at least
     cdef int64_t at, filled         # of the window: where in the file it begins, how many bytes it has
 
     def __cinit__(self, *args, **kwargs):
@@ -108,6 +92,7 @@ cdef class FrameFile:
             raise LogError(f"{path} is not the file that the manifest means: it is of another time.", path, 0)
         self.salt = salt_of(self.header.salt)
         self.offset = FILE_HEADER
+        self.ahead = WINDOW
 
     def __dealloc__(self):
         free(self.window)
@@ -124,7 +109,7 @@ cdef class FrameFile:
         cdef void* larger
         if offset >= self.at and offset + n <= self.at + self.filled:
             return self.window + (offset - self.at)
-        wanted = min(max(n, <int64_t> WINDOW), self.size - offset)
+        wanted = min(max(n, self.ahead), self.size - offset)
         if <size_t> wanted > self.room:
             larger = realloc(self.window, <size_t> wanted)
             if larger == NULL:
@@ -292,7 +277,7 @@ cdef class Recovery:
         self.store = store
         self.replay = Replay(store)
         self.strict = strict
-        self.skip = frozenset(skip)
+        self.skip = frozenset(skip) | frozenset(manifest.skipped)
         self.cut_at = cut_at
         self.skipped = 0
         self.bases = list(manifest.bases)
@@ -501,16 +486,15 @@ cdef class Recovery:
         return self.close_log()
 
     def manifest_after(self):
-        """The manifest of what was loaded: a log that was torn is closed where it was cut, and those behind it are gone."""
-        if self.cut is None:
-            return self.manifest
+        """The manifest of what was loaded: a log that was torn is closed where it was cut, those behind it are gone, and what
+        was skipped will be again."""
         logs = []
         for log in self.manifest.logs:
-            if f"{self.directory}/{log.name}" == self.cut.path:
+            if self.cut is not None and f"{self.directory}/{log.name}" == self.cut.path:
                 logs.append(msgspec.structs.replace(log, bytes=self.cut.offset))
                 break
             logs.append(log)
-        return Manifest(self.manifest.bases, tuple(logs), self.manifest.stopped_ms)
+        return msgspec.structs.replace(self.manifest, logs=tuple(logs), skipped=tuple(sorted(self.skip)))
 
 
 def shares_of(Files files not None, str directory not None, manifest not None):
@@ -529,6 +513,7 @@ def shares_of(Files files not None, str directory not None, manifest not None):
         file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
         try:
             offset = FILE_HEADER
+            file.ahead = PAGE
             while file.size - offset >= FRAME_HEADER and read_frame_header(
                     file.need(offset, FRAME_HEADER), &frame, &file.salt, <uint64_t> offset):
                 last_ms = frame.now_ms

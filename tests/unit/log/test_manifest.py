@@ -17,6 +17,7 @@ FULL = Manifest(
     (BaseFile(17, "000017.base", 5000, 4711, 4800, SALT),),
     (LogFile(17, "000017.log", 8021, 4712, SALT), LogFile(18, "000018.log", None, 4900, SALT)),
     1764144000000,
+    (70, 71),
 )
 
 
@@ -73,7 +74,8 @@ LOG = f"log 1 000001.log 500 11 salt {SALT}"
         ([LOG.replace("500", "-1")], 2, "'-1' is not a size"),
         ([LOG.replace("500", "0500")], 2, "'0500' is not a size"),
         ([LOG + " "], 2, "not the words of a log"),
-        (["stopped 5", LOG], 3, "nothing may follow 'stopped'"),
+        (["stopped 5", LOG], 3, "nothing of this kind may follow 'stopped'"),
+        (["skipped 5", LOG], 3, "nothing of this kind may follow 'skipped'"),
         (["snapshot 5"], 2, "'snapshot 5' is no line of a manifest"),
         ([f"{BASE} slots 0-5", f"base 2 000002.base 500 10 end 20 salt {SALT} slots 5-9"], 3, "slots that another base has"),
         ([f"{BASE} slots 9-5"], 2, "'9-5' are no slots"),

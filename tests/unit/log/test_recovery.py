@@ -11,12 +11,13 @@ import pytest
 from log_files import LiveDump, Record, Written, counted, number, write_directory
 from state import state
 
+from kache.cluster.transactions import Share
 from kache.shard.engine.engine import Keyspace, Store
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
 from kache.shard.log.files import Files
 from kache.shard.log.format import LogError
-from kache.shard.log.recovery import Recovery, Share, shares_of
+from kache.shard.log.recovery import Recovery, shares_of
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
@@ -347,6 +348,10 @@ def test_a_share_is_skipped_or_the_log_ends_before_it(tmp_path: Path) -> None:
     write_directory(tmp_path, [], [with_shares()])
     store, recovery = load(tmp_path, skip=[71])
     assert strings(store)[b"t"] == b"seventy" and (recovery.last, recovery.skipped) == (5, 1)
+    whole = recovery.manifest
+    manifests.write(Files(), str(tmp_path), recovery.manifest_after())
+    assert strings(load(tmp_path)[0])[b"t"] == b"seventy"
+    manifests.write(Files(), str(tmp_path), whole)
     store, recovery = load(tmp_path, cut_at=3)
     assert b"t" not in strings(store)
     assert recovery.last == 2 and recovery.cut is not None and recovery.cut.frames == 3
