@@ -43,6 +43,7 @@ MODULES = {
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.link": COLD,
+    "kache.shard.log.recovery": HOT,
     "kache.shard.log.files": COLD,
     "kache.shard.log.format": COLD,
 }

@@ -3,6 +3,8 @@
     files       Files: every call to the file system, also for C threads; ScriptedFiles for tests
     format      the bytes: header of a file, header of a frame, checks, the numbers of the kinds
     manifest    which files of a shard count, and in which order
+    directory   the directory of a cluster, its file, its locks
+    recovery    the one reader of logs and bases: verifies them, and makes a store of them
 
 Nothing here calls the file system but by a `Files`, so that a test can fail any call, or stop the world behind it.
 

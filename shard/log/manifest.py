@@ -3,13 +3,15 @@
     kache 1
     base 17 000017.base 5243008 4711 end 4800 salt 00112233445566778899aabbccddeeff
     log 17 000017.log 80216 4712 salt …                 closed, or cut there: bytes
-    log 18 000018.log open 4900 salt …                  the last one, that is written
+    log 18 000018.log open 4900 salt …                  that is written; an END in it says that the next one is
+    skipped 70 71                                       transactions of which another shard has lost its share
     stopped 1764144000000                               since then (unix ms) nothing is logged
     check 8a7b6c5d4e3f2a1b
 
-Numbers of logs rise, their first sequences do not go back, only the last log is open, and bases come before logs: one, or
-several of disjoint slots, ``slots 0-99,200`` at their end, after the number of shards was changed. Anything else is
-refused, naming the line. Files that it does not name are of no meaning.
+Numbers of logs rise, their first sequences (no effects in them come before) do not go back, and bases come before logs: one,
+or several of disjoint slots, ``slots 0-99,200`` at their end, after the number of shards was changed. A log is named before
+it is used, so that more than one may be open, at the end. Anything else is refused, naming the line. Files that it does not
+name are of no meaning.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
     bases: tuple[BaseFile, ...] = ()
     logs: tuple[LogFile, ...] = ()
     stopped_ms: int = 0
+    skipped: tuple[int, ...] = ()
 
     def names(self) -> set[str]:
         """The names of all its files."""
@@ -111,6 +114,8 @@ def text(manifest: Manifest) -> bytes:
     for log in manifest.logs:
         size = "open" if log.bytes is None else str(log.bytes)
         lines.append(f"log {log.number} {log.name} {size} {log.first} salt {log.salt}")
+    if manifest.skipped:
+        lines.append(f"skipped {' '.join(map(str, manifest.skipped))}")
     if manifest.stopped_ms:
         lines.append(f"stopped {manifest.stopped_ms}")
     body = "".join(f"{line}\n" for line in lines).encode()
@@ -135,7 +140,7 @@ def parse(data: bytes, path: str) -> Manifest:
     body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
     if lines[-1] != f"check {check_of(body):016x}":
         raise LogError(f"{path}, line {len(lines)}: the check does not fit the lines before it.", path)
-    return Manifest(tuple(reader.bases), tuple(reader.logs), reader.stopped_ms)
+    return Manifest(tuple(reader.bases), tuple(reader.logs), reader.stopped_ms, reader.skipped)
 
 
 class _Reader:
@@ -146,18 +151,21 @@ class _Reader:
         self.bases: list[BaseFile] = []
         self.logs: list[LogFile] = []
         self.stopped_ms = 0
+        self.skipped: tuple[int, ...] = ()
         self._names: set[str] = set()
 
     def take(self, number: int, line: str) -> None:
         """One line; LogError names it."""
         try:
             words = line.split(" ")
-            if self.stopped_ms:
-                raise ValueError("nothing may follow 'stopped'")
+            if self.stopped_ms or (self.skipped and words[0] != "stopped"):
+                raise ValueError(f"nothing of this kind may follow '{'stopped' if self.stopped_ms else 'skipped'}'")
             if words[0] == "base":
                 self._base(words)
             elif words[0] == "log":
                 self._log(words)
+            elif words[0] == "skipped" and len(words) > 1:
+                self.skipped = tuple(_count(word, "a transaction") for word in words[1:])
             elif words[0] == "stopped" and len(words) == 2:
                 self.stopped_ms = _count(words[1], "a time")
             else:
@@ -197,8 +205,8 @@ class _Reader:
                 raise ValueError(f"log {number} behind log {before.number}")
             if first < before.first:
                 raise ValueError(f"the sequence goes back, from {before.first} to {first}")
-            if before.bytes is None:
-                raise ValueError(f"a log behind log {before.number}, which is open")
+            if before.bytes is None and size is not None:
+                raise ValueError(f"a closed log behind log {before.number}, which is open")
         elif any(first > base.end + 1 for base in self.bases):
             raise ValueError(f"the log begins with {first}, too late for the base before it")
         self.logs.append(LogFile(number, name, size, first, salt))

@@ -17,6 +17,7 @@ FULL = Manifest(
     (BaseFile(17, "000017.base", 5000, 4711, 4800, SALT),),
     (LogFile(17, "000017.log", 8021, 4712, SALT), LogFile(18, "000018.log", None, 4900, SALT)),
     1764144000000,
+    (70, 71),
 )
 
 
@@ -66,14 +67,15 @@ LOG = f"log 1 000001.log 500 11 salt {SALT}"
         ([f"base 1 000001.base 500 30 end 20 salt {SALT}"], 2, "the base ends at 20, before it begins"),
         ([LOG, f"log 1 000002.log open 11 salt {SALT}"], 3, "log 1 behind log 1"),
         ([LOG, f"log 2 000002.log open 10 salt {SALT}"], 3, "the sequence goes back, from 11 to 10"),
-        ([LOG.replace("500", "open"), f"log 2 000002.log open 12 salt {SALT}"], 3, "a log behind log 1, which is open"),
+        ([LOG.replace("500", "open"), f"log 2 000002.log 500 12 salt {SALT}"], 3, "a closed log behind log 1, which is open"),
         ([BASE, f"log 2 000002.log open 22 salt {SALT}"], 3, "the log begins with 22, too late for the base before it"),
         ([LOG.replace("000001.log", "../1.log")], 2, "'../1.log' is no name of a log"),
         ([LOG.replace(SALT, SALT[1:])], 2, f"'{SALT[1:]}' is no salt"),
         ([LOG.replace("500", "-1")], 2, "'-1' is not a size"),
         ([LOG.replace("500", "0500")], 2, "'0500' is not a size"),
         ([LOG + " "], 2, "not the words of a log"),
-        (["stopped 5", LOG], 3, "nothing may follow 'stopped'"),
+        (["stopped 5", LOG], 3, "nothing of this kind may follow 'stopped'"),
+        (["skipped 5", LOG], 3, "nothing of this kind may follow 'skipped'"),
         (["snapshot 5"], 2, "'snapshot 5' is no line of a manifest"),
         ([f"{BASE} slots 0-5", f"base 2 000002.base 500 10 end 20 salt {SALT} slots 5-9"], 3, "slots that another base has"),
         ([f"{BASE} slots 9-5"], 2, "'9-5' are no slots"),
