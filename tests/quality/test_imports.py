@@ -37,6 +37,7 @@ OWNERS_OF_IO = {
     "router/mux/router.pxi",
     "shard/main.py",
     "shard/service/cleanup.py",
+    "shard/service/loading.py",
 }
 
 MAY_IMPORT = {
