@@ -33,6 +33,8 @@ MODULES = {
     "kache.shard.engine.table": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.shard.engine.memory": HOT,
+    "kache.shard.log.writer": HOT,
+    "kache.shard.log.base": HOT,
     "kache.shard.engine.heap": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,

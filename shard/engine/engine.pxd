@@ -14,6 +14,7 @@ from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
+from ..log.writer cimport Writer
 from .effects cimport Effects
 from .entry cimport Entry
 from .fields cimport FieldTable
@@ -278,7 +279,7 @@ ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Bu
 cdef struct Command:
     Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
-    bint may_write, denyoom, readonly, internal, while_loading, unlogged
+    bint may_write, writes, denyoom, readonly, internal, while_loading, unlogged
     uint64_t calls, ns, rejected, failed
     uint32_t in_batch           # calls whose time is not divided up yet
     uint64_t* histogram         # of HISTOGRAM_SIZE; NULL until it has been executed
@@ -325,6 +326,9 @@ cdef class Executor:
     cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
     cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
     cdef public bint loading
+    cdef int refusing                   # what the log is in that keeps commands from being executed; 0: nothing
+    cdef bytes refusing_text            # what is said to writes then
+    cdef uint64_t sure_until            # reads of slots that changed in a later frame are refused, too; UINT64_MAX: none
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
     cdef public int64_t in_flight       # frames received and not executed yet
@@ -354,6 +358,8 @@ cdef class Executor:
     cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1
     cdef bytes arity_error(self, int number)
     cdef bytes leased(self, Context context, int number, Span* args, Py_ssize_t n)
+    cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
+    cdef int refuse(self, int trouble, bytes text, uint64_t sure_until) except -1
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
     cdef bint make_room(self) except -1
@@ -431,6 +437,17 @@ cdef class Flows:
     cdef int forget_session(self, uint64_t session) except -1
 
 # host.pxi ---------------------------------------------------------------------------------------------
+cdef class Follower:
+    """Sees the records of every frame, in their order."""
+    cdef int follow(self, const char* records, Py_ssize_t n) except -1
+
+
+@cython.final
+cdef class LogNews(Endpoint):
+    """The log has come further, or cannot."""
+    cdef Host host
+
+
 @cython.final
 cdef class ShardReactor(Reactor):
     """The reactor of a shard: the tick is committed before its replies leave."""
@@ -455,8 +472,20 @@ cdef class Host:
     cdef int64_t tick_until, tick_left
     cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
     cdef uint64_t gone_in, gone_out     # traffic of links that are closed
+    cdef readonly Writer writer         # of the log; None: there is none
+    cdef LogNews news
+    cdef list followers                 # Follower
+    cdef list parked                    # links that rest before a write
+    cdef public object on_log_news      # called when the writer has told something
+    cdef readonly int trouble           # of the log, and
+    cdef bint lost                      # whether what it has not written will not be soon: nobody waits for it
+    cdef bint parking                   # writes are not begun
+    cdef readonly uint64_t misconf      # links closed because of it
     cdef int begin_tick(self) except -1
     cdef int commit_tick(self) except -1
+    cdef int commit_frame(self) except -1
+    cdef int mark_links(self) except -1
+    cdef int release_links(self) except -1
     cdef bint tick_over(self) noexcept
     cdef int wait_for_next(self, Link link) except -1
     cpdef note_stall(self, int64_t took_ns)
@@ -468,11 +497,19 @@ cdef class LinkListener(Listener):
     cdef Host host
 
 
+cdef struct Mark:
+    uint64_t offset             # of the output
+    uint64_t sequence           # of the frame that it waits for
+
+
 @cython.final
 cdef class Link(Endpoint):
     """The connection of one router."""
     cdef Host host
     cdef bint greeted, waiting, blocked
+    # What may leave when which frame of the log is released, the next one first (a ring of `mark_room`)
+    cdef Mark* marks
+    cdef int mark_first, mark_count, mark_room
     cdef readonly int router
     cdef uint64_t* begun                # where the frames begun are counted: on the board, or just here
     cdef uint64_t begun_here
@@ -489,6 +526,10 @@ cdef class Link(Endpoint):
     cdef Buffer part_into
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
     cdef bint keeps_too_much(self) noexcept
+    cdef int take_mark(self, uint64_t end, uint64_t released) except -1
+    cdef int raise_sendable(self, uint64_t released) except -1
+    cdef int free_output(self) except -1
+    cdef bint parks(self, const char* frame) noexcept
     cdef int send_parts(self) except -1
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
     cdef int begin_part(self, const char* header, uint32_t length) except -1
@@ -525,6 +566,9 @@ cdef struct Reader:
     const char* end
 
 
+cdef const char* shape_of(int record) noexcept nogil
+
+
 @cython.final
 cdef class Replay:
     """Applies frames to a store; nobody observes or records meanwhile."""
@@ -554,6 +598,22 @@ cdef class Replay:
 
 
 # images.pxi -------------------------------------------------------------------------------------------
+cdef enum:
+    PART_RAW = 8                # a string that was grown in place
+    PART_DEADLINE = 16
+    PART_FIELD_DEADLINES = 32
+    PART_FLAGS = 63             # all that there are, with the type
+
+cdef int image_kind(Entry* entry) except -1
+cdef uint64_t image_body(
+    Store store, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF
+cdef bint is_large_value(Entry* entry) except -1
+cdef uint64_t stable_part(
+    Store store, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF
+
+
 @cython.final
 cdef class Building:
     """A value that is being put together beside the data, under a key that it may get (a string lies in a block with it)."""

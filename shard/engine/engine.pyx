@@ -20,6 +20,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     merge                      a base and the log beside it become one state
 """
 import logging
+import os
 import time
 from heapq import heapify, heappop, heappush
 
@@ -27,10 +28,14 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Size
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from ..log.format cimport FRAME_EFFECTS
+from ..log.writer cimport (
+    NO_TROUBLE, POLICY_ALWAYS, TROUBLE_BROKEN, TROUBLE_FULL, TROUBLE_SLOW, TROUBLE_STALLED, Writer,
+)
 from .effects cimport *
 from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns

@@ -10,6 +10,7 @@ cdef enum:
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
 cdef int64_t EVICTION_NS = 500000
 cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()
+cdef bytes UNSURE_TEXT = b"TRYAGAIN a change of this key is not on the disk yet, which does not answer"
 cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
 
@@ -71,6 +72,7 @@ cdef class Executor:
             command.compiled = compiled_of(row.key)
             command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
             command.may_write = "write" in row.flags or "may_replicate" in row.flags
+            command.writes = "write" in row.flags
             command.denyoom = "denyoom" in row.flags
             command.readonly = "readonly" in row.flags
             command.internal = "internal" in row.flags
@@ -164,16 +166,21 @@ cdef class Executor:
         """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return False
-        if self.loading or (command.denyoom and self.memory_limit and self.store.used() > self.memory_limit):
+        if self.loading or self.refusing or (command.denyoom and self.memory_limit and self.store.used() > self.memory_limit):
             return False
         return not command.may_write or PyDict_Size(self.held) == 0
 
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
         """The error that keeps the command from being executed, or None."""
+        cdef bytes refused
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return self.arity_error(number)
         if self.loading and not command.while_loading:
             return LOADING_TEXT
+        if self.refusing:
+            refused = self.unlogged(context, command, number, args, n)
+            if refused is not None:
+                return refused
         if command.denyoom and self.memory_limit and self.store.used() > self.memory_limit and (
             not context.flags & ROOM_ASKED and not self.make_room()
         ):
@@ -261,6 +268,28 @@ cdef class Executor:
             self.leases.check(context.keys.db, written, self.store.now_ms)
         except CommandError as error:
             return error.message.encode()
+        return None
+
+    cdef int refuse(self, int trouble, bytes text, uint64_t sure_until) except -1:
+        """The log is in this trouble (0: in none): `text` answers writes, TRYAGAIN reads of what changed behind frame `sure_until`."""
+        self.refusing = trouble
+        self.refusing_text = text
+        self.sure_until = sure_until
+        return 0
+
+    cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
+        """The error of a command that the log cannot keep up with; None where it does not matter."""
+        cdef Effects effects = self.store.effects
+        # Between routers and shards, what needs no memory changes no data: the end of a lease.
+        if command.writes and (not command.internal or command.denyoom):
+            return self.refusing_text
+        if self.sure_until == UINT64_MAX or effects.changed_in == NULL:
+            return None
+        from kache.commands import keys_with_flags
+
+        for key, _ in keys_with_flags(self.rows[number], list(arguments_of(args, n))):
+            if effects.changed_in[slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))] > self.sure_until:
+                return UNSURE_TEXT
         return None
 
     cdef bytes error_text(self, object error, int number):
