@@ -21,7 +21,19 @@ import uvloop
 
 from kache.cluster import logs, pages
 from kache.cluster.control import ControlChannel
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain, NewListener, Ping, Pong, Ready, Slots
+from kache.cluster.messages import (
+    Ack,
+    ChildContext,
+    ConfigChanged,
+    Down,
+    Drain,
+    NewListener,
+    Ping,
+    Pong,
+    Ready,
+    Resolved,
+    Slots,
+)
 from kache.commands import DIGEST
 from kache.config.settings import Config
 from kache.wire.board import Board
@@ -30,7 +42,9 @@ from kache.wire.clock import Clock
 from .commands import registry
 from .engine.engine import Host, LinkListener, ShardReactor
 from .engine.memory import seed_random, trim_memory, tune_malloc
+from .log.files import Files
 from .service.cleanup import Cleanup
+from .service.loading import Loaded, Loader
 from .service.statistics import Gauges, resident_memory
 from .shard import Shard
 
@@ -100,6 +114,10 @@ class _Process:
         self.leaving = False
         self.empty_size = 0
         self.executed = 0
+        self.files = Files()
+        self.loader: Loader | None = None
+        self.loaded: Loaded | None = None
+        """What was found on disk, and the lock of the directory; None while nothing is kept."""
         self.cleanup = Cleanup(trim_memory)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
@@ -109,6 +127,7 @@ class _Process:
         self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
         self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid(), self.board)
         self.shard.gauges = _LiveGauges(self)
+        self.shard.loading = ctx.data is not None
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
         self.config = ctx.config
@@ -130,6 +149,7 @@ class _Process:
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()
+        await self._load()
         self._background()
         self._every_second()
         self.channel.send(Ready())
@@ -138,6 +158,23 @@ class _Process:
         self.channel.close()
         self.cleanup.stop()
         self.board.stop()  # its thread is not waited for: it touches the mapped file alone
+
+    async def _load(self) -> None:
+        """What the shard has on disk; links are answered LOADING until it is there."""
+        place = self.ctx.data
+        if place is None:
+            return
+        self.loader = Loader(self.files, place, self.shard.store, self.config, self.channel.send)
+        loading = self.loop.create_task(self.loader.run(self.clock.now))
+        leaving = self.loop.create_task(self.done.wait())
+        await asyncio.wait([loading, leaving], return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not loading.done():
+            # Whoever lets a shard go does not wait until it has everything: nothing was changed.
+            loading.cancel()
+            return
+        self.loaded = loading.result()
+        self.host.ready()
 
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:
@@ -166,6 +203,9 @@ class _Process:
             self.channel.send(Ack(message.id))
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
+        elif isinstance(message, Resolved):
+            if self.loader is not None:
+                self.loader.resolved(message)
         elif isinstance(message, NewListener):
             self._listen_anew(self.channel.take_descriptor())
         elif isinstance(message, Drain):

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 from kache.slots import SlotRange
 
@@ -23,16 +24,20 @@ __all__ = [
     "ConfigChanged",
     "ConfigRewrite",
     "ConfigSet",
+    "DataPlace",
     "Down",
     "Drain",
     "Failed",
     "Health",
+    "Loading",
     "NewListener",
     "Ping",
     "Pong",
     "Question",
     "Ready",
+    "Reports",
     "Request",
+    "Resolved",
     "RestartShard",
     "Role",
     "ShardState",
@@ -46,7 +51,14 @@ __all__ = [
 
 Role = Literal["router", "shard"]
 State = Literal["starting", "up", "down"]
-Health = Literal["starting", "up", "unresponsive", "down"]
+Health = Literal["starting", "loading", "up", "unresponsive", "down"]
+
+
+class DataPlace(msgspec.Struct, frozen=True):
+    """Where a shard keeps its files, and the id (16 bytes) of the cluster that they belong to."""
+
+    directory: str
+    cluster: bytes
 
 
 class ChildContext(msgspec.Struct, kw_only=True):
@@ -83,6 +95,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     how many each has, and "numbers", those of the slow log's entries."""
     run_dir: str
     """The cluster's private directory (0700)."""
+    data: DataPlace | None = None
+    """Of a shard: where its files are; None while the cluster keeps none."""
     restarts: int = 0
     """How often this child was started before."""
     config_file: str | None = None
@@ -144,6 +158,8 @@ class ConfigChanged(_Message, tag=True):
 
     id: int
     config: Config
+    data: DataPlace | None = None
+    """Of a shard, where its files are from now on: the directory may have been opened for this change."""
 
 
 class Slots(_Message, tag=True):
@@ -192,6 +208,29 @@ class Failed(_Message, tag=True):
 
 class Ready(_Message, tag=True):
     """Up: this child serves. A router says so once it accepts clients and its links to the shards are up."""
+
+
+class Reports(_Message, tag=True):
+    """Up, from a shard before it loads: the transactions that its log has shares of. Answered with Resolved."""
+
+    shares: Shares
+
+
+class Resolved(_Message, tag=True):
+    """Down: what of its log a shard leaves out (`kache.cluster.transactions.Decision`)."""
+
+    skip: list[int]
+    cut_at: int
+    half: list[int]
+
+
+class Loading(_Message, tag=True):
+    """Up, every second from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
+
+    done: int
+    total: int
+    keys: int
+    seconds: float
 
 
 class ConfigSet(_Message, tag=True):
@@ -260,11 +299,15 @@ class Answer(_Message, tag=True):
     """Whose answer it is; the supervisor fills it in."""
 
 
-Down = ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer
+Down = (
+    ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer | Resolved
+)
 Up = (
     Ready
     | Failed
     | Pong
+    | Reports
+    | Loading
     | Ack
     | ConfigSet
     | ConfigRewrite

@@ -32,15 +32,18 @@ from kache.cluster.admins import Admins
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
+from kache.cluster.durability import DataDirectory, Resolution, loading_text
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
 from kache.cluster.status import cluster_status, ready_line
+from kache.cluster.transactions import Decision
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import SETTINGS, Config, ConfigError, changed
-from kache.slots import SlotRange, contiguous, owners
+from kache.errors import KacheError
+from kache.slots import SlotRange, owners
 
 __all__ = ["Supervisor"]
 
@@ -79,10 +82,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._started_ms = time.time_ns() // 1_000_000
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
-        self._hash_seed = secrets.token_bytes(16)
         self._boot_id = secrets.randbits(64)
         self._slot_epoch = 1
-        self._slots = contiguous(self.config.shards)
+        self._slots: list[SlotRange] = []
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._changes = Changes(self)
@@ -100,6 +102,13 @@ class Supervisor:
         logs.set_up(self.config, "supervisor")
         self._resources = Resources(self.config, os.environ)
         self.config = msgspec.structs.replace(self.config, port=self._resources.port)
+        try:
+            self._data = DataDirectory(self.config)
+        except KacheError:
+            self._resources.leave()
+            raise
+        self._slots = self._data.slots
+        self._resolution = Resolution(self.config, self._resolved)
         try:
             self._admins = Admins(self._selector, self._resources.admin, self._on_request)
             if self._exit_fd is not None:
@@ -130,6 +139,7 @@ class Supervisor:
                     pass  # somebody else has seen its end
         self._resources.leave()
         self._admins.close()
+        self._data.close()
 
     def _turn(self) -> None:
         """One round. Whatever arrives cannot end the supervisor: an error costs the conversation that it came from."""
@@ -300,7 +310,7 @@ class Supervisor:
             config=self.config,
             anchor_wall_ms=self._anchor[0],
             anchor_boot_ns=self._anchor[1],
-            hash_seed=self._hash_seed,
+            hash_seed=self._data.hash_seed,
             boot_id=self._boot_id,
             listeners=resources.client_listeners
             if child.role == "router"
@@ -312,6 +322,7 @@ class Supervisor:
             death_fd=resources.death_reader,
             pages=resources.pages(child.role),
             run_dir=resources.run_dir,
+            data=self._data.of_shard(child.index) if child.role == "shard" else None,
             restarts=child.restarts + 1,
             config_file=self._config_file,
         )
@@ -322,6 +333,7 @@ class Supervisor:
     def _forget(self, theirs: socket.socket) -> None:
         """In a forked child: let go of every socket object, whose number may soon be another file's."""
         theirs.detach()
+        self._data.abandon()
         self._admins.abandon()
         self._wake_reader.detach()
         self._wake_writer.detach()
@@ -350,7 +362,11 @@ class Supervisor:
                         _log.warning("%s cannot take a change in: %s", child.name, error)
                 case messages.Pong():
                     if self._health.answered(child):
-                        self._send(child, messages.ConfigChanged(0, self.config))
+                        self._send(child, self._config_for(child, 0, self.config))
+                case messages.Reports(shares=shares):
+                    self._resolution.report(child.index, shares, child.restarts > 0)
+                case messages.Loading():
+                    child.progress = loading_text(message)
                 case messages.Answer():
                     self._questions.on_answer(child, message)
                 case _:
@@ -379,6 +395,11 @@ class Supervisor:
             _log.info("%s (pid %d) serves again", child.name, child.pid)
         self._answer_waiters(child, "")
         self._announce()
+
+    def _resolved(self, shard: int, decision: Decision) -> None:
+        for child in self._children:
+            if (child.role, child.index) == ("shard", shard):
+                self._send(child, messages.Resolved(decision.skip, decision.cut_at, decision.half))
 
     def _announce(self) -> None:
         """Say once that the cluster serves: when every child is up, or has shown that it cannot come up."""
@@ -411,6 +432,8 @@ class Supervisor:
         child.reason = child.how_it_ended(code)
         child.unresponsive = False
         self._acknowledgements.gone(child.name)
+        if child.role == "shard":
+            self._resolution.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
         if self._phase != "serving":
@@ -485,8 +508,14 @@ class Supervisor:
         number = self._acknowledgements.next_id()
         asked = [child for child in self._children if child.conversation is not None and not child.unresponsive]
         self._tried = {child.name: child.restarts for child in asked}
+        if wanted.appendonly or wanted.save:
+            try:
+                self._data.open()
+            except KacheError as error:
+                refuse(str(error))
+                return
         for child in asked:
-            self._send(child, messages.ConfigChanged(number, wanted))
+            self._send(child, self._config_for(child, number, wanted))
         now = time.monotonic()
         self._acknowledgements.begin(number, [child.name for child in asked], now, accept, refuse=refuse)
 
@@ -495,7 +524,11 @@ class Supervisor:
         number = self._acknowledgements.next_id()
         for child in self._children:
             if self._tried.get(child.name) == child.restarts:
-                self._send(child, messages.ConfigChanged(number, self.config))
+                self._send(child, self._config_for(child, number, self.config))
+
+    def _config_for(self, child: Child, number: int, config: Config) -> messages.ConfigChanged:
+        data = self._data.of_shard(child.index) if child.role == "shard" else None
+        return messages.ConfigChanged(number, config, data)
 
     def store(self, wanted: Config) -> None:
         """Make `wanted` the configuration, of those too that were started since it was tried."""
@@ -504,7 +537,7 @@ class Supervisor:
         number = self._acknowledgements.next_id()
         for child in self._children:
             if self._tried.get(child.name) != child.restarts and not child.unresponsive:
-                self._send(child, messages.ConfigChanged(number, wanted))
+                self._send(child, self._config_for(child, number, wanted))
 
     def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
         """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.

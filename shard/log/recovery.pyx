@@ -305,6 +305,10 @@ cdef class Recovery:
             if file is not None:
                 file.close()
 
+    def finish(self, int64_t now_ms):
+        """Behind the last step: it is `now_ms` from here on, and what was loaded counts as no change."""
+        self.replay.finish(now_ms)
+
     def step(self, int64_t budget_ns):
         """Goes on for about so long; whether there is more. A frame is never divided."""
         cdef int64_t until = monotonic_ns() + budget_ns if budget_ns < INT64_MAX - monotonic_ns() else INT64_MAX

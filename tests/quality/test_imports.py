@@ -39,6 +39,7 @@ OWNERS_OF_IO = {
     "shard/log/writer.pyx",
     "shard/main.py",
     "shard/service/cleanup.py",
+    "shard/service/loading.py",
 }
 
 MAY_IMPORT = {
