@@ -125,14 +125,15 @@ class Persistence:
         self._host_trouble = (OK, b"", False)
 
     # Beginning and ending ----------------------------------------------------------------------------------
-    async def begin(self, manifest: Manifest | None, sequence: int) -> None:
-        """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing).
+    async def begin(self, manifest: Manifest | None, sequence: int, number: int = 0) -> None:
+        """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing). `number` is
+        the highest that a file ever had, of those too that are not named any more.
 
         With a log, a new one begins; without, the manifest says since when nothing is logged.
         """
         self.manifest = manifest or Manifest()
         self._sequence = sequence
-        self._last_number = self.manifest.next_number() - 1
+        self._last_number = max(self.manifest.next_number() - 1, number)
         self.base_bytes = sum(base.bytes for base in self.manifest.bases)
         self._dirty_at_save = self.host.shard.store.dirty
         if self.config.appendonly:
@@ -338,8 +339,12 @@ class Persistence:
             out.sync()
             await self._until(lambda: out.settled, out, news)
             self.writer.sync()
-            await self._until(lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news)
-            log.info("dumped %d keys in %d slices, the longest of %d us", dump.keys, dump.slices, dump.longest_ns // 1000)
+            await self._until(
+                lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news
+            )
+            log.info(
+                "dumped %d keys in %d slices, the longest of %d us", dump.keys, dump.slices, dump.longest_ns // 1000
+            )
             return size, dump.end
         finally:
             dump.close()
@@ -455,7 +460,7 @@ class Persistence:
         trouble = writer.troubled(*limits)
         if not self.logging:
             if trouble >= STALLED and self._dumping is not None:
-                self._dumping.cancel()      # a snapshot's own log: nobody waits for it
+                self._dumping.cancel()  # a snapshot's own log: nobody waits for it
             return
         if trouble == BROKEN and not self.repairing:
             self.repairing = True
@@ -482,7 +487,9 @@ class Persistence:
         if trouble == OK:
             log.warning("the log is written again")
         elif trouble > SLOW:
-            log.error("the log cannot be written, writes are refused: %s", self._refusal(trouble, self.writer).decode()[8:])
+            log.error(
+                "the log cannot be written, writes are refused: %s", self._refusal(trouble, self.writer).decode()[8:]
+            )
         else:
             log.warning("the disk is slow: writes wait for the log")
 

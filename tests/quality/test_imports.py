@@ -37,6 +37,8 @@ OWNERS_OF_IO = {
     "router/mux/router.pxi",
     "shard/main.py",
     "shard/service/cleanup.py",
+    "shard/log/persistence.py",
+    "shard/service/keeping.py",
     "shard/service/loading.py",
 }
 

@@ -40,9 +40,7 @@ def frames_of(path: Path) -> list[Frame]:
     while at < len(data):
         magic, kind, flags, length, sequence, behind, _, now_ms, _ = struct.unpack_from("<HBBIQIIqQ", data, at)
         payload = data[at + 40 : at + 40 + length]
-        whole = log_format.frame(
-            kind, payload, sequence, header.salt, at, now_ms=now_ms, behind=behind, flags=flags
-        )
+        whole = log_format.frame(kind, payload, sequence, header.salt, at, now_ms=now_ms, behind=behind, flags=flags)
         assert data[at : at + 40 + length] == whole and magic == 0x4B46
         found.append((kind, sequence, now_ms, payload))
         at += 40 + length
@@ -64,7 +62,9 @@ def recovered(directory: Path, now_ms: int) -> Store:
         replay.merge = None  # type: ignore[attr-defined]
     logs = [frame for log in manifest.logs for frame in frames_of(directory / log.name)]
     effects = [frame for frame in logs if frame[0] == log_format.EFFECTS]
-    assert [frame[1] for frame in effects] == list(range(effects[0][1], effects[0][1] + len(effects))) if effects else True
+    assert (
+        [frame[1] for frame in effects] == list(range(effects[0][1], effects[0][1] + len(effects))) if effects else True
+    )
     for kind, sequence, frame_ms, payload in [(0, 0, 0, b""), *effects]:
         if kind:
             replay.apply(frame_ms, payload)
