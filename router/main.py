@@ -38,7 +38,7 @@ from kache.wire.board import Board
 from kache.wire.clock import Clock
 
 from . import peers, registry
-from .commands import clients, cluster, connection, info, introspection, latency, slowlog, standalone
+from .commands import clients, cluster, connection, info, introspection, latency, persistence, slowlog, standalone
 from .commands import config as config_commands
 from .mux.multiplexer import Router, give_memory_back
 from .scatter import cursor, merges, moves, planner
@@ -48,7 +48,7 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, slowlog, standalone,
+    clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, persistence, slowlog, standalone,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 

@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import uvloop
 
@@ -23,14 +24,20 @@ from kache.cluster import logs, pages
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
+    CancelDump,
     ChildContext,
     ConfigChanged,
     Down,
     Drain,
+    Dumped,
+    DumpShard,
+    Kept,
+    Loading,
     NewListener,
     Ping,
     Pong,
     Ready,
+    Reports,
     Resolved,
     Slots,
 )
@@ -42,9 +49,8 @@ from kache.wire.clock import Clock
 from .commands import registry
 from .engine.engine import Host, LinkListener, ShardReactor
 from .engine.memory import seed_random, trim_memory, tune_malloc
-from .log.files import Files
 from .service.cleanup import Cleanup
-from .service.loading import Loaded, Loader
+from .service.keeping import Keeper, hear
 from .service.statistics import Gauges, resident_memory
 from .shard import Shard
 
@@ -98,6 +104,9 @@ class _LiveGauges(Gauges):
     def cleanup_pending(self) -> int:
         return self._process.cleanup.pending
 
+    def kept(self) -> dict[str, Any]:
+        return self._process.keeper.figures()
+
     def reset(self) -> None:
         super().reset()
         self._process.host.longest_ns = 0
@@ -112,12 +121,9 @@ class _Process:
         self.loop = loop
         self.done = asyncio.Event()
         self.leaving = False
+        self.tasks: set[asyncio.Task[None]] = set()
         self.empty_size = 0
         self.executed = 0
-        self.files = Files()
-        self.loader: Loader | None = None
-        self.loaded: Loaded | None = None
-        """What was found on disk, and the lock of the directory; None while nothing is kept."""
         self.cleanup = Cleanup(trim_memory)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
@@ -126,6 +132,10 @@ class _Process:
         self.board = Board(pages.mapped(ctx.pages["board"]), ctx.routers)
         self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
         self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid(), self.board)
+        self.keeper = Keeper(self.host, ctx.index, ctx.shards, ctx.hash_seed, clock.now, self._tell)
+        self.save_at_end: bool | None = None
+        self.kept: Kept | None = None
+        """What the supervisor was told last."""
         self.shard.gauges = _LiveGauges(self)
         self.shard.loading = ctx.data is not None
         self.slot_epoch = ctx.slot_epoch
@@ -154,6 +164,7 @@ class _Process:
         self._every_second()
         self.channel.send(Ready())
         await self.done.wait()
+        await self.keeper.close(self.save_at_end, self.config)
         self.reactor.close()
         self.channel.close()
         self.cleanup.stop()
@@ -161,11 +172,9 @@ class _Process:
 
     async def _load(self) -> None:
         """What the shard has on disk; links are answered LOADING until it is there."""
-        place = self.ctx.data
-        if place is None:
+        if self.ctx.data is None:
             return
-        self.loader = Loader(self.files, place, self.shard.store, self.config, self.channel.send)
-        loading = self.loop.create_task(self.loader.run(self.clock.now))
+        loading = self.loop.create_task(self.keeper.start(self.ctx.data, lambda: self.config))
         leaving = self.loop.create_task(self.done.wait())
         await asyncio.wait([loading, leaving], return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
@@ -173,8 +182,11 @@ class _Process:
             # Whoever lets a shard go does not wait until it has everything: nothing was changed.
             loading.cancel()
             return
-        self.loaded = loading.result()
+        loading.result()
         self.host.ready()
+
+    def _tell(self, message: Reports | Loading | Dumped) -> None:
+        self.channel.send(message)
 
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:
@@ -204,13 +216,17 @@ class _Process:
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
         elif isinstance(message, Resolved):
-            if self.loader is not None:
-                self.loader.resolved(message)
+            self.keeper.resolved(message)
+        elif isinstance(message, DumpShard):
+            self._spawn(self.keeper.dump(message.id, message.urgent))
+        elif isinstance(message, CancelDump):
+            self.keeper.cancel()
         elif isinstance(message, NewListener):
             self._listen_anew(self.channel.take_descriptor())
         elif isinstance(message, Drain):
             if self.leaving:
                 self.done.set()
+            self.save_at_end = message.save
             self._drain(message.seconds)
 
     def _take_in(self, message: ConfigChanged) -> None:
@@ -222,7 +238,23 @@ class _Process:
         except Exception as refused:
             error = f"{type(refused).__name__}: {refused}"
             self._apply(before)
+        if error or (self.keeper.persistence is None and message.data is None) or self.shard.loading:
+            self.channel.send(Ack(message.id, error))
+        else:
+            self._spawn(self._keep(before, message))
+
+    async def _keep(self, before: Config, message: ConfigChanged) -> None:
+        """What is kept goes by the new settings, too; only then they are in force."""
+        error = await self.keeper.apply(before, message.config, message.data)
+        if error:
+            self._apply(before)
         self.channel.send(Ack(message.id, error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(hear)
 
     def _listen_anew(self, fd: int) -> None:
         """Goes on with another socket, since nobody can find the one so far any more; its links stay."""
@@ -250,6 +282,10 @@ class _Process:
             self.shard.leases.end_lapsed(self.clock.now())
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
+            kept = self.keeper.kept()
+            if kept is not None and kept != self.kept:
+                self.kept = kept
+                self.channel.send(kept)
         except Exception:
             log.exception("internal error in the measurements")
         self.loop.call_later(1.0, self._every_second)

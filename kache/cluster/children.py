@@ -24,7 +24,7 @@ import msgspec
 
 from kache.cluster import logs, processes
 from kache.cluster.control import Conversation, pack
-from kache.cluster.messages import ChildContext, ChildStatus, Failed, Health, Role, State
+from kache.cluster.messages import ChildContext, ChildStatus, Failed, Health, Kept, Role, State
 from kache.errors import KacheError
 
 __all__ = ["Child", "enter", "preload", "signal_name", "start_executed", "start_forked"]
@@ -63,6 +63,8 @@ class Child:
     unresponsive: bool = False
     listener_due: bool = False
     """Whether its socket was made anew, and it has yet to be given it."""
+    kept: Kept | None = None
+    """Of a shard that keeps something on disk: the last it has said of that."""
     progress: str = ""
     """Of a shard that loads: how far it is, for people."""
 
@@ -84,6 +86,8 @@ class Child:
         reason = f"no sign of life for {self.silent:.0f} s" if self.unresponsive else self.reason
         if self.state == "starting" and self.progress:
             state, reason = "loading", self.progress
+        if state == "up" and self.kept is not None and self.kept.error:
+            reason = self.kept.error
         return ChildStatus(
             role=self.role,
             index=self.index,
@@ -92,6 +96,7 @@ class Child:
             restarts=max(self.restarts, 0),
             started_ms=self.started_ms,
             reason=reason,
+            kept=self.kept,
         )
 
     def starts(self) -> None:
@@ -103,6 +108,7 @@ class Child:
         self.started_ms = time.time_ns() // 1_000_000
         self.asked = self.unresponsive = self.listener_due = False
         self.silent = 0.0
+        self.kept = None
 
     def how_it_ended(self, code: int) -> str:
         """The exit code of its process, and its last words, for people."""

@@ -18,6 +18,7 @@ __all__ = [
     "Ack",
     "Answer",
     "AskRouters",
+    "CancelDump",
     "ChildContext",
     "ChildStatus",
     "ClusterStatus",
@@ -27,8 +28,11 @@ __all__ = [
     "DataPlace",
     "Down",
     "Drain",
+    "DumpShard",
+    "Dumped",
     "Failed",
     "Health",
+    "Kept",
     "Loading",
     "NewListener",
     "Ping",
@@ -40,6 +44,7 @@ __all__ = [
     "Resolved",
     "RestartShard",
     "Role",
+    "Save",
     "ShardState",
     "Shutdown",
     "Slots",
@@ -119,7 +124,10 @@ class ChildStatus(msgspec.Struct, kw_only=True):
     started_ms: int
     """Unix milliseconds of its last start."""
     reason: str
-    """Why it last ended, for one that did, or why it counts as unresponsive; empty otherwise."""
+    """Why it last ended, for one that did, why it counts as unresponsive, how far it has loaded, or what is wrong with its
+    log; empty otherwise."""
+    kept: Kept | None = None
+    """Of a shard that keeps something on disk."""
 
 
 class ClusterStatus(msgspec.Struct, kw_only=True):
@@ -171,9 +179,32 @@ class Slots(_Message, tag=True):
 
 
 class Drain(_Message, tag=True):
-    """Down: answer what is in flight, accept nothing new, leave within `seconds`. A second one leaves at once."""
+    """Down: answer what is in flight, accept nothing new, leave within `seconds`. A second one leaves at once.
+
+    `save`, for shards: whether what is held is saved before; None: if the settings say so."""
 
     seconds: float
+    save: bool | None = None
+
+
+class DumpShard(_Message, tag=True):
+    """Down, to a shard: make a new base of all it holds. Answered with Dumped when it counts, or with why it does not.
+
+    `urgent`: without rest between the slices."""
+
+    id: int
+    urgent: bool
+
+
+class CancelDump(_Message, tag=True):
+    """Down, to a shard: give up the dump that is under way."""
+
+
+class Dumped(_Message, tag=True):
+    """Up: the answer to DumpShard."""
+
+    id: int
+    error: str = ""
 
 
 class ShardState(_Message, tag=True):
@@ -224,6 +255,19 @@ class Resolved(_Message, tag=True):
     half: list[int]
 
 
+class Kept(_Message, tag=True):
+    """Up, every second from a shard that keeps something: changes since its last base, bytes of its logs that the base does
+    not have yet, bytes of the base, how many logs there are; `state` and `error` as its log is (ok, slow, stalled, full,
+    broken, off)."""
+
+    changes: int
+    log: int
+    base: int
+    logs: int
+    state: str = "ok"
+    error: str = ""
+
+
 class Loading(_Message, tag=True):
     """Up, every second from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
 
@@ -253,10 +297,22 @@ class RestartShard(_Message, tag=True):
     index: int
 
 
-class Shutdown(_Message, tag=True):
-    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone."""
+class Save(_Message, tag=True):
+    """Up: have every shard make a new base, one after the other; `what`: "save" (Ack at the end), "bgsave",
+    "bgrewriteaof" (Ack at the beginning), "schedule" (the same, behind one that is under way), "cancel"."""
 
     id: int
+    what: str
+
+
+class Shutdown(_Message, tag=True):
+    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone.
+
+    `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for."""
+
+    id: int
+    save: bool | None = None
+    now: bool = False
 
 
 class StatusRequest(_Message, tag=True):
@@ -300,7 +356,19 @@ class Answer(_Message, tag=True):
 
 
 Down = (
-    ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer | Resolved
+    ConfigChanged
+    | Slots
+    | Drain
+    | DumpShard
+    | CancelDump
+    | ShardState
+    | NewListener
+    | Ping
+    | Ack
+    | StatusReply
+    | Question
+    | Answer
+    | Resolved
 )
 Up = (
     Ready
@@ -308,13 +376,16 @@ Up = (
     | Pong
     | Reports
     | Loading
+    | Kept
+    | Dumped
     | Ack
     | ConfigSet
     | ConfigRewrite
     | RestartShard
+    | Save
     | Shutdown
     | StatusRequest
     | AskRouters
     | Answer
 )
-Request = ConfigSet | ConfigRewrite | RestartShard | Shutdown | StatusRequest | AskRouters
+Request = ConfigSet | ConfigRewrite | RestartShard | Save | Shutdown | StatusRequest | AskRouters

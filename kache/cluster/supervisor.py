@@ -27,11 +27,12 @@ from typing import Any
 import msgspec
 
 from kache.cluster import children, client_counts, logs, messages, processes
-from kache.cluster.acknowledgements import Acknowledgements
+from kache.cluster.acknowledgements import ACK_SECONDS, Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
+from kache.cluster.dumps import Dumps
 from kache.cluster.durability import DataDirectory, Resolution, loading_text
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
@@ -51,6 +52,8 @@ PAUSE_SECONDS = 0.05
 """After an error that may come again at once: never spin."""
 GRACE_SECONDS = 1.0
 """How long after its time to drain a child is killed."""
+LOG_SECONDS = 3600.0
+"""How long the shards may take to write everything they hold, before a change that needs it counts as late."""
 SPARE_DESCRIPTORS = 128
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -92,6 +95,8 @@ class Supervisor:
         """Who was told the change under way, and in which of its lives."""
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._phase = "serving"
+        self._save_at_end: bool | None = None
+        self._drain_seconds: float | None = None
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._troubles: list[str] = []
 
@@ -109,6 +114,7 @@ class Supervisor:
             raise
         self._slots = self._data.slots
         self._resolution = Resolution(self.config, self._resolved)
+        self._dumps = Dumps(self._tell_shard, range(self.config.shards))
         try:
             self._admins = Admins(self._selector, self._resources.admin, self._on_request)
             if self._exit_fd is not None:
@@ -167,6 +173,8 @@ class Supervisor:
         self._acknowledgements.expire(now)
         if now >= self._health.due:
             self._health.look(now, self.config.unresponsive_seconds)
+            if self._phase == "serving" and self._data.is_open:
+                self._dumps.look(now, self.config)
             self._look_after_children(now)
             logs.tell_left_out()
         if self._phase != "serving":
@@ -367,6 +375,11 @@ class Supervisor:
                     self._resolution.report(child.index, shares, child.restarts > 0)
                 case messages.Loading():
                     child.progress = loading_text(message)
+                case messages.Kept():
+                    child.kept = message
+                    self._dumps.kept(child.index, message)
+                case messages.Dumped(id=number, error=error):
+                    self._dumps.answered(child.index, number, error)
                 case messages.Answer():
                     self._questions.on_answer(child, message)
                 case _:
@@ -397,9 +410,15 @@ class Supervisor:
         self._announce()
 
     def _resolved(self, shard: int, decision: Decision) -> None:
+        self._tell_shard(shard, messages.Resolved(decision.skip, decision.cut_at, decision.half))
+
+    def _tell_shard(self, shard: int, message: messages.Down) -> bool:
+        """Whether it is there to be told."""
         for child in self._children:
-            if (child.role, child.index) == ("shard", shard):
-                self._send(child, messages.Resolved(decision.skip, decision.cut_at, decision.half))
+            if (child.role, child.index) == ("shard", shard) and child.conversation is not None:
+                self._send(child, message)
+                return True
+        return False
 
     def _announce(self) -> None:
         """Say once that the cluster serves: when every child is up, or has shown that it cannot come up."""
@@ -434,6 +453,7 @@ class Supervisor:
         self._acknowledgements.gone(child.name)
         if child.role == "shard":
             self._resolution.gone(child.index)
+            self._dumps.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
         if self._phase != "serving":
@@ -497,11 +517,46 @@ class Supervisor:
                 self._answer(asker, messages.Ack(number, rewrite(self._config_file, self.config)))
             case messages.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
+            case messages.Save(id=number, what=what):
+                self._save(asker, number, what)
             case messages.AskRouters(id=number, what=what, words=words):
                 self._questions.ask(asker, number, what, words)
-            case messages.Shutdown(id=number):
+            case messages.Shutdown(id=number, save=save, now=now):
                 self._answer(asker, messages.Ack(number))
+                self._save_at_end = save
+                self._drain_seconds = 0.0 if now else None
                 self._stop("a request to stop")
+
+    def _save(self, asker: Conversation, number: int, what: str) -> None:
+        """BGSAVE, SAVE, BGREWRITEAOF: a round of dumps; `what` is that of `messages.Save`."""
+        if what == "cancel":
+            self._answer(asker, messages.Ack(number, self._dumps.cancel()))
+            return
+        try:
+            self._open_data()
+        except KacheError as error:
+            self._answer(asker, messages.Ack(number, f"ERR {error}"))
+            return
+
+        def over(error: str) -> None:
+            if error:
+                _log.warning("a dump that was asked for has failed: %s", error)
+            if what == "save":
+                self._answer(asker, messages.Ack(number, error))
+
+        refused = self._dumps.ask(
+            rewrite=what == "bgrewriteaof", urgent=what == "save", schedule=what == "schedule", answer=over
+        )
+        if refused or what != "save":
+            self._answer(asker, messages.Ack(number, refused))
+
+    def _open_data(self) -> None:
+        """The directory is ours from here on, and shards know it; KacheError says why not."""
+        if not self._data.is_open:
+            self._data.open()
+            for child in self._children:
+                if child.role == "shard":
+                    self._send(child, self._config_for(child, 0, self.config))
 
     def try_out(self, wanted: Config, accept: Callable[[str], None], refuse: Callable[[str], None]) -> None:
         """Have every child that lives apply `wanted`: for `Changes`, as `take_back` and `store` are."""
@@ -510,14 +565,17 @@ class Supervisor:
         self._tried = {child.name: child.restarts for child in asked}
         if wanted.appendonly or wanted.save:
             try:
-                self._data.open()
+                self._open_data()
             except KacheError as error:
                 refuse(str(error))
                 return
         for child in asked:
             self._send(child, self._config_for(child, number, wanted))
         now = time.monotonic()
-        self._acknowledgements.begin(number, [child.name for child in asked], now, accept, refuse=refuse)
+        # Once the log is on, a restart finds everything: so everything has to be written first.
+        seconds = LOG_SECONDS if wanted.appendonly and not self.config.appendonly else ACK_SECONDS
+        names = [child.name for child in asked]
+        self._acknowledgements.begin(number, names, now, accept, seconds=seconds, refuse=refuse)
 
     def take_back(self) -> None:
         """Have those who were asked to try go on with what they had."""
@@ -614,8 +672,12 @@ class Supervisor:
         if not child.ready_at:
             os.kill(child.pid, signal.SIGKILL)  # it serves nobody yet
             return
-        self._send(child, messages.Drain(float(self.config.drain_seconds)))
-        child.kill_at = time.monotonic() + self.config.drain_seconds + GRACE_SECONDS
+        seconds = float(self.config.drain_seconds) if self._drain_seconds is None else self._drain_seconds
+        save = self._save_at_end if self._phase != "serving" else None
+        self._send(child, messages.Drain(seconds, save))
+        # What a shard holds is saved in whatever time it takes: a second request to stop ends that.
+        kept = child.role == "shard" and self._data.is_open and save is not False
+        child.kill_at = time.monotonic() + (LOG_SECONDS if kept else seconds) + GRACE_SECONDS
 
     def _drain_on(self) -> None:
         """Go on from draining the routers to draining the shards to the end, as each is done."""

@@ -143,7 +143,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     # Durability: a cache by default; docs/durability.md says what each of these promises
     appendonly: Annotated[
         bool,
-        Setting(YES_NO, "Whether every write is logged in dir before it is answered; not offered yet.", fixed=True),
+        Setting(YES_NO, "Whether every write is logged in dir before it is answered.", live=True),
     ] = False
     appendfsync: Annotated[
         str,
@@ -159,8 +159,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(
             SAVE_POINTS,
             "When a snapshot is taken: pairs of seconds and changes, all shards together, such as 900 1 300 10; then also "
-            "at a clean shutdown. Empty: never. Not offered yet.",
-            fixed=True,
+            "at a clean shutdown. Empty: never.",
+            live=True,
         ),
     ] = ""
     auto_aof_rewrite_percentage: Annotated[

@@ -127,14 +127,15 @@ class Persistence:
         self._host_trouble = (OK, b"", False)
 
     # Beginning and ending ----------------------------------------------------------------------------------
-    async def begin(self, manifest: Manifest | None, sequence: int) -> None:
-        """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing).
+    async def begin(self, manifest: Manifest | None, sequence: int, number: int = 0) -> None:
+        """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing). `number` is
+        the highest that a file ever had, of those too that are not named any more.
 
         With a log, a new one begins; without, the manifest says since when nothing is logged.
         """
         self.manifest = manifest or Manifest()
         self._sequence = sequence
-        self._last_number = self.manifest.next_number() - 1
+        self._last_number = max(self.manifest.next_number() - 1, number)
         self.base_bytes = sum(base.bytes for base in self.manifest.bases)
         self._dirty_at_save = self.host.shard.store.dirty
         if self.config.appendonly:

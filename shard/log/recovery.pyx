@@ -261,6 +261,7 @@ cdef class Recovery:
     cdef readonly int64_t last_ms
     cdef readonly object cut, skipped
     cdef list bases, logs                   # still to be opened
+    cdef dict ends                          # path of a log that was read -> where it ended
     cdef FrameFile base, log
     cdef Frame base_frame
     cdef const char* base_payload
@@ -280,6 +281,7 @@ cdef class Recovery:
         self.skip = frozenset(skip) | frozenset(manifest.skipped)
         self.cut_at = cut_at
         self.skipped = 0
+        self.ends = {}
         self.bases = list(manifest.bases)
         self.logs = list(manifest.logs)
         self.total = sum([base.bytes for base in self.bases])
@@ -388,6 +390,7 @@ cdef class Recovery:
 
     cdef int close_log(self) except -1:
         self.done_before += self.log.offset
+        self.ends[self.log.path] = self.log.offset
         self.log.close()
         self.log = None
         return 0
@@ -490,14 +493,13 @@ cdef class Recovery:
         return self.close_log()
 
     def manifest_after(self):
-        """The manifest of what was loaded: a log that was torn is closed where it was cut, those behind it are gone, and what
-        was skipped will be again."""
+        """The manifest of what was loaded, behind which a new log begins: every log is closed where it ended or was cut, those
+        behind a cut are gone, and what was skipped will be again. Who writes it has synced the logs that were open."""
         logs = []
         for log in self.manifest.logs:
-            if self.cut is not None and f"{self.directory}/{log.name}" == self.cut.path:
-                logs.append(msgspec.structs.replace(log, bytes=self.cut.offset))
-                break
-            logs.append(log)
+            path = f"{self.directory}/{log.name}"
+            if path in self.ends:
+                logs.append(msgspec.structs.replace(log, bytes=self.ends[path]))
         return msgspec.structs.replace(self.manifest, logs=tuple(logs), skipped=tuple(sorted(self.skip)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -100,9 +101,21 @@ class Loader:
         recovery.finish(now())
         if recovery.cut is not None:
             log.warning("%s; they are left out", recovery.cut)
+        after = recovery.manifest_after()
+        await asyncio.to_thread(self._sync, found)
         took = time.monotonic() - self._began
         log.info("loaded %d keys in %.2f s, up to sequence %d", recovery.keys, took, recovery.last)
-        return Loaded(recovery.manifest_after(), recovery.last, found.next_number() - 1, lock)
+        return Loaded(after, recovery.last, found.next_number() - 1, lock)
+
+    def _sync(self, found: Manifest) -> None:
+        """What was written before a process was killed becomes durable, before anybody says that it is."""
+        for each in found.logs:
+            if each.bytes is None:
+                fd = self._files.open(f"{self._directory}/{each.name}", os.O_RDWR)
+                try:
+                    self._files.fdatasync(fd)
+                finally:
+                    self._files.close(fd)
 
     async def _read(self, recovery: Recovery) -> None:
         while recovery.step(SLICE_NS):
