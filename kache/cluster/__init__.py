@@ -5,6 +5,7 @@ children, child                 one child over all its lives; how a process beco
 messages, control               what goes over the control channels, and the channels
 acknowledgements, changes       changes on their way to the children: who has yet to answer, what is tried and stored
 questions                       what one router asks the others
+transactions                    which transactions over several shards a crash has left whole
 health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
 durability, transactions        the data directory; what of transactions counts after a crash

@@ -606,11 +606,11 @@ cdef enum:
 
 cdef int image_kind(Entry* entry) except -1
 cdef uint64_t image_body(
-    Store store, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF
 cdef bint is_large_value(Entry* entry) except -1
 cdef uint64_t stable_part(
-    Store store, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF
 
 

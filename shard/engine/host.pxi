@@ -1,5 +1,9 @@
 # What the links of one shard share: its reactor, the limits of a tick, whose turn is next.
 
+# Room for the records of a tick that is not given back between two of them.
+cdef Py_ssize_t RECORDS_KEPT = 1 << 20
+
+
 @cython.final
 cdef class ShardReactor(Reactor):
     """The reactor of a shard: the tick is committed before its replies leave."""
@@ -148,7 +152,7 @@ cdef class Host:
         cdef Effects effects = self.shard.store.effects
         self.commit_tick()
         self.writer = writer
-        effects.records.keep = LINK_BUFFER
+        effects.records.keep = RECORDS_KEPT
         effects.following = writer.end() + 1
         effects.record(True)
         self.news = LogNews(self, os.dup(writer.news))

@@ -67,7 +67,7 @@ cdef uint64_t image_part(
     out.put_u8(<uint8_t> (image_kind(entry) | (PART_DEADLINE if deadline else 0)))
     if deadline:
         put_varint(out, <uint64_t> deadline << 1)
-    return image_body(store, entry, cursor, most_bytes, most, out)
+    return image_body(store.now_ms, entry, cursor, most_bytes, most, out)
 
 
 cdef int image_kind(Entry* entry) except -1:
@@ -79,9 +79,9 @@ cdef int image_kind(Entry* entry) except -1:
 
 
 cdef uint64_t image_body(
-    Store store, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
-    """What follows the kind and the deadline in `image_part`."""
+    """What follows the kind and the deadline in `image_part`. Fields with a deadline up to `past` are left out, 0: none."""
     cdef int type = entry.flags & TYPE_MASK
     cdef object value
     if type == TYPE_STRING:
@@ -93,7 +93,7 @@ cdef uint64_t image_body(
     if type == TYPE_ZSET:
         # Half as many: each takes its place in a tree, too.
         return zset_part(<ZSet> value, cursor, most_bytes, (most >> 1) + (most & 1), out)
-    return fields_part(store, <FieldTable> value, type, cursor, most_bytes, most, out)
+    return fields_part(past, <FieldTable> value, type, cursor, most_bytes, most, out)
 
 
 cdef bint is_large_value(Entry* entry) except -1:
@@ -106,14 +106,14 @@ cdef bint is_large_value(Entry* entry) except -1:
 
 
 cdef uint64_t stable_part(
-    Store store, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
     """`image_body` of a collection that changes between its parts: a sorted set in the order of the hash, where a member
     stays where it is. What is there from the first part to the last is in one of them. Of a list the cursor is an index,
     which the caller moves with the list."""
     cdef ZSet value
     if entry.flags & TYPE_MASK != TYPE_ZSET:
-        return image_body(store, entry, cursor, most_bytes, most, out)
+        return image_body(past, entry, cursor, most_bytes, most, out)
     value = <ZSet> <object> entry_object(entry)
     put_varint(out, value.table.count)
     return hashed_part(value, cursor, most_bytes, most, out)
@@ -204,7 +204,7 @@ cdef inline uint64_t segment_width(Segment* segment) noexcept nogil:
 
 
 cdef bint whole_segment(
-    Store store, FieldTable value, int type, uint64_t cursor, Py_ssize_t end, Py_ssize_t most, Buffer out, uint64_t* count
+    int64_t past, FieldTable value, int type, uint64_t cursor, Py_ssize_t end, Py_ssize_t most, Buffer out, uint64_t* count
 ) except -1:
     """Appends everything in the segment that begins at `cursor`, unsorted, if it fits; else nothing."""
     cdef Segment* segment = segment_of(&value.table, cursor << (64 - SCAN_BITS))
@@ -215,7 +215,7 @@ cdef bint whole_segment(
         return False
     for i in range(segment.capacity):
         if segment.words[i]:
-            taken += encode_field(store, value, type, <Entry*> (segment.words[i] & POINTER_MASK), out)
+            taken += encode_field(past, value, type, <Entry*> (segment.words[i] & POINTER_MASK), out)
             if out.used() > end:
                 out.end = out.start + mark
                 return False
@@ -224,7 +224,7 @@ cdef bint whole_segment(
 
 
 cdef uint64_t fields_part(
-    Store store, FieldTable value, int type, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+    int64_t past, FieldTable value, int type, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
     """In the order of the hash, as a scan: what is there from the first part to the last is in one of them.
 
@@ -235,7 +235,7 @@ cdef uint64_t fields_part(
     cdef Found* batch = NULL
     while not following >> SCAN_BITS:
         cursor = following
-        if whole_segment(store, value, type, cursor, end, most - <Py_ssize_t> count, out, &count):
+        if whole_segment(past, value, type, cursor, end, most - <Py_ssize_t> count, out, &count):
             following = cursor + segment_width(segment_of(&value.table, cursor << (64 - SCAN_BITS)))
             continue
         if count:
@@ -250,7 +250,7 @@ cdef uint64_t fields_part(
                     following = batch[i].prefix
                     break
                 last = batch[i].prefix
-                count += encode_field(store, value, type, batch[i].entry, out)
+                count += encode_field(past, value, type, batch[i].entry, out)
             else:
                 i = n
         finally:
@@ -261,9 +261,9 @@ cdef uint64_t fields_part(
     return 0 if following >> SCAN_BITS else following
 
 
-cdef int encode_field(Store store, FieldTable value, int type, Entry* entry, Buffer out) except -1:
-    """1, or 0 for a field that is past its deadline and only not removed yet."""
-    if entry.flags & HAS_TTL and entry_deadline(entry) <= store.now_ms:
+cdef int encode_field(int64_t past, FieldTable value, int type, Entry* entry, Buffer out) except -1:
+    """1, or 0 for a field that is left out."""
+    if entry.flags & HAS_TTL and entry_deadline(entry) <= past:
         return 0
     put_counted(out, entry_key(entry), entry_key_size(entry))
     if type == TYPE_HASH:

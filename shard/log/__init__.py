@@ -3,6 +3,9 @@
     files       Files: every call to the file system, also for C threads; ScriptedFiles for tests
     format      the bytes: header of a file, header of a frame, checks, the numbers of the kinds
     manifest    which files of a shard count, and in which order
+    writer      Writer: frames on their way to disk, two threads, what is written and what is durable
+    base        Dump: the data of a shard on its way into a base, slice by slice between ticks
+    persistence Persistence: the log and the dumps of a living shard, its manifest, its way out of trouble
     directory   the directory of a cluster, its file, its locks
     recovery    the one reader of logs and bases: verifies them, and makes a store of them
 

@@ -16,7 +16,8 @@ same rules, and so knows of every effect whether it is in the base already (skip
     and elements keep their places (a hash's order; of a list, where the parts go on is moved with it). What replaces, moves
     or deletes the key ends the parts: they begin anew with FIRST, or GONE is said.
 
-Collections above a size come later, and what would make a slice long. A value whose parts had to begin anew too often is
+Keys past their deadline are left out, as nobody sees them; fields are not, since a hash goes with its last one by a delete
+of its own. Collections above a size come later, and what would make a slice long. A value whose parts had to begin anew too often is
 said in long parts, and so is one that grows faster than it is said: a dump always ends.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -265,6 +266,7 @@ cdef class Dump(Follower):
         """The entries of the segment at the cursor, which goes behind it."""
         cdef Table* table = &database.slots[cursor.slot]
         cdef Segment* segment = segment_of(table, cursor.prefix << (64 - SCAN_BITS))
+        cdef Py_ssize_t start = self.frame.used()
         cdef Py_ssize_t count_at = self.begin_group(db, cursor.slot, table.count if cursor.prefix == 0 else 0)
         cdef uint64_t n = 0
         cdef uint32_t i
@@ -275,7 +277,10 @@ cdef class Dump(Follower):
             word = segment.words[i]
             if word:
                 n += self.put_entry(db, <Entry*> (word & POINTER_MASK))
-        fill_number(self.frame, count_at, PADDED, n)
+        if n:
+            fill_number(self.frame, count_at, PADDED, n)
+        else:
+            self.frame.end = self.frame.start + start
         cursor.prefix += ((<uint64_t> 1) << SCAN_BITS) >> segment.bits
         if cursor.prefix >> SCAN_BITS:
             cursor.prefix = 0
@@ -312,7 +317,7 @@ cdef class Dump(Follower):
         if entry.flags & TYPE_MASK == TYPE_STRING:
             put_bytes(out, entry_value(entry), entry_value_size(entry))
         else:
-            image_body(self.store, entry, 0, <Py_ssize_t> 1 << 62, <Py_ssize_t> 1 << 62, out)
+            image_body(0, entry, 0, <Py_ssize_t> 1 << 62, <Py_ssize_t> 1 << 62, out)
         self.keys += 1
         return 1
 
@@ -358,9 +363,11 @@ cdef class Dump(Follower):
             if not self.later[db]:
                 continue
             self.begin_values(db)
-            while self.later[db] and not self.parting and not self.over():
+            while self.later[db] and not self.parting:
                 key = next(iter(self.later[db]))
                 self.put_later(db, key)
+                if self.over():
+                    break
             self.end_values(&self.cursors[db])
             self.send(FRAME_VALUES)
             # What is large begins with a frame of its own, as of the same moment.
@@ -414,7 +421,7 @@ cdef class Dump(Follower):
         self.part.clear()
         self.part.put_u8(<uint8_t> image_kind(entry))
         following = stable_part(
-            self.store, entry, self.part_at, self.most_bytes << doubled, <Py_ssize_t> PART_ELEMENTS << doubled, self.part)
+            0, entry, self.part_at, self.most_bytes << doubled, <Py_ssize_t> PART_ELEMENTS << doubled, self.part)
         if following == 0:
             flags |= PART_LAST
         self.frame.clear()

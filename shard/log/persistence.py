@@ -28,7 +28,7 @@ import msgspec
 from . import writer as writers
 from .base import Dump
 from .files import Files
-from .format import BASE, HEADER_SIZE, LOG, FileHeader, pack_header
+from .format import BASE, LOG, FileHeader, pack_header
 from .manifest import BaseFile, LogFile, Manifest, base_name, log_name
 from .manifest import write as write_manifest
 from .writer import Writer
@@ -52,6 +52,8 @@ MOST_UNWRITTEN: Final = 8 << 20
 """Bytes of a base that are said and not written yet: then the dump waits for the disk."""
 BUSY_REST: Final = 3
 """Times a slice's length that a dump rests while there are commands: a quarter of the time is its own."""
+FULL_REST: Final = 0.002
+"""Seconds that it rests when the disk is behind."""
 WATCH_SECONDS: Final = 0.1
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two tries to get away from a broken file."""
@@ -358,11 +360,12 @@ class Persistence:
             if out.queued < MOST_UNWRITTEN and not dump.slice(SLICE_NS, SLICE_BYTES):
                 return
             self._check(out)
-            await asyncio.sleep(0 if urgent or out.queued >= MOST_UNWRITTEN else 0)
+            rest = 0.0
             if out.queued >= MOST_UNWRITTEN:
-                await asyncio.sleep(0.002)
+                rest = FULL_REST
             elif shard.executed != executed and not urgent:
-                await asyncio.sleep((dump.total_ns - before) * BUSY_REST / 1e9)
+                rest = (dump.total_ns - before) * BUSY_REST / 1e9
+            await asyncio.sleep(rest)
 
     async def _until(self, reached: Callable[[], bool], writer: Writer, news: asyncio.Event) -> None:
         """Waits for what a writer's threads do; DumpError when they cannot any more."""
@@ -470,7 +473,7 @@ class Persistence:
         lost = trouble in (STALLED, BROKEN) or (trouble == FULL and writer.queued > 0)
         now = (trouble, self._refusal(trouble, writer), lost)
         if now[::2] != self._host_trouble[::2]:
-            self._tell(now[0])
+            self._tell(now[0], writer)
             unsure = trouble >= STALLED and writer.policy == writers.ALWAYS
             self.host.set_trouble(*now, *([writer.durable] if unsure else []))
             self._host_trouble = now
@@ -483,13 +486,11 @@ class Persistence:
             reason, call = f"no answer for {self.config.log_stall_ms} ms", "write or sync"
         return f"MISCONF Errors writing to the AOF file: {reason} ({self.directory}/{name}, {call or 'write'})".encode()
 
-    def _tell(self, trouble: int) -> None:
+    def _tell(self, trouble: int, writer: Writer) -> None:
         if trouble == OK:
             log.warning("the log is written again")
         elif trouble > SLOW:
-            log.error(
-                "the log cannot be written, writes are refused: %s", self._refusal(trouble, self.writer).decode()[8:]
-            )
+            log.error("the log cannot be written, writes are refused: %s", self._refusal(trouble, writer).decode()[8:])
         else:
             log.warning("the disk is slow: writes wait for the log")
 

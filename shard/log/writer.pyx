@@ -180,6 +180,14 @@ cdef void room_again(Shared* shared) noexcept nogil:
     pthread_mutex_unlock(shared.mutex)
 
 
+cdef inline Target* last_file(Shared* shared) noexcept nogil:
+    """The one that is written, which nobody closes; under the mutex."""
+    cdef Target* target = shared.files
+    while target != NULL and target.next != NULL:
+        target = target.next
+    return target
+
+
 # The writer thread ------------------------------------------------------------------------------------
 cdef int64_t write_block(Shared* shared, Block* block) noexcept nogil:
     """Writes what is left of a block: 0, or minus errno. Without the mutex."""
@@ -312,9 +320,7 @@ cdef void run_writer(Shared* shared) noexcept nogil:
             break
         taken = shared.head
         shared.head = shared.tail = NULL
-        last = shared.files
-        while last != NULL and last.next != NULL:
-            last = last.next
+        last = last_file(shared)
         full = shared.extending
         shared.extending = False
         shared.writing = taken != NULL
@@ -325,6 +331,9 @@ cdef void run_writer(Shared* shared) noexcept nogil:
             room_again(shared)
         pthread_mutex_lock(shared.mutex)
         shared.writing = False
+        last = last_file(shared)        # maybe another one by now
+        if taken != NULL and last.reserved >= 0 and last.reserved - last.written < RESERVE_LOW:
+            shared.extending = True
         if shared.sync_wanted:
             pthread_cond_signal(shared.sync_work)
         if not shared.broken_error and not shared.syncing and writer_syncs(shared):
@@ -571,7 +580,8 @@ cdef class Writer:
     def sync(self):
         """What was added is made durable soon, whatever the policy."""
         pthread_mutex_lock(self.shared.mutex)
-        self.shared.sync_wanted = self.shared.durable != self.shared.sequence or self.shared.unsynced > 0
+        self.shared.sync_wanted = (
+            self.shared.queued > 0 or self.shared.unsynced > 0 or self.shared.durable != self.shared.sequence)
         self.wake()
         pthread_mutex_unlock(self.shared.mutex)
 
