@@ -39,7 +39,6 @@ OWNERS_OF_IO = {
     "shard/log/writer.pyx",
     "shard/main.py",
     "shard/service/cleanup.py",
-    "shard/log/persistence.py",
     "shard/service/keeping.py",
     "shard/service/loading.py",
 }
