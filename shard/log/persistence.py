@@ -45,7 +45,7 @@ log = logging.getLogger("kache.shard")
 POLICIES: Final = {"no": writers.NO, "everysec": writers.EVERYSEC, "always": writers.ALWAYS}
 OK, SLOW, STALLED, FULL, BROKEN = range(5)
 
-SLICE_NS: Final = 500_000
+SLICE_NS: Final = 400_000
 """Nanoseconds of one slice: what clients notice of a dump is this."""
 SLICE_BYTES: Final = 262_144
 MOST_UNWRITTEN: Final = 8 << 20
