@@ -34,6 +34,8 @@ MODULES = {
     "kache.shard.engine.table": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.shard.engine.memory": HOT,
+    "kache.shard.log.writer": HOT,
+    "kache.shard.log.base": HOT,
     "kache.shard.engine.heap": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
@@ -43,6 +45,9 @@ MODULES = {
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
     "kache.wire.link": COLD,
+    "kache.shard.log.recovery": HOT,
+    "kache.shard.log.files": COLD,
+    "kache.shard.log.format": COLD,
 }
 """In the order of their size: the longest begin first."""
 

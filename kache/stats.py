@@ -101,6 +101,8 @@ class ShardStats(msgspec.Struct, kw_only=True):
     command_stats: list[CommandStats]
     latency_ns: dict[int, int]
     """Histogram of execution times in nanoseconds: bucket -> count; empty buckets are left out."""
+    kept: dict[str, Any] = {}
+    """What is kept on disk: the figures of the log and of dumps, or of loading; empty while nothing is."""
 
 
 class RouterStats(msgspec.Struct, kw_only=True):

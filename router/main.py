@@ -42,7 +42,18 @@ from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from . import peers, registry
-from .commands import clients, cluster, connection, info, introspection, latency, slowlog, standalone, transactions
+from .commands import (
+    clients,
+    cluster,
+    connection,
+    info,
+    introspection,
+    latency,
+    persistence,
+    slowlog,
+    standalone,
+    transactions,
+)
 from .commands import config as config_commands
 from .mux.multiplexer import Router, give_memory_back
 from .scatter import blocking, cursor, merges, moves, planner
@@ -52,8 +63,8 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, slowlog,
-    standalone, transactions,
+    blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, persistence,
+    slowlog, standalone, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 

@@ -16,7 +16,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import uvloop
 
@@ -24,14 +25,21 @@ from kache.cluster import logs, pages
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
+    CancelDump,
     ChildContext,
     ConfigChanged,
     Down,
     Drain,
+    Dumped,
+    DumpShard,
+    Kept,
+    Loading,
     NewListener,
     Ping,
     Pong,
     Ready,
+    Reports,
+    Resolved,
     Slots,
     Stage,
     StageIs,
@@ -46,6 +54,7 @@ from .engine.engine import Budget, Host, LinkListener, ShardReactor
 from .engine.memory import seed_random, trim_memory, tune_malloc
 from .engine.packed import set_limits
 from .service.cleanup import Cleanup
+from .service.keeping import Keeper, hear
 from .service.statistics import Gauges, resident_memory
 from .shard import Shard
 
@@ -106,6 +115,9 @@ class _LiveGauges(Gauges):
     def buffer_memory(self) -> int:
         return self._process.host.buffer_bytes
 
+    def kept(self) -> dict[str, Any]:
+        return self._process.keeper.figures()
+
     def reset(self) -> None:
         super().reset()
         self._process.host.longest_ns = 0
@@ -120,6 +132,7 @@ class _Process:
         self.loop = loop
         self.done = asyncio.Event()
         self.leaving = False
+        self.tasks: set[asyncio.Task[None]] = set()
         self.empty_size = 0
         self.executed = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -136,12 +149,17 @@ class _Process:
         self.board = Board(pages.mapped(ctx.pages["board"]), ctx.routers)
         self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
         self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid(), self.board)
+        self.keeper = Keeper(self.host, ctx.index, ctx.shards, ctx.hash_seed, clock.now, self._tell)
+        self.save_at_end: bool | None = None
+        self.kept: Kept | None = None
+        """What the supervisor was told last."""
         self.shard.gauges = _LiveGauges(self)
         self.shard.blocking.start(
             clock.now,
             lambda seconds, work: loop.call_later(seconds, self.host.perform, work),
             Claims(pages.mapped(ctx.pages["claims"])),
         )
+        self.shard.loading = ctx.data is not None
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
         self.config = ctx.config
@@ -167,14 +185,34 @@ class _Process:
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()
+        await self._load()
         self._background()
         self._every_second()
         self.channel.send(Ready())
         await self.done.wait()
+        await self.keeper.close(self.save_at_end, self.config)
         self.reactor.close()
         self.channel.close()
         self.cleanup.stop()
         self.board.stop()  # its thread is not waited for: it touches the mapped file alone
+
+    async def _load(self) -> None:
+        """What the shard has on disk; links are answered LOADING until it is there."""
+        if self.ctx.data is None:
+            return
+        loading = self.loop.create_task(self.keeper.start(self.ctx.data, lambda: self.config))
+        leaving = self.loop.create_task(self.done.wait())
+        await asyncio.wait([loading, leaving], return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not loading.done():
+            # Whoever lets a shard go does not wait until it has everything: nothing was changed.
+            loading.cancel()
+            return
+        loading.result()
+        self.host.ready()
+
+    def _tell(self, message: Reports | Loading | Dumped) -> None:
+        self.channel.send(message)
 
     # Settings -------------------------------------------------------------------------------------------
     def _apply(self, config: Config) -> None:
@@ -216,11 +254,18 @@ class _Process:
             self._expire_all(message.id)
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
+        elif isinstance(message, Resolved):
+            self.keeper.resolved(message)
+        elif isinstance(message, DumpShard):
+            self._spawn(self.keeper.dump(message.id, message.urgent))
+        elif isinstance(message, CancelDump):
+            self.keeper.cancel()
         elif isinstance(message, NewListener):
             self._listen_anew(self.channel.take_descriptor())
         elif isinstance(message, Drain):
             if self.leaving:
                 self.done.set()
+            self.save_at_end = message.save
             self._drain(message.seconds)
 
     def _play(self, stage: Stage) -> None:
@@ -248,7 +293,23 @@ class _Process:
         except Exception as refused:
             error = f"{type(refused).__name__}: {refused}"
             self._apply(before)
+        if error or (self.keeper.persistence is None and message.data is None) or self.shard.loading:
+            self.channel.send(Ack(message.id, error))
+        else:
+            self._spawn(self._keep(before, message))
+
+    async def _keep(self, before: Config, message: ConfigChanged) -> None:
+        """What is kept goes by the new settings, too; only then they are in force."""
+        error = await self.keeper.apply(before, message.config, message.data)
+        if error:
+            self._apply(before)
         self.channel.send(Ack(message.id, error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(hear)
 
     def _listen_anew(self, fd: int) -> None:
         """Goes on with another socket, since nobody can find the one so far any more; its links stay."""
@@ -283,6 +344,10 @@ class _Process:
             self.shard.gauges.sample(self.shard)
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
+            kept = self.keeper.kept()
+            if kept is not None and kept != self.kept:
+                self.kept = kept
+                self.channel.send(kept)
         except Exception:
             log.exception("internal error in the measurements")
         self.loop.call_later(1.0, self._every_second)

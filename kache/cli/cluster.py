@@ -16,7 +16,7 @@ from kache.cli.exits import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE
 from kache.cli.group import Group
 from kache.cluster import control, messages
 from kache.cluster.run_dir import RunDirError, find_control
-from kache.config.kinds import Setting, format_address
+from kache.config.kinds import Setting, format_address, format_size
 from kache.config.settings import SETTINGS, Config, ConfigError, load
 from kache.errors import KacheError
 
@@ -229,15 +229,24 @@ def _show_status(found: messages.ClusterStatus) -> None:
             child.state,
             str(child.restarts),
             uptime(found.now_ms - child.started_ms) if child.pid else "-",
+            _kept(child.kept),
         ]
         for child in found.children
     ]
-    shown = text_table(["process", "pid", "state", "restarts", "uptime"], lines).split("\n")
+    shown = text_table(["process", "pid", "state", "restarts", "uptime", "kept on disk"], lines).split("\n")
     click.echo(shown[0] + "  last end")
     for line, child in zip(shown[1:], found.children, strict=True):
         click.echo(f"{line}  {child.reason}".rstrip())
     for trouble in found.troubles:
         click.echo(trouble)
+
+
+def _kept(kept: messages.Kept | None) -> str:
+    """``log ok, 1.2mb on 5mb``"""
+    if kept is None:
+        return "-"
+    log = f"log {kept.state}, {format_size(kept.log)} on " if kept.state != "off" else ""
+    return f"{log}{format_size(kept.base)}"
 
 
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")
@@ -263,8 +272,8 @@ def stop(port: int, timeout: float) -> int:
 def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes: bool) -> int:
     """Restart the processes of a cluster one after the other; new connections wait, none is refused.
 
-    A router closes its open connections once they are answered; what a shard holds is forgotten with it, since Kache
-    keeps data in memory only: so it asks first, and without a terminal it needs --yes.
+    A router closes its open connections once they are answered. With a log (appendonly) or save points a shard comes back
+    with what it held. Without, that is forgotten: so it asks first, and without a terminal it needs --yes.
     """
     if shard is not None and only_router:
         raise click.UsageError("--shard and --router exclude each other.", click.get_current_context())
@@ -277,7 +286,7 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes
             raise Failure(f"There is no shard {shard}; the cluster has {sum(c.role == 'shard' for c in children)}.")
     else:
         chosen = [child for child in children if child.role == "router" or not only_router]
-    if not yes and found.config["appendonly"] == "no":
+    if not yes and found.config["appendonly"] == "no" and not found.config["save"]:
         _ask_about_data([child.index for child in chosen if child.role == "shard"])
     for child in chosen:
         admin.request(messages.RestartShard(3, child.index if child.role == "shard" else -1 - child.index))
@@ -290,7 +299,7 @@ def _ask_about_data(shards: list[int]) -> None:
     if not shards:
         return
     which = f"shard {shards[0]} holds" if len(shards) == 1 else "the shards hold"
-    what = f"All data that {which} will be forgotten, since Kache keeps it in memory only"
+    what = f"All data that {which} will be forgotten, since nothing is kept on disk (appendonly no, no save points)"
     if not sys.stdin.isatty():
         raise Failure(f"{what}. Say --yes to restart all the same; --router restarts only the routers.", EXIT_USAGE)
     if not click.confirm(f"{what}. Restart?"):

@@ -8,6 +8,8 @@ questions                       what one router asks the others
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
+durability, transactions        the data directory; what of transactions counts after a crash
+dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
 client_counts, numbers, pauses  their clients, the entries of the slow log, CLIENT PAUSE;
 board                           what every shard has begun, and its sign of life;

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Acknowledgements"]
+__all__ = ["ACK_SECONDS", "Acknowledgements"]
 
 ACK_SECONDS = 3.0
 """How long a child may take to acknowledge a change."""

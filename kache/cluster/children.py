@@ -24,7 +24,8 @@ import msgspec
 
 from kache.cluster import logs, processes
 from kache.cluster.control import Conversation, pack
-from kache.cluster.messages import ChildContext, ChildStatus, Failed, Role, State
+from kache.cluster.messages import ChildContext, ChildStatus, Failed, Health, Kept, Role, State
+from kache.errors import KacheError
 
 __all__ = ["Child", "enter", "preload", "signal_name", "start_executed", "start_forked"]
 
@@ -62,6 +63,10 @@ class Child:
     unresponsive: bool = False
     listener_due: bool = False
     """Whether its socket was made anew, and it has yet to be given it."""
+    kept: Kept | None = None
+    """Of a shard that keeps something on disk: the last it has said of that."""
+    progress: str = ""
+    """Of a shard that loads: how far it is, for people."""
 
     @property
     def name(self) -> str:
@@ -77,14 +82,21 @@ class Child:
 
     def status(self) -> ChildStatus:
         """This child for `kache cluster status`."""
+        state: Health = "unresponsive" if self.unresponsive and self.state == "up" else self.state
+        reason = f"no sign of life for {self.silent:.0f} s" if self.unresponsive else self.reason
+        if self.state == "starting" and self.progress:
+            state, reason = "loading", self.progress
+        if state == "up" and self.kept is not None and self.kept.error:
+            reason = self.kept.error
         return ChildStatus(
             role=self.role,
             index=self.index,
             pid=self.pid,
-            state="unresponsive" if self.unresponsive and self.state == "up" else self.state,
+            state=state,
             restarts=max(self.restarts, 0),
             started_ms=self.started_ms,
-            reason=f"no sign of life for {self.silent:.0f} s" if self.unresponsive else self.reason,
+            reason=reason,
+            kept=self.kept,
         )
 
     def starts(self) -> None:
@@ -92,10 +104,11 @@ class Child:
         self.restarts += 1
         self.restarting = False
         self.ready_at = 0.0
-        self.last_words = ""
+        self.last_words = self.progress = ""
         self.started_ms = time.time_ns() // 1_000_000
         self.asked = self.unresponsive = self.listener_due = False
         self.silent = 0.0
+        self.kept = None
 
     def how_it_ended(self, code: int) -> str:
         """The exit code of its process, and its last words, for people."""
@@ -178,6 +191,10 @@ def enter(ctx: ChildContext, title: str, parent: int) -> int:
     try:
         importlib.import_module(f"kache.{ctx.role}.main").run(ctx)
         return 0
+    except KacheError as error:
+        logging.getLogger("kache").error("%s", error)
+        _tell(report, str(error))
+        return 1
     except BaseException as error:
         logging.getLogger("kache").exception("ended by an error")
         _tell(report, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 from kache.slots import SlotRange
 
@@ -17,24 +18,33 @@ __all__ = [
     "Ack",
     "Answer",
     "AskRouters",
+    "CancelDump",
     "ChildContext",
     "ChildStatus",
     "ClusterStatus",
     "ConfigChanged",
     "ConfigRewrite",
     "ConfigSet",
+    "DataPlace",
     "Down",
     "Drain",
+    "DumpShard",
+    "Dumped",
     "Failed",
     "Health",
+    "Kept",
+    "Loading",
     "NewListener",
     "Ping",
     "Pong",
     "Question",
     "Ready",
+    "Reports",
     "Request",
+    "Resolved",
     "RestartShard",
     "Role",
+    "Save",
     "SetStage",
     "ShardState",
     "Shutdown",
@@ -49,7 +59,14 @@ __all__ = [
 
 Role = Literal["router", "shard"]
 State = Literal["starting", "up", "down"]
-Health = Literal["starting", "up", "unresponsive", "down"]
+Health = Literal["starting", "loading", "up", "unresponsive", "down"]
+
+
+class DataPlace(msgspec.Struct, frozen=True):
+    """Where a shard keeps its files, and the id (16 bytes) of the cluster that they belong to."""
+
+    directory: str
+    cluster: bytes
 
 
 class Stage(msgspec.Struct, kw_only=True, frozen=True):
@@ -104,6 +121,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     shards also "budget", what each uses of the memory, and "waker…", one for each shard in their order."""
     run_dir: str
     """The cluster's private directory (0700)."""
+    data: DataPlace | None = None
+    """Of a shard: where its files are; None while the cluster keeps none."""
     restarts: int = 0
     """How often this child was started before."""
     config_file: str | None = None
@@ -128,7 +147,10 @@ class ChildStatus(msgspec.Struct, kw_only=True):
     started_ms: int
     """Unix milliseconds of its last start."""
     reason: str
-    """Why it last ended, for one that did, or why it counts as unresponsive; empty otherwise."""
+    """Why it last ended, for one that did, why it counts as unresponsive, how far it has loaded, or what is wrong with its
+    log; empty otherwise."""
+    kept: Kept | None = None
+    """Of a shard that keeps something on disk."""
 
 
 class ClusterStatus(msgspec.Struct, kw_only=True):
@@ -167,6 +189,8 @@ class ConfigChanged(_Message, tag=True):
 
     id: int
     config: Config
+    data: DataPlace | None = None
+    """Of a shard, where its files are from now on: the directory may have been opened for this change."""
 
 
 class Slots(_Message, tag=True):
@@ -178,9 +202,32 @@ class Slots(_Message, tag=True):
 
 
 class Drain(_Message, tag=True):
-    """Down: answer what is in flight, accept nothing new, leave within `seconds`. A second one leaves at once."""
+    """Down: answer what is in flight, accept nothing new, leave within `seconds`. A second one leaves at once.
+
+    `save`, for shards: whether what is held is saved before; None: if the settings say so."""
 
     seconds: float
+    save: bool | None = None
+
+
+class DumpShard(_Message, tag=True):
+    """Down, to a shard: make a new base of all it holds. Answered with Dumped when it counts, or with why it does not.
+
+    `urgent`: without rest between the slices."""
+
+    id: int
+    urgent: bool
+
+
+class CancelDump(_Message, tag=True):
+    """Down, to a shard: give up the dump that is under way."""
+
+
+class Dumped(_Message, tag=True):
+    """Up: the answer to DumpShard."""
+
+    id: int
+    error: str = ""
 
 
 class ShardState(_Message, tag=True):
@@ -217,6 +264,42 @@ class Ready(_Message, tag=True):
     """Up: this child serves. A router says so once it accepts clients and its links to the shards are up."""
 
 
+class Reports(_Message, tag=True):
+    """Up, from a shard before it loads: the transactions that its log has shares of. Answered with Resolved."""
+
+    shares: Shares
+
+
+class Resolved(_Message, tag=True):
+    """Down: what of its log a shard leaves out (`kache.cluster.transactions.Decision`)."""
+
+    skip: list[int]
+    cut_at: int
+    half: list[int]
+
+
+class Kept(_Message, tag=True):
+    """Up, every second from a shard that keeps something: changes since its last base, bytes of its logs that the base does
+    not have yet, bytes of the base, how many logs there are; `state` and `error` as its log is (ok, slow, stalled, full,
+    broken, off)."""
+
+    changes: int
+    log: int
+    base: int
+    logs: int
+    state: str = "ok"
+    error: str = ""
+
+
+class Loading(_Message, tag=True):
+    """Up, every second from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
+
+    done: int
+    total: int
+    keys: int
+    seconds: float
+
+
 class ConfigSet(_Message, tag=True):
     """Up: change these live settings (texts by name). Ack comes after every child has acknowledged the change."""
 
@@ -251,10 +334,22 @@ class StageIs(_Message, tag=True):
     stage: Stage
 
 
-class Shutdown(_Message, tag=True):
-    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone."""
+class Save(_Message, tag=True):
+    """Up: have every shard make a new base, one after the other; `what`: "save" (Ack at the end), "bgsave",
+    "bgrewriteaof" (Ack at the beginning), "schedule" (the same, behind one that is under way), "cancel"."""
 
     id: int
+    what: str
+
+
+class Shutdown(_Message, tag=True):
+    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone.
+
+    `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for."""
+
+    id: int
+    save: bool | None = None
+    now: bool = False
 
 
 class StatusRequest(_Message, tag=True):
@@ -297,19 +392,39 @@ class Answer(_Message, tag=True):
     """Whose answer it is; the supervisor fills it in."""
 
 
-Down = ConfigChanged | Slots | Drain | ShardState | NewListener | Ping | Ack | StatusReply | Question | Answer | StageIs
+Down = (
+    ConfigChanged
+    | Slots
+    | Drain
+    | DumpShard
+    | CancelDump
+    | ShardState
+    | NewListener
+    | Ping
+    | Ack
+    | StatusReply
+    | Question
+    | Answer
+    | Resolved
+    | StageIs
+)
 Up = (
     Ready
     | Failed
     | Pong
+    | Reports
+    | Loading
+    | Kept
+    | Dumped
     | Ack
     | ConfigSet
     | ConfigRewrite
     | RestartShard
     | SetStage
+    | Save
     | Shutdown
     | StatusRequest
     | AskRouters
     | Answer
 )
-Request = ConfigSet | ConfigRewrite | RestartShard | SetStage | Shutdown | StatusRequest | AskRouters
+Request = ConfigSet | ConfigRewrite | RestartShard | SetStage | Save | Shutdown | StatusRequest | AskRouters

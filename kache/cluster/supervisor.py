@@ -27,11 +27,13 @@ from typing import Any
 import msgspec
 
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
-from kache.cluster.acknowledgements import Acknowledgements
+from kache.cluster.acknowledgements import ACK_SECONDS, Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
+from kache.cluster.dumps import Dumps
+from kache.cluster.durability import DataDirectory, Resolution, loading_text
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
 from kache.cluster.questions import Questions
@@ -39,10 +41,12 @@ from kache.cluster.resources import Resources
 from kache.cluster.service_manager import ServiceManager
 from kache.cluster.simulation import Simulation
 from kache.cluster.status import cluster_status, ready_line
+from kache.cluster.transactions import Decision
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import SETTINGS, Config, ConfigError, changed
-from kache.slots import SlotRange, contiguous, owners
+from kache.errors import KacheError
+from kache.slots import SlotRange, owners
 
 __all__ = ["Supervisor"]
 
@@ -50,6 +54,8 @@ PAUSE_SECONDS = 0.05
 """After an error that may come again at once: never spin."""
 GRACE_SECONDS = 1.0
 """How long after its time to drain a child is killed."""
+LOG_SECONDS = 3600.0
+"""How long the shards may take to write everything they hold, before a change that needs it counts as late."""
 SPARE_DESCRIPTORS = 128
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -83,10 +89,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._started_ms = time.time_ns() // 1_000_000
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
-        self._hash_seed = secrets.token_bytes(16)
         self._boot_id = secrets.randbits(64)
         self._slot_epoch = 1
-        self._slots = contiguous(self.config.shards)
+        self._slots: list[SlotRange] = []
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._changes = Changes(self)
@@ -94,6 +99,8 @@ class Supervisor:
         """Who was told the change under way, and in which of its lives."""
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._phase = "serving"
+        self._save_at_end: bool | None = None
+        self._drain_seconds: float | None = None
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._troubles: list[str] = []
         self._manager = ServiceManager(os.environ)
@@ -106,6 +113,14 @@ class Supervisor:
         logs.set_up(self.config, "supervisor")
         self._resources = Resources(self.config, os.environ)
         self.config = msgspec.structs.replace(self.config, port=self._resources.port)
+        try:
+            self._data = DataDirectory(self.config)
+        except KacheError:
+            self._resources.leave()
+            raise
+        self._slots = self._data.slots
+        self._resolution = Resolution(self.config, self._resolved)
+        self._dumps = Dumps(self._tell_shard, range(self.config.shards))
         try:
             announcement.announce(self.config, os.environ)
             self._admins = Admins(self._selector, self._resources.admin, self._on_request)
@@ -137,6 +152,7 @@ class Supervisor:
                     pass  # somebody else has seen its end
         self._resources.leave()
         self._admins.close()
+        self._data.close()
 
     def _turn(self) -> None:
         """One round. Whatever arrives cannot end the supervisor: an error costs the conversation that it came from."""
@@ -164,6 +180,8 @@ class Supervisor:
         self._acknowledgements.expire(now)
         if now >= self._health.due:
             self._health.look(now, self.config.unresponsive_seconds)
+            if self._phase == "serving" and self._data.is_open:
+                self._dumps.look(now, self.config)
             self._look_after_children(now)
             logs.tell_left_out()
             self._manager.alive()
@@ -307,7 +325,7 @@ class Supervisor:
             config=self.config,
             anchor_wall_ms=self._anchor[0],
             anchor_boot_ns=self._anchor[1],
-            hash_seed=self._hash_seed,
+            hash_seed=self._data.hash_seed,
             boot_id=self._boot_id,
             listeners=resources.client_listeners
             if child.role == "router"
@@ -319,6 +337,7 @@ class Supervisor:
             death_fd=resources.death_reader,
             pages=resources.pages(child.role),
             run_dir=resources.run_dir,
+            data=self._data.of_shard(child.index) if child.role == "shard" else None,
             restarts=child.restarts + 1,
             config_file=self._config_file,
             stage=self._simulation.stage,
@@ -330,6 +349,7 @@ class Supervisor:
     def _forget(self, theirs: socket.socket) -> None:
         """In a forked child: let go of every socket object, whose number may soon be another file's."""
         theirs.detach()
+        self._data.abandon()
         self._admins.abandon()
         self._wake_reader.detach()
         self._wake_writer.detach()
@@ -358,7 +378,16 @@ class Supervisor:
                         _log.warning("%s cannot take a change in: %s", child.name, error)
                 case messages.Pong():
                     if self._health.answered(child):
-                        self._send(child, messages.ConfigChanged(0, self.config))
+                        self._send(child, self._config_for(child, 0, self.config))
+                case messages.Reports(shares=shares):
+                    self._resolution.report(child.index, shares, child.restarts > 0)
+                case messages.Loading():
+                    child.progress = loading_text(message)
+                case messages.Kept():
+                    child.kept = message
+                    self._dumps.kept(child.index, message)
+                case messages.Dumped(id=number, error=error):
+                    self._dumps.answered(child.index, number, error)
                 case messages.Answer():
                     self._questions.on_answer(child, message)
                 case _:
@@ -387,6 +416,17 @@ class Supervisor:
             _log.info("%s (pid %d) serves again", child.name, child.pid)
         self._answer_waiters(child, "")
         self._announce()
+
+    def _resolved(self, shard: int, decision: Decision) -> None:
+        self._tell_shard(shard, messages.Resolved(decision.skip, decision.cut_at, decision.half))
+
+    def _tell_shard(self, shard: int, message: messages.Down) -> bool:
+        """Whether it is there to be told."""
+        for child in self._children:
+            if (child.role, child.index) == ("shard", shard) and child.conversation is not None:
+                self._send(child, message)
+                return True
+        return False
 
     def _announce(self) -> None:
         """Say once that the cluster serves: when every child is up, or has shown that it cannot come up."""
@@ -420,6 +460,9 @@ class Supervisor:
         child.reason = child.how_it_ended(code)
         child.unresponsive = False
         self._acknowledgements.gone(child.name)
+        if child.role == "shard":
+            self._resolution.gone(child.index)
+            self._dumps.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
             claims.void(self._resources.claims, child.index)
@@ -488,28 +531,76 @@ class Supervisor:
                 self._on_restart(asker, number, index)
             case messages.SetStage(id=number, stage=stage):
                 self._simulation.ask(asker, number, stage)
+            case messages.Save(id=number, what=what):
+                self._save(asker, number, what)
             case messages.AskRouters(id=number, what=what, words=words):
                 self._questions.ask(asker, number, what, words)
-            case messages.Shutdown(id=number):
+            case messages.Shutdown(id=number, save=save, now=now):
                 self._answer(asker, messages.Ack(number))
+                self._save_at_end = save
+                self._drain_seconds = 0.0 if now else None
                 self._stop("a request to stop")
+
+    def _save(self, asker: Conversation, number: int, what: str) -> None:
+        """BGSAVE, SAVE, BGREWRITEAOF: a round of dumps; `what` is that of `messages.Save`."""
+        if what == "cancel":
+            self._answer(asker, messages.Ack(number, self._dumps.cancel()))
+            return
+        try:
+            self._open_data()
+        except KacheError as error:
+            self._answer(asker, messages.Ack(number, f"ERR {error}"))
+            return
+
+        def over(error: str) -> None:
+            if error:
+                _log.warning("a dump that was asked for has failed: %s", error)
+            if what == "save":
+                self._answer(asker, messages.Ack(number, error))
+
+        refused = self._dumps.ask(
+            rewrite=what == "bgrewriteaof", urgent=what == "save", schedule=what == "schedule", answer=over
+        )
+        if refused or what != "save":
+            self._answer(asker, messages.Ack(number, refused))
+
+    def _open_data(self) -> None:
+        """The directory is ours from here on, and shards know it; KacheError says why not."""
+        if not self._data.is_open:
+            self._data.open()
+            for child in self._children:
+                if child.role == "shard":
+                    self._send(child, self._config_for(child, 0, self.config))
 
     def try_out(self, wanted: Config, accept: Callable[[str], None], refuse: Callable[[str], None]) -> None:
         """Have every child that lives apply `wanted`: for `Changes`, as `take_back` and `store` are."""
         number = self._acknowledgements.next_id()
         asked = [child for child in self._children if child.conversation is not None and not child.unresponsive]
         self._tried = {child.name: child.restarts for child in asked}
+        if wanted.appendonly or wanted.save:
+            try:
+                self._open_data()
+            except KacheError as error:
+                refuse(str(error))
+                return
         for child in asked:
-            self._send(child, messages.ConfigChanged(number, wanted))
+            self._send(child, self._config_for(child, number, wanted))
         now = time.monotonic()
-        self._acknowledgements.begin(number, [child.name for child in asked], now, accept, refuse=refuse)
+        # Once the log is on, a restart finds everything: so everything has to be written first.
+        seconds = LOG_SECONDS if wanted.appendonly and not self.config.appendonly else ACK_SECONDS
+        names = [child.name for child in asked]
+        self._acknowledgements.begin(number, names, now, accept, seconds=seconds, refuse=refuse)
 
     def take_back(self) -> None:
         """Have those who were asked to try go on with what they had."""
         number = self._acknowledgements.next_id()
         for child in self._children:
             if self._tried.get(child.name) == child.restarts:
-                self._send(child, messages.ConfigChanged(number, self.config))
+                self._send(child, self._config_for(child, number, self.config))
+
+    def _config_for(self, child: Child, number: int, config: Config) -> messages.ConfigChanged:
+        data = self._data.of_shard(child.index) if child.role == "shard" else None
+        return messages.ConfigChanged(number, config, data)
 
     def store(self, wanted: Config) -> None:
         """Make `wanted` the configuration, of those too that were started since it was tried."""
@@ -518,7 +609,7 @@ class Supervisor:
         number = self._acknowledgements.next_id()
         for child in self._children:
             if self._tried.get(child.name) != child.restarts and not child.unresponsive:
-                self._send(child, messages.ConfigChanged(number, wanted))
+                self._send(child, self._config_for(child, number, wanted))
 
     def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
         """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.
@@ -596,8 +687,12 @@ class Supervisor:
         if not child.ready_at:
             os.kill(child.pid, signal.SIGKILL)  # it serves nobody yet
             return
-        self._send(child, messages.Drain(float(self.config.drain_seconds)))
-        child.kill_at = time.monotonic() + self.config.drain_seconds + GRACE_SECONDS
+        seconds = float(self.config.drain_seconds) if self._drain_seconds is None else self._drain_seconds
+        save = self._save_at_end if self._phase != "serving" else None
+        self._send(child, messages.Drain(seconds, save))
+        # What a shard holds is saved in whatever time it takes: a second request to stop ends that.
+        kept = child.role == "shard" and self._data.is_open and save is not False
+        child.kill_at = time.monotonic() + (LOG_SECONDS if kept else seconds) + GRACE_SECONDS
 
     def _drain_on(self) -> None:
         """Go on from draining the routers to draining the shards to the end, as each is done."""

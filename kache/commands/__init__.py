@@ -84,6 +84,7 @@ _CONTAINER_SUMMARIES: Final = {
     "client": ("2.4.0", "connection", "Commands about client connections."),
     "cluster": ("3.0.0", "cluster", "Commands about the cluster that clients see."),
     "config": ("2.0.0", "server", "Commands about the settings."),
+    "debug": ("1.0.0", "server", "Commands for tests."),
     "latency": ("2.8.13", "server", "Commands about how long commands take."),
     "memory": ("4.0.0", "server", "Commands about the use of memory."),
     "module": ("4.0.0", "server", "Commands about modules."),

@@ -113,9 +113,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "appendfilename": _text("appendonly.aof", "Kache writes no such file"),
     "appenddirname": _text("appendonlydir", "Kache writes no such directory"),
     "no-appendfsync-on-rewrite": _yes_no("no"),
-    "auto-aof-rewrite-percentage": _number(100),
-    "auto-aof-rewrite-min-size": _number(64 << 20, kind=SIZE),
-    "aof-load-truncated": _yes_no("yes"),
     "aof-use-rdb-preamble": _yes_no("yes"),
     "aof-rewrite-incremental-fsync": _yes_no("yes"),
     "aof-timestamp-enabled": _yes_no("no"),
@@ -154,7 +151,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "tls-port": Foreign(Setting(COUNT, "", high=65535), "0", _NO_TLS),
     "tls-replication": _yes_no("no", _NO_TLS),
     "tls-cluster": _yes_no("no", _NO_TLS),
-    "enable-debug-command": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     "enable-module-command": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     "enable-protected-configs": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     # How values are encoded

@@ -236,6 +236,15 @@ def _parse_integer(text: str) -> int:
     return int(text)
 
 
+def _parse_save(text: str) -> str:
+    """Save points in one form, ``900 1 300 10``; they may be separated by commas, or each written in quotes."""
+    words = text.replace('"', " ").replace(",", " ").split()
+    numbers = [_parse_integer(word) for word in words]
+    if len(numbers) % 2 or any(not 1 <= number <= C_INT for number in numbers):
+        raise ValueError(text)
+    return " ".join(map(str, numbers))
+
+
 def _parse_mode(text: str) -> int:
     if not text.isdigit():
         raise ValueError(text)
@@ -278,6 +287,9 @@ MODE: Final = Kind("mode", "an octal mode such as 770", _parse_mode, _show_mode)
 YES_NO: Final = Kind("bool", "yes or no", _parse_bool, _show_bool)
 WORD: Final = Kind("choice", "a word", _parse_word, str)
 TEXT: Final = Kind("text", f"text of at most {LONGEST_TEXT} bytes", _parse_text, str)
+SAVE_POINTS: Final = Kind(
+    "save points", "pairs of seconds and changes, such as 900 1 300 10, or empty", _parse_save, str
+)
 LIMITS: Final = Kind(
     "limits",
     "classes with their limits, such as normal 0 0 0 pubsub 32mb 8mb 60",

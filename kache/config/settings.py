@@ -25,6 +25,7 @@ from kache.config.kinds import (
     MILLISECONDS,
     MINUTES,
     MODE,
+    SAVE_POINTS,
     SECONDS,
     SIZE,
     TEXT,
@@ -92,7 +93,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(COUNT, "Port that CLUSTER tells clients; 0: the one they connected to.", live=True, low=0, high=65535),
     ] = 0
-    dir: Annotated[str, Setting(TEXT, "Working directory: a relative logfile lies here.")] = "."
+    dir: Annotated[
+        str, Setting(TEXT, "Directory of the data, where it is kept (appendonly, save); a relative logfile lies here.")
+    ] = "."
     databases: Annotated[
         int, Setting(COUNT, "Numbered databases (SELECT) in every shard.", low=16, high=16, fixed=True)
     ] = 16
@@ -138,12 +141,79 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int, Setting(MINUTES, "Minutes until an idle key's frequency counter drops by one.", live=True)
     ] = 1
 
-    # Durability: a cache by default, and only the honest answers until there is a log
-    appendonly: Annotated[bool, Setting(YES_NO, "Whether writes are logged; not offered yet.", fixed=True)] = False
+    # Durability: a cache by default; docs/durability.md says what each of these promises
+    appendonly: Annotated[
+        bool,
+        Setting(YES_NO, "Whether every write is logged in dir before it is answered.", live=True),
+    ] = False
     appendfsync: Annotated[
-        str, Setting(WORD, "When a log would be synced.", choices=("always", "everysec", "no"), fixed=True)
+        str,
+        Setting(
+            WORD,
+            "When the log is synced: always before the reply, once a second, or when the system does (no).",
+            live=True,
+            choices=("always", "everysec", "no"),
+        ),
     ] = "everysec"
-    save: Annotated[str, Setting(TEXT, "Snapshot times; Kache takes none.", fixed=True)] = ""
+    save: Annotated[
+        str,
+        Setting(
+            SAVE_POINTS,
+            "When a snapshot is taken: pairs of seconds and changes, all shards together, such as 900 1 300 10; then also "
+            "at a clean shutdown. Empty: never.",
+            live=True,
+        ),
+    ] = ""
+    auto_aof_rewrite_percentage: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Growth of a shard's log, in percent of its base, at which the base is made anew; 0: never.",
+            live=True,
+        ),
+    ] = 100
+    auto_aof_rewrite_min_size: Annotated[
+        int, Setting(SIZE, "Log of a shard that is left alone however small its base.", live=True)
+    ] = 64 * MIB
+    aof_load_truncated: Annotated[
+        bool,
+        Setting(
+            YES_NO,
+            "Whether a log whose end a crash has torn is loaded up to there, with a warning; no: it is refused.",
+            live=True,
+        ),
+    ] = True
+    log_lag_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "With everysec: age of what is not synced yet at which writes wait for the disk, so that a power cut never costs "
+            "more.",
+            live=True,
+            low=1000,
+            high=600000,
+        ),
+    ] = 2000
+    log_queue_bytes: Annotated[
+        int,
+        Setting(
+            SIZE, "Effects of a shard that are not written yet at which writes wait for the disk.", live=True, low=MIB
+        ),
+    ] = 64 * MIB
+    log_stall_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "Time of one write or sync after which the disk counts as stalled: writes are refused (MISCONF), reads go on.",
+            live=True,
+            low=100,
+            high=600000,
+        ),
+    ] = 5000
+    enable_debug_command: Annotated[
+        bool,
+        Setting(YES_NO, "Whether DEBUG may load the data again (RELOAD, LOADAOF): for tests."),
+    ] = False
 
     # Clients
     requirepass_file: Annotated[

@@ -5,6 +5,7 @@ cdef class Endpoint:
 
     def __cinit__(self):
         self.fd = -1
+        self.sendable = UINT64_MAX
 
     def __init__(self, Reactor reactor, int fd, bint reading=True):
         """Takes over descriptor `fd` (it is made non-blocking and closed by `close`)."""
@@ -232,13 +233,18 @@ cdef class Endpoint:
     cdef int flush(self) except -1:
         cdef Buffer out
         cdef Py_ssize_t n, left = FLUSH_SIZE
+        cdef uint64_t may
         cdef bint was_blocked = self.wants_write
         if self.fd < 0:
             return 0
         while left > 0 and self.unsent():
             # Asked for anew each time: whoever is told of what was written may say more.
             out = self.out if self.chain is None else <Buffer> self.chain[0]
-            n = send(self.fd, out.data + out.start, out.used(), KACHE_SEND_FLAGS)
+            may = self.sendable - self.bytes_out
+            if may == 0:
+                break
+            n = out.used() if <uint64_t> out.used() < may else <Py_ssize_t> may
+            n = send(self.fd, out.data + out.start, n, KACHE_SEND_FLAGS)
             if n < 0:
                 if errno == EINTR:
                     continue
@@ -259,7 +265,8 @@ cdef class Endpoint:
             if self.fd < 0:
                 return 0
         if self.unsent():
-            self.wants_write = True
+            # What may not leave yet waits for whoever lets it, not for the socket.
+            self.wants_write = self.bytes_out != self.sendable
             return self.reactor.interest(self)
         self.wants_write = False
         if was_blocked:

@@ -77,6 +77,7 @@ cdef class Endpoint:
     cdef readonly bint eof, closing, lingering
     cdef Py_ssize_t lingered
     cdef readonly uint64_t bytes_in, bytes_out
+    cdef uint64_t sendable              # bytes of the whole output that may leave so far; UINT64_MAX: all of it
     cdef uint32_t armed                 # what the poller was last told
     cdef int peer                       # PEER_…: what is known of it while it is not read
     cdef object linger_timer, linger_reason

@@ -28,7 +28,7 @@ import logging
 
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, strerror
 
 from kache.wire.clock cimport Clock, monotonic_ns

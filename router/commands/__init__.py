@@ -7,8 +7,9 @@ config          CONFIG: settings, through the supervisor
 info            INFO and STATS: what all processes say of themselves, put together
 introspection   COMMAND, MEMORY and the HELP texts
 latency         LATENCY: how long commands took
-slowlog         SLOWLOG over the cluster, and SHUTDOWN
+persistence     SAVE and its like, SHUTDOWN: what is kept on disk, through the supervisor
+slowlog         SLOWLOG over the cluster
 transactions    MULTI, DISCARD, WATCH
-standalone      ROLE, WAIT, LASTSAVE, ACL WHOAMI: what a server without replicas, modules and files answers
+standalone      ROLE, ACL WHOAMI: what a server without replicas and modules answers
 arguments       what they share in reading arguments
 """

@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -242,22 +243,65 @@ def _memory(state: _State) -> Fields:
 
 
 def _persistence(state: _State) -> Fields:
-    return {
-        "loading": 0 if not any(link.state == "loading" for link in state.router.links) else 1,
+    kept = [shard.kept for shard in state.shards if shard.kept]
+
+    def count(name: str) -> int:
+        return sum(one.get(name, 0) for one in kept)
+
+    def longest(name: str) -> int:
+        return max((one.get(name, -1) for one in kept), default=-1)
+
+    dumping = [one for one in kept if one.get("dump_in_progress")]
+    saving = [one for one in dumping if not one["dump_rewrites"]]
+    rewriting = [one for one in dumping if one["dump_rewrites"]]
+    saved = [one["last_save_ms"] for one in kept if "last_save_ms" in one]
+    dumped = "ok" if all(one.get("last_dump_ok", 1) for one in kept) else "err"
+    failed = [one for one in kept if one.get("error")]
+    logging = state.router.config.appendonly
+    last = longest("last_dump_ms")
+    loading = any(link.state == "loading" for link in state.router.links)
+    fields: Fields = {
+        "loading": int(loading),
         "async_loading": 0,
-        "rdb_changes_since_last_save": state.sum("dirty"),
-        "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": state.routers.started_ms // 1000,
-        "rdb_last_bgsave_status": "ok",
-        "rdb_last_bgsave_time_sec": -1,
-        "rdb_current_bgsave_time_sec": -1,
-        "aof_enabled": int(state.router.config.appendonly),
-        "aof_rewrite_in_progress": 0,
+        "current_save_keys_processed": count("dump_keys"),
+        "rdb_changes_since_last_save": count("changes_since_save") if kept else state.sum("dirty"),
+        "rdb_bgsave_in_progress": int(bool(saving)),
+        "rdb_last_save_time": (min(saved) if saved else state.routers.started_ms) // 1000,
+        "rdb_last_bgsave_status": dumped,
+        "rdb_last_bgsave_time_sec": -1 if last < 0 else last // 1000,
+        "rdb_current_bgsave_time_sec": max((one["dump_ms"] // 1000 for one in saving), default=-1),
+        "aof_enabled": int(logging),
+        "aof_rewrite_in_progress": int(bool(rewriting)),
         "aof_rewrite_scheduled": 0,
-        "aof_last_rewrite_time_sec": -1,
-        "aof_current_rewrite_time_sec": -1,
-        "aof_last_bgrewrite_status": "ok",
-        "aof_last_write_status": "ok",
+        "aof_last_rewrite_time_sec": -1 if last < 0 else last // 1000,
+        "aof_current_rewrite_time_sec": max((one["dump_ms"] // 1000 for one in rewriting), default=-1),
+        "aof_last_bgrewrite_status": dumped,
+        "aof_last_write_status": "err" if failed else "ok",
+    }
+    if logging:
+        fields |= {
+            "aof_current_size": count("log_bytes") + count("base_bytes"),
+            "aof_base_size": count("base_bytes"),
+            "aof_pending_rewrite": 0,
+            "aof_buffer_length": count("queued_bytes"),
+            "aof_pending_bio_fsync": sum(one.get("sequence", 0) > one.get("durable", 0) for one in kept),
+            "aof_delayed_fsync": sum(one.get("state") in ("slow", "stalled") for one in kept),
+        }
+    return fields | (_progress(state, kept) if loading else {})
+
+
+def _progress(state: _State, kept: list[dict[str, Any]]) -> Fields:
+    """How far the shards are that load."""
+    busy = [one for one in kept if one.get("loading")]
+    total, done = (sum(one[name] for one in busy) for name in ("total_bytes", "loaded_bytes"))
+    seconds = max((one["loading_seconds"] for one in busy), default=0.0)
+    left = seconds * (total - done) / done if done else 0
+    return {
+        "loading_start_time": int(time.time() - seconds),
+        "loading_total_bytes": total,
+        "loading_loaded_bytes": done,
+        "loading_loaded_perc": f"{100 * done / total if total else 0:.2f}",
+        "loading_eta_seconds": round(left),
     }
 
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kache.cluster.control import ControlError
-from kache.cluster.messages import Shutdown
 from kache.errors import CommandError
 from kache.replies import OK, Reply
 
@@ -74,20 +72,3 @@ async def slowlog_reset(router: Router, session: Session) -> Reply:
 def _clear_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
     router.slowlog.clear()
     return b""
-
-
-@local("shutdown")
-async def shutdown(router: Router, session: Session, *options: bytes) -> Reply:
-    """Drains and ends the whole cluster. Options of Redis about snapshots are accepted; there is nothing to save."""
-    known = {b"NOSAVE", b"SAVE", b"NOW", b"FORCE", b"ABORT"}
-    if any(option.upper() not in known for option in options):
-        raise CommandError("ERR syntax error")
-    if any(option.upper() == b"ABORT" for option in options):
-        raise CommandError("ERR No shutdown in progress.")
-    try:
-        await router.control.request(Shutdown(0))
-    except ControlError as error:
-        raise CommandError(f"ERR Errors trying to SHUTDOWN. {error}") from None
-    # Success has no reply: clients take the end of the connection for it, and an answer for a failure.
-    session.kill("SHUTDOWN")
-    return None

@@ -39,6 +39,7 @@ cdef enum Record:
     RECORD_ZSET_ADD = 64            # n (score member)…
     RECORD_ZSET_REMOVE = 65         # n member…
     RECORD_ZSET_REPLACE = 66        # n (score member)…
+    RECORD_SETTLED = 120            # transaction: it is over here; has no key and changes nothing
 
     SAME_KEY = 0x80                 # flag of a record: the key is that of the record before, and is left out
 
@@ -103,6 +104,7 @@ cdef enum Kind:
     KIND_COUNT
 
 cdef enum:
+    MOST_RECORDS = 0xFFFFF000       # bytes of the records of one frame, whose length has 32 bits
     RECORD_OVERHEAD = 96            # more than the numbers of any record take, db and time before it included
 
 
@@ -122,6 +124,8 @@ cdef class Effects:
     cdef list observers             # of every change
     cdef list watchers              # of changes in watched slots
     cdef Buffer records
+    cdef uint64_t* changed_in       # per slot, the number of the last frame with a change; NULL: nobody asks
+    cdef uint64_t following         # number of the frame being filled
     cdef int64_t now_ms             # of the changes that follow
     cdef int64_t frame_ms           # time of the frame being filled
     cdef int64_t last_ms            # time of its last record
@@ -135,6 +139,7 @@ cdef class Effects:
 
     cdef void begin_frame(self) noexcept
     cdef void forget_frame(self) noexcept
+    cdef int number_frames(self, bint wanted) except -1
     # Before a change ------------------------------------------------------------------------------
     cdef bint prepare(self, uint32_t slot, size_t n) except -1
     cdef bint prepare_all(self) except -1

@@ -103,6 +103,7 @@ cdef class Effects:
 
     def __cinit__(self):
         self.interest = NULL
+        self.changed_in = NULL
         self.records = Buffer()
         self.observers = []
         self.watchers = []
@@ -112,6 +113,7 @@ cdef class Effects:
 
     def __dealloc__(self):
         free(self.interest)
+        free(self.changed_in)
 
     # Who cares ------------------------------------------------------------------------------------
     cdef void set_wanted(self) noexcept:
@@ -170,6 +172,17 @@ cdef class Effects:
         self.records.clear()
         self.begin_frame()
 
+    cdef int number_frames(self, bint wanted) except -1:
+        """Remembers for every slot which frame changed it last, or no longer."""
+        if wanted and self.changed_in == NULL:
+            self.changed_in = <uint64_t*> calloc(SLOT_COUNT, sizeof(uint64_t))
+            if self.changed_in == NULL:
+                raise MemoryError("no memory to number the frames of a log")
+        elif not wanted:
+            free(self.changed_in)
+            self.changed_in = NULL
+        return 0
+
     def take(self):
         """(time of the frame in unix ms, its records) of what changed since the last call."""
         taken = self.frame_ms, bytes(self.records)
@@ -190,14 +203,22 @@ cdef class Effects:
     cdef bint prepare(self, uint32_t slot, size_t n) except -1:
         """Whether anybody cares about a change in this slot; then there is room for a record of `n` bytes of arguments."""
         if self.recording:
+            if <size_t> self.records.used() + n > MOST_RECORDS:
+                raise MemoryError("no room for more changes in one frame of the log")
             self.records.reserve(<Py_ssize_t> n + RECORD_OVERHEAD)
+            if self.changed_in != NULL:
+                self.changed_in[slot] = self.following
             return True
         return len(self.observers) > 0 or self.is_watched(slot)
 
     cdef bint prepare_all(self) except -1:
         """`prepare` for a change that no single slot stands for."""
+        cdef int slot
         if self.recording:
             self.records.reserve(RECORD_OVERHEAD)
+            if self.changed_in != NULL:
+                for slot in range(SLOT_COUNT):
+                    self.changed_in[slot] = self.following
         return self.wanted != 0
 
     # Observers ------------------------------------------------------------------------------------

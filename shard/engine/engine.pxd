@@ -14,6 +14,7 @@ from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
+from ..log.writer cimport Writer
 from .effects cimport Effects, Observer
 from .entry cimport Entry
 from .fields cimport FieldTable
@@ -28,6 +29,7 @@ cdef class Locks
 cdef class Watches(Observer)
 cdef class Host
 cdef class Link
+cdef class Merge
 
 
 # store.pxi --------------------------------------------------------------------------------------------
@@ -352,7 +354,7 @@ ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Bu
 cdef struct Command:
     Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
-    bint may_write, denyoom, readonly, internal, while_loading, unlogged, blocking
+    bint may_write, writes, denyoom, readonly, internal, while_loading, unlogged, blocking
     int first, last, step       # its keys among the arguments, the last one from the end where negative; step 0: none
     bint movable                # they are found by its row
     uint64_t calls, ns, rejected, failed
@@ -405,6 +407,9 @@ cdef class Executor:
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public bint loading
     cdef public bytes write_refusal     # what every write is answered: a fault on demand; None: they are executed
+    cdef int refusing                   # what the log is in that keeps commands from being executed; 0: nothing
+    cdef bytes refusing_text            # what is said to writes then
+    cdef uint64_t sure_until            # reads of slots that changed in a later frame are refused, too; UINT64_MAX: none
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
     cdef public int64_t in_flight       # frames received and not executed yet
@@ -442,6 +447,8 @@ cdef class Executor:
     cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1
     cdef bytes arity_error(self, int number)
     cdef bytes refusal_of_unit(self, Context context, commands)
+    cdef int refuse(self, int trouble, bytes text, uint64_t sure_until) except -1
+    cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
     cdef int look_at_budget(self, int64_t now_ns) noexcept
@@ -645,6 +652,17 @@ cdef class Flows:
     cdef int forget_session(self, uint64_t session) except -1
 
 # host.pxi ---------------------------------------------------------------------------------------------
+cdef class Follower:
+    """Sees the records of every frame, in their order."""
+    cdef int follow(self, const char* records, Py_ssize_t n) except -1
+
+
+@cython.final
+cdef class LogNews(Endpoint):
+    """The log has come further, or cannot."""
+    cdef Host host
+
+
 @cython.final
 cdef class ShardReactor(Reactor):
     """The reactor of a shard: the tick is committed before its replies leave."""
@@ -673,8 +691,20 @@ cdef class Host:
     cdef uint64_t gone_in, gone_out     # traffic of links that are closed
     cdef Context later                  # for what waited
     cdef bint watching, serving_soon    # locks and waiters are looked at soon, as to their time; are served
+    cdef readonly Writer writer         # of the log; None: there is none
+    cdef LogNews news
+    cdef list followers                 # Follower
+    cdef list parked                    # links that rest before a write
+    cdef public object on_log_news      # called when the writer has told something
+    cdef readonly int trouble           # of the log, and
+    cdef bint lost                      # whether what it has not written will not be soon: nobody waits for it
+    cdef bint parking                   # writes are not begun
+    cdef readonly uint64_t misconf      # links closed because of it
     cdef int begin_tick(self) except -1
     cdef int commit_tick(self) except -1
+    cdef int commit_frame(self) except -1
+    cdef int mark_links(self) except -1
+    cdef int release_links(self) except -1
     cdef bint tick_over(self) noexcept
     cdef int wait_for_next(self, Link link) except -1
     cdef int watch_locks(self) except -1
@@ -689,11 +719,19 @@ cdef class LinkListener(Listener):
     cdef Host host
 
 
+cdef struct Mark:
+    uint64_t offset             # of the output
+    uint64_t sequence           # of the frame that it waits for
+
+
 @cython.final
 cdef class Link(Endpoint):
     """The connection of one router."""
     cdef Host host
     cdef bint greeted, waiting, blocked
+    # What may leave when which frame of the log is released, the next one first (a ring of `mark_room`)
+    cdef Mark* marks
+    cdef int mark_first, mark_count, mark_room
     cdef readonly int router
     cdef uint64_t* begun                # where the frames begun are counted: on the board, or just here
     cdef uint64_t begun_here
@@ -716,6 +754,10 @@ cdef class Link(Endpoint):
     cdef int flush_late(self) except -1
     cdef int release_all(self) except -1
     cdef bint keeps_too_much(self) noexcept
+    cdef int take_mark(self, uint64_t end, uint64_t released) except -1
+    cdef int raise_sendable(self, uint64_t released) except -1
+    cdef int free_output(self) except -1
+    cdef bint parks(self, const char* frame) noexcept
     cdef int send_parts(self) except -1
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
     cdef int begin_part(self, const char* header, uint32_t length) except -1
@@ -763,6 +805,9 @@ cdef struct Reader:
     const char* end
 
 
+cdef const char* shape_of(int record) noexcept nogil
+
+
 @cython.final
 cdef class Replay:
     """Applies frames to a store; nobody observes or records meanwhile."""
@@ -770,8 +815,11 @@ cdef class Replay:
     cdef Reader reader
     cdef int db
     cdef int64_t frame_ms
+    cdef Merge merge                # decides what is applied while a base is read beside the log; else None
+    cdef int apply_records(self, int64_t frame_ms, const char* records, Py_ssize_t n) except -1
     cdef int apply_all(self) except -1
     cdef int flush(self, uint64_t which) except -1
+    cdef int swap(self, int left, int right) except -1
     cdef int apply_one(self, int record, Place* place) except -1
     cdef int unknown(self, int record) except -1
     cdef int must(self, bint done) except -1
@@ -789,6 +837,22 @@ cdef class Replay:
 
 
 # images.pxi -------------------------------------------------------------------------------------------
+cdef enum:
+    PART_RAW = 8                # a string that was grown in place
+    PART_DEADLINE = 16
+    PART_FIELD_DEADLINES = 32
+    PART_FLAGS = 63             # all that there are, with the type
+
+cdef int image_kind(Entry* entry) except -1
+cdef uint64_t image_body(
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF
+cdef bint is_large_value(Entry* entry) except -1
+cdef uint64_t stable_part(
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF
+
+
 @cython.final
 cdef class Building:
     """A value that is being put together beside the data, under a key that it may get (a string lies in a block with it)."""
@@ -841,3 +905,43 @@ cdef class Sieve:
     cdef object set_at(self, bytes key)
     cdef Table* table_of(self, object value, bint* scored) except? NULL
     cdef int offer(self, const char* member, size_t n, double score) except -1
+
+
+# merge.pxi --------------------------------------------------------------------------------------------
+cdef struct Cursor:
+    # What lies before it, in the order of slots and then of hash prefixes, is dumped.
+    uint32_t slot
+    uint64_t prefix
+
+
+@cython.final
+cdef class Merge:
+    """Decides which effects of a log are applied while the base beside it is read; see the top of merge.pxi."""
+    cdef Store store
+    cdef Replay replay
+    cdef Reader reader
+    cdef Cursor[DATABASES] cursors
+    cdef list later                     # per database: {key: Building, or None before its first part}
+    cdef uint64_t[2] seed               # of the hashes in the base's order
+    cdef int64_t now_ms                 # of the frame being read
+    cdef readonly uint64_t keys         # that came from the base
+    cdef bint dumped(self, int db, Place* place) noexcept
+    cdef bint precedes(self, Cursor* cursor, Place* place) noexcept
+    cdef bint admits(self, int record, Place* place) except -1
+    cdef bint admits_two(self, int record, Place* place) except -1
+    cdef int forget(self, int db, bytes key) except -1
+    cdef int flushed(self, int db) except -1
+    cdef int swapped(self, int left, int right) except -1
+    cdef int change(self, Building value, int record) except -1
+    cdef int change_list(self, ListValue value, int record) except -1
+    cdef int change_fields(self, FieldTable table, int record) except -1
+    cdef int change_zset(self, ZSet value, int record) except -1
+    cdef int read_values(self, const char* data, Py_ssize_t n) except -1
+    cdef int read_groups(self) except -1
+    cdef int read_entry(self, int db, Cursor* before) except -1
+    cdef int put_image(self, Place* place, int tag) except -1
+    cdef int put_string(self, Place* place, int tag, int64_t deadline, uint32_t clock) except -1
+    cdef int put_clock(self, Place* place, uint32_t clock) except -1
+    cdef int remove(self, Place* place) except -1
+    cdef int read_piece(self, const char* data, Py_ssize_t n) except -1
+    cdef int begin_frame(self, int64_t now_ms, const char* data, Py_ssize_t n) except -1

@@ -21,6 +21,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
                                share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
     images, algebra            values in parts, as they travel; unions, intersections and differences of sets
+    merge                      a base and the log beside it become one state
 """
 import logging
 import os
@@ -34,10 +35,14 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from ..log.format cimport FRAME_EFFECTS
+from ..log.writer cimport (
+    NO_TROUBLE, POLICY_ALWAYS, TROUBLE_BROKEN, TROUBLE_FULL, TROUBLE_SLOW, TROUBLE_STALLED, Writer,
+)
 from .effects cimport *
 from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns
@@ -116,13 +121,13 @@ from .listvalue cimport (
     Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
+from .memory cimport HASH_SEED, below, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash
 from .packed cimport (
     HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
     element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )
-from .memory cimport below, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
@@ -194,3 +199,4 @@ include "link.pxi"
 include "replay.pxi"
 include "images.pxi"
 include "algebra.pxi"
+include "merge.pxi"

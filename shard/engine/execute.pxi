@@ -25,6 +25,7 @@ cdef object ROWS = None
 cdef list ROWS_LIST = None
 cdef dict ROW_NUMBERS = None
 cdef Command* ROW_COMMANDS = NULL
+cdef bytes UNSURE_TEXT = b"TRYAGAIN a change of this key is not on the disk yet, which does not answer"
 cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
 
@@ -105,6 +106,7 @@ cdef class Executor:
             command.compiled = compiled_of(row.key)
             command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
             command.may_write = "write" in row.flags or "may_replicate" in row.flags
+            command.writes = "write" in row.flags
             command.denyoom = "denyoom" in row.flags
             command.readonly = "readonly" in row.flags
             command.internal = "internal" in row.flags
@@ -220,7 +222,7 @@ cdef class Executor:
         """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return False
-        if self.loading or (
+        if self.loading or self.refusing or (
             command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit
         ):
             return False
@@ -228,6 +230,7 @@ cdef class Executor:
 
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
         """The error that keeps the command from being executed, or None."""
+        cdef bytes refused
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return self.arity_error(number)
         if self.loading and not command.while_loading:
@@ -235,6 +238,10 @@ cdef class Executor:
         # A move's own bookkeeping is no write, what it stores is.
         if self.write_refusal is not None and command.may_write and (command.denyoom or not command.internal):
             return self.write_refusal
+        if self.refusing:
+            refused = self.unlogged(context, command, number, args, n)
+            if refused is not None:
+                return refused
         if command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit and (
             not context.flags & ROOM_ASKED and not self.has_room(command, args, n)
         ):
@@ -244,7 +251,7 @@ cdef class Executor:
     cdef bytes refusal_of_unit(self, Context context, commands):
         """What keeps a transaction from being executed, asked once before its first command; None: nothing does. Empty when
         something that its session watches has changed. The watches end."""
-        cdef bint clean = True, needs_room = False
+        cdef bint clean = True, needs_room = False, writes = False
         cdef int number
         if context.flags & FLAG_WATCHED:
             clean = self.watches.is_clean(context.link, context.session)
@@ -256,8 +263,13 @@ cdef class Executor:
             if number >= self.command_count:
                 continue
             needs_room |= self.commands[number].denyoom
+            writes |= self.commands[number].writes
             if self.loading and not self.commands[number].while_loading:
                 return LOADING_TEXT
+        if writes and self.write_refusal is not None:
+            return self.write_refusal
+        if writes and self.refusing:
+            return self.refusing_text
         if needs_room and not self.has_room_for_a_key():
             return OUT_OF_MEMORY_TEXT
         return None
@@ -334,6 +346,28 @@ cdef class Executor:
 
     cdef bytes arity_error(self, int number):
         return f"ERR wrong number of arguments for '{self.rows[number].name}' command".encode()
+
+    cdef int refuse(self, int trouble, bytes text, uint64_t sure_until) except -1:
+        """The log is in this trouble (0: in none): `text` answers writes, TRYAGAIN reads of what changed behind frame `sure_until`."""
+        self.refusing = trouble
+        self.refusing_text = text
+        self.sure_until = sure_until
+        return 0
+
+    cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
+        """The error of a command that the log cannot keep up with; None where it does not matter."""
+        cdef Effects effects = self.store.effects
+        # Between routers and shards, what needs no memory changes no data: the end of a lock.
+        if command.writes and (not command.internal or command.denyoom):
+            return self.refusing_text
+        if self.sure_until == UINT64_MAX or effects.changed_in == NULL:
+            return None
+        from kache.commands import keys_with_flags
+
+        for key, _ in keys_with_flags(self.rows[number], list(arguments_of(args, n))):
+            if effects.changed_in[slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))] > self.sure_until:
+                return UNSURE_TEXT
+        return None
 
     cdef bytes error_text(self, object error, int number):
         if isinstance(error, CommandError):

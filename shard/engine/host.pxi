@@ -3,6 +3,10 @@
 cdef double LOCKS_EVERY = 0.02     # seconds between two looks at the time of locks, while there are any
 
 
+# Room for the records of a tick that is not given back between two of them.
+cdef Py_ssize_t RECORDS_KEPT = 1 << 20
+
+
 @cython.final
 cdef class ShardReactor(Reactor):
     """The reactor of a shard: the tick is committed before its replies leave."""
@@ -10,6 +14,34 @@ cdef class ShardReactor(Reactor):
     cdef int before_flush(self) except -1:
         if self.host is not None:
             self.host.commit_tick()
+        return 0
+
+
+cdef class Follower:
+    """Sees the records of every frame before anything that was made of them leaves; `Host.follow` makes it one."""
+
+    cdef int follow(self, const char* records, Py_ssize_t n) except -1:
+        return 0
+
+
+@cython.final
+cdef class LogNews(Endpoint):
+    """The writer's pipe among the descriptors of the reactor: what waits for the log may leave."""
+
+    def __init__(self, Host host not None, int fd):
+        self.host = host
+        super().__init__(host.reactor, fd)
+
+    cdef bint is_stream(self) noexcept:
+        return False
+
+    cdef int on_readable(self) except -1:
+        cdef Host host = self.host
+        if host.writer is not None:
+            host.writer.hear()
+            host.release_links()
+            if host.on_log_news is not None:
+                host.on_log_news()
         return 0
 
 
@@ -28,6 +60,8 @@ cdef class Host:
         self.pid = pid
         self.links = []
         self.waiting = []
+        self.followers = []
+        self.parked = []
         self.tick_ns = 2000000
         self.tick_bytes = 8 << 20
         self.unsent_limit = 16 << 20
@@ -101,8 +135,104 @@ cdef class Host:
         return 0
 
     cdef int commit_tick(self) except -1:
-        """Between executing and sending: here all effects of the tick would become one frame of the log."""
+        """Between executing and sending: all effects of the tick become one frame of the log."""
+        return 0 if self.writer is None else self.commit_frame()
+
+    cdef int commit_frame(self) except -1:
+        cdef Effects effects = self.shard.store.effects
+        cdef Buffer records = effects.records
+        if records.used():
+            try:
+                for follower in self.followers:
+                    (<Follower> follower).follow(records.data + records.start, records.used())
+                self.writer.add_effects(
+                    FRAME_EFFECTS, records.data + records.start, records.used(), effects.frame_ms)
+            except MemoryError:
+                # The writer counts as broken from here on: what was executed is in memory alone, and is never answered.
+                log.error("no memory for a frame of %d bytes of the log", records.used())
+            effects.forget_frame()
+            effects.following = self.writer.end() + 1
+            self.writer.push()
+        return self.mark_links()
+
+    cdef int mark_links(self) except -1:
+        """What the links have said so far may leave when everything logged so far is released."""
+        cdef Link link
+        cdef uint64_t end = self.writer.end()
+        cdef uint64_t released = end if self.lost else self.writer.released()
+        for link in self.links:
+            link.take_mark(end, released)
         return 0
+
+    cdef int release_links(self) except -1:
+        cdef Link link
+        cdef uint64_t released = self.writer.end() if self.lost else self.writer.released()
+        for link in self.links:
+            if link.mark_count:
+                link.raise_sendable(released)
+        return 0
+
+    # The log ----------------------------------------------------------------------------------------------
+    def attach_log(self, Writer writer not None):
+        """From here on every change is logged by this writer, and replies wait for it."""
+        cdef Effects effects = self.shard.store.effects
+        self.commit_tick()
+        self.writer = writer
+        effects.records.keep = RECORDS_KEPT
+        effects.following = writer.end() + 1
+        effects.record(True)
+        self.news = LogNews(self, os.dup(writer.news))
+
+    def detach_log(self):
+        """Nothing is logged any more: what was is on its way, and nobody waits for it."""
+        cdef Link link
+        self.commit_tick()
+        self.shard.store.effects.record(False)
+        self.shard.store.effects.number_frames(False)
+        self.writer = None
+        self.news.close()
+        self.news = None
+        self.set_trouble(NO_TROUBLE, b"", False)
+        for link in list(self.links):
+            link.free_output()
+
+    def number_frames(self, bint wanted):
+        """Whether it is remembered which slots changed last in which frame: for always."""
+        self.shard.store.effects.number_frames(wanted)
+
+    def follow(self, Follower follower not None, bint wanted=True):
+        """It sees the records of every frame from here on, or no longer."""
+        if wanted:
+            self.followers.append(follower)
+        else:
+            self.followers.remove(follower)
+
+    def commit(self):
+        """What was executed so far becomes a frame now; whether nothing is left that is none."""
+        self.commit_tick()
+        return self.shard.store.effects.records.used() == 0
+
+    def set_trouble(self, int trouble, bytes text not None, bint lost, uint64_t sure_until=UINT64_MAX):
+        """What the log is in: from TROUBLE_STALLED on writes are answered with `text`; before that, they wait.
+
+        `lost`: nobody waits any more for what is not released. Links that hold such output are closed, since no reply is
+        sent that was not kept: the router says that the outcome is uncertain, and is back at once.
+        """
+        cdef Link link
+        if lost and not self.lost:
+            for link in list(self.links):
+                if link.mark_count:
+                    self.misconf += 1
+                    link.close("the log cannot be written")
+        self.trouble = trouble
+        self.lost = lost
+        self.parking = trouble == TROUBLE_SLOW
+        self.shard.refuse(trouble if trouble >= TROUBLE_STALLED else 0, text, sure_until)
+        if not self.parking and self.parked:
+            for link in self.parked:
+                if link.fd >= 0:
+                    self.wait_for_next(link)
+            self.parked = []
 
     def background(self, int64_t budget_ns):
         """A tick of its own: expiry and eviction, each for at most `budget_ns`. True when more is waiting."""
@@ -115,8 +245,9 @@ cdef class Host:
         self.begin_tick()
         self.shard.store.effects.begin_unit()
         try:
-            backlog = self.shard.expire_some(budget_ns)
-            backlog |= self.shard.evict_some(budget_ns)
+            # What nobody asked for rests while it cannot be logged; a key past its deadline is not seen anyway.
+            backlog = self.trouble < TROUBLE_STALLED and (
+                self.shard.expire_some(budget_ns) | self.shard.evict_some(budget_ns))
         finally:
             self.commit_tick()
             self.note_stall(monotonic_ns() - began)

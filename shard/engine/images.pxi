@@ -11,10 +11,8 @@
 # A part is read as if anybody could have made it: nothing is believed before it is known to lie within the part.
 
 cdef enum:
-    PART_RAW = 8                # a string that was grown in place
-    PART_DEADLINE = 16
-    PART_FIELD_DEADLINES = 32
-    PART_FLAGS = 63             # all that there are, with the type
+    LARGE_ELEMENTS = 2000       # of a collection that a base takes in parts
+    LARGE_BYTES = 65536
 
     FIRST_ROOM = 1048576        # bytes of a string under construction that are believed at once
     PADDED = 5                  # bytes of a count that is written when it is known
@@ -65,14 +63,27 @@ cdef uint64_t image_part(
 
     It ends behind the element with which it has reached `most_bytes` or `most` elements.
     """
-    cdef int type = entry.flags & TYPE_MASK
-    cdef int flags = type | (PART_RAW if entry.flags & RAW and type == TYPE_STRING else 0)
     cdef int64_t deadline = entry_deadline(entry) if cursor == 0 else 0
-    if type == TYPE_HASH and holds_object(entry) and (<FieldTable> <object> entry_object(entry)).heap.count:
-        flags |= PART_FIELD_DEADLINES
-    out.put_u8(<uint8_t> (flags | (PART_DEADLINE if deadline else 0)))
+    out.put_u8(<uint8_t> (image_kind(entry) | (PART_DEADLINE if deadline else 0)))
     if deadline:
         put_varint(out, <uint64_t> deadline << 1)
+    return image_body(store.now_ms, entry, cursor, most_bytes, most, out)
+
+
+cdef int image_kind(Entry* entry) except -1:
+    """The kind of a part of this value, without the flag of a deadline."""
+    cdef int type = entry.flags & TYPE_MASK
+    if type == TYPE_HASH and holds_object(entry) and (<FieldTable> <object> entry_object(entry)).heap.count:
+        return type | PART_FIELD_DEADLINES
+    return type | PART_RAW if type == TYPE_STRING and entry.flags & RAW else type
+
+
+cdef uint64_t image_body(
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF:
+    """What follows the kind and the deadline in `image_part`. Fields with a deadline up to `past` are left out, 0: none."""
+    cdef int type = entry.flags & TYPE_MASK
+    cdef object value
     if type == TYPE_STRING:
         return string_part(entry, cursor, most_bytes, out)
     put_varint(out, <uint64_t> elements_in(entry))
@@ -83,7 +94,7 @@ cdef uint64_t image_part(
         return zset_part(members_seen(entry), cursor, most_bytes, (most >> 1) + (most & 1), out)
     if entry.flags & PACKED:
         return packed_part(fields_seen(entry), type, out)
-    return fields_part(store, <FieldTable> <object> entry_object(entry), type, cursor, most_bytes, most, out)
+    return fields_part(past, <FieldTable> <object> entry_object(entry), type, cursor, most_bytes, most, out)
 
 
 cdef uint64_t packed_part(FieldTable value, int type, Buffer out) except? 0xFFFFFFFFFFFFFFFF:
@@ -95,6 +106,55 @@ cdef uint64_t packed_part(FieldTable value, int type, Buffer out) except? 0xFFFF
         if type == TYPE_HASH:
             put_counted(out, walk.value.data, walk.value.size)
     return 0
+
+
+cdef bint is_large_value(Entry* entry) except -1:
+    """Whether a collection is better taken in parts: a base does."""
+    cdef object value
+    if not holds_object(entry):
+        return False
+    value = <object> entry_object(entry)
+    return len(value) > LARGE_ELEMENTS or <int64_t> value.memory > LARGE_BYTES
+
+
+cdef uint64_t stable_part(
+    int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF:
+    """`image_body` of a collection that changes between its parts: a sorted set in the order of the hash, where a member
+    stays where it is. What is there from the first part to the last is in one of them. Of a list the cursor is an index,
+    which the caller moves with the list."""
+    cdef ZSet value
+    if entry.flags & TYPE_MASK != TYPE_ZSET or not holds_object(entry):
+        return image_body(past, entry, cursor, most_bytes, most, out)
+    value = <ZSet> <object> entry_object(entry)
+    put_varint(out, value.table.count)
+    return hashed_part(value, cursor, most_bytes, most, out)
+
+
+cdef uint64_t hashed_part(
+    ZSet value, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF:
+    cdef Py_ssize_t at = begin_count(out), end = out.used() + most_bytes, n, i
+    cdef uint64_t count = 0, following = cursor, last = 0
+    cdef Found* batch = NULL
+    while not following >> SCAN_BITS and count < <uint64_t> most and out.used() < end:
+        n = table_gather(&value.table, following, &batch, &following)
+        if n < 0:
+            raise MemoryError("no memory for a part of a value")
+        try:
+            for i in range(n):
+                # Members of the same hash, as good as never, go into one part.
+                if (count >= <uint64_t> most or out.used() >= end) and batch[i].prefix != last:
+                    following = batch[i].prefix
+                    break
+                last = batch[i].prefix
+                put_score(out, entry_score(batch[i].entry))
+                put_counted(out, entry_key(batch[i].entry), entry_key_size(batch[i].entry))
+                count += 1
+        finally:
+            free(batch)
+    end_count(out, at, count)
+    return 0 if following >> SCAN_BITS else following
 
 
 cdef uint64_t string_part(Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Buffer out) except? 0xFFFFFFFFFFFFFFFF:
@@ -152,14 +212,14 @@ cdef uint64_t zset_part(
 
 cdef inline uint64_t segment_width(Segment* segment) noexcept nogil:
     """How many places of a scan a segment takes."""
-    return (<uint64_t> 1 << POINTER_BITS) >> segment.bits
+    return (<uint64_t> 1 << SCAN_BITS) >> segment.bits
 
 
 cdef bint whole_segment(
-    Store store, FieldTable value, int type, uint64_t cursor, Py_ssize_t end, Py_ssize_t most, Buffer out, uint64_t* count
+    int64_t past, FieldTable value, int type, uint64_t cursor, Py_ssize_t end, Py_ssize_t most, Buffer out, uint64_t* count
 ) except -1:
     """Appends everything in the segment that begins at `cursor`, unsorted, if it fits; else nothing."""
-    cdef Segment* segment = segment_of(&value.table, cursor << 16)
+    cdef Segment* segment = segment_of(&value.table, cursor << (64 - SCAN_BITS))
     cdef Py_ssize_t mark = out.used()
     cdef uint64_t taken = 0
     cdef uint32_t i
@@ -167,7 +227,7 @@ cdef bint whole_segment(
         return False
     for i in range(segment.capacity):
         if segment.words[i]:
-            taken += encode_field(store, value, type, <Entry*> (segment.words[i] & POINTER_MASK), out)
+            taken += encode_field(past, value, type, <Entry*> (segment.words[i] & POINTER_MASK), out)
             if out.used() > end:
                 out.end = out.start + mark
                 return False
@@ -176,7 +236,7 @@ cdef bint whole_segment(
 
 
 cdef uint64_t fields_part(
-    Store store, FieldTable value, int type, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+    int64_t past, FieldTable value, int type, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
     """In the order of the hash, as a scan: what is there from the first part to the last is in one of them.
 
@@ -185,10 +245,10 @@ cdef uint64_t fields_part(
     cdef Py_ssize_t at = begin_count(out), end = out.used() + most_bytes, n, i
     cdef uint64_t count = 0, following = cursor, last = 0
     cdef Found* batch = NULL
-    while not following >> POINTER_BITS:
+    while not following >> SCAN_BITS:
         cursor = following
-        if whole_segment(store, value, type, cursor, end, most - <Py_ssize_t> count, out, &count):
-            following = cursor + segment_width(segment_of(&value.table, cursor << 16))
+        if whole_segment(past, value, type, cursor, end, most - <Py_ssize_t> count, out, &count):
+            following = cursor + segment_width(segment_of(&value.table, cursor << (64 - SCAN_BITS)))
             continue
         if count:
             break               # it begins the next part
@@ -202,7 +262,7 @@ cdef uint64_t fields_part(
                     following = batch[i].prefix
                     break
                 last = batch[i].prefix
-                count += encode_field(store, value, type, batch[i].entry, out)
+                count += encode_field(past, value, type, batch[i].entry, out)
             else:
                 i = n
         finally:
@@ -210,12 +270,12 @@ cdef uint64_t fields_part(
         if i < n or count >= <uint64_t> most or out.used() >= end:
             break
     end_count(out, at, count)
-    return 0 if following >> POINTER_BITS else following
+    return 0 if following >> SCAN_BITS else following
 
 
-cdef int encode_field(Store store, FieldTable value, int type, Entry* entry, Buffer out) except -1:
-    """1, or 0 for a field that is past its deadline and only not removed yet."""
-    if entry.flags & HAS_TTL and entry_deadline(entry) <= store.now_ms:
+cdef int encode_field(int64_t past, FieldTable value, int type, Entry* entry, Buffer out) except -1:
+    """1, or 0 for a field that is left out."""
+    if entry.flags & HAS_TTL and entry_deadline(entry) <= past:
         return 0
     put_counted(out, entry_key(entry), entry_key_size(entry))
     if type == TYPE_HASH:

@@ -17,6 +17,7 @@ cdef enum:
     LONGEST_CONTROL = 4096      # of any message but RUN
     FRAMES_PER_LOOK = 16        # frames between two looks at the clock
     MOST_READS = 64             # of one link before a lock of its router ends
+    FIRST_MARKS = 16
 
 cdef Py_ssize_t LINK_BUFFER = 1 << 20
 
@@ -60,6 +61,69 @@ cdef class Link(Endpoint):
 
     def __dealloc__(self):
         free(self.spans)
+        free(self.marks)
+
+    # The log --------------------------------------------------------------------------------------------
+    cdef int take_mark(self, uint64_t end, uint64_t released) except -1:
+        """What is in the output now may leave when frame `end` is released; `released` is the last one that is."""
+        cdef uint64_t offset = self.bytes_out + <uint64_t> self.unsent()
+        cdef Mark* last
+        cdef Mark* larger
+        if released >= end:
+            if self.mark_count:
+                self.mark_count = 0
+                self.mark_dirty()
+            self.sendable = offset
+            return 0
+        if self.mark_count:
+            last = &self.marks[(self.mark_first + self.mark_count - 1) % self.mark_room]
+            if last.offset == offset:
+                return 0
+            if last.sequence == end:
+                last.offset = offset
+                return 0
+        elif self.sendable == offset:
+            return 0
+        if self.mark_count == self.mark_room:
+            larger = <Mark*> malloc((2 * self.mark_room + FIRST_MARKS) * sizeof(Mark))
+            if larger == NULL:
+                raise MemoryError("no memory for the marks of a link")
+            for i in range(self.mark_count):
+                larger[<int> i] = self.marks[(self.mark_first + <int> i) % self.mark_room]
+            free(self.marks)
+            self.marks = larger
+            self.mark_room = 2 * self.mark_room + FIRST_MARKS
+            self.mark_first = 0
+        last = &self.marks[(self.mark_first + self.mark_count) % self.mark_room]
+        last.offset = offset
+        last.sequence = end
+        if self.mark_count == 0 and self.sendable > offset:
+            self.sendable = self.bytes_out      # before the log began, nothing was held
+        self.mark_count += 1
+        return 0
+
+    cdef int raise_sendable(self, uint64_t released) except -1:
+        """Frames up to this one are released."""
+        cdef uint64_t before = self.sendable
+        while self.mark_count and self.marks[self.mark_first].sequence <= released:
+            self.sendable = self.marks[self.mark_first].offset
+            self.mark_first = (self.mark_first + 1) % self.mark_room
+            self.mark_count -= 1
+        return self.mark_dirty() if self.sendable != before else 0
+
+    cdef int free_output(self) except -1:
+        """Nothing is held any more: there is no log."""
+        self.mark_count = 0
+        self.sendable = UINT64_MAX
+        return self.mark_dirty() if self.unsent() else 0
+
+    cdef inline bint parks(self, const char* frame) noexcept:
+        """Whether the frame, or the atomic run that begins with it, has to wait until the log has caught up."""
+        cdef uint16_t command
+        memcpy(&command, frame + 4, 2)
+        command &= ~IN_CAPITALS
+        return self.context.flags & FLAG_ATOMIC or (
+            command < self.host.shard.command_count and self.host.shard.commands[command].writes)
 
     # Input ----------------------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
@@ -308,6 +372,11 @@ cdef class Link(Endpoint):
                 self.broken(0, "a frame that does not fit its run")
                 return n
             if n - at < <Py_ssize_t> size + 4:
+                break
+            if self.host.parking and not (executed and context.flags & FLAG_ATOMIC) and self.parks(data + at):
+                self.waiting = True
+                self.pause()
+                self.host.parked.append(self)
                 break
             argc = self.parse_frame(data + at + 8, size - 4)
             if argc < 0:
@@ -664,6 +733,9 @@ cdef class Link(Endpoint):
             self.send_parts()
             if self.eof and not self.flows.replies:
                 self.finish_if_done()
+            # These pieces were made by ticks that are logged; what is being executed now has its turn when its tick ends.
+            if self.host.writer is not None and self.host.shard.store.effects.records.used() == 0:
+                self.host.mark_links()
         if self.blocked and self.unsent() <= self.host.unsent_limit // 2 and not self.flows.full():
             self.blocked = False
             self.waiting = True

@@ -8,6 +8,72 @@ class RecordError(ValueError):
     """Records that are damaged, or that do not fit the data they are applied to. Says where."""
 
 
+class UnknownRecord(RecordError):
+    """A record of a kind that this version does not know: a later one made it."""
+
+
+cdef const char* shape_of(int record) noexcept nogil:
+    """The arguments of a record: b bytes, n a number, z a zigzag one, d a double; behind * as often as a count says. NULL:
+    there is no such record."""
+    if record == RECORD_STRING_SET or record == RECORD_STRING_APPEND or record == RECORD_RENAME:
+        return "b"
+    if record == RECORD_STRING_SET_UNTIL:
+        return "zb"
+    if record == RECORD_STRING_OVERLAY or record == RECORD_LIST_SET or record == RECORD_LIST_INSERT:
+        return "nb"
+    if record == RECORD_DELETE or record == RECORD_DEADLINE_CLEAR:
+        return ""
+    if record == RECORD_MOVE or record == RECORD_LIST_POP_LEFT or record == RECORD_LIST_POP_RIGHT:
+        return "n"
+    if record == RECORD_COPY:
+        return "bn"
+    if record == RECORD_DEADLINE_SET:
+        return "z"
+    if record == RECORD_LIST_DELETE_RANGE:
+        return "nn"
+    if record == RECORD_HASH_SET or record == RECORD_HASH_SET_KEEP_TTL:
+        return "*bb"
+    if record == RECORD_FIELD_DEADLINE_SET:
+        return "bz"
+    if record == RECORD_FIELD_DEADLINE_CLEAR:
+        return "b"
+    if record == RECORD_ZSET_ADD or record == RECORD_ZSET_REPLACE:
+        return "*db"
+    if (record == RECORD_LIST_PUSH_LEFT or record == RECORD_LIST_PUSH_RIGHT or record == RECORD_LIST_REPLACE
+            or record == RECORD_HASH_DELETE or record == RECORD_SET_ADD or record == RECORD_SET_REMOVE
+            or record == RECORD_SET_REPLACE or record == RECORD_ZSET_REMOVE):
+        return "*b"
+    return NULL
+
+
+cdef object unknown_record(Reader* reader, int record):
+    return UnknownRecord(f"a record of the unknown kind {record}, at byte {reader.at - reader.start} of the frame's records")
+
+
+cdef int skip_arguments(Reader* reader, int record) except -1:
+    """Reads the arguments of a record, and does nothing with them."""
+    cdef const char* shape = shape_of(record)
+    cdef const char* each
+    cdef uint64_t n = 1
+    if shape == NULL:
+        raise unknown_record(reader, record)
+    if shape[0] == b"*":
+        n = read_count(reader)
+        shape += 1
+    while n:
+        each = shape
+        while each[0]:
+            if each[0] == b"b":
+                read_bytes(reader)
+            elif each[0] == b"d":
+                read_double(reader)
+            else:
+                read_number(reader)
+            each += 1
+        n -= 1
+    return 0
+
+
 cdef object record_error(Reader* reader, str what):
     return RecordError(f"{what}, at byte {reader.at - reader.start} of the frame's records")
 
@@ -77,11 +143,22 @@ cdef class Replay:
 
     def apply(self, int64_t frame_ms, bytes records not None):
         """The records of one frame, which was made at `frame_ms`. RecordError leaves what was applied before it."""
+        self.apply_records(frame_ms, PyBytes_AS_STRING(records), PyBytes_GET_SIZE(records))
+
+    def finish(self, int64_t now_ms):
+        """Everything is applied: it is `now_ms` from here on, also if that is earlier, and nothing was counted."""
         cdef Store store = self.store
-        self.reader.start = self.reader.at = PyBytes_AS_STRING(records)
-        self.reader.end = self.reader.start + PyBytes_GET_SIZE(records)
+        store.set_time_exactly(now_ms)
+        store.dirty = store.hits = store.misses = store.expired = store.expired_fields = 0
+
+    cdef int apply_records(self, int64_t frame_ms, const char* records, Py_ssize_t n) except -1:
+        cdef Store store = self.store
+        self.reader.start = self.reader.at = records
+        self.reader.end = records + n
         self.frame_ms = frame_ms
         self.db = 0
+        store.known_key = NULL          # it may have lain where these records are
+        store.forget_known()
         store.set_time_exactly(frame_ms)
         store.effects.pause(True)
         try:
@@ -90,6 +167,7 @@ cdef class Replay:
             raise record_error(&self.reader, f"a record that does not fit the data ({error})") from None
         finally:
             store.effects.pause(False)
+        return 0
 
     cdef int apply_all(self) except -1:
         cdef Reader* reader = &self.reader
@@ -110,7 +188,10 @@ cdef class Replay:
                 self.flush(read_number(reader))
                 key.data = NULL
             elif record == RECORD_SWAP:
-                database_swap(self.store, read_db(reader), read_db(reader))
+                self.swap(read_db(reader), read_db(reader))
+                key.data = NULL
+            elif record == RECORD_SETTLED:
+                read_number(reader)
                 key.data = NULL
             else:
                 if not record & SAME_KEY:
@@ -118,13 +199,22 @@ cdef class Replay:
                 elif key.data == NULL:
                     raise record_error(reader, "a record that refers to a key before it, where there is none")
                 self.store.place(&place, self.db, NO_SLOT, key.data, key.size)
-                self.apply_one(record & ~SAME_KEY, &place)
+                record &= ~SAME_KEY
+                if self.merge is None or self.merge.admits(record, &place):
+                    self.apply_one(record, &place)
         return 0
 
     cdef int flush(self, uint64_t which) except -1:
         if which > DATABASES:
             raise record_error(&self.reader, f"database {which - 1}")
+        if self.merge is not None:
+            self.merge.flushed(<int> which - 1)
         return database_flush(self.store, <int> which - 1)
+
+    cdef int swap(self, int left, int right) except -1:
+        if self.merge is not None:
+            self.merge.swapped(left, right)
+        return database_swap(self.store, left, right)
 
     cdef int apply_one(self, int record, Place* place) except -1:
         if record < RECORD_DELETE:
@@ -138,7 +228,7 @@ cdef class Replay:
         return self.apply_zset(record, place)
 
     cdef int unknown(self, int record) except -1:
-        raise record_error(&self.reader, f"a record of the unknown kind {record}")
+        raise unknown_record(&self.reader, record)
 
     cdef int must(self, bint done) except -1:
         if not done:

@@ -3,5 +3,7 @@
 cleanup      the thread that takes apart what is too large to be freed at once
 statistics   what a shard says of itself
 slowlog      commands that took long
+keeping      what is kept on disk, over the life of the shard
+loading      what is on disk, at the start
 blocking     clients that wait for a key to hold something
 """

@@ -10,7 +10,7 @@ import os
 import resource
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kache.stats import CommandStats, DatabaseStats, ShardStats
 
@@ -63,6 +63,10 @@ class Gauges:
     def buffer_memory(self) -> int:
         """Bytes in the buffers of the links."""
         return 0
+
+    def kept(self) -> dict[str, Any]:
+        """What is kept on disk."""
+        return {}
 
     def reset(self) -> None:
         """CONFIG RESETSTAT: traffic counts from here."""
@@ -128,4 +132,5 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         errors=dict(shard.errors),
         command_stats=[CommandStats(*counts) for counts in shard.command_counts()],
         latency_ns=shard.histogram_counts(),
+        kept=gauges.kept(),
     )

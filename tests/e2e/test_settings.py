@@ -240,7 +240,6 @@ def test_parameters_of_a_real_server_are_known_and_shown() -> None:
         until(lambda: cluster.child("router")["state"] == "up" and cluster.pid_of("router") != router, "a new router")
         assert cluster.request("config", "get", "acllog-max-len")[1] == b"64"
         for name, text, reason in (
-            ("appendonly", "yes", "can only be 'no' for now"),
             ("cluster-enabled", "yes", "clients see one node"),
             ("notify-keyspace-events", "Ex", "not offered yet"),
             ("replicaof", "127.0.0.1 1", "no replicas"),

@@ -312,8 +312,8 @@ def test_a_restart_that_costs_data_wants_to_be_confirmed() -> None:
             refused = cluster.kache("cluster", "restart", *arguments, check=False)
             assert refused.returncode == 2
             assert refused.stderr == (
-                f"kache: All data that {holds} will be forgotten, since Kache keeps it in memory only. Say --yes to restart "
-                "all the same; --router restarts only the routers.\n"
+                f"kache: All data that {holds} will be forgotten, since nothing is kept on disk (appendonly no, no save "
+                "points). Say --yes to restart all the same; --router restarts only the routers.\n"
             )
         assert cluster.kache("cluster", "restart", "--router").stdout == "router 0 serves again.\n"
         assert {child["restarts"] for child in cluster.status()["children"] if child["role"] == "shard"} == {0}

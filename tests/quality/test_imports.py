@@ -37,8 +37,12 @@ OWNERS_OF_IO = {
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",
+    "shard/log/persistence.py",
+    "shard/log/writer.pyx",
     "shard/main.py",
     "shard/service/cleanup.py",
+    "shard/service/keeping.py",
+    "shard/service/loading.py",
 }
 
 MAY_IMPORT = {

@@ -49,7 +49,7 @@ def test_precedence(tmp_path: Path) -> None:
         ({}, {}, 'maxmemory = "many"', "maxmemory must be a size such as 1gb or 4096, from 0 to 1125899906842624, not 'many' ({path}: maxmemory)."),
         ({}, {}, "maxmemory-polcy = 1", "There is no setting 'maxmemory-polcy' ({path}). Did you mean 'maxmemory-policy'?"),
         ({}, {}, "max-strings = 99\nmax_strings = 98", "max-strings is set twice ({path})."),
-        ({}, {"KACHE_APPENDONLY": "yes"}, "", "appendonly can only be no for now, not 'yes' (the variable KACHE_APPENDONLY)."),
+        ({}, {"KACHE_SAVE": "900"}, "", "save must be pairs of seconds and changes, such as 900 1 300 10, or empty, not '900' (the variable KACHE_SAVE)."),
         ({"link_soft_bytes": "64mb"}, {}, "", "link-soft-bytes (67108864) must not be larger than link-hard-bytes (33554432)."),
         ({"max_frame_bytes": "144mb"}, {}, "", "max-frame-bytes must be a size such as 1gb or 4096, from 1024 to 149946368, not '144mb' (the option --max-frame-bytes)."),
         ({}, {}, "[a]\nb=1", "There is no setting 'a' ({path})."),

@@ -100,6 +100,19 @@ def test_what_is_built_from_the_parts_is_the_value(shard: Shard, name: str, limi
     assert shard.store.used_memory - before < 3000
 
 
+def test_no_limit_of_a_part_leaves_elements_out(shard: Shard) -> None:
+    """Segments of a table that fit into a part beside others that do not."""
+    shard.execute(words("sadd", "k", *range(5000)))
+    for most in range(560, 720, 10):
+        members: list[bytes] = []
+        for part in parts_of(shard, 1 << 40, most):
+            building = Building(shard.keyspace.store, b"other")
+            building.add(part)
+            members += building.members()
+            building.drop()
+        assert len(members) == len(set(members)) == 5000, most
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_parts_one_after_the_other_are_an_image(shard: Shard, name: str) -> None:
     make(shard, name)

@@ -1,0 +1,163 @@
+"""The supervisor's part of what is kept on disk: whose the directory is, and what of it each shard is told.
+
+A cluster that keeps nothing (appendonly no, save empty) and finds no data leaves `dir` alone. Else it locks `dir`, and has
+from it the id of the cluster, the seed of its hashes, and the map of its slots, so that all of them outlive a restart.
+
+What the directory holds is known to `kache.shard.log`, which is found by name as the children are: nothing in `kache` imports
+`kache.shard`. File calls are made there alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from kache.cluster.messages import DataPlace, Loading
+from kache.cluster.transactions import Decision, Shares, decide
+from kache.config.kinds import format_size
+from kache.config.settings import Config
+from kache.errors import KacheError
+from kache.slots import SlotRange, contiguous
+
+__all__ = ["DataDirectory", "Resolution", "loading_text"]
+
+_log = logging.getLogger("kache")
+
+
+class DataDirectory:
+    """The directory of one cluster, opened or not; raises KacheError, in one sentence, when it cannot be had.
+
+    `hash_seed` and `slots` are what the cluster goes by, whether anything is kept or not.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.path = os.path.abspath(config.dir)
+        self.shards = config.shards
+        self.hash_seed = secrets.token_bytes(16)
+        self.slots: list[SlotRange] = contiguous(config.shards)
+        self._cluster = secrets.token_bytes(16)
+        self._epoch = 1
+        self._lock: Any = None
+        self._directory: Any = importlib.import_module("kache.shard.log.directory")
+        self._files: Any = importlib.import_module("kache.shard.log.files").Files()
+        if config.appendonly or config.save or self._files.exists(f"{self.path}/{self._directory.CLUSTER}"):
+            self.open()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is ours, and shards keep their files there."""
+        return self._lock is not None
+
+    def open(self) -> None:
+        """Lock the directory and take in what it says, or make it that of this cluster."""
+        if self.is_open:
+            return
+        try:
+            self._directory.make(self._files, self.path)
+            self._lock = self._directory.Lock(self._files, self.path)
+        except OSError as error:
+            raise KacheError(f"The data directory {self.path} cannot be used: {error.strerror}.") from None
+        try:
+            self._take_in()
+        except OSError as error:
+            self.close()
+            raise KacheError(f"The data directory {self.path} cannot be used: {error.strerror}.") from None
+        except KacheError:
+            self.close()
+            raise
+
+    def _take_in(self) -> None:
+        found = self._directory.read_cluster(self._files, self.path)
+        if found is None:
+            self._write()
+            return
+        if found.shards != self.shards:
+            raise KacheError(
+                f"{self.path} has the data of {found.shards} shards, and the cluster was started with {self.shards}: "
+                f"start it with --shards {found.shards}."
+            )
+        self._cluster, self.hash_seed, self._epoch = found.cluster, found.hash_seed, found.epoch
+        self.slots = list(found.slots)
+
+    def _write(self) -> None:
+        cluster = self._directory.ClusterFile(
+            self._cluster, self.hash_seed, self._epoch, self.shards, tuple(self.slots)
+        )
+        for shard in range(self.shards):
+            self._directory.make(self._files, self._place(shard))
+        self._directory.write_cluster(self._files, self.path, cluster)
+        _log.info("data is kept in %s", self.path)
+
+    def _place(self, shard: int) -> str:
+        place: str = self._directory.shard_directory(self.path, self._epoch, shard)
+        return place
+
+    def of_shard(self, shard: int) -> DataPlace | None:
+        """What a shard is told of it; None while it is not open."""
+        return DataPlace(self._place(shard), self._cluster) if self.is_open else None
+
+    def close(self) -> None:
+        """Give it back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def abandon(self) -> None:
+        """In a forked child: the lock is the supervisor's."""
+        self._lock = None
+
+
+class Resolution:
+    """What of transactions over shards counts: once all shards of a cluster that starts have reported, each is told.
+
+    One that is started again while the others live is told at once: what they have is in force already.
+    """
+
+    def __init__(self, config: Config, tell: Callable[[int, Decision], None]) -> None:
+        self._always = config.appendfsync == "always"
+        self._missing = set(range(config.shards))
+        self._tell = tell
+        self._reports: dict[int, Shares] = {}
+
+    def report(self, shard: int, shares: Shares, again: bool) -> None:
+        """A shard has said what its log has."""
+        if again and shard not in self._missing:
+            self._tell(shard, Decision())
+            return
+        self._missing.discard(shard)
+        self._reports[shard] = shares
+        self._decide()
+
+    def gone(self, shard: int) -> None:
+        """A shard has ended; if that was before it could report, the others do not wait for it."""
+        self._missing.discard(shard)
+        self._decide()
+
+    def _decide(self) -> None:
+        if self._missing or not self._reports:
+            return
+        reports, self._reports = self._reports, {}
+        for shard, decision in decide(reports, self._always).items():
+            if decision.skip or decision.cut_at or decision.half:
+                _log.warning(
+                    "shard %d: transactions over shards that were not finished everywhere: %d skipped, %d kept though "
+                    "another shard has lost them%s",
+                    shard,
+                    len(decision.skip),
+                    len(decision.half),
+                    f", everything from sequence {decision.cut_at} on left out" if decision.cut_at else "",
+                )
+            self._tell(shard, decision)
+
+
+def loading_text(loading: Loading) -> str:
+    """``loading: 41 % of 2.1gb, 3,400,000 keys, 1,200,000 a second, 7 s left``"""
+    rate = loading.done / loading.seconds if loading.seconds > 0 else 0.0
+    left = f", {(loading.total - loading.done) / rate:.0f} s left" if rate > 0 else ""
+    share = 100 * loading.done / loading.total if loading.total else 100
+    keys = f"{loading.keys:,} keys, {loading.keys / loading.seconds if loading.seconds > 0 else 0:,.0f} a second"
+    return f"loading: {share:.0f} % of {format_size(loading.total)}, {keys}{left}"

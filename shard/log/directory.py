@@ -1,0 +1,150 @@
+"""The directory of a cluster's data: its layout, who may use it, and the file that says whose it is.
+
+    dir/cluster              text: the cluster's id, the seed of its hashes, the epoch, which shard has which slots
+    dir/lock                 locked by the supervisor as long as it lives
+    dir/epoch-1/shard-0003/  of one shard: its lock, its manifest (manifest.py), its files
+
+The supervisor owns `cluster` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
+when the number of shards changes: the files of one epoch are never mixed with those of another.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+import msgspec
+
+from kache.slots import SlotRange, owners
+
+from . import manifest as manifests
+from .files import Files
+from .format import LogError, check_of
+from .manifest import Manifest
+
+__all__ = ["CLUSTER", "ClusterFile", "Lock", "make", "read_cluster", "shard_directory", "sweep", "write_cluster"]
+
+CLUSTER: Final = "cluster"
+FIRST_LINE: Final = "kache 1"
+_HEX: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class ClusterFile(msgspec.Struct, frozen=True):
+    """What a data directory says of its cluster; `cluster` (an id) and `hash_seed` are 16 bytes each."""
+
+    cluster: bytes
+    hash_seed: bytes
+    epoch: int
+    shards: int
+    slots: tuple[SlotRange, ...]
+
+
+def shard_directory(path: str, epoch: int, shard: int) -> str:
+    """Where a shard keeps its files."""
+    return f"{path}/epoch-{epoch}/shard-{shard:04}"
+
+
+def read_cluster(files: Files, path: str) -> ClusterFile | None:
+    """What the directory says; None where there is no data. LogError for anything else."""
+    name = f"{path}/{CLUSTER}"
+    if files.exists(name):
+        return _parse(files.read_all(name), name)
+    found = [each for each in files.list(path) if each.startswith("epoch-")] if files.exists(path) else []
+    if found:
+        raise LogError(
+            f"{path} has data ({found[0]}) but no file '{CLUSTER}' that says whose it is. Bring it back from a backup, or "
+            f"move {found[0]} away to start empty.",
+            name,
+        )
+    return None
+
+
+def write_cluster(files: Files, path: str, cluster: ClusterFile) -> None:
+    """Puts it in place of the one before, in one step that outlives a power cut."""
+    lines = [
+        FIRST_LINE,
+        f"cluster {cluster.cluster.hex()}",
+        f"seed {cluster.hash_seed.hex()}",
+        f"epoch {cluster.epoch}",
+        f"shards {cluster.shards}",
+        *(f"slots {first}-{last} {shard}" for first, last, shard in cluster.slots),
+    ]
+    body = "".join(f"{line}\n" for line in lines).encode()
+    files.replace(f"{path}/{CLUSTER}", body + f"check {check_of(body):016x}\n".encode())
+
+
+def _parse(data: bytes, path: str) -> ClusterFile:
+    lines = data.decode("ascii", "replace").split("\n")
+    if lines[0] != FIRST_LINE:
+        newer = lines[0].startswith("kache ")
+        raise LogError(
+            f"{path} was written by a newer Kache." if newer else f"{path} is not a file of Kache.", path, 0, newer
+        )
+    body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
+    if data != body + f"check {check_of(body):016x}\n".encode():
+        raise LogError(f"{path} is damaged: its check does not fit what it says.", path)
+    try:
+        words = [line.split(" ") for line in lines[1:-2]]
+        (_, cluster), (_, seed), (_, epoch), (_, shards) = words[:4]
+        if [word[0] for word in words[:4]] != ["cluster", "seed", "epoch", "shards"]:
+            raise ValueError("lines are missing")
+        if not (_HEX.fullmatch(cluster) and _HEX.fullmatch(seed)):
+            raise ValueError("an id that is none")
+        slots = []
+        for _, pair, shard in words[4:]:
+            first, last = pair.split("-")
+            slots.append((int(first), int(last), int(shard)))
+        owners(slots, int(shards))
+        return ClusterFile(bytes.fromhex(cluster), bytes.fromhex(seed), int(epoch), int(shards), tuple(slots))
+    except ValueError as error:
+        raise LogError(f"{path} cannot be read: {error}.", path) from None
+
+
+def make(files: Files, path: str) -> None:
+    """Makes a directory and those above it that are missing, for this user alone; they outlive a power cut."""
+    if files.exists(path):
+        return
+    above = os.path.dirname(path) or "."
+    make(files, above)
+    files.mkdir(path)
+    files.fsync_dir(above)
+
+
+class Lock:
+    """The right to use a directory, until `release` or the end of the process; `shared` with others who only read.
+
+    LogError names who has it.
+    """
+
+    def __init__(self, files: Files, path: str, *, shared: bool = False) -> None:
+        self._files = files
+        name = f"{path}/lock"
+        self.fd = files.open(name, os.O_RDWR | os.O_CREAT)
+        try:
+            files.lock(self.fd, shared)
+            if not shared:
+                files.ftruncate(self.fd, 0)
+                files.pwrite(self.fd, f"pid {os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
+            holder = files.read(self.fd, 100, 0).decode("ascii", "replace").strip()
+            self.release()
+            raise LogError(f"{path} is in use by another process ({holder or 'pid unknown'}).", name) from None
+        except OSError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Gives it up."""
+        if self.fd >= 0:
+            self._files.close(self.fd)
+            self.fd = -1
+
+
+def sweep(files: Files, directory: str, manifest: Manifest | None) -> list[str]:
+    """Removes what no manifest names, of names that are ours; what was removed. For who has the directory's lock."""
+    keep = set() if manifest is None else manifest.names()
+    gone = [name for name in files.list(directory) if manifests.is_ours(name) and name not in keep]
+    for name in gone:
+        files.unlink(f"{directory}/{name}")
+    return gone

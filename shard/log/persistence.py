@@ -1,0 +1,554 @@
+"""Persistence: the log and the base of one shard while it lives.
+
+    begin ─► a new log, named in the manifest before it is used ─► every tick a frame (Host.commit_tick)
+    dump  ─► log N begins · N.base is filled by slices · both durable ─► manifest names N alone ─► the old files go
+    watch ─► what the writer says: slow, stalled, full, broken ─► Host.set_trouble; broken: a dump into new files
+
+Owns the manifest, the writer and the dump of its shard, and decides what they do. One dump at a time. Everything runs on the
+event loop; what waits for the disk (new files, the manifest) runs in one thread beside it, in its order. Promises: the
+manifest names only what is durable, files that it does not name any more are removed only after it is, and a failed dump
+leaves everything as it was.
+
+A dump without a log has one of its own, which ends with it: the snapshot is as of its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from . import writer as writers
+from .base import Dump
+from .files import Files
+from .format import BASE, LOG, FileHeader, pack_header
+from .manifest import BaseFile, LogFile, Manifest, base_name, log_name
+from .manifest import write as write_manifest
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from kache.config.settings import Config
+
+    from ..engine.engine import Host
+
+__all__ = ["DumpError", "Identity", "Persistence"]
+
+log = logging.getLogger("kache.shard")
+
+POLICIES: Final = {"no": writers.NO, "everysec": writers.EVERYSEC, "always": writers.ALWAYS}
+OK, SLOW, STALLED, FULL, BROKEN = range(5)
+
+SLICE_NS: Final = 400_000
+"""Nanoseconds of one slice: what clients notice of a dump is this."""
+SLICE_BYTES: Final = 262_144
+MOST_UNWRITTEN: Final = 8 << 20
+"""Bytes of a base that are said and not written yet: then the dump waits for the disk."""
+BUSY_REST: Final = 3
+"""Times a slice's length that a dump rests while there are commands: a quarter of the time is its own."""
+FULL_REST: Final = 0.002
+"""Seconds that it rests when the disk is behind."""
+WATCH_SECONDS: Final = 0.1
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0
+"""Seconds between two tries to get away from a broken file."""
+CLOSE_SECONDS: Final = 30.0
+"""For the disk to take the rest in when the shard leaves."""
+
+
+class DumpError(Exception):
+    """A dump that failed or was given up; the message is for people."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose files they are: what every header says. `cluster` and `hash_seed` have 16 bytes."""
+
+    cluster: bytes
+    shard: int
+    shards: int
+    hash_seed: bytes
+
+
+class _File(msgspec.Struct):
+    """One that was just created."""
+
+    number: int
+    path: str
+    fd: int
+    salt: bytes
+    first: int
+
+
+class Persistence:
+    """What is kept of one shard. `directory` is its own; `now` gives unix ms."""
+
+    def __init__(
+        self,
+        host: Host,
+        files: Files,
+        directory: str,
+        identity: Identity,
+        now: Callable[[], int],
+        config: Config,
+    ) -> None:
+        self.host = host
+        self.files = files
+        self.directory = directory
+        self.identity = identity
+        self.now = now
+        self.config = config
+        self.manifest = Manifest()
+        self.writer: Writer | None = None
+        self.logging = False
+        """Whether the log goes on: not that of a snapshot."""
+        self.dump_running: Dump | None = None
+        self.rewriting = False
+        """Whether the dump that runs is one of a log."""
+        self.repairing = False
+        self.last_save_ms = now()
+        self.last_dump_ok = True
+        self.last_error = ""
+        self.last_dump_ms = -1
+        self.base_bytes = 0
+        self.dump_began_ms = 0
+        self._dumping: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="log-files")
+        self._last_number = 0
+        self._sequence = 0
+        self._dirty_at_save = 0
+        self._watching: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._host_trouble = (OK, b"", False)
+
+    # Beginning and ending ----------------------------------------------------------------------------------
+    async def begin(self, manifest: Manifest | None, sequence: int, number: int = 0) -> None:
+        """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing). `number` is
+        the highest that a file ever had, of those too that are not named any more.
+
+        With a log, a new one begins; without, the manifest says since when nothing is logged.
+        """
+        self.manifest = manifest or Manifest()
+        self._sequence = sequence
+        self._last_number = max(self.manifest.next_number() - 1, number)
+        self.base_bytes = sum(base.bytes for base in self.manifest.bases)
+        self._dirty_at_save = self.host.shard.store.dirty
+        if self.config.appendonly:
+            await self._begin_log()
+        elif self.manifest.names() and not self.manifest.stopped_ms:
+            await self._write_manifest(msgspec.structs.replace(self.manifest, stopped_ms=self.now()))
+
+    async def _begin_log(self) -> None:
+        """The log goes on in a new file: what is there already is in the files before it."""
+        created = await self._create(LOG)
+        named = msgspec.structs.replace(
+            self.manifest, logs=(*self.manifest.logs, _log_file(created)), stopped_ms=0)  # fmt: skip
+        try:
+            await self._write_manifest(named)
+        except OSError:
+            await self._remove(created)
+            raise
+        self.logging = True
+        self._attach(created, POLICIES[self.config.appendfsync])
+
+    def _attach(self, created: _File, policy: int) -> None:
+        self.writer = Writer(self.files, policy, self._sequence)
+        self.writer.switch(created.fd, created.salt)
+        self.writer.start()
+        self.host.attach_log(self.writer)
+        self.host.number_frames(policy == writers.ALWAYS)
+        self.host.on_log_news = self._on_news
+        self._watch()
+
+    async def _detach(self) -> int:
+        """The log ends here; how many bytes its file has."""
+        writer = self.writer
+        assert writer is not None
+        self.host.commit()
+        ended = writer.end_file()
+        self.host.detach_log()
+        self.writer = None
+        self._sequence = writer.sequence
+        self.logging = False
+        self._host_trouble = (OK, b"", False)
+        await self._stop(writer)
+        return ended
+
+    async def _stop(self, writer: Writer) -> None:
+        if not await self._io(writer.stop, CLOSE_SECONDS):
+            log.error("the disk has not taken the end of the log within %d s", CLOSE_SECONDS)
+
+    async def close(self, save: bool = False) -> None:
+        """The shard leaves: a snapshot first if that is wanted, then everything that was said is durable."""
+        if self._dumping is not None and not save:
+            self.cancel()
+        if save:
+            with suppress(DumpError):
+                await self.dump(urgent=True)
+        for task in [*self._tasks, *filter(None, [self._dumping])]:
+            task.cancel()
+            with suppress(asyncio.CancelledError, DumpError):
+                await task
+        if self._watching is not None:
+            self._watching.cancel()
+        if self.writer is not None:
+            ended = await self._detach()
+            await self._name_end(ended)
+        self._pool.shutdown(wait=False)
+
+    async def _name_end(self, ended: int) -> None:
+        """The last log is closed, with this length: the manifest says so, so that its end cannot be lost unseen."""
+        if not self.manifest.logs:
+            return
+        *before, last = self.manifest.logs
+        closed = (*before, msgspec.structs.replace(last, bytes=ended))
+        with suppress(OSError):
+            await self._write_manifest(msgspec.structs.replace(self.manifest, logs=closed))
+
+    # Settings -------------------------------------------------------------------------------------------
+    async def apply(self, config: Config) -> None:
+        """Puts the settings in force. After `appendonly yes` a restart finds everything, or OSError, DumpError says why not."""
+        before, self.config = self.config, config
+        if self.logging and self.writer is not None and before.appendfsync != config.appendfsync:
+            policy = POLICIES[config.appendfsync]
+            self.host.number_frames(policy == writers.ALWAYS)
+            self.writer.set_policy(policy)
+        try:
+            if config.appendonly and not self.logging:
+                await self.dump(keep=True, urgent=False)
+            elif not config.appendonly and self.logging:
+                await self._end_log()
+        except (OSError, DumpError):
+            self.config = msgspec.structs.replace(config, appendonly=before.appendonly)
+            raise
+
+    async def _end_log(self) -> None:
+        """`appendonly no`: the files stay as they are now, and the manifest says since when."""
+        if self._dumping is not None:
+            self.cancel()
+            await asyncio.wait([self._dumping])
+        ended = await self._detach()
+        await self._name_end(ended)
+        await self._write_manifest(msgspec.structs.replace(self.manifest, stopped_ms=self.now()))
+
+    # Dumps ----------------------------------------------------------------------------------------------
+    @property
+    def dumping(self) -> bool:
+        """Whether a dump is under way."""
+        return self._dumping is not None
+
+    async def dump(self, *, keep: bool = False, urgent: bool = False) -> None:
+        """A new base with everything that is there; DumpError when one is under way, or this one fails.
+
+        `keep`: the log goes on behind it, also where there was none. `urgent`: without rest between the slices.
+        """
+        if self._dumping is not None:
+            raise DumpError("Background append only file rewriting already in progress" if self.rewriting
+                            else "Background save already in progress")  # fmt: skip
+        self.rewriting = self.logging or keep
+        self.dump_began_ms = self.now()
+        self._dumping = asyncio.get_running_loop().create_task(self._dump(keep, urgent))
+        try:
+            await asyncio.shield(self._dumping)
+        except asyncio.CancelledError:
+            if self._dumping is not None and not self._dumping.done():
+                raise
+            raise DumpError("given up") from None
+
+    def cancel(self) -> None:
+        """Gives the dump up that is under way, if any."""
+        if self._dumping is not None:
+            self._dumping.cancel()
+
+    async def _dump(self, keep: bool, urgent: bool) -> None:
+        try:
+            await self._dump_into_new_files(keep, urgent)
+        except (OSError, DumpError) as error:
+            self.last_dump_ok, self.last_error = False, str(error)
+            log.error("the dump has failed: %s", error)
+            raise DumpError(str(error)) from error
+        except asyncio.CancelledError:
+            self.last_dump_ok, self.last_error = False, "given up"
+            raise
+        else:
+            self.last_dump_ok, self.last_error = True, ""
+            self.last_save_ms = self.now()
+        finally:
+            self.last_dump_ms = self.now() - self.dump_began_ms
+            self._dumping = None
+            self.dump_running = None
+
+    async def _dump_into_new_files(self, keep: bool, urgent: bool) -> None:
+        """A log and a base of one number, which replace everything else."""
+        had_log = self.logging
+        created = await self._create(LOG)
+        try:
+            if had_log and not self.repairing:
+                # From here on it is used, so a restart has to know of it.
+                logs = (*self.manifest.logs, _log_file(created))
+                await self._write_manifest(msgspec.structs.replace(self.manifest, logs=logs))
+            self._switch(created)
+        except (OSError, DumpError):
+            await self._remove(created)
+            raise
+        base: _File | None = None
+        try:
+            base = await self._create(BASE, created.number, self._end())
+            size, end = await self._fill(base, urgent)
+            await self._swap(created, base, size, end, keep or had_log)
+        except BaseException:
+            if base is not None:
+                await self._remove(base)
+            if not had_log and self.writer is not None and not self.logging:
+                await self._detach()
+                await self._remove(created)
+            raise
+
+    def _switch(self, created: _File) -> None:
+        """Frames go to the new log from here on."""
+        if self.writer is None:
+            self._attach(created, writers.NO)
+            return
+        self.host.commit()
+        ended = self.writer.switch(created.fd, created.salt)
+        logs = self.manifest.logs
+        if ended and len(logs) > 1 and logs[-1].number == created.number:
+            closed = msgspec.structs.replace(logs[-2], bytes=ended)
+            self.manifest = msgspec.structs.replace(self.manifest, logs=(*logs[:-2], closed, logs[-1]))
+
+    def _end(self) -> int:
+        self.host.commit()
+        return self.writer.sequence if self.writer is not None else self._sequence
+
+    async def _fill(self, base: _File, urgent: bool) -> tuple[int, int]:
+        """All slices into the base: (its bytes, the sequence that it goes with), both it and the log up to there durable."""
+        assert self.writer is not None
+        out = Writer(self.files, writers.BULK, self.writer.sequence)
+        out.switch(base.fd, base.salt)
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+        out.start()
+        loop.add_reader(out.news, _hear, out, news)
+        dump = self.dump_running = Dump(self.host, out)
+        try:
+            await self._slices(dump, out, urgent)
+            size = out.position
+            out.sync()
+            await self._until(lambda: out.settled, out, news)
+            self.writer.sync()
+            await self._until(
+                lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news
+            )
+            log.info(
+                "dumped %d keys in %d slices, the longest of %d us", dump.keys, dump.slices, dump.longest_ns // 1000
+            )
+            return size, dump.end
+        finally:
+            dump.close()
+            loop.remove_reader(out.news)
+            await asyncio.shield(self._stop(out))
+
+    async def _slices(self, dump: Dump, out: Writer, urgent: bool) -> None:
+        shard = self.host.shard
+        while True:
+            executed, before = shard.executed, dump.total_ns
+            if out.queued < MOST_UNWRITTEN and not dump.slice(SLICE_NS, SLICE_BYTES):
+                return
+            self._check(out)
+            rest = 0.0
+            if out.queued >= MOST_UNWRITTEN:
+                rest = FULL_REST
+            elif shard.executed != executed and not urgent:
+                rest = (dump.total_ns - before) * BUSY_REST / 1e9
+            await asyncio.sleep(rest)
+
+    async def _until(self, reached: Callable[[], bool], writer: Writer, news: asyncio.Event) -> None:
+        """Waits for what a writer's threads do; DumpError when they cannot any more."""
+        while not reached():
+            self._check(writer)
+            news.clear()
+            if not reached():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), WATCH_SECONDS)
+
+    def _check(self, writer: Writer) -> None:
+        call, error = writer.failure
+        if error:
+            raise DumpError(f"{call}: {os.strerror(error)}")
+
+    async def _swap(self, created: _File, base: _File, size: int, end: int, keep: bool) -> None:
+        """The new files are everything from here on; those before are removed."""
+        ended = None if keep else await self._detach()
+        before = self.manifest.names()
+        manifest = Manifest(
+            (BaseFile(base.number, base_name(base.number), size, base.first, end, base.salt.hex()),),
+            (msgspec.structs.replace(_log_file(created), bytes=ended),),
+            0 if keep else self.now(),
+        )
+        await asyncio.shield(self._write_manifest(manifest))
+        self.base_bytes = size
+        self._dirty_at_save = self.host.shard.store.dirty
+        if keep and not self.logging and self.writer is not None:
+            self.logging = True
+            policy = POLICIES[self.config.appendfsync]
+            self.host.number_frames(policy == writers.ALWAYS)
+            self.writer.set_policy(policy)
+        for name in before - manifest.names():
+            with suppress(OSError):
+                await self._io(self.files.unlink, f"{self.directory}/{name}")
+
+    # Files ------------------------------------------------------------------------------------------------
+    def _io(self, call: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+
+    async def _create(self, kind: int, number: int = 0, first: int | None = None) -> _File:
+        """A new file with its header, durable. Of a log, `first` is at most that of its first frame: ticks go on meanwhile."""
+        if not number:
+            self._last_number = number = max(self._last_number, self.manifest.next_number() - 1) + 1
+        name = log_name(number) if kind == LOG else base_name(number)
+        first = self._end() + 1 if first is None else first
+        created = _File(number, f"{self.directory}/{name}", -1, secrets.token_bytes(16), first)
+        header = FileHeader(
+            kind=kind, salt=created.salt, cluster=self.identity.cluster, shard=self.identity.shard,
+            shards=self.identity.shards, number=number, first=first, created_ms=self.now(),
+            hash_seed=self.identity.hash_seed,
+        )  # fmt: skip
+        created.fd = await self._io(self._create_file, created.path, pack_header(header))
+        return created
+
+    def _create_file(self, path: str, header: bytes) -> int:
+        fd = self.files.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self.files.pwrite(fd, header, 0)
+            self.files.fdatasync(fd)
+            self.files.fsync_dir(self.directory)
+        except OSError:
+            self.files.close(fd)
+            with suppress(OSError):
+                self.files.unlink(path)
+            raise
+        return fd
+
+    async def _remove(self, created: _File) -> None:
+        """One that nobody names. Whoever writes it has closed it, or never began."""
+        with suppress(OSError):
+            await self._io(self.files.unlink, created.path)
+
+    async def _write_manifest(self, manifest: Manifest) -> None:
+        await self._io(write_manifest, self.files, self.directory, manifest)
+        self.manifest = manifest
+
+    # Watching ---------------------------------------------------------------------------------------------
+    def _on_news(self) -> None:
+        self._news.set()
+        self._look()
+
+    def _watch(self) -> None:
+        """A look every now and then: what stands still gives no news."""
+        if self.writer is not None:
+            self._look()
+            self._watching = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch)
+
+    def _look(self) -> None:
+        """What the writer is in becomes what the shard does."""
+        writer = self.writer
+        if writer is None:
+            return
+        limits = self.config.log_lag_ms * 1_000_000, self.config.log_queue_bytes, self.config.log_stall_ms * 1_000_000
+        trouble = writer.troubled(*limits)
+        if not self.logging:
+            if trouble >= STALLED and self._dumping is not None:
+                self._dumping.cancel()  # a snapshot's own log: nobody waits for it
+            return
+        if trouble == BROKEN and not self.repairing:
+            self.repairing = True
+            self._spawn(self._repair())
+        if self.repairing:
+            trouble = BROKEN
+        lost = trouble in (STALLED, BROKEN) or (trouble == FULL and writer.queued > 0)
+        now = (trouble, self._refusal(trouble, writer), lost)
+        if now[::2] != self._host_trouble[::2]:
+            self._tell(now[0], writer)
+            unsure = trouble >= STALLED and writer.policy == writers.ALWAYS
+            self.host.set_trouble(*now, *([writer.durable] if unsure else []))
+            self._host_trouble = now
+
+    def _refusal(self, trouble: int, writer: Writer) -> bytes:
+        call, error = writer.failure
+        name = self.manifest.logs[-1].name if self.manifest.logs else "the log"
+        reason = os.strerror(error) if error else self.last_error or "Input/output error"
+        if trouble == STALLED:
+            reason, call = f"no answer for {self.config.log_stall_ms} ms", "write or sync"
+        return f"MISCONF Errors writing to the AOF file: {reason} ({self.directory}/{name}, {call or 'write'})".encode()
+
+    def _tell(self, trouble: int, writer: Writer) -> None:
+        if trouble == OK:
+            log.warning("the log is written again")
+        elif trouble > SLOW:
+            log.error("the log cannot be written, writes are refused: %s", self._refusal(trouble, writer).decode()[8:])
+        else:
+            log.warning("the disk is slow: writes wait for the log")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _repair(self) -> None:
+        """The file is broken and never touched again: memory is right, so everything goes into new files."""
+        wait = FIRST_RETRY
+        if self._dumping is not None:
+            self.cancel()
+            await asyncio.wait([self._dumping])
+        while True:
+            try:
+                await self.dump(keep=True, urgent=True)
+                break
+            except DumpError as error:
+                log.error("the log stays broken, the next try in %d s: %s", wait, error)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LAST_RETRY)
+        self.repairing = False
+        self._look()
+
+    # Figures ----------------------------------------------------------------------------------------------
+    def figures(self) -> dict[str, int | float | str]:
+        """What INFO and status say of it."""
+        writer, dump = self.writer, self.dump_running
+        found: dict[str, int | float | str] = {
+            "enabled": int(self.logging),
+            "state": writers.TROUBLES[self._host_trouble[0]] if self.logging else "off",
+            "error": self._host_trouble[1].decode() if self._host_trouble[0] > SLOW else "",
+            "sequence": writer.sequence if writer else self._sequence,
+            "durable": writer.durable if writer else self._sequence,
+            "queued_bytes": writer.queued if writer else 0,
+            "log_bytes": writer.position if writer else 0,
+            "base_bytes": self.base_bytes,
+            "logs": len(self.manifest.logs),
+            "changes_since_save": self.host.shard.store.dirty - self._dirty_at_save,
+            "dump_in_progress": int(self.dumping),
+            "dump_rewrites": int(self.rewriting),
+            "dump_progress": dump.progress if dump else 0.0,
+            "dump_keys": dump.keys if dump else 0,
+            "dump_ms": self.now() - self.dump_began_ms if self.dumping else 0,
+            "last_dump_ms": self.last_dump_ms,
+            "last_dump_ok": int(self.last_dump_ok),
+            "last_error": self.last_error,
+            "last_save_ms": self.last_save_ms,
+            "closed_links": self.host.misconf,
+        }
+        return found | (writer.figures() if writer else {})
+
+
+def _log_file(created: _File) -> LogFile:
+    return LogFile(created.number, log_name(created.number), None, created.first, created.salt.hex())
+
+
+def _hear(writer: Writer, news: asyncio.Event) -> None:
+    writer.hear()
+    news.set()

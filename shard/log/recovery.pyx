@@ -1,0 +1,582 @@
+"""The way back: files are verified frame by frame, and what they hold is applied to a store.
+
+Owns the one reader of logs and bases, for a shard that starts and for the tools alike. Promises: nothing is changed on disk
+here; no length is believed before it is known to lie in the file; what is damaged is refused, and of a log that a crash has
+torn the part before is kept, which the *watermark* tells apart:
+
+    the frame expected next, s, does not verify at offset o; beyond it frames may be found that do. One of them may say that s
+    was durable when it was made (sequence - behind >= s). If so, or if s belongs to the base, or if the file was closed, then
+    a disk has lost or changed what it had promised to keep: refused. Else it is the end of what a power cut left: cut.
+
+Frames of a base are taken when the log has come to their sequence (merge.pxi). A shard loads in slices, by `step`.
+"""
+import errno
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr, memmove
+
+import msgspec
+
+from kache.cluster.transactions import Share, Shares
+from kache.wire.clock cimport monotonic_ns
+
+from ..engine.engine cimport Merge, Replay, Store
+from .files cimport Files
+from .format cimport (
+    FILE_BASE, FILE_HEADER, FILE_LOG, FRAME_BASE_END, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_MAGIC, FRAME_MARK, FRAME_PART,
+    FRAME_SHARE, FRAME_VALUES, Frame, Salt, payload_check, read_frame_header, salt_of,
+)
+
+from ..engine.engine import RecordError, UnknownRecord, records_of
+from .format import LogError, read_header
+
+__all__ = ["Cut", "FrameFile", "Recovery", "shares_of"]
+
+cdef enum:
+    WINDOW = 1 << 20            # bytes of a file that are read at once
+    PAGE = 4096                 # the same where only headers are wanted
+    SHARE_WINDOW_MS = 60000     # of a log's own time: transactions older than that were settled, or reported, long ago
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Where a torn log ends: `frames` that verify lie beyond, in the `dropped` bytes of this file and of later ones."""
+
+    path: str
+    offset: int
+    dropped: int
+    frames: int
+
+    def __str__(self):
+        beyond = f", with {self.frames} whole frames in them" if self.frames else ""
+        return f"{self.path} ends at byte {self.offset}: the {self.dropped} bytes behind it{beyond} were not written to the end"
+
+
+cdef class FrameFile:
+    """One log or base, read from its start. `limit`: bytes that count, None for all there are; what lies behind is ignored."""
+    cdef Files files
+    cdef readonly str path
+    cdef readonly object header
+    cdef readonly int64_t size      # bytes that count
+    cdef readonly int64_t offset    # of the next frame
+    cdef readonly bint closed       # its length is known from elsewhere, or its last frame says that it is the last
+    cdef Salt salt
+    cdef int fd
+    cdef char* window
+    cdef size_t room
+    cdef int64_t ahead              # bytes that are read at once, at least
+    cdef int64_t at, filled         # of the window: where in the file it begins, how many bytes it has
+
+    def __cinit__(self, *args, **kwargs):
+        self.fd = -1
+        self.window = NULL
+
+    def __init__(self, Files files not None, str path not None, *, kind=None, limit=None, salt=None):
+        self.files = files
+        self.path = path
+        try:
+            self.fd = files.open(path)
+            there = files.size(path)
+            self.header = read_header(files.read(self.fd, FILE_HEADER, 0), path)
+        except OSError as error:
+            raise LogError(f"{path} cannot be read: {error.strerror}.", path) from None
+        self.closed = limit is not None
+        self.size = there if limit is None else limit
+        if there < self.size or self.size < FILE_HEADER:
+            raise LogError(f"{path} has {there} bytes and should have {self.size}: its end is missing.", path, there)
+        if kind is not None and self.header.kind != kind:
+            raise LogError(f"{path} is a {'base' if kind == FILE_LOG else 'log'} under the name of another file.", path, 0)
+        if salt is not None and self.header.salt.hex() != salt:
+            raise LogError(f"{path} is not the file that the manifest means: it is of another time.", path, 0)
+        self.salt = salt_of(self.header.salt)
+        self.offset = FILE_HEADER
+        self.ahead = WINDOW
+
+    def __dealloc__(self):
+        free(self.window)
+
+    def close(self):
+        """Gives the file back."""
+        if self.fd >= 0:
+            self.files.close(self.fd)
+            self.fd = -1
+
+    cdef const char* need(self, int64_t offset, int64_t n) except NULL:
+        """`n` bytes of the file from `offset` on, which are there; valid until the next call."""
+        cdef int64_t wanted, got
+        cdef void* larger
+        if offset >= self.at and offset + n <= self.at + self.filled:
+            return self.window + (offset - self.at)
+        wanted = min(max(n, self.ahead), self.size - offset)
+        if <size_t> wanted > self.room:
+            larger = realloc(self.window, <size_t> wanted)
+            if larger == NULL:
+                raise MemoryError(f"no memory for a frame of {n} bytes")
+            self.window = <char*> larger
+            self.room = <size_t> wanted
+        self.at, self.filled = offset, 0
+        while self.filled < wanted:
+            with nogil:
+                got = self.files.calls.read(
+                    self.files.calls.self, self.fd, self.window + self.filled, <size_t> (wanted - self.filled),
+                    offset + self.filled)
+            if got < 0:
+                raise LogError(
+                    f"{self.path} cannot be read at byte {offset + self.filled}: {errno.errorcode.get(-got, -got)}.", self.path,
+                    offset + self.filled)
+            if got == 0:
+                raise LogError(f"{self.path} became shorter while it was read.", self.path, offset + self.filled)
+            self.filled += got
+        return self.window
+
+    cdef int verify(self, int64_t offset, Frame* frame, const char** payload) except -2:
+        """Whether a whole frame lies at this offset; `payload` is valid until the next call."""
+        cdef const char* at
+        if self.size - offset < FRAME_HEADER:
+            return False
+        if not read_frame_header(self.need(offset, FRAME_HEADER), frame, &self.salt, <uint64_t> offset):
+            return False
+        if <int64_t> frame.length > self.size - offset - FRAME_HEADER:
+            return False
+        at = self.need(offset, FRAME_HEADER + <int64_t> frame.length) + FRAME_HEADER
+        if payload_check(&self.salt, at, frame.length) != frame.check:
+            return False
+        payload[0] = at
+        return True
+
+    cdef int next(self, Frame* frame, const char** payload) except -2:
+        """1: the next frame, and the offset is behind it; 0: the file has ended; -1: what is next is none.
+
+        LogError for one that a later version wrote.
+        """
+        if self.offset == self.size:
+            return 0
+        if not self.verify(self.offset, frame, payload):
+            return -1
+        if frame.flags or not is_known(self.header.kind, frame.kind):
+            what = f"flags {frame.flags}" if frame.flags else f"kind {frame.kind}"
+            raise LogError(
+                f"{self.path} was written by a newer Kache: it has a frame of the unknown {what} at byte {self.offset}.",
+                self.path, self.offset, True)
+        self.offset += FRAME_HEADER + <int64_t> frame.length
+        return 1
+
+    def frames(self):
+        """(offset, kind, sequence, sequence known to be durable then, unix ms, payload) of each, up to what does not verify."""
+        cdef Frame frame
+        cdef const char* payload
+        cdef int64_t offset
+        while True:
+            offset = self.offset
+            if self.next(&frame, &payload) != 1:
+                return
+            yield (offset, frame.kind, frame.sequence, frame.sequence - frame.behind, frame.now_ms,
+                   PyBytes_FromStringAndSize(payload, frame.length))
+
+    cdef int64_t candidate(self, int64_t offset) except -2:
+        """Where the next bytes lie that may begin a frame, from `offset` on; -1: nowhere."""
+        cdef const char* start
+        cdef const char* found
+        cdef int64_t n
+        while self.size - offset >= FRAME_HEADER:
+            n = min(self.size - offset, <int64_t> WINDOW)
+            start = self.need(offset, n)
+            found = <const char*> memchr(start, FRAME_MAGIC & 0xFF, <size_t> (n - 1))
+            while found != NULL:
+                if <uint8_t> found[1] == FRAME_MAGIC >> 8:
+                    return offset + (found - start)
+                found = <const char*> memchr(found + 1, FRAME_MAGIC & 0xFF, <size_t> (n - 2 - (found - start)))
+            offset += n - 1
+        return -1
+
+    def beyond(self, int64_t offset):
+        """(whole frames from `offset` on, the largest sequence that they say was durable): of what does not follow on."""
+        cdef Frame frame
+        cdef const char* payload
+        cdef uint64_t frames = 0, durable = 0
+        offset = self.candidate(offset)
+        while offset >= 0:
+            PyErr_CheckSignals()
+            if self.verify(offset, &frame, &payload):
+                frames += 1
+                if frame.sequence >= frame.behind:
+                    durable = max(durable, frame.sequence - frame.behind)
+                offset += FRAME_HEADER + <int64_t> frame.length
+            else:
+                offset += 1
+            offset = self.candidate(offset)
+        return frames, durable
+
+
+cdef bint is_known(int file_kind, int kind) noexcept:
+    """Whether this version knows frames of the kind in such a file. The numbers of others are taken, but not written yet."""
+    if file_kind == FILE_LOG:
+        return FRAME_EFFECTS <= kind <= FRAME_END
+    return FRAME_VALUES <= kind <= FRAME_BASE_END
+
+
+cdef uint64_t take_number(const char** at, const char* end) except? 0xFFFFFFFFFFFFFFFF:
+    cdef uint64_t number = 0
+    cdef int shift = 0
+    cdef uint8_t byte
+    while at[0] < end and shift < 64:
+        byte = <uint8_t> at[0][0]
+        at[0] += 1
+        number |= <uint64_t> (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number
+        shift += 7
+    raise RecordError("a number that does not end, at the start of a share")
+
+
+cdef tuple share_head(const char** at, const char* end):
+    """(transaction, the shards that took part) of a SHARE's payload; `at` is where its records begin."""
+    cdef uint64_t transaction = take_number(at, end), n = take_number(at, end), i
+    if n > <uint64_t> (end - at[0]):
+        raise RecordError(f"a share of {n} shards")
+    return transaction, tuple([take_number(at, end) for i in range(n)])
+
+
+cdef class Recovery:
+    """The data of one shard's directory, into a store.
+
+    `step` until it is False; then `last` is the sequence of the last effects (0: none), `last_ms` their time, `cut` the Cut of
+    a torn log or None. LogError for what cannot be loaded. `strict`: a torn log is refused. `skip`: transactions whose shares
+    are left out. `cut_at`: the sequence before which the log ends, 0 for none; both as was decided for the whole cluster.
+    """
+    cdef Files files
+    cdef readonly str directory
+    cdef readonly object manifest
+    cdef Store store
+    cdef Replay replay
+    cdef Merge merge
+    cdef bint strict
+    cdef frozenset skip
+    cdef uint64_t cut_at
+    cdef readonly int64_t total, done       # bytes of all files, and of them those that were read
+    cdef int64_t done_before                # those of the files that are closed
+    cdef readonly uint64_t last, frames
+    cdef readonly int64_t last_ms
+    cdef readonly object cut, skipped
+    cdef list bases, logs                   # still to be opened
+    cdef dict ends                          # path of a log that was read -> where it ended
+    cdef FrameFile base, log
+    cdef Frame base_frame
+    cdef const char* base_payload
+    cdef bint ended
+    cdef uint64_t needless          # effects up to here are in the bases, whatever the log has of them
+    cdef uint64_t needed            # effects up to here must be there, or the base is of no use
+    cdef uint64_t read              # the last effects that the log had; 0: none yet
+
+    def __init__(self, Files files not None, str directory not None, Store store not None, manifest not None, *, bint strict=False,
+                 skip=(), uint64_t cut_at=0):
+        self.files = files
+        self.directory = directory
+        self.manifest = manifest
+        self.store = store
+        self.replay = Replay(store)
+        self.strict = strict
+        self.skip = frozenset(skip) | frozenset(manifest.skipped)
+        self.cut_at = cut_at
+        self.skipped = 0
+        self.ends = {}
+        self.bases = list(manifest.bases)
+        self.logs = list(manifest.logs)
+        self.total = sum([base.bytes for base in self.bases])
+        for log in self.logs:
+            self.total += files.size(f"{directory}/{log.name}") if log.bytes is None and files.exists(
+                f"{directory}/{log.name}") else log.bytes or 0
+        if self.bases:
+            # Several bases are of other slots each, and complete without a log.
+            self.needed = max([base.end for base in self.bases])
+            self.needless = self.bases[0].first if len(self.bases) == 1 else self.needed
+            self.last = self.needless
+        elif self.logs:
+            self.last = max(self.logs[0].first, 1) - 1
+
+    @property
+    def keys(self):
+        """How many keys there are by now."""
+        return sum([keys for _, keys, _, _ in self.store.counts()])
+
+    def close(self):
+        """Gives its files back, whatever happened."""
+        for file in (self.base, self.log):
+            if file is not None:
+                file.close()
+
+    def finish(self, int64_t now_ms):
+        """Behind the last step: it is `now_ms` from here on, and what was loaded counts as no change."""
+        self.replay.finish(now_ms)
+
+    def step(self, int64_t budget_ns):
+        """Goes on for about so long; whether there is more. A frame is never divided."""
+        cdef int64_t until = monotonic_ns() + budget_ns if budget_ns < INT64_MAX - monotonic_ns() else INT64_MAX
+        while not self.ended:
+            self.advance()
+            self.done = self.done_before + (self.base.offset if self.base is not None else 0) + (
+                self.log.offset if self.log is not None else 0)
+            if monotonic_ns() >= until:
+                break
+        return not self.ended
+
+    cdef int advance(self) except -1:
+        """One frame of one file, or one file opened or closed."""
+        if self.base is None and self.bases:
+            return self.open_base()
+        if self.base is not None and self.base_frame.sequence <= self.last:
+            return self.take_base_frame()
+        if self.log is not None:
+            return self.take_log_frame()
+        if self.logs:
+            return self.open_log()
+        if self.base is not None:
+            raise self.damaged(
+                self.base, self.base.offset,
+                f"it needs the effects up to {self.base_frame.sequence}, and the log ends with {self.last}")
+        self.ended = True
+        return 0
+
+    cdef object damaged(self, FrameFile file, int64_t offset, what):
+        return LogError(
+            f"{file.path} is damaged at byte {offset}: {what}. `kache check-aof {self.directory}` shows what can be kept.",
+            file.path, offset)
+
+    # Bases --------------------------------------------------------------------------------------------
+    cdef int open_base(self) except -1:
+        file = self.bases.pop(0)
+        self.base = FrameFile(self.files, f"{self.directory}/{file.name}", kind=FILE_BASE, limit=file.bytes, salt=file.salt)
+        self.merge = Merge(self.replay, self.base.header.hash_seed)
+        return self.fetch_base_frame()
+
+    cdef int fetch_base_frame(self) except -1:
+        cdef int64_t offset = self.base.offset
+        if self.base.next(&self.base_frame, &self.base_payload) != 1:
+            raise self.damaged(self.base, offset, "a frame of the base cannot be read")
+        return 0
+
+    cdef int take_base_frame(self) except -1:
+        cdef Frame* frame = &self.base_frame
+        cdef int64_t offset = self.base.offset - FRAME_HEADER - <int64_t> frame.length
+        self.frames += 1
+        try:
+            if frame.kind == FRAME_BASE_END:
+                if self.base.offset != self.base.size:
+                    raise RecordError("it goes on behind its end")
+                self.merge.finish()
+            else:
+                self.merge.begin_frame(frame.now_ms, self.base_payload, <Py_ssize_t> frame.length)
+                if frame.kind == FRAME_VALUES:
+                    self.merge.read_values(self.base_payload, <Py_ssize_t> frame.length)
+                else:
+                    self.merge.read_piece(self.base_payload, <Py_ssize_t> frame.length)
+        except RecordError as error:
+            raise self.damaged(self.base, offset, error) from None
+        self.last_ms = max(self.last_ms, frame.now_ms)
+        if frame.kind != FRAME_BASE_END:
+            return self.fetch_base_frame()
+        self.done_before += self.base.offset
+        self.base.close()
+        self.base = None
+        return 0
+
+    # Logs ---------------------------------------------------------------------------------------------
+    cdef int open_log(self) except -1:
+        file = self.logs.pop(0)
+        self.log = FrameFile(self.files, f"{self.directory}/{file.name}", kind=FILE_LOG, limit=file.bytes, salt=file.salt)
+        return 0
+
+    cdef int close_log(self) except -1:
+        self.done_before += self.log.offset
+        self.ends[self.log.path] = self.log.offset
+        self.log.close()
+        self.log = None
+        return 0
+
+    cdef int take_log_frame(self) except -1:
+        cdef Frame frame
+        cdef const char* payload
+        cdef int64_t offset = self.log.offset
+        cdef int found = self.log.next(&frame, &payload)
+        if found == 0:
+            return self.close_log()
+        if found < 0:
+            return self.torn(offset)
+        if self.read and frame.sequence < self.read:
+            raise self.damaged(self.log, offset, f"the sequence goes back, from {self.read} to {frame.sequence}")
+        if frame.kind == FRAME_MARK or frame.kind == FRAME_END:
+            return self.take_mark(&frame, offset)
+        if not self.read:
+            self.check_first(frame.sequence, offset)
+        elif frame.sequence == self.read:
+            raise self.damaged(self.log, offset, f"the effects {self.read} for the second time")
+        elif frame.sequence != self.read + 1:
+            return self.torn(offset)
+        if self.cut_at and frame.sequence >= self.cut_at:
+            return self.cut_here(offset)
+        return self.take_effects(&frame, payload, offset)
+
+    cdef int check_first(self, uint64_t sequence, int64_t offset) except -1:
+        if sequence > self.last + 1 or (not self.manifest.bases and sequence != self.last + 1):
+            raise self.damaged(self.log, offset, f"it begins with the effects {sequence}, {self.last + 1} should come first")
+        return 0
+
+    cdef int take_mark(self, Frame* frame, int64_t offset) except -1:
+        if self.read and frame.sequence != self.read:
+            return self.torn(offset)
+        if frame.kind == FRAME_END and self.log.offset != self.log.size:
+            raise self.damaged(self.log, self.log.offset, "it goes on behind its end")
+        return 0
+
+    cdef int take_effects(self, Frame* frame, const char* payload, int64_t offset) except -1:
+        cdef const char* at = payload
+        cdef const char* end = payload + frame.length
+        self.frames += 1
+        try:
+            if frame.kind == FRAME_SHARE:
+                transaction, _ = share_head(&at, end)
+                if transaction in self.skip:
+                    self.skipped += 1
+                    at = end
+            if frame.sequence > self.needless:
+                self.replay.apply_records(frame.now_ms, at, end - at)
+        except UnknownRecord as error:
+            raise LogError(
+                f"{self.log.path} was written by a newer Kache: {error} at byte {offset}.", self.log.path, offset, True) from None
+        except RecordError as error:
+            raise self.damaged(self.log, offset, error) from None
+        self.read = frame.sequence
+        self.last = max(self.last, frame.sequence)
+        self.last_ms = frame.now_ms
+        return 0
+
+    # The end of a torn log ------------------------------------------------------------------------------
+    cdef int torn(self, int64_t offset) except -1:
+        """What should follow the last effects does not verify here."""
+        cdef uint64_t expected = self.read + 1 if self.read else self.last + 1
+        frames, durable = self.log.beyond(offset)
+        for file in self.logs:
+            later = FrameFile(self.files, f"{self.directory}/{file.name}", kind=FILE_LOG, limit=file.bytes, salt=file.salt)
+            try:
+                more, known = later.beyond(FILE_HEADER)
+            finally:
+                later.close()
+            frames, durable = frames + more, max(durable, known)
+        if self.log.closed or durable >= expected or expected <= self.needed:
+            raise self.damaged(self.log, offset, f"the effects {expected} cannot be read, though they were safely written")
+        cut = self.cut_of(offset, frames)
+        if self.strict:
+            raise LogError(
+                f"{cut}. With aof-load-truncated no that is refused; `kache check-aof {self.directory} --fix` cuts it off.",
+                self.log.path, offset)
+        self.cut = cut
+        return self.stop_here(offset)
+
+    cdef int cut_here(self, int64_t offset) except -1:
+        """The rest of the log is left out, as it was decided for the whole cluster."""
+        frames, _ = self.log.beyond(offset)
+        self.cut = self.cut_of(offset, frames)
+        return self.stop_here(offset)
+
+    cdef object cut_of(self, int64_t offset, frames):
+        dropped = self.log.size - offset
+        for file in self.logs:
+            dropped += self.files.size(f"{self.directory}/{file.name}") - FILE_HEADER if file.bytes is None else (
+                file.bytes - FILE_HEADER)
+        return Cut(self.log.path, offset, dropped, frames)
+
+    cdef int stop_here(self, int64_t offset) except -1:
+        self.logs = []
+        self.log.offset = offset
+        return self.close_log()
+
+    def manifest_after(self):
+        """The manifest of what was loaded, behind which a new log begins: every log is closed where it ended or was cut, those
+        behind a cut are gone, and what was skipped will be again. Who writes it has synced the logs that were open."""
+        logs = []
+        for log in self.manifest.logs:
+            path = f"{self.directory}/{log.name}"
+            if path in self.ends:
+                logs.append(msgspec.structs.replace(log, bytes=self.ends[path]))
+        return msgspec.structs.replace(self.manifest, logs=tuple(logs), skipped=tuple(sorted(self.skip)))
+
+
+def shares_of(Files files not None, str directory not None, manifest not None):
+    """What a shard says of transactions over several shards before anybody loads: the Shares of its log's last minute.
+
+    Only headers are read but for those frames; a log that ends torn is looked at up to there.
+    """
+    cdef FrameFile file
+    cdef Frame frame
+    cdef const char* payload
+    cdef const char* at
+    cdef list found = []
+    cdef int64_t last_ms = 0, offset
+    recent = []
+    for log in manifest.logs:
+        file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
+        try:
+            offset = FILE_HEADER
+            file.ahead = PAGE
+            while file.size - offset >= FRAME_HEADER and read_frame_header(
+                    file.need(offset, FRAME_HEADER), &frame, &file.salt, <uint64_t> offset):
+                last_ms = frame.now_ms
+                if frame.kind == FRAME_SHARE or recent:
+                    recent.append((log, offset, frame.now_ms))
+                offset += FRAME_HEADER + <int64_t> frame.length
+        finally:
+            file.close()
+    settled = set()
+    opened = None
+    file = None
+    try:
+        for log, offset, now_ms in recent:
+            if now_ms < last_ms - SHARE_WINDOW_MS:
+                continue
+            if opened is not log:
+                if file is not None:
+                    file.close()
+                file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
+                opened = log
+            if not file.verify(offset, &frame, &payload):
+                continue
+            at = payload
+            if frame.kind == FRAME_SHARE:
+                transaction, participants = share_head(&at, payload + frame.length)
+                found.append((transaction, participants, frame.sequence, frame.now_ms))
+            if frame.kind == FRAME_SHARE or frame.kind == FRAME_EFFECTS:
+                records = PyBytes_FromStringAndSize(at, payload + frame.length - at)
+                settled.update([
+                    arguments[0] for name, _, _, _, arguments in records_of(frame.now_ms, records) if name == "settled"])
+    finally:
+        if file is not None:
+            file.close()
+    shares = [
+        Share(transaction, participants, sequence, now_ms, transaction in settled)
+        for transaction, participants, sequence, now_ms in found
+    ]
+    return Shares(tuple(shares), _end_of_base(files, directory, manifest), last_ms)
+
+
+def _end_of_base(files, directory, manifest):
+    """When the youngest base was finished, unix ms; 0 without one."""
+    ends = [0]
+    for base in manifest.bases:
+        file = FrameFile(files, f"{directory}/{base.name}", kind=FILE_BASE, limit=base.bytes, salt=base.salt)
+        try:
+            ends.append(_last_frame_ms(file))
+        finally:
+            file.close()
+    return max(ends)
+
+
+cdef int64_t _last_frame_ms(FrameFile file) except -1:
+    """The time of BASE_END, which lies at the end and has 16 bytes; that of the header where it is damaged."""
+    cdef Frame frame
+    cdef int64_t offset = file.size - FRAME_HEADER - 16
+    if offset >= FILE_HEADER and read_frame_header(
+            file.need(offset, FRAME_HEADER), &frame, &file.salt, <uint64_t> offset) and frame.kind == FRAME_BASE_END:
+        return frame.now_ms
+    return file.header.created_ms

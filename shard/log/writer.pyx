@@ -1,0 +1,522 @@
+"""Writer: frames on their way to disk, and what is known of how far they have come.
+
+    the loop ──add, push──► blocks ──► writer thread ──► write ─────────► `written`
+                  │                          └─ always, base: and sync ─► `durable`
+                  └─ everysec, no: by itself, if nothing waits
+                                     syncer thread ── everysec, or when asked ─► `durable`
+
+Owns the open files of one stream, its queue and two threads (drain.pxi), which run without the GIL and tell the loop through a pipe. The
+loop adds the frames of a tick and pushes them; it never waits for a disk, but for a write that usually is a copy into the page
+cache, and only while those take less than a millisecond. Promises: frames are written in their order, `written` and `durable`
+never pass over one, a file is synced before `durable` reaches into the next, and one that has failed is never touched again:
+after a failed sync the next one says nothing (Linux marks the pages clean).
+
+A file that ends gets an END frame, is synced, cut to its length (what was reserved is given back) and closed, by whoever syncs.
+
+Room is reserved ahead in steps, so that a full disk is met before a frame needs it: `TROUBLE_FULL` while there is no more;
+what was added is kept and written when there is room again. A frame that was written in part is cut off first.
+"""
+import os
+import threading
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EDQUOT, ENOMEM, ENOSPC
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from kache.wire.clock cimport monotonic_ns
+
+from .files cimport CALL_FDATASYNC, CALL_FTRUNCATE, CALL_PWRITE, FileCalls, Files
+from .format cimport FILE_HEADER, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_SHARE, Frame, payload_check, put_frame_header, salt_of
+
+from .files import CALLS
+
+__all__ = ["ALWAYS", "BULK", "EVERYSEC", "NO", "TROUBLES", "Writer"]
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <pthread.h>
+    #include <stdint.h>
+    #include <stdlib.h>
+    #include <time.h>
+    #include <unistd.h>
+    #include <sys/time.h>
+
+    static void *kache_mutex(void) {
+        pthread_mutex_t *mutex = malloc(sizeof(pthread_mutex_t));
+        if (mutex) pthread_mutex_init(mutex, NULL);
+        return mutex;
+    }
+    static void *kache_condition(void) {
+        pthread_cond_t *condition = malloc(sizeof(pthread_cond_t));
+        if (condition) pthread_cond_init(condition, NULL);
+        return condition;
+    }
+    static void kache_drop_mutex(void *mutex) { if (mutex) { pthread_mutex_destroy(mutex); free(mutex); } }
+    static void kache_drop_condition(void *c) { if (c) { pthread_cond_destroy(c); free(c); } }
+    /* By the wall clock, which may be stepped: nobody relies on how long it was. */
+    static void kache_wait(void *condition, void *mutex, int64_t ns) {
+        struct timespec until;
+        struct timeval now;
+        if (ns < 0) { pthread_cond_wait(condition, mutex); return; }
+        gettimeofday(&now, NULL);
+        ns += (int64_t) now.tv_usec * 1000;
+        until.tv_sec = now.tv_sec + ns / 1000000000;
+        until.tv_nsec = ns % 1000000000;
+        pthread_cond_timedwait(condition, mutex, &until);
+    }
+    static int64_t kache_load(int64_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
+    static void kache_store(int64_t *to, int64_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }
+    static uint64_t kache_load_unsigned(uint64_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
+    static void kache_store_unsigned(uint64_t *to, uint64_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }
+    """
+    void* kache_mutex() noexcept nogil
+    void* kache_condition() noexcept nogil
+    void kache_drop_mutex(void* mutex) noexcept nogil
+    void kache_drop_condition(void* condition) noexcept nogil
+    void kache_wait(void* condition, void* mutex, int64_t ns) noexcept nogil
+    int pthread_mutex_lock(void* mutex) noexcept nogil
+    int pthread_mutex_unlock(void* mutex) noexcept nogil
+    int pthread_cond_signal(void* condition) noexcept nogil
+    int pthread_cond_broadcast(void* condition) noexcept nogil
+    int64_t kache_load(int64_t* source) noexcept nogil
+    void kache_store(int64_t* to, int64_t value) noexcept nogil
+    uint64_t kache_load_unsigned(uint64_t* source) noexcept nogil
+    void kache_store_unsigned(uint64_t* to, uint64_t value) noexcept nogil
+    ssize_t read_fd "read"(int fd, void* data, size_t n) noexcept nogil
+    ssize_t write_fd "write"(int fd, const void* data, size_t n) noexcept nogil
+
+NO, EVERYSEC, ALWAYS, BULK = POLICY_NO, POLICY_EVERYSEC, POLICY_ALWAYS, POLICY_BULK
+TROUBLES = ("ok", "slow", "stalled", "full", "broken")
+
+cdef enum:
+    FIRST_BLOCK = 65536             # bytes of a block, if its first frame does not need more
+    RESERVE_STEP = 8388608          # bytes reserved at a time
+    RESERVE_LOW = 4194304           # left of them when more are asked for
+    UNSYNCED_MOST = 33554432        # bytes with which a sync does not wait for its second, so that none is long
+    BULK_STEP = 8388608             # bytes of a base between two syncs
+    LARGEST_HERE = 1048576          # bytes that the loop writes by itself
+    MOST_FILES = 64                 # open at once: one is written, the others wait for their sync
+
+cdef int64_t SECOND = 1000000000
+cdef int64_t INLINE_NS = 1000000    # what a write may take for the loop to do the next one by itself
+cdef int64_t RETRY_NS = 250000000   # between two looks for room
+
+
+include "drain.pxi"
+
+
+# The loop's side ----------------------------------------------------------------------------------------
+cdef class Writer:
+    """One stream of frames: `add` them, `push` at the end of a tick, look at `written` and `durable` when `news_fd` is readable.
+
+    `sequence`: of the last frame of effects before the first one here, which counts as durable. `files` is the seam.
+    Not thread safe: one thread calls it, its own threads excepted.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.news_fd = self.shared.signal_fd = -1
+
+    def __init__(self, Files files not None, int policy, uint64_t sequence=0):
+        self.files = files
+        self.shared.calls = &files.calls
+        self.shared.mutex = kache_mutex()
+        self.shared.work = kache_condition()
+        self.shared.sync_work = kache_condition()
+        self.shared.done = kache_condition()
+        if self.shared.mutex == NULL or not (self.shared.work and self.shared.sync_work and self.shared.done):
+            raise MemoryError("no memory for a writer")
+        self.shared.policy = policy
+        self.shared.sequence = self.shared.written = self.shared.durable = sequence
+        self.news_fd, self.shared.signal_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        self.threads = []
+
+    def __dealloc__(self):
+        cdef Target* target
+        self.drop_queue()
+        free(self.shared.spare)
+        while self.shared.files != NULL:
+            target = self.shared.files
+            self.shared.files = target.next
+            free(target)
+        kache_drop_mutex(self.shared.mutex)
+        kache_drop_condition(self.shared.work)
+        kache_drop_condition(self.shared.sync_work)
+        kache_drop_condition(self.shared.done)
+
+    # Life -----------------------------------------------------------------------------------------------
+    def start(self):
+        """Begins to write: both threads run from here on."""
+        self.running = True
+        for name, target in (("log-writer", self._write), ("log-syncer", self._sync)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def _write(self):
+        with nogil:
+            run_writer(&self.shared)
+
+    def _sync(self):
+        with nogil:
+            run_syncer(&self.shared)
+
+    def stop(self, timeout=None):
+        """Writes and syncs what was added, ends both threads and closes the files. False when that took longer than
+        `timeout` seconds (then the files stay open: a disk stands still)."""
+        cdef Target* target
+        pthread_mutex_lock(self.shared.mutex)
+        self.shared.stopping = True
+        pthread_cond_broadcast(self.shared.work)
+        pthread_cond_broadcast(self.shared.sync_work)
+        pthread_mutex_unlock(self.shared.mutex)
+        for thread in self.threads:
+            thread.join(timeout)
+            if thread.is_alive():
+                return False
+        self.running = False
+        self.threads = []
+        target = self.shared.files
+        while target != NULL:
+            self.shared.calls.close(self.shared.calls.self, target.fd)
+            target.fd = -1
+            target = target.next
+        os.close(self.news_fd)
+        os.close(self.shared.signal_fd)
+        self.news_fd = self.shared.signal_fd = -1
+        return True
+
+    def switch(self, int fd, bytes salt not None, int64_t position=FILE_HEADER):
+        """What is added from here on goes to this file, which has `position` bytes; the one before ends. Takes `fd` over.
+        Returns how many bytes the one before has with its END, 0 without one.
+
+        A broken stream begins anew with it: what it had not written is dropped, and the file before is closed. BlockingIOError,
+        and nothing was done, as long as a thread is in a call with that one.
+        """
+        cdef Target* target
+        cdef int64_t ended = 0
+        self.check_broken()
+        target = <Target*> calloc(1, sizeof(Target))
+        if target == NULL:
+            raise MemoryError("no memory for a file of the log")
+        target.fd = fd
+        target.salt = salt_of(salt)
+        target.position = target.written = position
+        if self.current != NULL and not self.shared.broken_error:
+            ended = self.end_file()
+        pthread_mutex_lock(self.shared.mutex)
+        if self.shared.broken_error:
+            self.begin_anew()
+        self.append_target(target)
+        self.current = target
+        self.shared.extending = True
+        pthread_cond_signal(self.shared.work)
+        pthread_mutex_unlock(self.shared.mutex)
+        return ended
+
+    cdef int check_broken(self) except -1:
+        if self.shared.broken_error and (self.shared.writing or self.shared.syncing):
+            raise BlockingIOError(EAGAIN, "a call on the broken file has not returned")
+        return 0
+
+    cdef int begin_anew(self) noexcept:
+        """Forgets the broken files, with the mutex; no thread is in a call with them."""
+        cdef Target* target
+        self.drop_queue()
+        while self.shared.files != NULL:
+            target = self.shared.files
+            self.shared.files = target.next
+            self.shared.calls.close(self.shared.calls.self, target.fd)
+            free(target)
+        self.shared.broken_error = self.shared.full_error = 0
+        self.shared.written = self.shared.durable = self.shared.sequence
+        self.shared.since_ns = self.shared.later_ns = self.shared.unsynced = 0
+        return 0
+
+    cdef int append_target(self, Target* target) noexcept:
+        cdef Target** end = &self.shared.files
+        while end[0] != NULL:
+            end = &end[0].next
+        end[0] = target
+        return 0
+
+    def end_file(self):
+        """The file that is written gets its END; whatever comes goes to another one. The bytes that it has then."""
+        cdef int64_t ended
+        cdef uint64_t payload[2]
+        payload[0] = self.current.frames
+        payload[1] = <uint64_t> self.current.position
+        self.add(FRAME_END, self.shared.sequence, <char*> payload, sizeof(payload), 0)
+        self.push()
+        ended = self.current.position
+        self.current = NULL
+        return ended
+
+    def set_policy(self, int policy):
+        """One of NO, EVERYSEC, ALWAYS; from a stricter one on, what was written before is synced first."""
+        pthread_mutex_lock(self.shared.mutex)
+        self.shared.policy = policy
+        self.wake()
+        pthread_mutex_unlock(self.shared.mutex)
+
+    def sync(self):
+        """What was added is made durable soon, whatever the policy."""
+        pthread_mutex_lock(self.shared.mutex)
+        self.shared.sync_wanted = (
+            self.shared.queued > 0 or self.shared.unsynced > 0 or self.shared.durable != self.shared.sequence)
+        self.wake()
+        pthread_mutex_unlock(self.shared.mutex)
+
+    cdef int wake(self) noexcept:
+        pthread_cond_signal(self.shared.work)
+        pthread_cond_signal(self.shared.sync_work)
+        return 0
+
+    cdef int drop_queue(self) noexcept:
+        cdef Block* block
+        while self.shared.head != NULL:
+            block = self.shared.head
+            self.shared.head = block.next
+            free(block)
+        self.shared.tail = NULL
+        self.shared.queued = 0
+        return 0
+
+    # Adding -------------------------------------------------------------------------------------------
+    cdef Block* room_for(self, size_t n) except NULL:
+        """The block that the next n bytes go to; with the mutex."""
+        cdef Block* block = self.shared.tail
+        cdef size_t room = FIRST_BLOCK
+        if block != NULL and block.target == self.current and not block.last and block.room - block.used >= n:
+            return block
+        if n <= FIRST_BLOCK and self.shared.spare != NULL:
+            block = self.shared.spare
+            self.shared.spare = NULL
+        else:
+            room = max(room, n)
+            block = <Block*> malloc(sizeof(Block) + room)
+            if block == NULL:
+                raise MemoryError("no memory for a frame of the log")
+            block.room = room
+        block.next = NULL
+        block.target = self.current
+        block.used = block.gone = 0
+        block.last = False
+        if self.shared.tail == NULL:
+            self.shared.head = block
+        else:
+            self.shared.tail.next = block
+        self.shared.tail = block
+        return block
+
+    cdef int add(self, int kind, uint64_t sequence, const char* payload, size_t n, int64_t now_ms) except -1:
+        """One frame behind those that were added; written after the next `push`."""
+        cdef Block* block
+        cdef char* at
+        cdef Frame header
+        cdef uint64_t behind
+        if self.current == NULL or self.shared.broken_error:
+            self.refused_frames += 1
+            return 0
+        header.kind = kind
+        header.flags = 0
+        header.length = <uint32_t> n
+        header.sequence = sequence
+        behind = sequence - kache_load_unsigned(&self.shared.durable)
+        header.behind = <uint32_t> min(behind, <uint64_t> 0xFFFFFFFF)
+        header.now_ms = now_ms
+        header.check = payload_check(&self.current.salt, payload, n)
+        # All of it under the mutex: a thread takes what lies in the queue whenever it likes.
+        pthread_mutex_lock(self.shared.mutex)
+        try:
+            block = self.room_for(FRAME_HEADER + n)
+            at = block_data(block) + block.used
+            put_frame_header(at, &header, &self.current.salt, self.current.position)
+            memcpy(at + FRAME_HEADER, payload, n)
+            block.used += FRAME_HEADER + n
+            block.sequence = sequence
+            block.last = kind == FRAME_END
+            self.shared.queued += FRAME_HEADER + n
+        finally:
+            pthread_mutex_unlock(self.shared.mutex)
+        self.current.position += FRAME_HEADER + n
+        self.current.frames += 1
+        self.shared.frames += 1
+        self.shared.bytes += FRAME_HEADER + n
+        return 0
+
+    cdef int add_effects(self, int kind, const char* payload, size_t n, int64_t now_ms) except -1:
+        """A frame of effects: the next number of the sequence. Without memory nothing is added, and the stream is broken:
+        what was done is not in it."""
+        self.shared.sequence += 1
+        try:
+            return self.add(kind, self.shared.sequence, payload, n, now_ms)
+        except MemoryError:
+            pthread_mutex_lock(self.shared.mutex)
+            break_file(&self.shared, CALL_PWRITE, -ENOMEM)
+            pthread_mutex_unlock(self.shared.mutex)
+            raise
+
+    def put(self, int kind, bytes payload not None, int64_t now_ms=0):
+        """Adds and pushes a frame; for tests and for what is rare. Effects get the next number."""
+        if kind == FRAME_EFFECTS or kind == FRAME_SHARE:
+            self.add_effects(kind, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), now_ms)
+        else:
+            self.add(kind, self.shared.sequence, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), now_ms)
+        self.push()
+
+    cdef int push(self) noexcept:
+        """What was added leaves for the disk: by this thread if that costs next to nothing, else by the writer."""
+        cdef int64_t now = monotonic_ns()
+        pthread_mutex_lock(self.shared.mutex)
+        if self.shared.head != NULL:
+            if self.shared.since_ns == 0:
+                self.shared.since_ns = now
+                # It sleeps as long as everything is durable.
+                pthread_cond_signal(self.shared.sync_work)
+            if self.shared.later_ns == 0 and self.shared.syncing:
+                self.shared.later_ns = now
+            if not self.may_write_here() or not self.write_here():
+                self.shared.handed_writes += 1
+                pthread_cond_signal(self.shared.work)
+        pthread_mutex_unlock(self.shared.mutex)
+        return 0
+
+    cdef inline bint may_write_here(self) noexcept:
+        cdef Block* block = self.shared.head
+        return (
+            self.shared.policy <= POLICY_EVERYSEC and block.next == NULL and not self.shared.writing
+            and not self.shared.syncing and self.shared.write_ns < INLINE_NS and self.shared.full_error == 0
+            and self.shared.broken_error == 0 and block.used < LARGEST_HERE
+            and (block.target.reserved < 0 or block.target.reserved >= block.target.written + <int64_t> block.used)
+        )
+
+    cdef bint write_here(self) noexcept:
+        """Writes the only block, with the mutex, which is given back meanwhile. False: something is left for the writer."""
+        cdef Block* block = self.shared.head
+        cdef Target* target = block.target
+        cdef int64_t began = monotonic_ns(), result
+        self.shared.head = self.shared.tail = NULL
+        pthread_mutex_unlock(self.shared.mutex)
+        result = self.shared.calls.pwrite(
+            self.shared.calls.self, target.fd, block_data(block) + block.gone, block.used - block.gone, target.written)
+        pthread_mutex_lock(self.shared.mutex)
+        self.shared.write_ns = monotonic_ns() - began
+        if result > 0:
+            block.gone += <size_t> result
+            target.written += result
+            target.dirty = True
+            self.shared.unsynced += result
+            self.shared.queued -= result
+        if block.gone < block.used:
+            # Whatever it was: the writer tries again, and knows what to do.
+            self.shared.head = self.shared.tail = block
+            return False
+        self.shared.inline_writes += 1
+        kache_store_unsigned(&self.shared.written, block.sequence)
+        if block.last:
+            target.ended = True
+        drop_block(&self.shared, block)
+        if target.reserved >= 0 and target.reserved - target.written < RESERVE_LOW and not self.shared.extending:
+            self.shared.extending = True
+            pthread_cond_signal(self.shared.work)
+        if self.shared.unsynced >= UNSYNCED_MOST and self.shared.policy == POLICY_EVERYSEC:
+            pthread_cond_signal(self.shared.sync_work)
+        return True
+
+    # What is known --------------------------------------------------------------------------------------
+    cdef uint64_t released(self) noexcept:
+        """The last frame that replies need not wait for any more."""
+        if self.shared.policy == POLICY_ALWAYS:
+            return kache_load_unsigned(&self.shared.durable)
+        return kache_load_unsigned(&self.shared.written)
+
+    cdef bint idle(self) noexcept:
+        """Whether nothing is on its way: neither to be written nor, if the policy syncs, to be synced."""
+        return self.shared.queued == 0 and kache_load(&self.shared.call_ns) == 0 and self.shared.full_error == 0 and (
+            self.shared.policy == POLICY_NO or kache_load_unsigned(&self.shared.durable) == self.shared.sequence)
+
+    @property
+    def settled(self):
+        """Whether every byte that was added is durable."""
+        pthread_mutex_lock(self.shared.mutex)
+        cdef bint busy = self.shared.queued or self.shared.unsynced or self.shared.syncing or self.shared.writing
+        pthread_mutex_unlock(self.shared.mutex)
+        return not busy and not self.shared.broken_error
+
+    cdef int trouble(self, int64_t lag_ns, int64_t most_queued, int64_t stall_ns) noexcept:
+        """What keeps frames from the disk now (NO_TROUBLE, …), for these limits."""
+        cdef int64_t now = monotonic_ns(), call_ns = kache_load(&self.shared.call_ns)
+        cdef int64_t since
+        if self.shared.broken_error:
+            return TROUBLE_BROKEN
+        if self.shared.full_error:
+            return TROUBLE_FULL
+        if call_ns and now - call_ns > stall_ns:
+            return TROUBLE_STALLED
+        since = self.shared.since_ns
+        if self.shared.queued > most_queued or (self.shared.policy == POLICY_EVERYSEC and since and now - since > lag_ns):
+            return TROUBLE_SLOW
+        return NO_TROUBLE
+
+    def troubled(self, int64_t lag_ns, int64_t most_queued, int64_t stall_ns):
+        """The number of the trouble among TROUBLES."""
+        return self.trouble(lag_ns, most_queued, stall_ns)
+
+    def hear(self):
+        """The news were read: call it when `news_fd` is readable, before looking."""
+        cdef char[64] ignored
+        pthread_mutex_lock(self.shared.mutex)
+        self.shared.signalled = False
+        while read_fd(self.news_fd, ignored, sizeof(ignored)) == sizeof(ignored):
+            pass
+        pthread_mutex_unlock(self.shared.mutex)
+
+    @property
+    def news(self):
+        """The descriptor that becomes readable when something was written or synced, or has failed."""
+        return self.news_fd
+
+    @property
+    def failure(self):
+        """(name of the call, errno) of what has failed, or ("", 0)."""
+        if self.shared.broken_error:
+            return CALLS[self.shared.broken_call], self.shared.broken_error
+        return ("fallocate", self.shared.full_error) if self.shared.full_error else ("", 0)
+
+    @property
+    def sequence(self):
+        """Of the last frame of effects that was added."""
+        return self.shared.sequence
+
+    @property
+    def written(self):
+        return kache_load_unsigned(&self.shared.written)
+
+    @property
+    def durable(self):
+        return kache_load_unsigned(&self.shared.durable)
+
+    @property
+    def queued(self):
+        """Bytes that are not written."""
+        return self.shared.queued
+
+    @property
+    def position(self):
+        """Bytes of the current file, those on their way included."""
+        return self.current.position if self.current != NULL else 0
+
+    @property
+    def policy(self):
+        return self.shared.policy
+
+    def figures(self):
+        """{name: number} for INFO."""
+        return {
+            "bytes": self.shared.bytes, "frames": self.shared.frames, "syncs": self.shared.syncs,
+            "written_by_loop": self.shared.inline_writes, "written_by_thread": self.shared.handed_writes,
+            "last_sync_us": self.shared.last_sync_ns // 1000, "longest_sync_us": self.shared.longest_sync_ns // 1000,
+        }

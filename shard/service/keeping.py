@@ -1,0 +1,143 @@
+"""What a shard keeps on disk over its life: loaded at the start, logged and dumped while it serves, closed at the end.
+
+Between the process (main), which is told by the supervisor, and what does the work: `loading` and `log.persistence`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kache.cluster.messages import DataPlace, Dumped, Kept, Loading, Reports, Resolved
+from kache.config.settings import Config
+
+from ..log.directory import Lock
+from ..log.files import Files
+from ..log.format import LogError
+from ..log.persistence import DumpError, Identity, Persistence
+from .loading import Loaded, Loader
+
+if TYPE_CHECKING:
+    from ..engine.engine import Host
+
+__all__ = ["Keeper"]
+
+log = logging.getLogger("kache.shard")
+
+
+class Keeper:
+    """Of one shard; it keeps nothing before `start`. `tell` sends the supervisor a message, `now` gives unix ms."""
+
+    def __init__(
+        self,
+        host: Host,
+        index: int,
+        shards: int,
+        hash_seed: bytes,
+        now: Callable[[], int],
+        tell: Callable[[Reports | Loading | Dumped], None],
+    ) -> None:
+        self._host = host
+        self._shard = (index, shards, hash_seed)
+        self._now = now
+        self._tell = tell
+        self._files = Files()
+        self._loader: Loader | None = None
+        self._lock: Lock | None = None
+        self.persistence: Persistence | None = None
+
+    @property
+    def logging(self) -> bool:
+        """Whether every change is logged."""
+        return self.persistence is not None and self.persistence.logging
+
+    # Beginning and ending -----------------------------------------------------------------------------------
+    async def start(self, place: DataPlace, config: Callable[[], Config]) -> None:
+        """Loads what is there, and goes on from it as `config` says then; LogError says why that cannot be."""
+        try:
+            self._loader = Loader(self._files, place, self._host.shard.store, config(), self._tell)
+            loaded = await self._loader.run(self._now)
+            await self._go_on(place, config(), loaded)
+        except OSError as error:
+            raise LogError(f"{place.directory} cannot be used: {error.strerror}.", place.directory) from None
+
+    async def _go_on(self, place: DataPlace, config: Config, loaded: Loaded) -> None:
+        index, shards, seed = self._shard
+        self._lock = loaded.lock
+        identity = Identity(place.cluster, index, shards, seed)
+        persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
+        await persistence.begin(loaded.manifest, loaded.sequence, loaded.number)
+        self.persistence = persistence
+
+    def resolved(self, message: Resolved) -> None:
+        """The supervisor has decided what counts of transactions over shards."""
+        if self._loader is not None:
+            self._loader.resolved(message)
+
+    async def apply(self, before: Config, config: Config, place: DataPlace | None) -> str:
+        """Goes by new settings, in a directory that may be new; "" or why it cannot, as before then."""
+        try:
+            if self.persistence is None and place is not None:
+                lock = Lock(self._files, place.directory)
+                await self._go_on(place, before, Loaded(None, 0, 0, lock))
+            if self.persistence is not None:
+                await self.persistence.apply(config)
+        except (OSError, DumpError, LogError) as error:
+            return str(error)
+        return ""
+
+    async def close(self, save: bool | None, config: Config) -> None:
+        """The shard leaves. `save`: whether what it holds is saved; None: if save points are set and nothing is logged."""
+        if self.persistence is not None:
+            await self.persistence.close(bool(config.save) and not self.logging if save is None else save)
+        if self._lock is not None:
+            self._lock.release()
+
+    # Dumps ----------------------------------------------------------------------------------------------------
+    async def dump(self, number: int, urgent: bool) -> None:
+        """A new base, as the supervisor has asked for with `number`, and the answer."""
+        error = ""
+        try:
+            if self.persistence is None:
+                raise DumpError("nothing is kept yet")
+            await self.persistence.dump(urgent=urgent)
+        except DumpError as failed:
+            error = str(failed)
+        self._tell(Dumped(number, error))
+
+    def cancel(self) -> None:
+        """Gives the dump up that is under way."""
+        if self.persistence is not None:
+            self.persistence.cancel()
+
+    # Figures --------------------------------------------------------------------------------------------------
+    def figures(self) -> dict[str, Any]:
+        """What INFO and STATS say of it; nothing while nothing is kept."""
+        found: dict[str, Any] = {}
+        if self._loader is not None and self.persistence is None:
+            progress = self._loader.progress
+            found = {"loading": 1, "loaded_bytes": progress.done, "total_bytes": progress.total}
+            found |= {"loaded_keys": progress.keys, "loading_seconds": progress.seconds}
+        return found if self.persistence is None else {"loading": 0, **self.persistence.figures()}
+
+    def kept(self) -> Kept | None:
+        """The same for the supervisor."""
+        if self.persistence is None:
+            return None
+        figures: dict[str, Any] = self.persistence.figures()
+        return Kept(
+            figures["changes_since_save"],
+            figures["log_bytes"],
+            figures["base_bytes"],
+            figures["logs"],
+            figures["state"],
+            figures["error"],
+        )
+
+
+def hear(task: asyncio.Task[Any]) -> None:
+    """For what nobody waits for: an error of it is logged."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("internal error: %r", task.exception())

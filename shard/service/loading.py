@@ -1,0 +1,128 @@
+"""Loading: what a shard has on disk comes into its memory, in slices of its event loop.
+
+Owns the order: the directory is locked, what no manifest names is swept, the supervisor decides about transactions over
+shards, then base and log are read. Clients are answered LOADING meanwhile, and everybody who asks is told how far it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from kache.cluster.durability import loading_text
+from kache.cluster.messages import DataPlace, Loading, Reports, Resolved
+from kache.cluster.transactions import Shares
+from kache.config.settings import Config
+
+from ..engine.engine import Store
+from ..log import manifest as manifests
+from ..log.directory import Lock, make, sweep
+from ..log.files import Files
+from ..log.manifest import Manifest
+from ..log.recovery import Recovery, shares_of
+
+__all__ = ["Loaded", "Loader"]
+
+log = logging.getLogger("kache.shard")
+
+SLICE_NS: Final = 20_000_000
+"""Nanoseconds of one slice: by so much is the answer LOADING late."""
+TELL_SECONDS: Final = 1.0
+
+
+class Loaded(msgspec.Struct):
+    """What a shard goes on with: its manifest (None: nothing was there), the sequence of its last effects, the highest
+    number that a file of it ever had. The lock is its own until it ends."""
+
+    manifest: Manifest | None
+    sequence: int
+    number: int
+    lock: Lock
+
+
+class Loader:
+    """Loads one shard. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`."""
+
+    def __init__(
+        self,
+        files: Files,
+        place: DataPlace,
+        store: Store,
+        config: Config,
+        tell: Callable[[Reports | Loading], None],
+    ) -> None:
+        self._files = files
+        self._directory = place.directory
+        self._store = store
+        self._config = config
+        self._tell = tell
+        self._resolved: asyncio.Future[Resolved] = asyncio.get_running_loop().create_future()
+        self._began = time.monotonic()
+        self._told = self._began
+        self.progress = Loading(0, 0, 0, 0.0)
+
+    def resolved(self, message: Resolved) -> None:
+        """The supervisor has decided what counts of transactions over shards."""
+        if not self._resolved.done():
+            self._resolved.set_result(message)
+
+    async def run(self, now: Callable[[], int]) -> Loaded:
+        """Everything that is there; LogError, OSError say why it cannot be loaded. `now` gives unix ms."""
+        make(self._files, self._directory)
+        lock = Lock(self._files, self._directory)
+        found = manifests.read(self._files, self._directory)
+        sweep(self._files, self._directory, found)
+        self._tell(Reports(Shares() if found is None else shares_of(self._files, self._directory, found)))
+        decision = await self._resolved
+        if found is None:
+            return Loaded(None, 0, 0, lock)
+        if found.stopped_ms:
+            stopped = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.stopped_ms / 1000))
+            log.warning("nothing was logged since %s: what was changed later is not there", stopped)
+        recovery = Recovery(
+            self._files,
+            self._directory,
+            self._store,
+            found,
+            strict=not self._config.aof_load_truncated,
+            skip=decision.skip,
+            cut_at=decision.cut_at,
+        )
+        try:
+            await self._read(recovery)
+        finally:
+            recovery.close()
+        recovery.finish(now())
+        if recovery.cut is not None:
+            log.warning("%s; they are left out", recovery.cut)
+        after = recovery.manifest_after()
+        await asyncio.to_thread(self._sync, found)
+        took = time.monotonic() - self._began
+        log.info("loaded %d keys in %.2f s, up to sequence %d", recovery.keys, took, recovery.last)
+        return Loaded(after, recovery.last, found.next_number() - 1, lock)
+
+    def _sync(self, found: Manifest) -> None:
+        """What was written before a process was killed becomes durable, before anybody says that it is."""
+        for each in found.logs:
+            if each.bytes is None:
+                fd = self._files.open(f"{self._directory}/{each.name}", os.O_RDWR)
+                try:
+                    self._files.fdatasync(fd)
+                finally:
+                    self._files.close(fd)
+
+    async def _read(self, recovery: Recovery) -> None:
+        while recovery.step(SLICE_NS):
+            seconds = time.monotonic() - self._began
+            self.progress = Loading(recovery.done, recovery.total, recovery.keys, seconds)
+            if time.monotonic() - self._told >= TELL_SECONDS:
+                self._told = time.monotonic()
+                self._tell(self.progress)
+                log.info("%s", loading_text(self.progress))
+            await asyncio.sleep(0)

@@ -1,0 +1,228 @@
+"""What is kept over kills, restarts and shutdowns, as clients and operators meet it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster, until
+
+from kache.errors import CommandError
+
+FILL: list[tuple[object, ...]] = [
+    ("set", "string", "a b:c\n\0\xff"),
+    ("set", "", "the empty key"),
+    ("set", "Schlüssel 鍵", "Wert"),
+    ("append", "raw", "x" * 100),
+    ("set", "soon", "gone", "px", 1500),
+    ("set", "later", "there", "ex", 5000),
+    ("rpush", "list", *range(300)),
+    ("hset", "hash", "f", "v", "g", "w"),
+    ("hpexpire", "hash", 5_000_000, "fields", 1, "f"),
+    ("sadd", "set", *range(200)),
+    ("zadd", "zset", "-inf", "least", "1.5", "m", "inf", "most"),
+    ("pfadd", "hll", *range(100)),
+    ("setbit", "bits", 77, 1),
+    ("geoadd", "geo", "13.361389", "38.115556", "Palermo"),
+]
+
+READ: list[tuple[object, ...]] = [
+    ("get", "string"), ("get", ""), ("get", "Schlüssel 鍵"), ("get", "raw"), ("object", "encoding", "raw"), ("get", "later"),
+    ("lrange", "list", 0, -1), ("hget", "hash", "f"), ("hget", "hash", "g"), ("scard", "set"), ("sismember", "set", 7),
+    ("zrange", "zset", 0, -1, "withscores"), ("pfcount", "hll"), ("bitpos", "bits", 1), ("geohash", "geo", "Palermo"),
+]  # fmt: skip
+
+
+def contents(cluster: Cluster) -> list[Any]:
+    with cluster.connect() as connection:
+        connection.send(*READ)
+        return connection.read_many(len(READ))
+
+
+def fill(cluster: Cluster) -> None:
+    for command in FILL:
+        cluster.request(*command)
+
+
+def kill_everything(cluster: Cluster) -> None:
+    """kill -9 of the supervisor and of every child."""
+    cluster.status()
+    for pid in [cluster.process.pid, *cluster._pids]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the supervisor's end has taken it with it
+    cluster.process.wait()
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec", "no"])
+def test_every_type_survives_a_kill_of_everything(tmp_path: Path, policy: str) -> None:
+    cluster = Cluster(3, dir=tmp_path, appendonly="yes", appendfsync=policy)
+    cluster.start()
+    try:
+        fill(cluster)
+        before = contents(cluster)
+        kill_everything(cluster)
+    finally:
+        cluster._clean()
+    with Cluster(3, dir=tmp_path, appendonly="yes") as again:
+        assert contents(again) == before
+        assert 0 < again.request("ttl", "later") <= 5000
+        assert again.request("hpttl", "hash", "fields", 1, "f")[0] > 4_000_000
+        until(lambda: again.request("exists", "soon") == 0, "its deadline", 3)
+
+
+def test_a_killed_shard_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Unique values under kills: what was answered is there, once; the rest is there once or not at all."""
+    draw = random.Random(11)
+    with Cluster(2, dir=tmp_path, appendonly="yes", appendfsync="always") as cluster:
+        acknowledged: set[str] = set()
+        unsure: set[str] = set()
+        kills, number = 0, 0
+        deadline = time.monotonic() + 6
+        connection = cluster.connect()
+        next_kill = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            if time.monotonic() > next_kill:
+                cluster.kill(cluster.pid_of("shard", draw.randrange(2)))
+                kills += 1
+                next_kill = time.monotonic() + 1
+            batch = [("rpush", f"list:{draw.randrange(8)}", f"value {number + n}") for n in range(20)]
+            number += 20
+            connection.send(*batch)
+            for (_, _, value), reply in zip(batch, connection.read_many(20), strict=True):
+                (unsure if isinstance(reply, CommandError) else acknowledged).add(value)
+        connection.close()
+        until(lambda: all(child["state"] == "up" for child in cluster.status()["children"]), "all up")
+        found: list[str] = []
+        for key in range(8):
+            found += [value.decode() for value in cluster.request("lrange", f"list:{key}", 0, -1)]
+    assert kills >= 4 and len(acknowledged) > 500
+    assert acknowledged - set(found) == set()
+    assert len(found) == len(set(found)) and set(found) <= acknowledged | unsure
+
+
+def test_the_log_can_be_switched_on_and_off(tmp_path: Path) -> None:
+    """OK to appendonly yes means that a kill of everything costs nothing, of what was there before either."""
+    cluster = Cluster(2, dir=tmp_path)
+    cluster.start()
+    try:
+        assert os.listdir(tmp_path) == []
+        fill(cluster)
+        assert cluster.request("config", "set", "appendonly", "yes", "appendfsync", "always") == "OK"
+        cluster.request("set", "after", "it")
+        before = contents(cluster)
+        kill_everything(cluster)
+    finally:
+        cluster._clean()
+    with Cluster(2, dir=tmp_path, appendonly="yes") as again:
+        assert contents(again) == before and again.request("get", "after") == b"it"
+        assert again.request("config", "set", "appendonly", "no") == "OK"
+        again.request("set", "after", "that")
+    with Cluster(2, dir=tmp_path) as third:
+        assert third.request("get", "after") == b"it"
+        assert "nothing was logged since" in third.log()
+
+
+def test_a_rolling_restart_loses_nothing(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster:
+        fill(cluster)
+        before = contents(cluster)
+        assert cluster.kache("cluster", "restart").stdout.count("serves again") == 3
+        assert contents(cluster) == before
+        assert {child["restarts"] for child in cluster.status()["children"]} == {1}
+
+
+def test_save_keeps_what_is_there(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path) as cluster:
+        fill(cluster)
+        started = cluster.request("lastsave")
+        assert cluster.request("save") == "OK"
+        assert cluster.request("lastsave") >= started
+        before = contents(cluster)
+        cluster.request("set", "after", "it")
+        pid = cluster.pid_of("shard", 0)
+        cluster.kill(pid)
+        until(lambda: cluster.pid_of("shard", 0) != pid and cluster.child("shard", 0)["state"] == "up", "it is back")
+        assert contents(cluster) == before
+    with Cluster(2, dir=tmp_path) as again:
+        assert contents(again) == before and again.request("get", "after") is None
+
+
+def test_background_saves(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path) as cluster, cluster.connect() as connection:
+        fill(cluster)
+        assert connection.request("bgsave") == "Background saving started"
+        until(lambda: b"rdb_bgsave_in_progress:0" in connection.request("info", "persistence"), "the end of it")
+        assert connection.request("bgsave", "schedule") == "Background saving scheduled"
+        assert connection.request("bgsave", "other").message == "ERR syntax error"
+        until(lambda: "not in progress" in str(connection.request("bgsave", "cancel")), "the end of the scheduled one")
+        assert connection.request("bgrewriteaof") == "Background append only file rewriting started"
+        fields = ("in_progress:1", "status:err")
+        info = until(
+            lambda: (lambda text: text if not any(field in text for field in fields) else None)(
+                connection.request("info", "persistence").decode()
+            ),
+            "the end of it",
+        )
+        for field in ("rdb_last_bgsave_status:ok", "aof_last_bgrewrite_status:ok", "aof_enabled:0"):
+            assert field in info
+
+
+def test_save_points_and_the_snapshot_at_the_end(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, save="1 5") as cluster:
+        for number in range(4):
+            cluster.request("set", f"k{number}", number)
+        started = cluster.request("lastsave")
+        for number in range(4, 20):
+            cluster.request("set", f"k{number}", number)
+        until(lambda: "changes in" in cluster.log() and "dumped" in cluster.log(), "a save by its points", 10)
+        assert cluster.request("lastsave") >= started
+        cluster.request("set", "last", "one")
+    with Cluster(2, dir=tmp_path) as again:
+        assert again.request("get", "last") == b"one" and again.request("dbsize") == 21
+
+
+@pytest.mark.parametrize(("word", "kept"), [("save", True), ("nosave", False)])
+def test_shutdown_saves_if_asked(tmp_path: Path, word: str, kept: bool) -> None:
+    with Cluster(2, dir=tmp_path, save="9999 9999") as cluster:
+        cluster.request("set", "k", "v")
+        with cluster.connect() as connection, pytest.raises(ConnectionError):
+            connection.request("shutdown", word)
+        assert cluster.process.wait(20) == 0
+    with Cluster(2, dir=tmp_path) as again:
+        assert again.request("get", "k") == (b"v" if kept else None)
+
+
+def test_debug_reload_is_for_tests(tmp_path: Path) -> None:
+    with Cluster(1) as cluster, pytest.raises(CommandError, match="DEBUG command not allowed"):
+        cluster.request("debug", "reload")
+    with Cluster(2, dir=tmp_path, enable_debug_command="yes") as cluster:
+        fill(cluster)
+        before = contents(cluster)
+        assert cluster.request("debug", "reload") == "OK"
+        assert contents(cluster) == before
+
+
+def test_waitaof(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster, cluster.connect() as connection:
+        connection.request("set", "k", "v")
+        assert connection.request("waitaof", 1, 0, 5000) == [1, 0]
+        assert "err" in str(connection.request("waitaof", 2, 0, 0)).lower()
+
+
+def test_status_and_stats_say_what_is_kept(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster:
+        cluster.request("set", "k", "v" * 1000)
+        kept = until(
+            lambda: cluster.child("shard", 0)["kept"] and cluster.child("shard", 1)["kept"], "the first figures"
+        )
+        assert kept["state"] == "ok"
+        assert "log ok" in cluster.kache("cluster", "status").stdout
+        info = cluster.request("info", "persistence").decode()
+        assert "aof_enabled:1" in info and "aof_last_write_status:ok" in info and "loading:0" in info

@@ -1,0 +1,77 @@
+"""The directory of a cluster: its file, its locks, what is swept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kache.shard.log import directory
+from kache.shard.log.directory import ClusterFile, Lock
+from kache.shard.log.files import Files, ScriptedFiles
+from kache.shard.log.format import LogError
+from kache.shard.log.manifest import LogFile, Manifest
+from kache.slots import contiguous
+
+CLUSTER = ClusterFile(b"c" * 16, b"s" * 16, 3, 4, tuple(contiguous(4)))
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    files = Files()
+    assert directory.read_cluster(files, str(tmp_path)) is None
+    directory.write_cluster(files, str(tmp_path), CLUSTER)
+    assert directory.read_cluster(files, str(tmp_path)) == CLUSTER
+
+
+def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
+    directory.write_cluster(Files(), str(tmp_path), CLUSTER)
+    whole = (tmp_path / "cluster").read_bytes()
+    for at in range(len(whole)):
+        (tmp_path / "cluster").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(LogError, match=str(tmp_path / "cluster")):
+            directory.read_cluster(Files(), str(tmp_path))
+
+
+def test_data_of_nobody_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "epoch-1").mkdir()
+    with pytest.raises(LogError, match=r"has data \(epoch-1\) but no file 'cluster'"):
+        directory.read_cluster(Files(), str(tmp_path))
+
+
+def test_directories_are_private_and_durable(tmp_path: Path) -> None:
+    files = ScriptedFiles()
+    directory.make(files, str(tmp_path / "a" / "b"))
+    assert [call for call, *_ in files.record] == ["mkdir", "fsync_dir", "mkdir", "fsync_dir"]
+    assert os.stat(tmp_path / "a" / "b").st_mode & 0o777 == 0o700
+
+
+def test_a_lock_names_who_has_it(tmp_path: Path) -> None:
+    files = Files()
+    holder = subprocess.Popen(
+        [sys.executable, "-c",
+         "import sys; from kache.shard.log.directory import Lock; from kache.shard.log.files import Files\n"
+         "lock = Lock(Files(), sys.argv[1]); print('locked', flush=True); sys.stdin.read()", str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
+    for shared in (True, False):
+        with pytest.raises(LogError, match=rf"is in use by another process \(pid {holder.pid}\)"):
+            Lock(files, str(tmp_path), shared=shared)
+    holder.communicate()
+    first, second = Lock(files, str(tmp_path), shared=True), Lock(files, str(tmp_path), shared=True)
+    with pytest.raises(LogError, match="is in use"):
+        Lock(files, str(tmp_path))
+    first.release()
+    second.release()
+    Lock(files, str(tmp_path)).release()
+
+
+def test_only_what_is_ours_and_unnamed_is_swept(tmp_path: Path) -> None:
+    for name in ("000001.log", "000002.log", "000003.base", "manifest.tmp", "manifest", "lock", "notes.txt", "x.log"):
+        (tmp_path / name).write_bytes(b"")
+    manifest = Manifest((), (LogFile(2, "000002.log", None, 1, "0" * 32),))
+    assert directory.sweep(Files(), str(tmp_path), manifest) == ["000001.log", "000003.base", "manifest.tmp"]
+    assert sorted(os.listdir(tmp_path)) == ["000002.log", "lock", "manifest", "notes.txt", "x.log"]

@@ -1,0 +1,255 @@
+"""A shard with a log and dumps, on real files: what is on disk is the state that it has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from state import state
+
+from kache.commands import DIGEST
+from kache.config.settings import Config
+from kache.shard.engine.engine import Host, Replay, ShardReactor, Store
+from kache.shard.log import format as log_format
+from kache.shard.log import manifest as manifests
+from kache.shard.log import persistence as persisting
+from kache.shard.log.files import Files
+from kache.shard.log.format import read_header
+from kache.shard.log.persistence import DumpError, Identity, Persistence
+from kache.shard.log.recovery import Recovery
+from kache.shard.shard import Shard
+
+SEED = bytes(16)
+NOW = 1_700_000_000_000
+ROUNDS = int(os.environ.get("KACHE_PERSISTENCE_ROUNDS", "6"))
+IDENTITY = Identity(b"cluster of tests", 0, 1, SEED)
+Frame = tuple[int, int, int, bytes]
+
+
+def frames_of(path: Path) -> list[Frame]:
+    """(kind, sequence, unix ms, payload) of a file, each proven to be what the format says byte for byte."""
+    data = path.read_bytes()
+    header = read_header(data, str(path))
+    at, found = log_format.HEADER_SIZE, []
+    while at < len(data):
+        magic, kind, flags, length, sequence, behind, _, now_ms, _ = struct.unpack_from("<HBBIQIIqQ", data, at)
+        payload = data[at + 40 : at + 40 + length]
+        whole = log_format.frame(kind, payload, sequence, header.salt, at, now_ms=now_ms, behind=behind, flags=flags)
+        assert data[at : at + 40 + length] == whole and magic == 0x4B46
+        found.append((kind, sequence, now_ms, payload))
+        at += 40 + length
+    return found
+
+
+def recovered(directory: Path, now_ms: int) -> Store:
+    """The state that the files of a directory stand for."""
+    manifest = manifests.read(Files(), str(directory))
+    assert manifest is not None
+    for name in manifest.names():
+        frames_of(directory / name)
+    store = Store(SEED)
+    recovery = Recovery(Files(), str(directory), store, manifest)
+    while recovery.step(10**9):
+        pass
+    assert recovery.cut is None
+    recovery.close()
+    store.check()
+    Replay(store).finish(now_ms)
+    return store
+
+
+class Kept:
+    """A shard with its persistence in a directory."""
+
+    def __init__(self, directory: Path, files: Files, **settings: Any) -> None:
+        self.now_ms = NOW
+        self.shard = Shard(now_ms=NOW)
+        self.reactor = ShardReactor(asyncio.get_running_loop())
+        self.host = Host(self.shard, self.reactor, DIGEST, 1, 2)
+        self.config = Config(**{"appendonly": True, **settings})
+        self.persistence = Persistence(self.host, files, str(directory), IDENTITY, lambda: self.now_ms, self.config)
+        self.directory = directory
+
+    def execute(self, *words: object) -> bytes:
+        reply = self.shard.execute([word if isinstance(word, bytes) else str(word).encode() for word in words])
+        self.host.commit()
+        return reply
+
+    async def durable(self) -> None:
+        writer = self.persistence.writer
+        assert writer is not None
+        self.host.commit()
+        writer.sync()
+        while writer.durable < writer.sequence:
+            await asyncio.sleep(0.001)
+
+    def same_as_on_disk(self) -> None:
+        now = self.reactor.clock.now()
+        self.shard.set_time(now)
+        assert state(recovered(self.directory, now)) == state(self.shard.store)
+
+
+@asynccontextmanager
+async def kept(directory: Path, files: Files | None = None, **settings: Any) -> AsyncIterator[Kept]:
+    directory.mkdir(exist_ok=True)
+    shard = Kept(directory, files or Files(), **settings)
+    await shard.persistence.begin(None, 0)
+    try:
+        yield shard
+    finally:
+        await shard.persistence.close()
+        shard.reactor.close()
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def pieces(draw: random.Random, most: int) -> list[bytes]:
+    return [b"%d" % draw.randrange(6000) for _ in range(draw.randint(1, most))]
+
+
+def command(draw: random.Random) -> list[object]:
+    """A random command over few keys; collections become large now and then."""
+    tag = draw.randrange(3)
+
+    def key(kind: str) -> str:
+        return f"{{{tag}}}{kind}{draw.randrange(2)}"
+
+    def anything() -> str:
+        return key(draw.choice("shlzt"))
+
+    most = draw.choice((3, 3, 3, 3, 30, 30, 30, 2500))
+    some = pieces(draw, most)
+    return draw.choice(
+        [
+            lambda: ["SET", key("s"), draw.randbytes(draw.choice((0, 9, 3000)))],
+            lambda: ["SET", key("s"), "v", "PX", draw.choice((5, 50000))],
+            lambda: ["APPEND", key("s"), draw.randbytes(30)],
+            lambda: ["RPUSH", key("l"), *some],
+            lambda: ["RPUSH", key("l"), *some],
+            lambda: ["LPUSH", key("l"), *some],
+            lambda: ["LPOP", key("l"), len(some)],
+            lambda: ["RPOP", key("l"), len(some)],
+            lambda: ["LSET", key("l"), draw.randrange(40), "set"],
+            lambda: ["LINSERT", key("l"), "BEFORE", some[0], "inserted"],
+            lambda: ["LTRIM", key("l"), draw.randrange(5), -draw.randrange(1, 9)],
+            lambda: ["LREM", key("l"), 0, some[0]],
+            lambda: ["HSET", key("h"), *(word for field in some for word in (field, field[:2]))],
+            lambda: ["HDEL", key("h"), *some],
+            lambda: ["HPEXPIRE", key("h"), draw.choice((5, 50000)), "FIELDS", len(some), *some],
+            lambda: ["SADD", key("t"), *some],
+            lambda: ["SREM", key("t"), *some],
+            lambda: ["ZADD", key("z"), *(word for member in some for word in (draw.randrange(99), member))],
+            lambda: ["ZREM", key("z"), *some],
+            lambda: ["ZPOPMIN", key("z"), len(some)],
+            lambda: ["DEL", anything()],
+            lambda: ["PEXPIRE", anything(), draw.choice((5, 50000))],
+            lambda: ["PERSIST", anything()],
+            lambda: ["RENAME", anything(), anything()],
+            lambda: ["RENAME", anything(), f"{{{tag}}}{draw.randrange(40)}"],
+            lambda: ["COPY", anything(), anything(), "DB", draw.randrange(2), "REPLACE"],
+            lambda: ["MOVE", anything(), 1],
+            lambda: ["SWAPDB", 0, 1] if draw.random() < 0.2 else ["DEL", anything()],
+            lambda: ["FLUSHDB"] if draw.random() < 0.05 else ["DEL", anything()],
+        ]
+    )()
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_dumps_while_everything_changes(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each dump, and behind it, the files are the live state; every way a key comes later has come."""
+    monkeypatch.setattr(persisting, "SLICE_NS", 1)
+    draw = random.Random(seed)
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard") as shard:
+            for _ in range(400):
+                shard.execute(*command(draw))
+            for _ in range(3):
+                monkeypatch.setattr(persisting, "SLICE_BYTES", draw.choice((300, 1000, 20000)))
+                dump = asyncio.ensure_future(shard.persistence.dump(urgent=True))
+                while not dump.done():
+                    if draw.random() < 0.5:
+                        shard.execute(*command(draw))
+                    await asyncio.sleep(0)
+                dump.result()
+                for _ in range(draw.randrange(30)):
+                    shard.execute(*command(draw))
+                await shard.durable()
+                shard.same_as_on_disk()
+                names = sorted(os.listdir(shard.directory))
+                assert [name[7:] for name in names] == ["base", "log", "t"], names
+            shard.shard.store.check()
+
+    run(test)
+
+
+def test_a_snapshot_without_a_log_is_as_of_its_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with kept(tmp_path / "shard", appendonly=False) as shard:
+            for number in range(5000):
+                shard.execute("SET", f"key{number}", "before")
+            dump = asyncio.ensure_future(shard.persistence.dump())
+            while not dump.done():
+                if shard.persistence.writer is not None:
+                    shard.execute("SET", f"key{random.randrange(5000)}", "while")
+                await asyncio.sleep(0)
+            dump.result()
+            assert shard.persistence.writer is None
+            shard.same_as_on_disk()
+            shard.execute("SET", "later", "is not kept")
+            assert recovered(shard.directory, NOW).counts()[0][1] != 5001
+            manifest = manifests.read(Files(), str(shard.directory))
+            assert manifest is not None and manifest.stopped_ms
+
+    run(test)
+
+
+def test_appendonly_yes_and_no_while_it_runs(tmp_path: Path) -> None:
+    """OK means that everything is found, what was there before included."""
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard", appendonly=False) as shard:
+            shard.execute("SET", "old", "value")
+            await shard.persistence.apply(Config(appendonly=True, appendfsync="always"))
+            shard.same_as_on_disk()
+            shard.execute("SET", "new", "value")
+            await shard.durable()
+            shard.same_as_on_disk()
+            await shard.persistence.apply(Config(appendonly=False))
+            shard.same_as_on_disk()
+            shard.execute("SET", "lost", "value")
+            assert recovered(shard.directory, NOW).counts()[0][1] == 2
+
+    run(test)
+
+
+def test_a_second_dump_is_refused_and_one_can_be_given_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with kept(tmp_path / "shard") as shard:
+            for number in range(3000):
+                shard.execute("SET", f"key{number}", "v" * 100)
+            dump = asyncio.ensure_future(shard.persistence.dump())
+            while shard.persistence.dump_running is None:
+                await asyncio.sleep(0)
+            with pytest.raises(DumpError, match="in progress"):
+                await shard.persistence.dump()
+            shard.persistence.cancel()
+            with pytest.raises(DumpError, match="given up"):
+                await dump
+            assert not list(shard.directory.glob("*.base"))
+            shard.execute("SET", "after", "it")
+            await shard.durable()
+            shard.same_as_on_disk()
+            await shard.persistence.dump()
+            shard.same_as_on_disk()
+
+    run(test)
