@@ -1,0 +1,315 @@
+"""No reply leaves before what made it is kept: marks on links, policies, and what happens when the disk does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kache.commands import BY_KEY, DIGEST
+from kache.config.settings import Config
+from kache.shard.engine.engine import Host, ShardReactor
+from kache.shard.log.files import ScriptedFiles
+from kache.shard.log.persistence import Identity, Persistence
+from kache.shard.shard import Shard
+from kache.slots import slot_of_key
+from kache.wire import link as wire_link
+from kache.wire.clock import Clock
+
+HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1)
+RESP2 = 2
+
+
+def run_of(*commands: tuple[str, ...]) -> bytes:
+    frames = b""
+    for name, *words in commands:
+        args = [word.encode() for word in words]
+        slot = slot_of_key(args[0]) if args else 0xFFFF
+        body = struct.pack("<HHI", BY_KEY[name].id, slot, len(args))
+        body += b"".join(struct.pack("<I", len(arg)) + arg for arg in args)
+        frames += struct.pack("<I", len(body)) + body
+    header = struct.pack("<BBBBIQQQ", wire_link.RUN, RESP2, 0, 0, len(commands), 9, 0, 0)
+    return struct.pack("<I", len(header) + len(frames)) + header + frames
+
+
+class Router:
+    """A router's end of a link."""
+
+    def __init__(self, host: Host) -> None:
+        self.sock, theirs = socket.socketpair()
+        self.sock.setblocking(False)
+        host.accept(theirs.detach())
+        self.data = bytearray()
+        self.closed = False
+
+    async def send(self, *commands: tuple[str, ...]) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, run_of(*commands))
+
+    async def replies(self, count: int, seconds: float = 20) -> list[bytes]:
+        """So many, or those that came in that time or before the end."""
+        found: list[bytes] = []
+        until = time.monotonic() + seconds
+        while len(found) < count and not self.closed and time.monotonic() < until:
+            while len(self.data) >= 4 and len(self.data) >= 4 + int.from_bytes(self.data[:4], "little"):
+                message = bytes(self.data[4 : 4 + int.from_bytes(self.data[:4], "little")])
+                del self.data[: 4 + len(message)]
+                if message[0] == wire_link.REPLY:
+                    at = 16
+                    for _ in range(int.from_bytes(message[4:8], "little")):
+                        size = int.from_bytes(message[at : at + 4], "little")
+                        found.append(message[at + 4 : at + 4 + size])
+                        at += 4 + size
+            if len(found) >= count:
+                break
+            try:
+                data = await asyncio.wait_for(
+                    asyncio.get_running_loop().sock_recv(self.sock, 1 << 16), max(until - time.monotonic(), 0.001)
+                )
+            except TimeoutError:
+                break
+            self.closed = not data
+            self.data += data
+        return found
+
+    async def ask(self, *words: str) -> bytes:
+        await self.send(words)
+        found = await self.replies(1)
+        return found[0] if found else b"closed"
+
+
+class Served:
+    """A shard with a log, and the files under it."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.files = ScriptedFiles()
+        self.shard = Shard(now_ms=Clock().now())
+        self.reactor = ShardReactor(asyncio.get_running_loop())
+        self.host = Host(self.shard, self.reactor, DIGEST, 1, 2)
+        config = Config(**{"appendonly": True, "appendfsync": "always", "log_stall_ms": 300, **settings})
+        identity = Identity(b"cluster of tests", 0, 1, bytes(16))
+        self.persistence = Persistence(self.host, self.files, str(directory), identity, Clock().now, config)
+
+    async def router(self) -> Router:
+        made = Router(self.host)
+        await asyncio.get_running_loop().sock_sendall(made.sock, HELLO)
+        assert await made.ask("exists", "nothing") == b":0\r\n"
+        return made
+
+    async def until(self, reached: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 20
+        while not reached():
+            assert time.monotonic() < deadline, self.persistence.figures()
+            await asyncio.sleep(0.005)
+
+    def state(self) -> object:
+        return self.persistence.figures()["state"]
+
+
+@asynccontextmanager
+async def served(directory: Path, **settings: Any) -> AsyncIterator[Served]:
+    directory.mkdir(exist_ok=True)
+    made = Served(directory, **settings)
+    await made.persistence.begin(None, 0)
+    try:
+        yield made
+    finally:
+        made.files.heal()
+        await made.persistence.close()
+        made.reactor.close()
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_always_no_reply_before_the_sync_and_reads_wait_with_the_others(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", log_stall_ms=10_000) as here:
+            one, other = await here.router(), await here.router()
+            here.files.slow("fdatasync", 0.5)
+            began = time.monotonic()
+            await one.send(("set", "k", "v"), ("get", "k"))
+            assert await one.replies(1, 0.2) == []
+            await other.send(("get", "k"))
+            assert await other.replies(1, 0.1) == [], "nobody sees what could be lost"
+            assert await one.replies(2) == [b"+OK\r\n", b"$1\r\nv\r\n"]
+            assert time.monotonic() - began >= 0.5
+            assert await other.replies(1) == [b"$1\r\nv\r\n"]
+            assert here.persistence.writer is not None and here.persistence.writer.durable == 1
+
+    run(test)
+
+
+def test_always_the_loop_goes_on_and_shares_syncs(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", log_stall_ms=10_000) as here:
+            routers = [await here.router() for _ in range(8)]
+            here.files.forget()
+            here.files.slow("fdatasync", 0.02, times=-1)
+            for number in range(20):
+                for at, router in enumerate(routers):
+                    await router.send(("set", f"k{at}", f"{number}"))
+            for router in routers:
+                assert await router.replies(20) == [b"+OK\r\n"] * 20
+            syncs = sum(each[0] == "fdatasync" for each in here.files.record)
+            assert syncs < 100, f"{syncs} syncs for 160 writes of 8 clients"
+
+    run(test)
+
+
+@pytest.mark.parametrize("appendfsync", ["everysec", "no"])
+def test_everysec_replies_when_it_is_written(tmp_path: Path, appendfsync: str) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", appendfsync=appendfsync) as here:
+            router = await here.router()
+            here.files.fail("fdatasync", errno.EIO, after=10**6)
+            for number in range(50):
+                assert await router.ask("set", "k", f"{number}") == b"+OK\r\n"
+                assert any(b"k" + bytes([2 if number > 9 else 1]) + b"%d" % number in each[4] for each in here.files.record
+                           if each[0] == "pwrite")  # fmt: skip
+            here.files.slow("pwrite", 0.4, times=1)
+            await router.send(("set", "k", "slow"))
+            await router.send(("get", "k"))
+            assert await router.replies(2) == [b"+OK\r\n", b"$4\r\nslow\r\n"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec"])
+def test_a_disk_that_stands_still(tmp_path: Path, appendfsync: str) -> None:
+    """Writes are refused, who waits is closed, reads go on; when the call returns everything is as before."""
+
+    async def test() -> None:
+        async with served(tmp_path / "s", appendfsync=appendfsync) as here:
+            waiting, reading = await here.router(), await here.router()
+            assert await reading.ask("set", "old", "value") == b"+OK\r\n"
+            here.files.slow("fdatasync", 1.5, times=1)
+            if appendfsync == "everysec":
+                # A sync runs, so the write is the thread's, and it takes as long.
+                here.files.slow("pwrite", 1.5, times=1)
+                assert here.persistence.writer is not None
+                here.files.forget()
+                here.persistence.writer.sync()
+                await asyncio.sleep(0.1)
+            await waiting.send(("set", "new", "value"))
+            await here.until(lambda: here.state() == "stalled")
+            assert await waiting.replies(1) == [] and waiting.closed
+            assert (await reading.ask("set", "k", "v")).startswith(
+                b"-MISCONF Errors writing to the AOF file: no answer"
+            )
+            began = time.monotonic()
+            assert await reading.ask("get", "old") == b"$5\r\nvalue\r\n"
+            assert time.monotonic() - began < 0.2
+            answer = await reading.ask("get", "new")
+            assert answer.startswith(b"-TRYAGAIN") if appendfsync == "always" else answer == b"$5\r\nvalue\r\n"
+            await here.until(lambda: here.state() == "ok")
+            assert await reading.ask("set", "k", "v") == b"+OK\r\n"
+            assert await reading.ask("get", "new") == b"$5\r\nvalue\r\n"
+
+    run(test)
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec"])
+def test_a_full_disk_and_room_again(tmp_path: Path, appendfsync: str) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", appendfsync=appendfsync) as here:
+            waiting, reading = await here.router(), await here.router()
+            assert await reading.ask("set", "old", "value") == b"+OK\r\n"
+            here.files.fail("fallocate", errno.ENOSPC, times=-1)
+            here.files.fail("pwrite", errno.ENOSPC, times=-1)
+            await waiting.send(("set", "new", "value"))
+            await here.until(lambda: here.state() == "full")
+            assert await waiting.replies(1) == [] and waiting.closed
+            refused = await reading.ask("set", "k", "v")
+            assert refused.startswith(b"-MISCONF Errors writing to the AOF file: No space left on device")
+            assert await reading.ask("get", "old") == b"$5\r\nvalue\r\n"
+            here.files.heal()
+            began = time.monotonic()
+            await here.until(lambda: here.state() == "ok")
+            assert await reading.ask("set", "k", "v") == b"+OK\r\n" and time.monotonic() - began < 2
+
+    run(test)
+
+
+def test_a_broken_file_is_left_for_new_ones(tmp_path: Path) -> None:
+    """The sync fails once: that file is never touched again, and everything is in new files before a write is accepted."""
+
+    async def test() -> None:
+        async with served(tmp_path / "s") as here:
+            waiting, reading = await here.router(), await here.router()
+            assert await reading.ask("set", "old", "value") == b"+OK\r\n"
+            here.files.fail("fdatasync", errno.EIO)
+            here.files.fail("open", errno.EIO, times=2)
+            await waiting.send(("set", "new", "value"))
+            await here.until(lambda: here.state() == "broken")
+            assert await waiting.replies(1) == [] and waiting.closed
+            assert (await reading.ask("set", "k", "v")).startswith(b"-MISCONF Errors writing to the AOF file: ")
+            assert (await reading.ask("get", "new")).startswith(b"-TRYAGAIN")
+            assert await reading.ask("get", "old") == b"$5\r\nvalue\r\n"
+            await here.until(lambda: here.state() == "ok")
+            assert await reading.ask("set", "k", "v") == b"+OK\r\n"
+            assert await reading.ask("get", "new") == b"$5\r\nvalue\r\n"
+            assert sorted(name[7:] for name in os.listdir(tmp_path / "s")) == ["base", "log", "t"]
+
+    run(test)
+
+
+def test_writes_wait_while_the_disk_is_slow_and_reads_of_others_do_not(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", appendfsync="everysec", log_lag_ms=1000, log_stall_ms=20_000) as here:
+            writing, reading = await here.router(), await here.router()
+            here.files.slow("fdatasync", 2.5, times=1)
+            assert await writing.ask("set", "k", "v") == b"+OK\r\n"
+            await here.until(lambda: here.state() == "slow")
+            await writing.send(("get", "k"), ("set", "k", "w"), ("get", "k"))
+            assert await reading.ask("get", "k") == b"$1\r\nv\r\n"
+            assert await writing.replies(3, 0.3) == [b"$1\r\nv\r\n"], "what stands before the write is answered"
+            assert await reading.ask("get", "k") == b"$1\r\nv\r\n"
+            await here.until(lambda: here.state() == "ok")
+            assert await writing.replies(2) == [b"+OK\r\n", b"$1\r\nw\r\n"]
+
+    run(test)
+
+
+def test_large_replies_in_pieces_are_sent_to_their_end(tmp_path: Path) -> None:
+    """Pieces arise while the output is written: they must not wait for a tick that never comes."""
+
+    async def test() -> None:
+        async with served(tmp_path / "s", appendfsync="everysec") as here:
+            router = await here.router()
+            assert await router.ask("set", "k", "x" * 3_000_000) == b"+OK\r\n"
+            await router.send(("get", "k"))
+            router.sock.setblocking(False)
+            got = 0
+            loop = asyncio.get_running_loop()
+            announced = await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 16), 5)
+            token = int.from_bytes(announced[24:32], "little")
+            credit = struct.pack("<IB7xQQ", 24, wire_link.CREDIT, token, 1 << 30)
+            await loop.sock_sendall(router.sock, credit)
+            while got < 3_000_000:
+                got += len(await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 20), 5))
+
+    run(test)
+
+
+def test_without_a_log_nothing_is_held(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", appendonly=False) as here:
+            router = await here.router()
+            assert await router.ask("set", "k", "v") == b"+OK\r\n"
+            await here.persistence.apply(Config(appendonly=True, appendfsync="always"))
+            assert await router.ask("set", "k", "w") == b"+OK\r\n"
+            await here.persistence.apply(Config(appendonly=False))
+            here.files.fail("pwrite", errno.EIO, times=-1)
+            assert await router.ask("set", "k", "x") == b"+OK\r\n"
+
+    run(test)
