@@ -7,6 +7,7 @@ setting, 3 no cluster there, 4 no such key (nil).
 main, group         the tree of commands, loaded lazily; how a group shows and refuses
 cluster, stats      start, stop and look at a cluster; its figures
 data, shell         every data command; a prompt for them
+files               what lies on disk, looked at without a cluster
 bench               load on a cluster
 connection, show    one connection of the command line; how replies are shown
 exits               exit statuses and expected failures

@@ -32,6 +32,7 @@ OWNERS_OF_IO = {
     "kache/cluster/supervisor.py",
     "kache/load/generator.py",
     "kache/load/worker.py",
+    "router/commands/persistence.py",  # waits between two looks
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",
