@@ -320,7 +320,7 @@ def test_turning_the_log_off_answers_what_was_logged_only_when_it_is_durable(tmp
             began = time.monotonic()
             await router.send(("set", "k", "v"))
             await here.until(lambda: here.persistence.figures()["sequence"] == 1)
-            ending = asyncio.ensure_future(here.persistence.apply(Config(appendonly=False)))
+            ending = asyncio.ensure_future(here.persistence.apply(Config(appendonly=False, appendfsync="always")))
             assert await router.replies(1, 0.2) == []
             assert await router.replies(1) == [b"+OK\r\n"] and time.monotonic() - began >= 1.5
             await ending
