@@ -8,6 +8,7 @@ main, group         the tree of commands, loaded lazily; how a group shows and r
 cluster, stats      start, stop and look at a cluster; its figures
 data                every data command
 shell               a prompt for them: lines, what is typed; conversation, the connection as the user knows it
+files               what lies on disk, looked at without a cluster
 bench               load on a cluster
 connection, show    one connection of the command line; how replies are shown
 exits               exit statuses and expected failures

@@ -27,6 +27,8 @@ _COMMANDS = {
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),
     "commands": ("kache.cli.data:commands", "List the data commands, or explain one."),
     "bench": ("kache.cli.bench:bench", "Put load on a cluster and measure it."),
+    "check-aof": ("kache.cli.files:check_aof", "Check the files of a cluster that does not run."),
+    "dump": ("kache.cli.files:dump", "Print what the files of a cluster hold, as JSON lines."),
     "completion": ("kache.cli.main:completion", "Print the completion script for a shell."),
 }
 

@@ -44,6 +44,9 @@ class DataDirectory:
         self._lock: Any = None
         self._directory: Any = importlib.import_module("kache.shard.log.directory")
         self._files: Any = importlib.import_module("kache.shard.log.files").Files()
+
+    def start(self, config: Config) -> None:
+        """Open it if the cluster keeps something, or has."""
         if config.appendonly or config.save or self._files.exists(f"{self.path}/{self._directory.CLUSTER}"):
             self.open()
 

@@ -91,7 +91,10 @@ class Supervisor:
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
         self._boot_id = secrets.randbits(64)
         self._slot_epoch = 1
-        self._slots: list[SlotRange] = []
+        self._data = DataDirectory(self.config)
+        self._slots = self._data.slots
+        self._resolution = Resolution(self.config, self._resolved)
+        self._dumps = Dumps(self._tell_shard, range(self.config.shards))
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._changes = Changes(self)
@@ -114,13 +117,11 @@ class Supervisor:
         self._resources = Resources(self.config, os.environ)
         self.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
-            self._data = DataDirectory(self.config)
+            self._data.start(self.config)
         except KacheError:
             self._resources.leave()
             raise
         self._slots = self._data.slots
-        self._resolution = Resolution(self.config, self._resolved)
-        self._dumps = Dumps(self._tell_shard, range(self.config.shards))
         try:
             announcement.announce(self.config, os.environ)
             self._admins = Admins(self._selector, self._resources.admin, self._on_request)

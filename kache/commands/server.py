@@ -79,6 +79,8 @@ ROWS = in_group("server",
         acl="dangerous",
         cluster="differs: The sections of the routers, one about the nodes (Backend), and Keyspace as the nodes"
         " count it."),
+    row("debug|help", "", 2, "loading stale", "", "1.0.0", "O(1)",
+        "Lists the subcommands of DEBUG.", route="local", cluster="local"),
     row("debug|loadaof", "", 2, "admin noscript loading stale", "", "1.0.0", "O(N) keys",
         "Starts every shard again from its files; for tests.", route="local",
         differs="Only with enable-debug-command yes.", cluster="refused: The files belong to the nodes."),

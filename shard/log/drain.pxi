@@ -202,6 +202,13 @@ cdef inline bint writer_syncs(Shared* shared) noexcept nogil:
     return shared.policy == POLICY_BULK and (shared.unsynced >= BULK_STEP or (shared.sync_wanted and shared.head == NULL))
 
 
+cdef void taken_back(Shared* shared, Target* target) noexcept nogil:
+    """What was reserved for a file that gets no more goes back; with the mutex: nobody else has a call left."""
+    if target != NULL and target.reserved > target.written and not shared.broken_error:
+        shared.calls.ftruncate(shared.calls.self, target.fd, target.written)
+        target.reserved = -1
+
+
 cdef void run_writer(Shared* shared) noexcept nogil:
     """The life of the writer thread."""
     cdef Block* taken
@@ -240,6 +247,7 @@ cdef void run_writer(Shared* shared) noexcept nogil:
         while shared.syncing:
             kache_wait(shared.done, shared.mutex, -1)
         sync_files(shared)
+        taken_back(shared, last_file(shared))
     tell_loop(shared)
     pthread_mutex_unlock(shared.mutex)
 
@@ -254,7 +262,8 @@ cdef void sync_files(Shared* shared) noexcept nogil:
     cdef int n = 0, i, call = CALL_FDATASYNC
     cdef uint64_t reached = shared.written
     shared.syncing = True
-    shared.sync_wanted = False
+    if shared.written >= shared.sync_goal and (shared.policy != POLICY_BULK or shared.head == NULL):
+        shared.sync_wanted = False
     shared.sync_began_ns = began
     shared.unsynced = 0
     shared.later_ns = began if shared.queued else 0
@@ -310,7 +319,7 @@ cdef void run_syncer(Shared* shared) noexcept nogil:
     while not shared.stopping:
         wait = -1
         if not shared.broken_error and not shared.syncing and shared.policy <= POLICY_EVERYSEC:
-            if (shared.sync_wanted and shared.queued == 0) or (shared.policy == POLICY_EVERYSEC and shared.unsynced >= UNSYNCED_MOST):
+            if (shared.sync_wanted and shared.written >= shared.sync_goal) or (shared.policy == POLICY_EVERYSEC and shared.unsynced >= UNSYNCED_MOST):
                 sync_files(shared)
                 continue
             if shared.policy == POLICY_EVERYSEC and shared.since_ns:

@@ -85,6 +85,10 @@ class Manifest(msgspec.Struct, frozen=True):
         """The names of all its files."""
         return {base.name for base in self.bases} | {log.name for log in self.logs}
 
+    def files(self) -> list[BaseFile | LogFile]:
+        """All its files, in the order in which they are loaded."""
+        return [*self.bases, *self.logs]
+
     def next_number(self) -> int:
         """A number that no file of it has, nor any before it."""
         return max([0, *(base.number for base in self.bases), *(log.number for log in self.logs)]) + 1

@@ -28,7 +28,7 @@ from libc.string cimport memcpy
 from kache.wire.clock cimport monotonic_ns
 
 from .files cimport CALL_FDATASYNC, CALL_FTRUNCATE, CALL_PWRITE, FileCalls, Files
-from .format cimport FILE_HEADER, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_SHARE, Frame, payload_check, put_frame_header, salt_of
+from .format cimport FILE_HEADER, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_MARK, FRAME_SHARE, Frame, payload_check, put_frame_header, salt_of
 
 from .files import CALLS
 
@@ -130,7 +130,9 @@ cdef class Writer:
             raise MemoryError("no memory for a writer")
         self.shared.policy = policy
         self.shared.sequence = self.shared.written = self.shared.durable = sequence
-        self.news_fd, self.shared.signal_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        self.news_fd, self.shared.signal_fd = os.pipe()
+        os.set_blocking(self.news_fd, False)
+        os.set_blocking(self.shared.signal_fd, False)
         self.threads = []
 
     def __dealloc__(self):
@@ -183,9 +185,11 @@ cdef class Writer:
             self.shared.calls.close(self.shared.calls.self, target.fd)
             target.fd = -1
             target = target.next
-        os.close(self.news_fd)
-        os.close(self.shared.signal_fd)
+        # Not known any more before they are closed: the loop may still want to hear.
+        news, signal = self.news_fd, self.shared.signal_fd
         self.news_fd = self.shared.signal_fd = -1
+        os.close(news)
+        os.close(signal)
         return True
 
     def switch(self, int fd, bytes salt not None, int64_t position=FILE_HEADER):
@@ -266,6 +270,7 @@ cdef class Writer:
         pthread_mutex_lock(self.shared.mutex)
         self.shared.sync_wanted = (
             self.shared.queued > 0 or self.shared.unsynced > 0 or self.shared.durable != self.shared.sequence)
+        self.shared.sync_goal = self.shared.sequence
         self.wake()
         pthread_mutex_unlock(self.shared.mutex)
 
@@ -358,6 +363,13 @@ cdef class Writer:
             break_file(&self.shared, CALL_PWRITE, -ENOMEM)
             pthread_mutex_unlock(self.shared.mutex)
             raise
+
+    def mark(self, int64_t now_ms):
+        """A MARK, if everything is durable and no frame says so yet: nothing came since the last sync."""
+        if self.marked != self.shared.sequence and kache_load_unsigned(&self.shared.durable) == self.shared.sequence:
+            self.marked = self.shared.sequence
+            self.add(FRAME_MARK, self.shared.sequence, NULL, 0, now_ms)
+            self.push()
 
     def put(self, int kind, bytes payload not None, int64_t now_ms=0):
         """Adds and pushes a frame; for tests and for what is rare. Effects get the next number."""

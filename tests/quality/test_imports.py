@@ -34,6 +34,7 @@ OWNERS_OF_IO = {
     "kache/load/generator.py",
     "kache/load/worker.py",
     "kache/testing/director.py",
+    "router/commands/persistence.py",  # waits between two looks
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",

@@ -1,0 +1,74 @@
+"""``kache check-aof`` and ``kache dump``: what lies on disk, looked at without a cluster."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import click
+
+from kache.cli.exits import EXIT_ERROR
+
+__all__ = ["check_aof", "dump"]
+
+
+def _tools() -> Any:
+    # By name, as the supervisor finds its children: nothing in kache imports kache.shard.
+    return importlib.import_module("kache.shard.log.tools")
+
+
+@click.command("check-aof", short_help="Check the files of a cluster that does not run.")
+@click.argument("path")
+@click.option("--fix", is_flag=True, help="Cut a damaged log off, so that what is before the damage is loaded.")
+def check_aof(path: str, fix: bool) -> int:
+    """Check the files at PATH, the data directory of a cluster or that of one of its shards, as a start would read them.
+
+    Says of each file how much of it is whole, and what would be lost where it is not. With --fix the manifest names only
+    what is whole; the one before is kept as manifest.before, and no file is changed.
+
+    Exit status: 0 all is well, or fixed; 1 it is not.
+    """
+    tools = _tools()
+    well = True
+    for verdict in tools.check(path):
+        for file in verdict.files:
+            click.echo(_line(file))
+        if not verdict.problem:
+            click.echo(f"{verdict.directory}: {verdict.keys:,} keys, up to sequence {verdict.sequence}")
+            continue
+        click.echo(f"{verdict.directory}: {verdict.problem}")
+        fixed = fix and verdict.fixed is not None and tools.fix(verdict)
+        well = well and fixed
+        if fixed:
+            click.echo(f"Fixed; lost: {verdict.lost}. The manifest before is manifest.before.")
+        elif verdict.fixed is not None:
+            click.echo(f"--fix would lose {verdict.lost}.")
+        else:
+            click.echo("That cannot be fixed: bring the directory back from a backup.")
+    return 0 if well else EXIT_ERROR
+
+
+def _line(file: Any) -> str:
+    if file.bad_offset < 0:
+        return f"{file.path}: {file.bytes:,} bytes, {file.frames:,} frames, all whole"
+    beyond = f", {file.beyond:,} whole ones behind" if file.beyond else ""
+    return f"{file.path}: {file.bytes:,} bytes, {file.frames:,} whole frames up to byte {file.bad_offset}{beyond}"
+
+
+@click.command("dump", short_help="Print what the files of a cluster hold, as JSON lines.")
+@click.argument("path")
+@click.option("--frames", is_flag=True, help="Every frame of every file, as it lies there.")
+@click.option("--state", is_flag=True, help="Every key with its value, as a start would have it (the default).")
+def dump(path: str, frames: bool, state: bool) -> int:
+    """Print what lies at PATH, one JSON object a line; bytes that are not UTF-8 are {"base64": ...}.
+
+    PATH is the data directory of a cluster that does not run, that of one of its shards, or with --frames one file. For
+    the command DUMP of a running cluster: `kache exec dump KEY`.
+    """
+    if frames and state:
+        raise click.UsageError("--frames and --state exclude each other.", click.get_current_context())
+    tools = _tools()
+    for each in tools.frames(path) if frames else tools.state(path):
+        click.echo(json.dumps(each, ensure_ascii=False))
+    return 0

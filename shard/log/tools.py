@@ -1,0 +1,283 @@
+"""Looking at files offline: what `kache check-aof` and `kache dump` do. Reads as a shard does, and locks what it reads.
+
+PATH is the directory of a cluster's data, that of one shard, or (for looking at frames) one file. `kache.cli` finds this
+module by name, as nothing in `kache` imports `kache.shard`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from ..engine.engine import Keyspace, RecordError, Store, records_of
+from . import directory as directories
+from . import format as log_format
+from . import manifest as manifests
+from .directory import Lock
+from .files import Files
+from .format import LogError
+from .manifest import Manifest
+from .recovery import FrameFile, Recovery
+
+__all__ = ["FileVerdict", "ShardVerdict", "check", "fix", "frames", "state"]
+
+FRAME_NAMES = {
+    log_format.EFFECTS: "effects",
+    log_format.SHARE: "share",
+    log_format.MARK: "mark",
+    log_format.END: "end",
+    log_format.VALUES: "values",
+    log_format.PART: "part",
+    log_format.BASE_END: "base_end",
+}
+BEFORE = ".before"
+STEP_NS = 100_000_000
+
+
+class FileVerdict(msgspec.Struct, kw_only=True):
+    """One file: its frames that verify, and the offset from which on they do not (-1: all do), with what lies there."""
+
+    path: str
+    bytes: int
+    frames: int
+    bad_offset: int = -1
+    beyond: int = 0
+    """Frames that verify behind the bad offset."""
+
+
+class ShardVerdict(msgspec.Struct, kw_only=True):
+    """One shard's directory as a shard would load it. `problem` is why it would not, or only in part; "" if all is well.
+
+    `fixed` is the manifest with which it loads, None where there is nothing to fix or no way to; `lost` says what would be
+    lost by it.
+    """
+
+    directory: str
+    files: list[FileVerdict] = []
+    keys: int = 0
+    sequence: int = 0
+    problem: str = ""
+    lost: str = ""
+    fixed: Manifest | None = None
+
+
+def shard_directories(files: Files, path: str) -> list[str]:
+    """The directories of the shards at PATH; LogError where there are none."""
+    path = path.rstrip("/") or "/"
+    cluster = directories.read_cluster(files, path) if files.exists(f"{path}/{directories.CLUSTER}") else None
+    if cluster is not None:
+        return [directories.shard_directory(path, cluster.epoch, shard) for shard in range(cluster.shards)]
+    if files.exists(f"{path}/{manifests.MANIFEST}"):
+        return [path]
+    raise LogError(f"{path} is neither the data directory of a cluster nor that of a shard.", path)
+
+
+@contextmanager
+def _locked(files: Files, path: str, shared: bool = True) -> Iterator[None]:
+    lock = Lock(files, path, shared=shared)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _loaded(files: Files, path: str, manifest: Manifest) -> tuple[Store, Recovery]:
+    """A store with everything that a shard would have; LogError as it would have."""
+    seed = bytes(16)
+    for file in manifest.bases[:1]:
+        opened = FrameFile(files, f"{path}/{file.name}")
+        seed = opened.header.hash_seed
+        opened.close()
+    store = Store(seed)
+    recovery = Recovery(files, path, store, manifest)
+    try:
+        while recovery.step(STEP_NS):
+            pass
+    finally:
+        recovery.close()
+    return store, recovery
+
+
+# Checking -------------------------------------------------------------------------------------------------
+def check(path: str) -> list[ShardVerdict]:
+    """A verdict for each shard at PATH. LogError for what is no data directory, or is in use."""
+    files = Files()
+    found = []
+    for each in shard_directories(files, path):
+        if files.exists(each):
+            with _locked(files, each):
+                found.append(_check_shard(files, each))
+    return found
+
+
+def _check_shard(files: Files, path: str) -> ShardVerdict:
+    verdict = ShardVerdict(directory=path)
+    try:
+        manifest = manifests.read(files, path)
+    except LogError as error:
+        verdict.problem = str(error)
+        return verdict
+    if manifest is None:
+        return verdict
+    for file in manifest.files():
+        verdict.files.append(_check_file(files, f"{path}/{file.name}", file.bytes, file.salt))
+    try:
+        store, recovery = _loaded(files, path, manifest)
+    except LogError as error:
+        verdict.problem = str(error)
+        _propose(verdict, manifest, error)
+        return verdict
+    verdict.keys = sum(keys for _, keys, _, _ in store.counts())
+    verdict.sequence = recovery.last
+    if recovery.cut is not None:
+        verdict.problem = f"{recovery.cut}. A start leaves them out, with a warning (aof-load-truncated)."
+        verdict.fixed = recovery.manifest_after()
+        verdict.lost = f"{recovery.cut.dropped} bytes that were never acknowledged as durable"
+    return verdict
+
+
+def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVerdict:
+    verdict = FileVerdict(path=path, bytes=files.size(path) if files.exists(path) else 0, frames=0)
+    try:
+        file = FrameFile(files, path, limit=limit, salt=salt)
+    except LogError:
+        verdict.bad_offset = 0
+        return verdict
+    try:
+        for offset, kind, _, _, now_ms, payload in file.frames():
+            if kind == log_format.EFFECTS:
+                verdict.bad_offset = offset
+                records_of(now_ms, payload)
+                verdict.bad_offset = -1
+            verdict.frames += 1
+        if file.offset != file.size:
+            verdict.bad_offset = file.offset
+            verdict.beyond = file.beyond(file.offset)[0]
+    except (LogError, RecordError):
+        verdict.bad_offset = file.offset if verdict.bad_offset < 0 else verdict.bad_offset
+    finally:
+        file.close()
+    return verdict
+
+
+def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None:
+    """A damaged log can be cut before the damage; a base cannot, nor what a newer version wrote."""
+    names = [f"{verdict.directory}/{log.name}" for log in manifest.logs]
+    if error.newer or error.path not in names or error.offset < log_format.HEADER_SIZE:
+        return
+    at = names.index(error.path)
+    kept = (*manifest.logs[:at], msgspec.structs.replace(manifest.logs[at], bytes=error.offset))
+    beyond = [file for file in verdict.files if file.path in names[at:]]
+    behind = sum(file.bytes for file in beyond) - error.offset - log_format.HEADER_SIZE * (len(beyond) - 1)
+    verdict.lost = (
+        f"everything from byte {error.offset} of {error.path} on: {max(behind, 0)} bytes, which had been safely written"
+    )
+    verdict.fixed = msgspec.structs.replace(manifest, logs=kept)
+
+
+def fix(verdict: ShardVerdict) -> bool:
+    """Writes the manifest of the verdict, and keeps the one before as manifest.before; whether it loads then."""
+    assert verdict.fixed is not None
+    files = Files()
+    with _locked(files, verdict.directory, shared=False):
+        before = files.read_all(f"{verdict.directory}/{manifests.MANIFEST}")
+        files.replace(f"{verdict.directory}/{manifests.MANIFEST}{BEFORE}", before)
+        manifests.write(files, verdict.directory, verdict.fixed)
+        return not _check_shard(files, verdict.directory).problem
+
+
+# Showing --------------------------------------------------------------------------------------------------
+def shown(value: Any) -> Any:
+    """A value for JSON: text where it is UTF-8, else {"base64": …}."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return [shown(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def frames(path: str) -> Iterator[dict[str, Any]]:
+    """Every frame of every file at PATH, as it lies there."""
+    files = Files()
+    if path.endswith((".log", ".base")):
+        yield from _frames_of(files, path, None)
+        return
+    for each in shard_directories(files, path):
+        with _locked(files, each):
+            manifest = manifests.read(files, each)
+            for file in manifest.files() if manifest is not None else ():
+                yield from _frames_of(files, f"{each}/{file.name}", file.bytes)
+
+
+def _frames_of(files: Files, path: str, limit: int | None) -> Iterator[dict[str, Any]]:
+    file = FrameFile(files, path, limit=limit)
+    try:
+        for offset, kind, sequence, durable, now_ms, payload in file.frames():
+            found: dict[str, Any] = {"file": path, "offset": offset, "kind": FRAME_NAMES[kind], "sequence": sequence}
+            found |= {"durable": durable, "ms": now_ms, "bytes": len(payload)}
+            if kind == log_format.EFFECTS:
+                found["records"] = [
+                    {"record": name, "db": db, "ms": ms, "key": shown(key), "arguments": shown(arguments)}
+                    for name, db, ms, key, arguments in records_of(now_ms, payload)
+                ]
+            yield found
+        if file.offset != file.size:
+            raise LogError(
+                f"{path} has no frame at byte {file.offset}: `kache check-aof` says more.", path, file.offset
+            )
+    except RecordError as error:
+        raise LogError(f"{path} is damaged before byte {file.offset}: {error}.", path, file.offset) from None
+    finally:
+        file.close()
+
+
+def state(path: str) -> Iterator[dict[str, Any]]:
+    """Every key of every shard at PATH with its value, as a start would have it; deadlines (unix ms) are `expires`."""
+    files = Files()
+    for each in shard_directories(files, path):
+        with _locked(files, each):
+            manifest = manifests.read(files, each)
+            if manifest is not None:
+                store, _ = _loaded(files, each, manifest)
+                yield from _keys_of(store)
+
+
+def _keys_of(store: Store) -> Iterator[dict[str, Any]]:
+    for db, _, _, _ in store.counts():
+        keys = Keyspace(store, db)
+        for key in sorted(keys.keys()):
+            kind = keys.type_of(key)
+            if kind is None:
+                continue  # past its deadline
+            found: dict[str, Any] = {"db": db, "key": shown(key), "type": kind}
+            deadline = keys.deadline_of(key)
+            if deadline is not None and deadline >= 0:
+                found["expires"] = deadline
+            yield found | _value_of(keys, key, kind)
+
+
+def _value_of(keys: Keyspace, key: bytes, kind: str) -> dict[str, Any]:
+    if kind == "string":
+        return {"value": shown(keys.string_get(key))}
+    if kind == "list":
+        return {"value": shown(list(keys.list_get(key) or ()))}
+    if kind == "set":
+        table = keys.set_get(key)
+        return {"value": shown(sorted(table.fields()) if table is not None else [])}
+    if kind == "zset":
+        scores = keys.zset_get(key)
+        return {"value": shown([[member, score] for member, score in (scores.items() if scores is not None else ())])}
+    fields = keys.hash_get(key)
+    if fields is None:
+        return {"value": []}
+    found: dict[str, Any] = {"value": shown(sorted(map(list, fields.items())))}
+    timed = [(field, fields.deadline_of(field)) for field in sorted(fields.fields())]
+    expires = [[shown(field), deadline] for field, deadline in timed if deadline is not None and deadline >= 0]
+    return found | ({"field_expires": expires} if expires else {})

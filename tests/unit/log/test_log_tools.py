@@ -1,0 +1,128 @@
+"""`kache check-aof` and `kache dump` over directories made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from log_files import CLUSTER, SEED, Record, Written, counted, number, write_directory
+
+from kache.cli.files import check_aof, dump
+from kache.errors import KacheError
+from kache.shard.log import directory
+from kache.shard.log import format as log_format
+from kache.shard.log.directory import ClusterFile, Lock, shard_directory
+from kache.shard.log.files import Files
+from kache.slots import contiguous
+
+NOW = 1_700_000_000_000
+RECORDS = [
+    bytes([8]) + counted(b"text") + counted(b"a\xff"),
+    bytes([33]) + counted(b"list") + number(2) + counted(b"x") + counted("ü".encode()),
+    bytes([48]) + counted(b"hash") + number(1) + counted(b"f") + counted(b"v"),
+    bytes([64]) + counted(b"zset") + number(1) + bytes(8) + counted(b"m"),
+    bytes([56]) + counted(b"set") + number(1) + counted(b"m"),
+]
+
+
+def made(path: Path, *, behind: int | None = None) -> Path:
+    """A cluster of one shard with a log of five frames; its path."""
+    log = Written(log_format.LOG, 1, 1)
+    for at, record in enumerate(RECORDS, 1):
+        log.frames.append(Record(log_format.EFFECTS, at, NOW + at, record, at if behind is None else behind))
+    shard = Path(shard_directory(str(path), 1, 0))
+    write_directory(shard, [], [log])
+    directory.write_cluster(Files(), str(path), ClusterFile(CLUSTER, SEED, 1, 1, tuple(contiguous(1))))
+    return shard / log.name
+
+
+def run(command: object, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(each) for each in arguments], standalone_mode=False)  # type: ignore[arg-type]
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    for path in (tmp_path, log.parent, f"{tmp_path}/"):
+        done = run(check_aof, path)
+        assert done.return_value == 0
+        assert "5 frames, all whole" in done.output and "5 keys, up to sequence 5" in done.output
+
+
+def test_a_torn_end_is_told_and_fixed(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-1])
+    done = run(check_aof, tmp_path)
+    assert done.return_value == 1
+    assert f"4 whole frames up to byte {len(whole) - 40 - len(RECORDS[4])}" in done.output
+    assert "--fix would lose" in done.output
+    fixed = run(check_aof, tmp_path, "--fix")
+    assert fixed.return_value == 0 and "Fixed; lost:" in fixed.output
+    assert run(check_aof, tmp_path).return_value == 0
+    assert log.read_bytes() == whole[:-1] and (log.parent / "manifest.before").exists()
+
+
+def test_damage_is_told_with_what_would_be_lost(tmp_path: Path) -> None:
+    log = made(tmp_path, behind=1)
+    data = bytearray(log.read_bytes())
+    data[-len(RECORDS[4]) - 45] ^= 1
+    log.write_bytes(data)
+    done = run(check_aof, tmp_path)
+    assert done.return_value == 1
+    assert "3 whole frames" in done.output and "1 whole ones behind" in done.output
+    assert "--fix would lose everything from byte" in done.output
+    assert run(check_aof, tmp_path, "--fix").return_value == 0
+    assert "3 keys" in run(check_aof, tmp_path).output
+
+
+def test_what_cannot_be_fixed_is_said(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    (log.parent / "manifest").write_bytes(b"")
+    done = run(check_aof, tmp_path, "--fix")
+    assert done.return_value == 1 and "manifest is empty" in done.output and "cannot be fixed" in done.output
+
+
+def test_what_is_in_use_or_no_data_is_refused(tmp_path: Path) -> None:
+    log = made(tmp_path / "data")
+    lock = Lock(Files(), str(log.parent))
+    for command in (check_aof, dump):
+        refused = run(command, tmp_path / "data")
+        assert isinstance(refused.exception, KacheError) and "is in use by another process" in str(refused.exception)
+        nothing = run(command, tmp_path)
+        assert isinstance(nothing.exception, KacheError) and "neither the data directory" in str(nothing.exception)
+    lock.release()
+
+
+def test_the_state_as_json_lines(tmp_path: Path) -> None:
+    made(tmp_path)
+    lines = [json.loads(line) for line in run(dump, tmp_path).output.splitlines()]
+    assert lines == [
+        {"db": 0, "key": "hash", "type": "hash", "value": [["f", "v"]]},
+        {"db": 0, "key": "list", "type": "list", "value": ["x", "ü"]},
+        {"db": 0, "key": "set", "type": "set", "value": ["m"]},
+        {"db": 0, "key": "text", "type": "string", "value": {"base64": "Yf8="}},
+        {"db": 0, "key": "zset", "type": "zset", "value": [["m", 0.0]]},
+    ]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_frames_as_json_lines(tmp_path: Path, whole: bool) -> None:
+    log = made(tmp_path)
+    done = run(dump, tmp_path if whole else log, "--frames")
+    lines = [json.loads(line) for line in done.output.splitlines()]
+    assert [line["sequence"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[1] == {
+        "file": str(log), "offset": 128 + 40 + len(RECORDS[0]), "kind": "effects", "sequence": 2, "durable": 0, "ms": NOW + 2,
+        "bytes": len(RECORDS[1]),
+        "records": [{"record": "list_push_right", "db": 0, "ms": NOW + 2, "key": "list", "arguments": ["x", "ü"]}],
+    }  # fmt: skip
+
+
+def test_frames_of_a_damaged_file_end_with_an_error(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    log.write_bytes(log.read_bytes()[:-1])
+    done = run(dump, log, "--frames")
+    assert len(done.output.splitlines()) == 4
+    assert isinstance(done.exception, KacheError) and "has no frame at byte" in str(done.exception)
