@@ -157,11 +157,14 @@ cdef class Host:
         effects.record(True)
         self.news = LogNews(self, os.dup(writer.news))
 
-    def detach_log(self):
-        """Nothing is logged any more: what was is on its way, and nobody waits for it."""
-        cdef Link link
+    def end_log(self):
+        """Nothing is logged any more. Replies still wait for what was, until `detach_log`."""
         self.commit_tick()
         self.shard.store.effects.record(False)
+
+    def detach_log(self):
+        """The writer has done what it could: what still waits for it is answered, or its link closed if that was `lost`."""
+        cdef Link link
         self.shard.store.effects.number_frames(False)
         self.writer = None
         self.news.close()

@@ -58,7 +58,7 @@ cdef enum:
     PREFIX_SHIFT = 48 - SCAN_BITS
     SMALL_STRING = 1024         # what stays in its segment however full the slice is
     SMALL_COLLECTION = 16
-    PART_ELEMENTS = 4000        # of one part
+    PART_ELEMENTS = 2000        # of one part
     MOST_RESTARTS = 64          # of parts, over all keys
     MORE_PARTS = 64             # beyond twice as many as a value seemed to need: then they are twice as long, and again
     FETCH_AHEAD = 8             # entries

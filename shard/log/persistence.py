@@ -45,7 +45,7 @@ log = logging.getLogger("kache.shard")
 POLICIES: Final = {"no": writers.NO, "everysec": writers.EVERYSEC, "always": writers.ALWAYS}
 OK, SLOW, STALLED, FULL, BROKEN = range(5)
 
-SLICE_NS: Final = 500_000
+SLICE_NS: Final = 400_000
 """Nanoseconds of one slice: what clients notice of a dump is this."""
 SLICE_BYTES: Final = 262_144
 MOST_UNWRITTEN: Final = 8 << 20
@@ -55,6 +55,8 @@ BUSY_REST: Final = 3
 FULL_REST: Final = 0.002
 """Seconds that it rests when the disk is behind."""
 WATCH_SECONDS: Final = 0.1
+QUIET_LOOKS: Final = 10
+"""Looks without a frame after which a MARK is written: a second."""
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two tries to get away from a broken file."""
 CLOSE_SECONDS: Final = 30.0
@@ -124,6 +126,7 @@ class Persistence:
         self._dirty_at_save = 0
         self._watching: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._seen = self._quiet = 0
         self._host_trouble = (OK, b"", False)
 
     # Beginning and ending ----------------------------------------------------------------------------------
@@ -154,6 +157,7 @@ class Persistence:
         try:
             await self._write_manifest(named)
         except OSError:
+            self.files.close(created.fd)
             await self._remove(created)
             raise
         self.logging = True
@@ -172,19 +176,24 @@ class Persistence:
         """The log ends here; how many bytes its file has."""
         writer = self.writer
         assert writer is not None
-        self.host.commit()
+        self.host.end_log()
         ended = writer.end_file()
-        self.host.detach_log()
         self.writer = None
         self._sequence = writer.sequence
         self.logging = False
+        if not await self._stop(writer):
+            # Nobody will know whether it was kept: no reply.
+            self.host.set_trouble(BROKEN, b"", True)
+        self.host.detach_log()
         self._host_trouble = (OK, b"", False)
-        await self._stop(writer)
         return ended
 
-    async def _stop(self, writer: Writer) -> None:
+    async def _stop(self, writer: Writer) -> bool:
+        """Whether everything that was added is durable."""
         if not await self._io(writer.stop, CLOSE_SECONDS):
-            log.error("the disk has not taken the end of the log within %d s", CLOSE_SECONDS)
+            log.error("the disk has not taken the end of a file within %d s", CLOSE_SECONDS)
+            return False
+        return not writer.failure[1]
 
     async def close(self, save: bool = False) -> None:
         """The shard leaves: a snapshot first if that is wanted, then everything that was said is durable."""
@@ -290,15 +299,7 @@ class Persistence:
         """A log and a base of one number, which replace everything else."""
         had_log = self.logging
         created = await self._create(LOG)
-        try:
-            if had_log and not self.repairing:
-                # From here on it is used, so a restart has to know of it.
-                logs = (*self.manifest.logs, _log_file(created))
-                await self._write_manifest(msgspec.structs.replace(self.manifest, logs=logs))
-            self._switch(created)
-        except (OSError, DumpError):
-            await self._remove(created)
-            raise
+        await self._use(created, had_log and not self.repairing)
         base: _File | None = None
         try:
             base = await self._create(BASE, created.number, self._end())
@@ -309,6 +310,19 @@ class Persistence:
                 await self._remove(base)
             if not had_log and self.writer is not None and not self.logging:
                 await self._detach()
+                await self._remove(created)
+            raise
+
+    async def _use(self, created: _File, named: bool) -> None:
+        """The new log is used from here on; `named`: a restart has to know of it, so the manifest names it first."""
+        try:
+            if named:
+                logs = (*self.manifest.logs, _log_file(created))
+                await self._write_manifest(msgspec.structs.replace(self.manifest, logs=logs))
+            self._switch(created)
+        except BaseException:
+            self.files.close(created.fd)
+            if created.number not in {each.number for each in self.manifest.logs}:
                 await self._remove(created)
             raise
 
@@ -455,7 +469,15 @@ class Persistence:
         """A look every now and then: what stands still gives no news."""
         if self.writer is not None:
             self._look()
+            self._mark(self.writer)
             self._watching = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch)
+
+    def _mark(self, writer: Writer) -> None:
+        """After a second without a frame the last sync is noted: what lies before can then not be torn unseen."""
+        self._quiet = self._quiet + 1 if writer.sequence == self._seen else 0
+        self._seen = writer.sequence
+        if self._quiet >= QUIET_LOOKS:
+            writer.mark(self.now())
 
     def _look(self) -> None:
         """What the writer is in becomes what the shard does."""

@@ -57,7 +57,8 @@ cdef struct Shared:
     Target* files               # oldest first; the last one is written
     bint writing                # somebody is in a write
     bint syncing
-    bint sync_wanted            # without waiting for its second
+    bint sync_wanted            # without waiting for its second,
+    uint64_t sync_goal          # once this frame is written
     bint extending              # more room is to be reserved
     uint64_t sequence           # of the last frame of effects that was added
     uint64_t written, durable   # of the last one that was
@@ -83,6 +84,7 @@ cdef class Writer:
     cdef int news_fd            # read end of the signal
     cdef readonly bint running
     cdef Target* current
+    cdef uint64_t marked        # the last sequence that a MARK has said to be durable
     cdef readonly uint64_t refused_frames   # that were added to a broken file
     cdef int add(self, int kind, uint64_t sequence, const char* payload, size_t n, int64_t now_ms) except -1
     cdef int add_effects(self, int kind, const char* payload, size_t n, int64_t now_ms) except -1

@@ -5,7 +5,7 @@
                   └─ everysec, no: by itself, if nothing waits
                                      syncer thread ── everysec, or when asked ─► `durable`
 
-Owns the open files of one stream, its queue and two threads, which run without the GIL and tell the loop through a pipe. The
+Owns the open files of one stream, its queue and two threads (drain.pxi), which run without the GIL and tell the loop through a pipe. The
 loop adds the frames of a tick and pushes them; it never waits for a disk, but for a write that usually is a copy into the page
 cache, and only while those take less than a millisecond. Promises: frames are written in their order, `written` and `durable`
 never pass over one, a file is synced before `durable` reaches into the next, and one that has failed is never touched again:
@@ -28,7 +28,7 @@ from libc.string cimport memcpy
 from kache.wire.clock cimport monotonic_ns
 
 from .files cimport CALL_FDATASYNC, CALL_FTRUNCATE, CALL_PWRITE, FileCalls, Files
-from .format cimport FILE_HEADER, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_SHARE, Frame, payload_check, put_frame_header, salt_of
+from .format cimport FILE_HEADER, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_MARK, FRAME_SHARE, Frame, payload_check, put_frame_header, salt_of
 
 from .files import CALLS
 
@@ -105,323 +105,7 @@ cdef int64_t INLINE_NS = 1000000    # what a write may take for the loop to do t
 cdef int64_t RETRY_NS = 250000000   # between two looks for room
 
 
-# Blocks and files: under the mutex, or where nobody else knows of them -----------------------------------
-cdef inline char* block_data(Block* block) noexcept nogil:
-    return <char*> (block + 1)
-
-
-cdef void drop_block(Shared* shared, Block* block) noexcept nogil:
-    """One is kept: touching new memory costs more than what a tick says."""
-    if shared.spare == NULL and block.room == FIRST_BLOCK:
-        shared.spare = block
-    else:
-        free(block)
-
-
-cdef int64_t whole_frames(Block* block, int64_t n) noexcept nogil:
-    """How many of the first n bytes of a block are whole frames."""
-    cdef int64_t at = 0
-    cdef uint32_t length
-    while at + FRAME_HEADER <= n:
-        memcpy(&length, block_data(block) + at + 4, 4)
-        if at + FRAME_HEADER + <int64_t> length > n:
-            break
-        at += FRAME_HEADER + <int64_t> length
-    return at
-
-
-cdef void tell_loop(Shared* shared) noexcept nogil:
-    """There are news; under the mutex."""
-    if not shared.signalled:
-        shared.signalled = True
-        write_fd(shared.signal_fd, b"!", 1)
-
-
-cdef void break_file(Shared* shared, int call, int64_t result) noexcept nogil:
-    """It is not written or synced again; under the mutex."""
-    if shared.broken_error == 0:
-        shared.broken_error = <int> -result
-        shared.broken_call = call
-    tell_loop(shared)
-
-
-cdef inline bint is_full(int64_t result) noexcept nogil:
-    return result == -ENOSPC or result == -EDQUOT
-
-
-# Room ---------------------------------------------------------------------------------------------------
-cdef bint reserve(Shared* shared, Target* target, int64_t until) noexcept nogil:
-    """Reserves room up to `until` and a step beyond it. False when there is none. Without the mutex."""
-    cdef int64_t result, start = target.reserved if target.reserved > target.written else target.written
-    cdef int64_t n = until - start + RESERVE_STEP
-    if target.reserved < 0 or until <= target.reserved:
-        return True
-    kache_store(&shared.call_ns, monotonic_ns())
-    result = shared.calls.fallocate(shared.calls.self, target.fd, start, n)
-    kache_store(&shared.call_ns, 0)
-    pthread_mutex_lock(shared.mutex)
-    if result == 0:
-        target.reserved = start + n
-    elif is_full(result):
-        if shared.full_error == 0:
-            shared.full_error = <int> -result
-            tell_loop(shared)
-    else:
-        target.reserved = -1        # a file system that cannot: it goes without
-    pthread_mutex_unlock(shared.mutex)
-    return not is_full(result)
-
-
-cdef void room_again(Shared* shared) noexcept nogil:
-    pthread_mutex_lock(shared.mutex)
-    if shared.full_error:
-        shared.full_error = 0
-        tell_loop(shared)
-    pthread_mutex_unlock(shared.mutex)
-
-
-cdef inline Target* last_file(Shared* shared) noexcept nogil:
-    """The one that is written, which nobody closes; under the mutex."""
-    cdef Target* target = shared.files
-    while target != NULL and target.next != NULL:
-        target = target.next
-    return target
-
-
-# The writer thread ------------------------------------------------------------------------------------
-cdef int64_t write_block(Shared* shared, Block* block) noexcept nogil:
-    """Writes what is left of a block: 0, or minus errno. Without the mutex."""
-    cdef Target* target = block.target
-    cdef int64_t result = 0, began, took
-    while block.gone < block.used:
-        began = monotonic_ns()
-        kache_store(&shared.call_ns, began)
-        result = shared.calls.pwrite(
-            shared.calls.self, target.fd, block_data(block) + block.gone, block.used - block.gone, target.written)
-        kache_store(&shared.call_ns, 0)
-        took = monotonic_ns() - began
-        if result == 0:
-            result = -ENOSPC        # nothing was written and nothing is wrong: no room
-        if result < 0:
-            return result
-        pthread_mutex_lock(shared.mutex)
-        shared.write_ns = took
-        shared.unsynced += result
-        shared.queued -= result
-        block.gone += <size_t> result
-        target.written += result
-        target.dirty = True
-        if block.gone == block.used:
-            kache_store_unsigned(&shared.written, block.sequence)
-            if block.last:
-                target.ended = True
-            if shared.policy != POLICY_ALWAYS:
-                tell_loop(shared)
-        pthread_mutex_unlock(shared.mutex)
-    return 0
-
-
-cdef int64_t cut_partial(Shared* shared, Block* block) noexcept nogil:
-    """Takes back what was written of a frame without its end. Without the mutex."""
-    cdef int64_t whole = whole_frames(block, block.gone), result
-    if whole == <int64_t> block.gone:
-        return 0
-    kache_store(&shared.call_ns, monotonic_ns())
-    result = shared.calls.ftruncate(shared.calls.self, block.target.fd, block.target.written - (block.gone - whole))
-    kache_store(&shared.call_ns, 0)
-    if result < 0:
-        return result
-    pthread_mutex_lock(shared.mutex)
-    shared.queued += block.gone - whole
-    block.target.written -= block.gone - whole
-    block.target.reserved = 0 if block.target.reserved >= 0 else -1     # it went with the cut
-    block.gone = <size_t> whole
-    pthread_mutex_unlock(shared.mutex)
-    return 0
-
-
-cdef bint write_blocks(Shared* shared, Block* block) noexcept nogil:
-    """Writes blocks that were taken from the queue, waiting for room if need be. False: the file is broken, or we are to stop
-    (then what is left is dropped)."""
-    cdef Block* following
-    cdef int64_t result
-    cdef bint waits = False
-    while block != NULL:
-        result = -ENOSPC
-        if reserve(shared, block.target, block.target.written + <int64_t> (block.used - block.gone)) or (
-            block.target.reserved >= block.target.written + <int64_t> (block.used - block.gone)
-        ):
-            result = write_block(shared, block)
-        if is_full(result):
-            result = cut_partial(shared, block)
-            if result == 0:
-                pthread_mutex_lock(shared.mutex)
-                if shared.full_error == 0:
-                    shared.full_error = ENOSPC
-                    tell_loop(shared)
-                if shared.stopping:
-                    result = -ENOSPC
-                elif not shared.broken_error:
-                    kache_wait(shared.work, shared.mutex, RETRY_NS)
-                pthread_mutex_unlock(shared.mutex)
-                waits = True
-                if result == 0 and not shared.broken_error:
-                    continue
-        if result < 0 or shared.broken_error:
-            pthread_mutex_lock(shared.mutex)
-            if result < 0:
-                break_file(shared, CALL_PWRITE, result)
-            while block != NULL:
-                following = block.next
-                shared.queued -= <int64_t> (block.used - block.gone)
-                drop_block(shared, block)
-                block = following
-            pthread_mutex_unlock(shared.mutex)
-            return False
-        if waits:
-            waits = False
-            room_again(shared)
-        following = block.next
-        pthread_mutex_lock(shared.mutex)
-        drop_block(shared, block)
-        pthread_mutex_unlock(shared.mutex)
-        block = following
-    return True
-
-
-cdef bint writer_has_work(Shared* shared) noexcept nogil:
-    if shared.broken_error:
-        return False
-    if shared.head != NULL or shared.extending:
-        return True
-    return not shared.syncing and writer_syncs(shared)
-
-
-cdef inline bint writer_syncs(Shared* shared) noexcept nogil:
-    """Whether it is for the writer to sync now."""
-    if shared.policy == POLICY_ALWAYS:
-        return shared.durable != shared.written or shared.sync_wanted
-    return shared.policy == POLICY_BULK and (shared.unsynced >= BULK_STEP or (shared.sync_wanted and shared.head == NULL))
-
-
-cdef void run_writer(Shared* shared) noexcept nogil:
-    """The life of the writer thread."""
-    cdef Block* taken
-    cdef Target* last
-    cdef bint full
-    pthread_mutex_lock(shared.mutex)
-    while True:
-        while not writer_has_work(shared) and not shared.stopping:
-            full = shared.full_error != 0 and not shared.broken_error
-            kache_wait(shared.work, shared.mutex, RETRY_NS if full else -1)
-            if full:
-                shared.extending = True
-        if shared.stopping and (shared.head == NULL or shared.broken_error):
-            break
-        taken = shared.head
-        shared.head = shared.tail = NULL
-        last = last_file(shared)
-        full = shared.extending
-        shared.extending = False
-        shared.writing = taken != NULL
-        pthread_mutex_unlock(shared.mutex)
-        if taken != NULL:
-            write_blocks(shared, taken)
-        elif full and last != NULL and reserve(shared, last, last.written + RESERVE_LOW):
-            room_again(shared)
-        pthread_mutex_lock(shared.mutex)
-        shared.writing = False
-        last = last_file(shared)        # maybe another one by now
-        if taken != NULL and last.reserved >= 0 and last.reserved - last.written < RESERVE_LOW:
-            shared.extending = True
-        if shared.sync_wanted:
-            pthread_cond_signal(shared.sync_work)
-        if not shared.broken_error and not shared.syncing and writer_syncs(shared):
-            sync_files(shared)
-    if not shared.broken_error:
-        while shared.syncing:
-            kache_wait(shared.done, shared.mutex, -1)
-        sync_files(shared)
-    tell_loop(shared)
-    pthread_mutex_unlock(shared.mutex)
-
-
-# Syncing ------------------------------------------------------------------------------------------------
-cdef void sync_files(Shared* shared) noexcept nogil:
-    """Makes durable what is written now, the oldest file first; those that have ended are closed. With the mutex, which is
-    given back meanwhile; nobody else may be syncing."""
-    cdef Target* dirty[MOST_FILES]
-    cdef Target* target = shared.files
-    cdef int64_t began = monotonic_ns(), result = 0
-    cdef int n = 0, i, call = CALL_FDATASYNC
-    cdef uint64_t reached = shared.written
-    shared.syncing = True
-    shared.sync_wanted = False
-    shared.sync_began_ns = began
-    shared.unsynced = 0
-    shared.later_ns = began if shared.queued else 0
-    while target != NULL and n < MOST_FILES:
-        if target.dirty or target.ended:
-            target.dirty = False
-            dirty[n] = target
-            n += 1
-        target = target.next
-    pthread_mutex_unlock(shared.mutex)
-    for i in range(n):
-        kache_store(&shared.call_ns, monotonic_ns())
-        result = shared.calls.fdatasync(shared.calls.self, dirty[i].fd)
-        kache_store(&shared.call_ns, 0)
-        if result < 0:
-            break
-        if dirty[i].ended and dirty[i].reserved > dirty[i].written:
-            call = CALL_FTRUNCATE
-            result = shared.calls.ftruncate(shared.calls.self, dirty[i].fd, dirty[i].written)
-            if result < 0:
-                break
-    pthread_mutex_lock(shared.mutex)
-    shared.syncing = False
-    if result < 0:
-        break_file(shared, call, result)
-    else:
-        shared.syncs += 1
-        shared.last_sync_ns = monotonic_ns() - began
-        if shared.last_sync_ns > shared.longest_sync_ns:
-            shared.longest_sync_ns = shared.last_sync_ns
-        if not shared.broken_error:
-            kache_store_unsigned(&shared.durable, reached)
-            shared.since_ns = shared.later_ns
-            close_ended(shared)
-    tell_loop(shared)
-    pthread_cond_broadcast(shared.done)
-
-
-cdef void close_ended(Shared* shared) noexcept nogil:
-    """Files that have their END and are synced; under the mutex. The last one is kept: it may be asked for its length."""
-    cdef Target* target
-    while shared.files != NULL and shared.files.next != NULL and shared.files.ended and not shared.files.dirty:
-        target = shared.files
-        shared.files = target.next
-        shared.calls.close(shared.calls.self, target.fd)
-        free(target)
-
-
-cdef void run_syncer(Shared* shared) noexcept nogil:
-    """The life of the syncer thread: under everysec a sync a second, if there is anything to sync; and what is asked for."""
-    cdef int64_t wait
-    pthread_mutex_lock(shared.mutex)
-    while not shared.stopping:
-        wait = -1
-        if not shared.broken_error and not shared.syncing and shared.policy <= POLICY_EVERYSEC:
-            if (shared.sync_wanted and shared.queued == 0) or (shared.policy == POLICY_EVERYSEC and shared.unsynced >= UNSYNCED_MOST):
-                sync_files(shared)
-                continue
-            if shared.policy == POLICY_EVERYSEC and shared.since_ns:
-                wait = shared.sync_began_ns + SECOND - monotonic_ns()
-                if wait <= 0:
-                    sync_files(shared)
-                    continue
-        kache_wait(shared.sync_work, shared.mutex, wait)
-    pthread_mutex_unlock(shared.mutex)
+include "drain.pxi"
 
 
 # The loop's side ----------------------------------------------------------------------------------------
@@ -446,7 +130,9 @@ cdef class Writer:
             raise MemoryError("no memory for a writer")
         self.shared.policy = policy
         self.shared.sequence = self.shared.written = self.shared.durable = sequence
-        self.news_fd, self.shared.signal_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        self.news_fd, self.shared.signal_fd = os.pipe()
+        os.set_blocking(self.news_fd, False)
+        os.set_blocking(self.shared.signal_fd, False)
         self.threads = []
 
     def __dealloc__(self):
@@ -499,9 +185,11 @@ cdef class Writer:
             self.shared.calls.close(self.shared.calls.self, target.fd)
             target.fd = -1
             target = target.next
-        os.close(self.news_fd)
-        os.close(self.shared.signal_fd)
+        # Not known any more before they are closed: the loop may still want to hear.
+        news, signal = self.news_fd, self.shared.signal_fd
         self.news_fd = self.shared.signal_fd = -1
+        os.close(news)
+        os.close(signal)
         return True
 
     def switch(self, int fd, bytes salt not None, int64_t position=FILE_HEADER):
@@ -582,6 +270,7 @@ cdef class Writer:
         pthread_mutex_lock(self.shared.mutex)
         self.shared.sync_wanted = (
             self.shared.queued > 0 or self.shared.unsynced > 0 or self.shared.durable != self.shared.sequence)
+        self.shared.sync_goal = self.shared.sequence
         self.wake()
         pthread_mutex_unlock(self.shared.mutex)
 
@@ -674,6 +363,13 @@ cdef class Writer:
             break_file(&self.shared, CALL_PWRITE, -ENOMEM)
             pthread_mutex_unlock(self.shared.mutex)
             raise
+
+    def mark(self, int64_t now_ms):
+        """A MARK, if everything is durable and no frame says so yet: nothing came since the last sync."""
+        if self.marked != self.shared.sequence and kache_load_unsigned(&self.shared.durable) == self.shared.sequence:
+            self.marked = self.shared.sequence
+            self.add(FRAME_MARK, self.shared.sequence, NULL, 0, now_ms)
+            self.push()
 
     def put(self, int kind, bytes payload not None, int64_t now_ms=0):
         """Adds and pushes a frame; for tests and for what is rare. Effects get the next number."""

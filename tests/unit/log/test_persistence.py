@@ -187,7 +187,59 @@ def test_dumps_while_everything_changes(tmp_path: Path, seed: int, monkeypatch: 
                 shard.same_as_on_disk()
                 names = sorted(os.listdir(shard.directory))
                 assert [name[7:] for name in names] == ["base", "log", "t"], names
+                base = shard.directory / names[0]
+                assert base.stat().st_blocks * 512 <= base.stat().st_size + 8192, "what was reserved is given back"
             shard.shard.store.check()
+
+    run(test)
+
+
+GOLDEN = Path(__file__).parents[2] / "data" / "log-format-1"
+GOLDEN_COMMANDS: list[list[object]] = [
+    ["SET", "text", b"with spaces: colons\n\x00\xff"],
+    ["SET", "", "the empty key"],
+    ["SET", "\N{SNOWMAN}", "v", "PXAT", NOW + 86_400_000],
+    ["APPEND", "raw", "a"], ["APPEND", "raw", "b"], ["SETRANGE", "raw", 5, "x"],
+    ["RPUSH", "list", "a", "b", "c", ""], ["LSET", "list", 1, "B"], ["LINSERT", "list", "AFTER", "B", "b"],
+    ["LPOP", "list"], ["LREM", "list", 0, "c"],
+    ["HSET", "hash", "f", "v", "g", "w", "h", "x"], ["HDEL", "hash", "g"],
+    ["HPEXPIREAT", "hash", NOW + 86_400_000, "FIELDS", 1, "h"],
+    ["SADD", "set", "1", "2", "x"], ["SREM", "set", "2"],
+    ["ZADD", "zset", "1.5", "a", "-inf", "b", "-0.0", "c"], ["ZREM", "zset", "a"],
+    ["RENAME", "set", "{set}2"], ["COPY", "list", "list2", "DB", 1], ["MOVE", "zset", 1], ["DEL", "text2"],
+    ["SWAPDB", 0, 2], ["SWAPDB", 0, 2],
+]  # fmt: skip
+
+
+def large() -> list[list[object]]:
+    """What comes in parts."""
+    return [
+        ["RPUSH", "large:list", *range(2500)], ["SADD", "large:set", *range(2500)],
+        ["ZADD", "large:zset", *(word for n in range(2500) for word in (n % 7, n))],
+        ["HSET", "large:hash", *(word for n in range(2500) for word in (n, n % 7))],
+    ]  # fmt: skip
+
+
+def test_files_of_version_1_are_read_for_ever(tmp_path: Path) -> None:
+    """The directory was written by `write_golden` when the format was fixed: before, in and behind a base."""
+    shard = Shard(now_ms=NOW)
+    for words in [*GOLDEN_COMMANDS, *large(), *GOLDEN_COMMANDS]:
+        shard.execute([word if isinstance(word, bytes) else str(word).encode() for word in words])
+    assert state(recovered(GOLDEN, NOW)) == state(shard.store)
+
+
+def write_golden(directory: Path) -> None:
+    """Writes the files of the test above anew, for a new major version beside those of the old ones."""
+
+    async def test() -> None:
+        async with kept(directory) as shard:
+            shard.reactor = None  # type: ignore[assignment]
+            for words in [*GOLDEN_COMMANDS, *large()]:
+                shard.execute(*words)
+            await shard.persistence.dump()
+            for words in GOLDEN_COMMANDS:
+                shard.execute(*words)
+            await shard.durable()
 
     run(test)
 

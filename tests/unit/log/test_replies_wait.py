@@ -192,14 +192,11 @@ def test_a_disk_that_stands_still(tmp_path: Path, appendfsync: str) -> None:
         async with served(tmp_path / "s", appendfsync=appendfsync) as here:
             waiting, reading = await here.router(), await here.router()
             assert await reading.ask("set", "old", "value") == b"+OK\r\n"
-            here.files.slow("fdatasync", 1.5, times=1)
             if appendfsync == "everysec":
-                # A sync runs, so the write is the thread's, and it takes as long.
-                here.files.slow("pwrite", 1.5, times=1)
-                assert here.persistence.writer is not None
-                here.files.forget()
-                here.persistence.writer.sync()
-                await asyncio.sleep(0.1)
+                # After a slow write the next one is the thread's.
+                here.files.slow("pwrite", 0.01, times=1)
+                assert await reading.ask("set", "old", "value") == b"+OK\r\n"
+            here.files.slow("pwrite" if appendfsync == "everysec" else "fdatasync", 1.5, times=1)
             await waiting.send(("set", "new", "value"))
             await here.until(lambda: here.state() == "stalled")
             assert await waiting.replies(1) == [] and waiting.closed
@@ -311,5 +308,22 @@ def test_without_a_log_nothing_is_held(tmp_path: Path) -> None:
             await here.persistence.apply(Config(appendonly=False))
             here.files.fail("pwrite", errno.EIO, times=-1)
             assert await router.ask("set", "k", "x") == b"+OK\r\n"
+
+    run(test)
+
+
+def test_turning_the_log_off_answers_what_was_logged_only_when_it_is_durable(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", log_stall_ms=10_000) as here:
+            router = await here.router()
+            here.files.slow("fdatasync", 1.5, times=1)
+            began = time.monotonic()
+            await router.send(("set", "k", "v"))
+            await here.until(lambda: here.persistence.figures()["sequence"] == 1)
+            ending = asyncio.ensure_future(here.persistence.apply(Config(appendonly=False, appendfsync="always")))
+            assert await router.replies(1, 0.2) == []
+            assert await router.replies(1) == [b"+OK\r\n"] and time.monotonic() - began >= 1.5
+            await ending
+            assert await router.ask("set", "k", "w") == b"+OK\r\n"
 
     run(test)

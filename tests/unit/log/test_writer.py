@@ -237,3 +237,30 @@ def test_a_stricter_policy_makes_durable_what_was_written_before(stream: Stream)
     assert stream.writer.durable == 0
     stream.writer.set_policy(writers.ALWAYS)
     stream.until(lambda: stream.writer.durable == 2)
+
+
+def test_a_mark_says_once_that_everything_is_durable(stream: Stream) -> None:
+    stream.writer.mark(5)
+    assert stream.path.stat().st_size == log_format.HEADER_SIZE, "nothing came yet"
+    stream.put(b"one")
+    stream.writer.mark(5)
+    stream.writer.sync()
+    stream.until(lambda: stream.writer.durable == 1)
+    for _ in range(3):
+        stream.writer.mark(6)
+    stream.until(lambda: stream.writer.queued == 0)
+    data = stream.path.read_bytes()[log_format.HEADER_SIZE :]
+    assert data[43:] == frame(log_format.MARK, b"", 1, SALT, log_format.HEADER_SIZE + 43, now_ms=6)
+
+
+def test_a_sync_that_is_asked_for_comes_although_writing_never_rests(stream: Stream, scripted: ScriptedFiles) -> None:
+    stream.writer.set_policy(writers.NO)
+    scripted.slow("pwrite", 0.01, times=-1)
+    stream.put(b"first")
+    stream.writer.sync()
+    until = time.monotonic() + SECONDS
+    while stream.writer.durable < 1:
+        assert time.monotonic() < until
+        stream.put(b"more")
+        time.sleep(0.001)
+    assert stream.writer.durable < stream.writer.sequence
