@@ -46,6 +46,7 @@ MODULES = {
     "kache.wire.claims": COLD,
     "kache.wire.link": COLD,
     "kache.shard.log.recovery": HOT,
+    "kache.shard.log.division": HOT,
     "kache.shard.log.files": COLD,
     "kache.shard.log.format": COLD,
 }

@@ -13,6 +13,8 @@ import importlib
 import logging
 import os
 import secrets
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +45,8 @@ class DataDirectory:
         self._epoch = 1
         self._lock: Any = None
         self._directory: Any = importlib.import_module("kache.shard.log.directory")
+        self._repartition: Any = importlib.import_module("kache.shard.log.repartition")
+        self._always = config.appendfsync == "always"
         self._files: Any = importlib.import_module("kache.shard.log.files").Files()
 
     def start(self, config: Config) -> None:
@@ -78,13 +82,25 @@ class DataDirectory:
         if found is None:
             self._write()
             return
-        if found.shards != self.shards:
-            raise KacheError(
-                f"{self.path} has the data of {found.shards} shards, and the cluster was started with {self.shards}: "
-                f"start it with --shards {found.shards}."
-            )
         self._cluster, self.hash_seed, self._epoch = found.cluster, found.hash_seed, found.epoch
-        self.slots = list(found.slots)
+        if found.shards == self.shards:
+            self.slots = list(found.slots)
+            self._repartition.clean(self._files, self.path, found.epoch)
+        else:
+            self._divide(found)
+
+    def _divide(self, found: Any) -> None:
+        """What the shards of before hold is divided over those of now."""
+        new = self._directory.ClusterFile(
+            found.cluster, found.hash_seed, found.epoch + 1, self.shards, tuple(self.slots)
+        )
+        _log.info("%s has the data of %d shards: it is divided over %d", self.path, found.shards, self.shards)
+        began = time.monotonic()
+        bar = _Bar(f"dividing {found.shards} shards over {self.shards}")
+        self._repartition.divide(self._files, self.path, found, new, self._always, bar.show)
+        bar.end()
+        self._epoch = new.epoch
+        _log.info("divided in %.1f s", time.monotonic() - began)
 
     def _write(self) -> None:
         cluster = self._directory.ClusterFile(
@@ -112,6 +128,36 @@ class DataDirectory:
     def abandon(self) -> None:
         """In a forked child: the lock is the supervisor's."""
         self._lock = None
+
+
+class _Bar:
+    """How far something is: a bar where there is a terminal, a line of the log every few seconds where there is none."""
+
+    WIDTH = 30
+    LINE_SECONDS = 5.0
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._began = self._told = time.monotonic()
+        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def show(self, done: int, total: int) -> None:
+        """`done` of `total` bytes."""
+        now = time.monotonic()
+        share = done / total if total else 1.0
+        left = f", {(now - self._began) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        if self._on_terminal:
+            bar = "#" * round(self.WIDTH * share)
+            sys.stderr.write(f"\r{self._what} [{bar:{self.WIDTH}}] {100 * share:.0f} %{left}   ")
+            sys.stderr.flush()
+        elif now - self._told >= self.LINE_SECONDS:
+            self._told = now
+            _log.info("%s: %.0f %%%s", self._what, 100 * share, left)
+
+    def end(self) -> None:
+        """The line is free again."""
+        if self._on_terminal:
+            sys.stderr.write("\n")
 
 
 class Resolution:

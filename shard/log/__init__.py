@@ -8,6 +8,7 @@
     persistence Persistence: the log and the dumps of a living shard, its manifest, its way out of trouble
     directory   the directory of a cluster, its file, its locks
     recovery    the one reader of logs and bases: verifies them, and makes a store of them
+    division, repartition   what one shard holds as bases for others; another number of shards
     tools       looking at files offline: for the command line
 
 Nothing here calls the file system but by a `Files`, so that a test can fail any call, or stop the world behind it.

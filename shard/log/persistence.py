@@ -136,6 +136,9 @@ class Persistence:
 
         With a log, a new one begins; without, the manifest says since when nothing is logged.
         """
+        if manifest is None:
+            # Before the first file: data without a manifest is refused, since nobody could know what belongs together.
+            await self._write_manifest(Manifest())
         self.manifest = manifest or Manifest()
         self._sequence = sequence
         self._last_number = max(self.manifest.next_number() - 1, number)

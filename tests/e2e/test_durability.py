@@ -226,3 +226,21 @@ def test_status_and_stats_say_what_is_kept(tmp_path: Path) -> None:
         assert "log ok" in cluster.kache("cluster", "status").stdout
         info = cluster.request("info", "persistence").decode()
         assert "aof_enabled:1" in info and "aof_last_write_status:ok" in info and "loading:0" in info
+
+
+def test_another_number_of_shards(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster:
+        fill(cluster)
+        before = contents(cluster)
+        for number in range(200):
+            cluster.request("set", f"n{number}", number)
+    for shards in (3, 1):
+        with Cluster(shards, dir=tmp_path, appendonly="yes") as other:
+            assert f"it is divided over {shards}" in other.log()
+            assert contents(other) == before
+            other.request("incr", "n7")
+    with Cluster(1, dir=tmp_path, appendonly="yes") as again:
+        assert contents(again) == before
+        with again.connect() as connection:
+            found = connection.request("mget", *(f"n{number}" for number in range(200)))
+        assert found == [b"%d" % (number + 2 * (number == 7)) for number in range(200)]
