@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from kache.shard.engine.packed import set_limits
 
-__all__ = ["LARGE_ONLY", "REDIS_NAMES", "TINY", "Limits", "drawn_limits", "limits"]
+__all__ = ["LARGE_ONLY", "REDIS_NAMES", "TINY", "Limits", "drawn_limits", "limits", "random_limits"]
 
 Limits = dict[str, int]
 
@@ -34,15 +35,24 @@ REDIS_NAMES = {
     "list_size": "list-max-listpack-size",
 }
 
-_counts = st.integers(0, 8) | st.just(128)
-_bytes = st.sampled_from([0, 1, 2, 6, 12, 64, 250])
+_COUNTS = [0, 1, 2, 3, 4, 5, 6, 8, 128]
+_BYTES = [0, 1, 2, 6, 12, 64, 250]
+_CHOICES: dict[str, list[int]] = {
+    "hash_entries": _COUNTS, "hash_value": _BYTES, "set_integers": _COUNTS, "set_entries": _COUNTS, "set_value": _BYTES,
+    "zset_entries": _COUNTS, "zset_value": _BYTES, "list_size": [*range(-5, 9)],
+}  # fmt: skip
 
 drawn_limits: st.SearchStrategy[Limits] = st.fixed_dictionaries(
-    {
-        "hash_entries": _counts, "hash_value": _bytes, "set_integers": _counts, "set_entries": _counts, "set_value": _bytes,
-        "zset_entries": _counts, "zset_value": _bytes, "list_size": st.integers(-5, 8),
-    }
-)  # fmt: skip
+    {name: st.sampled_from(choices) for name, choices in _CHOICES.items()}
+)
+
+
+def random_limits(draw: random.Random) -> Limits:
+    """The same without hypothesis: elements of a few, of any size three times out of four."""
+    chosen = {name: draw.choice(choices) for name, choices in _CHOICES.items()}
+    if draw.random() < 0.75:
+        chosen.update(hash_value=64, set_value=64, zset_value=64)
+    return chosen
 
 
 @contextmanager

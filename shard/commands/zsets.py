@@ -40,14 +40,15 @@ def zadd(ctx: Context, key: bytes, *arguments: bytes) -> Reply:
         if score is not None:
             return 1 if ctx.keys.zset_add(key, arguments[1], score) else 0
     options, pairs = _add_arguments(arguments)
+    as_tree = ctx.keys.zset_outgrow(key, len(pairs), max(len(member) for _, member in pairs))
     if b"INCR" in options:
         return _increment(ctx.keys, key, pairs[0][1], pairs[0][0], options)
     if not options:
-        return sum(ctx.keys.zset_add(key, member, score) is True for score, member in pairs)
+        return sum(ctx.keys.zset_add(key, member, score, as_tree=as_tree) is True for score, member in pairs)
     added = changed = 0
     for score, member in pairs:
         if _admits(options, ctx.keys.zset_score(key, member), score):
-            outcome = ctx.keys.zset_add(key, member, score)
+            outcome = ctx.keys.zset_add(key, member, score, as_tree=as_tree)
             added += outcome is True
             changed += outcome is not None
     return changed if b"CH" in options else added

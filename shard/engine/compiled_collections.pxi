@@ -113,6 +113,47 @@ cdef inline bint rank_span(int64_t length, int64_t* start, int64_t* stop) noexce
 
 
 # Hashes and sets ----------------------------------------------------------------------------------
+cdef size_t fields_to_come(const Span* args, Py_ssize_t n) noexcept nogil:
+    """What `field_put` is told of the fields and values of a command."""
+    cdef Py_ssize_t i
+    if n // 2 > <Py_ssize_t> limits.hash_entries:
+        return AS_TABLE
+    for i in range(n):
+        if args[i].size > <Py_ssize_t> limits.hash_value:
+            return AS_TABLE
+    return bytes_of(args + 2, n - 2)
+
+
+cdef size_t members_to_come(Entry* entry, const Span* args, Py_ssize_t n) noexcept nogil:
+    """What `field_put` is told of the members of a command; `entry` is that of the set, or NULL."""
+    cdef int64_t number
+    if entry != NULL and not entry.flags & PACKED:
+        return 0
+    if entry == NULL:
+        if shortest_int(args[0].data, args[0].size, &number) and n <= <Py_ssize_t> limits.set_integers:
+            return bytes_of(args + 1, n - 1)
+        return AS_ITEMS if n <= <Py_ssize_t> limits.set_entries else AS_TABLE
+    if n > <Py_ssize_t> (limits.set_integers if entry.flags & INTSET else limits.set_entries):
+        return AS_TABLE
+    return bytes_of(args + 1, n - 1)
+
+
+cdef size_t scored_to_come(const Span* args, Py_ssize_t n) noexcept nogil:
+    """What `zset_put` is told of the scores and members of a command."""
+    cdef Py_ssize_t i
+    if n // 2 > <Py_ssize_t> limits.zset_entries:
+        return AS_TABLE
+    for i in range(1, n, 2):
+        if args[i].size > <Py_ssize_t> limits.zset_value:
+            return AS_TABLE
+    return bytes_of(args + 2, n - 2)
+
+
+cdef inline size_t fewer_to_come(size_t more, const Span* args, Py_ssize_t n) noexcept nogil:
+    """`more` behind the next arguments, which come now."""
+    return more if more == 0 or more >= AS_ITEMS else more - bytes_of(args, n)
+
+
 cdef inline size_t bytes_of(const Span* args, Py_ssize_t n) noexcept nogil:
     """What they take when they are packed; nothing for a negative number of them."""
     cdef size_t total = 0
@@ -134,12 +175,12 @@ cdef int run_hset(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
         return DECLINE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
     entry = fields_of(context.store, &place, TYPE_HASH)
-    more = bytes_of(args + 3, n - 3)
+    more = fields_to_come(args + 1, n - 1)
     for i in range(1, n, 2):
         added += field_put(
             context.store, &place, &entry, TYPE_HASH, args[i].data, args[i].size, args[i + 1].data, args[i + 1].size, False,
             HASH_SET, more)
-        more -= bytes_of(args + i + 2, 2 if more else 0)
+        more = fewer_to_come(more, args + i + 2, 2)
     return put_int(out, context.dialect, added)
 
 
@@ -239,11 +280,11 @@ cdef int run_sadd(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     cdef Py_ssize_t i
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
     entry = fields_of(context.store, &place, TYPE_SET)
-    more = bytes_of(args + 2, n - 2)
+    more = members_to_come(entry, args + 1, n - 1)
     for i in range(1, n):
         added += field_put(
             context.store, &place, &entry, TYPE_SET, args[i].data, args[i].size, b"", 0, False, SET_ADDED, more)
-        more -= bytes_of(args + i + 1, 1 if more else 0)
+        more = fewer_to_come(more, args + i + 1, 1)
     return put_int(out, context.dialect, added)
 
 
@@ -295,11 +336,11 @@ cdef int64_t add_members(Context context, int slot, Span* args, Py_ssize_t n) ex
             return -1
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
     entry = zset_in(context.store.read(&place))
-    more = bytes_of(args + 3, n - 3)
+    more = scored_to_come(args + 1, n - 1)
     for i in range(1, n, 2):
         added += zset_put(
             context.store, &place, &entry, args[i + 1].data, args[i + 1].size, scores[i >> 1], ZSET_ADDED, more) == ADDED
-        more -= bytes_of(args + i + 2, 2 if more else 0)
+        more = fewer_to_come(more, args + i + 2, 2)
     return added
 
 

@@ -75,11 +75,11 @@ cdef bint field_put(
     bint keep_ttl, int kind, size_t more,
 ) except -1:
     """Sets a field, or adds a member, of what `fields_of` said, and leaves there what holds it then; whether it is new.
-    `more`: about so many bytes will follow."""
+    `more`: about so many bytes will follow, or AS_TABLE, or AS_ITEMS."""
     cdef bint observed = store.prepare(place, field_size + n + 20)
     cdef int outcome = UNFIT
     store.heavy |= n >= HEAVY or field_size >= HEAVY
-    if held[0] == NULL or held[0].flags & PACKED:
+    if more != AS_TABLE and (held[0] == NULL or held[0].flags & PACKED):
         if type == TYPE_HASH:
             outcome = hash_put(store, place, held, field, field_size, value, n, more)
         else:

@@ -503,12 +503,26 @@ cdef class Keyspace:
             return score
         return None
 
-    def zset_add(self, bytes key not None, bytes member not None, double score, str event not None="zadd"):
-        """True: a new member; False: its score changed; None: nothing changed."""
+    def zset_outgrow(self, bytes key not None, Py_ssize_t count, Py_ssize_t longest):
+        """Before a command with so many pairs, whose longest member has so many bytes: whether they are more than is packed.
+        Then the set is packed no more, whatever comes of them."""
+        cdef Place place
+        cdef Entry* entry = self.zset_at(&place, key)
+        if count <= <Py_ssize_t> limits.zset_entries and longest <= <Py_ssize_t> limits.zset_value:
+            return False
+        if entry != NULL:
+            members_unpacked(self.store, &place, &entry)
+        return True
+
+    def zset_add(
+        self, bytes key not None, bytes member not None, double score, str event not None="zadd", *, bint as_tree=False
+    ):
+        """True: a new member; False: its score changed; None: nothing changed. `as_tree`: what `zset_outgrow` said."""
         cdef Place place
         cdef Entry* entry = self.zset_at(&place, key)
         cdef int outcome = zset_put(
-            self.store, &place, &entry, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score, kind_of(event), 0)
+            self.store, &place, &entry, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score, kind_of(event),
+            AS_TABLE if as_tree else 0)
         return None if outcome == SAME else outcome == ADDED
 
     def zset_remove(self, bytes key not None, bytes member not None):

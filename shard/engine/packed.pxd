@@ -46,6 +46,15 @@ cdef enum:
     ITEM_DOUBLE = 0xD1
     LONG_BACK = 0xFF
 
+cdef extern from *:
+    """
+    #define KACHE_AS_TABLE ((size_t) -1)
+    #define KACHE_AS_ITEMS ((size_t) -2)
+    """
+    # In the place of how many bytes will follow: what the real server does with a command of so many arguments, or long ones.
+    const size_t AS_TABLE "KACHE_AS_TABLE"      # it makes a table for it before it looks at any
+    const size_t AS_ITEMS "KACHE_AS_ITEMS"      # a new set is no set of integers, even if its first member is one
+
 cdef struct Item:
     # What an item is to be: its first bytes and, for a byte string, where the others are.
     const char* data

@@ -60,7 +60,7 @@ cdef int set_put(Store store, Place* place, Entry** held, const char* member, si
     cdef char* block
     cdef size_t size
     cdef bint is_number = shortest_int(member, n, &number)
-    if is_number and (limits.set_integers if held[0] == NULL else held[0].flags & INTSET):
+    if is_number and (limits.set_integers and more != AS_ITEMS if held[0] == NULL else held[0].flags & INTSET):
         return intset_put(store, place, held, number)
     if held[0] != NULL and held[0].flags & INTSET:
         if n > limits.set_value or not intset_to_items(store, place, held):
@@ -69,14 +69,15 @@ cdef int set_put(Store store, Place* place, Entry** held, const char* member, si
     if held[0] == NULL:
         if n > limits.set_value:
             return UNFIT
-        return packed_first(store, place, held, TYPE_SET, limits.set_entries, &item, NULL, more)
+        return packed_first(
+            store, place, held, TYPE_SET, limits.set_entries, &item, NULL, 0 if more == AS_ITEMS else more)
     block = entry_value(held[0])
     size = entry_value_size(held[0])
     if find_item(block + HEADER, block + size, &item) != NULL:
         return 0
     if packed_count(block) >= limits.set_entries or n > limits.set_value or size + item_bytes(&item) > LARGEST_PACKED:
         return UNFIT
-    item_write(packed_splice(store, place, held, size, 0, item_bytes(&item), more), &item)
+    item_write(packed_splice(store, place, held, size, 0, item_bytes(&item), 0 if more == AS_ITEMS else more), &item)
     packed_count_by(held[0], 1)
     return 1
 

@@ -11,11 +11,11 @@ cdef int zset_put(
     Store store, Place* place, Entry** held, const char* member, size_t n, double score, int kind, size_t more
 ) except -2:
     """Gives a member of what `zset_in` said a score, and leaves there what holds it then: ADDED, RESCORED or SAME.
-    `more`: about so many bytes will follow."""
+    `more`: about so many bytes will follow, or AS_TABLE."""
     cdef bint observed = store.prepare(place, n + 20)
     cdef int outcome = UNFIT
     store.heavy |= n >= HEAVY
-    if held[0] == NULL or held[0].flags & PACKED:
+    if more != AS_TABLE and (held[0] == NULL or held[0].flags & PACKED):
         outcome = members_put(store, place, held, member, n, score, more)
     if outcome == UNFIT:
         outcome = tree_put(store, place, held, member, n, score)
