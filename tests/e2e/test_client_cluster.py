@@ -183,6 +183,46 @@ def test_asyncio(cache: Client[bytes], port: int) -> None:
     asyncio.run(main())
 
 
+def test_waiting(cache: Client[bytes], port: int) -> None:
+    """Longer than the client's own timeout, which goes on behind it; the keys lie on both shards."""
+    with Client(port=port, timeout=0.3) as brief:
+        began = time.monotonic()
+        assert brief.blpop("a", "b", "c", timeout=0.5) is None and time.monotonic() - began >= 0.49
+        assert brief.bzpopmin("z", timeout=0.01) is None and brief.blmove("a", "b", timeout=0.01) is None
+        threading.Timer(0.6, lambda: cache.rpush("b", "x", "y", "z")).start()
+        assert brief.brpop("a", "b", "c") == (b"b", b"z")
+        assert brief.blmpop("a", "b", count=5, timeout=1) == (b"b", [b"x", b"y"])
+        cache.zadd_many("z", {"m": 1.5, "n": 2})
+        assert brief.bzpopmax("y", "z") == (b"z", b"n", 2.0)
+        assert brief.bzmpop("y", "z", side="max", count=2) == (b"z", [(b"m", 1.5)])
+        cache.rpush("a", "x")
+        assert brief.blmove("a", "c", "right", "left") == b"x" and cache.lrange("c") == [b"x"]
+        with pytest.raises(WrongTypeError):
+            cache.set("text", "x")
+            brief.blpop("text")
+        with brief.pipeline() as pipeline, pytest.raises(ValueError, match="does not wait"):
+            pipeline.blpop("a")
+
+
+def test_waiting_with_asyncio(port: int) -> None:
+    async def main() -> None:
+        async with AsyncClient(port=port, decode=True, timeout=0.5) as cache:
+            await cache.delete("q", "r")
+            waiting = [asyncio.create_task(cache.blpop("q", "r", timeout=10)) for _ in range(5)]
+            given_up = asyncio.create_task(cache.blpop("q"))
+            while int((await cache.info("clients"))["blocked_clients"]) < 6:
+                pass
+            given_up.cancel()
+            while int((await cache.info("clients"))["blocked_clients"]) > 5:
+                pass
+            await cache.rpush("r", 0, 1, 2, 3, 4, 5)
+            found = await asyncio.gather(*waiting)
+            assert sorted(found) == [("r", str(number)) for number in range(5)]  # type: ignore[type-var]
+            assert await cache.lpop("r") == "5"
+
+    asyncio.run(main())
+
+
 def test_reports(cache: Client[bytes]) -> None:
     cache.set("k", "v")
     assert cache.info("server")["redis_version"] == "7.4.2"
