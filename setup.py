@@ -40,6 +40,7 @@ MODULES = {
     "kache.router.mux.limits": COLD,
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
+    "kache.wire.claims": COLD,
     "kache.wire.link": COLD,
 }
 """In the order of their size: the longest begin first."""

@@ -26,7 +26,8 @@ Beside the path of a request:
 `kache.config`            every setting, its limits and its reason; options, variables and the file
 `kache.cli`               the command line
 `kache.load`              the load generator behind ``kache bench`` and the benchmarks
-`kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), stats (what is counted)
+`kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), stats (what is counted), timeouts
+                          (of commands that wait), deadlines (what is due when)
 ========================  =============================================================================
 
 From a program::

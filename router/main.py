@@ -35,21 +35,22 @@ from kache.cluster.messages import (
 from kache.commands import TABLE
 from kache.config.settings import Config
 from kache.wire.board import Board
+from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from . import peers, registry
 from .commands import clients, cluster, connection, info, introspection, latency, slowlog, standalone, transactions
 from .commands import config as config_commands
 from .mux.multiplexer import Router, give_memory_back
-from .scatter import cursor, merges, moves, planner
+from .scatter import blocking, cursor, merges, moves, planner
 
 __all__ = ["HANDLER_MODULES", "run"]
 
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, slowlog, standalone,
-    transactions,
+    blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, slowlog,
+    standalone, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 
@@ -96,6 +97,7 @@ class _Process:
             address=(ctx.config.bind[0] if ctx.config.bind else "", ctx.port),
             counts=pages.mapped(ctx.pages["clients"]),
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
+            claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
         )
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel

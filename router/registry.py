@@ -21,9 +21,11 @@ __all__ = [
     "REPLY_ON",
     "REPLY_SKIP",
     "REPLY_SKIP_AGAIN",
+    "UNBLOCKED",
     "NeedsMove",
     "Part",
     "RegistryError",
+    "ShardLeaves",
     "check",
     "local",
     "merge",
@@ -50,8 +52,15 @@ MOVES: dict[str, Handler] = {}
 """Row key → ``async f(router, session, *args) -> Reply``."""
 
 
+UNBLOCKED: Final = "UNBLOCKED client unblocked via CLIENT UNBLOCK"
+
+
 class RegistryError(KacheError):
     """The command table and the handlers do not match."""
+
+
+class ShardLeaves(Exception):
+    """The shard is being restarted: it has not executed what waited there, and another process takes its place."""
 
 
 class NeedsMove(Exception):

@@ -25,6 +25,7 @@ from kache.cluster.messages import Ack, ChildContext, ConfigChanged, Down, Drain
 from kache.commands import DIGEST
 from kache.config.settings import Config
 from kache.wire.board import Board
+from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from .commands import registry
@@ -109,6 +110,11 @@ class _Process:
         self.beat = threading.Thread(target=self.board.beat, args=(ctx.index,), name="beat", daemon=True)
         self.host = Host(self.shard, self.reactor, DIGEST, ctx.boot_id, os.getpid(), self.board)
         self.shard.gauges = _LiveGauges(self)
+        self.shard.blocking.start(
+            clock.now,
+            lambda seconds, work: loop.call_later(seconds, self.host.perform, work),
+            Claims(pages.mapped(ctx.pages["claims"])),
+        )
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
         self.config = ctx.config

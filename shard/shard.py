@@ -6,6 +6,7 @@ from kache.commands import TABLE
 
 from .commands import registry
 from .engine.engine import Executor
+from .service.blocking import Blocking
 from .service.slowlog import SlowLog
 from .service.statistics import Gauges
 
@@ -41,3 +42,4 @@ class Shard(Executor):
             now_ms=now_ms,
         )
         self.gauges = Gauges()
+        self.wait_with(Blocking(self))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 from kache.client import codec as shape
 from kache.client.codec import Argument, Reply, flatten
-from kache.client.commands import Key, S, T, score_arguments, set_arguments
+from kache.client.commands import Key, S, Side, T, score_arguments, set_arguments, waited
 
 __all__ = ["AsyncCommands"]
 
@@ -21,6 +21,10 @@ class AsyncCommands(Generic[S]):
     """One method per command. ``S`` is `bytes`, or `str` in a client with ``decode=True``."""
 
     async def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
+        raise NotImplementedError
+
+    async def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
+        """`_run` of a command that may take so much longer; 0: any time."""
         raise NotImplementedError
 
     async def _value(self, *arguments: Argument) -> S | None:
@@ -373,3 +377,53 @@ class AsyncCommands(Generic[S]):
     async def zpopmin(self, key: Key, count: int = 1) -> list[tuple[S, float]]:
         """Takes the members with the lowest scores, as (member, score) pairs."""
         return await self._run(("zpopmin", key, count), shape.as_scored)
+
+    # Waiting -----------------------------------------------------------------------------------------------------
+
+    async def blpop(self, *keys: Key, timeout: float = 0) -> tuple[S, S] | None:
+        """Takes the first element of the first list that has one, as (key, element).
+
+        With all of them empty it waits for one: up to ``timeout`` seconds, then None; 0 for ever. The client's own
+        ``timeout`` starts behind that. Who waits longest is served first. A connection is in use while it waits.
+        """
+        return await self._wait(("blpop", *keys, waited(timeout)), shape.as_popped, timeout)
+
+    async def brpop(self, *keys: Key, timeout: float = 0) -> tuple[S, S] | None:
+        """`blpop` of the last element."""
+        return await self._wait(("brpop", *keys, waited(timeout)), shape.as_popped, timeout)
+
+    async def blmove(
+        self, source: Key, destination: Key, take: Side = "left", put: Side = "right", *, timeout: float = 0
+    ) -> S | None:
+        """Moves the element at one end of a list to an end of another (or the same), and returns it.
+
+        Waits for one as `blpop` does; None when the time is over. The element is in one of the lists at any time.
+        """
+        arguments = ("blmove", source, destination, take, put, waited(timeout))
+        value: S | None = await self._wait(arguments, shape.as_is, timeout)
+        return value
+
+    async def blmpop(
+        self, *keys: Key, side: Side = "left", count: int = 1, timeout: float = 0
+    ) -> tuple[S, list[S]] | None:
+        """`blpop` of up to ``count`` elements from one end, as (key, elements)."""
+        arguments = ("blmpop", waited(timeout), len(keys), *keys, side, "count", count)
+        return await self._wait(arguments, shape.as_popped, timeout)
+
+    async def bzpopmin(self, *keys: Key, timeout: float = 0) -> tuple[S, S, float] | None:
+        """Takes the member with the lowest score of the first sorted set that has one, as (key, member, score).
+
+        Waits for one as `blpop` does; None when the time is over.
+        """
+        return await self._wait(("bzpopmin", *keys, waited(timeout)), shape.as_popped_scored, timeout)
+
+    async def bzpopmax(self, *keys: Key, timeout: float = 0) -> tuple[S, S, float] | None:
+        """`bzpopmin` of the member with the highest score."""
+        return await self._wait(("bzpopmax", *keys, waited(timeout)), shape.as_popped_scored, timeout)
+
+    async def bzmpop(
+        self, *keys: Key, side: Literal["min", "max"] = "min", count: int = 1, timeout: float = 0
+    ) -> tuple[S, list[tuple[S, float]]] | None:
+        """`bzpopmin` or `bzpopmax` of up to ``count`` members, as (key, [(member, score), …])."""
+        arguments = ("bzmpop", waited(timeout), len(keys), *keys, side, "count", count)
+        return await self._wait(arguments, shape.as_popped_pairs, timeout)

@@ -7,6 +7,7 @@ replies may still come. One client belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -296,10 +297,20 @@ class AsyncClient(AsyncCommands[S]):
             raise reply
         return convert(reply)
 
-    async def _exchange(self, data: bytes, count: int, stateful: bool, timeout: float | Unset | None) -> list[Reply]:
+    async def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
+        (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET, seconds or math.inf)
+        if isinstance(reply, CommandError):
+            raise reply
+        return convert(reply)
+
+    async def _exchange(
+        self, data: bytes, count: int, stateful: bool, timeout: float | Unset | None, waits: float = 0.0
+    ) -> list[Reply]:
+        """One exchange. Its time, but not that for a connection of the pool, is `waits` seconds longer."""
         seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
         async with self._pool.connection(seconds) as (connection, keep):
-            replies = await connection.exchange(data, count, seconds)
+            limit = None if seconds is None or waits == math.inf else seconds + waits
+            replies = await connection.exchange(data, count, limit)
             if not stateful:
                 keep()
             return replies

@@ -7,6 +7,7 @@ Nothing is ever sent twice. Encoding and decoding are `kache.client.codec`'s, th
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -331,12 +332,25 @@ class Client(Commands[S]):
             raise reply
         return convert(reply)
 
+    def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
+        (reply,) = self._exchange(encode_request(arguments), None, False, UNSET, seconds or math.inf)
+        if isinstance(reply, CommandError):
+            raise reply
+        return convert(reply)
+
     def _exchange(
-        self, data: bytes, ends: list[int] | None, stateful: bool, timeout: float | Unset | None
+        self,
+        data: bytes,
+        ends: list[int] | None,
+        stateful: bool,
+        timeout: float | Unset | None,
+        waits: float = 0.0,
     ) -> list[Reply]:
+        """One exchange. Its time, but not that for a connection of the pool, is `waits` seconds longer."""
         seconds = self._timeout if isinstance(timeout, Unset) else check_seconds("timeout", timeout)
         with self._pool.connection(seconds) as (connection, keep):
-            replies = connection.exchange(data, ends or (len(data),), seconds)
+            limit = None if seconds is None or waits == math.inf else seconds + waits
+            replies = connection.exchange(data, ends or (len(data),), limit)
             if not stateful:
                 keep()
             return replies

@@ -267,6 +267,21 @@ def as_score(value: Reply) -> float | None:
     return None if value is None else float(value)
 
 
+def as_popped(value: Reply) -> tuple[Any, Any] | None:
+    """The key and what it gave, or None when the time was over."""
+    return None if value is None else (value[0], value[1])
+
+
+def as_popped_scored(value: Reply) -> tuple[Any, Any, float] | None:
+    """The key, a member and its score, or None."""
+    return None if value is None else (value[0], value[1], float(value[2]))
+
+
+def as_popped_pairs(value: Reply) -> tuple[Any, list[tuple[Any, float]]] | None:
+    """The key and its members with their scores, or None."""
+    return None if value is None else (value[0], [(member, float(score)) for member, score in value[1]])
+
+
 def as_rank(value: Reply) -> int | None:
     """A rank, or None."""
     return None if value is None else int(value)

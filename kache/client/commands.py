@@ -8,18 +8,22 @@ the client and its pipeline provide. Times are in the unit the name of the param
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from kache.client import codec as shape
 from kache.client.codec import Argument, Reply, flatten
 
-__all__ = ["Commands", "Key", "S", "score_arguments", "set_arguments"]
+__all__ = ["Commands", "Key", "S", "Side", "score_arguments", "set_arguments", "waited"]
 
 S = TypeVar("S", bytes, str)
 T = TypeVar("T")
 
 Key = bytes | str
+
+Side = Literal["left", "right"]
+"""An end of a list."""
 
 
 def set_arguments(
@@ -47,10 +51,21 @@ def score_arguments(key: Key, scores: Mapping[Any, float], options: Mapping[str,
     return ["zadd", key, *words, *pairs]
 
 
+def waited(seconds: float) -> float:
+    """A timeout of a command that waits; raises ValueError for what is none."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"timeout is a number of seconds, 0 for ever, not {seconds!r}")
+    return seconds
+
+
 class Commands(Generic[S]):
     """One method per command. ``S`` is `bytes`, or `str` in a client with ``decode=True``."""
 
     def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
+        raise NotImplementedError
+
+    def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
+        """`_run` of a command that may take so much longer; 0: any time."""
         raise NotImplementedError
 
     def _value(self, *arguments: Argument) -> S | None:
@@ -400,3 +415,51 @@ class Commands(Generic[S]):
     def zpopmin(self, key: Key, count: int = 1) -> list[tuple[S, float]]:
         """Takes the members with the lowest scores, as (member, score) pairs."""
         return self._run(("zpopmin", key, count), shape.as_scored)
+
+    # Waiting -----------------------------------------------------------------------------------------------------
+
+    def blpop(self, *keys: Key, timeout: float = 0) -> tuple[S, S] | None:
+        """Takes the first element of the first list that has one, as (key, element).
+
+        With all of them empty it waits for one: up to ``timeout`` seconds, then None; 0 for ever. The client's own
+        ``timeout`` starts behind that. Who waits longest is served first. A connection is in use while it waits.
+        """
+        return self._wait(("blpop", *keys, waited(timeout)), shape.as_popped, timeout)
+
+    def brpop(self, *keys: Key, timeout: float = 0) -> tuple[S, S] | None:
+        """`blpop` of the last element."""
+        return self._wait(("brpop", *keys, waited(timeout)), shape.as_popped, timeout)
+
+    def blmove(
+        self, source: Key, destination: Key, take: Side = "left", put: Side = "right", *, timeout: float = 0
+    ) -> S | None:
+        """Moves the element at one end of a list to an end of another (or the same), and returns it.
+
+        Waits for one as `blpop` does; None when the time is over. The element is in one of the lists at any time.
+        """
+        arguments = ("blmove", source, destination, take, put, waited(timeout))
+        value: S | None = self._wait(arguments, shape.as_is, timeout)
+        return value
+
+    def blmpop(self, *keys: Key, side: Side = "left", count: int = 1, timeout: float = 0) -> tuple[S, list[S]] | None:
+        """`blpop` of up to ``count`` elements from one end, as (key, elements)."""
+        arguments = ("blmpop", waited(timeout), len(keys), *keys, side, "count", count)
+        return self._wait(arguments, shape.as_popped, timeout)
+
+    def bzpopmin(self, *keys: Key, timeout: float = 0) -> tuple[S, S, float] | None:
+        """Takes the member with the lowest score of the first sorted set that has one, as (key, member, score).
+
+        Waits for one as `blpop` does; None when the time is over.
+        """
+        return self._wait(("bzpopmin", *keys, waited(timeout)), shape.as_popped_scored, timeout)
+
+    def bzpopmax(self, *keys: Key, timeout: float = 0) -> tuple[S, S, float] | None:
+        """`bzpopmin` of the member with the highest score."""
+        return self._wait(("bzpopmax", *keys, waited(timeout)), shape.as_popped_scored, timeout)
+
+    def bzmpop(
+        self, *keys: Key, side: Literal["min", "max"] = "min", count: int = 1, timeout: float = 0
+    ) -> tuple[S, list[tuple[S, float]]] | None:
+        """`bzpopmin` or `bzpopmax` of up to ``count`` members, as (key, [(member, score), …])."""
+        arguments = ("bzmpop", waited(timeout), len(keys), *keys, side, "count", count)
+        return self._wait(arguments, shape.as_popped_pairs, timeout)

@@ -55,6 +55,9 @@ class _Recorder(Commands[bytes]):
     def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], Any]) -> Any:
         self.steps.append((arguments, convert))
 
+    def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], Any], seconds: float) -> Any:
+        raise ValueError(f"a pipeline does not wait: call {arguments[0]!r} on the client")
+
 
 class _Recorded:
     """What both pipelines share: recording, and the shapes of the replies."""

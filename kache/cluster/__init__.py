@@ -9,7 +9,8 @@ health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
 pages                           memory that several processes share, and in it, of all routers:
 client_counts, numbers          their clients, the entries of the slow log;
-board                           what every shard has begun, and its sign of life
+board                           what every shard has begun, and its sign of life;
+claims                          which of several shards serves a waiting client
 admins, status, detach          the command line's side: its conversations, its answers, the background
 processes, logs                 what the system is asked about processes; log lines, few of a kind
 """

@@ -79,7 +79,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     death_fd: int
     """Read end of a pipe that ends when the supervisor is gone: then leave at once."""
     pages: dict[str, int]
-    """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun; routers also "clients",
+    """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun,
+    "claims", which of them serves a client; routers also "clients",
     how many each has, and "numbers", those of the slow log's entries."""
     run_dir: str
     """The cluster's private directory (0700)."""

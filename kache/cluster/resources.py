@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, client_counts, listeners, numbers, run_dir
+from kache.cluster import board, claims, client_counts, listeners, numbers, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -65,6 +65,7 @@ class Resources:
             self.client_counts = client_counts.create(self.run_dir, max(1, config.routers))
             self.numbers = numbers.create(self.run_dir)
             self.board = board.create(self.run_dir, config.shards, max(1, config.routers))
+            self.claims = claims.create(self.run_dir, max(1, config.routers))
             self.admin = socket.socket(fileno=self._bind(self._admin_path))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
@@ -81,7 +82,7 @@ class Resources:
 
     def pages(self, role: str) -> dict[str, int]:
         """What a child shares with others, by name."""
-        shared = {"board": self.board}
+        shared = {"board": self.board, "claims": self.claims}
         return shared | {"clients": self.client_counts, "numbers": self.numbers} if role == "router" else shared
 
     def _bind(self, path: str) -> int:
@@ -135,7 +136,7 @@ class Resources:
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        mine = (self.client_counts, self.numbers, self.board, self.death_reader, self._death_writer)
+        mine = (self.client_counts, self.numbers, self.board, self.claims, self.death_reader, self._death_writer)
         for fd in (*self.client_listeners, *self.shard_listeners, *mine):
             os.close(fd)
         self.admin.close()

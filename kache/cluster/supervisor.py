@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from kache.cluster import children, client_counts, logs, messages, processes
+from kache.cluster import children, claims, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.changes import Changes
@@ -413,6 +413,7 @@ class Supervisor:
         self._acknowledgements.gone(child.name)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
+            claims.void(self._resources.claims, child.index)
         if self._phase != "serving":
             child.state = "down"
             return

@@ -7,9 +7,14 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     CANCEL   session, maybe token  what is deferred for it, or that one reply alone, is not wanted any more
                     PART     session, argument | bytes     of an argument of the run to come: what is too large for one
                     CREDIT   token, bytes                  so much more of a large reply may come; 0: none of it
+                    UNBLOCK  token, how                    what waits shall not wait any longer: as if its time were over (0), or
+                                                           with an error (1)
+                    RECEIVED, UNDELIVERED  token           what a command that had waited took is on its way to its client,
+                                                           or its client is gone: it goes back to where it was
     to the router   HELLO_OK, HELLO_NO       the answer to HELLO; nothing else comes before it
                     REPLY    count, session | u32 n, reply | u32 n, reply …            in the order of the frames
                     DEFERRED token | reply         of a frame that was answered REPLY_PARKED or REPLY_BLOCKED, token
+                    RETRY    token                 the same was not executed: the shard is leaving, and another takes its place
                     PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
@@ -55,6 +60,10 @@ cdef enum:
     LINK_PART = 11
     LINK_CREDIT = 12
     LINK_SLOW_PART = 13
+    LINK_RETRY = 14
+    LINK_UNBLOCK = 15
+    LINK_RECEIVED = 16
+    LINK_UNDELIVERED = 17
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36

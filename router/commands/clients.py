@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply, SetReply, Verbatim
 
-from ..peers import alone, answers, ask
+from ..peers import alone, answers, ask, router_of
 from ..registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, REPLY_SKIP_AGAIN, local
 from .arguments import integer, text, valid_name
 
@@ -85,7 +85,8 @@ def _lines(router: Router, session: Session | None, chosen: list[Session]) -> by
 def describe(router: Router, session: Session, command: str | None = None) -> str:
     """A line of CLIENT LIST, with Redis's field names."""
     now = router.now_ms
-    flags = "x" * (session.queued >= 0) + "e" * session.no_evict + "T" * session.no_touch or "N"
+    flags = "b" * (session.blocker is not None) + "x" * (session.queued >= 0)
+    flags = flags + "e" * session.no_evict + "T" * session.no_touch or "N"
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -287,13 +288,33 @@ def _unpause_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
 
 @local("client|unblock")
 def client_unblock(router: Router, session: Session, number: bytes, *reason: bytes) -> Reply:
-    """1 if that connection was waiting in a command, 0 if not: none waits."""
+    """1 if that connection was waiting in a command, 0 if not. It is answered as if its time were over, or with an error."""
     if len(reason) > 1:
         raise CommandError("ERR wrong number of arguments for 'client|unblock' command")
     if reason and reason[0].lower() not in (b"timeout", b"error"):
         raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-    integer(number)
-    return 0
+    wanted = integer(number)
+    error = bool(reason) and reason[0].lower() == b"error"
+    if alone(router) or router_of(wanted) == router.index:
+        return _unblock(router, wanted, error)
+    return _unblock_elsewhere(router, wanted, error)
+
+
+def _unblock(router: Router, number: int, error: bool) -> int:
+    session = router.session_by_id(number)
+    if session is None or session.blocker is None:
+        return 0
+    session.blocker.unblock(error)
+    return 1
+
+
+async def _unblock_elsewhere(router: Router, number: int, error: bool) -> Reply:
+    return sum(map(int, (await ask(router, "unblock", b"%d" % number, b"%d" % error)).values()))
+
+
+@answers("unblock")
+def _unblock_for_another(router: Router, words: Sequence[bytes]) -> bytes:
+    return b"%d" % _unblock(router, int(words[0]), words[1] == b"1")
 
 
 @local("client|trackinginfo")

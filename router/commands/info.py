@@ -192,7 +192,7 @@ def _clients(state: _State) -> Fields:
         "maxclients": state.router.config.maxclients,
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
-        "blocked_clients": state.sum("deferred"),
+        "blocked_clients": state.counters["blocked_clients"],
         "tracking_clients": 0,
         "pubsub_clients": 0,
         "watching_clients": 0,

@@ -1,4 +1,4 @@
-"""What a server answers that has no replicas, no modules, no files on disk and one user: ROLE, WAIT, LASTSAVE, ACL WHOAMI.
+"""What a server answers that has no replicas, no modules, no files on disk and one user: ROLE, WAITAOF, LASTSAVE, ACL WHOAMI.
 
 Consoles, exporters and client libraries ask these when they connect or now and then, and take an unknown command for a
 broken server.
@@ -27,14 +27,6 @@ NO_FILES = "ERR Kache keeps data in memory only: there is nothing to save it to"
 def role(router: Router, session: Session) -> Reply:
     """Master, at offset 0, without replicas."""
     return [b"master", 0, []]
-
-
-@local("wait")
-def wait(router: Router, session: Session, replicas: bytes, timeout: bytes) -> Reply:
-    """How many replicas have acknowledged: none will, so nobody is kept waiting."""
-    integer(replicas)
-    _timeout(timeout)
-    return 0
 
 
 @local("waitaof")

@@ -55,12 +55,23 @@ cdef class Backend(Endpoint):
         """One command whose reply goes to part `part` of `owner`, in the internal dialect."""
         raise NotImplementedError
 
+    cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
+                    int db, int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
+        """The same in a client's dialect."""
+        raise NotImplementedError
+
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1:
         """The same for the keys of one part, each with the words that follow it; they lie in the session's parser."""
         raise NotImplementedError
 
     cdef int cancel(self, uint64_t session) except -1:
         """The session is gone: what was deferred for it is forgotten here and there."""
+        raise NotImplementedError
+
+    cdef int cancel_one(self, uint64_t session, uint64_t token) except -1:
+        raise NotImplementedError
+
+    cdef int put_word(self, int kind, uint64_t token, uint32_t how) except -1:
         raise NotImplementedError
 
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
@@ -176,22 +187,40 @@ cdef class Backend(Endpoint):
             self.parked[token] = expected.deadline
         if expected.pending:
             self.deferred[token] = (<object> expected.owner, expected.part)
+            if blocked:
+                (<Pending> expected.owner).deferred_as(self, token)
         elif not (<Session> expected.owner).gone:
             self.deferred[token] = <object> expected.owner
             (<Session> expected.owner).hold_deferred(self.index, token)
         return 0
 
     cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1:
+        cdef Pending pending
         owner = self.deferred.pop(token, None)
         if self.parked:
             self.parked.pop(token, None)
         if owner is None:
+            # What it took, if it took something, goes back.
+            return self.put_word(LINK_UNDELIVERED, token, 0)
+        if not isinstance(owner, tuple):
+            return (<Session> owner).receive_deferred(self.index, token, reply, n)
+        pending = <Pending> owner[0]
+        if aborted:
+            return pending.aborted(owner[1], PyBytes_FromStringAndSize(reply, n))
+        if pending.acknowledges:
+            if pending.session.gone:
+                return self.put_word(LINK_UNDELIVERED, token, 0)
+            # It leaves with what is said next, at the latest when the deadlines are looked at: nobody waits for it.
+            self.put_word(LINK_RECEIVED, token, 0)
+        return pending.receive(owner[1], reply, n)
+
+    cdef int take_retry(self, uint64_t token) except -1:
+        owner = self.deferred.pop(token, None)
+        if owner is None:
             return 0
         if isinstance(owner, tuple):
-            if aborted:
-                return (<Pending> owner[0]).aborted(owner[1], PyBytes_FromStringAndSize(reply, n))
-            return (<Pending> owner[0]).receive(owner[1], reply, n)
-        return (<Session> owner).receive_deferred(self.index, token, reply, n)
+            return (<Pending> owner[0]).retry(owner[1])
+        return (<Session> owner).deferred_lost(self.index, token, LEAVING_TEXT)
 
     cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1:
         """The reply of one command comes in pieces; it keeps its place."""
@@ -212,15 +241,6 @@ cdef class Backend(Endpoint):
         flows, self.flows = self.flows, {}
         for flow in flows.values():
             flow.session.flow_lost(self.index, flow, LINK_LOST)
-        return 0
-
-    cdef int forget_vanished(self) except -1:
-        """Deferred and large replies of clients that are gone reach nobody."""
-        if self.flows:
-            self.flows = {token: flow for token, flow in self.flows.items() if not (<Flow> flow).session.gone}
-        if self.deferred:
-            self.deferred = {token: owner for token, owner in self.deferred.items()
-                             if not (isinstance(owner, Session) and (<Session> owner).gone)}
         return 0
 
     # Failures -------------------------------------------------------------------------------------

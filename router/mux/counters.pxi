@@ -52,6 +52,7 @@ cdef class Counters:
             "connections_refused": self.refused,
             "connections_current": len(router.clients.by_id),
             "connections_blocked": sum([1 for session in router.clients.by_id.values() if session.blocked]),
+            "blocked_clients": router.clients.blocked,
             "commands": commands,
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,

@@ -122,6 +122,10 @@ cdef class Link(Backend):
 
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
                  int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
+        return self.ask_in(INTERNAL, owner, part, command, slot, arguments, db, flags, session, deadline, transaction)
+
+    cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
+                    int db, int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1:
         cdef Buffer out
         cdef Py_ssize_t mark
         cdef uint32_t size
@@ -129,10 +133,10 @@ cdef class Link(Backend):
         self.end_run()
         if transaction:
             # A share of one frame, behind which nothing follows at once.
-            self.put_header(INTERNAL, db, flags | FLAG_ATOMIC, session, 0, transaction)
+            self.put_header(dialect, db, flags | FLAG_ATOMIC, session, 0, transaction)
             self.run_deadline = deadline
         else:
-            self.put_header(INTERNAL, db, flags, session, deadline, NO_TRANSACTION)
+            self.put_header(dialect, db, flags, session, deadline, NO_TRANSACTION)
         out = self.out
         mark = out.used()
         out.put_u32(0)
@@ -206,8 +210,32 @@ cdef class Link(Backend):
         out.put_u32(LINK_CANCEL)     # kind and three bytes of padding
         out.put_u32(0)
         out.put_u64(session)
-        self.forget_vanished()
         return self.mark_dirty()
+
+    cdef int cancel_one(self, uint64_t session, uint64_t token) except -1:
+        cdef Buffer out
+        if self.phase != UP:
+            return 0
+        self.end_run()
+        out = self.output()
+        out.put_u32(24)
+        out.put_u32(LINK_CANCEL)
+        out.put_u32(0)
+        out.put_u64(session)
+        out.put_u64(token)
+        return self.mark_dirty()
+
+    cdef int put_word(self, int kind, uint64_t token, uint32_t how) except -1:
+        cdef Buffer out
+        if self.phase != UP and (self.phase != LEAVING or self.said_goodbye):
+            return 0
+        self.end_run()
+        out = self.output()
+        out.put_u32(16)
+        out.put_u32(<uint32_t> kind)
+        out.put_u32(how)
+        out.put_u64(token)
+        return self.mark_dirty() if kind != LINK_RECEIVED else 0
 
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1:
         cdef Buffer out
@@ -357,6 +385,9 @@ cdef class Link(Backend):
                 memcpy(&token, data + at + 4, 8)
                 if owner != NULL:
                     self.defer(expected, token, size == REPLY_BLOCKED)
+                elif size == REPLY_BLOCKED:
+                    # It was answered TIMEOUT.
+                    self.cancel_one(0, token)
                 at += 12
             self.reply_left -= 1
             self.answered(1)
@@ -379,7 +410,11 @@ cdef class Link(Backend):
             elif body[0] == NOTICE_DRAINING and self.phase == UP:
                 self.phase = LEAVING
                 self.reason = "it is being restarted"
+                self.router.shards.is_leaving(self.index)
                 self.say_goodbye()
+        elif kind == LINK_RETRY and n >= 15:
+            memcpy(&number, body + 7, 8)
+            self.take_retry(number)
         elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW or kind == LINK_SLOW_PART) and n >= 15:
             memcpy(&number, body + 7, 8)
             if kind == LINK_SLOW_PART:
@@ -421,7 +456,12 @@ cdef class Link(Backend):
 
     cdef int say_goodbye(self) except -1:
         """Behind the last run the sending side is shut down, so that the shard knows that nothing will follow."""
-        if self.phase == LEAVING and self.unsent() == 0:
+        if self.phase != LEAVING or self.said_goodbye:
+            return 0
+        if self.unsent():
+            self.mark_dirty()
+        else:
+            self.said_goodbye = True
             kache_end_sending(self.fd)
         return 0
 

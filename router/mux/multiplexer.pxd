@@ -9,6 +9,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kache.wire.board cimport Board
+from kache.wire.claims cimport Claims
 from kache.wire.codec cimport Buffer, RequestParser, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 
@@ -66,10 +67,13 @@ cdef class Pending:
     cdef bytes asked
     cdef Py_ssize_t asked_count, asked_first
     cdef int64_t started, longest_part
+    cdef bint acknowledges       # what a shard served it with, after a wait, must not be lost on the way
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
     cdef int fail(self, uint32_t part, bytes message) except -1
     cdef int aborted(self, uint32_t part, bytes text) except -1   # the atomic run of this part was refused as a whole
+    cdef int deferred_as(self, Backend backend, uint64_t token) except -1   # it is blocked: its part comes under this token
+    cdef int retry(self, uint32_t part) except -1   # it was blocked, and not executed: the shard is leaving
     # To be called by who makes it for a command of `session`.
     @cython.final
     cdef int keep_words(self, Session session) except -1
@@ -84,10 +88,10 @@ cdef class Pending:
     cdef int deliver(self) except -1       # `reply` is complete; if this was the session's barrier, its input goes on
 
 
-@cython.final
 cdef class Call(Pending):
     """One question of the router's own Python to one shard (`Router.call`)."""
-    cdef object future
+    cdef readonly object future
+    @cython.final
     cdef int answer(self, object value) except -1
 
 
@@ -153,6 +157,8 @@ cdef class Replies(Endpoint):
     cdef int receive_deferred(self, int shard, uint64_t token, const char* reply, Py_ssize_t n) except -1
     @cython.final
     cdef int deferred_lost(self, int shard, uint64_t token, bytes message) except -1
+    @cython.final
+    cdef int forget_deferred(self) except -1
     @cython.final
     cdef int hold_flow(self, int shard, Flow flow) except -1
     @cython.final
@@ -240,8 +246,13 @@ cdef class Backend(Endpoint):
     cdef int end_run(self) except -1     # whoever has put something ends it before anything else happens
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
                  int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1
+    cdef int ask_in(self, int dialect, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments,
+                    int db, int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1
     cdef int cancel(self, uint64_t session) except -1
+    # Of deferred replies: nobody waits for one any longer; a word about one (UNBLOCK, RECEIVED, UNDELIVERED).
+    cdef int cancel_one(self, uint64_t session, uint64_t token) except -1
+    cdef int put_word(self, int kind, uint64_t token, uint32_t how) except -1
     # Large frames in pieces: so much more of a reply may come (0: nobody wants it); a piece of an argument of the frame
     # to come; what came of them is not needed.
     cdef int put_credit(self, uint64_t token, uint64_t n) except -1
@@ -274,11 +285,11 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1
     @cython.final
+    cdef int take_retry(self, uint64_t token) except -1
+    @cython.final
     cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
     @cython.final
     cdef int fail_flows(self) except -1
-    @cython.final
-    cdef int forget_vanished(self) except -1
     # For the timer.
     @cython.final
     cdef int expire(self, int64_t now_ms) except -1
@@ -322,6 +333,7 @@ cdef class Link(Backend):
     """The router's connection to one shard."""
     cdef readonly bint loading
     cdef readonly uint64_t pid
+    cdef bint said_goodbye               # nothing more can be sent
     cdef uint32_t part_left              # bytes of the current PART that are still to come
     cdef Flow part_of                    # and the reply they are of; None: nobody wants it
     cdef Py_ssize_t partial              # bytes of a reply that is not complete
@@ -365,6 +377,38 @@ cdef class Split(Pending):
 
 # Asks the planner for the parts of the command, or starts its coroutine; False when it must wait.
 cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1
+
+
+# blocked.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Blocked(Pending):
+    """A command that may wait, with all its keys on one shard."""
+    cdef Command* command
+    cdef tuple arguments
+    cdef Py_ssize_t timeout_at   # which of them says how long it may wait
+    cdef int shard, db, flags
+    cdef uint16_t slot
+    cdef int64_t began, until    # unix ms; until: 0 for no end, -1 while only the shard needs to know
+    cdef Backend backend         # where it is, or waits; None while its shard is away
+    cdef uint64_t token          # of its wait there; 0 before
+    cdef int told                # to end, before it was known to wait: without (0) or with an error (1); -1: not
+    cdef object timer
+    cdef int send(self) except -1
+    cdef int stay_away(self) except -1
+    cdef int end_with(self, object value) except -1
+    cdef int cancel_timer(self) except -1
+
+
+@cython.final
+cdef class Registration(Call):
+    """A question of Python's whose reply may be a long time coming."""
+    cdef Backend backend
+    cdef uint64_t token
+    cdef int withdraw(self) except -1
+
+
+# Sends it; False when it must wait for that.
+cdef bint begin_blocking(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
 
 
 # upload.pxi ------------------------------------------------------------------------------------------
@@ -495,6 +539,7 @@ cdef class Session(Replies):
     cdef RequestParser parser
     cdef Command* current            # the last command
     cdef Pending barrier             # the reply that further input waits for
+    cdef readonly object blocker     # what ends the wait of its command; None while it does not wait
     cdef bint stalled                # reading stopped because of a limit or a barrier
     cdef bint waking                 # it is in clients.waking
     cdef readonly bint finishing     # nothing more is read; it closes when all is answered
@@ -582,6 +627,7 @@ cdef class Clients:
     cdef bint wake_scheduled
     cdef int pause_mode                  # CLIENT PAUSE
     cdef int64_t pause_until             # unix ms
+    cdef Py_ssize_t blocked              # clients whose command waits
     cdef object pause_timer
     cdef uint64_t next_id(self) noexcept
     cdef int add(self, Session session) except -1
@@ -615,6 +661,8 @@ cdef class Shards:
     cdef list links                      # the current Link of every shard; also Router.links
     cdef list paths, retry_seconds, up_waiters
     cdef list down_reasons                       # why a shard is down, as the supervisor says; "" while it is not
+    cdef list left_ms                            # when a shard last said that it is leaving, and will be back
+    cdef list returning                          # per shard, what is called when it is back
     cdef int[MAX_SHARDS] touched
     cdef uint8_t[MAX_SHARDS] is_touched
     cdef int touched_count
@@ -623,6 +671,8 @@ cdef class Shards:
     cdef int connect(self, int index) except -1
     cdef int retry(self, int index) except -1
     cdef int is_up(self, Link link) except -1
+    cdef int is_leaving(self, int index) except -1
+    cdef bint comes_back(self, int index) except -1
     cdef int is_lost(self, Backend backend, bint was_up) except -1
     cdef int expire(self, int64_t now) except -1
     cdef int say(self, int index, str state, str reason) except -1
@@ -682,6 +732,7 @@ cdef class Router(Reactor):
     cdef readonly list links             # the current Link of every shard; the list of `shards`
     cdef Limits limits
     cdef CommandTable table
+    cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
     cdef Shards shards
     cdef Counters counters

@@ -30,6 +30,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
+    blocked.pxi   commands that wait for their keys
     upload.pxi    a large argument on its way to its shard, in pieces
     transactions.pxi  MULTI … EXEC: what is queued, locks and shares
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
@@ -60,6 +61,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, memset
 
 from kache.wire.board cimport Board
+from kache.wire.claims cimport Claims
 from kache.wire.clock cimport Clock, monotonic_ns
 from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
@@ -69,12 +71,13 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    DEFERRED_ABORTED_FORM, DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER, IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT,
-    LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_NEEDS_ROOM, LOCK_WAITS,
-    LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH, LINK_REPLY,
-    LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER,
-    REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_MARKS, REPLY_PARKED, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT,
-    RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_REST_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
+    DEFERRED_ABORTED_FORM, DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
+    IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
+    LINK_PART, LINK_PUSH, LINK_RECEIVED, LINK_REPLY, LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK,
+    LINK_UNDELIVERED, LINK_VERSION, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_NEEDS_ROOM,
+    LOCK_WAITS, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER, REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED,
+    REPLY_HEADER, REPLY_LARGE, REPLY_MARKS, REPLY_PARKED, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT,
+    RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_REST_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
 from .limits cimport CLASS_PUBSUB, Limits
@@ -88,8 +91,9 @@ from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Missing, Pairs
 from kache.slots import contiguous
+from kache.timeouts import timeout_ms
 
-from ..registry import MERGES, NeedsMove
+from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
 from ..slowlog import SlowLog, unframed, unpacked
@@ -200,6 +204,7 @@ cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command w
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"
+cdef bytes LEAVING_TEXT = b"TRYAGAIN the shard is being restarted; nothing was executed"
 cdef bytes NO_AUTH = b"NOAUTH Authentication required."
 cdef bytes INTERNAL_ERROR = b"ERR internal error"
 
@@ -209,6 +214,7 @@ include "backend.pxi"
 include "gather.pxi"
 include "link.pxi"
 include "planned.pxi"
+include "blocked.pxi"
 include "upload.pxi"
 include "transactions.pxi"
 include "session.pxi"

@@ -210,6 +210,18 @@ cdef class Replies(Endpoint):
         put_error(text, self.dialect_now, message)
         return self.receive_deferred(shard, token, text.data + text.start, text.used())
 
+    cdef int forget_deferred(self) except -1:
+        """The client is gone: what was to come later finds nobody."""
+        cdef Backend backend
+        for (shard, token), reply in self.resolved.items():
+            if type(reply) is Flow:
+                (<Flow> reply).backend.flows.pop(token, None)
+            elif reply is None:
+                backend = <Backend> self.router.links[<int> shard]
+                if backend.deferred.get(token) is self:
+                    del backend.deferred[token]
+        return 0
+
     # Large replies --------------------------------------------------------------------------------
     cdef int hold_flow(self, int shard, Flow flow) except -1:
         """A reply of this shard comes in pieces. It keeps its place like a deferred one, and leaves as it comes."""

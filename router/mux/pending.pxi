@@ -16,6 +16,12 @@ cdef class Pending:
     cdef int aborted(self, uint32_t part, bytes text) except -1:
         return self.fail(part, text or INTERNAL_ERROR)
 
+    cdef int deferred_as(self, Backend backend, uint64_t token) except -1:
+        return 0
+
+    cdef int retry(self, uint32_t part) except -1:
+        return self.fail(part, LEAVING_TEXT)
+
     cdef int keep_words(self, Session session) except -1:
         """What the slow log would show of it."""
         cdef Py_ssize_t size
@@ -91,7 +97,7 @@ cdef class Call(Pending):
     cdef int answer(self, object value) except -1:
         if self.future.done():
             return 0
-        if isinstance(value, CommandError):
+        if isinstance(value, Exception):
             self.future.set_exception(value)
         else:
             self.future.set_result(value)

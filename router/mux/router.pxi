@@ -8,13 +8,14 @@ cdef class Router(Reactor):
 
     def __init__(self, loop, config, paths, planner, *, slots=None, slot_epoch=0, index=0, boot_id=0, Clock clock=None,
                  nested=None, address=("127.0.0.1", 0), counts=None,
-                 Board board=None):
+                 Board board=None, Claims claims=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
         `planner(row, args, router)` divides what the compiled path cannot (planner.py). `slots` says which shard owns
         which slots as of `slot_epoch`; without it each has an even range. `counts` is what all routers have mapped,
         `index` this one's place in it; without it the router is alone. On the `board` shards show what they have begun;
-        without it nothing is waited for beyond its deadline.
+        without it nothing is waited for beyond its deadline. `claims` are shared with the shards; without them no client
+        is served that waits on several.
         """
         if not 0 < len(paths) <= MAX_SHARDS:
             raise ValueError(f"{len(paths)} shards: there must be 1 to {MAX_SHARDS}")
@@ -24,6 +25,7 @@ cdef class Router(Reactor):
         self.boot_id = boot_id
         self.planner = planner
         self.board = Board() if board is None else board
+        self.claims = Claims(None, index) if claims is None else claims
         self.address = address
         self.started_ms = self.now_ms
         self.slowlog = SlowLog(itertools.count())
@@ -83,12 +85,27 @@ cdef class Router(Reactor):
         for acceptor in self.acceptors:
             acceptor.stop()
         for session in list(clients.values()):
-            session.finish()
+            if (<Session> session).blocker is not None:
+                session.kill("the router is leaving")
+            else:
+                session.finish()
+        await self.settle(seconds)
         while clients and self.loop.time() < deadline:
             if all([session.lingering for session in clients.values()]):
                 # Everything is answered; clients have a moment to close their end.
                 deadline = min(deadline, self.loop.time() + GOODBYE)
             await asyncio.sleep(0.01)
+
+    async def settle(self, double seconds):
+        """What shards have served to clients that are gone by now is back in its place."""
+        for _ in range(2):
+            # The first answers come behind all that was served, the second ones behind what goes back.
+            asked = [self.call(link.index, "_slot_size", [b"0"]) for link in self.links if (<Link> link).phase == UP]
+            if asked:
+                await asyncio.wait(asked, timeout=seconds)
+            for question in asked:
+                if question.done():
+                    question.exception()
 
     def stop(self):
         """Closes everything now."""
@@ -170,6 +187,33 @@ cdef class Router(Reactor):
         """A number that no other transaction of the cluster has."""
         self.clients.last_transaction += 1
         return self.clients.last_transaction
+
+    def block(self, int shard, str command not None, arguments, Session session not None):
+        """`call` of a command that may wait, for a client, in its database; a Registration with the future.
+
+        It raises ShardLeaves when the shard is being restarted and nothing was executed.
+        """
+        cdef Registration question = Registration.__new__(Registration)
+        cdef Backend backend = <Backend> self.links[shard]
+        row = self.table.by_key[command]
+        question.router = self
+        question.session = session
+        question.acknowledges = True
+        question.future = self.loop.create_future()
+        if backend.phase != UP:
+            question.answer(ShardLeaves() if self.shards.comes_back(shard) else CommandError(backend.down_text().decode()))
+        else:
+            backend.ask(question, 0, row.id, self.slot_for(row, arguments), arguments, session.db_now, session.flags_of_runs(),
+                        session.id, self.now_ms + self.limits.request_timeout, NO_TRANSACTION)
+        return question
+
+    def comes_back(self, int shard):
+        """Whether a shard that is not up left in order a moment ago, so that another process is about to take its place."""
+        return self.shards.comes_back(shard)
+
+    def when_back(self, int shard, again not None):
+        """Calls `again` when the shard is up the next time."""
+        self.shards.returning[shard].append(again)
 
     async def call_all(self, str command, arguments, int db=0, Session session=None, timeout_ms=None):
         """Asks every shard; the list of replies. Raises the first error once all have answered."""

@@ -184,6 +184,24 @@ cdef class Session(Replies):
         """The same for what `lead` was given."""
         unwatch_on(self, watched)
 
+    def block_with(self, blocker not None):
+        """Its command waits from now on. `blocker` has `unblock(error)` for CLIENT UNBLOCK, and `leave()` for when the client
+        is gone. One that is gone already, or whose router is leaving, is closed at once."""
+        if self.gone:
+            blocker.leave()
+            return
+        if self.blocker is None:
+            self.router.clients.blocked += 1
+        self.blocker = blocker
+        if self.peer_gone or self.router.shutting_down:
+            self.close("it left while it waited" if self.peer_gone else "the router is leaving")
+
+    def unblocked(self):
+        """Its command does not wait any longer."""
+        if self.blocker is not None:
+            self.router.clients.blocked -= 1
+            self.blocker = None
+
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""
         self.finishing = True
@@ -695,12 +713,17 @@ cdef class Session(Replies):
 
     # Closing --------------------------------------------------------------------------------------
     cdef int on_eof(self) except -1:
-        """The client sends no more; everything it sent is still answered."""
+        """The client sends no more; everything it sent is still answered, but for what waits."""
+        if self.blocker is not None:
+            self.close("it left while it waited")
+            return 0
         return self.proceed()
 
     cdef int on_hangup(self, bint reset) except -1:
         # Whatever was sent behind the barrier is not executed: nobody waits for it, nor for the barrier itself.
-        if reset and self.barrier is not None:
+        if self.blocker is not None:
+            self.close("it left while it waited")
+        elif reset and self.barrier is not None:
             self.close("the client reset the connection")
         return 0
 
@@ -717,6 +740,10 @@ cdef class Session(Replies):
         self.input_bytes = self.forecast = 0
         if self.router.clients.favoured is self:
             self.router.clients.favoured = None
+        blocker = self.blocker
+        if blocker is not None:
+            self.unblocked()
+            blocker.leave()
         if waited:
             for backend in self.router.links:
                 if backend.phase == UP:
@@ -728,6 +755,8 @@ cdef class Session(Replies):
             for pending in self.pendings:
                 pending.abandon()
         self.pendings = None
+        if self.resolved:
+            self.forget_deferred()
         self.resolved = None
         self.barrier = None
         self.waits_for = None

@@ -14,6 +14,8 @@ cdef class Shards:
         self.links = [Link(router, i, "not connected yet") for i in range(len(self.paths))]
         self.retry_seconds = [FIRST_RETRY] * len(self.paths)
         self.down_reasons = [""] * len(self.paths)
+        self.left_ms = [0] * len(self.paths)
+        self.returning = [[] for _ in self.paths]
         self.up_waiters = []
 
     # Connecting -----------------------------------------------------------------------------------
@@ -55,7 +57,20 @@ cdef class Shards:
             if not waiter.done():
                 waiter.set_result(None)
         self.router.must_yield = True
+        self.left_ms[link.index] = 0
+        returning, self.returning[link.index] = self.returning[link.index], []
+        for again in returning:
+            again()
         return 0
+
+    cdef int is_leaving(self, int index) except -1:
+        """The shard has said that it leaves, in order; another process takes its place."""
+        self.left_ms[index] = self.router.now_ms
+        return 0
+
+    cdef bint comes_back(self, int index) except -1:
+        """Whether a shard that is not up left in order a moment ago."""
+        return self.left_ms[index] > 0 and self.router.now_ms - self.left_ms[index] < RETURN_MS
 
     cdef int is_lost(self, Backend backend, bint was_up) except -1:
         """A connection has ended, and everything it expected has been answered."""
@@ -108,4 +123,6 @@ cdef class Shards:
                 link.expire(now)
             if link.parked:
                 link.expire_parked(now)
+            if link.unsent():
+                link.mark_dirty()
         return 0

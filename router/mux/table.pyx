@@ -154,7 +154,8 @@ cdef class CommandTable:
             command.first = command.first or spec.first
             command.last = spec.last
             command.step = spec.step
-        if not row.keys:
+        command.may_block = "blocking" in row.flags and row.route == "move"
+        if not row.keys or command.may_block:
             command.planned = True
         return 0
 

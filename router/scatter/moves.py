@@ -388,7 +388,7 @@ async def zmpop(router: Router, session: Session, *args: bytes) -> Reply:
 
 def _register_computed() -> None:
     for row in TABLE:
-        if row.route == "move" and row.key not in MOVES:
+        if row.route == "move" and "blocking" not in row.flags and row.key not in MOVES:
             move(row.key)(_computed(row))
 
 

@@ -8,6 +8,7 @@ geo, geo_query, geohash                 places on the earth: commands, searches,
 hyperloglog                             PFADD, PFCOUNT, PFMERGE
 keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE; OBJECT and MEMORY USAGE
 combine, algebra                        sets and sorted sets combined: of this shard, over shards
+blocking, ways                          commands that wait, and what a router asks for one over several shards; how they take
 binary                                  what answers differently in the binary protocol
 transactions, images, overlay, internal what routers ask: locks, moves of values, commands with copies of other shards' keys
 arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double

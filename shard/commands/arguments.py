@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +33,7 @@ __all__ = [
     "integer",
     "parse_float",
     "parse_integer",
+    "pop_options",
     "string_options",
 ]
 
@@ -123,6 +125,21 @@ def floating(raw: bytes, error: str = NOT_FLOAT) -> float:
     if value is None:
         raise CommandError(error)
     return value
+
+
+def pop_options(words: Sequence[bytes], first: bytes, last: bytes) -> tuple[bool, int]:
+    """What follows the keys of LMPOP, ZMPOP and their like, ``first | last [COUNT count]``: whether it is `first`, and
+    how many."""
+    if not words or words[0].upper() not in (first, last):
+        raise CommandError(SYNTAX)
+    count = 1
+    if len(words) > 1:
+        if len(words) < 3 or words[1].upper() != b"COUNT":
+            raise CommandError(SYNTAX)
+        count = bounded_integer(words[2], 1, INT64_MAX, "ERR count should be greater than 0")
+        if len(words) > 3:
+            raise CommandError(SYNTAX)
+    return words[0].upper() == first, count
 
 
 # Expiry ------------------------------------------------------------------------------------------

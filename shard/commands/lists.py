@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from kache.errors import NO_SUCH_KEY, OUT_OF_RANGE, SYNTAX, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
-from .arguments import INT64_MAX, bounded_integer, inclusive_span, integer
+from .arguments import INT64_MAX, bounded_integer, inclusive_span, integer, pop_options
 from .registry import command
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
 
-__all__: list[str] = []
+__all__ = ["is_left"]
 
 _NOT_POSITIVE = "ERR value is out of range, must be positive"
 _RANK_ZERO = (
@@ -28,7 +28,8 @@ _RANK_ZERO = (
 )
 
 
-def _is_left(word: bytes) -> bool:
+def is_left(word: bytes) -> bool:
+    """Which end a word means; syntax error for any other."""
     side = word.upper()
     if side not in (b"LEFT", b"RIGHT"):
         raise CommandError(SYNTAX)
@@ -84,17 +85,7 @@ def _pop(ks: Keyspace, name: str, key: bytes, arguments: tuple[bytes, ...], left
 @command("lmpop")
 def lmpop(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
     keys_count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
-    if keys_count >= len(arguments):
-        raise CommandError(SYNTAX)
-    left = _is_left(arguments[keys_count])
-    count = 1
-    options = arguments[keys_count + 1 :]
-    if options:
-        if len(options) < 2 or options[0].upper() != b"COUNT":
-            raise CommandError(SYNTAX)
-        count = bounded_integer(options[1], 1, INT64_MAX, "ERR count should be greater than 0")
-        if len(options) > 2:
-            raise CommandError(SYNTAX)
+    left, count = pop_options(arguments[keys_count:], b"LEFT", b"RIGHT")
     for key in arguments[:keys_count]:
         value = ctx.keys.list_get(key)
         if value is not None:
@@ -104,7 +95,7 @@ def lmpop(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
 
 @command("lmove")
 def lmove(ctx: Context, source: bytes, destination: bytes, from_side: bytes, to_side: bytes) -> Reply:
-    return _move(ctx.keys, source, destination, _is_left(from_side), _is_left(to_side))
+    return _move(ctx.keys, source, destination, is_left(from_side), is_left(to_side))
 
 
 @command("rpoplpush")

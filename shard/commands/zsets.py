@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kache.errors import NOT_FLOAT, SYNTAX, CommandError
 from kache.replies import NULL_ARRAY, Pairs, Reply, format_double
 
-from .arguments import INT64_MAX, bounded_integer, floating, integer, parse_float
+from .arguments import INT64_MAX, bounded_integer, floating, integer, parse_float, pop_options
 from .hashes import check_draws, random_count
 from .registry import command
 from .scanning import scan_cursor, scan_options
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
     from ..engine.zset import ZSet
 
-__all__ = ["zadd", "zrem", "zset_encoding"]
+__all__ = ["pop_pairs", "zadd", "zrem", "zset_encoding"]
 
 _NAN_SCORE = "ERR resulting score is not a number (NaN)"
 _ADD_OPTIONS = frozenset((b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"))
@@ -183,12 +183,13 @@ def _pop(ks: Keyspace, key: bytes, arguments: tuple[bytes, ...], *, lowest: bool
     value = ks.zset_get(key)
     if value is None or not count:
         return []
-    pairs = _pop_pairs(ks, key, len(value), count, lowest)
+    pairs = pop_pairs(ks, key, len(value), count, lowest)
     # Without a count the pair itself is the reply, flat in RESP3 too.
     return Pairs(pairs) if arguments else list(pairs[0])
 
 
-def _pop_pairs(ks: Keyspace, key: bytes, length: int, count: int, lowest: bool) -> list[tuple[bytes, float]]:
+def pop_pairs(ks: Keyspace, key: bytes, length: int, count: int, lowest: bool) -> list[tuple[bytes, float]]:
+    """Takes up to `count` of the `length` pairs of a sorted set, from its lowest scores or its highest."""
     count = min(count, length)
     if lowest:
         return ks.zset_delete_ranks(key, 0, count, event="zpopmin")
@@ -198,23 +199,11 @@ def _pop_pairs(ks: Keyspace, key: bytes, length: int, count: int, lowest: bool) 
 @command("zmpop")
 def zmpop(ctx: Context, raw_count: bytes, *arguments: bytes) -> Reply:
     keys_count = bounded_integer(raw_count, 1, INT64_MAX, "ERR numkeys should be greater than 0")
-    if keys_count >= len(arguments):
-        raise CommandError(SYNTAX)
-    where = arguments[keys_count].upper()
-    if where not in (b"MIN", b"MAX"):
-        raise CommandError(SYNTAX)
-    count = 1
-    options = arguments[keys_count + 1 :]
-    if options:
-        if len(options) < 2 or options[0].upper() != b"COUNT":
-            raise CommandError(SYNTAX)
-        count = bounded_integer(options[1], 1, INT64_MAX, "ERR count should be greater than 0")
-        if len(options) > 2:
-            raise CommandError(SYNTAX)
+    lowest, count = pop_options(arguments[keys_count:], b"MIN", b"MAX")
     for key in arguments[:keys_count]:
         value = ctx.keys.zset_get(key)
         if value is not None:
-            pairs = _pop_pairs(ctx.keys, key, len(value), count, where == b"MIN")
+            pairs = pop_pairs(ctx.keys, key, len(value), count, lowest)
             return [key, [list(pair) for pair in pairs]]
     return NULL_ARRAY
 

@@ -43,6 +43,11 @@ cdef class Context:
         finally:
             self.flags &= ~ROOM_ASKED
 
+    @property
+    def may_wait(self):
+        """Whether the command may be answered when something has happened, rather than at once."""
+        return self.link is not None and self.depth == 0 and not self.flags & FLAG_ATOMIC and self.transaction == 0
+
     def defer(self, bint blocked=False):
         """The promise of a reply that comes later, which the handler returns. CommandError where none can wait."""
         return Deferred(self.shard.defer(self, blocked), blocked)

@@ -349,6 +349,8 @@ cdef class Executor:
     cdef dict deferred                  # token -> (link, session, dialect, blocked)
     cdef dict deferred_of               # link -> {session: {token}}
     cdef dict parked_on                 # link -> how many of them will come soon
+    cdef readonly object blocking       # clients that wait for a key (service/blocking.py)
+    cdef public bint ready              # a key that somebody waits for has changed
     cdef int fill_commands(self) except -1
     cdef int fill_keys(self, Command* command, object row) except -1
     cpdef set_time(self, int64_t now_ms)
@@ -373,6 +375,7 @@ cdef class Executor:
     cdef int fulfil(self, token, Buffer reply, int form) except -1
     cdef object take_deferred(self, token)
     cdef bint waits_for(self, object link) except -1
+    cdef int serve(self) except -1
 
 
 # watches.pxi ------------------------------------------------------------------------------------------
@@ -627,6 +630,7 @@ cdef class Link(Endpoint):
     cdef int use_uploads(self, Py_ssize_t argc) except -1
     cdef int broken(self, Py_ssize_t n, str what) except -1
     cdef int on_control(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int on_blocked(self, int kind, uint64_t token, bint error) except -1
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1
     cdef int count_on_board(self) except -1
     cdef int begin_run(self, const char* header, uint32_t length) except -1

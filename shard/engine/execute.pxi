@@ -474,6 +474,8 @@ cdef class Executor:
             gone = list(sessions.get(session, ()))
         for token in gone:
             self.take_deferred(token)
+        if gone and self.blocking is not None:
+            self.blocking.forget(gone)
         return gone
 
     def forget_deferred(self, link, token):
@@ -482,11 +484,45 @@ cdef class Executor:
         if waiting is None or waiting[0] is not link:
             return False
         self.take_deferred(token)
+        if self.blocking is not None:
+            self.blocking.forget((token,))
         return True
+
+    def retry_deferred(self, token):
+        """A deferred command was not executed and will not be; its router may send it again."""
+        waiting = self.take_deferred(token)
+        if waiting is not None:
+            waiting[0].send_retry(token)
 
     cdef bint waits_for(self, object link) except -1:
         """Whether a deferred reply of this link comes soon. One that may never come keeps nobody."""
         return link in self.parked_on
+
+    # Who waits for a key --------------------------------------------------------------------------------
+    def wait_with(self, blocking):
+        """Clients wait in `blocking`, whose `serve` is called behind every unit that has set `ready`."""
+        self.blocking = blocking
+
+    def begin_unit(self):
+        """What is changed from here on is told as one command's changes are."""
+        self.store.effects.begin_unit()
+
+    def serve_ready(self):
+        """Serves who waits for what has changed; to be called behind what changes data beside the links' runs."""
+        if self.ready:
+            self.serve()
+
+    cdef int serve(self) except -1:
+        cdef int64_t began = monotonic_ns()
+        self.ready = False
+        try:
+            self.blocking.serve()
+        except Exception:
+            log.exception("internal error while serving who waits")
+        # It is not the time of the commands around it.
+        self.looked_ns = monotonic_ns()
+        self.python_ns += self.looked_ns - began
+        return 0
 
     @property
     def deferred_count(self):

@@ -50,8 +50,10 @@ cdef class Host:
         return received, sent
 
     def drain(self):
-        """Tells the routers that this shard is about to leave."""
+        """Tells the routers that this shard is about to leave, behind what waits here and shall come again."""
         self.draining = True
+        if self.shard.blocking is not None:
+            self.shard.blocking.give_back_all()
         for link in list(self.links):
             (<Link> link).notice(NOTICE_DRAINING)
 
@@ -99,6 +101,17 @@ cdef class Host:
             self.commit_tick()
             self.note_stall(monotonic_ns() - began)
         return backlog
+
+    def perform(self, work):
+        """Calls `work`, which no frame has caused, in a tick of its own."""
+        cdef int64_t began = monotonic_ns()
+        self.begin_tick()
+        self.shard.store.effects.begin_unit()
+        try:
+            work()
+        finally:
+            self.commit_tick()
+            self.note_stall(monotonic_ns() - began)
 
     cdef inline bint tick_over(self) noexcept:
         self.shard.looked_ns = monotonic_ns()
@@ -163,6 +176,8 @@ cdef class Host:
         self.begin_tick()
         self.shard.begin_batch()
         try:
+            if self.shard.ready:
+                self.shard.serve()
             self.serve_waiters()
         except Exception:
             log.exception("internal error while a parked command was executed")
@@ -183,6 +198,8 @@ cdef class Host:
             if waiter is not None:
                 locks.serve(waiter, self.later)
                 served += 1
+                if self.shard.ready:
+                    self.shard.serve()
         return 0
 
     cpdef note_stall(self, int64_t took_ns):

@@ -197,11 +197,26 @@ cdef class Link(Endpoint):
             self.flows.forget_session(session)
             self.host.shard.watches.forget(self, session)
             return 0
+        if LINK_UNBLOCK <= kind <= LINK_UNDELIVERED and self.greeted and n >= 15:
+            memcpy(&token, body + 7, 8)
+            return self.on_blocked(kind, token, body[3] != 0)
         if kind == LINK_CREDIT and self.greeted and n >= 23:
             memcpy(&token, body + 7, 8)
             memcpy(&credit, body + 15, 8)
             return self.flows.grant(token, credit)
         return self.broken(0, f"an unexpected message of kind {kind}")
+
+    cdef int on_blocked(self, int kind, uint64_t token, bint error) except -1:
+        """A word about a command that waits, or has waited."""
+        cdef Executor shard = self.host.shard
+        if kind == LINK_UNBLOCK:
+            shard.blocking.unblock(token, error)
+        elif kind == LINK_RECEIVED:
+            shard.blocking.received(self, token)
+        else:
+            shard.blocking.undelivered(self, token)
+            shard.serve_ready()
+        return 0
 
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1:
         cdef uint64_t boot_id
@@ -330,6 +345,8 @@ cdef class Link(Endpoint):
             # No tick ends inside a unit, but it may end behind one.
             if self.share_left == 0 and n > at and not self.waiting and self.tick_ended(FRAMES_PER_LOOK):
                 self.wait_for_turn()
+        if shard.ready and not self.share_left:
+            shard.serve()
         if shard.locks.busy and shard.locks.runnable:
             self.host.serve_waiters()
         return at
@@ -509,6 +526,8 @@ cdef class Link(Endpoint):
             self.host.tick_left -= size
             if size > LARGE and self.context.dialect != INTERNAL and not self.context.flags & FLAG_ATOMIC:
                 self.part_with(out, mark, size)
+        if self.host.shard.ready and not (self.context.flags & FLAG_ATOMIC and self.run_count):
+            self.host.shard.serve()
         if self.arisen:
             self.put_between(out, mark, start, done)
         return 0
@@ -672,6 +691,12 @@ cdef class Link(Endpoint):
             self.put_message(LINK_DEFERRED, token, reply, form)
             self.finish_if_done()
 
+    def send_retry(self, uint64_t token):
+        """A frame that was answered with a token is not executed here."""
+        if self.fd >= 0:
+            self.put_message(LINK_RETRY, token, b"")
+            self.finish_if_done()
+
     def send_push(self, uint64_t session, bytes push not None):
         """An out-of-band message for a session, in its dialect."""
         if self.fd >= 0:
@@ -715,6 +740,9 @@ cdef class Link(Endpoint):
         host.shard.forget_session(self, None)
         host.shard.watches.forget_link(self)
         host.shard.locks.forget_link(self)
+        if host.shard.blocking is not None:
+            host.shard.blocking.forget_link(self)
+            host.shard.serve_ready()
         if host.shard.locks.runnable:
             host.serve_soon()
         log.debug("the link of router %d is closed: %s", self.router, reason)

@@ -208,6 +208,8 @@ cdef class Locks:
         for building in lock.buildings.values():
             building.drop()
         lock.buildings.clear()
+        if self.shard.blocking is not None:
+            self.shard.blocking.unlocked()
         if self.whole is lock:
             self.whole = None
             self.consider_all()
@@ -216,6 +218,11 @@ cdef class Locks:
             self.consider_oldest()
         self.note_busy()
         return True
+
+    def keeps(self, bytes key not None):
+        """Whether a transaction holds the slot of a key."""
+        cdef uint16_t slot = slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        return self.whole is not None or (self.holders != NULL and self.holders[slot] != NULL)
 
     # Who must wait --------------------------------------------------------------------------------------
     cdef bint is_held(self, uint16_t slot, bint reads) except -1:

@@ -44,6 +44,20 @@ def _counted(
     )
 
 
+_soon: st.SearchStrategy[Arg] = st.sampled_from(["0.001", "1e-3", "-1", "soon"])
+
+
+def _waiting(name: str) -> st.SearchStrategy[Command]:
+    """A pop that waits, but not for long."""
+    sources = st.lists(keys, min_size=1, max_size=3)
+    return st.tuples(sources, _soon).map(lambda drawn: (name, *drawn[0], drawn[1]))
+
+
+def _with_time(counted: Command) -> Command:
+    """LMPOP or ZMPOP as the command that waits."""
+    return (f"B{counted[0]!s}", "0.001", *counted[1:])
+
+
 _sides: st.SearchStrategy[Arg] = st.sampled_from(["LEFT", "RIGHT", "left", "UP"])
 _weights = options((any_case("AGGREGATE"), st.sampled_from(["SUM", "min", "MAX"])), most=1)
 _scores = options(("WITHSCORES",), most=1)
@@ -77,6 +91,14 @@ cluster_commands: st.SearchStrategy[Command] = st.one_of(
     command("SMOVE", keys, keys, _members),
     command("LMOVE", keys, keys, _sides, _sides),
     command("RPOPLPUSH", keys, keys),
+    command("BLMOVE", keys, keys, _sides, _sides, _soon),
+    command("BRPOPLPUSH", keys, keys, _soon),
+    _waiting("BLPOP"),
+    _waiting("BRPOP"),
+    _waiting("BZPOPMIN"),
+    _waiting("BZPOPMAX"),
+    _counted("LMPOP", tail=options(("LEFT",), ("RIGHT",), ("COUNT", 2), most=2)).map(_with_time),
+    _counted("ZMPOP", tail=options(("MIN",), ("MAX",), ("COUNT", 2), most=2)).map(_with_time),
     _counted("LMPOP", tail=options(("LEFT",), ("RIGHT",), ("COUNT", 2), most=2)),
     _counted("ZMPOP", tail=options(("MIN",), ("MAX",), ("COUNT", 2), most=2)),
     several("SINTER", keys),

@@ -25,6 +25,7 @@ elements: st.SearchStrategy[Arg] = st.one_of(words, words, st.integers(-3, 3), v
 sides = st.one_of(any_case("LEFT"), any_case("RIGHT"), st.sampled_from(["LEFT", "RIGHT", "MIDDLE", ""]))
 indexes = st.one_of(small_integers, integers)
 # The real server cuts LSET's index to 32 bits (2**32 sets element 0); here it is out of range, and nothing is changed.
+soon: st.SearchStrategy[Arg] = st.sampled_from(["0.001", "0.001", "1e-3", "-1", ""])
 set_indexes = indexes.filter(lambda index: not isinstance(index, int) or abs(index) < 2**31 or abs(index) > 2**63)
 
 
@@ -58,6 +59,11 @@ list_commands = st.one_of(
     _push("RPUSHX"),
     command("LPOP", keys),
     command("RPOP", keys),
+    command("BLPOP", keys, soon),
+    command("BRPOP", keys, keys, soon),
+    command("BLMOVE", keys, keys, sides, sides, soon),
+    command("BRPOPLPUSH", keys, keys, soon),
+    _multi_pop().map(lambda drawn: ("BLMPOP", "0.001", *drawn[1:])),
     command("LPOP", keys, integers),
     command("RPOP", keys, integers),
     command("LPOP", keys, 1, 2),

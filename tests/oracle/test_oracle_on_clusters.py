@@ -22,6 +22,7 @@ from .strategies_keys import key_commands, sort_commands
 from .strategies_sets import set_commands
 from .strategies_strings import string_commands
 from .test_oracle_cluster import check_conditions_over_shards, check_whole_scan
+from .test_oracle_probes import PROBES, commands_of
 from .wire import Connection
 
 EXAMPLES = int(os.environ.get("KACHE_ORACLE_EXAMPLES", "200"))
@@ -42,6 +43,12 @@ def on_cluster(request: pytest.FixtureRequest, valkey_port: int) -> Iterator[Ora
         oracle = Oracle(connect, valkey_port)
         yield oracle
         oracle.close()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("name", ["blocking", "blocking_router"])
+def test_commands_that_wait(on_cluster: Oracle, name: str, protocol: int) -> None:
+    on_cluster.check(commands_of(PROBES / f"{name}.txt"), protocol)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

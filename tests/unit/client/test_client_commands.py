@@ -25,6 +25,10 @@ class Sent(Commands[bytes]):
         self.arguments = list(arguments)
         return convert(self.reply)
 
+    def _wait(self, arguments: Sequence[Argument], convert: Callable[[Any], Any], seconds: float) -> Any:
+        assert seconds in arguments
+        return self._run(arguments, convert)
+
 
 CASES: list[tuple[Callable[[Sent], Any], list[Any], Any, Any]] = [
     (lambda c: c.ping(), ["ping"], b"PONG", True),
@@ -52,6 +56,24 @@ CASES: list[tuple[Callable[[Sent], Any], list[Any], Any, Any]] = [
     (lambda c: c.hgetall("h"), ["hgetall", "h"], [b"f", b"v"], {b"f": b"v"}),
     (lambda c: c.type("k"), ["type", "k"], b"zset", "zset"),
     (lambda c: c.smembers("s"), ["smembers", "s"], [b"a"], {b"a"}),
+    (lambda c: c.blpop("a", "b"), ["blpop", "a", "b", 0], [b"a", b"x"], (b"a", b"x")),
+    (lambda c: c.brpop("a", timeout=1.5), ["brpop", "a", 1.5], None, None),
+    (lambda c: c.blmove("a", "b", timeout=2), ["blmove", "a", "b", "left", "right", 2], b"x", b"x"),
+    (lambda c: c.blmove("a", "b", "right", "left"), ["blmove", "a", "b", "right", "left", 0], None, None),
+    (
+        lambda c: c.blmpop("a", "b", side="right", count=3, timeout=1),
+        ["blmpop", 1, 2, "a", "b", "right", "count", 3],
+        [b"a", [b"x", b"y"]],
+        (b"a", [b"x", b"y"]),
+    ),
+    (lambda c: c.bzpopmin("a", timeout=1), ["bzpopmin", "a", 1], [b"a", b"m", 1.5], (b"a", b"m", 1.5)),
+    (lambda c: c.bzpopmax("a", "b"), ["bzpopmax", "a", "b", 0], None, None),
+    (
+        lambda c: c.bzmpop("a", side="max", timeout=1),
+        ["bzmpop", 1, 1, "a", "max", "count", 1],
+        [b"a", [[b"m", 1.5]]],
+        (b"a", [(b"m", 1.5)]),
+    ),
     (lambda c: c.incrbyfloat("k", 1), ["incrbyfloat", "k", 1.0], b"3.5", 3.5),
 ]
 
@@ -61,6 +83,12 @@ def test_arguments_and_result(call: Callable[[Sent], Any], arguments: list[Any],
     client = Sent(reply)
     assert call(client) == result
     assert client.arguments == arguments
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf")])
+def test_a_time_to_wait_is_a_number_of_seconds(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout is a number of seconds"):
+        Sent(None).blpop("k", timeout=timeout)
 
 
 def test_scan_iter_follows_the_cursor() -> None:

@@ -109,7 +109,7 @@ def test_containers_are_found_but_never_executed() -> None:
 
 
 def test_later_families_are_unknown() -> None:
-    for name in (b"eval", b"subscribe", b"blpop", b"debug", b"monitor"):
+    for name in (b"eval", b"subscribe", b"xread", b"debug", b"monitor"):
         assert lookup(name, RESP3) is None
 
 

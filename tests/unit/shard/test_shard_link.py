@@ -32,9 +32,11 @@ def frame(name: str, *args: bytes) -> bytes:
     return struct.pack("<I", len(body)) + body
 
 
-def run_of(frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0) -> bytes:
+def run_of(
+    frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0, dialect: int = RESP2
+) -> bytes:
     body = b"".join(frames)
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, RESP2, db, flags, len(frames), session, deadline, 0)
+    header = struct.pack("<BBBBIQQQ", wire_link.RUN, dialect, db, flags, len(frames), session, deadline, 0)
     return struct.pack("<I", len(header) + len(body)) + header + body
 
 
@@ -45,6 +47,8 @@ class Peer:
         self.shard = Shard(now_ms=Clock().now())
         self.reactor = ShardReactor(asyncio.get_running_loop())
         self.host = Host(self.shard, self.reactor, DIGEST, BOOT_ID, 4242)
+        loop = asyncio.get_running_loop()
+        self.shard.blocking.start(Clock().now, lambda seconds, work: loop.call_later(seconds, self.host.perform, work))
         for name, value in limits.items():
             setattr(self.host, name, value)
         self.buffer = bytearray()

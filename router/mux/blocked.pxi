@@ -1,0 +1,170 @@
+# Commands that may wait for their keys: BLPOP and its like. With all keys on one shard its reply is passed on as it comes;
+# over several shards a coroutine (scatter/blocking.py) leads several registrations.
+#
+#   session.barrier      nothing behind the command is executed before its reply
+#   session.blocker      what ends the wait from outside, while the shard has nothing: CLIENT UNBLOCK, or that the client
+#                        goes away. None while the command is still on its way: then it is like any other.
+#
+# What a shard has served is acknowledged (RECEIVED), or sent back when its client is gone (UNDELIVERED). A shard that leaves
+# in order says RETRY for all that wait there: they are sent again when it is back, with the time that is left.
+
+# How long a shard that leaves in order is counted on to come back, by commands that are new and wait anyway.
+cdef int64_t RETURN_MS = 10000
+
+
+cdef class Blocked(Pending):
+
+    cdef int send(self) except -1:
+        cdef Router router = self.router
+        self.backend = <Backend> router.links[self.shard]
+        self.token = 0
+        return self.backend.ask_in(self.dialect, self, 0, self.command.id, self.slot, self.arguments, self.db, self.flags,
+                                   self.session.id, router.now_ms + router.limits.request_timeout, NO_TRANSACTION)
+
+    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
+        if self.ready or self.session.gone:
+            return 0
+        self.session.unblocked()
+        self.reply = Buffer()
+        self.reply.append(reply, n)
+        return self.deliver()
+
+    cdef int fail(self, uint32_t part, bytes message) except -1:
+        if self.ready or self.session.gone:
+            return 0
+        self.session.unblocked()
+        self.reply = Buffer()
+        put_error(self.reply, self.dialect, message)
+        return self.deliver()
+
+    cdef int deferred_as(self, Backend backend, uint64_t token) except -1:
+        """The shard has nothing for it yet."""
+        self.token = token
+        self.session.block_with(self)
+        if self.told >= 0 and not self.session.gone:
+            backend.put_word(LINK_UNBLOCK, token, self.told)
+        return 0
+
+    cdef int retry(self, uint32_t part) except -1:
+        if self.session.gone:
+            return 0
+        return self.stay_away()
+
+    cdef int stay_away(self) except -1:
+        """Its shard is away and comes back; so does this, unless its time is over before."""
+        cdef Router router = self.router
+        self.backend = None
+        self.token = 0
+        if self.until < 0:
+            try:
+                timeout = timeout_ms(self.arguments[self.timeout_at], self.began)
+            except CommandError as error:
+                return self.end_with(error)
+            self.until = self.began + <int64_t> timeout if timeout else 0
+        if self.until:
+            self.timer = router.loop.call_later(max(self.until - router.clock.now_ms(), 0) / 1000.0, self._time_over)
+            router.must_yield = True
+        router.shards.returning[self.shard].append(self._again)
+        return 0
+
+    cdef int end_with(self, object value) except -1:
+        self.session.unblocked()
+        return self.complete(value)
+
+    def _again(self):
+        """The shard is back."""
+        cdef int64_t left
+        if self.ready or self.session.gone:
+            return
+        self.cancel_timer()
+        if self.until:
+            left = self.until - self.router.clock.now_ms()
+            if left <= 0:
+                self.end_with(NULL_ARRAY)
+                return
+            words = list(self.arguments)
+            words[self.timeout_at] = b"%d.%03d" % (left // 1000, left % 1000)
+            self.arguments = tuple(words)
+        self.send()
+
+    def _time_over(self):
+        self.timer = None
+        if not self.ready and not self.session.gone and self.backend is None:
+            self.end_with(NULL_ARRAY)
+
+    cdef int cancel_timer(self) except -1:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return 0
+
+    def unblock(self, bint error):
+        """CLIENT UNBLOCK. The shard decides, since it may have served it a moment ago."""
+        if self.backend is None:
+            self.end_with(CommandError(UNBLOCKED) if error else NULL_ARRAY)
+        elif self.token:
+            self.backend.put_word(LINK_UNBLOCK, self.token, error)
+        else:
+            self.told = error
+
+    def leave(self):
+        """The client is gone; what comes for it goes back."""
+        self.cancel_timer()
+        if self.backend is not None:
+            self.backend.deferred.pop(self.token, None)
+
+
+cdef class Registration(Call):
+    """A question of Python's whose reply may be a long time coming (`Router.block`)."""
+
+    cdef int deferred_as(self, Backend backend, uint64_t token) except -1:
+        self.backend = backend
+        self.token = token
+        return self.withdraw() if self.future.done() else 0
+
+    cdef int retry(self, uint32_t part) except -1:
+        return self.answer(ShardLeaves())
+
+    cdef int withdraw(self) except -1:
+        if self.backend is not None and self.backend.deferred.pop(self.token, None) is not None:
+            self.backend.cancel_one(self.session.id, self.token)
+        return 0
+
+    def cancel(self):
+        """Nobody wants to know any more; what is served all the same goes back."""
+        self.future.cancel()
+        self.withdraw()
+
+
+cdef bint begin_blocking(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1:
+    """A command that may wait, all of whose keys are on one shard; False when it must wait to be sent."""
+    cdef Router router = session.router
+    cdef Blocked blocked
+    cdef bint away = (<Backend> router.links[shard]).phase != UP and router.shards.comes_back(shard)
+    cdef int verdict = SEND if away else session.may_send(<Backend> router.links[shard], flags)
+    if verdict != SEND:
+        return verdict == REFUSED
+    blocked = Blocked.__new__(Blocked)
+    blocked.router = router
+    blocked.session = session
+    blocked.dialect = session.dialect_now
+    blocked.acknowledges = True
+    blocked.command = command
+    blocked.arguments = arguments
+    blocked.timeout_at = 0 if command.first == 0 else len(arguments) - 1
+    blocked.shard = shard
+    blocked.slot = router.slot_for(<object> command.row, arguments)
+    blocked.db = session.db_now
+    blocked.flags = session.flags_of_runs()
+    blocked.began = router.now_ms
+    blocked.until = blocked.told = -1
+    session.barrier = blocked
+    session.unanswered_bytes += session.parser.consumed
+    session.expect_pending(blocked, flags)
+    if not away:
+        blocked.send()
+        return True
+    session.block_with(blocked)
+    if not session.gone:
+        blocked.stay_away()
+    return True
