@@ -314,10 +314,23 @@ cdef class Locks:
         return self.note_busy()
 
     cdef int line_up(self, Waiter waiter) except -1:
-        """It is the first of its session: now it waits for its slots. Before that it would only keep others out of them."""
+        """It is the first of its session: now it waits for its slots. Before that it would only keep others out of them.
+
+        Its place is that of its arrival, so that the oldest of all never waits for a younger one: else two could wait for
+        one another, over a lock of all slots.
+        """
+        cdef Py_ssize_t at
+        cdef Waiter other
         waiter.lined_up = True
         for slot in waiter.slots:
-            self.queues.setdefault(slot, deque()).append(waiter)
+            queue = self.queues.setdefault(slot, deque())
+            at = len(queue)
+            while at > 0:
+                other = <Waiter> queue[at - 1]
+                if other.place < waiter.place or other.ready:
+                    break
+                at -= 1
+            queue.insert(at, waiter)
         return 0
 
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n) except? 0:

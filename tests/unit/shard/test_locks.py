@@ -512,7 +512,10 @@ def test_random_locks_frames_and_links(seed: int) -> None:
                     assert not expected.get(session), "it has overtaken what waits"
             await take_messages()
             peer.shard.locks.check()
+        rounds = 0
         while held or waiting or tokens:
+            rounds += 1
+            assert rounds < 100, (held, waiting, tokens, len(peer.shard.locks), peer.shard.locks.waiting)
             await take_messages()
             while held:
                 over = held.pop()
