@@ -200,7 +200,7 @@ class Locks:
     def wait_for_lock(
         self, context: Context, number: int, until: int, mode: int, slots: builtins.bytes
     ) -> Deferred: ...
-    def holds(self, slot: int) -> bool: ...
+    def keeps(self, key: builtins.bytes) -> bool: ...
     def sweep(self, now_ms: int) -> bool: ...
     def check(self) -> None: ...
 
@@ -232,7 +232,6 @@ class Executor:
 
     loading: bool
     ready: bool
-    postponed: bool
     index: int
     gauges: Gauges
     in_flight: int
