@@ -67,8 +67,8 @@ def ioredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def queues(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment with kombu and rq, and what they need."""
-    return installed(tmp_path_factory.mktemp("queues"), "kombu[redis]>=5.4", "rq>=2", alone=False)
+    """The environment with kombu and rq, and what they need. From version 2 on rq keeps results in streams alone."""
+    return installed(tmp_path_factory.mktemp("queues"), "kombu[redis]>=5.4", "rq>=1.16,<2", alone=False)
 
 
 def run(program: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
