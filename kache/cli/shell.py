@@ -39,7 +39,23 @@ def names() -> dict[str, str]:
     return {row.name.replace("|", " "): row.syntax for row in rows} | dict.fromkeys(CONTAINERS, "")
 
 
-def _fancy_reader(prompt: str) -> Callable[[], str] | None:
+class _Transaction:
+    """Whether MULTI is open, as far as what was typed and answered tells."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+    def note(self, words: list[bytes]) -> None:
+        """A command was answered, with whatever but an error."""
+        name = words[0].lower()
+        self.is_open = name == b"multi" or (self.is_open and name not in (b"exec", b"discard", b"reset", b"quit"))
+
+    def refused(self, words: list[bytes]) -> None:
+        """A command was answered with an error: EXEC is over all the same."""
+        self.is_open = self.is_open and words[0].lower() != b"exec"
+
+
+def _fancy_reader(prompt: Callable[[], str]) -> Callable[[], str] | None:
     """A line reader with completion and hints, if prompt_toolkit is installed."""
     try:
         from prompt_toolkit import PromptSession
@@ -66,14 +82,14 @@ def _fancy_reader(prompt: str) -> Callable[[], str] | None:
     session: PromptSession[str] = PromptSession(
         history=FileHistory(_history_file()), completer=FromTable(), complete_while_typing=True, bottom_toolbar=hint
     )
-    return lambda: session.prompt(prompt)
+    return lambda: session.prompt(prompt())
 
 
-def _plain_reader(prompt: str) -> Callable[[], str]:
+def _plain_reader(prompt: Callable[[], str]) -> Callable[[], str]:
     try:
         import readline
     except ImportError:
-        return lambda: input(prompt)
+        return lambda: input(prompt())
     path = _history_file()
     try:
         readline.read_history_file(path)
@@ -86,14 +102,14 @@ def _plain_reader(prompt: str) -> Callable[[], str]:
     readline.parse_and_bind("tab: complete")
 
     def read() -> str:
-        line = input(prompt)
+        line = input(prompt())
         readline.write_history_file(path)
         return line
 
     return read
 
 
-def _answer(connection: Connection, line: str, interactive: bool) -> bool:
+def _answer(connection: Connection, line: str, interactive: bool, transaction: _Transaction | None = None) -> bool:
     """Carry out one line; False when it was answered with an error."""
     try:
         words = show.split_line(line)
@@ -115,8 +131,12 @@ def _answer(connection: Connection, line: str, interactive: bool) -> bool:
     try:
         reply = connection.request(words)
     except CommandError as error:
+        if transaction is not None:
+            transaction.refused(words)
         click.echo(f"(error) {error.message if interactive else hinted(error)}", err=not interactive)
         return False
+    if transaction is not None:
+        transaction.note(words)
     if not interactive or isinstance(reply, Verbatim):
         click.echo(show.raw(reply))
     else:
@@ -140,7 +160,11 @@ def shell(host: str, port: int, password: str | None, db: int, timeout: float) -
         return 0 if all(results) else EXIT_ERROR
     if connection.needs_password:
         click.echo("The cluster wants a password: type auth PASSWORD, or start with --password or KACHE_PASSWORD.")
-    prompt = f"{format_address(host, port)}{f'[{db}]' if db else ''}> "
+    transaction = _Transaction()
+
+    def prompt() -> str:
+        return f"{format_address(host, port)}{f'[{db}]' if db else ''}{'(MULTI)' if transaction.is_open else ''}> "
+
     read = _fancy_reader(prompt) or _plain_reader(prompt)
     while True:
         try:
@@ -152,9 +176,10 @@ def shell(host: str, port: int, password: str | None, db: int, timeout: float) -
         if line.strip().lower() in ("exit", "quit"):
             return 0
         try:
-            _answer(connection, line, True)
+            _answer(connection, line, True, transaction)
         except Failure as error:
             # The cluster may have restarted its router: one fresh connection, and the user decides what to repeat.
             error.show()
             connection.close()
+            transaction.is_open = False
             connection = Connection(host, port, password, db, timeout)

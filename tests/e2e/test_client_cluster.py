@@ -12,14 +12,17 @@ import pytest
 from cluster import Cluster
 
 from kache import AsyncClient, Client
+from kache.client.asynchronous import AsyncWatching
 from kache.client.errors import (
     BadArgumentError,
     CommandError,
+    ConflictError,
     NotExecutedError,
     UncertainError,
     UnknownCommandError,
     WrongTypeError,
 )
+from kache.client.pipeline import Watching
 from kache.load import generator as loadgen
 from kache.load.spec import LoadSpec
 
@@ -267,3 +270,87 @@ def test_a_killed_shard_is_told_apart() -> None:
         assert 0 < len(failed) < len(keys)
         for key in set(keys) - failed:
             assert cache.get(key) == b"%d" % acknowledged[key]
+
+
+# Transactions -------------------------------------------------------------------------------------
+def test_a_pipeline_as_a_transaction(cache: Client[bytes]) -> None:
+    with cache.pipeline(transaction=True) as pipeline:
+        for number in range(10):
+            pipeline.set(f"t:{number}", number)
+        pipeline.incr("t:9").get("t:none").mget("t:1", "t:2")
+        assert pipeline.execute() == [True] * 10 + [10, None, [b"1", b"2"]]
+        assert pipeline.execute() == []
+        pipeline.set("t:0", "text").incr("t:0").set("t:1", "after")
+        found = pipeline.execute(raise_errors=False)
+        assert found[0] is found[2] is True and isinstance(found[1], CommandError)
+        pipeline.set("t:0", 1).command("nosuch")
+        with pytest.raises(CommandError, match="unknown command"):
+            pipeline.execute(raise_errors=False)
+    assert cache.get("t:0") == b"text" and cache.get("t:1") == b"after"
+    with pytest.raises(ValueError, match="pipeline"):
+        cache.execute("multi")
+
+
+def test_what_is_watched_is_read_and_changed_as_if_alone(cache: Client[bytes]) -> None:
+    """Ten threads take from one stock of a hundred, on other shards than where they put it."""
+    cache.set("stock", 100)
+    taken: list[int] = []
+
+    def take(own: Watching[bytes]) -> int:
+        left = int(own.get("stock") or 0)
+        if left:
+            own.queue.set("stock", left - 1).rpush("taken", left)
+        return left
+
+    def work() -> None:
+        while (left := cache.transaction(take, "stock", attempts=10_000)[0]) > 0:
+            taken.append(left)
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(taken) == list(range(1, 101)) and cache.llen("taken") == 100 and cache.get("stock") == b"0"
+
+
+def test_a_transaction_that_always_loses_says_so(cache: Client[bytes]) -> None:
+    def disturbed(own: Watching[bytes]) -> None:
+        cache.incr("disturbed")
+        own.queue.set("never", 1)
+
+    with pytest.raises(ConflictError, match="nothing was executed"):
+        cache.transaction(disturbed, "disturbed", attempts=3)
+    assert cache.get("disturbed") == b"3" and cache.get("never") is None
+    assert cache.transaction(lambda own: own.queue.set("a", 1) and "value") == ("value", [True])
+
+    def failing(own: Watching[bytes]) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        cache.transaction(failing, "disturbed")
+    assert cache.ping()
+
+
+def test_both_when_awaited(port: int) -> None:
+    async def body() -> None:
+        async with AsyncClient(port=port) as client:
+            async with client.pipeline(transaction=True) as pipeline:
+                pipeline.set("async:1", 1).set("async:2", 2).incr("async:1")
+                assert await pipeline.execute() == [True, True, 2]
+
+            async def double(cache: AsyncWatching[bytes]) -> int:
+                value = int(await cache.get("async:1") or 0)
+                cache.queue.set("async:1", 2 * value).incr("async:2")
+                return value
+
+            assert await client.transaction(double, "async:1", "async:2") == (2, [True, 3])
+            assert await client.get("async:1") == b"4"
+
+            async def disturbed(cache: AsyncWatching[bytes]) -> None:
+                await client.incr("async:1")
+
+            with pytest.raises(ConflictError):
+                await client.transaction(disturbed, "async:1", attempts=2)
+
+    asyncio.run(body())
