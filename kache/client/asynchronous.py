@@ -16,9 +16,10 @@ from typing import Any, Literal, overload
 from kache.client.async_commands import AsyncCommands
 from kache.client.blocking import UNSET, Unset, check_greeting, greeting
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
-from kache.client.commands import S, T
+from kache.client.commands import Key, S, T
 from kache.client.errors import (
     ClientClosedError,
+    ConflictError,
     ConnectError,
     ConnectionLostError,
     PoolTimeoutError,
@@ -27,7 +28,15 @@ from kache.client.errors import (
     UncertainError,
 )
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
-from kache.client.pipeline import AsyncPipeline, check_stateless, leaves_state
+from kache.client.pipeline import (
+    AsyncPipeline,
+    Recorder,
+    check_stateless,
+    executed,
+    leave_state,
+    leaves_state,
+    raise_first,
+)
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -189,6 +198,27 @@ class _Pool:
             self._idle.pop().close()
 
 
+class AsyncWatching(AsyncCommands[S]):
+    """The same for ``AsyncClient.transaction``; its methods are awaited, those of `queue` are not."""
+
+    def __init__(self, send: Callable[[Sequence[Sequence[Argument]]], Awaitable[list[Reply]]]) -> None:
+        self._send = send
+        self.queue: Recorder[S] = Recorder()
+
+    async def execute(self, *arguments: Argument) -> Reply:
+        """Any command at once, by its name."""
+        (reply,) = await self._send([arguments])
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    async def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
+        return convert(await self.execute(*arguments))
+
+    async def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
+        return await self._run(arguments, convert)
+
+
 class AsyncClient(AsyncCommands[S]):
     """An asyncio client of a Kache cluster: pooled, over the binary protocol.
 
@@ -314,11 +344,34 @@ class AsyncClient(AsyncCommands[S]):
         if not requests:
             return []
         data, ends = encode_many(requests)
-        return await self._exchange(data, len(ends), any(map(leaves_state, requests)), timeout)
+        return await self._exchange(data, len(ends), leave_state(requests), timeout)
 
-    def pipeline(self) -> AsyncPipeline[S]:
-        """Collects commands to send them together; see `AsyncPipeline`."""
-        return AsyncPipeline(self)
+    def pipeline(self, transaction: bool = False) -> AsyncPipeline[S]:
+        """Collects commands to send them together; with ``transaction`` they are executed at once and alone."""
+        return AsyncPipeline(self, transaction)
+
+    async def transaction(
+        self, function: Callable[[AsyncWatching[S]], Awaitable[T]], *keys: Key, attempts: int = 64
+    ) -> tuple[T, list[Any]]:
+        """What the coroutine function reads and then queues, as if nobody else had been there; `Client.transaction`."""
+        seconds = self._timeout
+        for _ in range(attempts):
+            async with self._pool.connection(seconds) as (connection, keep):
+
+                async def send(requests: Sequence[Sequence[Argument]]) -> list[Reply]:
+                    data, ends = encode_many(requests)
+                    return await connection.exchange(data, len(ends), seconds)
+
+                raise_first(await send([("watch", *keys)]) if keys else [])
+                watching: AsyncWatching[S] = AsyncWatching(send)
+                result = await function(watching)
+                replies = executed(await send(watching.queue.requests()))
+                keep()
+            if replies is not None:
+                return result, watching.queue.shaped(replies)
+        raise ConflictError(
+            f"CONFLICT the watched keys changed during each of {attempts} attempts; nothing was executed"
+        )
 
     async def close(self) -> None:
         """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
-from kache.client.commands import Commands, S, T
+from kache.client.commands import Commands, Key, S, T
 from kache.client.errors import (
     AuthenticationError,
     ClientClosedError,
+    ConflictError,
     ConnectError,
     ConnectionLostError,
     PoolTimeoutError,
@@ -31,7 +32,7 @@ from kache.client.errors import (
     UncertainError,
 )
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
-from kache.client.pipeline import Pipeline, check_stateless, leaves_state
+from kache.client.pipeline import Pipeline, Watching, check_stateless, executed, leave_state, leaves_state, raise_first
 from kache.errors import CommandError
 
 __all__ = ["UNSET", "Client", "Unset", "check_greeting", "greeting"]
@@ -230,7 +231,7 @@ class Client(Commands[S]):
             cache.zquery("board", limit=3)                     # [(b"ada", 17.5)]
             cache.execute("hset", "user:1", "name", "Ada")     # any command, by its name
 
-            with cache.pipeline() as pipeline:                 # one round trip for all of it
+            with cache.pipeline(transaction=True) as pipeline: # one round trip, nobody comes between; or without it
                 pipeline.incr("visits").get("greeting")
                 visits, greeting = pipeline.execute()
 
@@ -353,11 +354,48 @@ class Client(Commands[S]):
         if not requests:
             return []
         data, ends = encode_many(requests)
-        return self._exchange(data, ends, any(map(leaves_state, requests)), timeout)
+        return self._exchange(data, ends, leave_state(requests), timeout)
 
-    def pipeline(self) -> Pipeline[S]:
-        """Collects commands to send them together; see `Pipeline`."""
-        return Pipeline(self)
+    def pipeline(self, transaction: bool = False) -> Pipeline[S]:
+        """Collects commands to send them together; with ``transaction`` they are executed at once and alone. See `Pipeline`."""
+        return Pipeline(self, transaction)
+
+    def transaction(self, function: Callable[[Watching[S]], T], *keys: Key, attempts: int = 64) -> tuple[T, list[Any]]:
+        """What ``function`` reads and then queues, as if nobody else had been there: for changes that depend on what is there.
+
+        ::
+
+            def move(cache):
+                left = int(cache.get("stock") or 0)
+                if left:
+                    cache.queue.set("stock", left - 1).rpush("orders", "one more")
+                return left
+
+            left, replies = cache.transaction(move, "stock")
+
+        ``keys`` are watched. If one of them has changed when the function has returned, nothing is executed and it is called
+        again, up to ``attempts`` times, then `ConflictError` is raised. Returns what the function returned and the replies to
+        what it has queued. An error reply to one of them is raised; the others were executed.
+        """
+        seconds = self._timeout
+        for _ in range(attempts):
+            with self._pool.connection(seconds) as (connection, keep):
+
+                def send(requests: Sequence[Sequence[Argument]]) -> list[Reply]:
+                    data, ends = encode_many(requests)
+                    return connection.exchange(data, ends, seconds)
+
+                raise_first(send([("watch", *keys)]) if keys else [])
+                watching: Watching[S] = Watching(send)
+                result = function(watching)
+                replies = executed(send(watching.queue.requests()))
+                # EXEC has ended the watches; an exception on the way closes the connection, and them with it.
+                keep()
+            if replies is not None:
+                return result, watching.queue.shaped(replies)
+        raise ConflictError(
+            f"CONFLICT the watched keys changed during each of {attempts} attempts; nothing was executed"
+        )
 
     def close(self) -> None:
         """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""

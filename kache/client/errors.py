@@ -10,7 +10,8 @@ Two questions decide what a caller does next, so both are classes to catch:
 ::
 
     KacheError
-    ├── NotExecutedError ─┬── ConnectError, PoolTimeoutError, ClientClosedError        (ClientError)
+    ├── NotExecutedError ─┬── ConnectError, PoolTimeoutError, ClientClosedError,
+    │                     │   ConflictError                                            (ClientError)
     │                     └── UnavailableError, OutOfMemoryError, AuthenticationError,
     │                         UnknownCommandError, RequestTooLargeError                (CommandError)
     ├── UncertainError ───┬── ConnectionLostError, RequestTimeoutError, ProtocolError  (ClientError)
@@ -34,6 +35,7 @@ __all__ = [
     "ClientClosedError",
     "ClientError",
     "CommandError",
+    "ConflictError",
     "ConnectError",
     "ConnectionLostError",
     "CrossSlotError",
@@ -75,6 +77,10 @@ class PoolTimeoutError(NotExecutedError, ClientError, TimeoutError):
 
 class ClientClosedError(NotExecutedError, ClientError):
     """The client was used after `close`."""
+
+
+class ConflictError(NotExecutedError, ClientError):
+    """Keys that a transaction watches changed every time that it was tried."""
 
 
 class _InterruptedError(UncertainError, ClientError):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from kache.client.codec import Argument, Reply, as_is
-from kache.client.commands import Commands, S
+from kache.client.commands import Commands, S, T
 from kache.errors import CommandError
 
 if TYPE_CHECKING:
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 else:
     RecordedCommands = object
 
-__all__ = ["AsyncPipeline", "Pipeline", "Step", "check_stateless", "leaves_state"]
+__all__ = [
+    "AsyncPipeline", "Pipeline", "Recorder", "Step", "Watching", "check_stateless", "executed", "framed", "leave_state",
+    "leaves_state", "raise_first",
+]  # fmt: skip
 
 Step = tuple[Sequence[Argument], Callable[[Reply], Any]]
 P = TypeVar("P", bound="_Recorded")
 
-# These change the connection itself: a connection that has seen one is closed instead of going back to the pool.
+# These change the connection itself: a connection that has seen one is closed instead of going back to the pool. MULTI does
+# not if EXEC follows in the same exchange.
 _STATEFUL = frozenset(b"auth asking client hello multi quit readonly readwrite reset select watch".split())
 _INSTEAD = {
     b"select": "use Client(db=…)",
     b"auth": "use Client(password=…)",
-    b"multi": "send MULTI … EXEC as one pipeline",
-    b"watch": "a pooled client cannot keep a connection for it",
+    b"multi": "use pipeline(transaction=True)",
+    b"watch": "use transaction(function, *keys)",
 }
 
 
@@ -43,6 +47,13 @@ def _name(arguments: Sequence[Argument]) -> bytes:
 def leaves_state(arguments: Sequence[Argument]) -> bool:
     """Whether the command changes the connection it runs on."""
     return _name(arguments) in _STATEFUL
+
+
+def leave_state(requests: Sequence[Sequence[Argument]]) -> bool:
+    """Whether these commands, sent together, leave the connection in another state than before."""
+    if len(requests) > 1 and _name(requests[0]) == b"multi" and _name(requests[len(requests) - 1]) == b"exec":
+        requests = requests[1 : len(requests) - 1]
+    return any(map(leaves_state, requests))
 
 
 def check_stateless(arguments: Sequence[Argument]) -> None:
@@ -100,13 +111,33 @@ class _Recorded(RecordedCommands):
     @staticmethod
     def _shaped(steps: Sequence[Step], replies: Sequence[Reply], raise_errors: bool) -> list[Any]:
         if raise_errors:
-            for reply in replies:
-                if isinstance(reply, CommandError):
-                    raise reply
+            raise_first(replies)
         return [
             reply if isinstance(reply, CommandError) else convert(reply)
             for (_, convert), reply in zip(steps, replies, strict=True)
         ]
+
+
+def framed(steps: Sequence[Step]) -> list[Sequence[Argument]]:
+    """The commands of a transaction, MULTI and EXEC around them."""
+    return [("multi",), *(arguments for arguments, _ in steps), ("exec",)]
+
+
+def executed(replies: Sequence[Reply]) -> list[Reply] | None:
+    """What EXEC answers; None when something watched had changed. Raises what refused it, the cause rather than EXECABORT."""
+    reply = replies[len(replies) - 1]
+    if isinstance(reply, CommandError):
+        cause = next((each for each in replies if isinstance(each, CommandError)), reply)
+        raise cause if reply.code == "EXECABORT" else reply
+    assert reply is None or isinstance(reply, list)
+    return reply
+
+
+def raise_first(replies: Sequence[Reply]) -> None:
+    """Raises the first error among the replies, if there is one."""
+    for reply in replies:
+        if isinstance(reply, CommandError):
+            raise reply
 
 
 class _Sender(Protocol):
@@ -119,24 +150,67 @@ class _AsyncSender(Protocol):
     ) -> Awaitable[list[Reply]]: ...
 
 
+class Recorder(_Recorded, Generic[S]):
+    """Commands that a transaction will execute."""
+
+    def requests(self) -> list[Sequence[Argument]]:
+        """All of them, MULTI and EXEC around them."""
+        return framed(self._recorder.steps)
+
+    def shaped(self, replies: Sequence[Reply]) -> list[Any]:
+        """Their replies, each in the shape it has in the client; raises the first error among them."""
+        return self._shaped(self._recorder.steps, replies, True)
+
+
+class Watching(Commands[S]):
+    """What the function of ``Client.transaction`` is given: keys are watched from before it was called.
+
+    Its methods read (or write) at once, as the client's do. What `queue` collects is executed at once and alone when the
+    function returns, unless a watched key has changed; then the function is called again.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Sequence[Argument]]], list[Reply]]) -> None:
+        self._send = send
+        self.queue: Recorder[S] = Recorder()
+
+    def execute(self, *arguments: Argument) -> Reply:
+        """Any command at once, by its name."""
+        (reply,) = self._send([arguments])
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
+        return convert(self.execute(*arguments))
+
+    def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
+        return self._run(arguments, convert)
+
+
 class Pipeline(_Recorded, Generic[S]):
     """Commands to be sent together: ``Client.pipeline()``.
 
-    Not atomic: other clients' commands may run in between. Reusable after `execute`. It belongs to one thread.
+    With ``transaction=True`` they are executed at once and alone, or not at all; otherwise other clients' commands may run
+    in between. Reusable after `execute`. It belongs to one thread.
     """
 
-    def __init__(self, client: _Sender) -> None:
+    def __init__(self, client: _Sender, transaction: bool = False) -> None:
         super().__init__()
         self._client = client
+        self._transaction = transaction
 
     def execute(self, *, raise_errors: bool = True) -> list[Any]:
         """Sends everything and returns the replies in order; all commands are executed whatever one of them answers.
 
         An error reply is raised (the first one) after all replies are in, or with ``raise_errors=False`` stands in the
-        list as a `CommandError`. `ConnectionLostError` and `RequestTimeoutError` carry the replies that did arrive.
+        list as a `CommandError`. `ConnectionLostError` and `RequestTimeoutError` carry the replies that did arrive. A
+        transaction that was refused as a whole raises why, whatever ``raise_errors`` says: nothing was executed then.
         """
         steps = self._take()
-        replies = self._client.execute_many([arguments for arguments, _ in steps])
+        if self._transaction and steps:
+            replies = executed(self._client.execute_many(framed(steps))) or []
+        else:
+            replies = self._client.execute_many([arguments for arguments, _ in steps])
         return self._shaped(steps, replies, raise_errors)
 
     def __enter__(self) -> Pipeline[S]:
@@ -149,14 +223,18 @@ class Pipeline(_Recorded, Generic[S]):
 class AsyncPipeline(_Recorded, Generic[S]):
     """Commands to be sent together: ``AsyncClient.pipeline()``; as `Pipeline`, with ``await pipeline.execute()``."""
 
-    def __init__(self, client: _AsyncSender) -> None:
+    def __init__(self, client: _AsyncSender, transaction: bool = False) -> None:
         super().__init__()
         self._client = client
+        self._transaction = transaction
 
     async def execute(self, *, raise_errors: bool = True) -> list[Any]:
         """Sends everything and returns the replies in order; see `Pipeline.execute`."""
         steps = self._take()
-        replies = await self._client.execute_many([arguments for arguments, _ in steps])
+        if self._transaction and steps:
+            replies = executed(await self._client.execute_many(framed(steps))) or []
+        else:
+            replies = await self._client.execute_many([arguments for arguments, _ in steps])
         return self._shaped(steps, replies, raise_errors)
 
     async def __aenter__(self) -> AsyncPipeline[S]:

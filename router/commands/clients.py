@@ -86,7 +86,7 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
     """A line of CLIENT LIST, with Redis's field names."""
     now = router.now_ms
     flags = "b" * (session.blocker is not None) + "x" * (session.queued >= 0)
-    flags += "e" * session.no_evict + "T" * session.no_touch
+    flags = flags + "e" * session.no_evict + "T" * session.no_touch or "N"
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -95,7 +95,7 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "name": text(session.name),
         "age": (now - session.connected_ms) // 1000,
         "idle": (now - session.last_ms) // 1000,
-        "flags": flags or "N",
+        "flags": flags,
         "db": session.db,
         "sub": 0,
         "psub": 0,

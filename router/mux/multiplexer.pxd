@@ -76,9 +76,9 @@ cdef class Pending:
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
     cdef int fail(self, uint32_t part, bytes message) except -1
+    cdef int aborted(self, uint32_t part, bytes text) except -1   # the atomic run of this part was refused as a whole
     cdef int deferred_as(self, Backend backend, uint64_t token) except -1   # it is blocked: its part comes under this token
     cdef int retry(self, uint32_t part) except -1   # it was blocked, and not executed: the shard is leaving
-    cdef int aborted(self, uint32_t part, bytes text) except -1   # the atomic run of this part was refused as a whole
     # To be called by who makes it for a command of `session`.
     @cython.final
     cdef int keep_words(self, Session session) except -1

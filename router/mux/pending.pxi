@@ -13,14 +13,14 @@ cdef class Pending:
     cdef int fail(self, uint32_t part, bytes message) except -1:
         return 0
 
+    cdef int aborted(self, uint32_t part, bytes text) except -1:
+        return self.fail(part, text or INTERNAL_ERROR)
+
     cdef int deferred_as(self, Backend backend, uint64_t token) except -1:
         return 0
 
     cdef int retry(self, uint32_t part) except -1:
         return self.fail(part, LEAVING_TEXT)
-
-    cdef int aborted(self, uint32_t part, bytes text) except -1:
-        return self.fail(part, text or INTERNAL_ERROR)
 
     cdef int keep_words(self, Session session) except -1:
         """What the slow log would show of it."""

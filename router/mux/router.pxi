@@ -175,6 +175,19 @@ cdef class Router(Reactor):
                         session.transaction if session is not None else 0)
         return question.future
 
+    def tell(self, int shard, str command not None, arguments, Session session=None):
+        """A command whose reply does not matter, and that outside of any transaction."""
+        cdef Backend backend = <Backend> self.links[shard]
+        row = self.table.by_key[command]
+        if backend.phase == UP:
+            backend.ask(Ignored(self), 0, row.id, self.slot_for(row, arguments), arguments, 0, 0,
+                        session.id if session is not None else 0, self.now_ms + self.limits.request_timeout, NO_TRANSACTION)
+
+    def new_transaction(self):
+        """A number that no other transaction of the cluster has."""
+        self.clients.last_transaction += 1
+        return self.clients.last_transaction
+
     def block(self, int shard, str command not None, arguments, Session session not None):
         """`call` of a command that may wait, for a client, in its database; a Registration with the future.
 
@@ -201,19 +214,6 @@ cdef class Router(Reactor):
     def when_back(self, int shard, again not None):
         """Calls `again` when the shard is up the next time."""
         self.shards.returning[shard].append(again)
-
-    def tell(self, int shard, str command not None, arguments, Session session=None):
-        """A command whose reply does not matter, and that outside of any transaction."""
-        cdef Backend backend = <Backend> self.links[shard]
-        row = self.table.by_key[command]
-        if backend.phase == UP:
-            backend.ask(Ignored(self), 0, row.id, self.slot_for(row, arguments), arguments, 0, 0,
-                        session.id if session is not None else 0, self.now_ms + self.limits.request_timeout, NO_TRANSACTION)
-
-    def new_transaction(self):
-        """A number that no other transaction of the cluster has."""
-        self.clients.last_transaction += 1
-        return self.clients.last_transaction
 
     async def call_all(self, str command, arguments, int db=0, Session session=None, timeout_ms=None):
         """Asks every shard; the list of replies. Raises the first error once all have answered."""

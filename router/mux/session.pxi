@@ -140,24 +140,6 @@ cdef class Session(Replies):
         behalf may be waiting for nobody."""
         return self.eof or self.peer != PEER_SENDS
 
-    def block_with(self, blocker not None):
-        """Its command waits from now on. `blocker` has `unblock(error)` for CLIENT UNBLOCK, and `leave()` for when the client
-        is gone. One that is gone already, or whose router is leaving, is closed at once."""
-        if self.gone:
-            blocker.leave()
-            return
-        if self.blocker is None:
-            self.router.clients.blocked += 1
-        self.blocker = blocker
-        if self.peer_gone or self.router.shutting_down:
-            self.close("it left while it waited" if self.peer_gone else "the router is leaving")
-
-    def unblocked(self):
-        """Its command does not wait any longer."""
-        if self.blocker is not None:
-            self.router.clients.blocked -= 1
-            self.blocker = None
-
     @property
     def queued(self):
         """How many commands are queued since MULTI; -1 without."""
@@ -197,6 +179,24 @@ cdef class Session(Replies):
     def unwatch_on(self, watched):
         """The same for what `lead` was given."""
         unwatch_on(self, watched)
+
+    def block_with(self, blocker not None):
+        """Its command waits from now on. `blocker` has `unblock(error)` for CLIENT UNBLOCK, and `leave()` for when the client
+        is gone. One that is gone already, or whose router is leaving, is closed at once."""
+        if self.gone:
+            blocker.leave()
+            return
+        if self.blocker is None:
+            self.router.clients.blocked += 1
+        self.blocker = blocker
+        if self.peer_gone or self.router.shutting_down:
+            self.close("it left while it waited" if self.peer_gone else "the router is leaving")
+
+    def unblocked(self):
+        """Its command does not wait any longer."""
+        if self.blocker is not None:
+            self.router.clients.blocked -= 1
+            self.blocker = None
 
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""

@@ -854,11 +854,15 @@ cdef bytes raw_slots(slots):
 
 
 cdef int put_element(Buffer out, int dialect, const char* reply, Py_ssize_t n) except -1:
-    """A complete reply of the client's dialect as an element of an array: in the binary protocol without its status."""
-    if dialect == BINARY:
-        reply += 8
-        n -= 8
-    return out.append(reply, n)
+    """A complete reply of the client's dialect as an element of an array: in the binary protocol without its status, OK as
+    the string that it is inside of arrays."""
+    cdef uint32_t status
+    if dialect != BINARY:
+        return out.append(reply, n)
+    memcpy(&status, reply + 4, 4)
+    if status == 0 and n == 9 and reply[8] == 0:
+        return put_nested_bulk(out, BINARY, b"OK", 2)
+    return out.append(reply + 8, n - 8)
 
 
 cdef int put_nested(Buffer out, int dialect, object value) except -1:

@@ -169,8 +169,8 @@ class _Pop:
     async def run(self) -> Reply:
         while True:
             reply = await self._look()
-            if reply is not NULL_ARRAY or self.session.gone or self.session.led is not None:
-                # Behind MULTI nothing waits.
+            # Inside EXEC nothing waits.
+            if reply is not NULL_ARRAY or self.session.gone or self.session.transaction:
                 return reply
             reply = await self._wait()
             if reply is not None or self.session.gone:
@@ -279,7 +279,7 @@ async def blmove(
     number = b""
     while True:
         element = await _carried(router, session, source, target, from_side, to_side, until)
-        if not _is_nothing(element) or session.gone or session.led is not None:
+        if not _is_nothing(element) or session.gone or session.transaction:
             if number:
                 _settle(router, session, shard, source, number)
             return element
@@ -331,7 +331,7 @@ def wait(router: Router, session: Session, replicas: bytes, timeout: bytes) -> R
     now = router.clock.now()
     if milliseconds > LONGEST_MS - now:
         raise CommandError("ERR timeout is out of range")
-    if wanted <= 0 or session.led is not None:
+    if wanted <= 0 or session.transaction:
         return 0
     waiting: Any = Wait(router, session, now + milliseconds if milliseconds else 0, 0).result()
     return waiting

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kache.commands import Row
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Encoded, Reply
-from kache.wire.codec import encode_reply
+from kache.wire.codec import encode_elements
 
 from ..registry import LOCALS, MERGES, MOVES, NeedsMove, Part
 from . import planner
@@ -28,9 +28,6 @@ __all__ = ["lead"]
 
 NOT_DONE = frozenset({"TIMEOUT", "UNCERTAIN", "TRYAGAIN", "CLUSTERDOWN"})
 """Errors that are no answer of a command: it may not have been executed although EXEC was."""
-BINARY = 0
-STATUS_BYTES = 8
-"""What a reply of the binary protocol has before its value."""
 
 
 async def lead(router: Router, session: Session, queue: Queue, watched: Mapping[Link, set[int]] | None) -> Reply:
@@ -150,8 +147,7 @@ class _Leader:
         else:
             self.done += 1
             self.written = self.written or (wrote and not isinstance(value, CommandError))
-        whole = encode_reply(value, self.session.dialect)
-        self.encoded.append(whole[STATUS_BYTES:] if self.session.dialect == BINARY else whole)
+        self.encoded.append(encode_elements([value], self.session.dialect))
 
 
 class _Split:

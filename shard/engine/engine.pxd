@@ -431,7 +431,6 @@ cdef class Executor:
     cdef dict parked_on                 # link -> how many of them will come soon
     cdef readonly object blocking       # clients that wait for a key (service/blocking.py)
     cdef public bint ready              # a key that somebody waits for has changed
-    cdef public bint postponed          # somebody could be served but for a transaction that holds the key
     cdef int fill_commands(self, object rows) except -1
     cdef int look_at_rows(self) except -1
     cdef int fill_keys(self, Command* command, object row) except -1

@@ -212,7 +212,7 @@ class Locks:
     def wait_for_lock(
         self, context: Context, number: int, until: int, mode: int, slots: builtins.bytes
     ) -> Deferred: ...
-    def holds(self, slot: int) -> bool: ...
+    def keeps(self, key: builtins.bytes) -> bool: ...
     def sweep(self, now_ms: int) -> bool: ...
     def check(self) -> None: ...
 
@@ -255,7 +255,6 @@ class Executor:
     loading: bool
     ready: bool
     write_refusal: bytes | None
-    postponed: bool
     index: int
     gauges: Gauges
     in_flight: int

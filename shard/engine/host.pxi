@@ -331,8 +331,9 @@ cdef class Host:
         self.begin_tick()
         self.shard.begin_batch()
         try:
+            if self.shard.ready:
+                self.shard.serve()
             self.serve_waiters()
-            self.shard.serve_ready()
         except Exception:
             log.exception("internal error while a parked command was executed")
             self.serve_soon()
@@ -352,6 +353,8 @@ cdef class Host:
             if waiter is not None:
                 locks.serve(waiter, self.later)
                 served += 1
+                if self.shard.ready:
+                    self.shard.serve()
         return 0
 
     cpdef note_stall(self, int64_t took_ns):

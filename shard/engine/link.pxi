@@ -415,6 +415,8 @@ cdef class Link(Endpoint):
             # No tick ends inside a unit, but it may end behind one.
             if self.share_left == 0 and n > at and not self.waiting and self.tick_ended(FRAMES_PER_LOOK):
                 self.wait_for_turn()
+        if shard.ready and not self.share_left:
+            shard.serve()
         if shard.locks.busy and shard.locks.runnable:
             self.host.serve_waiters()
         return at
@@ -463,9 +465,6 @@ cdef class Link(Endpoint):
     cdef int end_share(self) except -1:
         if self.context.transaction and self.context.flags & FLAG_RELEASE:
             self.host.shard.locks.release(self.context.transaction)
-            if self.host.shard.ready:
-                # Whoever waits for what the transaction has made, before anybody who was kept out meanwhile.
-                self.host.shard.serve()
         return 0
 
     cdef list commands_of_unit(self, const char* frames):
@@ -857,11 +856,11 @@ cdef class Link(Endpoint):
         if self in host.links:
             host.links.remove(self)
         host.shard.forget_session(self, None)
+        host.shard.watches.forget_link(self)
+        host.shard.locks.forget_link(self)
         if host.shard.blocking is not None:
             host.shard.blocking.forget_link(self)
             host.shard.serve_ready()
-        host.shard.watches.forget_link(self)
-        host.shard.locks.forget_link(self)
         if host.shard.locks.runnable:
             host.serve_soon()
         log.debug("the link of router %d is closed: %s", self.router, reason)

@@ -211,6 +211,8 @@ cdef class Locks:
         for building in lock.buildings.values():
             building.drop()
         lock.buildings.clear()
+        if self.shard.blocking is not None:
+            self.shard.blocking.unlocked()
         if self.whole is lock:
             self.whole = None
             self.consider_all()
@@ -218,12 +220,11 @@ cdef class Locks:
             self.consider_slots(lock.slots)
             self.consider_oldest()
         self.note_busy()
-        if self.shard.postponed:
-            self.shard.ready = True
         return True
 
-    def holds(self, uint16_t slot):
-        """Whether a transaction holds the slot, so that nobody else may change what is in it."""
+    def keeps(self, bytes key not None):
+        """Whether a transaction holds the slot of a key."""
+        cdef uint16_t slot = slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
         return self.whole is not None or (self.holders != NULL and self.holders[slot] != NULL)
 
     # Who must wait --------------------------------------------------------------------------------------
@@ -316,10 +317,23 @@ cdef class Locks:
         return self.note_busy()
 
     cdef int line_up(self, Waiter waiter) except -1:
-        """It is the first of its session: now it waits for its slots. Before that it would only keep others out of them."""
+        """It is the first of its session: now it waits for its slots. Before that it would only keep others out of them.
+
+        Its place is that of its arrival, so that the oldest of all never waits for a younger one: else two could wait for
+        one another, over a lock of all slots.
+        """
+        cdef Py_ssize_t at
+        cdef Waiter other
         waiter.lined_up = True
         for slot in waiter.slots:
-            self.queues.setdefault(slot, deque()).append(waiter)
+            queue = self.queues.setdefault(slot, deque())
+            at = len(queue)
+            while at > 0:
+                other = <Waiter> queue[at - 1]
+                if other.place < waiter.place or other.ready:
+                    break
+                at -= 1
+            queue.insert(at, waiter)
         return 0
 
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n) except? 0:
@@ -462,8 +476,6 @@ cdef class Locks:
             context.link = None
             context.token = 0
             self.leave(waiter)
-        if self.shard.ready:
-            self.shard.serve()
         return 0
 
     cdef int serve_lock(self, Waiter waiter, Context context) except -1:

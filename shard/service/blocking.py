@@ -95,7 +95,7 @@ class Blocking:
         self._waiters: dict[int, Waiter] = {}
         self._queues: dict[tuple[int, str, bytes], _Queue] = {}
         self._ready: dict[Place, None] = {}
-        self._postponed: dict[Place, None] = {}
+        self._kept: dict[Place, None] = {}
         """Ready keys that a transaction holds, until it lets go."""
         self._returning: list[_Served] = []
         """What goes back to a key that a transaction holds."""
@@ -192,16 +192,23 @@ class Blocking:
 
     def serve(self) -> None:
         """Serves whoever waits for a key that has changed. To be called behind a unit, never inside one."""
-        self.shard.postponed = False
         returning, self._returning = self._returning, []
         for served in returning:
             self._give_back(served)
-        self._ready.update(self._postponed)
-        self._postponed.clear()
         while self._ready:
             ready, self._ready = self._ready, {}
             for db, key in ready:
-                self._serve_key(db, key)
+                if self.shard.locks.keeps(key):
+                    self._kept[db, key] = None
+                else:
+                    self._serve_key(db, key)
+
+    def unlocked(self) -> None:
+        """A transaction is over: who waits for keys that it kept is served behind it."""
+        if self._kept or self._returning:
+            self._ready.update(self._kept)
+            self._kept.clear()
+            self.shard.ready = True
 
     def _serve_key(self, db: int, key: bytes) -> None:
         keys = self._context.keys
@@ -210,9 +217,8 @@ class Blocking:
         queue = self._queues.get((db, kind, key)) if kind is not None else None
         while queue is not None and queue.waiters and (db, key) not in self._held_places:
             waiter = next(iter(queue.waiters))
-            if self._is_kept(waiter, queue.slot):
-                self._postponed[db, key] = None
-                self.shard.postponed = True
+            if isinstance(waiter.way, Move) and waiter.way.target and self.shard.locks.keeps(waiter.way.target):
+                self._kept[db, key] = None
                 return
             if waiter.claim and not self._won(waiter):
                 self._drop(waiter)
@@ -225,13 +231,6 @@ class Blocking:
             keys.db = db
             if keys.type_of(key) != kind:
                 return
-
-    def _is_kept(self, waiter: Waiter, slot: int) -> bool:
-        """Whether a transaction keeps the waiter from being served: it holds the key, or the target of a move."""
-        locks = self.shard.locks
-        if not len(locks):
-            return False
-        return locks.holds(slot) or (isinstance(waiter.way, Move) and locks.holds(slot_of_key(waiter.way.target)))
 
     def _won(self, waiter: Waiter) -> bool:
         """Whether this shard, of all that the client waits on, is the one to serve it."""
@@ -253,7 +252,8 @@ class Blocking:
         self.shard.begin_unit()
         try:
             for key in waiter.keys:
-                if keys.type_of(key) == way.kind and self._is_open(waiter.db, key):
+                kept = (waiter.db, key) in self._held_places or self.shard.locks.keeps(key)
+                if keys.type_of(key) == way.kind and not kept:
                     reply = way.take(keys, key)
                     assert reply is not None
                     self._remember(waiter.link, waiter.token, _Served(waiter.db, key, way, reply))
@@ -261,11 +261,6 @@ class Blocking:
                     return
         except Exception as error:
             self._fail(waiter, error)
-
-    def _is_open(self, db: int, key: bytes) -> bool:
-        """Whether nobody moves its elements to another shard, and no transaction holds it."""
-        locks = self.shard.locks
-        return (db, key) not in self._held_places and not (len(locks) and locks.holds(slot_of_key(key)))
 
     def _move(self, waiter: Waiter, move: Move, key: bytes) -> None:
         ctx = self._context
@@ -370,9 +365,8 @@ class Blocking:
 
     def _give_back(self, served: _Served) -> None:
         keys, taken = self._context.keys, served.way.taken(served.reply)
-        if len(self.shard.locks) and self.shard.locks.holds(slot_of_key(served.key)):
+        if self.shard.locks.keeps(served.key):
             self._returning.append(served)
-            self.shard.postponed = True
             return
         keys.db = served.db
         self.shard.begin_unit()

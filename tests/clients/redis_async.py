@@ -28,6 +28,12 @@ async def main() -> None:
             for _number in range(100):
                 pipe.incr("total")
             assert await pipe.execute() == list(range(1, 101))
+        waiting = [asyncio.create_task(client.blpop([f"q:{i}", f"q:{i + 1}"], timeout=10)) for i in range(10)]
+        while (await client.info("clients"))["blocked_clients"] < 10:
+            pass
+        for number in range(10):
+            await client.rpush(f"q:{number}", number)
+        assert sorted(int(value) for _, value in await asyncio.gather(*waiting)) == list(range(10))
         found = [key async for key in client.scan_iter(match="task:*")]
         assert len(set(found)) == 400
         assert await client.flushall()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 import redis
 
@@ -104,11 +106,49 @@ def lock(client: redis.Redis) -> None:
         assert time.monotonic() < deadline
 
 
+def waiting(client: redis.Redis) -> None:
+    """What waits, in a thread of its own; the keys lie on several shards."""
+
+    def served(wait: Callable[[], object], serve: Callable[[], object]) -> object:
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.append(wait()))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while client.info("clients")["blocked_clients"] == 0:
+            assert time.monotonic() < deadline, "nobody waits"
+        serve()
+        thread.join(10)
+        return found[0]
+
+    queues = [f"queue:{number}" for number in range(8)]
+    assert client.blpop("queue:0", timeout=0.01) is None
+    assert client.brpop(queues, timeout=0.01) is None
+    for queue in ("queue:0", "queue:5"):
+        assert list(served(lambda: client.blpop(queues), lambda queue=queue: client.rpush(queue, "x"))) == [queue, "x"]
+    assert list(served(lambda: client.brpop("queue:1"), lambda: client.lpush("queue:1", "x"))) == ["queue:1", "x"]
+    moved = served(lambda: client.blmove("queue:1", "queue:2", 0), lambda: client.rpush("queue:1", "x"))
+    assert moved == "x" and client.lrange("queue:2", 0, -1) == ["x"]
+    assert client.brpoplpush("queue:2", "queue:3", 1) == "x"
+    client.delete(*queues)
+    popped = served(
+        lambda: client.blmpop(0, 8, *queues, direction="LEFT", count=2), lambda: client.rpush("queue:4", 1, 2)
+    )
+    assert popped == ["queue:4", ["1", "2"]]
+    key, member, score = served(lambda: client.bzpopmin(queues), lambda: client.zadd("queue:6", {"m": 1.5}))
+    assert (key, member, float(score)) == ("queue:6", "m", 1.5)
+    assert served(lambda: client.bzpopmax("queue:6", 5), lambda: unblock(client)) is None
+
+
+def unblock(client: redis.Redis) -> None:
+    (blocked,) = [line for line in client.client_list() if "b" in line["flags"]]
+    assert client.client_unblock(int(blocked["id"])) is True
+
+
 def main() -> None:
     port, protocol = int(sys.argv[1]), int(sys.argv[2])
     client = connect(port, protocol)
     client.flushall()
-    for part in (strings, collections, pipelines, server, errors, lock):
+    for part in (strings, collections, pipelines, server, errors, lock, waiting):
         part(client)
     other = connect(port, protocol, db=5)
     assert other.dbsize() == 0 and other.set("only", "here") and client.get("only") is None

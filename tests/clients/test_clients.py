@@ -30,12 +30,12 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
         yield cluster.port
 
 
-def installed(folder: Path, requirement: str, *, alone: bool = True) -> dict[str, str]:
-    """An environment in which `requirement` (without what it needs, if `alone`) shadows what is installed."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), requirement]
+def installed(folder: Path, *requirements: str, alone: bool = True) -> dict[str, str]:
+    """An environment in which `requirements` (without what they need, if `alone`) shadow what is installed."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *requirements]
     command += ["--no-deps"] if alone else []
     done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
-    assert done.returncode == 0, f"{requirement} cannot be installed: {done.stderr}"
+    assert done.returncode == 0, f"{requirements} cannot be installed: {done.stderr}"
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
@@ -63,6 +63,12 @@ def ioredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if done.returncode:
         pytest.skip(f"ioredis cannot be installed: {done.stderr[-200:]}")
     return {**os.environ, "NODE_PATH": str(folder / "node_modules")}
+
+
+@pytest.fixture(scope="session")
+def queues(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with kombu and rq, and what they need. From version 2 on rq keeps results in streams alone."""
+    return installed(tmp_path_factory.mktemp("queues"), "kombu[redis]>=5.4", "rq>=1.16,<2", alone=False)
 
 
 def run(program: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
@@ -99,6 +105,14 @@ def test_valkey_py(port: int, protocol: int) -> None:
 def test_coredis(port: int, coredis: dict[str, str]) -> None:
     """It refuses commands that are newer than the version that the server names."""
     assert "fine" in run("coredis_async.py", port, environment=coredis)
+
+
+def test_kombu(port: int, queues: dict[str, str]) -> None:
+    assert "fine" in run("kombu_queues.py", port, environment=queues)
+
+
+def test_rq(port: int, queues: dict[str, str]) -> None:
+    assert "fine" in run("rq_jobs.py", port, environment=queues)
 
 
 def test_ioredis_cluster(port: int, ioredis: dict[str, str]) -> None:

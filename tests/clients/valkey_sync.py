@@ -18,6 +18,9 @@ def main() -> None:
     assert client.zrevrange("board", 0, 0) == ["ann"]
     assert client.geoadd("geo", (13.361389, 38.115556, "Palermo")) == 1
     assert client.lpush("q", 1, 2, 3) == 3 and client.rpop("q") == "1"
+    assert list(client.blpop(["none", "q"], timeout=1)) == ["q", "3"] and client.blpop("none", timeout=0.01) is None
+    assert client.blmove("q", "r{2}", timeout=1) == "2" and client.bzpopmin("none", timeout=0.01) is None
+    assert client.rpush("q", 2) == 1
     assert client.touch("a", "h", "none") == 2
     assert client.expire("a", 100) and 0 < client.pttl("a") <= 100_000
     assert client.copy("h", "h2") and client.hget("h2", "f") == "v"

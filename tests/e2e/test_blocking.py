@@ -9,8 +9,12 @@ import select
 import signal
 import socket
 import struct
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -475,3 +479,84 @@ def test_many_clients_wait_and_leave_at_little_cost(four: Cluster, keys: list[st
             client.send(("blpop", *keys, 0))
         until(lambda: blocked(four) == 300, "all wait again")
     until(lambda: blocked(four) == 0, "all are gone")
+
+
+# Transactions -------------------------------------------------------------------------------------------
+def test_nothing_waits_behind_multi(keys: list[str], near: Connection) -> None:
+    commands: list[tuple[Any, ...]] = [
+        ("blpop", keys[0], 0),
+        ("blmpop", 0, 1, keys[0], "left"),
+        ("bzpopmin", keys[0], 0),
+        ("blmove", keys[0], keys[0], "left", "left", 0),
+        ("wait", 1, 0),
+    ]
+    several: list[tuple[Any, ...]] = [
+        ("brpop", *keys, 0),
+        ("bzmpop", 0, 4, *keys, "min"),
+        ("blmove", *keys[:2], "left", "left", 0),
+    ]
+    for queued in (commands, several, commands + several):
+        near.send(("multi",), *queued, ("exec",))
+        assert near.read_many(1 + len(queued)) == ["OK", *["QUEUED"] * len(queued)]
+        found = near.read()
+        expected = {"wait": 0, "blmove": None}
+        assert found == [expected.get(command[0], NULL_ARRAY) for command in queued]
+
+
+def test_a_transaction_is_one_unit_for_who_waits(
+    four: Cluster, keys: list[str], near: Connection, far: Connection
+) -> None:
+    """On one shard and over several: what is popped again inside serves nobody, and the rest is served behind it."""
+    with four.connect() as second:
+        for others in ((keys[0],), tuple(keys)):
+            wait(four, near, "blpop", *others, 0)
+            wait(four, second, "blpop", keys[0], 0)
+            far.send(("multi",), *[("rpush", key, 1) for key in others], *[("lpop", key) for key in others], ("exec",))
+            far.read_many(1 + 2 * len(others))
+            assert far.read() == [1] * len(others) + [b"1"] * len(others)
+            assert silent(near, second)
+            far.send(("multi",), ("rpush", keys[0], "a", "b"), ("set", keys[-1] + "x", 1), ("llen", keys[0]), ("exec",))
+            far.read_many(4)
+            assert far.read() == [2, "OK", 2]
+            assert near.read() == [keys[0].encode(), b"a"] and second.read() == [keys[0].encode(), b"b"]
+
+
+def test_moves_and_transactions_of_others_are_waited_for(four: Cluster, keys: list[str], far: Connection) -> None:
+    """Consumers, producers and transactions on the same keys of two shards: each element is had once, nobody sees an error."""
+    had: list[bytes] = []
+    wrong: list[Any] = []
+
+    def consume(number: int) -> None:
+        with four.connect() as connection:
+            while True:
+                if number % 2:
+                    reply = connection.request("blpop", keys[1], keys[0], 0.5)
+                else:
+                    reply = connection.request("blmove", keys[0], keys[1], "left", "right", 0.5)
+                if reply is NULL_ARRAY:
+                    return
+                if isinstance(reply, CommandError):
+                    wrong.append(reply.message)
+                elif number % 2:
+                    had.append(reply[1])
+
+    threads = [threading.Thread(target=consume, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for number in range(0, 200, 2):
+        far.send(("multi",), ("rpush", keys[0], number), ("rpush", keys[1], number + 1), ("exec",))
+        wrong += [reply for reply in far.read_many(4) if isinstance(reply, CommandError)]
+    for thread in threads:
+        thread.join()
+    left = far.request("lrange", keys[0], 0, -1) + far.request("lrange", keys[1], 0, -1)
+    assert wrong == [] and sorted(map(int, had + left)) == list(range(200))
+
+
+def test_the_soak_in_short() -> None:
+    """tests/soak/queues.py with few of everything."""
+    program = Path(__file__).parent.parent / "soak" / "queues.py"
+    done = subprocess.run(
+        [sys.executable, str(program), "--elements", "8000", "--consumers", "32"],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -12,14 +12,17 @@ import pytest
 from cluster import Cluster
 
 from kache import AsyncClient, Client
+from kache.client.asynchronous import AsyncWatching
 from kache.client.errors import (
     BadArgumentError,
     CommandError,
+    ConflictError,
     NotExecutedError,
     UncertainError,
     UnknownCommandError,
     WrongTypeError,
 )
+from kache.client.pipeline import Watching
 from kache.load import generator as loadgen
 from kache.load.spec import LoadSpec
 
@@ -183,6 +186,46 @@ def test_asyncio(cache: Client[bytes], port: int) -> None:
     asyncio.run(main())
 
 
+def test_waiting(cache: Client[bytes], port: int) -> None:
+    """Longer than the client's own timeout, which goes on behind it; the keys lie on both shards."""
+    with Client(port=port, timeout=0.3) as brief:
+        began = time.monotonic()
+        assert brief.blpop("a", "b", "c", timeout=0.5) is None and time.monotonic() - began >= 0.49
+        assert brief.bzpopmin("z", timeout=0.01) is None and brief.blmove("a", "b", timeout=0.01) is None
+        threading.Timer(0.6, lambda: cache.rpush("b", "x", "y", "z")).start()
+        assert brief.brpop("a", "b", "c") == (b"b", b"z")
+        assert brief.blmpop("a", "b", count=5, timeout=1) == (b"b", [b"x", b"y"])
+        cache.zadd_many("z", {"m": 1.5, "n": 2})
+        assert brief.bzpopmax("y", "z") == (b"z", b"n", 2.0)
+        assert brief.bzmpop("y", "z", side="max", count=2) == (b"z", [(b"m", 1.5)])
+        cache.rpush("a", "x")
+        assert brief.blmove("a", "c", "right", "left") == b"x" and cache.lrange("c") == [b"x"]
+        with pytest.raises(WrongTypeError):
+            cache.set("text", "x")
+            brief.blpop("text")
+        with brief.pipeline() as pipeline, pytest.raises(ValueError, match="does not wait"):
+            pipeline.blpop("a")
+
+
+def test_waiting_with_asyncio(port: int) -> None:
+    async def main() -> None:
+        async with AsyncClient(port=port, decode=True, timeout=0.5) as cache:
+            await cache.delete("q", "r")
+            waiting = [asyncio.create_task(cache.blpop("q", "r", timeout=10)) for _ in range(5)]
+            given_up = asyncio.create_task(cache.blpop("q"))
+            while int((await cache.info("clients"))["blocked_clients"]) < 6:
+                pass
+            given_up.cancel()
+            while int((await cache.info("clients"))["blocked_clients"]) > 5:
+                pass
+            await cache.rpush("r", 0, 1, 2, 3, 4, 5)
+            found = await asyncio.gather(*waiting)
+            assert sorted(found) == [("r", str(number)) for number in range(5)]  # type: ignore[type-var]
+            assert await cache.lpop("r") == "5"
+
+    asyncio.run(main())
+
+
 def test_reports(cache: Client[bytes]) -> None:
     cache.set("k", "v")
     assert cache.info("server")["redis_version"] == "7.4.2"
@@ -227,3 +270,87 @@ def test_a_killed_shard_is_told_apart() -> None:
         assert 0 < len(failed) < len(keys)
         for key in set(keys) - failed:
             assert cache.get(key) == b"%d" % acknowledged[key]
+
+
+# Transactions -------------------------------------------------------------------------------------
+def test_a_pipeline_as_a_transaction(cache: Client[bytes]) -> None:
+    with cache.pipeline(transaction=True) as pipeline:
+        for number in range(10):
+            pipeline.set(f"t:{number}", number)
+        pipeline.incr("t:9").get("t:none").mget("t:1", "t:2")
+        assert pipeline.execute() == [True] * 10 + [10, None, [b"1", b"2"]]
+        assert pipeline.execute() == []
+        pipeline.set("t:0", "text").incr("t:0").set("t:1", "after")
+        found = pipeline.execute(raise_errors=False)
+        assert found[0] is found[2] is True and isinstance(found[1], CommandError)
+        pipeline.set("t:0", 1).command("nosuch")
+        with pytest.raises(CommandError, match="unknown command"):
+            pipeline.execute(raise_errors=False)
+    assert cache.get("t:0") == b"text" and cache.get("t:1") == b"after"
+    with pytest.raises(ValueError, match="pipeline"):
+        cache.execute("multi")
+
+
+def test_what_is_watched_is_read_and_changed_as_if_alone(cache: Client[bytes]) -> None:
+    """Ten threads take from one stock of a hundred, on other shards than where they put it."""
+    cache.set("stock", 100)
+    taken: list[int] = []
+
+    def take(own: Watching[bytes]) -> int:
+        left = int(own.get("stock") or 0)
+        if left:
+            own.queue.set("stock", left - 1).rpush("taken", left)
+        return left
+
+    def work() -> None:
+        while (left := cache.transaction(take, "stock", attempts=10_000)[0]) > 0:
+            taken.append(left)
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(taken) == list(range(1, 101)) and cache.llen("taken") == 100 and cache.get("stock") == b"0"
+
+
+def test_a_transaction_that_always_loses_says_so(cache: Client[bytes]) -> None:
+    def disturbed(own: Watching[bytes]) -> None:
+        cache.incr("disturbed")
+        own.queue.set("never", 1)
+
+    with pytest.raises(ConflictError, match="nothing was executed"):
+        cache.transaction(disturbed, "disturbed", attempts=3)
+    assert cache.get("disturbed") == b"3" and cache.get("never") is None
+    assert cache.transaction(lambda own: own.queue.set("a", 1) and "value") == ("value", [True])
+
+    def failing(own: Watching[bytes]) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        cache.transaction(failing, "disturbed")
+    assert cache.ping()
+
+
+def test_both_when_awaited(port: int) -> None:
+    async def body() -> None:
+        async with AsyncClient(port=port) as client:
+            async with client.pipeline(transaction=True) as pipeline:
+                pipeline.set("async:1", 1).set("async:2", 2).incr("async:1")
+                assert await pipeline.execute() == [True, True, 2]
+
+            async def double(cache: AsyncWatching[bytes]) -> int:
+                value = int(await cache.get("async:1") or 0)
+                cache.queue.set("async:1", 2 * value).incr("async:2")
+                return value
+
+            assert await client.transaction(double, "async:1", "async:2") == (2, [True, 3])
+            assert await client.get("async:1") == b"4"
+
+            async def disturbed(cache: AsyncWatching[bytes]) -> None:
+                await client.incr("async:1")
+
+            with pytest.raises(ConflictError):
+                await client.transaction(disturbed, "async:1", attempts=2)
+
+    asyncio.run(body())

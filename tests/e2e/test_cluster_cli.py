@@ -86,6 +86,8 @@ def test_shell_reads_a_pipe(cluster: Cluster) -> None:
     done = cluster.kache("shell", data='set "a b" "\\x41"\n\nget "a b"\n')
     assert done.stdout == "OK\nA\n"
     assert cluster.kache("shell", data="nonsense\n", check=False).returncode == 1
+    done = cluster.kache("shell", data="multi\nset a 1\nset b 2\nexec\n")
+    assert done.stdout.splitlines() == ["OK", "QUEUED", "QUEUED", "OK", "OK"]
 
 
 def test_commands_and_help() -> None:

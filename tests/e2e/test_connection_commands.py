@@ -434,24 +434,20 @@ def test_what_is_no_text_is_refused_at_once(cluster: Cluster, start: bytes) -> N
     assert transcript(cluster.port, start) == [b"-ERR Protocol error: neither RESP nor a binary request", b""]
 
 
-@pytest.mark.parametrize("command", ["MULTI", "multi", "EXEC", "DISCARD", "WATCH"])
-def test_nothing_behind_a_transaction_is_executed(cluster: Cluster, command: str) -> None:
-    """There are none yet: commands meant to be executed together would be executed, and again by who tries once more."""
-    cluster.request("del", "counter")
-    words = (command, "k") if command == "WATCH" else (command,)
-    data = b"".join(map(encode, [words, ("incr", "counter"), ("exec",)]))
-    first, *rest = transcript(cluster.port, data)
-    assert first.startswith(b"-ERR unknown command '%s'" % command.encode()) and rest == [b""]
-    assert cluster.request("get", "counter") is None
-
-
-def test_redis_py_repeats_no_part_of_a_transaction(cluster: Cluster) -> None:
+def test_redis_py_pipelines_are_transactions(cluster: Cluster) -> None:
     cluster.request("del", "counter")
     with redis.Redis(port=cluster.port) as client:
-        with pytest.raises(redis.RedisError), client.pipeline() as pipeline:
-            pipeline.incr("counter").expire("counter", 10).execute()
+        with client.pipeline() as pipeline:
+            assert pipeline.incr("counter").expire("counter", 10).execute() == [1, True]
+
+        def double(pipeline: redis.client.Pipeline) -> None:
+            value = int(pipeline.get("counter"))
+            pipeline.multi()
+            pipeline.set("counter", 2 * value).incr("another")
+
+        assert client.transaction(double, "counter") == [True, 1]
         with client.pipeline(transaction=False) as pipeline:
-            assert pipeline.get("counter").incr("counter").execute() == [None, 1]
+            assert pipeline.get("counter").incr("counter").execute() == [b"2", 3]
 
 
 def test_a_standalone_server_that_has_saved_nothing(cluster: Cluster) -> None:

@@ -91,8 +91,8 @@ def test_a_process_is_killed_while_a_value_moves(killed: str) -> None:
             else:
                 assert here == SIZE
             if killed == "router":
-                # Nobody ends the leases: they end by themselves, and what was under construction with them.
-                until(lambda: connection.request("append", source, "y") == SIZE + 1, "the end of the lease", 12)
+                # The locks end with the router's links, and what was under construction with them.
+                until(lambda: connection.request("append", source, "y") == SIZE + 1, "the end of the lock", 12)
                 until(
                     lambda: int(dict_of(connection.request("info", "memory"))["used_memory"]) < 3 * SIZE // 2,
                     "the end of what was under construction",

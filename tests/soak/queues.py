@@ -129,18 +129,18 @@ class Consumer(threading.Thread):
         for left in range(rounds, 0, -1):
             if self.shared.stop.is_set():
                 return
-            command = self.command()
+            command = self.command(last=left == 1)
             connection.send(command)
             if left == 1 and (self.leaves or self.is_killed):
                 return self.go(connection)
             self.take(command, connection.read())
 
-    def command(self) -> tuple[Any, ...]:
+    def command(self, last: bool) -> tuple[Any, ...]:
         queues = self.dice.sample(self.shared.queues, self.dice.choice((1, 1, 3, 8)))
         timeout = self.dice.choice((0.2, 0.5, 1))
         if self.moves:
             return ("blmove", queues[0], self.shared.moved[queues[0]], "left", "right", timeout)
-        if self.dice.random() < 0.2:
+        if self.dice.random() < 0.2 and not last:
             return ("blmpop", timeout, len(queues), *queues, "left", "count", 2)
         return ("blpop", *queues, timeout)
 

@@ -15,6 +15,7 @@ from test_shard_link import Peer, frame, on_a_loop, run_of
 from kache.replies import NULL_ARRAY
 from kache.shard.commands.dump import dump_value
 from kache.shard.shard import Shard
+from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.claims import ROUTER, Claims
 from kache.wire.codec import decode_reply
@@ -494,3 +495,77 @@ def test_random_waits_and_pushes_against_a_model(seed: int) -> None:
         peer.close()
 
     body()
+
+
+# Beside transactions --------------------------------------------------------------------------------------
+async def locked(peer: Router, number: int, *keys: bytes) -> None:
+    """A transaction holds the slots of these keys."""
+    slots = b"".join(struct.pack("<H", slot_of_key(key)) for key in keys)
+    until = struct.pack("<q", peer.shard.store.now_ms + 60_000)
+    words = [struct.pack("<Q", number), until, b"\x00", slots]
+    assert await peer.ask(frame("_lock", *words), session=500 + number) == [1]
+
+
+async def unlocked(peer: Router, number: int, count: int = 0) -> list[Any]:
+    """It is over; what comes beside the answer."""
+    found = await peer.run(frame("_unlock", struct.pack("<Q", number)), session=500 + number, count=count)
+    assert b":1\r\n" in found
+    return [event for event in found if event != b":1\r\n"]
+
+
+@on_a_loop
+async def test_nobody_is_served_from_a_key_that_a_transaction_holds() -> None:
+    peer = await router()
+    token = await peer.wait("blpop", b"a", b"k", b"0", session=1)
+    mover = await peer.wait("blmove", b"m", b"k", b"left", b"left", b"0", session=2)
+    await locked(peer, 7, b"k")
+    assert await peer.ask(frame("rpush", b"m", b"y"), session=4) == [1]
+    transaction = run_of([frame("rpush", b"k", b"x")], flags=wire_link.ATOMIC, session=507)
+    # The header's last number is that of the transaction, the one before it what follows of its share.
+    await peer.send(transaction[:20] + struct.pack("<QQ", 0, 7) + transaction[36:])
+    assert await peer.events() == [b":1\r\n"]
+    found = await unlocked(peer, 7, count=2)
+    assert found[0] == (DEFERRED, token, b"*2\r\n$1\r\nk\r\n$1\r\nx\r\n") or found[0][1] == mover
+    assert {event[1] for event in found} == {token, mover}
+    assert len(peer.shard.blocking) == 0
+    peer.close()
+
+
+@on_a_loop
+async def test_what_goes_back_to_a_key_that_a_transaction_holds_waits_for_it() -> None:
+    peer = await router()
+    token = await peer.wait("blpop", b"k", b"0", session=1)
+    await peer.run(frame("rpush", b"k", b"x", b"y"), session=2, count=1)
+    await locked(peer, 7, b"k")
+    await peer.word(wire_link.UNDELIVERED, token)
+    await unlocked(peer, 7)
+    assert await peer.ask(frame("lrange", b"k", b"0", b"-1")) == [[b"x", b"y"]]
+    peer.close()
+
+
+@on_a_loop
+async def test_a_parked_command_that_waits_takes_nothing_for_who_is_gone_and_loses_nothing() -> None:
+    peer = await router()
+    await peer.ask(frame("rpush", b"k", b"x", b"y"))
+    await locked(peer, 7, b"k")
+    await peer.wait("blpop", b"k", b"0", session=1)
+    staying = await peer.wait("blpop", b"k", b"0", session=2)
+    await peer.send(struct.pack("<IIIQ", 16, wire_link.CANCEL, 0, 1))
+    assert await unlocked(peer, 7, count=1) == [(DEFERRED, staying, b"*2\r\n$1\r\nk\r\n$1\r\nx\r\n")]
+    assert await peer.ask(frame("lrange", b"k", b"0", b"-1")) == [[b"y"]]
+    await peer.word(wire_link.UNDELIVERED, staying)
+    assert await peer.ask(frame("lrange", b"k", b"0", b"-1")) == [[b"x", b"y"]]
+    peer.close()
+
+
+@on_a_loop
+async def test_a_parked_command_waits_when_its_turn_has_come() -> None:
+    peer = await router()
+    await locked(peer, 7, b"k")
+    token = await peer.wait("blpop", b"k", b"0", session=1)
+    assert len(peer.shard.blocking) == 0
+    await unlocked(peer, 7)
+    found = await peer.run(frame("rpush", b"k", b"x"), session=2, count=1)
+    assert found[1] == (DEFERRED, token, b"*2\r\n$1\r\nk\r\n$1\r\nx\r\n")
+    peer.shard.blocking.check()
+    peer.close()
