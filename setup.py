@@ -31,6 +31,7 @@ MODULES = {
     "kache.shard.engine.listvalue": HOT,
     "kache.shard.engine.fields": HOT,
     "kache.shard.engine.table": HOT,
+    "kache.shard.engine.blocks": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.shard.engine.memory": HOT,
     "kache.shard.engine.heap": HOT,

@@ -18,7 +18,7 @@ from .effects cimport Effects
 from .entry cimport Entry
 from .fields cimport FieldTable
 from .heap cimport Due, Heap
-from .listvalue cimport ListValue
+from .listvalue cimport Chunks, ListValue
 from .table cimport Table
 from .zset cimport ZSet
 
@@ -295,6 +295,29 @@ cdef class Budget:
     cdef int govern(self, int64_t grown) except -1
 
 
+# defrag.pxi -------------------------------------------------------------------------------------------
+@cython.final
+cdef class Defragmenter:
+    """Moves the blocks of one store, a slice at a time."""
+    cdef Store store
+    cdef bint under_way
+    cdef int db                     # where the pass goes on
+    cdef uint32_t slot, place, at
+    cdef uint64_t inside            # a large value: place, chunk or rank
+    cdef uint32_t visited           # blocks since the last look at the clock
+    cdef bint late                  # the slice is over
+    cdef int64_t until_ns, rest_until, before
+    cdef bint run(self, int64_t budget_ns) except -1
+    cdef bint time_is_up(self) noexcept nogil
+    cdef bint walk(self) except -1
+    cdef int move_heap(self, Heap* heap) noexcept nogil
+    cdef bint walk_slot(self, Database* db, Table* table) except -1
+    cdef bint walk_value(self, object value) except -1
+    cdef bint walk_fields(self, Table* table, Heap* heap) noexcept nogil
+    cdef bint walk_list(self, Chunks* chunks) noexcept nogil
+    cdef bint walk_zset(self, ZSet value) except -1
+
+
 # keyspace.pxi -----------------------------------------------------------------------------------------
 cdef class Keyspace:
     """One database of a shard's store; a run has its own, and may select another."""
@@ -372,6 +395,7 @@ cdef class Executor:
     cdef dict numbers                   # key of a row -> its number
     cdef dict held                      # Leases.held
     cdef readonly Budget budget
+    cdef readonly Defragmenter defragmenter
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public bint loading
     cdef bint own_clock                 # `execute` reads the wall clock

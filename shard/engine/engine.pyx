@@ -9,7 +9,8 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
     hashes, zsets, names
     walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
-    budget                     Budget: what this shard may use of the limit that all share
+    budget, defrag             Budget: what this shard may use of the limit that all share; blocks moved so that pages become
+                               free
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     compiled_strings,          the hottest commands, without a Python object
@@ -30,9 +31,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.dict cimport PyDict_Size
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from .blocks cimport block_is_sparse, block_moved, cool_down, heap_bytes, heap_holes
 from .effects cimport *
 from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns
@@ -100,10 +102,10 @@ from .entry cimport (
 from .fields cimport FieldTable
 from .heap cimport Due, Heap, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
 from .listvalue cimport (
-    Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
+    Chunk, Chunks, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
-from .memory cimport below, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
+from .memory cimport below, free, kache_calloc, kache_random, kache_realloc, set_hash_seed, table_hash
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
@@ -114,13 +116,16 @@ from .table cimport (
     Walk,
     home_of,
     scan_table,
+    segment_at,
     segment_find,
     segment_of,
+    segment_span,
     table_check,
     table_drop_storage,
     table_find,
     table_gather,
     table_insert,
+    table_places,
     table_random,
     table_room,
     table_remove,
@@ -129,7 +134,7 @@ from .table cimport (
     tag_of,
     walk_next,
 )
-from .zset cimport ADDED, DEEPEST, SAME, Leaf, Step, ZSet, entry_score, ranks_at
+from .zset cimport ADDED, DEEPEST, SAME, Leaf, Ranks, Step, ZSet, entry_score, ranks_at
 
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
@@ -151,6 +156,7 @@ include "walks.pxi"
 include "expiry.pxi"
 include "evict.pxi"
 include "budget.pxi"
+include "defrag.pxi"
 include "keyspace.pxi"
 
 cdef class Host

@@ -17,6 +17,8 @@ cdef int64_t EVICTION_NS = 500000
 cdef int64_t LARGE_EVICTION_NS = 4000000
 # How long one write waits, at most, while other shards give way: WAITS times so long.
 cdef int64_t WAIT_NS = 200000
+# Between two waits: many writes of one tick do not add up to a stall.
+cdef int64_t WAIT_PAUSE_NS = 5000000
 # After it has waited in vain: a shard that does not give way (it is stopped, it has nothing to evict) holds nobody up.
 cdef int64_t IMPATIENT_NS = 1000000000
 cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()
@@ -51,6 +53,7 @@ cdef class Executor:
         self.held = leases.held
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
+        self.defragmenter = Defragmenter(self.store)
         self.budget = Budget() if budget is None else budget
         self.set_maxmemory(maxmemory)
         self.index = index
@@ -392,6 +395,7 @@ cdef class Executor:
         for i in range(WAITS):
             if self.budget.total() + incoming <= allowed or not self.budget.others_over():
                 return 0
+            self.patient_ns = now_ns + WAIT_PAUSE_NS
             with nogil:
                 rest(WAIT_NS)
         self.patient_ns = now_ns + IMPATIENT_NS
@@ -420,6 +424,11 @@ cdef class Executor:
             self.budget.hold(self.store.used(), monotonic_ns(), IMPATIENT_NS)
         self.look_at_budget(monotonic_ns())
         return outcome == 2
+
+    def defragment_some(self, int64_t budget_ns):
+        """Gives memory back for up to `budget_ns`, moving blocks where that makes pages free. True when there is more to do."""
+        cdef bint more = cool_down()
+        return self.defragmenter.run(budget_ns) or more
 
     def expire_some(self, int64_t budget_ns):
         """Removes keys and fields past their deadline for up to `budget_ns`. True when more are waiting."""

@@ -7,7 +7,6 @@ be different then is `memory`, as room that was made is kept.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from .entry cimport (
@@ -26,6 +25,7 @@ from .entry cimport (
     value_bytes,
 )
 from .heap cimport Due, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .memory cimport free
 from .table cimport (
     SCAN_BITS,
     POINTER_MASK,

@@ -6,10 +6,9 @@ one per group of slots; a hash whose fields have deadlines has one of its own.
 Owns the array of a heap, never the entries; whoever owns the heap frees its array. Adding takes two steps, room and then
 the entry, so that what may fail for want of memory comes before anything is changed. `memory` is the owner's account.
 """
-from libc.stdlib cimport free
 
 from .entry cimport HAS_TTL, entry_deadline
-from .memory cimport kache_realloc
+from .memory cimport free, kache_realloc
 
 
 cdef void heap_up(Heap* heap, uint32_t place, Due item) noexcept nogil:

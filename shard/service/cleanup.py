@@ -38,13 +38,14 @@ class Releasable(Protocol):
 
 
 class Cleanup:
-    """One thread, started by `start`, that frees what is handed over."""
+    """One thread, started by `start`, that frees what is handed over; it calls `begin` first, and `trim` now and then."""
 
-    def __init__(self, trim: Callable[[], None]) -> None:
+    def __init__(self, trim: Callable[[], None], begin: Callable[[], None] | None = None) -> None:
         self._waiting: deque[Releasable] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._trim = trim
+        self._begin = begin
         self._freed = 0
         self._thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
 
@@ -71,6 +72,8 @@ class Cleanup:
         return len(self._waiting)
 
     def _run(self) -> None:
+        if self._begin is not None:
+            self._begin()
         while not self._stopping:
             if not self._waiting:
                 if self._freed >= TRIM_AFTER:

@@ -8,7 +8,7 @@ import pytest
 from compiled_parts import Parts
 
 ENGINE = Parts("shard/engine", "engine")
-OTHERS = {"chunks", "ranks"}
+OTHERS = {"chunks", "pages", "ranks"}
 """Parts of the structures' own modules."""
 
 
