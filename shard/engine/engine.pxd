@@ -406,6 +406,7 @@ cdef class Executor:
     cdef uint64_t[HISTOGRAM_SIZE] histogram
     cdef int64_t batch_began, python_ns
     cdef int64_t looked_ns              # the last look at the clock
+    cdef int64_t crowded_ns             # until then a write does not evict for long
     cdef int64_t patient_ns             # until then nobody waits for others again: they did not give way
     cdef uint32_t batch_count
     cdef list batch_commands

@@ -15,6 +15,9 @@ cdef enum:
 cdef int64_t EVICTION_NS = 500000
 # The same for a value from HEAVY bytes on.
 cdef int64_t LARGE_EVICTION_NS = 4000000
+# The same for the writes that follow one whose time was up: a tick looks at the clock after many of them.
+cdef int64_t SHORT_EVICTION_NS = 50000
+cdef int64_t CROWDED_NS = 5000000
 # How long one write waits, at most, while other shards give way: WAITS times so long.
 cdef int64_t WAIT_NS = 200000
 # Between two waits: many writes of one tick do not add up to a stall.
@@ -354,6 +357,8 @@ cdef class Executor:
             self.budget.hold(incoming, now_ns, HELD_NS)
             self.look_at_budget(now_ns)
         budget_ns = LARGE_EVICTION_NS if incoming >= HEAVY else EVICTION_NS
+        if now_ns < self.crowded_ns:
+            budget_ns = SHORT_EVICTION_NS
         # First this shard without what is large and in use, then the others, then that.
         outcome = self.evict_down(self.memory_limit - incoming, budget_ns, True)
         if outcome == 0 and not self.squeeze_in(incoming):
@@ -361,6 +366,8 @@ cdef class Executor:
                 # The others should not count on it, for a while.
                 self.budget.hold(self.store.used(), now_ns, IMPATIENT_NS)
                 return False
+        if outcome == 2:
+            self.crowded_ns = now_ns + CROWDED_NS
         self.budget.publish(self.store.used())
         self.wait_for_others(incoming)
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -133,3 +135,20 @@ def test_another_thread_frees_and_the_owner_takes_it_in() -> None:
     assert settled() - before < MIB
     for block in mine:
         block.free()
+
+
+def test_without_a_region_blocks_are_mallocs() -> None:
+    program = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (900 << 20, 900 << 20))\n"
+        "from kache.shard.engine.blocks import heap_state\n"
+        "from kache.shard.shard import Shard\n"
+        "shard = Shard()\n"
+        "for n in range(2000): shard.execute([b'SET', b'k%d' % n, bytes(n)])\n"
+        "shard.store.check()\n"
+        "assert not shard.defragment_some(10**9)\n"
+        "assert heap_state()['region'] == heap_state()['held'] == 0\n"
+        "assert shard.execute([b'STRLEN', b'k1999']) == b':1999\\r\\n'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
