@@ -32,6 +32,7 @@ MODULES = {
     "kache.shard.engine.fields": HOT,
     "kache.shard.engine.packed": HOT,
     "kache.shard.engine.table": HOT,
+    "kache.shard.engine.blocks": HOT,
     "kache.shard.engine.hll": HOT,
     "kache.shard.engine.memory": HOT,
     "kache.shard.log.writer": HOT,

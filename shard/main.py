@@ -51,7 +51,7 @@ from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from .engine.engine import Budget, Host, LinkListener, ShardReactor
-from .engine.memory import seed_random, trim_memory, tune_malloc
+from .engine.memory import only_free, seed_random, trim_memory, tune_malloc
 from .engine.packed import set_limits
 from .service.cleanup import Cleanup
 from .service.keeping import Keeper, hear
@@ -65,6 +65,10 @@ log = logging.getLogger("kache.shard")
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds the cleanup thread may keep the GIL while the event loop wants it."""
 DRAIN_POLL_SECONDS: Final = 0.01
+TIDY_NS: Final = 1_000_000
+"""A slice of moving blocks so that pages become free."""
+TIDY_PAUSE: Final = 0.003
+"""Seconds between two of them: at most a quarter of the process's time goes into that."""
 LONGEST_WAIT: Final = 0.05
 """Seconds between two looks at the deadlines at most: the time by which an expired key may outlive it in memory. While
 nothing is executed there are as many looks as `hz` says, since each wakes an idle process."""
@@ -136,7 +140,7 @@ class _Process:
         self.empty_size = 0
         self.executed = 0
         self.timer: asyncio.TimerHandle | None = None
-        self.cleanup = Cleanup(trim_memory)
+        self.cleanup = Cleanup(trim_memory, only_free)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
         wakers = [fd for name, fd in sorted(ctx.pages.items()) if name.startswith("waker")]
@@ -328,7 +332,16 @@ class _Process:
             log.exception("internal error in the background work")
         idle, self.executed = self.shard.executed == self.executed, self.shard.executed
         wait = 1 / self.config.hz if idle else min(1 / self.config.hz, LONGEST_WAIT)
+        if not backlog and self._tidy():
+            wait = min(wait, TIDY_PAUSE)
         self.timer = self.loop.call_later(0.0 if backlog else wait, self._background)
+
+    def _tidy(self) -> bool:
+        try:
+            return self.host.tidy(TIDY_NS)
+        except Exception:
+            log.exception("internal error while memory was given back")
+            return False
 
     def _give_way(self) -> None:
         """Another shard needs memory that this one has more of than its share: at once, not when the timer says."""

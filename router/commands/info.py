@@ -237,7 +237,7 @@ def _memory(state: _State) -> Fields:
         "mem_cluster_links": links,
         "mem_clients_slaves": 0,
         "mem_clients_normal": clients,
-        "mem_allocator": "libc",
+        "mem_allocator": "kache",
         "lazyfree_pending_objects": state.sum("cleanup_pending"),
     }
 

@@ -1,6 +1,7 @@
 """The compiled core of a shard: its data, the one execution point, the links to the routers. From the bottom up:
 
-    memory      blocks of memory, malloc's tuning, the keyed hash, chance
+    blocks      the heap that blocks of memory lie in: slabs, pages, what goes back to the system
+    memory      blocks as the structures ask for them, malloc's tuning, the keyed hash, chance
     entry       one key with its value, or a field, or a member: one block (declarations only, all of it inline)
     heap        deadlines
     table       the hash table of every slot, hash and set

@@ -19,7 +19,7 @@ from .effects cimport Effects, Observer
 from .entry cimport Entry
 from .fields cimport FieldTable
 from .heap cimport Heap
-from .listvalue cimport ListValue
+from .listvalue cimport Chunks, ListValue
 from .table cimport Table
 from .zset cimport ZSet
 
@@ -323,6 +323,29 @@ cdef class Budget:
     cdef int govern(self, int64_t grown) except -1
 
 
+# defrag.pxi -------------------------------------------------------------------------------------------
+@cython.final
+cdef class Defragmenter:
+    """Moves the blocks of one store, a slice at a time."""
+    cdef Store store
+    cdef bint under_way
+    cdef int db                     # where the pass goes on
+    cdef uint32_t slot, place, at
+    cdef uint64_t inside            # a large value: place, chunk or rank
+    cdef uint32_t visited           # blocks since the last look at the clock
+    cdef bint late                  # the slice is over
+    cdef int64_t until_ns, rest_until, before
+    cdef bint run(self, int64_t budget_ns) except -1
+    cdef bint time_is_up(self) noexcept nogil
+    cdef bint walk(self) except -1
+    cdef int move_heap(self, Heap* heap) noexcept nogil
+    cdef bint walk_slot(self, Database* db, Table* table) except -1
+    cdef bint walk_value(self, object value) except -1
+    cdef bint walk_fields(self, Table* table, Heap* heap) noexcept nogil
+    cdef bint walk_list(self, Chunks* chunks) noexcept nogil
+    cdef bint walk_zset(self, ZSet value) except -1
+
+
 # keyspace.pxi -----------------------------------------------------------------------------------------
 cdef class Keyspace:
     """One database of a shard's store; a run has its own, and may select another."""
@@ -404,6 +427,7 @@ cdef class Executor:
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
     cdef readonly Budget budget
+    cdef readonly Defragmenter defragmenter
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public bint loading
     cdef public bytes write_refusal     # what every write is answered: a fault on demand; None: they are executed
@@ -418,6 +442,7 @@ cdef class Executor:
     cdef uint64_t[HISTOGRAM_SIZE] histogram
     cdef int64_t batch_began, python_ns
     cdef int64_t looked_ns              # the last look at the clock
+    cdef int64_t crowded_ns             # until then a write does not evict for long
     cdef int64_t patient_ns             # until then nobody waits for others again: they did not give way
     cdef uint32_t batch_count
     cdef list batch_commands

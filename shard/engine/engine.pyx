@@ -11,7 +11,8 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
     hashes, zsets, names
     walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
-    budget                     Budget: what this shard may use of the limit that all share
+    budget, defrag             Budget: what this shard may use of the limit that all share; blocks moved so that pages become
+                               free
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     watches, locks             WATCH; what keeps others out of a transaction over several shards, and who waits
@@ -36,13 +37,14 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from ..log.format cimport FRAME_EFFECTS
 from ..log.writer cimport (
     NO_TROUBLE, POLICY_ALWAYS, TROUBLE_BROKEN, TROUBLE_FULL, TROUBLE_SLOW, TROUBLE_STALLED, Writer,
 )
+from .blocks cimport block_is_sparse, block_moved, cool_down, heap_bytes, heap_holes
 from .effects cimport *
 from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns
@@ -118,10 +120,12 @@ from .heap cimport (
     Heap, heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room, heap_soonest,
 )
 from .listvalue cimport (
-    Chunk, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
+    Chunk, Chunks, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
-from .memory cimport HASH_SEED, below, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash
+from .memory cimport (
+    HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,
+)
 from .packed cimport (
     AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
     element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
@@ -138,13 +142,16 @@ from .table cimport (
     Walk,
     home_of,
     scan_table,
+    segment_at,
     segment_find,
     segment_of,
+    segment_span,
     table_check,
     table_drop_storage,
     table_find,
     table_gather,
     table_insert,
+    table_places,
     table_random,
     table_room,
     table_remove,
@@ -153,7 +160,7 @@ from .table cimport (
     tag_of,
     walk_next,
 )
-from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Step, ZSet, entry_score, ranks_at, ranks_first
+from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Ranks, Step, ZSet, entry_score, ranks_at, ranks_first
 
 from kache.commands import keys_of
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
@@ -180,6 +187,7 @@ include "walks.pxi"
 include "expiry.pxi"
 include "evict.pxi"
 include "budget.pxi"
+include "defrag.pxi"
 include "keyspace.pxi"
 
 cdef class Host

@@ -5,8 +5,8 @@
     [ time 12 bytes ]         HAS_TTL: i64 deadline (unix ms), u32 place in the heap of deadlines
     key | value               a string's bytes, PACKED: those of a small collection, or the address of a Python object
 
-A key of 16 and a value of 32 bytes are 56 bytes, which malloc puts in 64. The clock is the LRU or LFU clock
-(evict.pxi). A value grown by APPEND keeps the room that malloc gave it.
+A key of 16 and a value of 32 bytes are a block of 56 bytes (blocks.pyx). The clock is the LRU or LFU clock
+(evict.pxi). A value grown by APPEND keeps the room that its block has.
 
 All of it is inline: nothing here is a call for whoever reads or makes an entry. The table that holds an entry owns its
 block and frees it.
@@ -16,7 +16,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
-from .memory cimport kache_block_size, kache_malloc, malloc_usable_size
+from .memory cimport kache_block_size, kache_malloc
 
 cdef extern from *:
     """
@@ -145,7 +145,7 @@ cdef inline Entry* entry_new(
 
 cdef inline size_t entry_room(Entry* entry) noexcept nogil:
     """Bytes a value can have in this block."""
-    cdef size_t room = malloc_usable_size(entry) - head_size(entry.flags) - entry_key_size(entry)
+    cdef size_t room = kache_block_size(entry) - head_size(entry.flags) - entry_key_size(entry)
     if not entry.flags & WIDE and room > 65535:
         return 65535
     return room

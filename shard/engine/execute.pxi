@@ -15,8 +15,13 @@ cdef enum:
 cdef int64_t EVICTION_NS = 500000
 # The same for a value from HEAVY bytes on.
 cdef int64_t LARGE_EVICTION_NS = 4000000
+# The same for the writes that follow one whose time was up: a tick looks at the clock after many of them.
+cdef int64_t SHORT_EVICTION_NS = 50000
+cdef int64_t CROWDED_NS = 5000000
 # How long one write waits, at most, while other shards give way: WAITS times so long.
 cdef int64_t WAIT_NS = 200000
+# Between two waits: many writes of one tick do not add up to a stall.
+cdef int64_t WAIT_PAUSE_NS = 5000000
 # After it has waited in vain: a shard that does not give way (it is stopped, it has nothing to evict) holds nobody up.
 cdef int64_t IMPATIENT_NS = 1000000000
 cdef bytes OUT_OF_MEMORY_TEXT = OUT_OF_MEMORY.encode()
@@ -55,6 +60,7 @@ cdef class Executor:
         self.watches = Watches(self.store)
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
+        self.defragmenter = Defragmenter(self.store)
         self.budget = Budget() if budget is None else budget
         self.set_maxmemory(maxmemory)
         self.index = index
@@ -441,6 +447,8 @@ cdef class Executor:
             self.budget.hold(incoming, now_ns, HELD_NS)
             self.look_at_budget(now_ns)
         budget_ns = LARGE_EVICTION_NS if incoming >= HEAVY else EVICTION_NS
+        if now_ns < self.crowded_ns:
+            budget_ns = SHORT_EVICTION_NS
         # First this shard without what is large and in use, then the others, then that.
         outcome = self.evict_down(self.memory_limit - incoming, budget_ns, True)
         if outcome == 0 and not self.squeeze_in(incoming):
@@ -448,6 +456,8 @@ cdef class Executor:
                 # The others should not count on it, for a while.
                 self.budget.hold(self.store.used(), now_ns, IMPATIENT_NS)
                 return False
+        if outcome == 2:
+            self.crowded_ns = now_ns + CROWDED_NS
         self.budget.publish(self.store.used())
         self.wait_for_others(incoming)
         return True
@@ -482,6 +492,7 @@ cdef class Executor:
         for i in range(WAITS):
             if self.budget.total() + incoming <= allowed or not self.budget.others_over():
                 return 0
+            self.patient_ns = now_ns + WAIT_PAUSE_NS
             with nogil:
                 rest(WAIT_NS)
         self.patient_ns = now_ns + IMPATIENT_NS
@@ -513,6 +524,11 @@ cdef class Executor:
             self.budget.hold(self.store.used(), monotonic_ns(), IMPATIENT_NS)
         self.look_at_budget(monotonic_ns())
         return outcome == 2
+
+    def defragment_some(self, int64_t budget_ns):
+        """Gives memory back for up to `budget_ns`, moving blocks where that makes pages free. True when there is more to do."""
+        cdef bint more = cool_down()
+        return self.defragmenter.run(budget_ns) or more
 
     def expire_some(self, int64_t budget_ns):
         """Removes keys and fields past their deadline for up to `budget_ns`. True when more are waiting."""

@@ -9,7 +9,6 @@ be different then is `memory`, as room that was made is kept.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove, memset
 
 from .entry cimport (
@@ -28,7 +27,7 @@ from .entry cimport (
     value_bytes,
 )
 from .heap cimport heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room
-from .memory cimport below, kache_block_size, kache_realloc
+from .memory cimport below, free, kache_block_size, kache_realloc
 from .packed cimport (
     Item, LARGEST_PACKED, ROOMY, find_first_of_pair, item_bytes, item_of, item_write, limits, packed_set_count, skip_items,
 )

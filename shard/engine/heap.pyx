@@ -13,10 +13,9 @@ them as the heap has.
 Owns the array of a heap, never the entries; whoever owns the heap frees its array. Adding takes two steps, room and then
 the entry, so that what may fail for want of memory comes before anything is changed. `memory` is the owner's account.
 """
-from libc.stdlib cimport free
 
 from .entry cimport HAS_TTL
-from .memory cimport kache_realloc
+from .memory cimport free, kache_realloc
 
 cdef enum:
     SMALL_HEAP = 64

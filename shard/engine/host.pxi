@@ -267,6 +267,14 @@ cdef class Host:
             self.commit_tick()
             self.note_stall(monotonic_ns() - began)
 
+    def tidy(self, int64_t budget_ns):
+        """A slice of giving memory back. True when another should follow soon."""
+        cdef int64_t began = monotonic_ns()
+        try:
+            return self.shard.defragment_some(budget_ns)
+        finally:
+            self.note_stall(monotonic_ns() - began)
+
     cdef inline bint tick_over(self) noexcept:
         self.shard.looked_ns = monotonic_ns()
         return self.tick_left <= 0 or self.shard.looked_ns >= self.tick_until

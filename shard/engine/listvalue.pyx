@@ -9,10 +9,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MIN
-from libc.stdlib cimport free
 from libc.string cimport memcmp, memmove, memset
 
-from .memory cimport kache_malloc, kache_realloc
+from .memory cimport free, kache_malloc, kache_realloc
 
 cdef enum:
     DETACH_CHUNKS = 64  # fewer removed chunks than this are freed on the spot

@@ -4,22 +4,16 @@ Cimported by all structures and by the engine. The variables exist once per proc
 else reaches them through a pointer that is set at import, so no module has a seed or a state of its own.
 """
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport calloc, malloc, realloc
+from libc.stdlib cimport calloc
+from libc.string cimport memset
+
+from .blocks cimport block_free, block_grown, block_new, block_room
 
 cdef extern from *:
     """
     #include <stdint.h>
     #include <stdlib.h>
     #include <string.h>
-    #ifdef __APPLE__
-    #include <malloc/malloc.h>
-    #define malloc_usable_size(p) malloc_size(p)
-    #else
-    #include <malloc.h>
-    #endif
-
-    #define KACHE_BLOCK_OVERHEAD 8
-    static inline size_t kache_block_size(void *p) { return p ? malloc_usable_size(p) + KACHE_BLOCK_OVERHEAD : 0; }
     static inline int kache_is_armed(const int64_t *left) { return __builtin_expect(*left >= 0, 0); }
 
     /* SipHash-1-3 (Aumasson and Bernstein), as Rust's and Python's dictionaries use it. */
@@ -60,8 +54,6 @@ cdef extern from *:
         return z ^ (z >> 31);
     }
     """
-    size_t malloc_usable_size(void* block) noexcept nogil
-    size_t kache_block_size(void* block) noexcept nogil     # bytes a block takes, malloc's own included; 0 for NULL
     bint kache_is_armed(const int64_t* left) noexcept nogil
     uint64_t kache_siphash13(const uint64_t* seed, const char* data, size_t n) noexcept nogil
     uint64_t kache_splitmix64(uint64_t* state) noexcept nogil
@@ -93,19 +85,39 @@ cdef inline uint64_t below(uint64_t n) noexcept nogil:
 
 # Blocks -----------------------------------------------------------------------------------------------
 # Every block of the engine's data comes from one of these three, so that a test can refuse any of them. They are given
-# back with free().
+# back with this `free`, which takes what is malloc's, too: libc's does not take blocks (blocks.pyx).
 cdef int64_t ALLOCATIONS_LEFT       # how many are granted before some are refused; below 0: all are granted
 
 cdef bint refuse_allocation() noexcept nogil
 
+cdef enum:
+    UNTOUCHED = 131072              # bytes from which zeros are the system's, which takes no memory until they are written
+
 
 cdef inline void* kache_malloc(size_t size) noexcept nogil:
-    return NULL if kache_is_armed(&ALLOCATIONS_LEFT) and refuse_allocation() else malloc(size)
+    return NULL if kache_is_armed(&ALLOCATIONS_LEFT) and refuse_allocation() else block_new(size)
 
 
 cdef inline void* kache_calloc(size_t count, size_t size) noexcept nogil:
-    return NULL if kache_is_armed(&ALLOCATIONS_LEFT) and refuse_allocation() else calloc(count, size)
+    cdef void* block
+    if kache_is_armed(&ALLOCATIONS_LEFT) and refuse_allocation():
+        return NULL
+    if count * size >= UNTOUCHED:
+        return calloc(count, size)
+    block = block_new(count * size)
+    if block != NULL:
+        memset(block, 0, count * size)
+    return block
 
 
 cdef inline void* kache_realloc(void* block, size_t size) noexcept nogil:
-    return NULL if kache_is_armed(&ALLOCATIONS_LEFT) and refuse_allocation() else realloc(block, size)
+    return NULL if kache_is_armed(&ALLOCATIONS_LEFT) and refuse_allocation() else block_grown(block, size)
+
+
+cdef inline void free(void* block) noexcept nogil:
+    block_free(block)
+
+
+cdef inline size_t kache_block_size(void* block) noexcept nogil:
+    """Bytes that a block takes; 0 for NULL."""
+    return 0 if block == NULL else block_room(block)

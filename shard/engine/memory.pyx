@@ -9,16 +9,19 @@ Tables of different seeds cannot live side by side: a process has one store, or 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
+from .blocks cimport free_elsewhere
+
 cdef extern from *:
     """
+    #include <stdlib.h>
     #ifdef __GLIBC__
+    #include <malloc.h>
     static int kache_trim_memory(void) { return malloc_trim(0); }
     static void kache_tune_malloc(void) {
         mallopt(M_ARENA_MAX, 1);            /* the cleanup thread frees, it does not fill an arena of its own */
-        mallopt(M_MXFAST, 0);               /* or one free() may have to join a million small blocks at once */
-        mallopt(M_MMAP_THRESHOLD, 262144);  /* large values leave no holes */
-        mallopt(M_TRIM_THRESHOLD, 8388608);
-        mallopt(M_TOP_PAD, 1048576);
+        mallopt(M_MMAP_THRESHOLD, 262144);  /* large buffers leave no holes */
+        mallopt(M_TRIM_THRESHOLD, 1048576); /* what is malloc's is little: objects, buffers of links */
+        mallopt(M_TOP_PAD, 262144);
     }
     #else
     static int kache_trim_memory(void) { return 0; }
@@ -54,9 +57,14 @@ def tune_malloc():
 
 
 def trim_memory():
-    """Gives free pages back to the system, without the GIL."""
+    """Gives free pages of what is malloc's back to the system, without the GIL; blocks see to that themselves."""
     with nogil:
         kache_trim_memory()
+
+
+def only_free():
+    """Of a thread beside the one that owns the data, at its start: it may free blocks, and does not make any."""
+    free_elsewhere()
 
 
 def fail_allocation_after(int64_t granted, int64_t refused=1):

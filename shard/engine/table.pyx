@@ -18,11 +18,11 @@ Owns the words, segments and directory of a table. Its entries belong to whoever
 frees them. Adding takes two steps, `table_room` and then `table_insert`, so that what may fail for want of memory comes
 before anything is changed; removing never fails. `memory` is the owner's account.
 """
-from libc.stdlib cimport free, qsort
+from libc.stdlib cimport qsort
 from libc.string cimport memset
 
 from .entry cimport HAS_TTL, TYPE_MASK, entry_deadline, key_bytes, value_bytes
-from .memory cimport below, kache_block_size, kache_calloc, kache_malloc, kache_random
+from .memory cimport below, free, kache_block_size, kache_calloc, kache_malloc, kache_random
 
 
 cdef enum:

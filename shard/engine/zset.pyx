@@ -7,11 +7,10 @@ MemoryError before it has changed any; only `memory` may differ then, as room th
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from .entry cimport entry_key, entry_key_size, entry_memory, entry_new, key_bytes
-from .memory cimport kache_block_size, kache_malloc, kache_realloc
+from .memory cimport free, kache_block_size, kache_malloc, kache_realloc
 from .table cimport (
     SCAN_BITS,
     Walk,

@@ -24,8 +24,8 @@ SLICE_SECONDS: Final = 0.0005
 PAUSE_SECONDS: Final = 0.0005
 STEP: Final = 500
 """Elements asked for at a time: Python objects are freed at about ten a microsecond, and it may be less."""
-TRIM_AFTER: Final = 50_000
-"""Elements after which the freed memory is given back to the system."""
+TRIM_SECONDS: Final = 1.0
+"""Between two times that freed memory is given back to the system; it is, however little was freed."""
 
 
 class Releasable(Protocol):
@@ -38,14 +38,16 @@ class Releasable(Protocol):
 
 
 class Cleanup:
-    """One thread, started by `start`, that frees what is handed over."""
+    """One thread, started by `start`, that frees what is handed over; it calls `begin` first, and `trim` now and then."""
 
-    def __init__(self, trim: Callable[[], None]) -> None:
+    def __init__(self, trim: Callable[[], None], begin: Callable[[], None] | None = None) -> None:
         self._waiting: deque[Releasable] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._trim = trim
-        self._freed = 0
+        self._begin = begin
+        self._untrimmed = False
+        self._trimmed_at = 0.0
         self._thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
 
     def start(self) -> None:
@@ -61,7 +63,6 @@ class Cleanup:
 
     def hand_over(self, value: Releasable) -> None:
         """Takes a value that nothing else refers to."""
-        self._freed += len(value)
         self._waiting.append(value)
         self._wake.set()
 
@@ -71,15 +72,11 @@ class Cleanup:
         return len(self._waiting)
 
     def _run(self) -> None:
+        if self._begin is not None:
+            self._begin()
         while not self._stopping:
             if not self._waiting:
-                if self._freed >= TRIM_AFTER:
-                    self._freed = 0
-                    self._trim()
-                self._wake.clear()
-                # Whatever was set before the clear is seen here, whatever comes after it wakes.
-                if not self._waiting and not self._stopping:
-                    self._wake.wait()
+                self._rest()
                 continue
             try:
                 self._slice()
@@ -88,8 +85,21 @@ class Cleanup:
                 self._waiting.popleft()
             time.sleep(PAUSE_SECONDS)
 
+    def _rest(self) -> None:
+        """Until something is handed over, or it is time to give back what was freed."""
+        left = self._trimmed_at + TRIM_SECONDS - time.monotonic()
+        if self._untrimmed and left <= 0:
+            self._untrimmed = False
+            self._trimmed_at = time.monotonic()
+            self._trim()
+        self._wake.clear()
+        # Whatever was set before the clear is seen here, whatever comes after it wakes.
+        if not self._waiting and not self._stopping:
+            self._wake.wait(max(left, 0.0) if self._untrimmed else None)
+
     def _slice(self) -> None:
         until = time.monotonic() + SLICE_SECONDS
+        self._untrimmed = True
         value = self._waiting[0]
         while time.monotonic() < until:
             if not value.release_some(STEP):

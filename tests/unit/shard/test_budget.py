@@ -66,8 +66,8 @@ def four() -> Iterator[Shards]:
 
 def test_one_shard_may_use_what_the_others_leave(four: Shards) -> None:
     assert four[0].execute([b"SET", b"big", bytes(3 * MIB)]) == b"+OK\r\n"
-    four.fill(0, 8000)
-    assert four[0].keyspace.size() == 8001 and four[0].store.evicted == 0
+    four.fill(0, 9000)
+    assert four[0].keyspace.size() == 9001 and four[0].store.evicted == 0
     assert four.total() > LIMIT * 0.8 > 2 * LIMIT / 4
 
 
@@ -212,7 +212,7 @@ def test_less_is_allowed_while_the_allocator_has_holes(four: Shards) -> None:
         four.fill(shard, 8000)
     for _ in range(20):
         for shard in four.all:
-            shard.govern_memory(LIMIT // 4 + LIMIT // 16)
+            shard.govern_memory(LIMIT // 2)
     four.background()
     assert four.total() <= LIMIT * 0.7
     for _ in range(3):

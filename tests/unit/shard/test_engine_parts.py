@@ -8,7 +8,7 @@ import pytest
 from compiled_parts import Parts
 
 ENGINE = Parts("shard/engine", "engine")
-OTHERS = {"chunks", "ranks"}
+OTHERS = {"chunks", "pages", "ranks"}
 """Parts of the structures' own modules."""
 
 
@@ -28,3 +28,11 @@ def test_nothing_below_is_used_but_what_is_declared(part: str) -> None:
 def test_the_rule_sees_something() -> None:
     assert {"Store", "Executor", "string_set", "DATABASES", "Place"} - ENGINE.declared <= {"Place"}
     assert {"tell", "key_delete"} <= ENGINE.defined("keys.pxi")
+
+
+def test_blocks_are_freed_by_the_heap_they_come_from() -> None:
+    """libc's free() does not take the engine's blocks: who allocates them takes `free` from `memory`."""
+    for path in ENGINE.folder.glob("*.pyx"):
+        text = path.read_text()
+        if path.stem != "blocks" and re.search(r"kache_(malloc|calloc|realloc)|entry_new|block_new", text):
+            assert not re.search(r"from libc\.stdlib cimport .*\bfree\b", text), path.name

@@ -11,7 +11,7 @@ import pytest
 from kache.commands import TABLE, lookup
 from kache.errors import WRONG_TYPE
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.memory import trim_memory
+from kache.shard.engine.memory import only_free, trim_memory
 from kache.shard.service.cleanup import Cleanup
 from kache.shard.shard import Shard
 from kache.stats import ShardStats, bucket_value, percentile
@@ -210,7 +210,7 @@ def test_every_command_has_a_histogram_of_its_times() -> None:
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB ASYNC", "DEL big set list zset", "UNLINK big set list zset"])
 def test_large_values_are_freed_by_the_cleanup_thread(command: str) -> None:
-    cleanup = Cleanup(trim_memory)
+    cleanup = Cleanup(trim_memory, only_free)
     shard = Shard(now_ms=NOW, cleanup=cleanup)
     for start in range(0, 20_000, 1000):
         numbers = [b"%d" % number for number in range(start, start + 1000)]
