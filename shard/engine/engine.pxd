@@ -323,6 +323,7 @@ cdef class Executor:
     cdef dict held                      # Leases.held
     cdef readonly int64_t maxmemory     # this shard's part, bytes; 0: no limit
     cdef int64_t memory_limit           # what is enforced: less than maxmemory while the allocator has holes
+    cdef public int64_t clock_ms        # the cluster's own time, which requests and what holds others up go by: see wire/clock
     cdef public bint loading
     cdef public bytes write_refusal     # what every write is answered: a fault on demand; None: they are executed
     cdef bint own_clock                 # `execute` reads the wall clock
@@ -451,7 +452,6 @@ cdef class Host:
     cdef uint64_t boot_id
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit
-    cdef int64_t now_ms                 # of the tick, as the deadlines of requests go by it
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left

@@ -186,6 +186,7 @@ class Executor:
     """The one execution point over one shard's data."""
 
     loading: bool
+    clock_ms: int
     write_refusal: bytes | None
     index: int
     gauges: Gauges

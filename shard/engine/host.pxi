@@ -76,12 +76,13 @@ cdef class Host:
 
     # Ticks ----------------------------------------------------------------------------------------------
     cdef int begin_tick(self) except -1:
+        cdef int64_t now_ms = self.reactor.clock.now_ms()
         if self.tick != self.reactor.iterations:
             self.tick = self.reactor.iterations
             self.tick_until = monotonic_ns() + self.tick_ns
             self.tick_left = self.tick_bytes
-        self.now_ms = self.reactor.clock.now_ms()
-        self.shard.set_time(self.reactor.clock.data_ms(self.now_ms))
+        self.shard.set_time(self.reactor.clock.data_ms(now_ms))
+        self.shard.clock_ms = now_ms
         return 0
 
     cdef int commit_tick(self) except -1:

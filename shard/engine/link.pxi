@@ -269,7 +269,7 @@ cdef class Link(Endpoint):
         cdef Py_ssize_t start, at = 0, argc
         cdef uint32_t size, done = 0, executed = 0
         cdef LookAhead ahead = self.host.ahead
-        cdef bint expired = context.deadline != 0 and context.deadline <= self.host.now_ms
+        cdef bint expired = context.deadline != 0 and context.deadline <= shard.clock_ms
         context.link = self
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
