@@ -283,7 +283,13 @@ class _Process:
 
     def _expire_all(self, number: int) -> None:
         """Acknowledges a stage once nothing that has expired by its clock is left; the links have their turns meanwhile."""
-        if self.host.background(self.config.active_expire_us * 1000):
+        try:
+            backlog = self.host.background(self.config.active_expire_us * 1000)
+        except Exception as error:
+            log.exception("internal error in the background work")
+            self.channel.send(Ack(number, f"internal error: {error!r:.200}"))
+            return
+        if backlog:
             self.loop.call_soon(self._expire_all, number)
         else:
             self.channel.send(Ack(number))

@@ -429,6 +429,7 @@ cdef class Executor:
     cdef readonly Budget budget
     cdef readonly Defragmenter defragmenter
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
+    cdef public int64_t clock_ms        # the cluster's own time, which requests and what holds others up go by: see wire/clock
     cdef public bint loading
     cdef public bytes write_refusal     # what every write is answered: a fault on demand; None: they are executed
     cdef int refusing                   # what the log is in that keeps commands from being executed; 0: nothing
@@ -573,7 +574,6 @@ cdef class Locks:
     cdef Py_ssize_t most_parked
     cdef int64_t most_bytes
     cdef Buffer scratch                 # the slots of the frame that is looked at
-    cdef int64_t now(self) noexcept     # unix ms; not that of the data, which tests may move
     cdef int note_busy(self) except -1
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1
     cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1
@@ -707,7 +707,6 @@ cdef class Host:
     cdef uint64_t boot_id
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit
-    cdef int64_t now_ms                 # of the tick, as the deadlines of requests go by it
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left

@@ -260,6 +260,7 @@ class Executor:
 
     loading: bool
     ready: bool
+    clock_ms: int
     write_refusal: bytes | None
     index: int
     gauges: Gauges

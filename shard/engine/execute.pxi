@@ -152,6 +152,7 @@ cdef class Executor:
     cpdef set_time(self, int64_t now_ms):
         """The time of the commands that follow, unix ms."""
         self.store.set_time(now_ms)
+        self.clock_ms = now_ms
 
     def turn_back(self, int64_t now_ms):
         """An earlier time than the present one, for tests; only where there is no key whose deadline it could move."""

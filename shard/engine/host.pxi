@@ -126,12 +126,13 @@ cdef class Host:
 
     # Ticks ----------------------------------------------------------------------------------------------
     cdef int begin_tick(self) except -1:
+        cdef int64_t now_ms = self.reactor.clock.now_ms()
         if self.tick != self.reactor.iterations:
             self.tick = self.reactor.iterations
             self.tick_until = monotonic_ns() + self.tick_ns
             self.tick_left = self.tick_bytes
-        self.now_ms = self.reactor.clock.now_ms()
-        self.shard.set_time(self.reactor.clock.data_ms(self.now_ms))
+        self.shard.set_time(self.reactor.clock.data_ms(now_ms))
+        self.shard.clock_ms = now_ms
         return 0
 
     cdef int commit_tick(self) except -1:
@@ -316,9 +317,8 @@ cdef class Host:
     def _look_at_locks(self):
         self.watching = False
         try:
-            self.now_ms = self.reactor.clock.now_ms()
-            self.shard.set_time(self.reactor.clock.data_ms(self.now_ms))
-            if self.shard.locks.sweep(self.now_ms):
+            self.begin_tick()
+            if self.shard.locks.sweep(self.shard.clock_ms):
                 self.watch_locks()
         except Exception:
             log.exception("internal error while locks were looked at")

@@ -361,7 +361,7 @@ cdef class Link(Endpoint):
         cdef Py_ssize_t start, at = 0, argc
         cdef uint32_t size, done = 0, executed = 0
         cdef LookAhead ahead = self.host.ahead
-        cdef bint expired = context.deadline != 0 and context.deadline <= self.host.now_ms
+        cdef bint expired = context.deadline != 0 and context.deadline <= shard.clock_ms
         context.link = self
         self.guarded = shard.locks.busy and context.transaction == 0 and not context.flags & FLAG_ATOMIC
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
@@ -439,7 +439,7 @@ cdef class Link(Endpoint):
         cdef Context context = self.context
         cdef bytes refused
         context.link = self
-        if context.deadline and context.deadline <= self.host.now_ms:
+        if context.deadline and context.deadline <= self.host.shard.clock_ms:
             return True     # each frame is answered so
         if context.transaction:
             return self.begin_share()

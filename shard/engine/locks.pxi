@@ -73,9 +73,6 @@ cdef class Locks:
         """How many commands may wait, and how many bytes of them."""
         self.most_parked, self.most_bytes = most_parked, most_bytes
 
-    cdef int64_t now(self) noexcept:
-        return self.host.now_ms if self.host is not None else self.shard.store.now_ms
-
     cdef int note_busy(self) except -1:
         self.busy = len(self.by_number) > 0 or len(self.arrivals) > 0
         if self.busy and self.host is not None:
@@ -98,7 +95,7 @@ cdef class Locks:
                 return LOCK_LOST
             lock.until = until
             return self.let_read(lock, mode)
-        if lock is not None or until <= self.now():
+        if lock is not None or until <= self.shard.clock_ms:
             return LOCK_LOST
         if context.link is not None and (<Link> context.link).locks >= MOST_LOCKS:
             raise CommandError(PARKED_TOO_MANY.decode())
@@ -483,7 +480,7 @@ cdef class Locks:
         if not (<Link> waiter.link).is_open():
             return 0
         try:
-            if waiter.until <= self.now():
+            if waiter.until <= self.shard.clock_ms:
                 granted = LOCK_LOST
             else:
                 granted = self.grant(context, waiter.number, waiter.until, waiter.mode, PyBytes_AS_STRING(waiter.lock_slots),

@@ -11,6 +11,7 @@ import pytest
 import redis
 import valkey
 from cluster import DEADLINE, Cluster, Connection
+from oracle.servers import free_port
 from oracle.servers import valkey as valkey_server
 from redis.cluster import RedisCluster
 from valkey.cluster import ValkeyCluster
@@ -30,7 +31,9 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def real() -> Iterator[int]:
     """A real server that is a cluster of one node and owns all slots."""
-    with valkey_server("--cluster-enabled", "yes") as port, Connection(port) as connection:
+    # The bus would have the port 10,000 above, which there may not be.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with valkey_server(*options) as port, Connection(port) as connection:
         assert connection.request("cluster", "addslotsrange", 0, 16383) == "OK"
         yield port
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +55,7 @@ def lines_of(path: Path) -> list[str]:
 
 def test_few_lines_of_a_kind_and_a_count(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "log"
-    logs.set_up(Config(logfile=str(path)), "test")
+    logs.set_up(Config(logfile=str(path), logformat="text"), "test")
     for number in range(1000):
         log.warning("an attack from %s", number)
     log.warning("something else")
@@ -68,7 +73,7 @@ def test_few_lines_of_a_kind_and_a_count(tmp_path: Path, clock: Clock) -> None:
 
 def test_the_count_comes_with_the_next_line_too(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "log"
-    logs.set_up(Config(logfile=str(path)), "test")
+    logs.set_up(Config(logfile=str(path), logformat="text"), "test")
     for _ in range(logs.LINES_IN_A_WINDOW + 5):
         log.warning("again")
     clock.now += logs.WINDOW_SECONDS
@@ -85,7 +90,7 @@ def test_kinds_that_never_end_are_not_remembered(tmp_path: Path, clock: Clock) -
 
 def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    logs.set_up(Config(logfile=str(path)), "test")
+    logs.set_up(Config(logfile=str(path), logformat="text"), "test")
     log.warning("one")
     path.rename(tmp_path / "log.1")
     log.warning("two")
@@ -94,7 +99,7 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
 
 def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "log"
-    logs.set_up(Config(logfile=str(path)), "test")
+    logs.set_up(Config(logfile=str(path), logformat="text"), "test")
     path.unlink()
     path.symlink_to("/dev/full")
     for _ in range(3):
@@ -108,3 +113,33 @@ def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, capfd: pytest.
 def test_a_file_that_cannot_be_opened_is_named() -> None:
     with pytest.raises(KacheError, match="The log file /none/log cannot be written: No such file or directory"):
         logs.set_up(Config(logfile="/none/log"), "test")
+
+
+SAY = "import logging; from kache.cluster import logs; from kache.config.settings import Config; " + (
+    "logs.set_up(Config({}), 'test'); logging.getLogger('kache').warning('hello')"
+)
+
+
+def test_text_on_a_terminal_and_json_elsewhere(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", SAY.format("")], stderr=slave, check=True, timeout=60)
+        assert os.read(master, 4096).decode().strip().endswith(" warning test: hello")
+        # A file is read by machines, whatever the terminal is.
+        path = tmp_path / "log"
+        subprocess.run(
+            [sys.executable, "-c", SAY.format(f"logfile={str(path)!r}")], stderr=slave, check=True, timeout=60
+        )
+        assert json.loads(path.read_text())["message"] == "hello"
+    finally:
+        os.close(master)
+        os.close(slave)
+    piped = subprocess.run(
+        [sys.executable, "-c", SAY.format("")], capture_output=True, text=True, check=True, timeout=60
+    )
+    event = json.loads(piped.stderr)
+    assert (event["level"], event["process"], event["message"]) == ("warning", "test", "hello")
+    forced = subprocess.run(
+        [sys.executable, "-c", SAY.format("logformat='text'")], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert forced.stderr.endswith(" warning test: hello\n")
