@@ -50,6 +50,7 @@ cdef extern from *:
     #define kache_prefetch(p) __builtin_prefetch(p)
     """
     void kache_prefetch(const void* at) noexcept nogil
+    Py_ssize_t Py_REFCNT(object value) noexcept
 
 cdef enum:
     PADDED = 5                  # bytes of a count that is written when it is known
@@ -447,8 +448,8 @@ cdef class Dump(Follower):
         cdef object value = self.part_value
         self.parting = False
         self.part_key = self.part_value = None
-        if value is not None:
-            # It may be the last to know of it, and taking a large value apart takes long.
+        if value is not None and Py_REFCNT(value) == 1:
+            # Nobody else knows of it any more, and taking a large value apart takes long.
             self.store.hand_over(value)
         return 0
 

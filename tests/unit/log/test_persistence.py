@@ -24,6 +24,7 @@ from kache.shard.log.files import Files
 from kache.shard.log.format import read_header
 from kache.shard.log.persistence import DumpError, Identity, Persistence
 from kache.shard.log.recovery import Recovery
+from kache.shard.service.cleanup import Cleanup
 from kache.shard.shard import Shard
 
 SEED = bytes(16)
@@ -70,7 +71,9 @@ class Kept:
 
     def __init__(self, directory: Path, files: Files, **settings: Any) -> None:
         self.now_ms = NOW
-        self.shard = Shard(now_ms=NOW)
+        self.cleanup = Cleanup(lambda: None)
+        self.cleanup.start()
+        self.shard = Shard(now_ms=NOW, cleanup=self.cleanup, hash_seed=SEED)
         self.reactor = ShardReactor(asyncio.get_running_loop())
         self.host = Host(self.shard, self.reactor, DIGEST, 1, 2)
         self.config = Config(**{"appendonly": True, **settings})
@@ -106,6 +109,7 @@ async def kept(directory: Path, files: Files | None = None, **settings: Any) -> 
     finally:
         await shard.persistence.close()
         shard.reactor.close()
+        shard.cleanup.stop()
 
 
 def run(test: Callable[[], Any]) -> None:
