@@ -27,6 +27,9 @@ LAST_LINES = 10
 PATIENCE_SECONDS = 60.0
 """How long to wait for a cluster that keeps trying to start, for want of memory or descriptors, say."""
 
+AT_WORK = (" loading: ", " dividing ")
+"""Words of lines that shards log while they load, and the supervisor while it divides data over another number of them."""
+
 Supervise = Callable[[Config, Callable[[str], None]], int]
 
 
@@ -86,6 +89,7 @@ class _Before:
         self._base = run_dir.base_directory(os.environ)
         self._had_base = os.path.isdir(self._base)
         self._had_log = os.path.exists(config.logfile)
+        self._seen: list[str] = []
         self._logged = os.path.getsize(config.logfile) if self._had_log else 0
 
     def last_lines(self) -> list[str]:
@@ -99,6 +103,12 @@ class _Before:
         except OSError:
             return []
         return [_readable(line) for line in said.splitlines()[-LAST_LINES:]]
+
+    def is_at_work(self) -> bool:
+        """Whether what was logged of late says that data is loaded or divided, which takes as long as it takes."""
+        lines = self.last_lines()
+        before, self._seen = self._seen, lines
+        return lines != before and any(word in line for line in lines for word in AT_WORK)
 
     def restore(self, pid: int) -> None:
         """Remove what the failed attempt of `pid` has left; lines in a log that was there before stay."""
@@ -117,6 +127,8 @@ def _wait(reader: int, before: _Before) -> int:
         pid = int(file.readline() or 0)
         try:
             late = not select.select([file], [], [], PATIENCE_SECONDS)[0]
+            while late and before.is_at_work():
+                late = not select.select([file], [], [], PATIENCE_SECONDS)[0]
             if late:
                 os.kill(pid, signal.SIGTERM)
             said = file.read()

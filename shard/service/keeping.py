@@ -46,6 +46,8 @@ class Keeper:
         self._files = Files()
         self._loader: Loader | None = None
         self._lock: Lock | None = None
+        self._turn = asyncio.Lock()
+        """Settings are taken in one after the other, and a dump waits for what came before it: the directory may be new."""
         self.persistence: Persistence | None = None
 
     @property
@@ -79,11 +81,12 @@ class Keeper:
     async def apply(self, before: Config, config: Config, place: DataPlace | None) -> str:
         """Goes by new settings, in a directory that may be new; "" or why it cannot, as before then."""
         try:
-            if self.persistence is None and place is not None:
-                lock = Lock(self._files, place.directory)
-                await self._go_on(place, before, Loaded(None, 0, 0, lock))
-            if self.persistence is not None:
-                await self.persistence.apply(config)
+            async with self._turn:
+                if self.persistence is None and place is not None:
+                    lock = Lock(self._files, place.directory)
+                    await self._go_on(place, before, Loaded(None, 0, 0, lock))
+                if self.persistence is not None:
+                    await self.persistence.apply(config)
         except (OSError, DumpError, LogError) as error:
             return str(error)
         return ""
@@ -99,6 +102,8 @@ class Keeper:
     async def dump(self, number: int, urgent: bool) -> None:
         """A new base, as the supervisor has asked for with `number`, and the answer."""
         error = ""
+        async with self._turn:
+            pass
         try:
             if self.persistence is None:
                 raise DumpError("nothing is kept yet")
