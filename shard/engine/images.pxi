@@ -65,6 +65,7 @@ cdef uint64_t image_part(
 
     It ends behind the element with which it has reached `most_bytes` or `most` elements.
     """
+    cdef ZSet scored
     cdef int type = entry.flags & TYPE_MASK
     cdef int flags = type | (PART_RAW if entry.flags & RAW and type == TYPE_STRING else 0)
     cdef int64_t deadline = entry_deadline(entry) if cursor == 0 else 0
@@ -79,8 +80,10 @@ cdef uint64_t image_part(
     if type == TYPE_LIST:
         return list_part(elements_seen(entry), cursor, most_bytes, most, out)
     if type == TYPE_ZSET:
+        scored = members_seen(entry)
+        scored.unpack()
         # Half as many: each takes its place in a tree, too.
-        return zset_part(members_seen(entry), cursor, most_bytes, (most >> 1) + (most & 1), out)
+        return zset_part(scored, cursor, most_bytes, (most >> 1) + (most & 1), out)
     if entry.flags & PACKED:
         return packed_part(fields_seen(entry), type, out)
     return fields_part(store, <FieldTable> <object> entry_object(entry), type, cursor, most_bytes, most, out)
@@ -267,6 +270,9 @@ cdef class Building:
         self.key = key
         if type_name is not None:
             self.become(_TYPE_OF_NAME[type_name])
+            if self.type == TYPE_SET:
+                # Members that come from anywhere are looked for each time, and have no order to keep.
+                (<FieldTable> self.value).unpack()
 
     def __dealloc__(self):
         free(self.text)
