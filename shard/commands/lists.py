@@ -126,9 +126,13 @@ def llen(ctx: Context, key: bytes) -> Reply:
 
 @command("lindex")
 def lindex(ctx: Context, key: bytes, raw_index: bytes) -> Reply:
-    if not ctx.keys.list_length(key):
+    try:
+        index = integer(raw_index)
+    except CommandError:
+        if ctx.keys.list_length(key):
+            raise  # without the key nobody minds
         return None
-    return ctx.keys.list_index(key, integer(raw_index))
+    return ctx.keys.list_index(key, index)
 
 
 @command("lrange")

@@ -6,6 +6,11 @@
 #
 # One Sieve serves one call. What travels are the parts of images.pxi.
 
+cdef enum:
+    SHORT_WALK = 16     # members among which a walk is always the fastest
+    PATIENCE = 40       # walks that cost about as much as a table
+
+
 cdef inline double weighted(double score, double weight) noexcept nogil:
     cdef double result = score * weight
     return result if result == result else 0.0      # 0 times inf
@@ -51,7 +56,11 @@ cdef class Sieve:
             return 0
         filter.drop = drop
         filter.weight = weight
-        filter.table = self.table_of(value, &filter.scored)
+        if value is not None and value.packed:
+            filter.scored = type(value) is ZSet
+            filter.packed = <PyObject*> value
+        else:
+            filter.table = self.table_of(value, &filter.scored)
         self.kept.append(value)
         self.count += 1
         return 0
@@ -60,18 +69,13 @@ cdef class Sieve:
         """The set or, if scores matter, sorted set; None without the key, WRONGTYPE for anything else."""
         cdef Place place
         cdef Entry* entry = self.keys.entry_at(&place, key, True)
-        cdef FieldTable table
         cdef int type
         if entry == NULL:
             return None
         type = entry.flags & TYPE_MASK
         if type != TYPE_SET and (type != TYPE_ZSET or not self.scored):
             raise wrong_type()
-        if type == TYPE_ZSET:
-            return members_seen(entry)
-        table = fields_seen(entry)
-        table.unpack()          # a filter is asked for many members
-        return table
+        return members_seen(entry) if type == TYPE_ZSET else fields_seen(entry)
 
     cdef Table* table_of(self, object value, bint* scored) except? NULL:
         if value is None:
@@ -83,16 +87,14 @@ cdef class Sieve:
         """One member with its score; whether it has passed."""
         cdef Py_ssize_t i
         cdef Filter* filter
-        cdef Entry* entry
+        cdef double other = 1.0
         cdef uint64_t hash = table_hash(member, n) if self.count else 0
         for i in range(self.count):
             filter = &self.filters[i]
-            entry = NULL if filter.table == NULL else table_find(filter.table, hash, member, n)
-            if (entry != NULL) == filter.drop:
+            if self.passes(filter, hash, member, n, &other) == filter.drop:
                 return 0
-            if entry != NULL and self.scored:
-                score = combined(
-                    score, weighted(entry_score(entry) if filter.scored else 1.0, filter.weight), self.aggregate)
+            if not filter.drop and self.scored:
+                score = combined(score, weighted(other, filter.weight), self.aggregate)
         self.found += 1
         if self.into is not None:
             self.into.combine(member, n, score, self.aggregate)
@@ -102,6 +104,57 @@ cdef class Sieve:
             put_counted(self.out, member, n)
         return 1
 
+    cdef inline bint passes(self, Filter* filter, uint64_t hash, const char* member, size_t n, double* score) except -1:
+        """Whether a filter has the member, and its score there."""
+        cdef Entry* entry
+        if filter.packed != NULL:
+            return self.ask_packed(filter, member, n, score)
+        entry = NULL if filter.table == NULL else table_find(filter.table, hash, member, n)
+        if entry != NULL:
+            score[0] = entry_score(entry) if filter.scored else 1.0
+        return entry != NULL
+
+    cdef bint ask_packed(self, Filter* filter, const char* member, size_t n, double* score) except -1:
+        """The same of a packed one, by a walk; what is asked so often that a table is made sooner becomes one."""
+        cdef object value = <object> filter.packed
+        filter.asked += 1
+        if filter.scored:
+            if filter.asked > PATIENCE and (<ZSet> value).count() > SHORT_WALK:
+                (<ZSet> value).unpack()
+                filter.packed = NULL
+                filter.table = &(<ZSet> value).table
+                return self.passes(filter, table_hash(member, n), member, n, score)
+            return (<ZSet> value).find_score(member, n, score)
+        if filter.asked > PATIENCE and (<FieldTable> value).count() > SHORT_WALK:
+            (<FieldTable> value).unpack()
+            filter.packed = NULL
+            filter.table = &(<FieldTable> value).table
+            return self.passes(filter, table_hash(member, n), member, n, score)
+        score[0] = 1.0
+        return (<FieldTable> value).find_packed(member, n) != NULL
+
+    cdef uint64_t pick_packed(
+        self, object value, double weight, uint64_t cursor, Py_ssize_t most, Py_ssize_t most_bytes
+    ) except? 1:
+        """`pick` of a packed one, where a cursor says how many members have been looked at."""
+        cdef list pairs = (<ZSet> value).items() if type(value) is ZSet else None
+        cdef list members = None if pairs is not None else (<FieldTable> value).fields()
+        cdef Py_ssize_t n = len(pairs if pairs is not None else members), i = <Py_ssize_t> cursor, end = i + min(most, n)
+        cdef double score = 1.0
+        cdef bytes member
+        while i < n:
+            if i >= end or (self.limit and self.found >= self.limit) or (
+                self.out is not None and self.out.used() >= most_bytes
+            ):
+                return <uint64_t> i
+            if pairs is not None:
+                member, score = pairs[i]
+            else:
+                member = members[i]
+            i += 1
+            self.offer(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), weighted(score, weight))
+        return 0
+
     def pick(self, bytes key not None, double weight=1.0, uint64_t cursor=0, Py_ssize_t most=1 << 62,
              Py_ssize_t most_bytes=1 << 62):
         """The members of a key of this shard from `cursor` on, at most about `most`; where to go on, 0 behind the last.
@@ -110,10 +163,17 @@ cdef class Sieve:
         """
         cdef object value = self.set_at(key)
         cdef bint scored = False
-        cdef Table* table = self.table_of(value, &scored)
+        cdef Table* table
         cdef Walk walk
         cdef Entry* entry
         cdef Py_ssize_t looked = 0
+        if value is not None and value.packed:
+            try:
+                return self.pick_packed(value, weight, cursor, most, most_bytes)
+            finally:
+                if self.into is not None:
+                    self.into.count()
+        table = self.table_of(value, &scored)
         if table == NULL:
             return 0
         walk = table_walk(table)

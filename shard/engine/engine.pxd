@@ -904,7 +904,9 @@ cdef class Building:
 
 # algebra.pxi ------------------------------------------------------------------------------------------
 cdef struct Filter:
-    Table* table        # NULL: no such key
+    Table* table        # NULL: no such key, or a packed one
+    PyObject* packed    # a FieldTable or ZSet that is packed; kept alive by the Sieve
+    uint32_t asked      # how often, of a packed one
     bint drop           # members of it do not pass; else only they do
     bint scored         # it is a sorted set
     double weight
@@ -924,6 +926,9 @@ cdef class Sieve:
     cdef readonly int64_t found
     cdef int64_t limit
     cdef Py_ssize_t count_at
+    cdef bint passes(self, Filter* filter, uint64_t hash, const char* member, size_t n, double* score) except -1
+    cdef bint ask_packed(self, Filter* filter, const char* member, size_t n, double* score) except -1
+    cdef uint64_t pick_packed(self, object value, double weight, uint64_t cursor, Py_ssize_t most, Py_ssize_t most_bytes) except? 1
     cdef int add_filter(self, bytes key, bint drop, double weight) except -1
     cdef object set_at(self, bytes key)
     cdef Table* table_of(self, object value, bint* scored) except? NULL

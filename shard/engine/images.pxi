@@ -83,15 +83,17 @@ cdef uint64_t image_body(
 ) except? 0xFFFFFFFFFFFFFFFF:
     """What follows the kind and the deadline in `image_part`. Fields with a deadline up to `past` are left out, 0: none."""
     cdef int type = entry.flags & TYPE_MASK
-    cdef object value
+    cdef ZSet scored
     if type == TYPE_STRING:
         return string_part(entry, cursor, most_bytes, out)
     put_varint(out, <uint64_t> elements_in(entry))
     if type == TYPE_LIST:
         return list_part(elements_seen(entry), cursor, most_bytes, most, out)
     if type == TYPE_ZSET:
+        scored = members_seen(entry)
+        scored.unpack()
         # Half as many: each takes its place in a tree, too.
-        return zset_part(members_seen(entry), cursor, most_bytes, (most >> 1) + (most & 1), out)
+        return zset_part(scored, cursor, most_bytes, (most >> 1) + (most & 1), out)
     if entry.flags & PACKED:
         return packed_part(fields_seen(entry), type, out)
     return fields_part(past, <FieldTable> <object> entry_object(entry), type, cursor, most_bytes, most, out)
@@ -327,6 +329,9 @@ cdef class Building:
         self.key = key
         if type_name is not None:
             self.become(_TYPE_OF_NAME[type_name])
+            if self.type == TYPE_SET:
+                # Members that come from anywhere are looked for each time, and have no order to keep.
+                (<FieldTable> self.value).unpack()
 
     def __dealloc__(self):
         free(self.text)

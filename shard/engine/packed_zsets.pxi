@@ -122,19 +122,9 @@ cdef list packed_pairs(Entry* entry, uint32_t start, uint32_t stop):
 
 
 cdef ZSet members_copied(Entry* entry):
-    """A packed sorted set as an object; in order, so each is added behind the others."""
+    """A packed sorted set as an object."""
     cdef ZSet made = ZSet()
-    cdef const char* at = entry_value(entry) + HEADER
-    cdef const char* end = entry_value(entry) + entry_value_size(entry)
-    cdef char[TEXT] scratch
-    cdef Span member
-    made.reserve(packed_length(entry))
-    while at < end:
-        member = item_text(at, scratch)
-        at += item_span(at)
-        made.put(member.data, member.size, item_score(at))
-        at += item_span(at)
-    made.packed = True
+    made.take_packed(entry_value(entry), entry_value_size(entry))
     return made
 
 
@@ -151,7 +141,7 @@ cdef ZSet members_unpacked(Store store, Place* place, Entry** held):
     if held[0] != NULL and not held[0].flags & PACKED:
         return <ZSet> <object> entry_object(held[0])
     value = ZSet() if held[0] == NULL else members_copied(held[0])
-    value.packed = False        # it is the value itself
+    value.unpack()
     if held[0] != NULL:
         hold_object(store, place, held, TYPE_ZSET, value)
     return value

@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 
 from .entry cimport Entry, entry_value
 from .memory cimport table_hash
+from .packed cimport packed_count
 from .table cimport Table, table_find
 
 cdef enum:
@@ -94,7 +95,9 @@ cdef class ZSet:
     cdef Table table
     cdef Ranks ranks
     cdef int64_t bytes_used         # of everything but the tree
-    cdef readonly bint packed       # it is the copy of a packed one (packed.pxd)
+    cdef readonly bint packed       # it is the copy of a packed one (packed.pxd), for readers; its members are in `block`
+    cdef char* block                # and in neither table nor tree
+    cdef size_t block_size
 
     cdef inline Entry* entry_of(self, const char* member, size_t n) noexcept:
         return table_find(&self.table, table_hash(member, n), member, n)
@@ -102,7 +105,15 @@ cdef class ZSet:
     cdef inline int64_t size_in_memory(self) noexcept:
         return self.bytes_used + self.ranks.memory
 
+    cdef inline uint32_t count(self) noexcept:
+        return packed_count(self.block) if self.packed else <uint32_t> self.table.count
+
+    cdef int take_packed(self, const char* block, size_t n) except -1
+    cdef int unpack(self) except -1
+    cdef bint find_score(self, const char* member, size_t n, double* score) noexcept
+    cdef uint32_t before(self, const Bound* bound) noexcept
     cdef int64_t rank_of(self, const char* member, size_t n) noexcept
+    cdef list collect_packed(self, Py_ssize_t start, Py_ssize_t stop, bint with_scores)
     cdef list collect(self, Py_ssize_t start, Py_ssize_t stop, bint with_scores)
 
     cdef int put(self, const char* member, size_t n, double score) except -2

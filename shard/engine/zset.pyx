@@ -6,11 +6,15 @@ alone, which accounts `memory`. Removing never fails for want of memory. What ad
 MemoryError before it has changed any; only `memory` may differ then, as room that was made is kept.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from .entry cimport entry_key, entry_key_size, entry_memory, entry_new, key_bytes
 from .memory cimport free, kache_block_size, kache_malloc, kache_realloc
+from .packed cimport (
+    HEADER, TEXT, Item, compare_texts, find_first_of_pair, item_of, item_score, item_span, item_text, skip_items,
+)
+from kache.wire.codec cimport Span
 from .table cimport (
     SCAN_BITS,
     Walk,
@@ -62,26 +66,102 @@ cdef class ZSet:
         while self.free_some(1 << 30):
             pass
 
+    # Packed -------------------------------------------------------------------------------------------
+    cdef int take_packed(self, const char* block, size_t n) except -1:
+        """An empty set becomes a copy of a packed one."""
+        self.block = <char*> kache_malloc(n)
+        if self.block == NULL:
+            raise MemoryError("no memory for a sorted set")
+        memcpy(self.block, block, n)
+        self.block_size = n
+        self.packed = True
+        self.bytes_used += kache_block_size(self.block)
+        return 0
+
+    cdef int unpack(self) except -1:
+        """Its members in a table and a tree from here on. MemoryError: it has some of them there, and is of no use."""
+        cdef const char* at = self.block + HEADER
+        cdef const char* end = self.block + self.block_size
+        cdef char[TEXT] scratch
+        cdef Span member
+        if not self.packed:
+            return 0
+        self.packed = False
+        self.reserve(packed_count(self.block))
+        while at < end:
+            # In order, so each is added behind the others.
+            member = item_text(at, scratch)
+            at += item_span(at)
+            self.put(member.data, member.size, item_score(at))
+            at += item_span(at)
+        self.bytes_used -= kache_block_size(self.block)
+        free(self.block)
+        self.block = NULL
+        return 0
+
     # Reading ------------------------------------------------------------------------------------------
     def __len__(self):
-        return self.table.count
+        return self.count()
 
     def __contains__(self, bytes member not None):
-        return self.entry_of(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member)) != NULL
+        cdef double score
+        return self.find_score(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), &score)
+
+    cdef bint find_score(self, const char* member, size_t n, double* score) noexcept:
+        """Whether there is such a member; its score."""
+        cdef Item item
+        cdef const char* at
+        cdef Entry* entry
+        if self.packed:
+            item = item_of(member, n)
+            at = find_first_of_pair(self.block + HEADER, self.block + self.block_size, &item)
+            if at != NULL:
+                score[0] = item_score(at + item_span(at))
+            return at != NULL
+        entry = self.entry_of(member, n)
+        if entry != NULL:
+            score[0] = entry_score(entry)
+        return entry != NULL
 
     def score(self, bytes member not None):
         """The member's score, None if absent."""
-        cdef Entry* entry = self.entry_of(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
-        return None if entry == NULL else entry_score(entry)
+        cdef double score
+        return score if self.find_score(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), &score) else None
+
+    cdef uint32_t before(self, const Bound* bound) noexcept:
+        """How many pairs lie before the bound."""
+        cdef const char* at
+        cdef const char* end
+        cdef const char* behind
+        cdef char[TEXT] scratch
+        cdef Span text
+        cdef double met
+        cdef uint32_t n = 0
+        if not self.packed:
+            return ranks_before(&self.ranks, bound)
+        at = self.block + HEADER
+        end = self.block + self.block_size
+        while at < end:
+            behind = at + item_span(at)
+            met = item_score(behind)
+            if met > bound.score or (met == bound.score and bound.side < 0):
+                break
+            if met == bound.score and bound.side == 0:
+                text = item_text(at, scratch)
+                if compare_texts(text.data, text.size, bound.key, bound.n) >= 0:
+                    break
+            at = behind + item_span(behind)
+            n += 1
+        return n
 
     cdef int64_t rank_of(self, const char* member, size_t n) noexcept:
         """-1: no such member."""
-        cdef Entry* entry = self.entry_of(member, n)
+        cdef double score
         cdef Bound bound
-        if entry == NULL:
+        if not self.find_score(member, n, &score):
             return -1
-        bound = bound_of(entry_score(entry), member, n)
-        return ranks_before(&self.ranks, &bound)
+        bound = bound_of(score, member, n)
+        return self.before(&bound)
 
     def rank(self, bytes member not None):
         """How many members come before this one; None if it is absent."""
@@ -98,7 +178,7 @@ cdef class ZSet:
 
     def items(self):
         """All (member, score), in order."""
-        return self.collect(0, self.table.count, True)
+        return self.collect(0, self.count(), True)
 
     cdef list collect(self, Py_ssize_t start, Py_ssize_t stop, bint with_scores):
         cdef Step[DEEPEST] path
@@ -106,9 +186,11 @@ cdef class ZSet:
         cdef Leaf* leaf
         cdef Entry* entry
         cdef list found = []
-        stop = min(stop, <Py_ssize_t> self.table.count)
+        stop = min(stop, <Py_ssize_t> self.count())
         if start >= stop:
             return found
+        if self.packed:
+            return self.collect_packed(start, stop, with_scores)
         leaf = ranks_at(&self.ranks, <uint32_t> start, path, &at)
         for _ in range(stop - start):
             if at == leaf.count:
@@ -119,20 +201,33 @@ cdef class ZSet:
             at += 1
         return found
 
+    cdef list collect_packed(self, Py_ssize_t start, Py_ssize_t stop, bint with_scores):
+        cdef const char* at = skip_items(self.block + HEADER, 2 * <uint32_t> start)
+        cdef char[TEXT] scratch
+        cdef Span text
+        cdef list found = []
+        for _ in range(stop - start):
+            text = item_text(at, scratch)
+            at += item_span(at)
+            member = PyBytes_FromStringAndSize(text.data, text.size)
+            found.append((member, item_score(at)) if with_scores else member)
+            at += item_span(at)
+        return found
+
     def rank_of_pair(self, double score, bytes member not None):
         """How many pairs sort before (score, member), which need not exist."""
         cdef Bound bound = bound_of(score, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
-        return ranks_before(&self.ranks, &bound)
+        return self.before(&bound)
 
     def score_span(self, double low, bint low_open, double high, bint high_open):
         """Ranks [start, stop) of the scores between two ends, each left out if open; (0, 0) when there are none."""
         cdef Bound bound = bound_of(low, NULL, 0)
         cdef uint32_t start, stop
         bound.side = 1 if low_open else -1
-        start = ranks_before(&self.ranks, &bound)
+        start = self.before(&bound)
         bound.score = high
         bound.side = -1 if high_open else 1
-        stop = ranks_before(&self.ranks, &bound)
+        stop = self.before(&bound)
         if start >= stop:
             return 0, 0
         return start, stop
@@ -236,15 +331,18 @@ cdef class ZSet:
 
     def add(self, bytes member not None, double score):
         """True: a new member. False: its score changed. None: it had this score already. The score is no NaN. All or nothing."""
+        self.unpack()
         cdef int outcome = self.put(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member), score)
         return None if outcome == SAME else outcome == ADDED
 
     def remove(self, bytes member not None):
         """Whether the member was there."""
+        self.unpack()
         return self.take(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
 
     def delete_ranks(self, Py_ssize_t start, Py_ssize_t stop):
         """Removes ranks [start, stop) and returns them in order."""
+        self.unpack()
         return self.cut(start, stop, True)
 
     @staticmethod
@@ -258,8 +356,10 @@ cdef class ZSet:
     def copy(self):
         """An independent copy. O(n)."""
         cdef ZSet made = ZSet()
-        cdef Leaf* leaf = ranks_first(&self.ranks)
+        cdef Leaf* leaf
         cdef uint32_t at
+        self.unpack()
+        leaf = ranks_first(&self.ranks)
         while leaf != NULL:
             for at in range(leaf.count):
                 made.put(entry_key(leaf.pairs[at].entry), entry_key_size(leaf.pairs[at].entry), leaf.pairs[at].score)
@@ -269,6 +369,8 @@ cdef class ZSet:
     # Taking apart: for the cleanup thread -------------------------------------------------------------
     cdef bint free_some(self, Py_ssize_t count) noexcept nogil:
         """Frees about `count` members of a set nobody can reach. True while something is left."""
+        free(self.block)
+        self.block = NULL
         if table_free_some(&self.table, &count):
             return True
         # A leaf has as many pairs as a few dozen members, and is one block.
@@ -284,7 +386,7 @@ cdef class ZSet:
     def check(self):
         """Asserts every invariant."""
         cdef Walk walk = table_walk(&self.table)
-        cdef int64_t total = ZSET_SIZE + table_storage(&self.table)
+        cdef int64_t total = ZSET_SIZE + table_storage(&self.table) + kache_block_size(self.block)
         cdef Entry* entry
         cdef Step[DEEPEST] path
         cdef uint32_t at
@@ -292,6 +394,7 @@ cdef class ZSet:
         cdef Bound bound
         table_check(&self.table)
         ranks_check(&self.ranks)
+        assert self.packed or self.block == NULL, "members in a block beside the table"
         assert self.ranks.count == self.table.count, "the tree and the table differ"
         while True:
             entry = walk_next(&walk)
