@@ -40,14 +40,17 @@ def transaction(keys: list[str], multi: bool) -> tuple[bytes, int]:
     return encode(("MULTI",)) + sets + encode(("EXEC",)), queued + len(b"*%d\r\n" % len(keys)) + 5 * len(keys)
 
 
-def rate(port: int, data: bytes, size: int, clients: int, seconds: float) -> float:
-    """Exchanges a second over so many connections, one at a time on each."""
+def rate(port: int, keys: list[list[str]], multi: bool, seconds: float) -> float:
+    """Exchanges a second over a connection for each list of keys, one at a time on each."""
     selector = selectors.DefaultSelector()
     left: dict[socket.socket, int] = {}
-    for _ in range(clients):
+    sent: dict[socket.socket, bytes] = {}
+    for own in keys:
+        data, size = transaction(own, multi)
         one = socket.create_connection(("127.0.0.1", port))
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         one.sendall(data)
+        sent[one] = data
         left[one] = size
         selector.register(one, selectors.EVENT_READ)
     done = 0
@@ -61,7 +64,7 @@ def rate(port: int, data: bytes, size: int, clients: int, seconds: float) -> flo
             if not left[one]:
                 done += 1
                 left[one] = size
-                one.sendall(data)
+                one.sendall(sent[one])
     spent = time.monotonic() - began
     for one in left:
         one.close()
@@ -69,13 +72,13 @@ def rate(port: int, data: bytes, size: int, clients: int, seconds: float) -> flo
 
 
 def alternately(
-    rounds: int, first: tuple[int, bytes, int], second: tuple[int, bytes, int], clients: int, seconds: float
+    rounds: int, first: tuple[int, list[list[str]], bool], second: tuple[int, list[list[str]], bool], seconds: float
 ) -> tuple[float, float]:
     """The median rates of two loads."""
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for load, found in zip((first, second), rates, strict=True):
-            found.append(rate(*load, clients, seconds))
+            found.append(rate(*load, seconds))
     return statistics.median(rates[0]), statistics.median(rates[1])
 
 
@@ -133,21 +136,21 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=4)
     options = parser.parse_args()
     with Cluster(shards=options.shards) as cluster:
-        one = [f"{{tag}}{number}" for number in range(COMMANDS)]
-        every = cluster.keys_by_shard(-(-COMMANDS // options.shards))
-        several = [key for turn in zip(*every, strict=True) for key in turn][:COMMANDS]
-        how = (options.clients, options.seconds)
+        one = [[f"{{tag:{client}}}{number}" for number in range(COMMANDS)] for client in range(options.clients)]
+        every = cluster.keys_by_shard(-(-COMMANDS * options.clients // options.shards))
+        flat = [key for turn in zip(*every, strict=True) for key in turn]
+        several = [flat[COMMANDS * client : COMMANDS * (client + 1)] for client in range(options.clients)]
         with_it, without = alternately(
-            options.rounds, (cluster.port, *transaction(one, True)), (cluster.port, *transaction(one, False)), *how
+            options.rounds, (cluster.port, one, True), (cluster.port, one, False), options.seconds
         )
         print(f"one shard: {with_it:.0f}/s in MULTI, {without:.0f}/s without: {without / with_it:.2f} × the time")
-        quiet, loaded = others(cluster.port, several, options.rounds, options.seconds)
+        quiet, loaded = others(cluster.port, several[0], options.rounds, options.seconds)
         print(f"others: p99 {quiet:.2f} ms, {loaded:.2f} ms beside 1,000 transactions a second: {loaded / quiet:.2f} ×")
-        compare_with_valkey(cluster, several, options.rounds, *how)
+        compare_with_valkey(cluster, several, options.rounds, options.seconds)
     return 0
 
 
-def compare_with_valkey(cluster: Cluster, keys: list[str], rounds: int, clients: int, seconds: float) -> None:
+def compare_with_valkey(cluster: Cluster, keys: list[list[str]], rounds: int, seconds: float) -> None:
     """The second bar."""
     import subprocess
 
@@ -163,9 +166,7 @@ def compare_with_valkey(cluster: Cluster, keys: list[str], rounds: int, clients:
         )
         try:
             until(lambda: reachable(port), "Valkey")
-            ours, theirs = alternately(
-                rounds, (cluster.port, *transaction(keys, True)), (port, *transaction(keys, True)), clients, seconds
-            )
+            ours, theirs = alternately(rounds, (cluster.port, keys, True), (port, keys, True), seconds)
             print(f"several shards: {ours:.0f}/s, one Valkey {theirs:.0f}/s: {ours / theirs:.2f} ×")
         finally:
             server.terminate()
