@@ -449,20 +449,27 @@ cdef class Exec(Pending):
 
     cdef list slots_of(self, list shards):
         """The slots of each participant, raw; none means all."""
-        cdef dict found = {}
         cdef Queue queue = self.queue
         cdef uint16_t slot
         cdef Py_ssize_t i
+        cdef Buffer own
+        cdef list found = []
         if queue.everything:
             return [b""] * len(shards)
-        for i in range(queue.slots.used() // 2):
-            memcpy(&slot, queue.slots.data + queue.slots.start + 2 * i, 2)
-            found.setdefault(self.router.shard_at(slot), set()).add(slot)
-        if self.watched is not None:
-            for link, watched in self.watched.items():
-                found.setdefault((<Link> link).index, set()).update(watched)
-        # A command without keys goes to some shard; there it needs no slot in particular.
-        return [raw_slots(found.get(shard, NO_SLOTS)) for shard in shards]
+        for shard in shards:
+            own = Buffer()
+            for i in range(queue.slots.used() // 2):
+                memcpy(&slot, queue.slots.data + queue.slots.start + 2 * i, 2)
+                if self.router.shard_at(slot) == <int> shard:
+                    own.put_u16(slot)
+            if self.watched is not None:
+                for slot in self.watched.get(self.router.links[<int> shard], ()):
+                    own.put_u16(slot)
+            # A command without keys goes to some shard; there it needs no slot in particular.
+            if own.used() == 0:
+                own.put_u16(NO_SLOT)
+            found.append(PyBytes_FromStringAndSize(own.data + own.start, own.used()))
+        return found
 
     cdef int mode(self, Py_ssize_t part) except -1:
         cdef int mode = LOCK_NEEDS_ROOM if self.queue.needs_room else 0
@@ -624,6 +631,8 @@ cdef class Exec(Pending):
                     put_run_header(share, self.dialect, db, flags, 0, self.session.id, 0, self.number)
                 share.append(queue.frames.data + queue.frames.start + one.at, one.size)
                 count += 1
+                continue
+            if one.shard >= 0 or not queue.planned:
                 continue
             for each in self.parts_for(i, shard):
                 if mark >= 0:
@@ -839,20 +848,8 @@ cdef object merged_reply(object row, tuple args, list parts, list replies):
 
 
 # Bytes ----------------------------------------------------------------------------------------------------
-cdef frozenset NO_SLOTS = frozenset()
-cdef bytes NO_SLOT_AT_ALL = b"\xff\xff"
-
-
 cdef bytes raw_u64(uint64_t number):
     return PyBytes_FromStringAndSize(<char*> &number, 8)
-
-
-cdef bytes raw_slots(slots):
-    """The slots for a lock; none in particular is not the same as nothing, which means all."""
-    cdef Buffer out = Buffer()
-    for slot in sorted(slots):
-        out.put_u16(slot)
-    return PyBytes_FromStringAndSize(out.data + out.start, out.used()) if slots else NO_SLOT_AT_ALL
 
 
 cdef int put_element(Buffer out, int dialect, const char* reply, Py_ssize_t n) except -1:
