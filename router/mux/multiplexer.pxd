@@ -481,7 +481,7 @@ cdef class Exec(Pending):
     cdef Py_ssize_t mark, next, left, swallows
     # Locks
     cdef uint64_t number
-    cdef int64_t until, ends     # of the locks; of the attempts to get them
+    cdef int64_t until, soonest, ends   # of the next lock; of the one that ends first; of the attempts to get them
     cdef list links, slots, states   # of each participant: its Link, its slots as they travel, what is known of its lock
     cdef Py_ssize_t missing      # participants that have not answered
     cdef bint dirty, busy, lost

@@ -440,7 +440,7 @@ cdef class Exec(Pending):
         self.states = [NOT_ASKED] * len(shards)
         self.ends = self.router.now_ms + self.router.limits.request_timeout
         self.phase = TRYING
-        self.until = self.router.now_ms + self.router.limits.transaction_hold
+        self.until = self.soonest = self.router.now_ms + self.router.limits.transaction_hold
         self.missing = len(shards)
         cdef Py_ssize_t part
         for part in range(len(shards)):
@@ -515,7 +515,8 @@ cdef class Exec(Pending):
             return self.stand_in_line()
         if self.phase == STANDING and self.states[len(self.states) - 1] != HELD:
             return self.ask_next()
-        if self.router.now_ms > self.until - self.router.limits.transaction_hold // 4:
+        # The clock itself: the process may have been stopped since this iteration began.
+        if self.router.clock.now_ms() > self.soonest - self.router.limits.transaction_hold // 4:
             return self.extend()
         return self.go()
 
@@ -526,6 +527,7 @@ cdef class Exec(Pending):
         if self.router.now_ms >= self.ends:
             return self.give_up(CommandError(LOCKS_TOO_SLOW.decode()))
         self.phase = STANDING
+        self.soonest = self.router.now_ms + self.router.limits.transaction_hold
         return self.ask_next()
 
     cdef int ask_next(self) except -1:
@@ -540,7 +542,7 @@ cdef class Exec(Pending):
         if self.router.now_ms >= self.ends:
             return self.give_up(CommandError(LOCKS_TOO_SLOW.decode()))
         self.phase = EXTENDING
-        self.until = self.router.now_ms + self.router.limits.transaction_hold
+        self.until = self.soonest = self.router.now_ms + self.router.limits.transaction_hold
         self.missing = len(self.links)
         for part in range(len(self.links)):
             self.ask_lock(part, LOCK_EXTENDS)

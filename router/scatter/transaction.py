@@ -109,9 +109,12 @@ class Transaction:
                 return
             while True:
                 self._unlock()
+                soonest = self.router.clock.now() + self.router.config.transaction_hold_ms
                 for shard in sorted(self.places):
                     if not await self._take([shard], link.WAITS):
                         raise CommandError(TOO_SLOW)
+                # The first of them ends first.
+                self._until = soonest
                 if self._fresh() or await self._extended():
                     return
                 if self.router.clock.now() >= ends:

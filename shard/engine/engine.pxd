@@ -642,7 +642,7 @@ cdef class Link(Endpoint):
     cdef list commands_of_unit(self, const char* frames)
     cdef int answer_unit(self, object tokens, bytes refusal) except -1
     cdef int hold_back(self, uint16_t command, uint16_t slot, Py_ssize_t argc, Buffer out) except -1
-    cdef int catch_up(self) except -1
+    cdef bint catch_up(self) except -1
     cdef bint is_open(self) noexcept
     cdef Py_ssize_t execute_frames(self, const char* data, Py_ssize_t n) except -1
     cdef int execute_frame(

@@ -484,18 +484,24 @@ cdef class Link(Endpoint):
         shard.pending_token = token
         return BLOCKED if row.blocking else PARKED
 
-    cdef int catch_up(self) except -1:
-        """Reads what the router has sent by now: a lock that ends by time must not end before what came for it in time."""
+    cdef bint catch_up(self) except -1:
+        """Reads what the router has sent by now: a lock that ends by time must not end before what came for it in time.
+
+        False while there is more than fits into a tick. A link that is not read because its router takes no replies says no
+        more about its locks.
+        """
         cdef uint64_t before
         cdef int i
         for i in range(MOST_READS):
             before = self.bytes_in
-            if self.fd < 0 or not self.reads():
-                break
+            if self.fd < 0 or self.blocked:
+                return True
+            if self.waiting or not self.reads():
+                return False
             self.read_some()
             if self.bytes_in == before:
-                break
-        return 0
+                return not self.waiting
+        return False
 
     cdef bint is_open(self) noexcept:
         return self.fd >= 0 and not self.closing

@@ -524,9 +524,7 @@ cdef class Locks:
         cdef Waiter waiter
         for lock in list(self.by_number.values()):
             if lock.until <= now_ms:
-                if lock.link is not None:
-                    (<Link> lock.link).catch_up()
-                if lock.until <= now_ms:
+                if (lock.link is None or (<Link> lock.link).catch_up()) and lock.until <= now_ms:
                     self.release(lock.number)
         while self.overdue and self.overdue.peekitem(0)[0][0] <= now_ms:
             self.drop(<Waiter> self.overdue.peekitem(0)[1])

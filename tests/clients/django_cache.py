@@ -1,6 +1,6 @@
-"""Django's built-in Redis cache backend, without `set_many`. Run: python django_cache.py PORT.
+"""Django's built-in Redis cache backend. Run: python django_cache.py PORT.
 
-`set_many` is the one call of the backend that sends MULTI, always: around MSET and, with a timeout, an EXPIRE per key.
+`set_many` sends MULTI: around MSET and, with a timeout, an EXPIRE per key.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ def main() -> None:
     assert cache.delete("greeting") is True and cache.delete("greeting") is False
     cache.set("gone", 1, timeout=0)
     assert cache.get("gone") is None
+    many = {f"many{i}": [i] for i in range(50)}
+    assert cache.set_many(many, timeout=60) == [] and cache.set_many(many, timeout=None) == []
+    assert cache.get_many(many) == many
     cache.clear()
     assert cache.get("fresh") is None
     print(f"Django {django.get_version()} cache: fine")

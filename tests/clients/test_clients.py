@@ -52,6 +52,15 @@ def coredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with libraries that keep something in Redis, and what they need."""
+    folder = tmp_path_factory.mktemp("libraries")
+    for requirement in ("django-redis>=5", "aiocache>=0.12", "celery>=5.4"):
+        environment = installed(folder, requirement, alone=False)
+    return environment
+
+
+@pytest.fixture(scope="session")
 def ioredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment with ioredis on Node's path; skips where there is no Node."""
     npm = shutil.which("npm")
@@ -121,6 +130,28 @@ def test_ioredis_cluster(port: int, ioredis: dict[str, str]) -> None:
 
 def test_django_cache(port: int) -> None:
     assert "fine" in run("django_cache.py", port)
+
+
+@pytest.mark.parametrize("name", ["redis", "valkey"])
+def test_transactions(port: int, name: str) -> None:
+    assert "fine" in run("transactions.py", port, name)
+
+
+def test_transactions_of_redis_py_7(port: int, redis7: dict[str, str]) -> None:
+    assert "redis-py 7" in run("transactions.py", port, environment=redis7)
+
+
+def test_django_redis(port: int, libraries: dict[str, str]) -> None:
+    assert "fine" in run("django_redis_cache.py", port, environment=libraries)
+
+
+def test_aiocache(port: int, libraries: dict[str, str]) -> None:
+    assert "fine" in run("aiocache_redis.py", port, environment=libraries)
+
+
+def test_results_of_celery(port: int, libraries: dict[str, str]) -> None:
+    """What does not wait for a message: that needs pub/sub."""
+    assert "fine" in run("celery_results.py", port, environment=libraries)
 
 
 def test_redis_exporter(port: int) -> None:

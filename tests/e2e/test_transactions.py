@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -367,6 +369,15 @@ def test_nobody_gets_an_error_while_values_move(cluster: Cluster, client: Connec
     stop.set()
     thread.join(30)
     assert not errors, errors[:3]
+
+
+def test_sums_stay_right_through_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form of tests/soak/transactions.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "soak"))
+    soak = importlib.import_module("transactions")
+    bank = soak.run(8, 4, 2, 3, True, False)
+    assert not bank.wrong, bank.wrong[:3]
+    assert bank.counts["transfers"] > 200 and bank.counts["sums"] > 20 and bank.counts["crossings"] > 50, bank.counts
 
 
 # Failures -----------------------------------------------------------------------------------------

@@ -27,6 +27,23 @@ from .wire import Connection
 
 EXAMPLES = int(os.environ.get("KACHE_ORACLE_EXAMPLES", "200"))
 SHARDS = (1, 2, 3, 4, 8)
+UNORDERED = frozenset(
+    [
+        "KEYS",
+        "SCAN",
+        "RANDOMKEY",
+        "SMEMBERS",
+        "SINTER",
+        "SUNION",
+        "SDIFF",
+        "HGETALL",
+        "HKEYS",
+        "HVALS",
+        "SPOP",
+        "SRANDMEMBER",
+    ]
+)
+plain_commands = cluster_commands.filter(lambda command: str(command[0]).upper() not in UNORDERED)
 
 pytestmark = pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the other tests run against that port")
 
@@ -63,6 +80,25 @@ tagged_commands = st.one_of(string_commands, bit_commands, key_commands, sort_co
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(script=st.lists(tagged_commands, min_size=1, max_size=25), protocol=st.sampled_from([2, 3]))
 def test_keys_on_one_shard(on_cluster: Oracle, script: list[Command], protocol: int) -> None:
+    on_cluster.check(script, protocol)
+
+
+@settings(max_examples=max(EXAMPLES // 3, 20), deadline=None)
+@given(
+    blocks=st.lists(
+        st.tuples(st.sampled_from(["EXEC", "EXEC", "DISCARD", ""]), st.lists(plain_commands, max_size=8)),
+        min_size=1,
+        max_size=4,
+    ),
+    protocol=st.sampled_from([2, 3]),
+)
+def test_random_transactions_over_shards(
+    on_cluster: Oracle, blocks: list[tuple[str, list[Command]]], protocol: int
+) -> None:
+    """Commands alone and in MULTI, with replies whose order does not matter left out: they stand inside of EXEC's."""
+    script: list[Command] = []
+    for end, commands in blocks:
+        script += [("MULTI",), *commands, (end,)] if end else commands
     on_cluster.check(script, protocol)
 
 
