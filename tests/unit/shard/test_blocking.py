@@ -252,17 +252,19 @@ async def test_what_expires_before_it_is_served_serves_nobody() -> None:
 @on_a_loop
 async def test_waiting_ends_with_its_time_within_ten_milliseconds() -> None:
     peer = await router()
-    timeouts = [b"0.12", b"0.03", b"0.075", b"0.03"]
-    began = time.monotonic()
-    tokens = [await peer.wait("blpop", b"k", each, session=i) for i, each in enumerate(timeouts)]
+    timeouts = [b"0.6", b"0.15", b"0.375", b"0.15"]
+    began, tokens = [], []
+    for session, timeout in enumerate(timeouts):
+        began.append(time.monotonic())
+        tokens.append(await peer.wait("blpop", b"k", timeout, session=session))
     await peer.wait("blpop", b"k", b"0", session=99)
     late = []
     for place in (1, 3, 2, 0):
         ((kind, token, reply),) = await peer.events()
-        late.append(time.monotonic() - began - float(timeouts[place]))
+        late.append(time.monotonic() - began[place] - float(timeouts[place]))
         assert (kind, token, reply) == (DEFERRED, tokens[place], b"*-1\r\n")
-    # The first may be later than its own time where the machine is busy, never earlier.
-    assert all(each > -0.01 for each in late) and min(late) < 0.01
+    # On a busy machine not each of them; but none is early.
+    assert all(each > -0.002 for each in late) and min(late) < 0.01
     assert len(peer.shard.blocking) == 1
     peer.shard.blocking.check()
     peer.close()
