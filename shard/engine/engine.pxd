@@ -17,7 +17,7 @@ from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from .effects cimport Effects
 from .entry cimport Entry
 from .fields cimport FieldTable
-from .heap cimport Due, Heap
+from .heap cimport Heap
 from .listvalue cimport Chunks, ListValue
 from .table cimport Table
 from .zset cimport ZSet
@@ -252,7 +252,7 @@ cdef class Evictor:
     cdef bint evict_random(self) except -1
     cdef Entry* random_of(self, Database* db) noexcept
     cdef bint evict_soonest(self) except -1
-    cdef Due* soonest_of(self, Heap* heap) except? NULL
+    cdef Entry* soonest_of(self, Heap* heap) except? NULL
     cdef int evict_entry(self, Database* db, Entry* entry) except -1
     cdef int evict_word(self, Place* place, uint64_t* word) except -1
 

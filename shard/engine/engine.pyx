@@ -100,7 +100,7 @@ from .entry cimport (
     value_bytes,
 )
 from .fields cimport FieldTable
-from .heap cimport Due, Heap, heap_add, heap_change, heap_check, heap_moved, heap_remove, heap_room
+from .heap cimport Due, Heap, heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room
 from .listvalue cimport (
     Chunk, Chunks, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,

@@ -160,7 +160,7 @@ cdef class Evictor:
         if self.volatile_only:
             heap = &db.heaps[group]
             for i in range(wanted):
-                self.consider(db, SLOT_COUNT, heap.items[below(heap.count)].entry)
+                self.consider(db, SLOT_COUNT, heap_entry(heap, below(heap.count)))
             return 1
         drawn = below(db.counts[group])
         slot = group << GROUP_SHIFT
@@ -233,7 +233,7 @@ cdef class Evictor:
         cdef uint32_t slot, group = self.pick_group(db)
         cdef uint64_t drawn
         if self.volatile_only:
-            return db.heaps[group].items[below(db.heaps[group].count)].entry
+            return heap_entry(&db.heaps[group], below(db.heaps[group].count))
         drawn = below(db.counts[group])
         slot = group << GROUP_SHIFT
         while drawn >= db.slots[slot].count:
@@ -247,28 +247,28 @@ cdef class Evictor:
         cdef uint32_t group
         cdef Database* db
         cdef Database* best_db = NULL
-        cdef Due* due
-        cdef Due* best = NULL
+        cdef Entry* due
+        cdef Entry* best = NULL
         for i in range(DATABASES):
             db = &self.store.databases[i]
             if db.expires == 0:
                 continue
             for group in range(GROUPS):
                 due = self.soonest_of(&db.heaps[group])
-                if due != NULL and (best == NULL or due.deadline < best.deadline):
+                if due != NULL and (best == NULL or entry_deadline(due) < entry_deadline(best)):
                     best = due
                     best_db = db
         if best == NULL:
             return False
-        self.evict_entry(best_db, best.entry)
+        self.evict_entry(best_db, best)
         return True
 
-    cdef inline Due* soonest_of(self, Heap* heap) except? NULL:
-        """The nearest deadline of a group, or one of those that follow it where it is spared; NULL when there is none."""
+    cdef inline Entry* soonest_of(self, Heap* heap) except? NULL:
+        """What is due first in a group, or one of those that follow it where it is spared; NULL when there is none."""
         cdef uint32_t i
         for i in range(min(heap.count, 2 * SPARED)):
-            if not self.spares(heap.items[i].entry):
-                return &heap.items[i]
+            if not self.spares(heap_entry(heap, i)):
+                return heap_entry(heap, i)
         return NULL
 
     # Removing -----------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """Declarations of the heap of deadlines (see heap.pyx), and what of it is small enough to be inline."""
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .entry cimport Entry, entry_heap_place, entry_set_deadline, entry_set_heap_place
 
@@ -19,6 +19,11 @@ cdef int heap_room(Heap* heap, int64_t* memory) noexcept nogil
 cdef void heap_remove(Heap* heap, Entry* entry, int64_t* memory) noexcept nogil
 cdef void heap_change(Heap* heap, Entry* entry, int64_t deadline) noexcept nogil
 cdef int heap_check(Heap* heap) except -1
+
+
+cdef inline Entry* heap_entry(Heap* heap, uint64_t place) noexcept nogil:
+    """The entry at a place below `count`; that at 0 is due first."""
+    return heap.items[place].entry
 
 
 cdef inline void heap_put(Heap* heap, uint32_t place, Due item) noexcept nogil:
