@@ -40,8 +40,8 @@ STALL_BAR_MS = 20.0
 GIVEN_BACK_SECONDS = 10.0
 SHARDS = 4
 
-Load = Callable[[random.Random], tuple[Any, ...]]
-"""The next command of a load."""
+Load = Callable[[random.Random, int], tuple[Any, ...]]
+"""The next command of a load, for a limit of so many times 64 MiB: there are as many times more keys."""
 
 
 # Servers ------------------------------------------------------------------------------------------------
@@ -144,28 +144,28 @@ def mixed_size(rng: random.Random) -> int:
     return int(16 * 6250 ** rng.random() ** 3)
 
 
-def overwrites(rng: random.Random) -> tuple[Any, ...]:
+def overwrites(rng: random.Random, scale: int) -> tuple[Any, ...]:
     size = mixed_size(rng)
-    return ("SET", f"key:{rng.randrange(400_000)}", text(rng, size, size))
+    return ("SET", f"key:{rng.randrange(100_000 * scale)}", text(rng, size, size))
 
 
-def appends(rng: random.Random) -> tuple[Any, ...]:
-    return ("APPEND", f"key:{rng.randrange(3000)}", text(rng, 1, 3000))
+def appends(rng: random.Random, scale: int) -> tuple[Any, ...]:
+    return ("APPEND", f"key:{rng.randrange(1000 * scale)}", text(rng, 1, 3000))
 
 
-def setranges(rng: random.Random) -> tuple[Any, ...]:
-    return ("SETRANGE", f"key:{rng.randrange(20_000)}", rng.randrange(60_000), text(rng, 1, 3000))
+def setranges(rng: random.Random, scale: int) -> tuple[Any, ...]:
+    return ("SETRANGE", f"key:{rng.randrange(5000 * scale)}", rng.randrange(60_000), text(rng, 1, 3000))
 
 
-def lists(rng: random.Random) -> tuple[Any, ...]:
-    key = f"list:{rng.randrange(20_000)}"
+def lists(rng: random.Random, scale: int) -> tuple[Any, ...]:
+    key = f"list:{rng.randrange(30_000 * scale)}"
     if rng.random() < 0.4:
         return ("LTRIM", key, 0, rng.randrange(60))
     return (rng.choice(("LPUSH", "RPUSH")), key, *(text(rng, 1, 300) for _ in range(rng.randint(1, 20))))
 
 
-def hashes(rng: random.Random) -> tuple[Any, ...]:
-    key = f"hash:{rng.randrange(20_000)}"
+def hashes(rng: random.Random, scale: int) -> tuple[Any, ...]:
+    key = f"hash:{rng.randrange(8000 * scale)}"
     if rng.random() < 0.3:
         return ("HDEL", key, *(f"field:{rng.randrange(400)}" for _ in range(30)))
     return (
@@ -175,14 +175,14 @@ def hashes(rng: random.Random) -> tuple[Any, ...]:
     )
 
 
-def sets(rng: random.Random) -> tuple[Any, ...]:
-    key = f"set:{rng.randrange(20_000)}"
+def sets(rng: random.Random, scale: int) -> tuple[Any, ...]:
+    key = f"set:{rng.randrange(8000 * scale)}"
     members = [b"%d:%s" % (n := rng.randrange(600), TEXT[n : n + n % 150]) for _ in range(12)]
     return ("SREM" if rng.random() < 0.3 else "SADD", key, *members)
 
 
-def zsets(rng: random.Random) -> tuple[Any, ...]:
-    key = f"zset:{rng.randrange(4000)}"
+def zsets(rng: random.Random, scale: int) -> tuple[Any, ...]:
+    key = f"zset:{rng.randrange(5000 * scale)}"
     if rng.random() < 0.3:
         return ("ZREMRANGEBYRANK", key, 0, rng.randrange(40))
     numbers = [rng.randrange(2000) for _ in range(8)]
@@ -207,7 +207,7 @@ def under_a_limit(report: Report, name: str, limit: int, kache: bool, times: flo
     rng = random.Random(7)
     count = int(limit * times) // size
     with server(kache, maxmemory=str(limit), maxmemory_policy="allkeys-lru") as under:
-        commands = iter(lambda: load(rng), None)
+        commands = iter(lambda: load(rng, limit // (64 * MIB) or 1), None)
         most = 0.0
         began = time.monotonic()
         for part in range(20):
