@@ -6,11 +6,12 @@ A step fails as it does between processes: refused before it was executed, or ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from packed_limits import LARGE_ONLY, limits
 
 from kache.config.settings import Config
 from kache.errors import CommandError
@@ -120,6 +121,13 @@ def hash_of(steps: Steps, key: bytes) -> dict[bytes, bytes]:
 
 
 VALUE = {member: member[::-1] for member in MEMBERS}
+
+
+@pytest.fixture(autouse=True)
+def several_parts() -> Iterator[None]:
+    """What is packed travels in one part, and these are about several."""
+    with limits(LARGE_ONLY):
+        yield
 
 
 def with_hash(fail_at: int = 0, how: str = "refused") -> Steps:
