@@ -34,7 +34,7 @@ from ..engine.engine cimport (
 )
 from ..engine.entry cimport (
     HAS_TTL, TYPE_LIST, TYPE_MASK, TYPE_STRING, Entry, entry_deadline, entry_key, entry_key_size, entry_object, entry_value,
-    entry_value_size,
+    entry_value_size, holds_object,
 )
 from ..engine.memory cimport table_hash
 from ..engine.table cimport POINTER_MASK, SCAN_BITS, Segment, Table, segment_find, segment_of
@@ -304,7 +304,9 @@ cdef class Dump(Follower):
             return entry_value_size(entry) > SMALL_STRING and self.frame.used() >= self.most_bytes
         if is_large_value(entry):
             return True
-        return self.frame.used() >= self.most_bytes and len(<object> entry_object(entry)) > SMALL_COLLECTION
+        return (
+            holds_object(entry) and self.frame.used() >= self.most_bytes and len(<object> entry_object(entry)) > SMALL_COLLECTION
+        )
 
     cdef int put_value(self, Entry* entry) except -1:
         """The entry as a whole."""
@@ -414,7 +416,7 @@ cdef class Dump(Follower):
         cdef uint64_t following
         cdef int flags = PART_FIRST if self.part_number == 0 else 0
         cdef uint64_t length = len(self.part_value)
-        if self.part_broken or entry == NULL or entry.flags & TYPE_MASK == TYPE_STRING or (
+        if self.part_broken or entry == NULL or not holds_object(entry) or (
             <void*> entry_object(entry) != <void*> self.part_value
         ):
             self.restarts += self.part_number > 0

@@ -40,7 +40,7 @@ class Releasable(Protocol):
 class Cleanup:
     """One thread, started by `start`, that frees what is handed over; it calls `begin` first, and `trim` now and then."""
 
-    def __init__(self, trim: Callable[[], None], begin: Callable[[], None] | None = None) -> None:
+    def __init__(self, trim: Callable[[], None], begin: Callable[[], None]) -> None:
         self._waiting: deque[Releasable] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -72,8 +72,7 @@ class Cleanup:
         return len(self._waiting)
 
     def _run(self) -> None:
-        if self._begin is not None:
-            self._begin()
+        self._begin()
         while not self._stopping:
             if not self._waiting:
                 self._rest()

@@ -21,6 +21,7 @@ from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
 from kache.shard.log import persistence as persisting
 from kache.shard.log.files import Files
+from kache.shard.engine.memory import only_free
 from kache.shard.log.format import read_header
 from kache.shard.log.persistence import DumpError, Identity, Persistence
 from kache.shard.log.recovery import Recovery
@@ -71,7 +72,7 @@ class Kept:
 
     def __init__(self, directory: Path, files: Files, **settings: Any) -> None:
         self.now_ms = NOW
-        self.cleanup = Cleanup(lambda: None)
+        self.cleanup = Cleanup(lambda: None, only_free)
         self.cleanup.start()
         self.shard = Shard(now_ms=NOW, cleanup=self.cleanup, hash_seed=SEED)
         self.reactor = ShardReactor(asyncio.get_running_loop())

@@ -43,7 +43,7 @@ def test_a_few_elements_are_given_back_too() -> None:
 
 
 def test_it_stops_although_it_rests() -> None:
-    cleanup = Cleanup(lambda: None)
+    cleanup = Cleanup(lambda: None, lambda: None)
     cleanup.start()
     cleanup.stop()
     assert cleanup.pending == 0
