@@ -17,11 +17,11 @@ from state import state
 from kache.commands import DIGEST
 from kache.config.settings import Config
 from kache.shard.engine.engine import Host, Replay, ShardReactor, Store
+from kache.shard.engine.memory import only_free
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
 from kache.shard.log import persistence as persisting
 from kache.shard.log.files import Files
-from kache.shard.engine.memory import only_free
 from kache.shard.log.format import read_header
 from kache.shard.log.persistence import DumpError, Identity, Persistence
 from kache.shard.log.recovery import Recovery
