@@ -8,7 +8,7 @@ __all__ = ["ROWS"]
 
 # fmt: off
 ROWS = in_group("transactions",
-    row("discard", "", 1, "noscript loading stale no_multi fast allow_busy", "", "2.0.0", "O(N) queued commands",
+    row("discard", "", 1, "noscript loading stale fast allow_busy", "", "2.0.0", "O(N) queued commands",
         "Drops what was queued since MULTI, and ends every WATCH.", route="local", cluster="local"),
     row("exec", "", 1, "noscript loading stale no_multi skip_slowlog", "", "1.2.0", "that of the queued commands",
         "Executes what was queued since MULTI, at once and alone.",
