@@ -10,7 +10,7 @@ __all__ = ["ROWS"]
 ROWS = in_group("transactions",
     row("discard", "", 1, "noscript loading stale fast allow_busy", "", "2.0.0", "O(N) queued commands",
         "Drops what was queued since MULTI, and ends every WATCH.", route="local", cluster="local"),
-    row("exec", "", 1, "noscript loading stale no_multi skip_slowlog", "", "1.2.0", "that of the queued commands",
+    row("exec", "", 1, "noscript loading stale skip_slowlog", "", "1.2.0", "that of the queued commands",
         "Executes what was queued since MULTI, at once and alone.",
         route="local",
         differs="The keys may live on any shards: nobody sees a part of it. If a shard is lost in the middle the reply is "
