@@ -226,8 +226,11 @@ def test_status_and_stats_say_what_is_kept(tmp_path: Path) -> None:
         assert "log ok, " in cluster.kache("cluster", "status").stdout
         info = cluster.request("info", "persistence").decode()
         assert "aof_enabled:1" in info and "aof_last_write_status:ok" in info and "loading:0" in info
-        owner = next(shard for shard in (0, 1) if cluster.child("shard", shard)["kept"]["log"] > 1000)
-        pid = cluster.child("shard", owner)["pid"]
+        owners = until(
+            lambda: [shard for shard in (0, 1) if cluster.child("shard", shard)["kept"]["log"] > 1000],
+            "the figure of the shard that has the key",
+        )
+        owner, pid = owners[0], cluster.child("shard", owners[0])["pid"]
         cluster.kill(pid)
         # The logs of its earlier lives count, since they are loaded, too.
         until(
