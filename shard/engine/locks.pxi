@@ -11,7 +11,8 @@
 # only tries is refused where somebody waits, so that nobody starves.
 #
 # A lock ends with the share of its transaction, by _unlock, with its link, or by time. Expiry and eviction go on in held
-# slots. While nobody holds or waits for anything, all of this costs a run one load and one branch (`busy`).
+# slots. While nobody holds or waits for anything, all of this costs a run one load and one branch (`busy`). It is this long
+# since Cython wants the methods of a class in one file.
 
 cdef enum:
     MOST_LOCKS = 16384          # of one link
