@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["Decision", "Share", "Shares", "decide"]
+__all__ = ["WINDOW_MS", "Decision", "Share", "Shares", "decide"]
 
+WINDOW_MS = 60_000
+"""How far back from the end of its log a shard tells: transactions older than that were settled, or reported, long ago."""
 LOSS_MS = 2000
 """How much of the end of a log a power cut may cost under everysec."""
 
@@ -82,8 +84,10 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
 
 
 def _is_lacking(share: Share, has: Mapping[int, set[int]], reports: Mapping[int, Shares]) -> bool:
-    """Whether a shard that took part has lost it."""
+    """Whether a shard that took part has lost it: one that would have told of it."""
     return any(
-        other in reports and other not in has[share.transaction] and reports[other].base_ms < share.now_ms
+        other in reports
+        and other not in has[share.transaction]
+        and max(reports[other].base_ms, reports[other].last_ms - WINDOW_MS) < share.now_ms
         for other in share.participants
     )

@@ -17,11 +17,11 @@ ROWS = in_group("transactions",
         "UNCERTAIN, naming the shards that have executed theirs. That memory is full is told here, not when a command is "
         "queued.",
         cluster="differs: All keys must have one slot, or CROSSSLOT is the answer."),
-    row("multi", "", 1, "noscript loading stale fast allow_busy", "", "1.2.0", "O(1)",
+    row("multi", "", 1, "noscript loading stale no_multi fast allow_busy", "", "1.2.0", "O(1)",
         "Queues the commands that follow, until EXEC or DISCARD.", route="local", cluster="local"),
     row("unwatch", "", 1, "noscript loading stale fast allow_busy", "", "2.2.0", "O(1)",
         "Ends every WATCH of this connection.", route="local", cluster="local"),
-    row("watch", "key [key ...]", -2, "noscript loading stale fast allow_busy", "RO @1..-1", "2.2.0", "O(N) keys",
+    row("watch", "key [key ...]", -2, "noscript loading stale no_multi fast allow_busy", "RO @1..-1", "2.2.0", "O(N) keys",
         "Makes the next EXEC answer null, and execute nothing, if one of the keys has changed by then.",
         route="local", cluster="differs: All keys must have one slot, or CROSSSLOT is the answer."),
 )

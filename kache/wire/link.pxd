@@ -32,7 +32,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
 A transaction over several shards takes locks first (_lock, an internal command); its share on each shard is one or more
 runs that say its number, each FLAG_ATOMIC, in one piece: the share is begun when all of it is here, and nothing comes
 between. In the place of their deadline such runs say how many bytes of the share follow behind them; the last one says
-FLAG_RELEASE. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
+FLAG_RELEASE. Where several shards log a share, _lock names them, and _unlock follows instead when all have answered: nothing
+is built on a share whose sister is lost. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
 answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument

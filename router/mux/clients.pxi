@@ -8,6 +8,9 @@
 # client is served however late it reads. Who is not read for this is looked at again ten times a second (`feed`); the
 # first of them may have all that is left, so that clients with half a request each do not wait for one another.
 
+cdef enum:
+    TRANSACTIONS_PER_MS = 100   # as times are counted in their numbers: 48 bits last until 2059
+
 # Who has neither taken nor sent anything for so long makes no progress.
 cdef int64_t LATELY_MS = 1000
 
@@ -27,7 +30,9 @@ cdef class Clients:
         self.most_here = 0x7FFFFFFF
         # Ids rise over all routers of a cluster without asking each other.
         self.last_id = (<uint64_t> router.index) << 48
-        self.last_transaction = (<uint64_t> router.index + 1) << 48
+        # Those of transactions lie in logs, too: they rise from the time of the start on, in a unit in which nobody begins
+        # one transaction on the average, so that another life of this router does not use them again.
+        self.last_transaction = (<uint64_t> router.index + 1) << 48 | <uint64_t> router.clock.now_ms() * TRANSACTIONS_PER_MS
         PyObject_GetBuffer(bytearray(8) if counts is None else counts, &self.shared, PyBUF_WRITABLE)
         self.counts = <int64_t*> self.shared.buf
         self.routers = self.shared.len // sizeof(int64_t)

@@ -14,6 +14,7 @@ cdef enum:
 cdef class Limits:
     """The settings that are read per frame or per reply, as C numbers. Times are milliseconds."""
     cdef int64_t transaction_hold                       # how long locks keep others out before their share is sent
+    cdef bint logged                                    # shards log what they change
     cdef int64_t request_timeout, command_timeout, idle_timeout, preauth_timeout, soft_output_ms
     cdef int64_t[2] output_over_ms                      # how long a client of a class may be over its soft limit
     cdef int keepalive                                  # seconds

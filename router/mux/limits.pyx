@@ -13,6 +13,7 @@ cdef class Limits:
         self.request_timeout = config.request_timeout_ms
         self.command_timeout = config.command_timeout_ms
         self.transaction_hold = config.transaction_hold_ms
+        self.logged = config.appendonly
         self.idle_timeout = config.timeout * 1000
         self.preauth_timeout = config.preauth_timeout_ms
         self.soft_output_ms = config.output_soft_seconds * 1000

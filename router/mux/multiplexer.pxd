@@ -493,8 +493,10 @@ cdef class Exec(Pending):
     cdef Py_ssize_t mark, next, left, swallows
     # Locks
     cdef uint64_t number
+    cdef bytes writers           # raw u16: the shards whose logs get a share; None: it is not one of several logs
     cdef int64_t until, soonest, ends   # of the next lock; of the one that ends first; of the attempts to get them
-    cdef list links, slots, states   # of each participant: its Link, its slots as they travel, what is known of its lock
+    cdef list links, slots, states   # of each participant: its Link, its slots as they travel, what is known of its lock,
+    cdef list logging            # and whether it is one of `writers`; None: nobody is
     cdef Py_ssize_t missing      # participants that have not answered
     cdef bint dirty, busy, lost
     cdef object refusal          # why it is not executed
@@ -506,6 +508,7 @@ cdef class Exec(Pending):
                        uint64_t deadline, uint64_t transaction) except -1
     cdef int begin_locking(self, list shards) except -1
     cdef list slots_of(self, list shards)
+    cdef set shards_written(self)
     cdef int mode(self, Py_ssize_t part) except -1
     cdef int ask_lock(self, Py_ssize_t part, int more) except -1
     cdef int take_lock(self, Py_ssize_t part, const char* reply, Py_ssize_t n) except -1

@@ -11,6 +11,7 @@
 #
 # FLUSHALL and its like, which every shard executes, go the second way by themselves (`exec_alone`).
 # Nobody who only tries holds anything while waiting, and who waits holds the locks of lower shards only: no deadlock.
+# With a log, _lock names the shards that will have a share in theirs, and they are released when all have answered.
 # Behind the first share that is sent nothing is refused any more; a shard that is lost then leaves the outcome uncertain.
 # It is this long since Cython wants the methods of a class, Exec, in one file.
 
@@ -445,6 +446,11 @@ cdef class Exec(Pending):
         self.number = clients.last_transaction
         self.links = [self.router.links[<int> shard] for shard in shards]
         self.slots = self.slots_of(shards)
+        if self.router.limits.logged and self.queue.writes:
+            written = self.shards_written()
+            if len(written) > 1:
+                self.writers = b"".join([raw_u16(shard) for shard in sorted(written)])
+                self.logging = [shard in written for shard in shards]
         self.states = [NOT_ASKED] * len(shards)
         self.ends = self.router.now_ms + self.router.limits.request_timeout
         self.phase = TRYING
@@ -479,6 +485,19 @@ cdef class Exec(Pending):
             found.append(PyBytes_FromStringAndSize(own.data + own.start, own.used()))
         return found
 
+    cdef set shards_written(self):
+        """The shards where a command may change something."""
+        cdef Queue queue = self.queue
+        cdef Py_ssize_t i
+        cdef set found = set()
+        for i in range(queue.count):
+            if queue.commands[i].shard >= 0 and queue.commands[i].command.writes:
+                found.add(queue.commands[i].shard)
+        for parts in queue.planned.values():
+            if type(parts) is list:
+                found.update([part.shard for part in parts if self.router.table.by_key[part.command].is_write])
+        return found
+
     cdef int mode(self, Py_ssize_t part) except -1:
         cdef int mode = LOCK_NEEDS_ROOM if self.queue.needs_room else 0
         if self.watched is not None and self.links[part] in self.watched:
@@ -487,12 +506,13 @@ cdef class Exec(Pending):
 
     cdef int ask_lock(self, Py_ssize_t part, int more) except -1:
         cdef Link link = <Link> self.links[part]
+        cdef list words = [raw_u64(self.number), raw_u64(self.until), bytes([self.mode(part) | more]), self.slots[part]]
         self.states[part] = ASKED
         if link.phase != UP:
             return self.fail(<uint32_t> part, link.down_text())
-        return link.ask(self, <uint32_t> part, self.router.table.lock, NO_SLOT, [
-            raw_u64(self.number), raw_u64(self.until), bytes([self.mode(part) | more]), self.slots[part],
-        ], 0, 0, self.session.id, self.ends, 0)
+        if self.writers is not None and self.logging[part]:
+            words.append(self.writers)
+        return link.ask(self, <uint32_t> part, self.router.table.lock, NO_SLOT, words, 0, 0, self.session.id, self.ends, 0)
 
     cdef int take_lock(self, Py_ssize_t part, const char* reply, Py_ssize_t n) except -1:
         cdef int64_t granted
@@ -617,7 +637,12 @@ cdef class Exec(Pending):
         else:
             self.got[part] = Buffer()
             self.lefts[part] = sum([count for _, count in runs])
-        patch_share(share, runs, self.watched is not None and link in self.watched)
+        # A reply means that the share is in the log, as far as its policy promises: the locks hold until all of them are,
+        # so that nothing builds on a share that a restart leaves out because another one was lost.
+        held = self.writers is not None and self.logging[part]
+        if not held:
+            self.states[part] = NOT_ASKED
+        patch_share(share, runs, self.watched is not None and link in self.watched, not held)
         link.end_run()
         return link.put_runs(self, <uint32_t> part, share, runs, deadline)
 
@@ -726,6 +751,8 @@ cdef class Exec(Pending):
         if self.missing:
             return 0
         self.phase = OVER
+        if self.writers is not None:
+            self.unlock()
         if self.session.gone:
             self.ready = True
             return 0
@@ -860,6 +887,10 @@ cdef bytes raw_u64(uint64_t number):
     return PyBytes_FromStringAndSize(<char*> &number, 8)
 
 
+cdef bytes raw_u16(uint16_t number):
+    return PyBytes_FromStringAndSize(<char*> &number, 2)
+
+
 cdef int put_element(Buffer out, int dialect, const char* reply, Py_ssize_t n) except -1:
     """A complete reply of the client's dialect as an element of an array: in the binary protocol without its status, OK as
     the string that it is inside of arrays."""
@@ -927,8 +958,8 @@ cdef int put_words(Buffer out, uint16_t command, uint16_t slot, list arguments) 
     return 0
 
 
-cdef int patch_share(Buffer share, list runs, bint watched) except -1:
-    """Tells each run how much of the share follows, the last one that it is the last."""
+cdef int patch_share(Buffer share, list runs, bint watched, bint releases) except -1:
+    """Tells each run how much of the share follows, the last one that the locks end with it."""
     cdef Py_ssize_t mark, i
     cdef uint64_t rest
     cdef uint32_t length
@@ -938,6 +969,6 @@ cdef int patch_share(Buffer share, list runs, bint watched) except -1:
         memcpy(share.data + share.start + mark + RUN_REST_AT, &rest, 8)
         if watched:
             share.data[share.start + mark + RUN_FLAGS_AT] |= FLAG_WATCHED
-        if i == len(runs) - 1:
+        if releases and i == len(runs) - 1:
             share.data[share.start + mark + RUN_FLAGS_AT] |= FLAG_RELEASE
     return 0

@@ -168,7 +168,7 @@ async def _put(held: Transaction, source: bytes, destination: bytes, first: list
 @move("rename")
 async def rename(router: Router, session: Session, source: bytes, destination: bytes) -> Reply:
     """The destination is written before the source is removed."""
-    async with Transaction(router, session, [source, destination]) as held:
+    async with Transaction(router, session, [source, destination], writes=True) as held:
         first = await _first_part(held, source)
         if first is None:
             raise CommandError(NO_SUCH_KEY)
@@ -179,7 +179,7 @@ async def rename(router: Router, session: Session, source: bytes, destination: b
 @move("renamenx")
 async def renamenx(router: Router, session: Session, source: bytes, destination: bytes) -> Reply:
     """As RENAME, unless the destination exists."""
-    async with Transaction(router, session, [source, destination]) as held:
+    async with Transaction(router, session, [source, destination], writes=True) as held:
         first = await _first_part(held, source)
         if first is None:
             raise CommandError(NO_SUCH_KEY)
@@ -235,7 +235,7 @@ def _copy_options(db: int, options: tuple[bytes, ...]) -> tuple[int, bool]:
 @move("smove")
 async def smove(router: Router, session: Session, source: bytes, destination: bytes, member: bytes) -> Reply:
     """The member is added before it is removed."""
-    async with Transaction(router, session, [source, destination]) as held:
+    async with Transaction(router, session, [source, destination], writes=True) as held:
         kind = await held.read(source, "type")
         if kind == "none":
             return 0
@@ -255,7 +255,7 @@ async def lmove(
 ) -> Reply:
     """The element is pushed before it is popped."""
     from_left, to_left = _side(where_from), _side(where_to)
-    async with Transaction(router, session, [source, destination]) as held:
+    async with Transaction(router, session, [source, destination], writes=True) as held:
         kind = await held.read(source, "type")
         if kind == "none":
             return None
@@ -289,7 +289,7 @@ def _side(word: bytes) -> bool:
 async def msetnx(router: Router, session: Session, *args: bytes) -> Reply:
     """All of them, unless one exists."""
     shards = _pairs_by_shard(router, args)
-    async with Transaction(router, session, args[::2]) as held:
+    async with Transaction(router, session, args[::2], writes=True) as held:
         if await _existing(router, session, shards):
             return 0
         for words in shards.values():
@@ -304,7 +304,7 @@ async def msetex(router: Router, session: Session, numkeys: bytes, *args: bytes)
     end = 2 * integer(numkeys)
     condition, options = _condition(args[end:])
     shards = _pairs_by_shard(router, args[:end])
-    async with Transaction(router, session, args[0:end:2]) as held:
+    async with Transaction(router, session, args[0:end:2], writes=True) as held:
         if condition:
             existing = await _existing(router, session, shards)
             if existing if condition == b"NX" else existing < len(set(args[0:end:2])):

@@ -56,7 +56,9 @@ def raw_slots(slots: Iterable[int]) -> bytes:
 class Transaction:
     """Locks on the slots of `keys`.
 
-    `reads`: who only reads passes them until `hold`. `shares`: it only reads itself, beside others who do.
+    `reads`: who only reads passes them until `hold`. `shares`: it only reads itself, beside others who do. `writes`: if it
+    changes anything, then something on each of the keys' shards, by one step that counts; with a log all of that is there
+    after a crash of the whole cluster, or nothing.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Transaction:
         *,
         reads: bool = False,
         shares: bool = False,
+        writes: bool = False,
     ) -> None:
         self.router = router
         self.session = session
@@ -89,6 +92,9 @@ class Transaction:
             slots.setdefault(router.shard_of(key), set()).add(slot_of_key(key))
         for shard, own in slots.items():
             self.places[shard] = raw_slots(own)
+        self._writers: list[bytes] = []
+        if writes and router.config.appendonly and len(slots) > 1:
+            self._writers = [b"".join(struct.pack("<H", shard) for shard in sorted(slots))]
 
     # Locks --------------------------------------------------------------------------------------------
     async def __aenter__(self) -> Transaction:
@@ -138,6 +144,7 @@ class Transaction:
         mode |= link.NEEDS_ROOM if self.needs_room else 0
         mode |= link.CHECKS if shard in self.watched else 0
         words = [struct.pack("<Q", self._number), struct.pack("<q", self._until), bytes([mode]), self.places[shard]]
+        words += self._writers
         return self.router.call(shard, "_lock", words, session=self.session)
 
     def _fresh(self) -> bool:

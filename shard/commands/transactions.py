@@ -20,10 +20,12 @@ __all__: list[str] = []
 
 
 @command("_lock")
-def lock(ctx: Context, transaction: bytes, until: bytes, mode: bytes, slots: bytes) -> Reply:
+def lock(
+    ctx: Context, transaction: bytes, until: bytes, mode: bytes, slots: bytes, shards: bytes | None = None
+) -> Reply:
     """Waits for slots that others hold or wait for."""
     number, end = int.from_bytes(transaction, "little"), int.from_bytes(until, "little")
-    return ctx.shard.locks.wait_for_lock(ctx, number, end, mode[0], slots)
+    return ctx.shard.locks.wait_for_lock(ctx, number, end, mode[0], slots, shards)
 
 
 @command("_unlock")

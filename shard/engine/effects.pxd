@@ -153,6 +153,7 @@ cdef class Effects:
     cdef void put_double(self, double number) noexcept
     cdef void flushing(self, int db) noexcept
     cdef void swapping(self, int left, int right) noexcept
+    cdef void settle(self, uint64_t transaction) noexcept
     cdef void set_wanted(self) noexcept
 
     cdef inline void put_u8(self, int value) noexcept:

@@ -258,6 +258,19 @@ cdef class Effects:
             self.put_number(left)
             self.put_number(right)
 
+    cdef void settle(self, uint64_t transaction) noexcept:
+        """A transaction whose share was recorded is over here. Without memory nobody will know: a restart decides as if it
+        were not."""
+        if not self.recording:
+            return
+        try:
+            self.records.reserve(RECORD_OVERHEAD)
+        except MemoryError:
+            log.error("no memory to note the end of transaction %d", transaction)
+            return
+        self.begin(RECORD_SETTLED, -1, NULL, 0)
+        self.put_number(transaction)
+
     # Records: `prepare` made room -----------------------------------------------------------------
     cdef void begin(self, int record, int db, const char* key, size_t n) noexcept:
         """A record and its key; without a key where `db` is -1."""

@@ -529,6 +529,8 @@ cdef class Lock:
     cdef bint lets_read                 # who only reads passes
     cdef bint shares                    # others who only read may hold its slots, too
     cdef bint room                      # memory was made room in for all of it
+    cdef bytes shards                   # u16 …: those that write a share of it to their logs, this one too; None: no share
+    cdef bint begun, framed             # its share is being executed; is in the log, which does not say yet that it is over
     cdef readonly dict buildings        # key -> Building
 
 
@@ -549,7 +551,7 @@ cdef class Waiter:
     cdef uint64_t number
     cdef int64_t until
     cdef int mode
-    cdef bytes lock_slots
+    cdef bytes lock_slots, lock_shards
 
 
 @cython.final
@@ -575,12 +577,14 @@ cdef class Locks:
     cdef int64_t most_bytes
     cdef Buffer scratch                 # the slots of the frame that is looked at
     cdef int note_busy(self) except -1
-    cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
+                  bytes shards) except -1
     cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1
     cdef int hold(self, uint16_t slot, Lock lock) except -1
     cdef int let_go(self, uint16_t slot, Lock lock) except -1
     cdef bint keeps_out(self, PyObject* holder, Waiter waiter) noexcept
-    cdef int grant(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef int grant(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
+                   bytes shards) except -1
     cdef int let_read(self, Lock lock, int mode) except -1
     cdef bint release(self, uint64_t number) except -1
     cdef bint is_held(self, uint16_t slot, bint reads) except -1
@@ -726,6 +730,9 @@ cdef class Host:
     cdef int begin_tick(self) except -1
     cdef int commit_tick(self) except -1
     cdef int commit_frame(self) except -1
+    cdef int put_frame(self, int kind, Buffer payload) except -1
+    cdef bint begin_share(self) except -1
+    cdef int put_share(self, uint64_t transaction, bytes shards) except -1
     cdef int mark_links(self) except -1
     cdef int release_links(self) except -1
     cdef bint tick_over(self) noexcept
@@ -763,6 +770,7 @@ cdef class Link(Endpoint):
     cdef uint32_t run_count             # frames still to come
     cdef uint32_t run_left              # their bytes
     cdef uint64_t share_left            # bytes of the transaction's share behind this run
+    cdef Lock step_of                   # whose share this run is a step of, by itself a frame of the log; None
     cdef bint guarded                   # locks are held: each frame of the run is looked at first
     cdef Py_ssize_t locks               # that its router holds
     cdef Span* spans
@@ -796,6 +804,8 @@ cdef class Link(Endpoint):
     cdef bint begin_unit(self, const char* frames) except -1
     cdef bint begin_share(self) except -1
     cdef int end_share(self) except -1
+    cdef int begin_step(self) except -1
+    cdef int end_step(self) except -1
     cdef bint park_unit(self, const char* frames) except -1
     cdef list commands_of_unit(self, const char* frames)
     cdef int answer_unit(self, object tokens, bytes refusal) except -1
@@ -838,6 +848,7 @@ cdef class Replay:
     cdef Reader reader
     cdef int db
     cdef int64_t frame_ms
+    cdef public bint gaps           # shares were left out: what was evicted later may never have been there
     cdef Merge merge                # decides what is applied while a base is read beside the log; else None
     cdef int apply_records(self, int64_t frame_ms, const char* records, Py_ssize_t n) except -1
     cdef int apply_all(self) except -1

@@ -40,7 +40,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int32_t, int64_t, uin
 from libc.stdlib cimport calloc, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from ..log.format cimport FRAME_EFFECTS
+from ..log.format cimport FRAME_EFFECTS, FRAME_SHARE
 from ..log.writer cimport (
     NO_TROUBLE, POLICY_ALWAYS, TROUBLE_BROKEN, TROUBLE_FULL, TROUBLE_SLOW, TROUBLE_STALLED, Writer,
 )

@@ -140,21 +140,58 @@ cdef class Host:
         return 0 if self.writer is None else self.commit_frame()
 
     cdef int commit_frame(self) except -1:
+        cdef Buffer records = self.shard.store.effects.records
+        if records.used():
+            self.put_frame(FRAME_EFFECTS, records)
+        return self.mark_links()
+
+    cdef int put_frame(self, int kind, Buffer payload) except -1:
+        """What was executed since the last frame is one: the end of `payload` are its records."""
         cdef Effects effects = self.shard.store.effects
         cdef Buffer records = effects.records
-        if records.used():
-            try:
-                for follower in self.followers:
-                    (<Follower> follower).follow(records.data + records.start, records.used())
-                self.writer.add_effects(
-                    FRAME_EFFECTS, records.data + records.start, records.used(), effects.frame_ms)
-            except MemoryError:
-                # The writer counts as broken from here on: what was executed is in memory alone, and is never answered.
-                log.error("no memory for a frame of %d bytes of the log", records.used())
-            effects.forget_frame()
-            effects.following = self.writer.end() + 1
-            self.writer.push()
-        return self.mark_links()
+        try:
+            for follower in self.followers:
+                (<Follower> follower).follow(records.data + records.start, records.used())
+            self.writer.add_effects(kind, payload.data + payload.start, payload.used(), effects.frame_ms)
+        except MemoryError:
+            # The writer counts as broken from here on: what was executed is in memory alone, and is never answered.
+            log.error("no memory for a frame of %d bytes of the log", payload.used())
+        effects.forget_frame()
+        effects.following = self.writer.end() + 1
+        self.writer.push()
+        return 0
+
+    cdef bint begin_share(self) except -1:
+        """What is executed from here to `put_share` is a frame of its own; False when nothing is logged."""
+        cdef Effects effects = self.shard.store.effects
+        if self.writer is None or not effects.recording:
+            return False
+        if effects.records.used():
+            self.put_frame(FRAME_EFFECTS, effects.records)
+        return True
+
+    cdef int put_share(self, uint64_t transaction, bytes shards) except -1:
+        """A transaction's share was executed, maybe to no effect; `shards`, as u16, are those that write one."""
+        cdef Effects effects = self.shard.store.effects
+        cdef Buffer payload = Buffer()
+        cdef uint16_t shard
+        cdef Py_ssize_t i, n = PyBytes_GET_SIZE(shards) // 2
+        if effects.records.used() == 0:
+            effects.begin_frame()
+        put_varint(payload, transaction)
+        put_varint(payload, <uint64_t> n)
+        for i in range(n):
+            memcpy(&shard, PyBytes_AS_STRING(shards) + 2 * i, 2)
+            put_varint(payload, shard)
+        payload.append(effects.records.data + effects.records.start, effects.records.used())
+        return self.put_frame(FRAME_SHARE, payload)
+
+    def settle(self, transactions):
+        """The log has shares of these transactions and does not say that they are over, which they are by now."""
+        self.begin_tick()
+        for transaction in transactions:
+            self.shard.store.effects.settle(transaction)
+        self.commit_tick()
 
     cdef int mark_links(self) except -1:
         """What the links have said so far may leave when everything logged so far is released."""
@@ -320,6 +357,7 @@ cdef class Host:
             self.begin_tick()
             if self.shard.locks.sweep(self.shard.clock_ms):
                 self.watch_locks()
+            self.commit_tick()
         except Exception:
             log.exception("internal error while locks were looked at")
             self.watch_locks()

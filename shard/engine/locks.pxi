@@ -11,8 +11,11 @@
 # only tries is refused where somebody waits, so that nobody starves.
 #
 # A lock ends with the share of its transaction, by _unlock, with its link, or by time. Expiry and eviction go on in held
-# slots. While nobody holds or waits for anything, all of this costs a run one load and one branch (`busy`). It is this long
-# since Cython wants the methods of a class in one file.
+# slots. In the log a share is one frame that names the other shards which have one, and a record behind it says when the
+# lock has ended: until then nothing depends on the share, and a restart after a crash may leave it out. A lock whose link is
+# gone stays to its time for that, once its share is in the log: its router may be the first of all to be killed. While nobody
+# holds or waits for anything, all of this costs a run one load and one branch (`busy`). It is this long since Cython wants
+# the methods of a class in one file.
 
 cdef enum:
     MOST_LOCKS = 16384          # of one link
@@ -88,7 +91,13 @@ cdef class Locks:
             raise CommandError(SHARE_TOO_LATE.decode())
         return lock
 
-    cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1:
+    @property
+    def open_shares(self):
+        """The transactions that have, or will have, a share in the log, and hold their locks."""
+        return frozenset([number for number, lock in self.by_number.items() if (<Lock> lock).shards is not None])
+
+    cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
+                  bytes shards) except -1:
         """LOCK_GRANTED, or why not: LOCK_BUSY, LOCK_DIRTY, LOCK_LOST; CommandError without memory or while loading."""
         cdef Lock lock = <Lock> self.by_number.get(number)
         if mode & LOCK_EXTENDS:
@@ -102,7 +111,7 @@ cdef class Locks:
             raise CommandError(PARKED_TOO_MANY.decode())
         if not self.are_free(context, mode, slots, n):
             return LOCK_BUSY
-        return self.grant(context, number, until, mode, slots, n)
+        return self.grant(context, number, until, mode, slots, n, shards)
 
     cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1:
         """Whether nobody holds any of the slots, nor waits for them or for this session."""
@@ -128,7 +137,8 @@ cdef class Locks:
                 return False
         return True
 
-    cdef int grant(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n) except -1:
+    cdef int grant(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
+                   bytes shards) except -1:
         """The slots are free: what else may keep the transaction from being executed is asked now, once."""
         cdef Py_ssize_t i
         cdef uint16_t slot
@@ -150,6 +160,7 @@ cdef class Locks:
         lock.room = mode & LOCK_NEEDS_ROOM
         lock.lets_read = mode & (LOCK_LETS_READ | LOCK_SHARES)
         lock.shares = mode & LOCK_SHARES
+        lock.shards = shards
         lock.slots = Buffer()
         lock.slots.append(slots, 2 * n)
         if n == 0:
@@ -204,6 +215,8 @@ cdef class Locks:
             memcpy(&slot, lock.slots.data + lock.slots.start + 2 * i, 2)
             if slot < SLOT_COUNT:
                 self.let_go(slot, lock)
+        if lock.framed:
+            self.shard.store.effects.settle(number)
         if lock.link is not None:
             (<Link> lock.link).locks -= 1
         for building in lock.buildings.values():
@@ -346,7 +359,8 @@ cdef class Locks:
         self.enqueue(waiter)
         return waiter.tokens[0]
 
-    def wait_for_lock(self, Context context not None, uint64_t number, int64_t until, int mode, bytes slots not None):
+    def wait_for_lock(self, Context context not None, uint64_t number, int64_t until, int mode, bytes slots not None,
+                      bytes shards=None):
         """A _lock that waits for its turn; what its handler returns."""
         cdef Waiter waiter
         self.scratch.clear()
@@ -358,6 +372,7 @@ cdef class Locks:
         waiter.until = until
         waiter.mode = mode
         waiter.lock_slots = slots
+        waiter.lock_shards = shards
         waiter.everything = len(slots) == 0
         self.waiting_locks[number] = waiter
         deferred = context.defer()
@@ -485,7 +500,7 @@ cdef class Locks:
                 granted = LOCK_LOST
             else:
                 granted = self.grant(context, waiter.number, waiter.until, waiter.mode, PyBytes_AS_STRING(waiter.lock_slots),
-                                     PyBytes_GET_SIZE(waiter.lock_slots) // 2)
+                                     PyBytes_GET_SIZE(waiter.lock_slots) // 2, waiter.lock_shards)
             put_int(out, context.dialect, granted)
         except Exception as error:
             put_error(out, context.dialect, self.shard.error_text(error, self.shard.numbers["_lock"]))
@@ -546,7 +561,9 @@ cdef class Locks:
         """The link is closed: its locks end. What it had sent is executed all the same when its turn comes."""
         cdef Lock lock
         for lock in list(self.by_number.values()):
-            if lock.link is link:
+            if lock.link is link and lock.framed:
+                lock.link = None
+            elif lock.link is link:
                 self.release(lock.number)
         return 0
 
@@ -581,16 +598,19 @@ cdef class Locks:
 
 # The internal commands ------------------------------------------------------------------------------------
 cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
-    """_lock transaction until mode slots, all of them raw; without slots: every one. See kache/wire/link.pxd."""
+    """_lock transaction until mode slots [shards], all of them raw; without slots: every one. See kache/wire/link.pxd."""
     cdef uint64_t number
     cdef int64_t until
     cdef int mode, granted
-    if args[0].size != 8 or args[1].size != 8 or args[2].size != 1 or args[3].size % 2:
+    if args[0].size != 8 or args[1].size != 8 or args[2].size != 1 or args[3].size % 2 or (
+            n > 5 or (n == 5 and (args[4].size == 0 or args[4].size % 2))):
         raise CommandError("ERR a lock that is none")
     memcpy(&number, args[0].data, 8)
     memcpy(&until, args[1].data, 8)
     mode = <unsigned char> args[2].data[0]
-    granted = context.shard.locks.take(context, number, until, mode, args[3].data, args[3].size // 2)
+    granted = context.shard.locks.take(
+        context, number, until, mode, args[3].data, args[3].size // 2,
+        PyBytes_FromStringAndSize(args[4].data, args[4].size) if n == 5 else None)
     if granted == LOCK_BUSY and mode & LOCK_WAITS:
         return DECLINE
     put_int(out, context.dialect, granted)

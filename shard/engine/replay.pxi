@@ -241,7 +241,7 @@ cdef class Replay:
         cdef Place target
         cdef Span name
         if record == RECORD_DELETE:
-            return self.must(key_delete(store, place))
+            return self.must(key_delete(store, place) or self.gaps)
         if record == RECORD_DEADLINE_SET:
             return self.must(key_expire_at(store, place, self.frame_ms + read_zigzag(reader)))
         if record == RECORD_DEADLINE_CLEAR:

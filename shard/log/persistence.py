@@ -357,6 +357,10 @@ class Persistence:
             size = out.position
             out.sync()
             await self._until(lambda: out.settled, out, news)
+            # A base hides what the log before it says of transactions: none that another shard may have lost is in it.
+            locks = self.host.shard.locks
+            open_at_end = locks.open_shares
+            await self._until(lambda: not open_at_end & locks.open_shares, self.writer, self._news)
             self.writer.sync()
             await self._until(
                 lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news

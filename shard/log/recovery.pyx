@@ -20,7 +20,7 @@ from libc.string cimport memchr, memmove
 
 import msgspec
 
-from kache.cluster.transactions import Share, Shares
+from kache.cluster.transactions import WINDOW_MS, Share, Shares
 from kache.wire.clock cimport monotonic_ns
 
 from ..engine.engine cimport Merge, Replay, Store
@@ -38,7 +38,6 @@ __all__ = ["Cut", "FrameFile", "Recovery", "shares_of"]
 cdef enum:
     WINDOW = 1 << 20            # bytes of a file that are read at once
     PAGE = 4096                 # the same where only headers are wanted
-    SHARE_WINDOW_MS = 60000     # of a log's own time: transactions older than that were settled, or reported, long ago
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -439,6 +438,7 @@ cdef class Recovery:
                 transaction, _ = share_head(&at, end)
                 if transaction in self.skip:
                     self.skipped += 1
+                    self.replay.gaps = True
                     at = end
             if frame.sequence > self.needless:
                 self.replay.apply_records(frame.now_ms, at, end - at)
@@ -533,7 +533,7 @@ def shares_of(Files files not None, str directory not None, manifest not None):
     file = None
     try:
         for log, offset, now_ms in recent:
-            if now_ms < last_ms - SHARE_WINDOW_MS:
+            if now_ms < last_ms - <int64_t> WINDOW_MS:
                 continue
             if opened is not log:
                 if file is not None:
@@ -541,7 +541,7 @@ def shares_of(Files files not None, str directory not None, manifest not None):
                 file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
                 opened = log
             if not file.verify(offset, &frame, &payload):
-                continue
+                break       # whoever loads ends here
             at = payload
             if frame.kind == FRAME_SHARE:
                 transaction, participants = share_head(&at, payload + frame.length)

@@ -71,6 +71,8 @@ class Keeper:
         identity = Identity(place.cluster, index, shards, seed)
         persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
         await persistence.begin(loaded.manifest, loaded.sequence, loaded.number)
+        if persistence.logging:
+            self._host.settle(loaded.unsettled)
         self.persistence = persistence
 
     def resolved(self, message: Resolved) -> None:

@@ -38,12 +38,14 @@ TELL_SECONDS: Final = 1.0
 
 class Loaded(msgspec.Struct):
     """What a shard goes on with: its manifest (None: nothing was there), the sequence of its last effects, the highest
-    number that a file of it ever had. The lock is its own until it ends."""
+    number that a file of it ever had. The lock is its own until it ends. `unsettled`: transactions of which it has a share,
+    and which from here on are over."""
 
     manifest: Manifest | None
     sequence: int
     number: int
     lock: Lock
+    unsettled: tuple[int, ...] = ()
 
 
 class Loader:
@@ -78,7 +80,8 @@ class Loader:
         lock = Lock(self._files, self._directory)
         found = manifests.read(self._files, self._directory)
         sweep(self._files, self._directory, found)
-        self._tell(Reports(Shares() if found is None else shares_of(self._files, self._directory, found)))
+        shares = Shares() if found is None else shares_of(self._files, self._directory, found)
+        self._tell(Reports(shares))
         decision = await self._resolved
         if found is None:
             return Loaded(None, 0, 0, lock)
@@ -104,7 +107,12 @@ class Loader:
         await asyncio.to_thread(self._sync, found)
         took = time.monotonic() - self._began
         log.info("loaded %d keys in %.2f s, up to sequence %d", recovery.keys, took, recovery.last)
-        return Loaded(after, recovery.last, found.next_number() - 1, lock)
+        left = tuple(
+            share.transaction
+            for share in shares.shares
+            if not share.settled and share.transaction not in after.skipped and share.sequence <= recovery.last
+        )
+        return Loaded(after, recovery.last, found.next_number() - 1, lock, left)
 
     def _sync(self, found: Manifest) -> None:
         """What was written before a process was killed becomes durable, before anybody says that it is."""

@@ -55,3 +55,11 @@ def test_a_cut_drops_other_shares_until_nothing_changes() -> None:
 
 def test_a_shard_that_does_not_report_lacks_nothing() -> None:
     assert decide({0: report(share(7, 3, settled=False))}, always=False)[0] == Decision()
+
+
+def test_a_shard_that_tells_of_later_times_only_has_lost_nothing() -> None:
+    """One log ends with the share, idle since; the other one went on for longer than a report reaches back."""
+    idle, busy = Shares((share(7, 3, settled=True, ago_ms=61_000),), 0, NOW - 61_000), report()
+    assert decide({0: idle, 1: busy}, always=False)[0] == Decision()
+    lately = Shares((share(7, 3, settled=True, ago_ms=59_000),), 0, NOW - 59_000)
+    assert decide({0: lately, 1: busy}, always=False)[0] == Decision(cut_at=3)

@@ -1,0 +1,110 @@
+"""Transactions over shards when everything is killed in the middle of them: whole or absent, those that were answered whole."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster, Connection
+from test_durability import kill_everything
+
+SHARDS = 3
+ACCOUNTS = 4
+PAID_IN = 1000
+
+
+class Bank:
+    """Accounts on all shards; each transfer leaves its number in a list beside either account."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.keys = [key for own in cluster.keys_by_shard(ACCOUNTS) for key in own]
+        self.number = 0
+        self.accounts: dict[int, tuple[str, ...]] = {}
+        self.answered: set[int] = set()
+        self.wrong: list[Any] = []
+        self.lock = threading.Lock()
+
+    def work(self, port: int, seed: int, stop: threading.Event) -> None:
+        """One client until it is told to stop, or nobody answers any more."""
+        chance = random.Random(seed)
+        try:
+            with Connection(port, 20) as client:
+                while not stop.is_set():
+                    self.transfer(client, chance)
+        except OSError:
+            pass
+
+    def use_and_kill(self, cluster: Cluster, life: int) -> None:
+        """Six clients for a second, and the end of everything."""
+        stop = threading.Event()
+        clients = [threading.Thread(target=self.work, args=(cluster.port, 10 * life + n, stop)) for n in range(6)]
+        for client in clients:
+            client.start()
+        stop.wait(1.0)
+        kill_everything(cluster)
+        stop.set()
+        for client in clients:
+            client.join(30)
+            assert not client.is_alive(), "a client still waits"
+
+    def transfer(self, client: Connection, chance: random.Random) -> None:
+        accounts = chance.sample(self.keys, 3)
+        with self.lock:
+            self.number += 1
+            number = self.number
+            self.accounts[number] = tuple(accounts)
+        first, second, third = accounts
+        commands: list[tuple[Any, ...]] = [("decrby", first, 3), ("incrby", second, 2), ("incrby", third, 1)]
+        commands += [("rpush", f"{{{account}}}:log", number) for account in accounts]
+        client.send(("multi",), *commands, ("exec",))
+        reply = client.read_many(len(commands) + 2)[-1]
+        if isinstance(reply, list):
+            self.answered.add(number)
+        elif reply.code not in ("TRYAGAIN", "CLUSTERDOWN", "UNCERTAIN", "TIMEOUT"):
+            self.wrong.append(reply.message)
+
+    def check(self, cluster: Cluster) -> set[int]:
+        """The transfers that are there, each of them whole, once, and no part of any other."""
+        with cluster.connect() as client:
+            client.send(*[("get", key) for key in self.keys])
+            balances = [int(each) for each in client.read_many(len(self.keys))]
+            client.send(*[("lrange", f"{{{key}}}:log", 0, -1) for key in self.keys])
+            logs = {key: [int(each) for each in log] for key, log in zip(self.keys, client.read_many(len(self.keys)), strict=True)}  # fmt: skip
+        there = {number for log in logs.values() for number in log}
+        halves = [
+            (number, accounts, [key for key in accounts if number in logs[key]])
+            for number, accounts in self.accounts.items()
+            if number in there and not all(logs[key].count(number) == 1 for key in accounts)
+        ]
+        assert halves == []
+        assert sum(balances) == PAID_IN * len(self.keys)
+        return there
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+def test_a_kill_of_everything_leaves_no_half_of_a_transaction(tmp_path: Path, policy: str) -> None:
+    for life in range(5):
+        cluster = Cluster(SHARDS, routers=2, dir=tmp_path, appendonly="yes", appendfsync=policy)
+        cluster.start()
+        try:
+            if life == 0:
+                bank = Bank(cluster)
+                cluster.request("mset", *[word for key in bank.keys for word in (key, PAID_IN)])
+            else:
+                assert bank.answered <= bank.check(cluster)
+            bank.use_and_kill(cluster, life)
+        finally:
+            cluster._clean()
+    assert len(bank.answered) > 50 and not bank.wrong, bank.wrong[:3]
+
+
+def test_what_clients_see_through_kills_can_have_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form of tests/soak/histories.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "soak"))
+    recorder, killed, wrong = importlib.import_module("histories").run(6, 4, 2, 5, True)
+    assert wrong == ""
+    assert killed >= 2 and recorder.over_shards > 50, (killed, recorder.over_shards, len(recorder.operations))

@@ -1,0 +1,213 @@
+"""A transaction over shards in the log of one of them: its share is one frame, and a record says when its locks have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_replies_wait import Router, Served, run, run_of, served
+
+from kache.commands import BY_KEY
+from kache.shard.engine.engine import records_of
+from kache.shard.log import format as log_format
+from kache.shard.log import manifest as manifests
+from kache.shard.log.files import Files
+from kache.shard.log.recovery import FrameFile, shares_of
+from kache.slots import slot_of_key
+from kache.wire import link as wire_link
+
+BOTH = struct.pack("<HH", 0, 1)
+INTERNAL, RESP2 = 1, 2
+FIRST = 7
+"""Number of the transaction."""
+
+
+def message(name: str, *words: bytes) -> bytes:
+    """A run of one internal command."""
+    body = struct.pack("<HHI", BY_KEY[name].id, 0xFFFF, len(words))
+    body += b"".join(struct.pack("<I", len(word)) + word for word in words)
+    frame = struct.pack("<I", len(body)) + body
+    header = struct.pack("<BBBBIQQQ", wire_link.RUN, INTERNAL, 0, 0, 1, 9, 0, 0)
+    return struct.pack("<I", len(header) + len(frame)) + header + frame
+
+
+def share(*commands: tuple[str, ...], flags: int = 0, rest: int = 0) -> bytes:
+    """Commands as a run of the transaction's share; `rest` bytes of it follow."""
+    made = bytearray(run_of(*commands))
+    made[7] = wire_link.ATOMIC | flags
+    made[20:36] = struct.pack("<QQ", rest, FIRST)
+    return bytes(made)
+
+
+def lock(served: Served, *keys: str, shards: bytes = BOTH, hold: int = 60_000, number: int = FIRST) -> bytes:
+    slots = b"".join(struct.pack("<H", slot_of_key(key.encode())) for key in keys)
+    until = served.shard.store.now_ms + hold
+    words = [struct.pack("<Q", number), struct.pack("<q", until), b"\0", slots]
+    return message("_lock", *words, *[shards] * bool(shards))
+
+
+def unlock() -> bytes:
+    return message("_unlock", struct.pack("<Q", FIRST))
+
+
+async def send(router: Router, *parts: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(router.sock, b"".join(parts))
+
+
+def frames(directory: Path) -> list[tuple[int, list[str]]]:
+    """(kind, names of its records) of each frame of the first log but marks; of a share also what its head says."""
+    file = FrameFile(Files(), str(directory / "000001.log"))
+    found: list[tuple[int, list[str]]] = []
+    for _, kind, _, _, now_ms, payload in file.frames():
+        if kind not in (log_format.EFFECTS, log_format.SHARE):
+            continue
+        head: list[str] = []
+        if kind == log_format.SHARE:
+            shards = payload[2 : 2 + payload[1]]
+            head, payload = [f"{payload[0]} of {list(shards)}"], payload[2 + payload[1] :]
+        found.append((kind, head + [name for name, *_ in records_of(now_ms, payload)]))
+    file.close()
+    return found
+
+
+async def until_frames(directory: Path, expected: list[tuple[int, list[str]]]) -> None:
+    for _ in range(1000):
+        if frames(directory) == expected:
+            return
+        await asyncio.sleep(0.005)
+    assert frames(directory) == expected
+
+
+def unsettled(directory: Path) -> list[int]:
+    found = manifests.read(Files(), str(directory))
+    assert found is not None
+    return [each.transaction for each in shares_of(Files(), str(directory), found).shares if not each.settled]
+
+
+@asynccontextmanager
+async def locked(directory: Path, **how: Any) -> AsyncIterator[tuple[Served, Router]]:
+    """A shard with a log, and a router whose transaction holds `a`."""
+    async with served(directory, appendfsync="no") as made:
+        router = await made.router()
+        await send(router, lock(made, "a", **how))
+        assert await router.replies(1) == [b":1\r\n"]
+        yield made, router
+
+
+def test_a_share_is_a_frame_of_its_own_with_its_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with locked(tmp_path) as (_, router):
+            second = share(("incr", "a"), flags=wire_link.RELEASE)
+            whole = share(("set", "a", "1"), ("get", "a"), rest=len(second)) + second
+            await send(router, run_of(("set", "before", "1")), whole, run_of(("set", "behind", "1")))
+            assert await router.replies(5) == [b"+OK\r\n", b"+OK\r\n", b"$1\r\n1\r\n", b":2\r\n", b"+OK\r\n"]
+            await until_frames(tmp_path, [
+                (log_format.EFFECTS, ["string_set"]),
+                (log_format.SHARE, ["7 of [0, 1]", "string_set", "string_set", "settled"]),
+                (log_format.EFFECTS, ["string_set"]),
+            ])  # fmt: skip
+        assert unsettled(tmp_path) == []
+
+    run(test)
+
+
+def test_locks_that_go_on_are_noted_when_they_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with locked(tmp_path) as (made, router):
+            await send(router, share(("set", "a", "1")))
+            assert await router.replies(1) == [b"+OK\r\n"]
+            await until_frames(tmp_path, [(log_format.SHARE, ["7 of [0, 1]", "string_set"])])
+            assert unsettled(tmp_path) == [FIRST] and made.shard.locks.open_shares == {FIRST}
+            await send(router, unlock())
+            assert await router.replies(1) == [b":1\r\n"]
+            await until_frames(tmp_path, [
+                (log_format.SHARE, ["7 of [0, 1]", "string_set"]), (log_format.EFFECTS, ["settled"]),
+            ])  # fmt: skip
+        assert unsettled(tmp_path) == []
+
+    run(test)
+
+
+def test_a_share_without_an_effect_is_a_frame_too(tmp_path: Path) -> None:
+    """Else it would look lost. What no other shard has a share of is like any other change."""
+
+    async def test() -> None:
+        async with locked(tmp_path) as (made, router):
+            await send(router, share(("del", "a"), flags=wire_link.RELEASE))
+            assert await router.replies(1) == [b":0\r\n"]
+            await until_frames(tmp_path, [(log_format.SHARE, ["7 of [0, 1]", "settled"])])
+            await send(router, lock(made, "a", shards=b""), share(("set", "a", "1"), flags=wire_link.RELEASE))
+            assert await router.replies(2) == [b":1\r\n", b"+OK\r\n"]
+            await until_frames(tmp_path, [
+                (log_format.SHARE, ["7 of [0, 1]", "settled"]), (log_format.EFFECTS, ["string_set"]),
+            ])  # fmt: skip
+
+    run(test)
+
+
+@pytest.mark.parametrize("link_goes", [False, True])
+def test_a_lock_in_the_log_ends_by_time_also_when_its_router_is_gone(tmp_path: Path, link_goes: bool) -> None:
+    """A router that is killed with everything must not be what settles half a transaction."""
+
+    async def test() -> None:
+        async with locked(tmp_path, hold=700) as (made, router):
+            other = await made.router()
+            await send(router, share(("set", "a", "1")))
+            assert await router.replies(1) == [b"+OK\r\n"]
+            if link_goes:
+                router.sock.close()
+                await made.until(lambda: len(made.host.links) == 1)
+                assert made.shard.locks.busy and unsettled(tmp_path) == [FIRST]
+            await send(other, run_of(("get", "a")))
+            await made.until(lambda: not made.shard.locks.busy)
+            await until_frames(tmp_path, [
+                (log_format.SHARE, ["7 of [0, 1]", "string_set"]), (log_format.EFFECTS, ["settled"]),
+            ])  # fmt: skip
+
+    run(test)
+
+
+def test_locks_without_a_share_yet_end_with_their_link_and_leave_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with locked(tmp_path) as (made, router):
+            router.sock.close()
+            await made.until(lambda: not made.shard.locks.busy)
+            other = await made.router()
+            assert await other.ask("set", "a", "1") == b"+OK\r\n"
+            await until_frames(tmp_path, [(log_format.EFFECTS, ["string_set"])])
+
+    run(test)
+
+
+def test_a_base_waits_for_the_end_of_shares(tmp_path: Path) -> None:
+    """It hides the log before it, with what that says of a transaction which another shard may have lost."""
+
+    async def test() -> None:
+        async with locked(tmp_path) as (made, router):
+            await send(router, share(("set", "a", "1")))
+            assert await router.replies(1) == [b"+OK\r\n"]
+            dump = asyncio.get_running_loop().create_task(made.persistence.dump())
+            await made.until(lambda: made.persistence.dump_running is not None and made.persistence.dump_running.done)
+            done, _ = await asyncio.wait([dump], timeout=0.3)
+            assert not done and made.persistence.manifest.bases == ()
+            await send(router, unlock())
+            await dump
+            assert len(made.persistence.manifest.bases) == 1
+
+    run(test)
+
+
+def test_what_was_left_open_is_over_after_a_start(tmp_path: Path) -> None:
+    """What was built on it since must not be built on nothing by a later decision."""
+
+    async def test() -> None:
+        async with served(tmp_path) as made:
+            made.host.settle([70, 71])
+            await until_frames(tmp_path, [(log_format.EFFECTS, ["settled", "settled"])])
+
+    run(test)
