@@ -8,13 +8,14 @@ A tour of the house, in the order in which a request meets it. `kache/` is what 
 `kache.wire`              both protocols as pure functions over bytes, raw descriptors under an event
                           loop, the numbers of the link between router and shard
 `kache.router`            one process, or a few on one port: which shard, in which order, merged how
-· `mux`                   compiled: connections, framing, slots, the order of replies
+· `mux`                   compiled: connections, framing, slots, transactions, the order of replies
 · `commands`              what the router answers itself
 · `scatter`               what goes to several shards: split, merged, moved in steps
 `kache.shard`             N processes, each with the keys of its slots
 · `engine`                compiled: the keyspace and its structures, expiry, eviction, execution
 · `commands`              what each command does, one function per row of the table
-· `service`               what runs beside them: cleanup thread, statistics, slow log
+· `log`                   compiled, where data is kept on disk: its log, its base, the way back from them
+· `service`               what runs beside them: cleanup thread, keeping and loading, statistics, slow log
 ========================  =============================================================================
 
 Beside the path of a request:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from kache.client import ClientClosedError as ClientClosedError
     from kache.client import ClientError as ClientError
     from kache.client import CommandError as CommandError
+    from kache.client import ConflictError as ConflictError
     from kache.client import ConnectError as ConnectError
     from kache.client import ConnectionLostError as ConnectionLostError
     from kache.client import CrossSlotError as CrossSlotError
@@ -79,6 +81,7 @@ __all__ = [
     "ClientClosedError",
     "ClientError",
     "CommandError",
+    "ConflictError",
     "ConnectError",
     "ConnectionLostError",
     "CrossSlotError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 from typing import Any
@@ -77,7 +78,10 @@ def _setting_options(function: Any) -> Any:
 @click.option("--detach", "-d", is_flag=True, help="Run it in the background; the command returns when it answers.")
 @click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited file descriptor ends.")
 @click.option("--for-tests", is_flag=True, hidden=True, help="Let its owner move its clock and stage faults.")
-def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_tests: bool, **options: Any) -> int:
+@click.option("--remove-dir", is_flag=True, hidden=True, help="Remove dir, a temporary one, at the end.")
+def start(
+    config_file: str | None, detach: bool, exit_with_fd: int | None, for_tests: bool, remove_dir: bool, **options: Any
+) -> int:
     """Start a cluster; in the foreground, until Ctrl-C, unless --detach.
 
     Every setting is an option, a variable (KACHE_MAXMEMORY_POLICY) and a key of the file of --config; the first of
@@ -88,11 +92,22 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_t
     given = options | lists
     config_file = config_file or os.environ.get("KACHE_CONFIG") or None
     path = os.path.abspath(config_file) if config_file else None
-    try:
+    here = os.getcwd()
+
+    def read() -> Config:
         config = load(given, os.environ, path)
+        if config.dir == ".":
+            return config
+        # The cluster goes there, and then a relative one would mean another place.
+        return msgspec.structs.replace(config, dir=os.path.normpath(os.path.join(here, config.dir)))
+
+    try:
+        config = read()
         os.chdir(config.dir)
     except ConfigError as error:
         raise Failure(str(error), EXIT_USAGE) from None
+    except FileNotFoundError:
+        raise Failure(f"There is no directory {config.dir}: make it, or choose another --dir.", EXIT_USAGE) from None
     except OSError as error:
         raise Failure(f"The directory {config.dir} cannot be used: {error.strerror}.", EXIT_USAGE) from None
     if exit_with_fd is not None:
@@ -102,12 +117,9 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_t
             raise Failure(f"The descriptor {exit_with_fd} of --exit-with-fd is not open.", EXIT_USAGE) from None
     from kache.cluster.supervisor import Supervisor
 
-    def reload() -> Config:
-        return load(given, os.environ, path)
-
     def supervise(config: Config, on_ready: Any) -> int:
         return Supervisor(
-            config, config_file=path, reload=reload, exit_fd=exit_with_fd, on_ready=on_ready, for_tests=for_tests
+            config, config_file=path, reload=read, exit_fd=exit_with_fd, on_ready=on_ready, for_tests=for_tests
         ).run()
 
     if detach:
@@ -122,6 +134,9 @@ def start(config_file: str | None, detach: bool, exit_with_fd: int | None, for_t
         return supervise(config, _say)
     except KacheError as error:
         raise Failure(str(error)) from None
+    finally:
+        if remove_dir:
+            shutil.rmtree(config.dir, ignore_errors=True)
 
 
 def _say(text: str) -> None:
@@ -242,11 +257,11 @@ def _show_status(found: messages.ClusterStatus) -> None:
 
 
 def _kept(kept: messages.Kept | None) -> str:
-    """``log ok, 1.2mb on 5mb``"""
+    """``log ok, 1.2mb + base 5mb``, ``base 5mb, no log``"""
     if kept is None:
         return "-"
-    log = f"log {kept.state}, {format_size(kept.log)} on " if kept.state != "off" else ""
-    return f"{log}{format_size(kept.base)}"
+    base = f"base {format_size(kept.base)}"
+    return f"{base}, no log" if kept.state == "off" else f"log {kept.state}, {format_size(kept.log)} + {base}"
 
 
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")

@@ -42,7 +42,7 @@ def check_aof(path: str, fix: bool) -> int:
         well = well and fixed
         if fixed:
             click.echo(f"Fixed; lost: {verdict.lost}. The manifest before is manifest.before.")
-        elif verdict.fixed is not None:
+        elif verdict.fixed is not None and not fix:
             click.echo(f"--fix would lose {verdict.lost}.")
         else:
             click.echo("That cannot be fixed: bring the directory back from a backup.")

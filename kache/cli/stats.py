@@ -89,7 +89,7 @@ def table(rows: list[dict[str, Any]], with_total: bool) -> str:
     for row in rows:
         lines.append([str(row.get("shard", "")), *(_cell(name, row.get(name)) for _, name in _COLUMNS)])
         if "pid" not in row:
-            notes.append(f"shard {row.get('shard')} is {row.get('state')}: {row.get('reason')}")
+            notes.append(f"shard {row.get('shard')} does not answer: {row.get('reason')}")
     if with_total:
         sums: Mapping[str, Any] = total(rows)
         lines.append(["total", *(_cell(name, sums.get(name)) for _, name in _COLUMNS)])

@@ -3,7 +3,9 @@
 supervisor                      the plain process above all others
 children, child                 one child over all its lives; how a process becomes one
 messages, control               what goes over the control channels, and the channels
-acknowledgements, changes       changes on their way to the children: who has yet to answer, what is tried and stored
+changes, spread,                changes of the configuration: what is tried, stored, taken back; how children are told;
+acknowledgements                who has yet to answer
+ending                          the routers first, then the shards
 questions                       what one router asks the others
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive

@@ -9,16 +9,19 @@ told when it lives again. Bookkeeping without I/O of its own; the supervisor say
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from kache.config.settings import Config, ConfigError
+from kache.config.settings import SETTINGS, Config, ConfigError, changed
 
 __all__ = ["Changes", "Owner"]
 
 Make = Callable[[Config], Config]
 Answer = Callable[[str], None]
+
+_log = logging.getLogger("kache")
 
 
 class Owner(Protocol):
@@ -48,6 +51,27 @@ class Changes:
         """Change the configuration as `make` says, which may raise ConfigError; `answer` gets "" or what went wrong."""
         self._waiting.append((make, answer))
         self._go_on()
+
+    def read_again(self, read: Callable[[], Config]) -> None:
+        """Change to what `read` returns, as far as a running cluster can; the log says what came of it."""
+        try:
+            fresh = read()
+        except ConfigError as error:
+            _log.warning("the configuration was not read again: %s", error)
+            return
+        now = self._owner.config
+        fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != now.setting(n)]
+        needs = [name for name in fixed if name != "port" or fresh.port]
+        also = f"; a restart is needed for {', '.join(needs)}" if needs else ""
+        live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
+
+        def told(error: str) -> None:
+            if error:
+                _log.warning("the configuration was read again: %s", error)
+            else:
+                _log.info("configuration read again%s", also)
+
+        self.ask(lambda config: changed(config, live), told)
 
     def _go_on(self) -> None:
         while self._waiting and not self._trying:

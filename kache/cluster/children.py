@@ -113,7 +113,7 @@ class Child:
     def how_it_ended(self, code: int) -> str:
         """The exit code of its process, and its last words, for people."""
         cause = f"killed by {signal_name(-code)}" if code < 0 else f"exited with status {code}"
-        return f"{cause}: {self.last_words}" if self.last_words else cause
+        return f"{cause}: {self.last_words.rstrip('.')}" if self.last_words else cause
 
 
 def signal_name(number: int) -> str:

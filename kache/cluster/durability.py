@@ -51,8 +51,14 @@ class DataDirectory:
 
     def start(self, config: Config) -> None:
         """Open it if the cluster keeps something, or has."""
-        if config.appendonly or config.save or self._files.exists(f"{self.path}/{self._directory.CLUSTER}"):
+        # A folder of that name is somebody else's: `dir` is by default where the cluster was started.
+        if config.appendonly or config.save or self._files.is_file(f"{self.path}/{self._directory.CLUSTER}"):
             self.open()
+            if not config.appendonly and not config.save:
+                _log.warning(
+                    "%s has data, which is loaded; what is changed from now on is not kept (appendonly no, no save points)",
+                    self.path,
+                )
 
     @property
     def is_open(self) -> bool:

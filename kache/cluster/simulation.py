@@ -48,6 +48,12 @@ class Simulation:
         """Whether it is not to be started now."""
         return self.stage is not None and child.name in self.stage.down
 
+    def end(self) -> None:
+        """The cluster ends, as far as it can by itself: who stands still goes on."""
+        for child in self._children:
+            if self.stage is not None and child.name in self.stage.stopped:
+                _signal(child, signal.SIGCONT)
+
     def ask(self, director: Conversation, request: int, stage: Stage) -> None:
         """Have everybody play this stage, and tell who directs it once all that can do."""
         error = self._set(stage)

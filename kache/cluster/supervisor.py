@@ -27,24 +27,26 @@ from typing import Any
 import msgspec
 
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
-from kache.cluster.acknowledgements import ACK_SECONDS, Acknowledgements
+from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
 from kache.cluster.dumps import Dumps
 from kache.cluster.durability import DataDirectory, Resolution, loading_text
+from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
 from kache.cluster.service_manager import ServiceManager
 from kache.cluster.simulation import Simulation
+from kache.cluster.spread import Spread
 from kache.cluster.status import cluster_status, ready_line
 from kache.cluster.transactions import Decision
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
-from kache.config.settings import SETTINGS, Config, ConfigError, changed
+from kache.config.settings import Config, changed
 from kache.errors import KacheError
 from kache.slots import SlotRange, owners
 
@@ -52,10 +54,6 @@ __all__ = ["Supervisor"]
 
 PAUSE_SECONDS = 0.05
 """After an error that may come again at once: never spin."""
-GRACE_SECONDS = 1.0
-"""How long after its time to drain a child is killed."""
-LOG_SECONDS = 3600.0
-"""How long the shards may take to write everything they hold, before a change that needs it counts as late."""
 SPARE_DESCRIPTORS = 128
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -80,9 +78,8 @@ class Supervisor:
         on_ready: Callable[[str], None] = print,
         for_tests: bool = False,
     ) -> None:
-        self.config = resolved(config)
         self._config_file = config_file
-        self._reload = reload
+        self._read = None if reload is None else lambda: resolved(reload())
         self._exit_fd = exit_fd
         self._on_ready = on_ready
         self._announced = False
@@ -91,23 +88,26 @@ class Supervisor:
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
         self._boot_id = secrets.randbits(64)
         self._slot_epoch = 1
-        self._data = DataDirectory(self.config)
+        config = resolved(config)
+        self._data = DataDirectory(config)
         self._slots = self._data.slots
-        self._resolution = Resolution(self.config, self._resolved)
-        self._dumps = Dumps(self._tell_shard, range(self.config.shards))
+        self._resolution = Resolution(config, self._resolved)
+        self._dumps = Dumps(self._tell_shard, range(config.shards))
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
-        self._changes = Changes(self)
-        self._tried: dict[str, int] = {}
-        """Who was told the change under way, and in which of its lives."""
+        self._spread = Spread(config, self._data, self._children, self._acknowledgements, self._send)
+        self._changes = Changes(self._spread)
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
-        self._phase = "serving"
-        self._save_at_end: bool | None = None
-        self._drain_seconds: float | None = None
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._troubles: list[str] = []
         self._manager = ServiceManager(os.environ)
+        self._end = Ending(self._spread, self._data, self._children, self._send)
         self._simulation = Simulation(self._children, self._acknowledgements, self._send, self._answer, for_tests)
+
+    @property
+    def config(self) -> Config:
+        """The effective one."""
+        return self._spread.config
 
     # Life of the cluster ---------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Supervisor:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
         self._resources = Resources(self.config, os.environ)
-        self.config = msgspec.structs.replace(self.config, port=self._resources.port)
+        self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
             self._data.start(self.config)
         except KacheError:
@@ -137,7 +137,7 @@ class Supervisor:
             self._children += [self._child("router", index) for index in range(self.config.routers)]
             for child in self._children:
                 self._start(child)
-            while self._phase != "ended":
+            while self._end.phase != "ended":
                 self._turn()
         finally:
             self._leave()
@@ -172,7 +172,7 @@ class Supervisor:
     def _on_timers(self) -> None:
         now = time.monotonic()
         for child in self._children:
-            if child.restart_at is not None and now >= child.restart_at and self._phase == "serving":
+            if child.restart_at is not None and now >= child.restart_at and self._end.phase == "serving":
                 self._start(child)
             if child.kill_at is not None and now >= child.kill_at and child.pid:
                 child.kill_at = None
@@ -181,13 +181,13 @@ class Supervisor:
         self._acknowledgements.expire(now)
         if now >= self._health.due:
             self._health.look(now, self.config.unresponsive_seconds)
-            if self._phase == "serving" and self._data.is_open:
+            if self._end.phase == "serving" and self._data.is_open:
                 self._dumps.look(now, self.config)
             self._look_after_children(now)
             logs.tell_left_out()
             self._manager.alive()
-        if self._phase != "serving":
-            self._drain_on()
+        if self._end.phase != "serving":
+            self._end.go_on()
 
     def _until_next_timer(self) -> float:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
@@ -197,7 +197,7 @@ class Supervisor:
     def _look_after_children(self, now: float) -> None:
         """Whatever went wrong when one ended, its end is seen, and it comes back; and routers find all shards."""
         self._reap()
-        if self._phase == "serving":
+        if self._end.phase == "serving":
             for child in self._children:
                 if not child.pid and child.restart_at is None and not self._simulation.keeps_down(child):
                     child.restart_at = now
@@ -241,36 +241,20 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
-                self._read_again()
+                if self._read is not None:
+                    self._changes.read_again(self._read)
             else:
                 self._stop(signal.Signals(number).name)
+
+    def _stop(self, cause: str) -> None:
+        self._manager.stopping()
+        self._simulation.end()
+        self._end.begin(cause)
 
     def _on_starter_gone(self, _mask: int) -> None:
         assert self._exit_fd is not None
         self._selector.unregister(self._exit_fd)
         self._stop("the end of the program that started it")
-
-    def _read_again(self) -> None:
-        if self._reload is None:
-            return
-        try:
-            fresh = self._reload()
-        except ConfigError as error:
-            _log.warning("the configuration was not read again: %s", error)
-            return
-        fresh = resolved(fresh)
-        fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != self.config.setting(n)]
-        needs = [name for name in fixed if name != "port" or fresh.port]
-        also = f"; a restart is needed for {', '.join(needs)}" if needs else ""
-        live = {name: s.show(fresh.setting(name)) for name, s in SETTINGS.items() if s.live}
-
-        def told(error: str) -> None:
-            if error:
-                _log.warning("the configuration was read again: %s", error)
-            else:
-                _log.info("configuration read again%s", also)
-
-        self._changes.ask(lambda config: changed(config, live), told)
 
     # Children --------------------------------------------------------------------------------------------------
 
@@ -379,7 +363,7 @@ class Supervisor:
                         _log.warning("%s cannot take a change in: %s", child.name, error)
                 case messages.Pong():
                     if self._health.answered(child):
-                        self._send(child, self._config_for(child, 0, self.config))
+                        self._send(child, self._spread.message(child, 0, self.config))
                 case messages.Reports(shares=shares):
                     self._resolution.report(child.index, shares, child.restarts > 0)
                 case messages.Loading():
@@ -406,7 +390,7 @@ class Supervisor:
                 child.kill_at = time.monotonic() + GRACE_SECONDS
 
     def _on_unresponsive(self, child: Child) -> None:
-        if self._phase == "serving" and self.config.restart_unresponsive in ("all", f"{child.role}s"):
+        if self._end.phase == "serving" and self.config.restart_unresponsive in ("all", f"{child.role}s"):
             child.last_words = f"no sign of life for {child.silent:.0f} s"
             os.kill(child.pid, signal.SIGKILL)
 
@@ -469,7 +453,7 @@ class Supervisor:
             claims.void(self._resources.claims, child.index)
         else:
             budget.clear(self._resources.budget, child.index)
-        if self._phase != "serving":
+        if self._end.phase != "serving":
             child.state = "down"
             return
         if child.restarting:
@@ -515,7 +499,7 @@ class Supervisor:
     def _carry_out(self, asker: Conversation, message: Any) -> None:
         match message:
             case messages.StatusRequest(id=number):
-                draining = self._phase != "serving"
+                draining = self._end.phase != "serving"
                 slots = (self._slot_epoch, self._slots)
                 run_dir = self._resources.run_dir
                 status = cluster_status(self.config, self._children, slots, self._started_ms, run_dir, draining)
@@ -538,8 +522,7 @@ class Supervisor:
                 self._questions.ask(asker, number, what, words)
             case messages.Shutdown(id=number, save=save, now=now):
                 self._answer(asker, messages.Ack(number))
-                self._save_at_end = save
-                self._drain_seconds = 0.0 if now else None
+                self._end.ask(save, now)
                 self._stop("a request to stop")
 
     def _save(self, asker: Conversation, number: int, what: str) -> None:
@@ -548,7 +531,7 @@ class Supervisor:
             self._answer(asker, messages.Ack(number, self._dumps.cancel()))
             return
         try:
-            self._open_data()
+            self._spread.open_data()
         except KacheError as error:
             self._answer(asker, messages.Ack(number, f"ERR {error}"))
             return
@@ -565,53 +548,6 @@ class Supervisor:
         if refused or what != "save":
             self._answer(asker, messages.Ack(number, refused))
 
-    def _open_data(self) -> None:
-        """The directory is ours from here on, and shards know it; KacheError says why not."""
-        if not self._data.is_open:
-            self._data.open()
-            for child in self._children:
-                if child.role == "shard":
-                    self._send(child, self._config_for(child, 0, self.config))
-
-    def try_out(self, wanted: Config, accept: Callable[[str], None], refuse: Callable[[str], None]) -> None:
-        """Have every child that lives apply `wanted`: for `Changes`, as `take_back` and `store` are."""
-        number = self._acknowledgements.next_id()
-        asked = [child for child in self._children if child.conversation is not None and not child.unresponsive]
-        self._tried = {child.name: child.restarts for child in asked}
-        if wanted.appendonly or wanted.save:
-            try:
-                self._open_data()
-            except KacheError as error:
-                refuse(str(error))
-                return
-        for child in asked:
-            self._send(child, self._config_for(child, number, wanted))
-        now = time.monotonic()
-        # Once the log is on, a restart finds everything: so everything has to be written first.
-        seconds = LOG_SECONDS if wanted.appendonly and not self.config.appendonly else ACK_SECONDS
-        names = [child.name for child in asked]
-        self._acknowledgements.begin(number, names, now, accept, seconds=seconds, refuse=refuse)
-
-    def take_back(self) -> None:
-        """Have those who were asked to try go on with what they had."""
-        number = self._acknowledgements.next_id()
-        for child in self._children:
-            if self._tried.get(child.name) == child.restarts:
-                self._send(child, self._config_for(child, number, self.config))
-
-    def _config_for(self, child: Child, number: int, config: Config) -> messages.ConfigChanged:
-        data = self._data.of_shard(child.index) if child.role == "shard" else None
-        return messages.ConfigChanged(number, config, data)
-
-    def store(self, wanted: Config) -> None:
-        """Make `wanted` the configuration, of those too that were started since it was tried."""
-        self.config = wanted
-        logs.set_level(wanted)
-        number = self._acknowledgements.next_id()
-        for child in self._children:
-            if self._tried.get(child.name) != child.restarts and not child.unresponsive:
-                self._send(child, self._config_for(child, number, wanted))
-
     def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
         """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.
 
@@ -621,16 +557,7 @@ class Supervisor:
         self._slot_epoch += 1
         self._slots = slots
         epoch = self._slot_epoch
-        self._tell_all(lambda number: messages.Slots(number, epoch, slots), answer)
-
-    def _tell_all(self, message: Callable[[int], messages.Down], answer: Callable[[str], None]) -> None:
-        """Send every child the message of a number, and `answer` once all have acknowledged it. A child that is started
-        later is told by its context."""
-        number = self._acknowledgements.next_id()
-        reached = [child for child in self._children if child.conversation is not None]
-        for child in reached:
-            self._send(child, message(number))
-        self._acknowledgements.begin(number, [child.name for child in reached], time.monotonic(), answer)
+        self._spread.tell_all(lambda number: messages.Slots(number, epoch, slots), answer)
 
     def _on_restart(self, asker: Conversation, request: int, index: int) -> None:
         role, number = ("shard", index) if index >= 0 else ("router", -1 - index)
@@ -638,7 +565,7 @@ class Supervisor:
         if child is None:
             self._answer(asker, messages.Ack(request, f"there is no {role} {number}"))
             return
-        if self._phase != "serving":
+        if self._end.phase != "serving":
             self._answer(asker, messages.Ack(request, "the cluster is stopping"))
             return
         child.waiters.append((asker, request))
@@ -650,7 +577,7 @@ class Supervisor:
             child.restarting = True
             child.reason = "restarting"
             self._set_state(child, "down")
-            self._drain(child)
+            self._end.drain(child)
 
     def _answer(self, asker: Conversation, message: messages.Down) -> None:
         """Answer a request that had to wait, if whoever asked is still there."""
@@ -664,44 +591,3 @@ class Supervisor:
         for asker, request in child.waiters:
             self._answer(asker, messages.Ack(request, error))
         child.waiters.clear()
-
-    # The end ---------------------------------------------------------------------------------------------------
-
-    def _stop(self, cause: str) -> None:
-        if self._phase != "serving":
-            _log.warning("%s again: stopping at once", cause)
-            for child in self._children:
-                if child.pid:
-                    os.kill(child.pid, signal.SIGKILL)
-            return
-        _log.info("stopping after %s", cause)
-        self._phase = "routers"
-        self._manager.stopping()
-        for child in self._children:
-            child.restart_at = None
-            if child.role == "router":
-                self._drain(child)
-
-    def _drain(self, child: Child) -> None:
-        if not child.pid:
-            return
-        if not child.ready_at:
-            os.kill(child.pid, signal.SIGKILL)  # it serves nobody yet
-            return
-        seconds = float(self.config.drain_seconds) if self._drain_seconds is None else self._drain_seconds
-        save = self._save_at_end if self._phase != "serving" else None
-        self._send(child, messages.Drain(seconds, save))
-        # What a shard holds is saved in whatever time it takes: a second request to stop ends that.
-        kept = child.role == "shard" and self._data.is_open and save is not False
-        child.kill_at = time.monotonic() + (LOG_SECONDS if kept else seconds) + GRACE_SECONDS
-
-    def _drain_on(self) -> None:
-        """Go on from draining the routers to draining the shards to the end, as each is done."""
-        alive = {child.role for child in self._children if child.pid}
-        if self._phase == "routers" and "router" not in alive:
-            self._phase = "shards"
-            for child in self._children:
-                self._drain(child)
-        if self._phase == "shards" and not alive:
-            self._phase = "ended"
-            _log.info("stopped")

@@ -98,13 +98,10 @@ _OF_GROUPS: Final = {
     "cluster": "Slots are moved, and nodes joined, only between servers; Kache is one node to its clients.",
     "connection": "Replies are not tracked for caches inside of clients.",
     "generic": "DUMP and RESTORE move keys between servers.",
-    "list": "Clients have to ask again.",
-    "sorted-set": "Clients have to ask again.",
-    "pubsub": "Messages are not passed on. A cache is asked; who needs messages too needs a broker beside it.",
-    "scripting": "No code of clients runs in a shard.",
+    "pubsub": "Messages are not passed on: use a broker beside it.",
+    "scripting": "No code of clients runs in a shard; MULTI with WATCH changes several keys at once, on any shards.",
     "server": "Kache has no such part.",
-    "stream": "There are no streams; lists and sorted sets serve queues of one reader.",
-    "transactions": "Commands over several keys of one shard are atomic each; groups of commands are not.",
+    "stream": "There are no streams; lists serve as queues, with BLPOP and BLMOVE for any number of readers.",
 }
 """Why, where nothing more exact is said of a command."""
 

@@ -37,7 +37,7 @@ ROWS = in_group("generic",
         cluster="refused: A Redis Cluster moves no key between databases."),
     row("object|encoding", "key", 3, "readonly", "RO @2", "2.2.3", "O(1)",
         "Names the internal form of the value.",
-        differs="Names what a real server would use at its default settings, not how Kache stores the value.",
+        differs="Of a string, what a real server would use, not how Kache stores it.",
         cluster="native"),
     row("object|freq", "key", 3, "readonly", "RO @2", "4.0.0", "O(1)",
         "Returns the logarithmic access counter of a key, under an LFU policy.", cluster="native"),
@@ -125,7 +125,8 @@ ROWS = in_group("generic",
         cluster="differs: Asks the node of the connection's last write."),
     row("waitaof", "numlocal numreplicas timeout", 4, "blocking", "", "7.2.0", "O(1)",
         "Returns on how many disks is what this connection has written, here and on replicas.", route="local",
-        differs="Zeros at once: there is no append-only file and no replica to wait for.", acl="connection -keyspace",
+        differs="The first number is 1 once the log of every shard is on the disk up to here, 0 when the time is over before, or "
+        "numlocal is 0. There are no replicas: the second is 0, and is not waited for.", acl="connection -keyspace",
         cluster="differs: Asks the node of the connection's last write."),
 )
 # fmt: on

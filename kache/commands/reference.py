@@ -20,7 +20,7 @@ _INTRODUCTION: Final = """\
 Every command of Kache, generated from the command table (`kache/commands/`) by
 `python -m kache.commands.reference > docs/commands.md`; the same page for one command is `kache commands get`.
 
-Commands that a Redis client knows behave as in Redis 7.2 and Valkey 9.1 except where *Differs* says otherwise.
+Commands that a Redis client knows behave as in Redis 7.4 and Valkey 9.1 except where *Differs* says otherwise.
 Where a command works on several shards, *Across shards* says what somebody else may see meanwhile. An error after which
 nothing was changed, and one after which that is not known (`TIMEOUT`, `UNCERTAIN`), have different codes.
 

@@ -3,7 +3,7 @@
 `Config` is immutable; the supervisor owns the effective one and gives it to every child (`kache.cluster.control`).
 Command-line options win over ``KACHE_…`` variables, those over a TOML file, that over the defaults. A wrong
 value is refused in one sentence that names the value and the place it came from. The only I/O here is reading
-that file.
+that file. Most of its length is the table of settings.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     ] = 60_000
     drain_seconds: Annotated[
         int,
-        Setting(SECONDS, "How long a stop waits for commands in flight; systemd and Docker kill after 10.", high=DAY),
+        Setting(SECONDS, "How long a stop waits for commands in flight; Docker kills after 10.", high=DAY),
     ] = 5
 
     # Limits on what a client may send

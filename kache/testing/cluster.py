@@ -1,14 +1,16 @@
 """`LocalCluster`: a cluster of the test that made it, on a free port, gone with it.
 
 Owns the process of the supervisor. It is started through the command line like any other, with a descriptor of ours
-inherited (``--exit-with-fd``): when this process ends, in whatever way, the cluster ends. It leaves no file behind: the log
-is a file without a name, and the run directory is the supervisor's to remove.
+inherited (``--exit-with-fd``): when this process ends, in whatever way, the cluster ends. It leaves no file behind: what it
+logs goes to a file without a name, the run directory is the supervisor's to remove, and so is the data directory when this
+process cannot do it any more.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,8 +43,9 @@ class LocalCluster:
             redis.Redis(port=cluster.port)               # or redis.from_url(cluster.url)
             cluster.client()                             # a kache.Client
 
-    ``shards`` is 2 unless said otherwise, so that keys lie on different ones. Raises `ClusterFailed` when it does not
-    start, with what it said.
+    ``shards`` is 2 unless said otherwise, so that keys lie on different ones. ``dir`` is a temporary directory that ends
+    with the cluster, unless a test names one of its own: then the next cluster there finds what this one has kept
+    (``appendonly=True``, ``save="900 1"``). Raises `ClusterFailed` when it does not start, with what it said.
     """
 
     host = "127.0.0.1"
@@ -62,6 +65,7 @@ class LocalCluster:
             for name, value in os.environ.items()
             if not name.startswith("KACHE_") or name == "KACHE_RUN_DIR"
         }
+        self._directory = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._clients: WeakSet[Client[Any]] = WeakSet()
@@ -88,15 +92,20 @@ class LocalCluster:
         """Begin to start it; `start` waits for the rest, a third of a second later or less."""
         reader, self._tie = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # for as long as the cluster runs
+        if "dir" not in self._settings:
+            self._directory = tempfile.mkdtemp(prefix="kache-test-")
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kache", "cluster", "start", "--for-tests", *self._options(reader)],
+                [sys.executable, "-P", "-m", "kache", "cluster", "start", *self._options(reader)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 pass_fds=(reader,),
                 env=self._environ,
             )
+        except BaseException:
+            self._remove_directory()
+            raise
         finally:
             os.close(reader)
 
@@ -106,7 +115,10 @@ class LocalCluster:
             for name, value in self._settings.items()
             for each in (value if isinstance(value, list | tuple) else [value])
         ]
-        return [f"--exit-with-fd={reader}", *(f"--{name.replace('_', '-')}={_text(value)}" for name, value in given)]
+        ours = ["--for-tests", f"--exit-with-fd={reader}"]
+        if self._directory:
+            ours += [f"--dir={self._directory}", "--remove-dir"]
+        return [*ours, *(f"--{name.replace('_', '-')}={_text(value)}" for name, value in given)]
 
     def _wait_until_ready(self) -> int:
         assert self._process is not None and self._process.stdout is not None
@@ -138,6 +150,11 @@ class LocalCluster:
         process.stdout.close()
         if self._log is not None:
             self._log.close()
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> LocalCluster:
         return self.start()

@@ -2,7 +2,8 @@
 """The interface of every part of the multiplexer: its classes with their fields and methods, in the order of the parts.
 
 A part may use what stands above it, and of what stands below it only what is declared here. Cython holds the classes to
-their declarations; `tests/unit/router/test_mux_parts.py` holds the parts to the order.
+their declarations; `tests/unit/router/test_mux_parts.py` holds the parts to the order. One module has one file of them,
+however long.
 """
 cimport cython
 from cpython.ref cimport PyObject

@@ -6,13 +6,14 @@
 #   several shards    _lock on each ─► all granted: to each its share, released with it ─► the replies in the client's order
 #                       │ busy somewhere: all are given back, then asked for one after the other, each waiting its turn
 #                       └ refused: all are given back, nothing was executed
-#   with a command    the same locks, led by a coroutine (scatter/transactions.py)
+#   with a command    the same locks, led by a coroutine (scatter/lead.py)
 #   in steps
 #
 # FLUSHALL and its like, which every shard executes, go the second way by themselves (`exec_alone`).
 # Nobody who only tries holds anything while waiting, and who waits holds the locks of lower shards only: no deadlock.
 # With a log, _lock names the shards that will have a share in theirs, and they are released when all have answered.
 # Behind the first share that is sent nothing is refused any more; a shard that is lost then leaves the outcome uncertain.
+# It is this long since Cython wants the methods of a class, Exec, in one file.
 
 cdef enum:
     FIRST_QUEUED = 16

@@ -3,6 +3,8 @@
 #   a frame ─► execute_command ─┬► refusal: arity, loading, memory ─────────┬► the compiled case ──► reply bytes
 #   a handler ─► call ──────────┘  or the error that refuses it              └► the handler ────────► reply, a Python value
 #                                                                                 └► context.call: the next one inside
+#
+# It is this long since Cython wants the methods of a class in one file.
 
 cdef enum:
     MANY_ARGUMENTS = 64         # from which a compiled command is timed by itself

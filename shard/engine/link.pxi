@@ -7,11 +7,11 @@
 #   out   REPLY    count, session | reply reply …     a run may be answered by several, none answers two runs
 #         DEFERRED, PUSH, NOTICE
 #
-#   a tick:   read ─► execute what is complete ─► commit_tick (where a log would be written) ─► send the replies
+#   a tick:   read ─► execute what is complete ─► commit_tick (the log gets its frame) ─► send the replies
 #
 # A tick ends at its limits of time and reply bytes; a link that has more to do stops being read and goes on in
 # the next one, after the other links. A link whose replies are not read by the router is not read either.
-# Malformed input closes the link with a line in the log.
+# Malformed input closes the link with a line in the log. It is this long since Cython wants the methods of a class in one file.
 
 cdef enum:
     LONGEST_CONTROL = 4096      # of any message but RUN

@@ -13,7 +13,9 @@
 # A lock ends with the share of its transaction, by _unlock, with its link, or by time. Expiry and eviction go on in held
 # slots. In the log a share is one frame that names the other shards which have one, and a record behind it says when the
 # lock has ended: until then nothing depends on the share, and a restart after a crash may leave it out. A lock whose link is
-# gone stays to its time for that, once its share is in the log: its router may be the first of all to be killed. While nobody holds or waits for anything, all of this costs a run one load and one branch (`busy`).
+# gone stays to its time for that, once its share is in the log: its router may be the first of all to be killed. While nobody
+# holds or waits for anything, all of this costs a run one load and one branch (`busy`). It is this long since Cython wants
+# the methods of a class in one file.
 
 cdef enum:
     MOST_LOCKS = 16384          # of one link

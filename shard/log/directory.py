@@ -27,6 +27,7 @@ __all__ = ["CLUSTER", "ClusterFile", "Lock", "make", "read_cluster", "shard_dire
 
 CLUSTER: Final = "cluster"
 FIRST_LINE: Final = "kache 1"
+ELSEWHERE: Final = "move it away, or choose another --dir"
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -49,7 +50,10 @@ def read_cluster(files: Files, path: str) -> ClusterFile | None:
     """What the directory says; None where there is no data. LogError for anything else."""
     name = f"{path}/{CLUSTER}"
     if files.exists(name):
-        return _parse(files.read_all(name), name)
+        try:
+            return _parse(files.read_all(name), name)
+        except IsADirectoryError:
+            raise LogError(f"{name} is a folder, not a file of Kache: {ELSEWHERE}.", name) from None
     found = [each for each in files.list(path) if each.startswith("epoch-")] if files.exists(path) else []
     if found:
         raise LogError(
@@ -78,9 +82,8 @@ def _parse(data: bytes, path: str) -> ClusterFile:
     lines = data.decode("ascii", "replace").split("\n")
     if lines[0] != FIRST_LINE:
         newer = lines[0].startswith("kache ")
-        raise LogError(
-            f"{path} was written by a newer Kache." if newer else f"{path} is not a file of Kache.", path, 0, newer
-        )
+        what = "was written by a newer Kache" if newer else f"is not a file of Kache: {ELSEWHERE}"
+        raise LogError(f"{path} {what}.", path, 0, newer)
     body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
     if data != body + f"check {check_of(body):016x}\n".encode():
         raise LogError(f"{path} is damaged: its check does not fit what it says.", path)

@@ -247,6 +247,10 @@ cdef class Files:
         """Whether there is anything of this name, also where a link leads nowhere."""
         return os.path.lexists(path)
 
+    def is_file(self, str path not None):
+        """Whether there is a file of this name, not a directory."""
+        return os.path.isfile(path)
+
     def room(self, str path not None):
         """Bytes that this user may still write in the file system of `path`."""
         found = os.statvfs(path)

@@ -17,6 +17,7 @@ name are of no meaning.
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Final
@@ -107,6 +108,12 @@ def log_name(number: int) -> str:
 def is_ours(name: str) -> bool:
     """Whether a file of this name may be removed when no manifest names it."""
     return name == MANIFEST + ".tmp" or _NAME.fullmatch(name) is not None
+
+
+def missing_since(manifest: Manifest) -> str:
+    """What is told where a cluster went on without a log: `stopped_ms` is since when."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(manifest.stopped_ms / 1000))
+    return f"nothing was logged since {since}: what was changed later is not there"
 
 
 def text(manifest: Manifest) -> bytes:

@@ -556,7 +556,7 @@ class Persistence:
             "sequence": writer.sequence if writer else self._sequence,
             "durable": writer.durable if writer else self._sequence,
             "queued_bytes": writer.queued if writer else 0,
-            "log_bytes": writer.position if writer else 0,
+            "log_bytes": sum(log.bytes or 0 for log in self.manifest.logs) + (writer.position if writer else 0),
             "base_bytes": self.base_bytes,
             "logs": len(self.manifest.logs),
             "changes_since_save": self.host.shard.store.dirty - self._dirty_at_save,

@@ -14,6 +14,7 @@ Entered by the supervisor, by name: `divide` looks after the workers, each ``pyt
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import subprocess
@@ -36,6 +37,8 @@ from .manifest import BaseFile, Manifest
 from .recovery import Recovery, shares_of
 
 __all__ = ["divide"]
+
+log = logging.getLogger("kache")
 
 BUILDING: Final = ".building"
 STEP_NS: Final = 50_000_000
@@ -156,6 +159,8 @@ def _work(
                     del running[shard]
                     if worker.returncode:
                         raise LogError(error.splitlines()[-1] if error else f"dividing shard {shard} has failed", path)
+                    for warning in error.splitlines():
+                        log.warning("shard %d of before: %s", shard, warning)
                     done[shard] = sizes[shard]
             tell(sum(done.values()), sum(sizes))
     finally:
@@ -214,6 +219,8 @@ def _load(files: Files, source: str, told: dict[str, Any], say: Callable[[int], 
     found = manifests.read(files, source)
     if found is None:
         return store
+    if found.stopped_ms:
+        print(manifests.missing_since(found), file=sys.stderr)
     recovery = Recovery(files, source, store, found, skip=told["skip"], cut_at=told["cut_at"])
     told_at = time.monotonic()
     try:

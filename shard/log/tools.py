@@ -142,8 +142,9 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
 
 def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVerdict:
     verdict = FileVerdict(path=path, bytes=files.size(path) if files.exists(path) else 0, frames=0)
+    too_short = limit is not None and verdict.bytes < limit
     try:
-        file = FrameFile(files, path, limit=limit, salt=salt)
+        file = FrameFile(files, path, limit=None if too_short else limit, salt=salt)
     except LogError:
         verdict.bad_offset = 0
         return verdict
@@ -154,7 +155,7 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
                 records_of(now_ms, payload)
                 verdict.bad_offset = -1
             verdict.frames += 1
-        if file.offset != file.size:
+        if file.offset != file.size or too_short:
             verdict.bad_offset = file.offset
             verdict.beyond = file.beyond(file.offset)[0]
     except (LogError, RecordError):
@@ -167,27 +168,36 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
 def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None:
     """A damaged log can be cut before the damage; a base cannot, nor what a newer version wrote."""
     names = [f"{verdict.directory}/{log.name}" for log in manifest.logs]
-    if error.newer or error.path not in names or error.offset < log_format.HEADER_SIZE:
+    if error.newer or error.path not in names:
         return
     at = names.index(error.path)
-    kept = (*manifest.logs[:at], msgspec.structs.replace(manifest.logs[at], bytes=error.offset))
     beyond = [file for file in verdict.files if file.path in names[at:]]
-    behind = sum(file.bytes for file in beyond) - error.offset - log_format.HEADER_SIZE * (len(beyond) - 1)
+    # Where its end is missing the error is there, which may be in the middle of a frame.
+    cut = error.offset if beyond[0].bad_offset < 0 else min(error.offset, beyond[0].bad_offset)
+    if cut < log_format.HEADER_SIZE:
+        return
+    kept = (*manifest.logs[:at], msgspec.structs.replace(manifest.logs[at], bytes=cut))
+    sizes = [max(file.bytes, log.bytes or 0) for file, log in zip(beyond, manifest.logs[at:], strict=True)]
+    behind = sum(sizes) - cut - log_format.HEADER_SIZE * (len(beyond) - 1)
     verdict.lost = (
-        f"everything from byte {error.offset} of {error.path} on: {max(behind, 0)} bytes, which had been safely written"
+        f"everything from byte {cut} of {error.path} on: {max(behind, 0)} bytes, which had been safely written"
     )
     verdict.fixed = msgspec.structs.replace(manifest, logs=kept)
 
 
 def fix(verdict: ShardVerdict) -> bool:
-    """Writes the manifest of the verdict, and keeps the one before as manifest.before; whether it loads then."""
+    """Writes the manifest of the verdict, and keeps the one before as manifest.before; whether it loads then. Where it does
+    not, the one before is back."""
     assert verdict.fixed is not None
     files = Files()
     with _locked(files, verdict.directory, shared=False):
         before = files.read_all(f"{verdict.directory}/{manifests.MANIFEST}")
         files.replace(f"{verdict.directory}/{manifests.MANIFEST}{BEFORE}", before)
         manifests.write(files, verdict.directory, verdict.fixed)
-        return not _check_shard(files, verdict.directory).problem
+        if not _check_shard(files, verdict.directory).problem:
+            return True
+        files.replace(f"{verdict.directory}/{manifests.MANIFEST}", before)
+        return False
 
 
 # Showing --------------------------------------------------------------------------------------------------

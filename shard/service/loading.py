@@ -86,8 +86,7 @@ class Loader:
         if found is None:
             return Loaded(None, 0, 0, lock)
         if found.stopped_ms:
-            stopped = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.stopped_ms / 1000))
-            log.warning("nothing was logged since %s: what was changed later is not there", stopped)
+            log.warning("%s", manifests.missing_since(found))
         recovery = Recovery(
             self._files,
             self._directory,

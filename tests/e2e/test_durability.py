@@ -223,9 +223,40 @@ def test_status_and_stats_say_what_is_kept(tmp_path: Path) -> None:
             lambda: cluster.child("shard", 0)["kept"] and cluster.child("shard", 1)["kept"], "the first figures"
         )
         assert kept["state"] == "ok"
-        assert "log ok" in cluster.kache("cluster", "status").stdout
+        assert "log ok, " in cluster.kache("cluster", "status").stdout
         info = cluster.request("info", "persistence").decode()
         assert "aof_enabled:1" in info and "aof_last_write_status:ok" in info and "loading:0" in info
+        owners = until(
+            lambda: [shard for shard in (0, 1) if cluster.child("shard", shard)["kept"]["log"] > 1000],
+            "the figure of the shard that has the key",
+        )
+        owner, pid = owners[0], cluster.child("shard", owners[0])["pid"]
+        cluster.kill(pid)
+        # The logs of its earlier lives count, since they are loaded, too.
+        until(
+            lambda: (
+                (child := cluster.child("shard", owner))["pid"] not in (0, pid)
+                and child["kept"]
+                and child["kept"]["logs"] == 2
+                and child["kept"]["log"] > 1000
+            ),
+            "the same figure in its next life",
+        )
+
+
+def test_what_was_not_logged_is_told(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster:
+        cluster.request("set", "k", 1)
+    with Cluster(2, dir=tmp_path) as cluster:
+        assert "what is changed from now on is not kept (appendonly no, no save points)" in cluster.log()
+        assert "base 0b, no log" in until(
+            lambda: (said := cluster.kache("cluster", "status").stdout) and "base" in said and said, "the first figures"
+        )
+        cluster.request("set", "k", 2)
+    with Cluster(3, dir=tmp_path, appendonly="yes") as cluster:
+        for shard in (0, 1):
+            assert f"shard {shard} of before: nothing was logged since" in cluster.log()
+        assert cluster.request("get", "k") == b"1"
 
 
 def test_another_number_of_shards(tmp_path: Path) -> None:

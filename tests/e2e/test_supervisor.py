@@ -166,6 +166,25 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
         )
 
 
+def test_a_relative_directory(tmp_path: Path) -> None:
+    """It is that of whoever starts the cluster, for everything in it, and still is when the settings are read again."""
+    path = tmp_path / "kache.toml"
+    path.write_text("")
+    with dummy(dir=os.path.relpath(tmp_path), config=path, unixsocket="socket", appendonly="yes") as cluster:
+        assert (tmp_path / "cluster").is_file() and (tmp_path / "socket").is_socket()
+        assert cluster.status()["config"]["dir"] == str(tmp_path)
+        cluster.kill(cluster.status()["pid"], signal.SIGHUP)
+        until(lambda: "configuration read again" in cluster.log(), "the log line")
+        assert "a restart is needed" not in cluster.log()
+
+
+def test_a_folder_that_is_called_cluster_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    with dummy(dir=tmp_path) as cluster:
+        assert ask(cluster, "SET 4gb") == "OK"
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster"]
+
+
 def test_rolling_restart() -> None:
     with dummy() as cluster:
         before = {(c["role"], c["index"]): c["pid"] for c in cluster.status()["children"]}

@@ -223,6 +223,8 @@ class Mover(Worker):
         self.here, self.there = self._apart()
         self.open: set[bytes] = set()
         self.out: set[bytes] = set()
+        self.pending: set[bytes] = set()
+        self.last = b""
         self.connection: Connection | None = None
 
     def _apart(self) -> tuple[bytes, bytes]:
@@ -240,6 +242,7 @@ class Mover(Worker):
         if self.connection is None:
             self.connection = Connection(self.soak.cluster.port)
         element = self.fresh()
+        self.pending.add(element)
         self.ask(b"RPUSH", self.here, element)
         moved = self.ask(b"LMOVE", self.here, self.there, b"LEFT", b"RIGHT")
         if isinstance(moved, CommandError) and moved.code in OPEN:
@@ -249,6 +252,8 @@ class Mover(Worker):
             if popped in self.out and popped not in self.open:
                 self.soak.findings.complain(f"{popped!r} came out twice")
             self.out.add(popped)
+            self.pending.discard(popped)
+            self.last = popped
         self.soak.findings.add(3)
 
     def ask(self, *words: bytes) -> object:
@@ -259,10 +264,8 @@ class Mover(Worker):
         return reply
 
     def open_all(self) -> None:
-        """It is not known which element the last move took: any that was not seen to come out, or did just now."""
-        self.open |= self.out | {
-            b"%d:%d" % (self.number, each) for each in range(max(1, self.serial - 200), self.serial + 1)
-        }
+        """It is not known which element the last move took: any that has not come out, or did just now."""
+        self.open |= self.pending | {self.last}
 
     def lost(self) -> None:
         self.open_all()

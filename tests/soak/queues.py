@@ -5,7 +5,7 @@
     consumers    wait on one queue, on several of different shards, or move what they get on to a queue of another shard
     leavers      shut their sending side down at any moment and read on to the end: what was not sent to them must be back
     killed       are reset at any moment: what was on its way to them may be lost, at most one element each, as on one server
-    restart      every shard is restarted in turn in the middle, with all queues empty (data lives in memory), under waiting
+    restart      every shard is restarted in turn in the middle, with all queues empty (nothing is kept on disk), under waiting
                  consumers, none of which may see it
 
 Each element is a number of its queue. At the end every one has been had exactly once, but for what a killed client may have

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster import until
@@ -184,6 +186,25 @@ def test_a_cluster_that_cannot_start_says_why() -> None:
         LocalCluster(maxmemory="much").start()
     with pytest.raises(ClusterFailed, match="No such option '--colour'"):
         LocalCluster(colour="blue").start()
+
+
+def test_what_is_kept_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with LocalCluster(shards=2, appendonly=True) as cluster:
+        cache, key = cluster.client(), cluster.keys_on(1)[0]
+        cache.set(key, "kept")
+        cluster.fault.kill(shard=1)
+        assert cache.get(key) == b"kept"
+        [directory] = tmp_path.iterdir()
+        assert (directory / "cluster").is_file()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_the_test_outlives_its_cluster(tmp_path: Path) -> None:
+    for shards, before in ((2, None), (3, b"kept")):
+        with LocalCluster(shards=shards, appendonly=True, dir=tmp_path) as cluster:
+            assert cluster.client().get("key") == before
+            cluster.client().set("key", "kept")
 
 
 def test_a_fork_does_not_direct(cluster: LocalCluster) -> None:

@@ -27,8 +27,15 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment(base: Path) -> dict[str, str]:
-    """Clusters keep their sockets below `base`, where nothing may be left."""
-    return {**os.environ, "KACHE_RUN_DIR": str(base), "PYTHONDONTWRITEBYTECODE": "1"}
+    """Clusters keep their sockets below `base`, and what is temporary beside it: nothing may be left in either."""
+    temporary = base.parent / "temporary"
+    temporary.mkdir(exist_ok=True)
+    return {**os.environ, "KACHE_RUN_DIR": str(base), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def left(base: Path) -> list[str]:
+    """Files of clusters of that environment."""
+    return [path.name for path in (*base.iterdir(), *base.parent.glob("temporary/kache-*"))]
 
 
 def pytest_of(project: Path, base: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,13 +60,15 @@ def test_the_sample_project(project: Path, tmp_path: Path, workers: tuple[str, .
     done = pytest_of(project, tmp_path / "run", "-q", *workers)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^14 passed", done.stdout, re.MULTILINE), done.stdout
-    assert not list((tmp_path / "run").iterdir())
+    assert not left(tmp_path / "run")
 
 
 def test_nothing_is_left_when_pytest_is_killed(project: Path, tmp_path: Path) -> None:
     (project / "test_endless.py").write_text(
-        "import time\n"
+        "import pytest, time\n"
+        "@pytest.mark.kache(appendonly=True)\n"
         "def test_endless(kache, kache_cluster):\n"
+        "    kache.set('key', 'value')\n"
         "    kache_cluster.fault.stop(shard=0)\n"
         "    print('here', flush=True)\n"
         "    time.sleep(600)\n"
@@ -77,12 +86,13 @@ def test_nothing_is_left_when_pytest_is_killed(project: Path, tmp_path: Path) ->
         assert until(lambda: "here" in process.stdout.readline(), "the test is running")
         pids = supervisors(base)
         assert len(pids) == 1
+        assert list(tmp_path.glob("temporary/kache-test-*/epoch-1/shard-0000/*.log"))
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
     until(lambda: not alive(pids[0]), "the end of the cluster")
-    until(lambda: not list(base.iterdir()), "the end of its files", 5)
+    until(lambda: not left(base), "the end of its files", 5)
 
 
 @pytest.mark.parametrize(

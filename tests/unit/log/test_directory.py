@@ -41,6 +41,18 @@ def test_data_of_nobody_is_refused(tmp_path: Path) -> None:
         directory.read_cluster(Files(), str(tmp_path))
 
 
+def test_what_others_have_put_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    with pytest.raises(
+        LogError, match="cluster is a folder, not a file of Kache: move it away, or choose another --dir"
+    ):
+        directory.read_cluster(Files(), str(tmp_path))
+    (tmp_path / "cluster").rmdir()
+    (tmp_path / "cluster").write_text("servers of ours\n")
+    with pytest.raises(LogError, match="cluster is not a file of Kache: move it away, or choose another --dir"):
+        directory.read_cluster(Files(), str(tmp_path))
+
+
 def test_directories_are_private_and_durable(tmp_path: Path) -> None:
     files = ScriptedFiles()
     directory.make(files, str(tmp_path / "a" / "b"))

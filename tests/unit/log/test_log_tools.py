@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from log_files import CLUSTER, SEED, Record, Written, counted, number, write_directory
@@ -13,6 +14,7 @@ from kache.cli.files import check_aof, dump
 from kache.errors import KacheError
 from kache.shard.log import directory
 from kache.shard.log import format as log_format
+from kache.shard.log import manifest as manifests
 from kache.shard.log.directory import ClusterFile, Lock, shard_directory
 from kache.shard.log.files import Files
 from kache.slots import contiguous
@@ -62,6 +64,26 @@ def test_a_torn_end_is_told_and_fixed(tmp_path: Path) -> None:
     assert fixed.return_value == 0 and "Fixed; lost:" in fixed.output
     assert run(check_aof, tmp_path).return_value == 0
     assert log.read_bytes() == whole[:-1] and (log.parent / "manifest.before").exists()
+
+
+def test_a_missing_end_is_fixed_at_once(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    whole = log.read_bytes()
+    manifest = manifests.read(Files(), str(log.parent))
+    assert manifest is not None
+    closed = msgspec.structs.replace(manifest, logs=(msgspec.structs.replace(manifest.logs[0], bytes=len(whole)),))
+    for missing, frames in ((7, 4), (40 + len(RECORDS[4]), 4), (41 + len(RECORDS[4]), 3)):
+        manifests.write(Files(), str(log.parent), closed)
+        before = (log.parent / "manifest").read_bytes()
+        log.write_bytes(whole[:-missing])
+        end = log_format.HEADER_SIZE + sum(40 + len(record) for record in RECORDS[:frames])
+        done = run(check_aof, tmp_path)
+        assert done.return_value == 1
+        assert f"{frames} whole frames up to byte {end}" in done.output
+        assert f"--fix would lose everything from byte {end} of {log} on: {len(whole) - end} bytes" in done.output
+        assert run(check_aof, tmp_path, "--fix").return_value == 0
+        assert (log.parent / "manifest.before").read_bytes() == before
+        assert f"{frames} keys, up to sequence {frames}" in run(check_aof, tmp_path).output
 
 
 def test_damage_is_told_with_what_would_be_lost(tmp_path: Path) -> None:
