@@ -24,7 +24,7 @@ State = tuple[tuple[str, int], ...]
 
 NEVER = float("inf")
 
-MOST_PLACES = 20_000
+MOST_PLACES = 100_000
 """Of one search beyond as many as there are operations. One that finds an order goes hardly astray."""
 
 

@@ -751,7 +751,9 @@ cdef class Exec(Pending):
         if self.missing:
             return 0
         self.phase = OVER
-        if self.writers is not None:
+        # If a share may be lost the others are held to their time: should everything be killed, as one shard was, then none
+        # of them says that it is over, and all are left out.
+        if self.writers is not None and not self.failed:
             self.unlock()
         if self.session.gone:
             self.ready = True

@@ -770,7 +770,6 @@ cdef class Link(Endpoint):
     cdef uint32_t run_count             # frames still to come
     cdef uint32_t run_left              # their bytes
     cdef uint64_t share_left            # bytes of the transaction's share behind this run
-    cdef Lock step_of                   # whose share this run is a step of, by itself a frame of the log; None
     cdef bint guarded                   # locks are held: each frame of the run is looked at first
     cdef Py_ssize_t locks               # that its router holds
     cdef Span* spans
@@ -804,8 +803,6 @@ cdef class Link(Endpoint):
     cdef bint begin_unit(self, const char* frames) except -1
     cdef bint begin_share(self) except -1
     cdef int end_share(self) except -1
-    cdef int begin_step(self) except -1
-    cdef int end_step(self) except -1
     cdef bint park_unit(self, const char* frames) except -1
     cdef list commands_of_unit(self, const char* frames)
     cdef int answer_unit(self, object tokens, bytes refusal) except -1

@@ -202,8 +202,6 @@ cdef class Link(Endpoint):
                 if self.run_count and self.context.flags & FLAG_ATOMIC:
                     if not self.begin_unit(data + at):
                         at += length + 4 - RUN_HEADER
-                elif self.context.transaction:
-                    self.begin_step()
                 continue
             if length > LONGEST_CONTROL or length < 1:
                 return self.broken(n, f"a message of kind {kind} and {length} bytes")
@@ -418,8 +416,6 @@ cdef class Link(Endpoint):
             # No tick ends inside a unit, but it may end behind one.
             if self.share_left == 0 and n > at and not self.waiting and self.tick_ended(FRAMES_PER_LOOK):
                 self.wait_for_turn()
-        elif self.run_count == 0 and self.step_of is not None:
-            self.end_step()
         if shard.ready and not self.share_left:
             shard.serve()
         if shard.locks.busy and shard.locks.runnable:
@@ -485,21 +481,6 @@ cdef class Link(Endpoint):
             self.host.put_share(number, lock.shards)
         if self.context.flags & FLAG_RELEASE:
             locks.release(number)
-        return 0
-
-    cdef int begin_step(self) except -1:
-        """A run that a router sends under the locks of a transaction, which it leads step by step."""
-        cdef Lock lock = <Lock> self.host.shard.locks.by_number.get(self.context.transaction)
-        self.step_of = lock if lock is not None and lock.shards is not None and self.host.begin_share() else None
-        return 0
-
-    cdef int end_step(self) except -1:
-        """A step that writes is in the log, though it may have changed nothing: else its shard's share would look lost."""
-        cdef Executor shard = self.host.shard
-        if shard.store.effects.records.used() or shard.commands[self.context.number].writes:
-            self.step_of.framed = True
-            self.host.put_share(self.step_of.number, self.step_of.shards)
-        self.step_of = None
         return 0
 
     cdef list commands_of_unit(self, const char* frames):
