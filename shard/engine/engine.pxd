@@ -726,6 +726,7 @@ cdef class Host:
     cdef int begin_tick(self) except -1
     cdef int commit_tick(self) except -1
     cdef int commit_frame(self) except -1
+    cdef int write_frame(self, Buffer records, int64_t now_ms) except -1
     cdef int mark_links(self) except -1
     cdef int release_links(self) except -1
     cdef bint tick_over(self) noexcept

@@ -146,15 +146,23 @@ cdef class Host:
             try:
                 for follower in self.followers:
                     (<Follower> follower).follow(records.data + records.start, records.used())
-                self.writer.add_effects(
-                    FRAME_EFFECTS, records.data + records.start, records.used(), effects.frame_ms)
+                self.write_frame(records, effects.frame_ms)
             except MemoryError:
                 # The writer counts as broken from here on: what was executed is in memory alone, and is never answered.
                 log.error("no memory for a frame of %d bytes of the log", records.used())
             effects.forget_frame()
             effects.following = self.writer.end() + 1
-            self.writer.push()
         return self.mark_links()
+
+    cdef inline int write_frame(self, Buffer records, int64_t now_ms) except -1:
+        cdef char* payload = records.data + records.start
+        # Where the records lie, if there is room for a header before them; else a copy is handed over.
+        if records.start < LOG_HEADER or not self.writer.write_effects(FRAME_EFFECTS, payload, records.used(), now_ms):
+            try:
+                self.writer.add_effects(FRAME_EFFECTS, payload, records.used(), now_ms)
+            finally:
+                self.writer.push()
+        return 0
 
     cdef int mark_links(self) except -1:
         """What the links have said so far may leave when everything logged so far is released."""
