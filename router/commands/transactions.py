@@ -20,9 +20,8 @@ __all__: list[str] = []
 
 @local("multi")
 def multi(router: Router, session: Session) -> Reply:
-    """What follows is queued."""
-    session.begin_queue()
-    return OK
+    """Where none is open it never comes here."""
+    raise CommandError("ERR MULTI calls can not be nested")
 
 
 @local("exec")

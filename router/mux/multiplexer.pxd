@@ -532,6 +532,7 @@ cdef class Exec(Pending):
     cdef const char* take_from(self, Py_ssize_t part, list at, Py_ssize_t* n) except NULL
     cdef object merged(self, Py_ssize_t i, list at, dict parts_of)
 
+cdef int begin_queue(Session session, Command* command, uint16_t flags) except -1
 # Queues the command in the parser, or executes what is queued: False when it must wait.
 cdef bint queue_command(Session session, Command* command, uint16_t flags) except -1
 cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1

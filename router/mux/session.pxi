@@ -155,13 +155,6 @@ cdef class Session(Replies):
         """In how many slots it watches keys."""
         return 0 if self.watched is None else sum([len(slots) for slots in self.watched.values()])
 
-    def begin_queue(self):
-        """MULTI: what follows is queued."""
-        if self.queue is not None:
-            raise CommandError(NESTED_MULTI.decode())
-        self.queue = Queue(self)
-        self.set_restricted()
-
     def drop_queue(self):
         """What is queued is not executed; nothing is watched any more."""
         end_multi(self)
@@ -639,8 +632,11 @@ cdef class Session(Replies):
                       for i in range(command.words, self.parser.count)])
 
     cdef int run_local(self, Command* command, uint16_t flags) except -1:
-        cdef int64_t started = monotonic_ns()
+        cdef int64_t started
         cdef int mode = self.reply_mode
+        if command.begins and self.queue is None:
+            return begin_queue(self, command, flags)
+        started = monotonic_ns()
         try:
             value = (<object> command.handler)(self.router, self, *self.arguments(command))
         except Exception as error:

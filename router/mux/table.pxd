@@ -35,6 +35,7 @@ cdef struct Command:
     bint needs_room      # it is refused when memory is full
     bint no_multi        # it cannot be queued behind MULTI
     bint immediate       # it is executed behind MULTI, too, instead of being queued
+    bint begins          # it is MULTI
     bint executes        # it is EXEC
     bint selects         # it is SELECT
     bint instant         # the router answers it without waiting for anything

@@ -121,6 +121,7 @@ cdef class CommandTable:
         command.needs_room = "denyoom" in row.flags
         command.no_multi = "no_multi" in row.flags
         command.immediate = key in IMMEDIATE
+        command.begins = key == "multi"
         command.executes = key == "exec"
         command.selects = key == "select"
         command.harmless = key in HARMLESS

@@ -35,7 +35,6 @@ cdef enum:
     SWALLOWED = -1      # one reply that means nothing
     GONE = -2           # it has answered, or will not
 
-cdef bytes NESTED_MULTI = b"ERR MULTI calls can not be nested"
 cdef bytes NOT_IN_MULTI = b"ERR Command not allowed inside a transaction"
 cdef bytes ABORTED_BEFORE = b"EXECABORT Transaction discarded because of previous errors."
 cdef bytes ABORTED_BY = b"EXECABORT Transaction discarded because of: "
@@ -126,6 +125,14 @@ cdef class Queue:
 
 
 # Queueing -------------------------------------------------------------------------------------------------
+cdef int begin_queue(Session session, Command* command, uint16_t flags) except -1:
+    """MULTI: what follows is queued."""
+    session.queue = Queue(session)
+    session.set_restricted()
+    count_local(command, 0)
+    return answer_word(session, "OK", b"+OK\r\n", flags)
+
+
 cdef bint queue_command(Session session, Command* command, uint16_t flags) except -1:
     """Keeps the command in the parser for EXEC."""
     cdef Queue queue = session.queue
@@ -148,7 +155,8 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
         plan_queued(session, queue, one)
     put_frame(queue.frames, command, slot, parser.spans + command.words, parser.count - command.words)
     one.size = queue.frames.used() - one.at
-    return answer_queued(session, flags)
+    answer_word(session, "QUEUED", b"+QUEUED\r\n", flags)
+    return True
 
 
 cdef uint16_t queue_keys(Session session, Queue queue, Queued* one) except? 0xFFFF:
@@ -220,19 +228,18 @@ cdef int plan_queued(Session session, Queue queue, Queued* one, bint count_slots
     return 0
 
 
-cdef bint answer_queued(Session session, uint16_t flags) except -1:
+cdef int answer_word(Session session, str word, bytes encoded, uint16_t flags) except -1:
+    """A status; `encoded`: as RESP has it."""
     cdef Buffer out
     if flags & SILENT or session.gone:
-        return True
+        return 0
     if session.order.used() or session.dialect_now == BINARY:
-        session.answer("QUEUED", flags)
-        return True
+        return session.answer(word, flags)
     out = session.output()
-    out.append(b"+QUEUED\r\n", 9)
-    session.account(9)
+    out.append(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
+    session.account(PyBytes_GET_SIZE(encoded))
     session.over_limit()
-    session.mark_dirty()
-    return True
+    return session.mark_dirty()
 
 
 # Watches and the end of MULTI -------------------------------------------------------------------------------

@@ -248,15 +248,12 @@ def test_client_pause_holds_a_transaction_that_writes(cluster: Cluster, client: 
 
 def test_a_full_memory_refuses_it_whole() -> None:
     with Cluster(shards=4, maxmemory="32mb", maxmemory_policy="noeviction") as cluster, cluster.connect() as client:
-        for number in range(2000):
-            reply = client.request("SET", f"fill:{number}", "x" * 100_000)
-            if isinstance(reply, CommandError):
-                break
         keys = [key for own in cluster.keys_by_shard() for key in own]
-        until(
-            lambda: all(isinstance(client.request("SET", key, "x" * 500_000), CommandError) for key in keys),
-            "full shards",
-        )
+        for size in (100_000, 1000, 1):
+            for number in range(10_000):
+                if isinstance(client.request("SET", f"fill:{size}:{number}", "x" * size), CommandError):
+                    break
+        until(lambda: all(isinstance(client.request("APPEND", key, "y"), CommandError) for key in keys), "full shards")
         run(client, "MULTI", *(f"APPEND {key} y" for key in keys))
         found = shown(client.request("EXEC"))
         assert found.startswith("EXECABORT Transaction discarded because of: OOM"), found
