@@ -328,6 +328,29 @@ def test_large_replies_in_pieces_are_sent_to_their_end(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("appendonly", [True, False])
+def test_a_dump_that_is_given_up_while_the_manifest_changes_keeps_what_it_names(
+    tmp_path: Path, appendonly: bool
+) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", appendonly=appendonly) as here:
+            router = await here.router()
+            assert await router.ask("set", "k", "v") == b"+OK\r\n"
+            here.files.slow("rename", 0.5)
+            dumping = asyncio.ensure_future(here.persistence.dump(urgent=True))
+            renames = sum(each[0] == "rename" for each in here.files.record)
+            await here.until(lambda: list((tmp_path / "s").glob("manifest.tmp")))
+            here.persistence.cancel()
+            await asyncio.wait([dumping])
+            dumping.exception()
+            assert sum(each[0] == "rename" for each in here.files.record) > renames
+            assert all((tmp_path / "s" / name).exists() for name in here.persistence.manifest.names())
+            named = (tmp_path / "s" / "manifest").read_text().split()
+            assert all((tmp_path / "s" / word).exists() for word in named if word.endswith((".base", ".log")))
+
+    run(test)
+
+
 def test_without_a_log_nothing_is_held(tmp_path: Path) -> None:
     async def test() -> None:
         async with served(tmp_path / "s", appendonly=False) as here:
