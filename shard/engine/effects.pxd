@@ -1,8 +1,8 @@
 """The sink that every change of a shard's data is told to; see effects.pyx."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from kache.wire.codec cimport Buffer
+from kache.wire.codec cimport Buffer, kache_copy
 
 cdef enum Record:
     # What a record of the log does to the data. The numbers are part of the format on disk: they never change.
@@ -105,6 +105,10 @@ cdef enum Kind:
 
 cdef enum:
     MOST_RECORDS = 0xFFFFF000       # bytes of the records of one frame, whose length has 32 bits
+    HEADROOM = 40                   # bytes before the records of a frame, for its header: they are written where they lie
+    SHORT_RECORD = 512              # bytes of arguments for which there usually is room
+    SHORT_FRAME = 1073741824        # bytes of records up to which nobody asks whether they fit a frame
+    ONE_BYTE = 127                  # the largest number that takes one
     RECORD_OVERHEAD = 96            # more than the numbers of any record take, db and time before it included
 
 
@@ -119,6 +123,7 @@ cdef class Effects:
     cdef readonly bint recording    # records are wanted, of every change
     cdef bint paused
     cdef int wanted                 # 0: nobody cares about anything
+    cdef bint observed              # there are observers, of whatever
     cdef uint32_t* interest         # per slot, how many care about it; NULL until the first
     cdef uint64_t interested        # their sum
     cdef list observers             # of every change
@@ -141,7 +146,7 @@ cdef class Effects:
     cdef void forget_frame(self) noexcept
     cdef int number_frames(self, bint wanted) except -1
     # Before a change ------------------------------------------------------------------------------
-    cdef bint prepare(self, uint32_t slot, size_t n) except -1
+    cdef bint prepare_slowly(self, uint32_t slot, size_t n) except -1
     cdef bint prepare_all(self) except -1
     # Behind it: nothing here fails -----------------------------------------------------------------
     cdef void note(self, int kind, int db, uint32_t slot, const char* key, size_t n) noexcept
@@ -155,6 +160,38 @@ cdef class Effects:
     cdef void swapping(self, int left, int right) noexcept
     cdef void settle(self, uint64_t transaction) noexcept
     cdef void set_wanted(self) noexcept
+
+    cdef inline bint prepare(self, uint32_t slot, size_t n) except -1:
+        """Whether anybody cares about a change in this slot; then there is room for a record of `n` bytes of arguments."""
+        if (not self.recording or self.changed_in != NULL or n > SHORT_RECORD
+                or self.records.end + SHORT_RECORD + RECORD_OVERHEAD > self.records.capacity
+                or self.records.end > SHORT_FRAME):
+            return self.prepare_slowly(slot, n)
+        return True
+
+    cdef inline bint put_short_set(self, int db, const char* key, size_t n, const char* value, size_t size) noexcept:
+        """What `begin` and `put_bytes` make of the SET of a short string, if no number of it takes more than a byte and the
+        record before was of another key and of the same time and database. False, and nothing is done, for any other."""
+        cdef char* at = self.records.data + self.records.end
+        cdef const char* before
+        if (n - 1 >= ONE_BYTE or size > ONE_BYTE or self.records.used() == 0 or db != self.last_db
+                or self.last_ms != self.now_ms):
+            return False
+        if self.key_at >= 0 and self.key_size == n:
+            before = self.records.data + self.records.start + self.key_at
+            if before[n - 1] == key[n - 1] and memcmp(before, key, n) == 0:
+                return False
+        at[0] = RECORD_STRING_SET
+        at[1] = <char> n
+        kache_copy(at + 2, key, n)
+        at[2 + n] = <char> size
+        kache_copy(at + 3 + n, value, size)
+        self.key_at = self.records.used() + 2
+        self.key_size = n
+        self.last_record = RECORD_STRING_SET
+        self.count_at = -1
+        self.records.end += <Py_ssize_t> (3 + n + size)
+        return True
 
     cdef inline void put_u8(self, int value) noexcept:
         self.records.data[self.records.end] = <char> value

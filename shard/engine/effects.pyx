@@ -117,6 +117,7 @@ cdef class Effects:
 
     # Who cares ------------------------------------------------------------------------------------
     cdef void set_wanted(self) noexcept:
+        self.observed = len(self.observers) > 0 or len(self.watchers) > 0
         self.wanted = not self.paused and (self.recording or len(self.observers) > 0 or self.interested > 0)
         self.begin_unit()
 
@@ -170,6 +171,8 @@ cdef class Effects:
 
     cdef void forget_frame(self) noexcept:
         self.records.clear()
+        if self.recording and self.records.capacity > HEADROOM:
+            self.records.start = self.records.end = HEADROOM
         self.begin_frame()
 
     cdef int number_frames(self, bint wanted) except -1:
@@ -200,8 +203,8 @@ cdef class Effects:
         return self.records.used()
 
     # Before a change ------------------------------------------------------------------------------
-    cdef bint prepare(self, uint32_t slot, size_t n) except -1:
-        """Whether anybody cares about a change in this slot; then there is room for a record of `n` bytes of arguments."""
+    cdef bint prepare_slowly(self, uint32_t slot, size_t n) except -1:
+        """`prepare` where it is more than a look."""
         if self.recording:
             if <size_t> self.records.used() + n > MOST_RECORDS:
                 raise MemoryError("no room for more changes in one frame of the log")

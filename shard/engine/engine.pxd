@@ -733,6 +733,7 @@ cdef class Host:
     cdef int put_frame(self, int kind, Buffer payload) except -1
     cdef bint begin_share(self) except -1
     cdef int put_share(self, uint64_t transaction, bytes shards) except -1
+    cdef int write_frame(self, int kind, Buffer payload, int64_t now_ms) except -1
     cdef int mark_links(self) except -1
     cdef int release_links(self) except -1
     cdef bint tick_over(self) noexcept

@@ -41,6 +41,7 @@ from libc.stdlib cimport calloc, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from ..log.format cimport FRAME_EFFECTS, FRAME_SHARE
+from ..log.format cimport FRAME_HEADER as LOG_HEADER
 from ..log.writer cimport (
     NO_TROUBLE, POLICY_ALWAYS, TROUBLE_BROKEN, TROUBLE_FULL, TROUBLE_SLOW, TROUBLE_STALLED, Writer,
 )

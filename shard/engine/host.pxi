@@ -152,13 +152,12 @@ cdef class Host:
         try:
             for follower in self.followers:
                 (<Follower> follower).follow(records.data + records.start, records.used())
-            self.writer.add_effects(kind, payload.data + payload.start, payload.used(), effects.frame_ms)
+            self.write_frame(kind, payload, effects.frame_ms)
         except MemoryError:
             # The writer counts as broken from here on: what was executed is in memory alone, and is never answered.
             log.error("no memory for a frame of %d bytes of the log", payload.used())
         effects.forget_frame()
         effects.following = self.writer.end() + 1
-        self.writer.push()
         return 0
 
     cdef bint begin_share(self) except -1:
@@ -192,6 +191,16 @@ cdef class Host:
         for transaction in transactions:
             self.shard.store.effects.settle(transaction)
         self.commit_tick()
+
+    cdef inline int write_frame(self, int kind, Buffer payload, int64_t now_ms) except -1:
+        cdef char* at = payload.data + payload.start
+        # Where it lies, if there is room for a header before it; else a copy is handed over.
+        if payload.start < LOG_HEADER or not self.writer.write_effects(kind, at, payload.used(), now_ms):
+            try:
+                self.writer.add_effects(kind, at, payload.used(), now_ms)
+            finally:
+                self.writer.push()
+        return 0
 
     cdef int mark_links(self) except -1:
         """What the links have said so far may leave when everything logged so far is released."""

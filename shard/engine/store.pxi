@@ -177,7 +177,8 @@ cdef class Store:
         return self.effects.wanted and self.effects.prepare(place.slot, place.n + n)
 
     cdef inline void note(self, int kind, Place* place) noexcept:
-        self.effects.note(kind, self.db_of(place), place.slot, place.key, place.n)
+        if self.effects.observed:
+            self.effects.note(kind, self.db_of(place), place.slot, place.key, place.n)
 
     cdef inline void begin(self, int record, Place* place) noexcept:
         self.effects.begin(record, self.db_of(place), place.key, place.n)

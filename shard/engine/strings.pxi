@@ -3,6 +3,8 @@
 cdef inline void tell_string(Store store, int kind, Place* place, const char* value, size_t n, int64_t deadline) noexcept:
     store.note(kind, place)
     if store.effects.recording:
+        if deadline == 0 and store.effects.put_short_set(store.db_of(place), place.key, place.n, value, n):
+            return
         store.begin(RECORD_STRING_SET_UNTIL if deadline else RECORD_STRING_SET, place)
         if deadline:
             store.effects.put_deadline(deadline)

@@ -86,6 +86,19 @@ class _File(msgspec.Struct):
     first: int
 
 
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:
+    """Does what must not be left half done, or raises its error. Whether somebody wanted to cancel it meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    return cancelled
+
+
 class Persistence:
     """What is kept of one shard. `directory` is its own; `now` gives unix ms."""
 
@@ -299,12 +312,14 @@ class Persistence:
         """A log and a base of one number, which replace everything else."""
         had_log = self.logging
         created = await self._create(LOG)
-        await self._use(created, had_log and not self.repairing)
+        cancelled = await _to_its_end(self._use(created, had_log and not self.repairing))
         base: _File | None = None
         try:
+            if cancelled:
+                raise asyncio.CancelledError
             base = await self._create(BASE, created.number, self._end())
             size, end = await self._fill(base, urgent)
-            await self._swap(created, base, size, end, keep or had_log)
+            await _to_its_end(self._swap(created, base, size, end, keep or had_log))
         except BaseException:
             if base is not None:
                 await self._remove(base)

@@ -90,7 +90,15 @@ cdef class Writer:
     cdef int add_effects(self, int kind, const char* payload, size_t n, int64_t now_ms) except -1
     cdef Block* room_for(self, size_t n) except NULL
     cdef int push(self) noexcept
-    cdef bint may_write_here(self) noexcept
+    cdef bint write_effects(self, int kind, char* payload, size_t n, int64_t now_ms) except -1
+    cdef void put_header(
+        self, char* at, int kind, uint64_t sequence, const char* payload, size_t n, int64_t now_ms) noexcept
+    cdef void count_frame(self, size_t n) noexcept
+    cdef int hand_over(self, const char* frame, int64_t size, int64_t gone) except -1
+    cdef void wait_since(self, int64_t now) noexcept
+    cdef bint may_write_here(self, Target* target, size_t n) noexcept
+    cdef void written_here(self, Target* target, int64_t n, int64_t took) noexcept
+    cdef void look_ahead(self, Target* target) noexcept
     cdef bint write_here(self) noexcept
     cdef int wake(self) noexcept
 

@@ -320,25 +320,17 @@ cdef class Writer:
         """One frame behind those that were added; written after the next `push`."""
         cdef Block* block
         cdef char* at
-        cdef Frame header
-        cdef uint64_t behind
+        cdef char[FRAME_HEADER] header
         if self.current == NULL or self.shared.broken_error:
             self.refused_frames += 1
             return 0
-        header.kind = kind
-        header.flags = 0
-        header.length = <uint32_t> n
-        header.sequence = sequence
-        behind = sequence - kache_load_unsigned(&self.shared.durable)
-        header.behind = <uint32_t> min(behind, <uint64_t> 0xFFFFFFFF)
-        header.now_ms = now_ms
-        header.check = payload_check(&self.current.salt, payload, n)
+        self.put_header(header, kind, sequence, payload, n, now_ms)
         # All of it under the mutex: a thread takes what lies in the queue whenever it likes.
         pthread_mutex_lock(self.shared.mutex)
         try:
             block = self.room_for(FRAME_HEADER + n)
             at = block_data(block) + block.used
-            put_frame_header(at, &header, &self.current.salt, self.current.position)
+            memcpy(at, header, FRAME_HEADER)
             memcpy(at + FRAME_HEADER, payload, n)
             block.used += FRAME_HEADER + n
             block.sequence = sequence
@@ -346,11 +338,29 @@ cdef class Writer:
             self.shared.queued += FRAME_HEADER + n
         finally:
             pthread_mutex_unlock(self.shared.mutex)
-        self.current.position += FRAME_HEADER + n
+        self.count_frame(FRAME_HEADER + n)
+        return 0
+
+    cdef void put_header(
+        self, char* at, int kind, uint64_t sequence, const char* payload, size_t n, int64_t now_ms
+    ) noexcept:
+        """The header of the next frame of the current file."""
+        cdef Frame header
+        cdef uint64_t behind = sequence - kache_load_unsigned(&self.shared.durable)
+        header.kind = kind
+        header.flags = 0
+        header.length = <uint32_t> n
+        header.sequence = sequence
+        header.behind = <uint32_t> min(behind, <uint64_t> 0xFFFFFFFF)
+        header.now_ms = now_ms
+        header.check = payload_check(&self.current.salt, payload, n)
+        put_frame_header(at, &header, &self.current.salt, self.current.position)
+
+    cdef void count_frame(self, size_t n) noexcept:
+        self.current.position += n
         self.current.frames += 1
         self.shared.frames += 1
-        self.shared.bytes += FRAME_HEADER + n
-        return 0
+        self.shared.bytes += n
 
     cdef int add_effects(self, int kind, const char* payload, size_t n, int64_t now_ms) except -1:
         """A frame of effects: the next number of the sequence. Without memory nothing is added, and the stream is broken:
@@ -363,6 +373,54 @@ cdef class Writer:
             break_file(&self.shared, CALL_PWRITE, -ENOMEM)
             pthread_mutex_unlock(self.shared.mutex)
             raise
+
+    cdef bint write_effects(self, int kind, char* payload, size_t n, int64_t now_ms) except -1:
+        """`add_effects` and `push` in one, without a copy: the FRAME_HEADER bytes before the payload become its header, and
+        both are written where they lie. False, and nothing was done, when it is not for the loop to write now."""
+        cdef char* frame = payload - FRAME_HEADER
+        cdef Target* target = self.current
+        cdef int64_t size = <int64_t> n + FRAME_HEADER, began, result
+        pthread_mutex_lock(self.shared.mutex)
+        if target == NULL or self.shared.head != NULL or not self.may_write_here(target, size):
+            pthread_mutex_unlock(self.shared.mutex)
+            return False
+        began = monotonic_ns()
+        self.wait_since(began)
+        # A sync that begins meanwhile does not reach it.
+        self.shared.queued += size
+        pthread_mutex_unlock(self.shared.mutex)
+        self.shared.sequence += 1
+        self.put_header(frame, kind, self.shared.sequence, payload, n, now_ms)
+        self.count_frame(size)
+        result = self.shared.calls.pwrite(self.shared.calls.self, target.fd, frame, size, target.written)
+        pthread_mutex_lock(self.shared.mutex)
+        try:
+            self.written_here(target, result, monotonic_ns() - began)
+            if result == size:
+                kache_store_unsigned(&self.shared.written, self.shared.sequence)
+                self.look_ahead(target)
+            else:
+                self.hand_over(frame, size, result if result > 0 else 0)
+        finally:
+            pthread_mutex_unlock(self.shared.mutex)
+        return True
+
+    cdef int hand_over(self, const char* frame, int64_t size, int64_t gone) except -1:
+        """A frame of which `gone` bytes are written is for the writer, which tries again and knows what to do; with the mutex."""
+        cdef Block* block
+        try:
+            block = self.room_for(size)
+        except MemoryError:
+            self.shared.queued -= size - gone
+            break_file(&self.shared, CALL_PWRITE, -ENOMEM)
+            raise
+        memcpy(block_data(block), frame, size)
+        block.used = size
+        block.gone = gone
+        block.sequence = self.shared.sequence
+        self.shared.handed_writes += 1
+        pthread_cond_signal(self.shared.work)
+        return 0
 
     def mark(self, int64_t now_ms):
         """A MARK, if everything is durable and no frame says so yet: nothing came since the last sync."""
@@ -382,28 +440,52 @@ cdef class Writer:
     cdef int push(self) noexcept:
         """What was added leaves for the disk: by this thread if that costs next to nothing, else by the writer."""
         cdef int64_t now = monotonic_ns()
+        cdef Block* block
         pthread_mutex_lock(self.shared.mutex)
         if self.shared.head != NULL:
-            if self.shared.since_ns == 0:
-                self.shared.since_ns = now
-                # It sleeps as long as everything is durable.
-                pthread_cond_signal(self.shared.sync_work)
-            if self.shared.later_ns == 0 and self.shared.syncing:
-                self.shared.later_ns = now
-            if not self.may_write_here() or not self.write_here():
+            self.wait_since(now)
+            block = self.shared.head
+            if block.next != NULL or not self.may_write_here(block.target, block.used) or not self.write_here():
                 self.shared.handed_writes += 1
                 pthread_cond_signal(self.shared.work)
         pthread_mutex_unlock(self.shared.mutex)
         return 0
 
-    cdef inline bint may_write_here(self) noexcept:
-        cdef Block* block = self.shared.head
+    cdef void wait_since(self, int64_t now) noexcept:
+        """Something is there that is not durable; with the mutex."""
+        if self.shared.since_ns == 0:
+            self.shared.since_ns = now
+            # It sleeps as long as everything is durable.
+            pthread_cond_signal(self.shared.sync_work)
+        if self.shared.later_ns == 0 and self.shared.syncing:
+            self.shared.later_ns = now
+
+    cdef bint may_write_here(self, Target* target, size_t n) noexcept:
+        """Whether it costs next to nothing to write n bytes now, before which nothing waits; with the mutex."""
         return (
-            self.shared.policy <= POLICY_EVERYSEC and block.next == NULL and not self.shared.writing
+            self.shared.policy <= POLICY_EVERYSEC and not self.shared.writing
             and not self.shared.syncing and self.shared.write_ns < INLINE_NS and self.shared.full_error == 0
-            and self.shared.broken_error == 0 and block.used < LARGEST_HERE
-            and (block.target.reserved < 0 or block.target.reserved >= block.target.written + <int64_t> block.used)
+            and self.shared.broken_error == 0 and n < LARGEST_HERE
+            and (target.reserved < 0 or target.reserved >= target.written + <int64_t> n)
         )
+
+    cdef void written_here(self, Target* target, int64_t n, int64_t took) noexcept:
+        """What a write of the loop has come to; with the mutex."""
+        self.shared.write_ns = took
+        if n > 0:
+            target.written += n
+            target.dirty = True
+            self.shared.unsynced += n
+            self.shared.queued -= n
+
+    cdef void look_ahead(self, Target* target) noexcept:
+        """Behind a write of the loop: whether a thread has something to do soon; with the mutex."""
+        self.shared.inline_writes += 1
+        if target.reserved >= 0 and target.reserved - target.written < RESERVE_LOW and not self.shared.extending:
+            self.shared.extending = True
+            pthread_cond_signal(self.shared.work)
+        if self.shared.unsynced >= UNSYNCED_MOST and self.shared.policy == POLICY_EVERYSEC:
+            pthread_cond_signal(self.shared.sync_work)
 
     cdef bint write_here(self) noexcept:
         """Writes the only block, with the mutex, which is given back meanwhile. False: something is left for the writer."""
@@ -415,27 +497,18 @@ cdef class Writer:
         result = self.shared.calls.pwrite(
             self.shared.calls.self, target.fd, block_data(block) + block.gone, block.used - block.gone, target.written)
         pthread_mutex_lock(self.shared.mutex)
-        self.shared.write_ns = monotonic_ns() - began
+        self.written_here(target, result, monotonic_ns() - began)
         if result > 0:
             block.gone += <size_t> result
-            target.written += result
-            target.dirty = True
-            self.shared.unsynced += result
-            self.shared.queued -= result
         if block.gone < block.used:
             # Whatever it was: the writer tries again, and knows what to do.
             self.shared.head = self.shared.tail = block
             return False
-        self.shared.inline_writes += 1
         kache_store_unsigned(&self.shared.written, block.sequence)
         if block.last:
             target.ended = True
         drop_block(&self.shared, block)
-        if target.reserved >= 0 and target.reserved - target.written < RESERVE_LOW and not self.shared.extending:
-            self.shared.extending = True
-            pthread_cond_signal(self.shared.work)
-        if self.shared.unsynced >= UNSYNCED_MOST and self.shared.policy == POLICY_EVERYSEC:
-            pthread_cond_signal(self.shared.sync_work)
+        self.look_ahead(target)
         return True
 
     # What is known --------------------------------------------------------------------------------------

@@ -184,6 +184,36 @@ def test_everysec_replies_when_it_is_written(tmp_path: Path, appendfsync: str) -
     run(test)
 
 
+@pytest.mark.parametrize("appendfsync", ["everysec", "no"])
+def test_a_write_of_the_loop_that_is_cut_short_is_gone_on_with(tmp_path: Path, appendfsync: str) -> None:
+    """Wherever the disk stops in a frame, its reply waits for the rest, and the file has every frame once, in order."""
+    size = 40 + 24
+
+    async def test() -> None:
+        async with served(tmp_path / "s", appendfsync=appendfsync) as here:
+            router, writer = await here.router(), here.persistence.writer
+            assert writer is not None and await router.ask("set", "k", "first") == b"+OK\r\n"
+            for number in range(size):
+                before = writer.figures()
+                here.files.shorten("pwrite", number)
+                assert await router.ask("set", "k", f"{number:020}") == b"+OK\r\n"
+                assert writer.queued == 0 and writer.written == writer.sequence == number + 2
+                if appendfsync == "no":
+                    assert writer.figures()["written_by_thread"] == before["written_by_thread"] + 1
+                    assert await router.ask("get", "k") == b"$20\r\n%020d\r\n" % number
+            data = next((tmp_path / "s").glob("*.log")).read_bytes()
+        at, found = 128, []
+        while data[at : at + 2] == b"FK":
+            end = at + 40 + int.from_bytes(data[at + 4 : at + 8], "little")
+            if data[at + 2] == 1:
+                found.append((int.from_bytes(data[at + 8 : at + 16], "little"), data[at + 40 : end]))
+            at = end
+        assert at == len(data) and found[0] == (1, b"\x08\x01k\x05first")
+        assert found[1:] == [(number + 2, b"\x08\x01k\x14%020d" % number) for number in range(size)]
+
+    run(test)
+
+
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
 def test_a_disk_that_stands_still(tmp_path: Path, appendfsync: str) -> None:
     """Writes are refused, who waits is closed, reads go on; when the call returns everything is as before."""
@@ -294,6 +324,29 @@ def test_large_replies_in_pieces_are_sent_to_their_end(tmp_path: Path) -> None:
             await loop.sock_sendall(router.sock, credit)
             while got < 3_000_000:
                 got += len(await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 20), 5))
+
+    run(test)
+
+
+@pytest.mark.parametrize("appendonly", [True, False])
+def test_a_dump_that_is_given_up_while_the_manifest_changes_keeps_what_it_names(
+    tmp_path: Path, appendonly: bool
+) -> None:
+    async def test() -> None:
+        async with served(tmp_path / "s", appendonly=appendonly) as here:
+            router = await here.router()
+            assert await router.ask("set", "k", "v") == b"+OK\r\n"
+            here.files.slow("rename", 0.5)
+            dumping = asyncio.ensure_future(here.persistence.dump(urgent=True))
+            renames = sum(each[0] == "rename" for each in here.files.record)
+            await here.until(lambda: list((tmp_path / "s").glob("manifest.tmp")))
+            here.persistence.cancel()
+            await asyncio.wait([dumping])
+            dumping.exception()
+            assert sum(each[0] == "rename" for each in here.files.record) > renames
+            assert all((tmp_path / "s" / name).exists() for name in here.persistence.manifest.names())
+            named = (tmp_path / "s" / "manifest").read_text().split()
+            assert all((tmp_path / "s" / word).exists() for word in named if word.endswith((".base", ".log")))
 
     run(test)
 

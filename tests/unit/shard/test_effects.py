@@ -242,6 +242,41 @@ def test_records_are_small(shard: Shard) -> None:
     assert len(records) < 300 + 10 + 2 * 90 + 3 * 200 + 10
 
 
+def number_of(value: int) -> bytes:
+    """LEB128."""
+    return bytes((value,)) if value < 128 else bytes((value & 127 | 128,)) + number_of(value >> 7)
+
+
+def test_records_of_strings_are_the_same_by_the_short_way_and_the_long(shard: Shard) -> None:
+    """SETs around every limit of the short way, byte for byte against the format."""
+    draw = random.Random(11)
+    sizes = (0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 33, 126, 127, 128, 511, 512, 700, 5000)
+    keys = [b"", *(bytes(draw.choices(b"ab", k=draw.choice(sizes[1:14]))) for _ in range(12))]
+    keys += [b"x" * size for size in sizes[10:]]
+    shard.store.effects.record()
+    for _ in range(40):
+        now, db, before, expected = NOW, 0, None, b""
+        start = None
+        for _ in range(draw.randrange(1, 30)):
+            if draw.random() < 0.1:
+                shard.set_time(shard.store.now_ms + draw.randrange(1, 300))
+            key, value = draw.choice(keys), bytes(draw.choice(sizes))
+            database = draw.choice((db, db, db, 0, 9))
+            assert shard.execute([b"SET", key, value], 2, database) == b"+OK\r\n"
+            if start is None:
+                start = now = shard.store.now_ms
+            if shard.store.now_ms != now:
+                now, before = shard.store.now_ms, None
+                expected += b"\x02" + number_of(2 * (now - start))
+            if database != db:
+                db, before = database, None
+                expected += b"\x01" + number_of(db)
+            expected += b"\x88" if key == before else b"\x08" + number_of(len(key)) + key
+            expected += number_of(len(value)) + value
+            before = key
+        assert shard.store.effects.take() == (start, expected)
+
+
 def test_damaged_records_are_refused(shard: Shard) -> None:
     """Any byte changed or missing: an error that says where, or another history, but never a crash or a huge allocation."""
     shard.store.effects.record()
