@@ -307,6 +307,7 @@ class AsyncClient(AsyncCommands[S]):
 
         ``redis://`` means the same as ``kache://``. Other parameters as of `AsyncClient`; what the URL says wins.
         """
+        # What a URL says is known at run time only, so no overload fits.
         return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
 
     async def _connect(self, timeout: float | None) -> _Connection:

@@ -319,6 +319,7 @@ class Client(Commands[S]):
 
         ``redis://`` means the same as ``kache://``. Other parameters as of `Client`; what the URL says wins.
         """
+        # What a URL says is known at run time only, so no overload fits.
         return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
 
     def _connect(self, timeout: float | None) -> _Connection:

@@ -178,6 +178,7 @@ class LocalCluster:
     def client(self, *, decode: bool = False, db: int = 0) -> Client[Any]:
         """A new `kache.Client`, closed with the cluster."""
         password = self._settings.get("requirepass")
+        # The overloads want a literal; ours above have said which it is.
         client: Client[Any] = Client(self.host, self.port, decode=decode, db=db, password=password)  # type: ignore[call-overload]
         self._clients.add(client)
         return client

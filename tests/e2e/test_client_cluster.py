@@ -220,7 +220,7 @@ def test_waiting_with_asyncio(port: int) -> None:
                 pass
             await cache.rpush("r", 0, 1, 2, 3, 4, 5)
             found = await asyncio.gather(*waiting)
-            assert sorted(found) == [("r", str(number)) for number in range(5)]  # type: ignore[type-var]
+            assert sorted(filter(None, found)) == [("r", str(number)) for number in range(5)]
             assert await cache.lpop("r") == "5"
 
     asyncio.run(main())
