@@ -375,7 +375,7 @@ def test_between_serving_and_delivery_nothing_is_lost(
 def test_a_rolling_restart_is_not_seen_by_who_waits(four: Cluster, keys: list[str], far: Connection) -> None:
     commands = [
         ("blpop", keys[0], 0),
-        ("blpop", *keys, 0),
+        ("blpop", keys[0], *keys[2:], 0),  # not where the last one moves to: it would take what was moved
         ("bzpopmin", keys[2], keys[3], 30),
         ("blmove", *keys[:2], "left", "left", 0),
     ]
