@@ -129,7 +129,7 @@ from .memory cimport (
 )
 from .packed cimport (
     AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
-    element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
+    element_before, element_span, find_item, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )
