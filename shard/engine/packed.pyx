@@ -53,24 +53,38 @@ set_limits()
 
 
 # Long walks -------------------------------------------------------------------------------------------
+cdef uint8_t[256] SPANS     # bytes of an item by its first byte; 0 where that does not say it
+
+
+cdef int fill_spans() noexcept:
+    cdef int first
+    cdef char byte
+    for first in range(ITEM_DOUBLE + 1):
+        byte = <char> first
+        SPANS[first] = 0 if first == ITEM_LONG else <uint8_t> item_span(&byte)
+    return 0
+
+
+fill_spans()
+
 cdef struct Guess:
-    # Of the pair, or item, that comes next: the first bytes of its items, the bytes of the first item and of all.
+    # Of the pair, or item, that comes next: bytes of its items as their first bytes are to say, of the first and of all.
     int first, second
     size_t span, stride
     int wrong
 
 
-cdef inline int head_guess(const char* at) noexcept nogil:
-    """The first byte of an item; NO_GUESS if it does not say how long the item is."""
-    return NO_GUESS if <uint8_t> at[0] == ITEM_LONG else <uint8_t> at[0]
+cdef inline int span_guess(const char* at) noexcept nogil:
+    """Bytes of an item; NO_GUESS if its first byte does not say it."""
+    return NO_GUESS if <uint8_t> at[0] == ITEM_LONG else SPANS[<uint8_t> at[0]]
 
 
 cdef inline bint guess_anew(Guess* guess, const char* at, bint pairs) noexcept nogil:
     """Guesses that the next are as the one here, after a guess that failed; False when it was one too many."""
     guess.span = guess.stride = item_span(at)
-    guess.first = head_guess(at)
+    guess.first = span_guess(at)
     if pairs:
-        guess.second = head_guess(at + guess.span)
+        guess.second = span_guess(at + guess.span)
         guess.stride += item_span(at + guess.span)
     forget(guess.span)
     forget(guess.stride)
@@ -102,7 +116,7 @@ cdef inline const char* find_by_guess(const char* at, const char* end, const Ite
         first = <uint8_t> at[0]
         if first == wanted and item_equals(at, item):
             return at
-        if first == guess.first and (not pairs or <uint8_t> at[guess.span] == guess.second):
+        if SPANS[first] == guess.first and (not pairs or SPANS[<uint8_t> at[guess.span]] == guess.second):
             at += guess.stride
         elif guess_anew(&guess, at, pairs):
             at += guess.stride
@@ -115,7 +129,7 @@ cdef inline const char* find_by_guess(const char* at, const char* end, const Ite
         first = <uint8_t> at[0]
         if first == wanted and item_equals(at, item):
             return at
-        if first == guess.first:
+        if SPANS[first] == guess.first:
             at += guess.stride
         elif guess_anew(&guess, at, False):
             at += guess.stride
@@ -145,7 +159,7 @@ cdef const char* pair_place_among_many(
     prefetch_first(at)
     while at < end:
         prefetch(at + PREFETCHED)
-        if <uint8_t> at[0] == guess.first and <uint8_t> at[guess.span] == guess.second:
+        if SPANS[<uint8_t> at[0]] == guess.first and SPANS[<uint8_t> at[guess.span]] == guess.second:
             behind = at + guess.span
             if not pair_is_before(at, behind, score, member, n):
                 return at
