@@ -17,7 +17,7 @@ import time
 
 import uvloop
 
-from kache.cluster import logs, numbers, pages
+from kache.cluster import logs, numbers, pages, processes
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -81,6 +81,7 @@ def run(ctx: ChildContext) -> None:
     """Serves until the supervisor says otherwise. Returns when the process shall end."""
     give_memory_back()
     loop = uvloop.new_event_loop()
+    processes.give_back_empty_pages(loop)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(_Process(ctx, loop).serve())

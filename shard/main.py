@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import uvloop
 
-from kache.cluster import logs, pages
+from kache.cluster import logs, pages, processes
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -86,6 +86,7 @@ def run(ctx: ChildContext) -> None:
     tune_malloc()
     seed_random(int.from_bytes(os.urandom(8), "little"))
     loop = uvloop.new_event_loop()
+    processes.give_back_empty_pages(loop)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(_Process(ctx, loop).serve())

@@ -133,6 +133,7 @@ def preload() -> None:
     # A child that collects would write to pages that it has in common with the others: what it freed, and what lists of
     # free objects it took down, lie all over them.
     gc.collect()
+    processes.trim_memory()
 
 
 def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> int:
