@@ -128,6 +128,8 @@ class Supervisor:
             if self._exit_fd is not None:
                 os.set_inheritable(self._exit_fd, False)
                 self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
+            if not self.config.core_dumps:
+                processes.forbid_core_dumps()
             processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
             processes.set_title(f"kache: supervisor :{self.config.port}")
             self._catch_signals()
