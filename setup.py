@@ -46,8 +46,8 @@ MODULES = {
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
     "kache.wire.link": COLD,
-    "kache.shard.log.recovery": HOT,
-    "kache.shard.log.division": HOT,
+    "kache.shard.log.recovery": COLD,
+    "kache.shard.log.division": COLD,
     "kache.shard.log.files": COLD,
     "kache.shard.log.format": COLD,
 }

@@ -184,8 +184,7 @@ class _Process:
         self.cleanup.start()
         self.beat.start()
         # What was imported and built so far lives as long as the process, and entries are no objects of the
-        # collector: a full collection would only stall.
-        gc.collect()
+        # collector: a full collection would only stall. Nor is there one now (see `children.preload`).
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()

@@ -875,7 +875,6 @@ cdef enum:
     PART_FIELD_DEADLINES = 32
     PART_FLAGS = 63             # all that there are, with the type
 
-cdef int put_varint(Buffer out, uint64_t number) except -1
 cdef int image_kind(Entry* entry) except -1
 cdef uint64_t image_body(
     int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out

@@ -127,9 +127,10 @@ from .listvalue cimport (
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,
 )
+from .numbers cimport fill_number, leave_number, put_counted, put_number
 from .packed cimport (
     AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
-    element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
+    element_before, element_span, find_item, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )

@@ -177,11 +177,11 @@ cdef class Host:
         cdef Py_ssize_t i, n = PyBytes_GET_SIZE(shards) // 2
         if effects.records.used() == 0:
             effects.begin_frame()
-        put_varint(payload, transaction)
-        put_varint(payload, <uint64_t> n)
+        put_number(payload, transaction)
+        put_number(payload, <uint64_t> n)
         for i in range(n):
             memcpy(&shard, PyBytes_AS_STRING(shards) + 2 * i, 2)
-            put_varint(payload, shard)
+            put_number(payload, shard)
         payload.append(effects.records.data + effects.records.start, effects.records.used())
         return self.put_frame(FRAME_SHARE, payload)
 

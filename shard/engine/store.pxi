@@ -406,6 +406,17 @@ cdef class Store:
         """Bytes of all data: blocks with malloc's overhead, tables, heaps, estimates for Python collections."""
         return self.used()
 
+    @property
+    def slot_bytes(self):
+        """Bytes of the databases' arrays of tables, as far as keys make them resident; beside `used_memory`, since no eviction
+        frees them."""
+        cdef int64_t groups = 0
+        cdef int i, group
+        for i in range(self.active):
+            for group in range(GROUPS):
+                groups += self.databases[i].counts[group] > 0
+        return groups * <int64_t> (sizeof(Table) << GROUP_SHIFT)
+
     cdef inline int64_t used(self) noexcept:
         cdef int64_t total = self.aside
         cdef int i

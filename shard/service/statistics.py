@@ -95,6 +95,7 @@ class Gauges:
 def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
     """The statistics of a shard at this moment."""
     store = shard.store
+    kept = gauges.kept()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     per_second, input_kbps, output_kbps = gauges.rates()
     received, sent = gauges.net()
@@ -108,6 +109,8 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         resident_memory=resident_memory(),
         startup_memory=gauges.startup_memory(),
         buffer_memory=gauges.buffer_memory(),
+        slot_memory=store.slot_bytes,
+        log_memory=int(kept.get("queued_bytes", 0)),
         maxmemory=shard.maxmemory,
         allowed_memory=shard.allowed_memory,
         policy=store.policy,
@@ -132,5 +135,5 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         errors=dict(shard.errors),
         command_stats=[CommandStats(*counts) for counts in shard.command_counts()],
         latency_ns=shard.histogram_counts(),
-        kept=gauges.kept(),
+        kept=kept,
     )
