@@ -16,59 +16,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from kache.client.errors import (
-    AuthenticationError,
-    BadArgumentError,
-    ClientClosedError,
-    ClientError,
-    CommandError,
-    ConflictError,
-    ConnectError,
-    ConnectionLostError,
-    CrossSlotError,
-    KacheError,
-    NotExecutedError,
-    OutcomeUnknownError,
-    OutOfMemoryError,
-    PoolTimeoutError,
-    ProtocolError,
-    RequestTimeoutError,
-    RequestTooLargeError,
-    UnavailableError,
-    UncertainError,
-    UnknownCommandError,
-    WrongTypeError,
-)
+from kache.client import errors
+from kache.client.errors import *  # noqa: F403  # the list of them is there
 
 if TYPE_CHECKING:
     from kache.client.asynchronous import AsyncClient
     from kache.client.blocking import Client
 
-__all__ = [
-    "AsyncClient",
-    "AuthenticationError",
-    "BadArgumentError",
-    "Client",
-    "ClientClosedError",
-    "ClientError",
-    "CommandError",
-    "ConflictError",
-    "ConnectError",
-    "ConnectionLostError",
-    "CrossSlotError",
-    "KacheError",
-    "NotExecutedError",
-    "OutOfMemoryError",
-    "OutcomeUnknownError",
-    "PoolTimeoutError",
-    "ProtocolError",
-    "RequestTimeoutError",
-    "RequestTooLargeError",
-    "UnavailableError",
-    "UncertainError",
-    "UnknownCommandError",
-    "WrongTypeError",
-]
+__all__ = ["AsyncClient", "Client"]
+__all__ += errors.__all__
 
 _HOMES: Final = {"AsyncClient": "kache.client.asynchronous", "Client": "kache.client.blocking"}
 
