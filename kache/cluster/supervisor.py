@@ -33,10 +33,11 @@ from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
 from kache.cluster.dumps import Dumps
-from kache.cluster.durability import DataDirectory, Resolution, loading_text
+from kache.cluster.durability import DataDirectory, Resolution
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
+from kache.cluster.progress import LoadingBar, loading_text
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
 from kache.cluster.service_manager import ServiceManager
@@ -92,6 +93,7 @@ class Supervisor:
         self._data = DataDirectory(config)
         self._slots = self._data.slots
         self._resolution = Resolution(config, self._resolved)
+        self._loading = LoadingBar(not config.logfile)
         self._dumps = Dumps(self._tell_shard, range(config.shards))
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
@@ -370,6 +372,7 @@ class Supervisor:
                     self._resolution.report(child.index, shares, child.restarts > 0)
                 case messages.Loading():
                     child.progress = loading_text(message)
+                    self._loading.told(child.index, message)
                 case messages.Kept():
                     child.kept = message
                     self._dumps.kept(child.index, message)
@@ -399,6 +402,7 @@ class Supervisor:
     def _on_child_ready(self, child: Child) -> None:
         child.ready_at = time.monotonic()
         self._set_state(child, "up")
+        self._loading.over(child.index if child.role == "shard" else -1)
         if child.restarts:
             _log.info("%s (pid %d) serves again", child.name, child.pid)
         self._answer_waiters(child, "")
@@ -449,6 +453,7 @@ class Supervisor:
         self._acknowledgements.gone(child.name)
         if child.role == "shard":
             self._resolution.gone(child.index)
+            self._loading.over(child.index)
             self._dumps.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)

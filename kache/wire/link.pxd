@@ -33,7 +33,8 @@ A transaction over several shards takes locks first (_lock, an internal command)
 runs that say its number, each FLAG_ATOMIC, in one piece: the share is begun when all of it is here, and nothing comes
 between. In the place of their deadline such runs say how many bytes of the share follow behind them; the last one says
 FLAG_RELEASE. Where several shards log a share, _lock names them, and _unlock follows instead when all have answered: nothing
-is built on a share whose sister is lost. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
+is built on a share whose sister is lost. A transaction in steps (LOCK_STEPS) sends one run a step, each a share by itself; behind
+the last one _commit tells every shard that all of it is there. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
 answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
@@ -107,6 +108,7 @@ cdef enum:
     LOCK_LETS_READ = 8          # who only reads passes
     LOCK_EXTENDS = 16           # the lock is there, and gets a later end and the mode above
     LOCK_SHARES = 32            # it only reads: together with others who do
+    LOCK_STEPS = 64             # with a log: what it changes counts after a crash only if a _commit followed on every shard
 
     # What _lock answers.
     LOCK_BUSY = 0

@@ -40,6 +40,7 @@ NEEDS_ROOM: int
 LETS_READ: int
 EXTENDS: int
 SHARES: int
+STEPS: int
 BUSY: int
 GRANTED: int
 DIRTY: int

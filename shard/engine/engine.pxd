@@ -393,6 +393,7 @@ cdef enum:
     BLOCKED = 3                 # the reply comes when it comes
 
     ROOM_ASKED = 1 << 16        # beside the flags of a run: memory was made room in for what is executed inside
+    LOG_ASKED = 1 << 17         # the log takes what is executed inside, whatever it is in
 
 
 cdef class Context:
@@ -531,6 +532,8 @@ cdef class Lock:
     cdef bint room                      # memory was made room in for all of it
     cdef bytes shards                   # u16 …: those that write a share of it to their logs, this one too; None: no share
     cdef bint begun, framed             # its share is being executed; is in the log, which does not say yet that it is over
+    cdef bint steps                     # what is in the log counts once it is `complete`
+    cdef bint complete                  # all of its share is in the log
     cdef readonly dict buildings        # key -> Building
 
 
@@ -545,6 +548,7 @@ cdef class Waiter:
     cdef tuple slots
     cdef bint everything                # a lock of all slots
     cdef bint reads                     # passes a lock that lets read
+    cdef bint writes                    # waits while the log is slow
     cdef bint lined_up, ready, gone     # in the queues of its slots; in `runnable`; has had its turn
     cdef list frames, tokens            # (command as sent, slot, arguments); one token each
     # Of a _lock:
@@ -576,6 +580,9 @@ cdef class Locks:
     cdef Py_ssize_t most_parked
     cdef int64_t most_bytes
     cdef Buffer scratch                 # the slots of the frame that is looked at
+    cdef bint parking                   # nothing is written until the log has caught up
+    cdef object done                    # (unix ms, transaction) of those whose share is in the log and that are over
+    cdef int64_t logged_since           # unix ms: before, no shares were logged in this life
     cdef int note_busy(self) except -1
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
                   bytes shards) except -1
@@ -591,6 +598,8 @@ cdef class Locks:
     cdef bint holds_back(self, Context context, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1
     cdef bint any_held(self, bint reads, bint internal) except -1
     cdef int gather(self, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1
+    cdef bint has_room(self, Py_ssize_t size) noexcept
+    cdef int park_writes(self, bint parking) except -1
     cdef Waiter admit(self, Context context, Py_ssize_t size)
     cdef tuple slots_of_scratch(self)
     cdef int enqueue(self, Waiter waiter) except -1
@@ -788,7 +797,8 @@ cdef class Link(Endpoint):
     cdef int take_mark(self, uint64_t end, uint64_t released) except -1
     cdef int raise_sendable(self, uint64_t released) except -1
     cdef int free_output(self) except -1
-    cdef bint parks(self, const char* frame) noexcept
+    cdef bint rests_before(self, const char* frame, uint32_t size) noexcept
+    cdef int rest(self) except -1
     cdef int send_parts(self) except -1
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
     cdef int begin_part(self, const char* header, uint32_t length) except -1

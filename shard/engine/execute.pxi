@@ -367,7 +367,7 @@ cdef class Executor:
         """The error of a command that the log cannot keep up with; None where it does not matter."""
         cdef Effects effects = self.store.effects
         # Between routers and shards, what needs no memory changes no data: the end of a lock.
-        if command.writes and (not command.internal or command.denyoom):
+        if command.writes and not context.flags & LOG_ASKED and (not command.internal or command.denyoom):
             return self.refusing_text
         if self.sure_until == UINT64_MAX or effects.changed_in == NULL:
             return None

@@ -228,7 +228,15 @@ cdef class Host:
         effects.records.keep = RECORDS_KEPT
         effects.following = writer.end() + 1
         effects.record(True)
+        self.shard.locks.logged_since = self.shard.store.now_ms
         self.news = LogNews(self, os.dup(writer.news))
+
+    def tell_shares(self):
+        """A log begins that will go with a base: the shares before it are told of, before anything else."""
+        since, there, missing = self.shard.locks.shares_before()
+        self.begin_tick()
+        self.shard.store.effects.tell_shares(since, there, missing)
+        self.commit_tick()
 
     def end_log(self):
         """Nothing is logged any more. Replies still wait for what was, until `detach_log`."""
@@ -277,12 +285,15 @@ cdef class Host:
         self.trouble = trouble
         self.lost = lost
         self.parking = trouble == TROUBLE_SLOW
+        self.shard.locks.park_writes(self.parking)
         self.shard.refuse(trouble if trouble >= TROUBLE_STALLED else 0, text, sure_until)
         if not self.parking and self.parked:
             for link in self.parked:
                 if link.fd >= 0:
                     self.wait_for_next(link)
             self.parked = []
+        if self.shard.locks.runnable:
+            self.serve_soon()
 
     def background(self, int64_t budget_ns):
         """A tick of its own: expiry and eviction, each for at most `budget_ns`. True when more is waiting."""
