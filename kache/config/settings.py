@@ -130,6 +130,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
                 "volatile-lru",
                 "allkeys-lfu",
                 "volatile-lfu",
+                "allkeys-s3fifo",
+                "volatile-s3fifo",
                 "allkeys-random",
                 "volatile-random",
                 "volatile-ttl",

@@ -20,6 +20,7 @@ from .entry cimport Entry
 from .fields cimport FieldTable
 from .heap cimport Heap
 from .listvalue cimport Chunks, ListValue
+from .queues cimport Ghosts, Queue
 from .table cimport Table
 from .zset cimport ZSet
 
@@ -40,6 +41,7 @@ cdef enum:
     HEAVY = 65536               # bytes from which writing one block may be noticed
     LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
     LARGE_BLOCK = 4194304       # bytes from which it frees a block: giving the pages back takes a millisecond
+    SMALL_PART = 10             # of the data is 1: the small queue of S3-FIFO
 
 cdef struct Database:
     Table* slots                # SLOT_COUNT tables, NULL until the database is used
@@ -68,6 +70,12 @@ cdef class Store:
     cdef readonly int64_t now_ms
     cdef uint32_t lru_clock
     cdef readonly bint lfu
+    cdef int clocks                     # CLOCK_LRU, CLOCK_LFU or CLOCK_QUEUES: what entries' clocks say
+    cdef bint queueing                  # new keys join the small queue
+    cdef bint queue_volatile            # those with a deadline only
+    cdef Queue queue                    # the small queue of S3-FIFO
+    cdef Ghosts ghosts
+    cdef int64_t pressed_at             # bytes in use when something was evicted last; 0: nothing was
     cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
     cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
     cdef readonly str policy
@@ -94,6 +102,7 @@ cdef class Store:
     cdef Entry* find(self, Place* place) except? NULL
     cdef void forget_known(self) noexcept
     cdef void touch_entry(self, Entry* entry) noexcept
+    cdef uint32_t touched(self, uint32_t clock) noexcept
     cdef Entry* read(self, Place* place) except? NULL
     cdef Entry* look(self, Place* place) except? NULL
     cdef bint prepare(self, Place* place, size_t n) except -1
@@ -102,6 +111,8 @@ cdef class Store:
     cdef void begin_elements(self, int record, Place* place) noexcept
     cdef uint32_t fresh_clock(self) noexcept
     cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1
+    cdef void enqueue(self, Place* place, Entry* entry) noexcept
+    cdef void forget_queues(self) noexcept
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1
     cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1
     cdef int put_string(
@@ -245,6 +256,7 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1
 # evict.pxi --------------------------------------------------------------------------------------------
 cdef enum:
     POOL = 64
+    SHARES = 1000
     SPARED = 16                 # keys of one command that are looked at; whoever names more rarely adds to them
 
 cdef struct Candidate:
@@ -261,6 +273,8 @@ cdef class Evictor:
     cdef Candidate[POOL] pool
     cdef int pooled
     cdef bint volatile_only, by_ttl, at_random
+    cdef bint queued                    # by S3-FIFO
+    cdef int64_t small_share            # of the small queue, in SHARES of the data
     cdef uint64_t[SPARED] spared        # hashes of the keys that the command works on: they are not evicted for it
     cdef int spared_count
     cdef int64_t spared_size            # what is as large as this and was used just now is not evicted either; 0: it is
@@ -277,6 +291,11 @@ cdef class Evictor:
     cdef uint64_t score_of(self, Entry* entry) noexcept
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
+    cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef bint is_small(self, Entry* entry) noexcept
+    cdef bint small_is_full(self) noexcept
+    cdef bint evict_queued(self) except -1
+    cdef bint evict_small(self) except -1
     cdef bint evict_random(self) except -1
     cdef Entry* random_of(self, Database* db) noexcept
     cdef bint evict_soonest(self) except -1
