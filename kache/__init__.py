@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from kache.client import ConnectionLostError as ConnectionLostError
     from kache.client import CrossSlotError as CrossSlotError
     from kache.client import KacheError as KacheError
+    from kache.client import NearCache as NearCache
     from kache.client import NotExecutedError as NotExecutedError
     from kache.client import OutcomeUnknownError as OutcomeUnknownError
     from kache.client import OutOfMemoryError as OutOfMemoryError
@@ -86,6 +87,7 @@ __all__ = [
     "ConnectionLostError",
     "CrossSlotError",
     "KacheError",
+    "NearCache",
     "NotExecutedError",
     "OutOfMemoryError",
     "OutcomeUnknownError",
