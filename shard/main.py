@@ -231,6 +231,8 @@ class _Process:
         store.lfu_log_factor = config.lfu_log_factor
         store.lfu_decay_time = config.lfu_decay_time
         shard.configure_slowlog(config.slowlog_log_slower_than)
+        shard.notifications.configure(config.notify_keyspace_events)
+        shard.tracking.most_keys = config.tracking_table_max_keys
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes

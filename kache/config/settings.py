@@ -20,6 +20,7 @@ from kache.config.kinds import (
     ADDRESSES,
     COUNT,
     DAY,
+    EVENTS,
     LIMITS,
     MICROSECONDS,
     MILLISECONDS,
@@ -375,6 +376,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             low=64 * KIB,
         ),
     ] = 32 * MIB
+    notify_keyspace_events: Annotated[
+        str,
+        Setting(
+            EVENTS,
+            "Events of keys that are published: K on channels of the key, E on channels of the event, and their classes; "
+            "A for all but n (new keys) and m (keys missed). Each costs the shard a message where somebody listens.",
+            live=True,
+        ),
+    ] = ""
+    tracking_table_max_keys: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Keys that each shard remembers for CLIENT TRACKING; beyond, one is forgotten and its clients are told that it has "
+            "changed. 0: no limit.",
+            live=True,
+        ),
+    ] = 1_000_000
     client_output_buffer_limit: Annotated[
         tuple[Limit, ...],
         Setting(

@@ -20,6 +20,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
                     SLOW_PART  nanoseconds         the same of a part of a command, or a question of the router's: before
                                                    its reply
+                    PUBLISHED  what, session | name | message   something published, once for a link, whose router knows who is
+                                                   to have it; or a word about a key to the session that remembers it
                     NOTICE   ready or draining
 
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
@@ -28,6 +30,7 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     DEFERRED u32 length | u8 kind | 3 zeros | u32 form | u64 token | reply
     PART    u32 length | u8 kind | 3 zeros | u32 argument | u64 session or token | bytes
     CREDIT  u32 length | u8 kind | 3 zeros | u32 0 | u64 token | u64 bytes
+    PUBLISHED  u32 length | u8 kind | u8 what | 2 zeros | u32 n | u64 session | n bytes of a name | message
 
 A transaction over several shards takes locks first (_lock, an internal command); its share on each shard is one or more
 runs that say its number, each FLAG_ATOMIC, in one piece: the share is begun when all of it is here, and nothing comes
@@ -46,7 +49,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 4
+    LINK_VERSION = 5
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -66,12 +69,24 @@ cdef enum:
     LINK_UNBLOCK = 15
     LINK_RECEIVED = 16
     LINK_UNDELIVERED = 17
+    LINK_PUBLISHED = 18
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36
     REPLY_HEADER = 20
     FRAME_HEADER = 12
     PART_HEADER = 20
+    PUBLISHED_HEADER = 20
+
+    # What a PUBLISHED is. The first four are also what one can subscribe to.
+    PUBLISHED_CHANNEL = 0
+    PUBLISHED_PATTERN = 1       # never sent: a pattern is subscribed to, nothing is published to it
+    PUBLISHED_SHARD_CHANNEL = 2
+    PUBLISHED_MONITOR = 3       # a line for whoever watches all commands
+    PUBLISHED_KEY = 4           # keys have changed, which the session remembers: the message is u32 n, key | …
+    PUBLISHED_FLUSH = 5         # everything has, for all that the session may remember
+    PUBLISHED_BROKEN = 6        # the session that another one has its news sent to is gone
+    SUBSCRIBED_KINDS = 4
 
     # Places in the header of a RUN.
     RUN_KIND_AT = 4
@@ -94,6 +109,7 @@ cdef enum:
     FLAG_RELEASE = 8            # behind this run its transaction is over here: its locks are released
     FLAG_WATCHED = 16           # what the session watches ends with this run; without a transaction it is refused if any
                                 # of it has changed
+    FLAG_TRACK = 32             # the session remembers what it reads, and wants to know when that changes
 
     LARGE = 1048576             # bytes of an argument or a reply above which it flows
 

@@ -307,6 +307,10 @@ cdef class Replies(Endpoint):
         self.account(n)
         if self.over_limit():
             return 0
+        if self.unconfirmed is not None:
+            if self.unconfirmed.behind is None:
+                self.unconfirmed.behind = Buffer()
+            return self.unconfirmed.behind.append(message, n)
         self.output().append(message, n)
         return self.mark_dirty()
 
@@ -390,11 +394,14 @@ cdef class Replies(Endpoint):
             elif (head & SOURCE) == FROM_PENDING:
                 if not (<Pending> self.pendings[0]).ready:
                     break
-                queue = (<Pending> self.pendings.popleft()).reply
+                queue = (<Pending> self.pendings[0]).reply
                 if queue is not None and queue.used() > LARGE_REPLY and not head & SILENT:
                     self.chain_output(queue)
                 elif queue is not None:
                     self.deliver(queue.data + queue.start, queue.used(), head)
+                if self.unconfirmed is not None or (<Pending> self.pendings[0]).behind is not None:
+                    self.confirmed()
+                self.pendings.popleft()
             else:
                 self.deliver_first(self.local, head)
             order.consume(2)
@@ -402,6 +409,16 @@ cdef class Replies(Endpoint):
             left = True
         if left:
             self.mark_dirty()
+        return 0
+
+    cdef int confirmed(self) except -1:
+        """What was pushed while the first pending reply was on its way follows it."""
+        cdef Pending first = <Pending> self.pendings[0]
+        if first is self.unconfirmed:
+            self.unconfirmed = None
+        if first.behind is not None:
+            self.output().append(first.behind.data + first.behind.start, first.behind.used())
+            first.behind = None
         return 0
 
     cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1:

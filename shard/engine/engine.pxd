@@ -28,6 +28,10 @@ cdef class Executor
 cdef class Context
 cdef class Locks
 cdef class Watches(Observer)
+cdef class Channels
+cdef class Notifications(Observer)
+cdef class Tracking(Observer)
+cdef class Broadcasts(Observer)
 cdef class Host
 cdef class Link
 cdef class Merge
@@ -87,6 +91,7 @@ cdef class Store:
     cdef int64_t aside                  # bytes of values under construction (images.pxi)
     cdef bint heavy                     # a large block was written: the command is timed
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
+    cdef Notifications missed           # is told of keys that were read and are not there; None: nobody wants to know
     cdef list field_deadlines           # heap of (deadline, (db, key of a hash)); may name what is gone
     cdef dict field_looks               # (db, key of a hash) -> the deadline that counts of those in the heap
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
@@ -161,6 +166,7 @@ cdef ListValue elements_seen(Entry* entry)
 
 # keys.pxi ---------------------------------------------------------------------------------------------
 cdef bint key_delete(Store store, Place* place) except -1
+cdef bint key_remove(Store store, Place* place, int kind, bint emptied) except -1
 cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1
 cdef bint key_persist(Store store, Place* place) except -1
 cdef int drop_if_empty(Store store, Place* place, size_t length) except -1
@@ -441,6 +447,9 @@ cdef class Executor:
     cdef readonly object slowlog
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
+    cdef readonly Channels channels     # who listens to what
+    cdef readonly Tracking tracking     # who is told what has changed
+    cdef readonly Notifications notifications   # what is published of changes
     cdef public object gauges           # what the process around it knows
     cdef Command* commands
     cdef readonly int command_count
@@ -536,6 +545,85 @@ cdef class Watches(Observer):
     cdef int forget_link(self, object link) except -1
     cdef void all_dirty(self) noexcept
     cdef bint is_there(self, int db, bytes key) noexcept
+
+
+# channels.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Channels:
+    """What is listened to at one shard."""
+    cdef list listeners         # by kind: name -> {link: how many of its clients}
+    cdef dict matchers          # pattern -> what says whether a channel matches
+    cdef readonly Py_ssize_t active     # names of all kinds that somebody listens to
+    cdef readonly Py_ssize_t of_keys    # those of them on which events of keys may come
+    cdef Notifications notifications    # which is told when there are some, or none any more
+    cdef int count_in(self, int kind, bytes name, int change) except -1
+    cdef int forget_link(self, Link link) except -1
+    cdef int64_t publish(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
+
+cdef int run_publish(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+cdef int run_spublish(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+
+
+# notifications.pxi ------------------------------------------------------------------------------------
+cdef enum:
+    MOST_KINDS = 128            # room for the kinds of changes
+
+
+@cython.final
+cdef class Notifications(Observer):
+    """What one shard publishes of the changes of its data."""
+    cdef Executor shard
+    cdef list events            # by kind: the name of the event
+    cdef uint32_t[MOST_KINDS] class_of  # by kind: the bit of its class
+    cdef uint32_t wanted        # classes
+    cdef bint by_key, by_event  # on which channels
+    cdef bint observing
+    cdef int look(self) except -1
+    cdef void miss(self, int db, const char* key, size_t n) noexcept
+    cdef void tell(self, bytes event, int db, const char* key, size_t n) noexcept
+    cdef int publish(self, bytes channel, const char* message, Py_ssize_t n) except -1
+
+
+# tracking.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Tracker:
+    """One session of one link that tracks."""
+    cdef object link
+    cdef uint64_t session, target       # who reads, and who is told
+    cdef int flags
+    cdef tuple prefixes                 # of whose keys all changes are told
+    cdef dict gathered                  # keys that it is told of at the end of the tick
+    cdef bint gone
+
+
+@cython.final
+cdef class Tracking(Observer):
+    """What the clients of one shard remember of it."""
+    cdef Executor shard
+    cdef dict trackers          # link -> {session: Tracker}
+    cdef dict by_key            # key -> {Tracker: None}
+    cdef list gathering         # trackers with something gathered
+    cdef Broadcasts broadcasts
+    cdef Context acting         # of the command that was executed last while anybody observed
+    cdef public Py_ssize_t most_keys    # beyond which one is forgotten for another; 0: no limit
+    cdef int forget_link(self, object link) except -1
+    cdef int remember(self, Context context, Command* command, int number, Span* args, Py_ssize_t n) except -1
+    cdef int note(self, Tracker tracker, bytes key) except -1
+    cdef int invalidate(self, bytes key, bint by_client) except -1
+    cdef bint is_own(self, Tracker tracker) noexcept
+    cdef void flush(self) noexcept
+    cdef int send(self, Tracker tracker, list keys) except -1
+    cdef Link link_of(self, Tracker tracker)
+    cdef int send_gathered(self) except -1
+
+
+@cython.final
+cdef class Broadcasts(Observer):
+    """The trackers that have all changes sent."""
+    cdef Tracking tracking
+    cdef dict by_prefix         # prefix -> {Tracker: None}
+    cdef int enter(self, Tracker tracker) except -1
+    cdef int leave(self, Tracker tracker) except -1
 
 
 # locks.pxi --------------------------------------------------------------------------------------------
@@ -804,6 +892,7 @@ cdef class Link(Endpoint):
     cdef Span* spans
     cdef Py_ssize_t capacity
     # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
+    cdef bint overrun                   # it does not take what is published, and is about to be closed
     cdef bint answering, arisen         # arisen: `before` or `behind` has something
     cdef Flows flows
     cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
@@ -855,6 +944,8 @@ cdef class Link(Endpoint):
     cdef int finish_if_done(self) except -1
     cdef Buffer beside(self)
     cdef int put_message(self, int kind, uint64_t number, bytes body, uint32_t form=*) except -1
+    cdef int put_published(self, int what, uint64_t session, const char* name, Py_ssize_t n, const char* message,
+                           Py_ssize_t size) except -1
     cdef int notice(self, int what) except -1
 
 

@@ -15,7 +15,9 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
                                free
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
-    watches, locks             WATCH; what keeps others out of a transaction over several shards, and who waits
+    watches, channels,         WATCH; who listens to what is published; what is published of changes
+    notifications, tracking    … and told to clients that have read it
+    locks                      what keeps others out of a transaction over several shards, and who waits
     compiled_strings,          the hottest commands, without a Python object
     compiled_collections
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
@@ -75,12 +77,13 @@ from kache.wire.codec cimport (
 
 from kache.wire.link cimport (
     DEFERRED_ABORTED_FORM, DEFERRED_REPLY_FORM,
-    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER, IN_CAPITALS, LARGE,
+    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER, IN_CAPITALS, LARGE,
     LINK_CANCEL, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOST,
     LOCK_NEEDS_ROOM, LOCK_SHARES, LOCK_STEPS, LOCK_WAITS,
     LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
-    LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED,
+    LINK_PUBLISHED, LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED,
     LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER,
+    PUBLISHED_BROKEN, PUBLISHED_CHANNEL, PUBLISHED_FLUSH, PUBLISHED_HEADER, PUBLISHED_KEY, PUBLISHED_PATTERN, PUBLISHED_SHARD_CHANNEL, SUBSCRIBED_KINDS,
     REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_PARKED,
     RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT,
     RUN_REST_AT, RUN_TRANSACTION_AT,
@@ -166,10 +169,11 @@ from .table cimport (
 from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Ranks, Step, ZSet, entry_score, ranks_at, ranks_first
 
 from kache.commands import keys_of
+from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
 
-from .effects import kind_of
+from .effects import KINDS, kind_of
 
 log = logging.getLogger("kache.shard")
 
@@ -200,6 +204,9 @@ include "meter.pxi"
 include "context.pxi"
 include "execute.pxi"
 include "watches.pxi"
+include "channels.pxi"
+include "notifications.pxi"
+include "tracking.pxi"
 include "locks.pxi"
 include "compiled_strings.pxi"
 include "compiled_collections.pxi"

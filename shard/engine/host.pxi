@@ -137,6 +137,8 @@ cdef class Host:
 
     cdef int commit_tick(self) except -1:
         """Between executing and sending: all effects of the tick become one frame of the log."""
+        if self.shard.tracking.gathering:
+            self.shard.tracking.send_gathered()
         return 0 if self.writer is None else self.commit_frame()
 
     cdef int commit_frame(self) except -1:

@@ -61,6 +61,12 @@ cdef class Keyspace:
         """Removes the key; whether it was there."""
         return self.delete_in(self.db, key)
 
+    def remove(self, bytes key not None, str event not None, bint emptied=False):
+        """`delete` as a part of what has an event of its own (`emptied`: and "del" behind it); whether it was there."""
+        cdef Place place
+        self.store.place_of(&place, self.db, key)
+        return key_remove(self.store, &place, kind_of(event), emptied)
+
     def delete_in(self, int db, bytes key not None):
         """`delete` in another database."""
         cdef Place place

@@ -271,6 +271,7 @@ cdef class Link(Endpoint):
             self.host.shard.forget_session(self, session)
             self.flows.forget_session(session)
             self.host.shard.watches.forget(self, session)
+            self.host.shard.tracking.end(self, session)
             return 0
         if LINK_UNBLOCK <= kind <= LINK_UNDELIVERED and self.greeted and n >= 15:
             memcpy(&token, body + 7, 8)
@@ -886,6 +887,32 @@ cdef class Link(Endpoint):
         out.put_u64(<uint64_t> took)
         return self.mark_dirty()
 
+    cdef int put_published(self, int what, uint64_t session, const char* name, Py_ssize_t n, const char* message,
+                           Py_ssize_t size) except -1:
+        cdef Buffer out
+        if self.fd < 0 or self.closing or self.overrun:
+            return 0
+        if self.unsent() > MOST_PUBLISHED:
+            # Not from here: whoever publishes is walking over the links.
+            self.overrun = True
+            self.host.reactor.loop.call_soon(self._give_up)
+            return 0
+        out = self.beside()
+        out.put_u32(<uint32_t> (PUBLISHED_HEADER - 4 + n + size))
+        out.put_u8(LINK_PUBLISHED)
+        out.put_u8(<uint8_t> what)
+        out.put_u16(0)
+        out.put_u32(<uint32_t> n)
+        out.put_u64(session)
+        out.append(name, n)
+        out.append(message, size)
+        return self.mark_dirty()
+
+    def _give_up(self):
+        if self.fd >= 0:
+            log.error("closing the link of router %d: it does not take what is published", self.router)
+            self.close("it does not take what is published")
+
     cdef int notice(self, int what) except -1:
         cdef Buffer out = self.beside()
         if not self.greeted or self.fd < 0:
@@ -907,6 +934,8 @@ cdef class Link(Endpoint):
             host.links.remove(self)
         host.shard.forget_session(self, None)
         host.shard.watches.forget_link(self)
+        host.shard.channels.forget_link(self)
+        host.shard.tracking.forget_link(self)
         host.shard.locks.forget_link(self)
         if host.shard.blocking is not None:
             host.shard.blocking.forget_link(self)

@@ -166,6 +166,8 @@ cdef class Store:
         cdef Entry* entry = self.find(place)
         if entry == NULL:
             self.misses += self.counting
+            if self.missed is not None and self.counting:
+                self.missed.miss(self.db_of(place), place.key, place.n)
             return NULL
         self.hits += self.counting
         self.touch_entry(entry)
@@ -176,6 +178,8 @@ cdef class Store:
         cdef Entry* entry = self.find(place)
         if entry == NULL:
             self.misses += self.counting
+            if self.missed is not None and self.counting:
+                self.missed.miss(self.db_of(place), place.key, place.n)
         else:
             self.hits += self.counting
         return entry

@@ -159,7 +159,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
-            assert version == wire_link.VERSION == 4
+            assert version == wire_link.VERSION == 5
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
