@@ -1071,6 +1071,9 @@ cdef struct Cursor:
     uint64_t prefix
 
 
+cdef list read_shares(Reader* reader, int64_t frame_ms)
+
+
 @cython.final
 cdef class Merge:
     """Decides which effects of a log are applied while the base beside it is read; see the top of merge.pxi."""
