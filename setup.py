@@ -45,6 +45,7 @@ MODULES = {
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
+    "kache.wire.area": COLD,
     "kache.wire.link": COLD,
     "kache.shard.log.recovery": HOT,
     "kache.shard.log.division": HOT,
