@@ -46,6 +46,7 @@ MODULES = {
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
+    "kache.wire.area": COLD,
     "kache.wire.link": COLD,
     "kache.shard.log.recovery": COLD,
     "kache.shard.log.division": COLD,

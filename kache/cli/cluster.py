@@ -75,7 +75,12 @@ def _setting_options(function: Any) -> Any:
     metavar="FILE",
     help="TOML file of settings, or KACHE_CONFIG; options and other variables win.",
 )
-@click.option("--detach", "-d", is_flag=True, help="Run it in the background; the command returns when it answers.")
+@click.option(
+    "--detach",
+    "-d",
+    is_flag=True,
+    help="Run it in the background; the command returns when it answers, with 1 if only a part of it does.",
+)
 @click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited file descriptor ends.")
 @click.option("--for-tests", is_flag=True, hidden=True, help="Let its owner move its clock and stage faults.")
 @click.option("--remove-dir", is_flag=True, hidden=True, help="Remove dir, a temporary one, at the end.")
@@ -143,7 +148,7 @@ def start(
             shutil.rmtree(config.dir, ignore_errors=True)
 
 
-def _say(text: str) -> None:
+def _say(text: str, _whole: bool) -> None:
     """Print a line; raises OSError where it cannot be, and then what is left of it spoils no exit status."""
     try:
         print(text, flush=True)

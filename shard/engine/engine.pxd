@@ -10,6 +10,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
@@ -437,6 +438,8 @@ cdef class Context:
     cdef int number                     # of the command being executed, -1 between them
     cdef uint64_t token                 # by which its reply has been promised already; 0: it has not
     cdef int depth                      # how many commands deep: 0 for a client's own
+    cdef Area area                      # memory for a large reply, if its link has some and it leaves in its place
+    cdef uint32_t placed                # bytes of the reply that lies there; 0: it is where replies are
 
 
 # execute.pxi ------------------------------------------------------------------------------------------
@@ -784,7 +787,7 @@ cdef class Flows:
     cdef Py_ssize_t spare_bytes
     cdef int unused_rounds
     cdef uint64_t add(self, Buffer reply, uint64_t session)
-    cdef bint full(self) noexcept
+    cdef bint full(self, Py_ssize_t room) noexcept
     cdef int grant(self, uint64_t token, uint64_t credit) except -1
     cdef int forget(self, LargeReply large) except -1
     cdef bint put_part(self, Buffer out, bint unasked) except -1
@@ -826,7 +829,7 @@ cdef class Host:
     cdef bytes digest
     cdef uint64_t boot_id
     cdef int pid
-    cdef public int64_t tick_ns, tick_bytes, unsent_limit
+    cdef public int64_t tick_ns, tick_bytes, unsent_limit, flow_room
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left
@@ -895,6 +898,9 @@ cdef class Link(Endpoint):
     cdef bint overrun                   # it does not take what is published, and is about to be closed
     cdef bint answering, arisen         # arisen: `before` or `behind` has something
     cdef Flows flows
+    cdef Area area                      # memory that its router shares; None: it shares none
+    cdef uint64_t placed_at             # the last argument of the current frame that lies there, and its bytes; 0: none does
+    cdef Py_ssize_t placed_size
     cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
     cdef Buffer part_into
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
@@ -932,6 +938,7 @@ cdef class Link(Endpoint):
     cdef int execute_frame(
         self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
     ) except -1
+    cdef int place_reply(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1
     cdef int part_with(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1
     cdef bint tick_ended(self, uint32_t executed) except -1
     cdef int wait_for_turn(self) except -1
@@ -939,6 +946,7 @@ cdef class Link(Endpoint):
     cdef int finish_reply(self, Buffer out, Py_ssize_t start, uint32_t done) except -1
     cdef int put_between(self, Buffer out, Py_ssize_t mark, Py_ssize_t* start, uint32_t* done) except -1
     cdef int put_all(self, Buffer out, Buffer messages) except -1
+    cdef bint find_placed(self, Py_ssize_t i, const char* data, Py_ssize_t n, uint32_t size) except -1
     cdef Py_ssize_t parse_frame(self, const char* data, Py_ssize_t n) except -2
     cdef int go_on(self) except -1
     cdef int finish_if_done(self) except -1

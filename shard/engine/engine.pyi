@@ -391,6 +391,7 @@ class Host:
     tick_ns: int
     tick_bytes: int
     unsent_limit: int
+    flow_room: int
     longest_ns: int
     def delay_replies(self, seconds: float) -> None: ...
     on_log_news: Callable[[], None] | None

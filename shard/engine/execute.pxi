@@ -326,7 +326,7 @@ cdef class Executor:
 
     cdef inline bint counts(self, Context context, Command* command) noexcept:
         """Whether a client has sent it. Its parts, of which some came here, count at the router that has divided it."""
-        return context.dialect != INTERNAL or command.internal
+        return (context.dialect != INTERNAL and not context.flags & FLAG_DIVIDED) or command.internal
 
     cdef inline int count_compiled(self, Context context, Command* command, int number) except -1:
         command.calls += self.counts(context, command)
@@ -571,7 +571,7 @@ cdef class Executor:
         self.budget.govern(resident_growth)
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
-        if context.dialect == INTERNAL:
+        if context.dialect == INTERNAL or context.flags & FLAG_DIVIDED:
             # A part of what a router has divided: it knows the whole command.
             if context.link is not None:
                 context.link.slow_part(took)

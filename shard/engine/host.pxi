@@ -65,6 +65,7 @@ cdef class Host:
         self.tick_ns = 2000000
         self.tick_bytes = 8 << 20
         self.unsent_limit = 16 << 20
+        self.flow_room = 64 << 20
         self.tick = <uint64_t> -1
         self.delay = 0.0
         self.later = Context(shard)
