@@ -158,6 +158,7 @@ cdef class Replies(Endpoint):
     cdef dict resolved           # (shard, token) -> bytes or None, deferred replies of this client; or Flow
     cdef Flow flow               # the large reply that is leaving
     cdef Gather weaving          # or the merged one
+    cdef Buffer aside            # what was pushed while one of them leaves; None: nothing
     cdef Pending unconfirmed     # the last SUBSCRIBE that has not left: what is pushed comes behind it; None: there is none
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
     cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client, parts of merged ones included
@@ -202,6 +203,7 @@ cdef class Replies(Endpoint):
     # Out of band, between two replies.
     @cython.final
     cdef int push(self, const char* message, Py_ssize_t n) except -1
+    cdef int push_aside(self) except -1
     # Replies made here.
     @cython.final
     cdef int answer(self, object value, uint16_t flags) except -1

@@ -322,6 +322,7 @@ cdef class Replies(Endpoint):
             self.grant(flow)
             return False
         self.flow = None
+        self.push_aside()
         return True
 
     cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1:
@@ -369,8 +370,21 @@ cdef class Replies(Endpoint):
             if self.unconfirmed.behind is None:
                 self.unconfirmed.behind = Buffer()
             return self.unconfirmed.behind.append(message, n)
+        if self.flow is not None or self.weaving is not None:
+            # A reply is leaving as it comes: not into the middle of it.
+            if self.aside is None:
+                self.aside = Buffer()
+            return self.aside.append(message, n)
         self.output().append(message, n)
         return self.mark_dirty()
+
+    cdef int push_aside(self) except -1:
+        """The reply that was leaving has left: what was pushed meanwhile follows."""
+        aside, self.aside = self.aside, None
+        if aside is not None:
+            self.output().append((<Buffer> aside).data + (<Buffer> aside).start, (<Buffer> aside).used())
+            return self.mark_dirty()
+        return 0
 
     # Replies made here ----------------------------------------------------------------------------
     cdef int answer(self, object value, uint16_t flags) except -1:
