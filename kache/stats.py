@@ -106,6 +106,13 @@ class ShardStats(msgspec.Struct, kw_only=True):
     command_stats: list[CommandStats]
     latency_ns: dict[int, int]
     """Histogram of execution times in nanoseconds: bucket -> count; empty buckets are left out."""
+    pubsub_channels: int = 0
+    """Names of channels that somebody listens to; those that every shard knows count at the first one."""
+    pubsub_patterns: int = 0
+    """The same of patterns, all of which every shard knows."""
+    pubsubshard_channels: int = 0
+    tracked_keys: int = 0
+    """Keys that clients are told of when they change."""
     kept: dict[str, Any] = {}
     """What is kept on disk: the figures of the log and of dumps, or of loading; empty while nothing is."""
 

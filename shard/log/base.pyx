@@ -427,6 +427,11 @@ cdef class Dump(Follower):
                 take_number(&at)
             elif record == RECORD_SETTLED:
                 take_number(&at)
+            elif record == RECORD_SHARES_BEFORE:
+                take_number(&at)
+                for _ in range(2):
+                    for _ in range(take_number(&at)):
+                        take_number(&at)
             elif record == RECORD_FLUSH:
                 which = take_number(&at)
                 self.part_broken |= which == 0 or <int> which - 1 == self.part_db

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from kache.stats import CommandStats, DatabaseStats, ShardStats
+from kache.wire import link as wire_link
 
 if TYPE_CHECKING:
     from ..engine.engine import Executor
@@ -135,5 +136,11 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         errors=dict(shard.errors),
         command_stats=[CommandStats(*counts) for counts in shard.command_counts()],
         latency_ns=shard.histogram_counts(),
+        pubsub_channels=sum(
+            shard.index == 0 or not name.startswith(b"__key") for name in shard.channels.listened(wire_link.CHANNEL)
+        ),
+        pubsub_patterns=len(shard.channels.listened(wire_link.PATTERN)),
+        pubsubshard_channels=len(shard.channels.listened(wire_link.SHARD_CHANNEL)),
+        tracked_keys=len(shard.tracking),
         kept=kept,
     )
