@@ -270,7 +270,8 @@ def _kept(kept: messages.Kept | None) -> str:
     if kept is None:
         return "-"
     base = f"base {format_size(kept.base)}"
-    return f"{base}, no log" if kept.state == "off" else f"log {kept.state}, {format_size(kept.log)} + {base}"
+    log = f"{base}, no log" if kept.state == "off" else f"log {kept.state}, {format_size(kept.log)} + {base}"
+    return f"{log}, {kept.dump}" if kept.dump else log
 
 
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")

@@ -281,7 +281,7 @@ class Resolved(_Message, tag=True):
 class Kept(_Message, tag=True):
     """Up, every second from a shard that keeps something: changes since its last base, bytes of its logs that the base does
     not have yet, bytes of the base, how many logs there are; `state` and `error` as its log is (ok, slow, stalled, full,
-    broken, off)."""
+    broken, off); `dump`: how far the one is that is under way, for people."""
 
     changes: int
     log: int
@@ -289,6 +289,7 @@ class Kept(_Message, tag=True):
     logs: int
     state: str = "ok"
     error: str = ""
+    dump: str = ""
 
 
 class Loading(_Message, tag=True):

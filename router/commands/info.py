@@ -285,7 +285,22 @@ def _persistence(state: _State) -> Fields:
             "aof_pending_bio_fsync": sum(one.get("sequence", 0) > one.get("durable", 0) for one in kept),
             "aof_delayed_fsync": sum(one.get("state") in ("slow", "stalled") for one in kept),
         }
-    return fields | (_progress(state, kept) if loading else {})
+    return fields | _dump_progress(dumping) | (_progress(state, kept) if loading else {})
+
+
+def _dump_progress(dumping: list[dict[str, Any]]) -> Fields:
+    """How far the dump is that is under way; one shard has its turn after the other."""
+    return {
+        name: value
+        for one in dumping[:1]
+        for name, value in {
+            "current_dump_perc": f"{100 * one['dump_progress']:.2f}",
+            "current_dump_keys_per_sec": round(1000 * one["dump_keys"] / max(one["dump_ms"], 1)),
+            "current_dump_eta_seconds": round(
+                one["dump_ms"] / 1000 * (1 - one["dump_progress"]) / max(one["dump_progress"], 0.001)
+            ),
+        }.items()
+    }
 
 
 def _progress(state: _State, kept: list[dict[str, Any]]) -> Fields:

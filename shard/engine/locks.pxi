@@ -288,7 +288,7 @@ cdef class Locks:
         cdef Py_ssize_t i
         if self.scratch.used() == 0:
             return self.whole is not None and not internal
-        if self.whole is not None or self.barriers:
+        if self.whole is not None or (self.barriers and not (reads and self.parking)):
             return True
         for i in range(self.scratch.used() // 2):
             memcpy(&slot, self.scratch.data + self.scratch.start + 2 * i, 2)

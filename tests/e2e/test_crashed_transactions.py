@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, Connection
-from test_durability import kill_everything
+from cluster import Cluster, Connection, kill_everything
 
 from kache.errors import NO_SUCH_KEY, CommandError
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, Connection, until
-from test_durability import kill_everything
+from cluster import Cluster, Connection, kill_everything, until
 
 from kache.errors import CommandError
 

@@ -52,3 +52,8 @@ def test_a_bar_says_how_much_a_second_and_how_long_yet(drawn: list[str], monkeyp
         progress.ERASE + "dividing 2 shards over 3 [########                      ] 25 % of 40mb, 2.5mb a second, 12 s left",
         progress.ERASE,
     ]  # fmt: skip
+
+
+def test_a_dump_says_its_rate_and_how_long_yet() -> None:
+    assert progress.dumping_text(0.25, 500_000, 2.0) == "dumping: 25 %, 500,000 keys, 250,000 a second, 6 s left"
+    assert progress.dumping_text(0.0, 0, 0.0) == "dumping: 0 %, 0 keys"

@@ -360,6 +360,20 @@ def test_writes_wait_while_the_disk_is_slow_and_reads_do_not(tmp_path: Path, mos
     run(test)
 
 
+def test_reads_pass_a_flush_that_waits_for_the_log(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with slow(tmp_path / "s") as (here, router):
+            other = await here.router()
+            until = struct.pack("<q", Clock().now() + 60_000)
+            words = [struct.pack("<Q", 7), until, bytes([wire_link.WAITS]), b"", struct.pack("<HH", 0, 1)]
+            await asyncio.get_running_loop().sock_sendall(router.sock, internal("_lock", *words))
+            await here.until(lambda: here.shard.locks.waiting == 1)
+            assert await other.ask("get", "k") == b"$1\r\nv\r\n" and here.state() == "slow"
+            assert await router.replies(1) == [b":1\r\n"] and here.state() == "ok"
+
+    run(test)
+
+
 def test_what_waits_for_the_log_too_long_is_refused(tmp_path: Path) -> None:
     async def test() -> None:
         async with slow(tmp_path / "s") as (here, router):
