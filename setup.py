@@ -38,6 +38,7 @@ MODULES = {
     "kache.shard.log.writer": HOT,
     "kache.shard.log.base": HOT,
     "kache.shard.engine.heap": HOT,
+    "kache.shard.engine.queues": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
     "kache.router.mux.slot_map": COLD,
@@ -47,8 +48,8 @@ MODULES = {
     "kache.wire.claims": COLD,
     "kache.wire.area": COLD,
     "kache.wire.link": COLD,
-    "kache.shard.log.recovery": HOT,
-    "kache.shard.log.division": HOT,
+    "kache.shard.log.recovery": COLD,
+    "kache.shard.log.division": COLD,
     "kache.shard.log.files": COLD,
     "kache.shard.log.format": COLD,
 }

@@ -18,7 +18,7 @@ from kache.cli.group import Group
 from kache.cluster import control, messages
 from kache.cluster.run_dir import RunDirError, find_control
 from kache.config.kinds import Setting, format_address, format_size
-from kache.config.settings import SETTINGS, Config, ConfigError, load
+from kache.config.settings import SETTINGS, Config, ConfigError, load, secret_variables
 from kache.errors import KacheError
 
 __all__ = ["cluster"]
@@ -99,8 +99,12 @@ def start(
     path = os.path.abspath(config_file) if config_file else None
     here = os.getcwd()
 
+    environ = dict(os.environ)  # read again by a reload
+    for name in secret_variables(os.environ):
+        del os.environ[name]  # what is started from here on, a pager or a crash reporter, gets no password with it
+
     def read() -> Config:
-        config = load(given, os.environ, path)
+        config = load(given, environ, path)
         if config.dir == ".":
             return config
         # The cluster goes there, and then a relative one would mean another place.
@@ -131,7 +135,7 @@ def start(
         from kache.cluster.announcement import doubts
         from kache.cluster.detach import detached
 
-        for doubt in doubts(config, os.environ):  # in the foreground its log says so
+        for doubt in doubts(config, environ):  # in the foreground its log says so
             click.echo(f"kache: Warning: {doubt}.", err=True)
         keep = () if exit_with_fd is None else (exit_with_fd,)
         return detached(config, supervise, keep)

@@ -20,6 +20,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
                     SLOW_PART  nanoseconds         the same of a part of a command, or a question of the router's: before
                                                    its reply
+                    PUBLISHED  what, session | name | message   something published, once for a link, whose router knows who is
+                                                   to have it; or a word about a key to the session that remembers it
                     NOTICE   ready or draining
 
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
@@ -30,6 +32,7 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     DEFERRED u32 length | u8 kind | 3 zeros | u32 form | u64 token | reply
     PART    u32 length | u8 kind | 3 zeros | u32 argument | u64 session or token | bytes
     CREDIT  u32 length | u8 kind | 3 zeros | u32 0 | u64 token | u64 bytes
+    PUBLISHED  u32 length | u8 kind | u8 what | 2 zeros | u32 n | u64 session | n bytes of a name | message
 
 Large values pass by the socket where router and shard share memory (kache/wire/area.pyx). The router passes its descriptor
 with HELLO, which says its size then; the shard says in HELLO_OK whether it has taken it. From then on an argument from
@@ -40,7 +43,8 @@ A transaction over several shards takes locks first (_lock, an internal command)
 runs that say its number, each FLAG_ATOMIC, in one piece: the share is begun when all of it is here, and nothing comes
 between. In the place of their deadline such runs say how many bytes of the share follow behind them; the last one says
 FLAG_RELEASE. Where several shards log a share, _lock names them, and _unlock follows instead when all have answered: nothing
-is built on a share whose sister is lost. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
+is built on a share whose sister is lost. A transaction in steps (LOCK_STEPS) sends one run a step, each a share by itself; behind
+the last one _commit tells every shard that all of it is there. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
 answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
@@ -72,12 +76,24 @@ cdef enum:
     LINK_UNBLOCK = 15
     LINK_RECEIVED = 16
     LINK_UNDELIVERED = 17
+    LINK_PUBLISHED = 18
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36
     REPLY_HEADER = 20
     FRAME_HEADER = 12
     PART_HEADER = 20
+    PUBLISHED_HEADER = 20
+
+    # What a PUBLISHED is. The first four are also what one can subscribe to.
+    PUBLISHED_CHANNEL = 0
+    PUBLISHED_PATTERN = 1       # never sent: a pattern is subscribed to, nothing is published to it
+    PUBLISHED_SHARD_CHANNEL = 2
+    PUBLISHED_MONITOR = 3       # a line for whoever watches all commands
+    PUBLISHED_KEY = 4           # keys have changed, which the session remembers: the message is u32 n, key | …
+    PUBLISHED_FLUSH = 5         # everything has, for all that the session may remember
+    PUBLISHED_BROKEN = 6        # the session that another one has its news sent to is gone
+    SUBSCRIBED_KINDS = 4
 
     # Places in the header of a RUN.
     RUN_KIND_AT = 4
@@ -100,7 +116,8 @@ cdef enum:
     FLAG_RELEASE = 8            # behind this run its transaction is over here: its locks are released
     FLAG_WATCHED = 16           # what the session watches ends with this run; without a transaction it is refused if any
                                 # of it has changed
-    FLAG_DIVIDED = 32           # the frames are parts of what the router has divided: it counts it, as one, and logs it
+    FLAG_TRACK = 32             # the session remembers what it reads, and wants to know when that changes
+    FLAG_DIVIDED = 64           # the frames are parts of what the router has divided: it counts it, as one, and logs it
 
     LARGE = 1048576             # bytes of an argument or a reply above which it flows
 
@@ -115,6 +132,7 @@ cdef enum:
     LOCK_LETS_READ = 8          # who only reads passes
     LOCK_EXTENDS = 16           # the lock is there, and gets a later end and the mode above
     LOCK_SHARES = 32            # it only reads: together with others who do
+    LOCK_STEPS = 64             # with a log: what it changes counts after a crash only if a _commit followed on every shard
 
     # What _lock answers.
     LOCK_BUSY = 0

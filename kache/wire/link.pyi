@@ -18,6 +18,7 @@ RETRY: int
 UNBLOCK: int
 RECEIVED: int
 UNDELIVERED: int
+PUBLISHED: int
 RUN_HEADER_BYTES: int
 REPLY_HEADER_BYTES: int
 ATOMIC: int
@@ -26,6 +27,14 @@ NO_TOUCH: int
 UPLOADED: int
 RELEASE: int
 WATCHED: int
+TRACK: int
+CHANNEL: int
+PATTERN: int
+SHARD_CHANNEL: int
+KEY: int
+FLUSH: int
+MONITOR_LINE: int
+BROKEN: int
 DIVIDED: int
 LARGE_BYTES: int
 DROPPED_PARTS: int
@@ -43,6 +52,7 @@ NEEDS_ROOM: int
 LETS_READ: int
 EXTENDS: int
 SHARES: int
+STEPS: int
 BUSY: int
 GRANTED: int
 DIRTY: int

@@ -259,6 +259,8 @@ cdef class Clients:
         elif session.commands == 0 and session.begun_ms and now - session.begun_ms > self.limits.preauth_timeout:
             # Half a command; one that has sent nothing is as idle as any other.
             return "no complete command in time"
+        if session.subscriptions:
+            return None     # it is there to be told
         if self.limits.idle_timeout and now - session.last_ms > self.limits.idle_timeout and not session.in_flight_now():
             return "idle for too long"
         return None

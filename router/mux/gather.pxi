@@ -209,6 +209,7 @@ cdef class Gather(Pending):
             weave.ask(session)
             return False
         session.weaving = None
+        session.push_aside()
         return self.wove(self.woven_size)
 
     cdef bint wove(self, Py_ssize_t size) except -1:

@@ -476,6 +476,8 @@ cdef class Link(Backend):
                 self.reason = "it is being restarted"
                 self.router.shards.is_leaving(self.index)
                 self.say_goodbye()
+        elif kind == LINK_PUBLISHED and n >= PUBLISHED_HEADER - 5:
+            self.take_published(body, n)
         elif kind == LINK_RETRY and n >= 15:
             memcpy(&number, body + 7, 8)
             self.take_retry(number)
@@ -492,6 +494,22 @@ cdef class Link(Backend):
         else:
             self.close(f"an unknown message of kind {kind}")
         return 0
+
+    cdef int take_published(self, const char* body, Py_ssize_t n) except -1:
+        cdef uint32_t size
+        cdef uint64_t session
+        cdef int what
+        memcpy(&size, body + 3, 4)
+        n -= PUBLISHED_HEADER - 5
+        if <Py_ssize_t> size > n:
+            self.close("a message shorter than its name")
+            return 0
+        what = <uint8_t> body[0]
+        memcpy(&session, body + 7, 8)
+        body += PUBLISHED_HEADER - 5
+        if what == PUBLISHED_KEY or what == PUBLISHED_FLUSH or what == PUBLISHED_BROKEN:
+            return self.router.trackers.take(self, what, session, body + size, n - size)
+        return self.router.channels.deliver(what, body, size, body + size, n - size)
 
     cdef int take_slow_part(self, int64_t took) except -1:
         """Whoever the next reply is for had to wait so long for its execution."""

@@ -20,10 +20,12 @@ from .slot_map cimport SlotMap
 from .table cimport Command, CommandTable
 
 cdef enum:
-    # What stands in Session.order: a shard's number, or one of these; the top bit drops the reply (CLIENT REPLY).
-    FROM_LOCAL = 0x7FFF
-    FROM_PENDING = 0x7FFE
-    SOURCE = 0x7FFF
+    # What stands in Session.order: a shard's number, or one of these; the top bit drops the reply (CLIENT REPLY), the one
+    # below it says that the command only publishes something.
+    FROM_LOCAL = 0x3FFF
+    FROM_PENDING = 0x3FFE
+    SOURCE = 0x3FFF
+    PUBLISHES = 0x4000
     SILENT = 0x8000
 
     MAX_SHARDS = 256
@@ -76,6 +78,7 @@ cdef class Pending:
     cdef bytes asked
     cdef Py_ssize_t asked_count, asked_first
     cdef int64_t started, longest_part
+    cdef Buffer behind           # what is pushed to its client meanwhile, and must not overtake it; None: nothing
     cdef bint acknowledges       # what a shard served it with, after a wait, must not be lost on the way
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
@@ -155,6 +158,8 @@ cdef class Replies(Endpoint):
     cdef dict resolved           # (shard, token) -> bytes or None, deferred replies of this client; or Flow
     cdef Flow flow               # the large reply that is leaving
     cdef Gather weaving          # or the merged one
+    cdef Buffer aside            # what was pushed while one of them leaves; None: nothing
+    cdef Pending unconfirmed     # the last SUBSCRIBE that has not left: what is pushed comes behind it; None: there is none
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
     cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client, parts of merged ones included
     cdef Py_ssize_t input_bytes  # of what it sent and is not executed, and of the table of its words
@@ -198,6 +203,7 @@ cdef class Replies(Endpoint):
     # Out of band, between two replies.
     @cython.final
     cdef int push(self, const char* message, Py_ssize_t n) except -1
+    cdef int push_aside(self) except -1
     # Replies made here.
     @cython.final
     cdef int answer(self, object value, uint16_t flags) except -1
@@ -207,6 +213,8 @@ cdef class Replies(Endpoint):
     cdef int expect_pending(self, Pending pending, uint16_t flags) except -1
     @cython.final
     cdef int advance(self) except -1
+    @cython.final
+    cdef int confirmed(self) except -1
     @cython.final
     cdef Py_ssize_t in_flight_now(self) noexcept
     @cython.final
@@ -456,6 +464,7 @@ cdef class Link(Backend):
     cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int take_published(self, const char* body, Py_ssize_t n) except -1
     cdef int take_slow_part(self, int64_t took) except -1
     cdef int take_report(self, uint64_t session, bytes report) except -1
     cdef int up(self, int version, int index) except -1
@@ -561,6 +570,7 @@ cdef class Queue:
     cdef bint led                # a command takes several steps, or waits
     cdef bint waits              # what its client sends next depends on what is queued
     cdef bint broken             # a command could not be queued: EXEC will be refused
+    cdef bint publishes          # a command among them passes something on
     cdef readonly bint writes, needs_room
     cdef uint64_t epoch          # of the slot map
     cdef Py_ssize_t cost(self) noexcept
@@ -638,6 +648,87 @@ cdef int end_multi(Session session) except -1
 cdef int unwatch(Session session) except -1
 
 
+# channels.pxi ----------------------------------------------------------------------------------------
+@cython.final
+cdef class Subscription(Pending):
+    """A SUBSCRIBE, or its like, on its way to the shards."""
+    cdef object messages         # what its client is told
+    cdef Py_ssize_t missing      # shards that have not answered
+    cdef object future           # of who awaits it inside a transaction
+    cdef int one_less(self) except -1
+
+
+@cython.final
+cdef class Channels:
+    """Who of this router's clients listens to what."""
+    cdef Router router
+    cdef list listeners          # by kind: name -> {session: None}
+    cdef dict matchers           # pattern -> what says whether a channel matches
+    cdef Buffer scratch          # the message being delivered
+    cdef Subscription subscribe(self, Session session, int kind, tuple names)
+    cdef object unsubscribe(self, Session session, int kind, tuple names)
+    cdef int forget(self, Session session) except -1
+    cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1
+    cdef int leave(self, Session session, int kind, bytes name, dict changed) except -1
+    cdef int note(self, int kind, bytes name, dict changed) except -1
+    cdef object shards_of(self, int kind, bytes name)
+    cdef int tell(self, int kind, dict changed) except -1
+    cdef int register_on(self, Link link) except -1
+    cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
+    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1
+    cdef int send(self, dict listeners) except -1
+
+
+cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1
+
+
+# tracking.pxi ----------------------------------------------------------------------------------------
+@cython.final
+cdef class Tracks:
+    """What a client is told of."""
+    cdef readonly uint64_t redirect      # the client that is told for it; 0: itself
+    cdef readonly int modes              # TRACKS_…
+    cdef readonly tuple prefixes
+    cdef readonly int caching            # what CLIENT CACHING has said of the next command; -1: nothing
+    cdef readonly bint broken            # `redirect` is gone
+    cdef int flag(self) noexcept
+
+
+@cython.final
+cdef class Trackers:
+    """The clients of one router that are told what changes."""
+    cdef Router router
+    cdef dict sessions                   # Session -> Tracks
+    cdef int begin(self, Session session, Tracks tracks, Pending owner) except -1
+    cdef int end(self, Session session) except -1
+    cdef int register_on(self, Link link) except -1
+    cdef int lost(self) except -1
+    cdef int take(self, Link link, int what, uint64_t id, const char* words, Py_ssize_t n) except -1
+    cdef int tell(self, Session session, const char* words, Py_ssize_t n) except -1
+    cdef int tell_broken(self, Session session) except -1
+
+
+cdef class TrackingBegins(Pending):
+    """CLIENT TRACKING ON on its way to the shards."""
+    cdef int missing
+    cdef object future
+    cdef int one_less(self) except -1
+
+
+# monitor.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Monitors:
+    """Who watches all commands, and how they are described."""
+    cdef Router router
+    cdef Py_buffer shared
+    cdef uint64_t* words                 # two of them, a byte for each router
+    cdef int count(self) except -1
+    cdef int tell(self, Session session, Command* command) except -1
+    cdef int tell_words(self, Session session, Command* command, int db, list words) except -1
+    cdef int tell_queue(self, Session session, Queue queue) except -1
+    cdef int take(self, const char* line, Py_ssize_t n) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -667,7 +758,14 @@ cdef class Session(Replies):
     cdef public int reply_mode
     cdef public bint no_evict
     cdef bint authenticated_now
-    cdef bint restricted             # not every command is executed: it is a stranger, or writing clients are paused
+    cdef bint restricted             # not every command is executed: it is a stranger, or listens in RESP2, or writing
+                                     # clients are paused
+    cdef list listening              # by kind: the names it listens to, in their order; None: it never did
+    cdef readonly Py_ssize_t subscriptions   # how many they are
+    cdef readonly bint monitors_all  # it watches all commands
+    cdef readonly Tracks tracks      # what it is told of; None: nothing
+    cdef int track_flag              # of its runs
+    cdef int caching_for             # CLIENT CACHING holds: for the command to come (1), or for the one before (2)
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
     cdef public str user
@@ -681,11 +779,18 @@ cdef class Session(Replies):
     cdef int may_send(self, Backend backend, uint16_t flags) except -1
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1
     cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1
+    cdef int confirm_later(self, Command* command, Subscription subscription, int64_t started) except -1
     cdef tuple arguments(self, Command* command)
     cdef int flags_of_runs(self) noexcept
     cdef bint execute(self) except -1
     cdef bint carry_out(self, Command* command, uint16_t flags) except -1
     cdef bint execute_restricted(self, Command* command, uint16_t flags) except -1
+    cdef bint may_publish(self, int shard) noexcept     # what it asked of other shards before is done
+    cdef bint listen(self, int kind, bytes name, bint wanted) except -1
+    cdef int set_tracks(self, Tracks tracks) except -1
+    cdef int caching_over(self) except -1
+    cdef Py_ssize_t listens(self, int kind) noexcept
+    cdef tuple names(self, int kind)
     cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int stall(self) except -1
     cdef int starve(self) except -1
@@ -851,6 +956,11 @@ cdef class Router(Reactor):
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
     cdef Shards shards
+    cdef Channels channels
+    cdef Trackers trackers
+    cdef Monitors monitors
+    cdef uint64_t* watched               # `monitors.words`: not 0 while somebody watches all commands
+    cdef public object tell_elsewhere    # tells a client of another router that everything may have changed; None in tests
     cdef Counters counters
     cdef object planner
     cdef list acceptors

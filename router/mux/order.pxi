@@ -322,6 +322,7 @@ cdef class Replies(Endpoint):
             self.grant(flow)
             return False
         self.flow = None
+        self.push_aside()
         return True
 
     cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1:
@@ -365,8 +366,25 @@ cdef class Replies(Endpoint):
         self.account(n)
         if self.over_limit():
             return 0
+        if self.unconfirmed is not None:
+            if self.unconfirmed.behind is None:
+                self.unconfirmed.behind = Buffer()
+            return self.unconfirmed.behind.append(message, n)
+        if self.flow is not None or self.weaving is not None:
+            # A reply is leaving as it comes: not into the middle of it.
+            if self.aside is None:
+                self.aside = Buffer()
+            return self.aside.append(message, n)
         self.output().append(message, n)
         return self.mark_dirty()
+
+    cdef int push_aside(self) except -1:
+        """The reply that was leaving has left: what was pushed meanwhile follows."""
+        aside, self.aside = self.aside, None
+        if aside is not None:
+            self.output().append((<Buffer> aside).data + (<Buffer> aside).start, (<Buffer> aside).used())
+            return self.mark_dirty()
+        return 0
 
     # Replies made here ----------------------------------------------------------------------------
     cdef int answer(self, object value, uint16_t flags) except -1:
@@ -449,11 +467,14 @@ cdef class Replies(Endpoint):
                 if not (<Pending> self.pendings[0]).ready and not (
                         (<Pending> self.pendings[0]).go_on(head & SILENT != 0) and not self.gone):
                     break
-                queue = (<Pending> self.pendings.popleft()).reply
+                queue = (<Pending> self.pendings[0]).reply
                 if queue is not None and queue.used() > LARGE_REPLY and not head & SILENT:
                     self.chain_output(queue)
                 elif queue is not None:
                     self.deliver(queue.data + queue.start, queue.used(), head)
+                if self.unconfirmed is not None or (<Pending> self.pendings[0]).behind is not None:
+                    self.confirmed()
+                self.pendings.popleft()
             else:
                 self.deliver_first(self.local, head)
             order.consume(2)
@@ -461,6 +482,16 @@ cdef class Replies(Endpoint):
             left = True
         if left:
             self.mark_dirty()
+        return 0
+
+    cdef int confirmed(self) except -1:
+        """What was pushed while the first pending reply was on its way follows it."""
+        cdef Pending first = <Pending> self.pendings[0]
+        if first is self.unconfirmed:
+            self.unconfirmed = None
+        if first.behind is not None:
+            self.output().append(first.behind.data + first.behind.start, first.behind.used())
+            first.behind = None
         return 0
 
     cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1:

@@ -52,6 +52,8 @@ cdef class Shards:
         """The shard has answered the handshake."""
         log.info("shard %d is up (process %d)", link.index, link.pid)
         self.retry_seconds[link.index] = FIRST_RETRY
+        self.router.channels.register_on(link)
+        self.router.trackers.register_on(link)
         waiters, self.up_waiters = self.up_waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -78,6 +80,7 @@ cdef class Shards:
             return 0
         if was_up:
             log.warning("shard %d is down: %s", backend.index, backend.reason)
+            self.router.trackers.lost()
         if self.links[backend.index] is backend:
             self.retry(backend.index)
         # It may have been lost while output was written.

@@ -186,6 +186,8 @@ cdef int run_mset(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     if n & 1:
         return DECLINE
     for i in range(0, n, 2):
+        if context.store.effects.wanted:
+            context.store.effects.begin_unit()      # a key that is named twice is set twice
         context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
         string_set(
             context.store, &place, context.store.find(&place), args[i + 1].data, args[i + 1].size, 0, STRING_SET)
@@ -328,6 +330,8 @@ cdef Compiled compiled_of(str key):
     if key == "strlen": return run_strlen
     if key == "keys": return run_keys
     if key == "append": return run_append
+    if key == "publish": return run_publish
+    if key == "spublish": return run_spublish
     if key == "_lock": return run_lock
     if key == "_unlock": return run_unlock
     return compiled_collection(key)
