@@ -137,6 +137,9 @@ cdef class Area:
         if limit > room or taken > at or rounded(n) > limit:
             return NULL
         if offset and (taken == at or offset + rounded(n) > limit):
+            if taken == at:
+                # Nothing lies there: what is left out is not in anybody's way.
+                taken += room - offset
             at += room - offset
             offset = 0
         if at + rounded(n) - taken > room:

@@ -239,6 +239,49 @@ cdef int run_pttl(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     return put_int(out, context.dialect, time_left(context, slot, args))
 
 
+cdef bint is_prefix(Span* pattern) noexcept:
+    """Whether it is a plain text and a star: what begins so is found without a matcher."""
+    cdef Py_ssize_t i
+    for i in range(pattern.size - 1):
+        if pattern.data[i] in (c"*", c"?", c"[", c"\\"):
+            return False
+    return pattern.size > 0 and pattern.data[pattern.size - 1] == c"*"
+
+
+cdef int run_keys(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Database* database = &context.store.databases[context.keys.db]
+    cdef Entry** found
+    cdef Entry* entry
+    cdef Walk walk
+    cdef uint64_t count = 0, i
+    cdef size_t size = args[0].size - 1
+    cdef Py_ssize_t mark
+    if not is_prefix(args):
+        return DECLINE
+    found = <Entry**> malloc((database.count + 1) * sizeof(Entry*))
+    if found == NULL:
+        raise MemoryError("no memory for the keys of a database")
+    try:
+        for i in range(SLOT_COUNT if database.count else 0):
+            if database.slots[i].count == 0:
+                continue
+            walk = table_walk(&database.slots[i])
+            while True:
+                entry = walk_next(&walk)
+                if entry == NULL:
+                    break
+                if (entry_key_size(entry) >= size and memcmp(entry_key(entry), args[0].data, size) == 0
+                        and not (entry.flags & HAS_TTL and entry_deadline(entry) <= context.store.now_ms)):
+                    found[count] = entry
+                    count += 1
+        mark = begin_array(out, context.dialect, count)
+        for i in range(count):
+            put_nested_bulk(out, context.dialect, entry_key(found[i]), entry_key_size(found[i]))
+        return end_reply(out, context.dialect, mark)
+    finally:
+        free(found)
+
+
 cdef int run_strlen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
@@ -285,6 +328,7 @@ cdef Compiled compiled_of(str key):
     if key == "ttl": return run_ttl
     if key == "pttl": return run_pttl
     if key == "strlen": return run_strlen
+    if key == "keys": return run_keys
     if key == "append": return run_append
     if key == "publish": return run_publish
     if key == "spublish": return run_spublish

@@ -65,6 +65,16 @@ def test_an_empty_ring_begins_anew(ends: tuple[AreaEnd, AreaEnd]) -> None:
     assert shard.find(position, 5) == b"again"
 
 
+def test_a_larger_one_finds_room_behind_a_smaller(ends: tuple[AreaEnd, AreaEnd]) -> None:
+    """Whatever was there before: an empty ring has room for anything that fits it."""
+    router, shard = ends
+    for size in (100, 40_000, ROOM, 64, ROOM, 200, ROOM - 64):
+        position = router.place(bytes(size))
+        assert position is not None
+        assert shard.find(position, size) == bytes(size)
+        shard.take(position, size)
+
+
 def test_full_is_full_and_no_more_than_is_allowed(ends: tuple[AreaEnd, AreaEnd]) -> None:
     router, shard = ends
     positions = [router.place(bytes(ROOM // 4)) for _ in range(5)]
