@@ -5,6 +5,7 @@
     entry       one key with its value, or a field, or a member: one block (declarations only, all of it inline)
     heap        deadlines
     queues      the small queue and the ghosts of S3-FIFO
+    miniature   what other policies and sizes of memory would miss, of a sample of the keys
     table       the hash table of every slot, hash and set
     packed      the form of small collections: bytes in the block of their key's entry
     listvalue   ListValue: the value of a longer list, on chunks.pxi
