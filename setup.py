@@ -43,6 +43,7 @@ MODULES = {
     "kache.shard.log.base": HOT,
     "kache.shard.engine.heap": HOT,
     "kache.shard.engine.queues": HOT,
+    "kache.shard.engine.miniature": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
     "kache.router.mux.slot_map": COLD,

@@ -113,6 +113,12 @@ class ShardStats(msgspec.Struct, kw_only=True):
     pubsubshard_channels: int = 0
     tracked_keys: int = 0
     """Keys that clients are told of when they change."""
+    follows: str = ""
+    """The policy by which it evicts at present: what `auto` has chosen, or the policy itself."""
+    policy_changes: int = 0
+    """How often `auto` went over to another one."""
+    simulated: dict[str, float] = {}
+    """The part of the latest reads that would have missed, by policy; empty until enough were seen."""
     kept: dict[str, Any] = {}
     """What is kept on disk: the figures of the log and of dumps, or of loading; empty while nothing is."""
 

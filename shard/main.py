@@ -229,6 +229,7 @@ class _Process:
             shard.set_maxmemory(config.maxmemory)
         if store.policy != config.maxmemory_policy:
             shard.evictor.set_policy(config.maxmemory_policy)
+        shard.simulating = config.miniature_simulations or config.maxmemory_policy.endswith("auto")
         store.samples = config.maxmemory_samples
         store.lfu_log_factor = config.lfu_log_factor
         store.lfu_decay_time = config.lfu_decay_time

@@ -22,6 +22,7 @@ __all__ = ["root", "run"]
 _COMMANDS = {
     "cluster": ("kache.cli.cluster:cluster", "Start, stop, restart and look at a cluster."),
     "stats": ("kache.cli.stats:stats", "Show keys, memory, traffic and latency of every shard."),
+    "advise": ("kache.cli.advise:advise", "Say which policy and how much memory the traffic needs."),
     "ping": ("kache.cli.data:ping", "Ask a cluster whether it answers, and how fast."),
     "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),

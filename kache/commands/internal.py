@@ -90,6 +90,8 @@ ROWS = in_group("internal",
         "How many clients listen to each of some channels."),
     _internal("_stats", "", -1, "readonly loading stale", "",
         "The statistics of one shard."),
+    _internal("_advice", "", 1, "readonly loading stale", "",
+        "What the miniature simulations of one shard say."),
     _internal("_reset_stats", "", 1, "loading stale", "",
         "Sets the counters of one shard back to zero."),
 )

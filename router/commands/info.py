@@ -227,6 +227,9 @@ def _memory(state: _State) -> Fields:
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
+        "maxmemory_policy_followed": "/".join(sorted({shard.follows for shard in state.shards})),
+        "maxmemory_policy_changes": state.sum("policy_changes"),
+        **_simulated(state.shards),
         "mem_fragmentation_ratio": f"{use.fragmentation:.2f}",
         "mem_fragmentation_bytes": resident - use.accounted,
         "mem_not_counted_for_evict": use.overhead,
@@ -238,6 +241,32 @@ def _memory(state: _State) -> Fields:
         "mem_allocator": "kache",
         "lazyfree_pending_objects": state.sum("cleanup_pending"),
     }
+
+
+def _simulated(shards: Sequence[ShardStats]) -> Fields:
+    """The misses that each policy would have at present, in percent of the reads: the mean over the shards."""
+    told = [shard.simulated for shard in shards if shard.simulated]
+    return {
+        f"simulated_misses_{name.replace('-', '_')}": f"{100 * sum(one[name] for one in told) / len(told):.2f}"
+        for name in (told[0] if told else ())
+    }
+
+
+@local("advise")
+async def advise(router: Router, session: Session) -> Reply:
+    """JSON of every shard, in their order; of one that does not answer `shard` and `reason`."""
+    replies: list[bytes] = []
+    for shard in range(router.shard_count):
+        try:
+            found: dict[str, Any] = msgspec.msgpack.decode(await router.call(shard, "_advice", []))
+        except CommandError as error:
+            found = {"shard": shard, "reason": error.message}
+        else:
+            found["prefixes"] = [
+                (name.decode("utf-8", "backslashreplace"), size, hits) for name, size, hits in found.get("prefixes", [])
+            ]
+        replies.append(msgspec.json.encode(found))
+    return replies
 
 
 def _persistence(state: _State) -> Fields:
@@ -545,6 +574,10 @@ def _shard_fields(shard: ShardStats) -> Fields:
         "p50_us": percentile(shard.latency_ns, 50) / 1000,
         "p99_us": percentile(shard.latency_ns, 99) / 1000,
         "longest_stall_us": shard.longest_stall_us,
+        "policy": shard.policy,
+        "follows": shard.follows,
+        "policy_changes": shard.policy_changes,
+        **{f"simulated_misses_{name.replace('-', '_')}": share for name, share in shard.simulated.items()},
         "cleanup_pending": shard.cleanup_pending,
         "deferred": shard.deferred,
     }

@@ -296,7 +296,7 @@ cdef int run_append(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
     cdef Place place
     cdef Entry* entry
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    entry = context.store.find(&place)
+    entry = context.store.read(&place)
     if entry != NULL and (entry.flags & TYPE_MASK or entry_value_size(entry) + args[1].size > LARGEST_APPEND):
         return DECLINE
     return put_int(out, context.dialect, string_append(context.store, &place, entry, args[1].data, args[1].size))

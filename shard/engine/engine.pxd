@@ -21,6 +21,7 @@ from .entry cimport Entry
 from .fields cimport FieldTable
 from .heap cimport Heap
 from .listvalue cimport Chunks, ListValue
+from .miniature cimport Miniatures
 from .queues cimport Ghosts, Queue
 from .table cimport Table
 from .zset cimport ZSet
@@ -46,6 +47,8 @@ cdef enum:
     HEAVY = 65536               # bytes from which writing one block may be noticed
     LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
     LARGE_BLOCK = 4194304       # bytes from which it frees a block: giving the pages back takes a millisecond
+    NARROW_PART = 100           # the same of the narrow one
+    OVERHEAD_SLOTS = 256        # from which it is estimated what a key takes of the tables
     SMALL_PART = 10             # of the data is 1: the small queue of S3-FIFO
 
 cdef struct Database:
@@ -80,6 +83,9 @@ cdef class Store:
     cdef bint queue_volatile            # those with a deadline only
     cdef Queue queue                    # the small queue of S3-FIFO
     cdef Ghosts ghosts
+    cdef readonly Miniatures miniatures # of a sample of the keys; None until there is anything to simulate
+    cdef int64_t key_overhead           # bytes of a key beside its block, when the sample was last fitted
+    cdef uint32_t sampled_below         # a key is in it if RATE_BITS of its hash are below; 0: none is
     cdef int64_t pressed_at             # bytes in use when something was evicted last; 0: nothing was
     cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
     cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
@@ -119,6 +125,12 @@ cdef class Store:
     cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1
     cdef void enqueue(self, Place* place, Entry* entry) noexcept
     cdef void forget_queues(self) noexcept
+    cdef bint is_sampled(self, Place* place) noexcept
+    cdef int64_t cost_of(self, Entry* entry) noexcept
+    cdef int64_t overhead(self) noexcept
+    cdef void sample_use(self, Place* place, Entry* entry) noexcept
+    cdef void sample_write(self, Place* place, Entry* entry) noexcept
+    cdef int simulate(self, uint32_t below, int64_t base) except -1
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1
     cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1
     cdef int put_string(
@@ -281,6 +293,9 @@ cdef class Evictor:
     cdef int pooled
     cdef bint volatile_only, by_ttl, at_random
     cdef bint queued                    # by S3-FIFO
+    cdef bint auto                      # by what the miniature simulations say
+    cdef int followed                   # FOLLOW_LRU, FOLLOW_S3FIFO or FOLLOW_NARROW
+    cdef readonly uint64_t changed_policy # how often auto went over to another policy
     cdef int64_t small_share            # of the small queue, in SHARES of the data
     cdef uint64_t[SPARED] spared        # hashes of the keys that the command works on: they are not evicted for it
     cdef int spared_count
@@ -299,6 +314,7 @@ cdef class Evictor:
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef void choose(self) noexcept
     cdef bint is_small(self, Entry* entry) noexcept
     cdef bint small_is_full(self) noexcept
     cdef bint evict_queued(self) except -1
@@ -447,6 +463,8 @@ cdef class Executor:
     """One shard's data with the commands on it. Does no I/O; `Link` brings it frames, tests call `execute`."""
     cdef readonly Store store
     cdef readonly Evictor evictor
+    cdef int64_t fitted_keys            # how many there were when the simulations were fitted to them
+    cdef public bint simulating         # miniature simulations run, if there is enough to simulate
     cdef readonly object slowlog
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
@@ -508,6 +526,7 @@ cdef class Executor:
     cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
+    cpdef int tune_simulations(self) except -1
     cdef int look_at_budget(self, int64_t now_ns) noexcept
     cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bint has_room(self, Command* command, Span* args, Py_ssize_t n) except -1

@@ -2,7 +2,7 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, queues, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
+of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
@@ -131,6 +131,7 @@ from .listvalue cimport (
     packed_size,
 )
 from .queues cimport Ghosts, Queue, Queued, ghosts_add, ghosts_clear, ghosts_take, queue_check, queue_clear, queue_pop, queue_push
+from .miniature cimport FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, RATE_BITS, Miniatures
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,
 )
@@ -177,6 +178,7 @@ from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
 
 from .effects import KINDS, kind_of
+from .miniature import FOLLOWED
 
 log = logging.getLogger("kache.shard")
 

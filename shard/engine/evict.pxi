@@ -42,8 +42,12 @@ cdef class Evictor:
         self.store.clocks = CLOCK_LRU
         if self.store.lfu:
             self.store.clocks = CLOCK_LFU
-        elif policy.endswith("s3fifo"):
+        elif policy.endswith("s3fifo") or policy.endswith("auto"):
             self.store.clocks = CLOCK_QUEUES
+        self.auto = policy.endswith("auto")
+        self.followed = FOLLOW_S3FIFO
+        if self.store.miniatures is not None:
+            self.store.miniatures.follow(FOLLOW_S3FIFO)
         self.store.queue_volatile = self.volatile_only
         self.store.forget_queues()
         self.follow(self.store.clocks == CLOCK_QUEUES, SHARES // SMALL_PART)
@@ -86,6 +90,25 @@ cdef class Evictor:
             return True
         return self.spared_size != 0 and self.is_fresh(entry) and self.size_of(entry) >= self.spared_size
 
+    cdef void choose(self) noexcept:
+        """Goes over to the policy that would have missed least lately, if that is another one by now."""
+        cdef int followed = self.store.miniatures.best(self.followed)
+        if followed == self.followed:
+            return
+        self.followed = followed
+        self.changed_policy += 1
+        if followed == FOLLOW_LRU:
+            self.follow(False, 0)
+        elif followed == FOLLOW_NARROW:
+            self.follow(True, SHARES // NARROW_PART)
+        else:
+            self.follow(True, SHARES // SMALL_PART)
+
+    @property
+    def following(self):
+        """The policy that is followed at present, by name: its own one unless it is `auto`."""
+        return FOLLOWED[self.followed] if self.auto else self.store.policy
+
     cdef inline bint is_fresh(self, Entry* entry) noexcept:
         """Whether it was used within FRESH_MS (under LFU, whose clock has minutes, in this one or the one before)."""
         if self.store.lfu:
@@ -103,6 +126,8 @@ cdef class Evictor:
             return self.evict_soonest()
         if self.at_random:
             return self.evict_random()
+        if self.auto and self.store.sampled_below and self.store.miniatures.due:
+            self.choose()
         return self.evict_queued() if self.queued else self.evict_coldest()
 
     cdef int tries(self) noexcept:
@@ -254,7 +279,9 @@ cdef class Evictor:
     cdef inline bint is_small(self, Entry* entry) noexcept:
         """Whether it is in the small queue."""
         cdef Queue* queue = &self.store.queue
-        return not entry.clock & IN_MAIN and queue.count and <int32_t> (queue.first.since - (entry.clock | QUEUE_BITS)) <= 0
+        cdef uint32_t now = self.store.lru_clock | QUEUE_BITS
+        return not entry.clock & IN_MAIN and queue.count and (
+            now - (entry.clock | QUEUE_BITS) <= now - (queue.first.since & ~<uint32_t> QUEUE_BITS))
 
     cdef inline bint small_is_full(self) noexcept:
         cdef int64_t data = self.store.used()

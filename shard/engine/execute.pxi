@@ -11,6 +11,9 @@ cdef enum:
     KEY_COST = 64               # what a key takes beside its bytes, about
     LARGE_PARTS = 4             # of a share is 1: from which a value is large
     WAITS = 10
+    FEWEST_KEYS = 1000          # that simulations say anything about
+    PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
+    HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
     OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
@@ -69,6 +72,7 @@ cdef class Executor:
         self.budget = Budget() if budget is None else budget
         self.set_maxmemory(maxmemory)
         self.index = index
+        self.simulating = True
         self.errors = {}
         self.batch_commands = []
         self.deferred = {}
@@ -570,6 +574,28 @@ cdef class Executor:
         """
         self.budget.govern(resident_growth)
 
+    cpdef int tune_simulations(self) except -1:
+        """Fits the miniature simulations to the memory and the keys that are there: to be called a few times a second."""
+        cdef int64_t used = self.store.used(), base = self.budget.limit // self.budget.shards, keys = 0, wanted
+        cdef uint32_t below = self.store.sampled_below
+        cdef int i
+        for i in range(self.store.active):
+            keys += self.store.databases[i].count
+        if not self.simulating or keys < FEWEST_KEYS:
+            return self.store.simulate(0, 0) if below and keys == 0 or not self.simulating else 0
+        if base == 0:
+            # Without a limit the present size is that of the data, which grows: a step at a time.
+            base = self.store.miniatures.base if below else 0
+            if not base * 3 // 4 < used <= base * 5 // 4:
+                base = used
+        wanted = min((<int64_t> PRESENT << RATE_BITS) // max(keys * base // max(used, 1), 1), (1 << RATE_BITS) // HIGHEST_RATE)
+        if below and wanted * 3 // 4 < below < wanted * 3 // 2:
+            wanted = below
+        if wanted != below or base != self.store.miniatures.base or keys * 8 > self.fitted_keys * 9:
+            self.fitted_keys = keys
+            self.store.simulate(max(<uint32_t> wanted, 1), base)
+        return 0
+
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
         if context.dialect == INTERNAL or context.flags & FLAG_DIVIDED:
             # A part of what a router has divided: it knows the whole command.
@@ -643,7 +669,9 @@ cdef class Executor:
         self.errors.clear()
         self.peak_memory = self.store.used()
         self.store.hits = self.store.misses = 0
-        self.store.expired = self.store.expired_fields = self.store.evicted = 0
+        self.store.expired = self.store.expired_fields = self.store.evicted = self.evictor.changed_policy = 0
+        if self.store.miniatures is not None:
+            self.store.miniatures.reset()
 
     # Deferred replies -----------------------------------------------------------------------------------
     cdef object defer(self, Context context, bint blocked):

@@ -307,6 +307,7 @@ cdef class Host:
             link.flows.cool_down()
         self.reactor.cool_down()
         self.begin_tick()
+        self.shard.tune_simulations()
         self.shard.store.effects.begin_unit()
         try:
             # What nobody asked for rests while it cannot be logged; a key past its deadline is not seen anyway.

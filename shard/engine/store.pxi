@@ -168,9 +168,13 @@ cdef class Store:
             self.misses += self.counting
             if self.missed is not None and self.counting:
                 self.missed.miss(self.db_of(place), place.key, place.n)
+            if self.is_sampled(place):
+                self.sample_use(place, NULL)
             return NULL
         self.hits += self.counting
         self.touch_entry(entry)
+        if self.is_sampled(place):
+            self.sample_use(place, entry)
         return entry
 
     cdef inline Entry* look(self, Place* place) except? NULL:
@@ -183,6 +187,62 @@ cdef class Store:
         else:
             self.hits += self.counting
         return entry
+
+    # Miniature simulations ----------------------------------------------------------------------------
+    cdef inline bint is_sampled(self, Place* place) noexcept:
+        return (<uint32_t> place.hash & ((1 << RATE_BITS) - 1)) < self.sampled_below
+
+    cdef inline int64_t cost_of(self, Entry* entry) noexcept:
+        """Bytes of a key with its place in a table; of a collection that is no packed one a guess."""
+        return <int64_t> entry_memory(entry) + self.key_overhead
+
+    cdef int64_t overhead(self) noexcept:
+        """What a key takes of the tables and queues, estimated from some slots."""
+        cdef int64_t storage = 0, keys = 0, all = 0
+        cdef Database* db
+        cdef Table* table
+        cdef int i, tries
+        for i in range(self.active):
+            db = &self.databases[i]
+            all += db.count
+            for tries in range(OVERHEAD_SLOTS if db.slots != NULL else 0):
+                table = &db.slots[below(SLOT_COUNT)]
+                storage += table_storage(table)
+                keys += table.count
+        return (storage // keys if keys else 8) + (self.queue.memory + self.ghosts.memory) // max(all, 1)
+
+    cdef void sample_use(self, Place* place, Entry* entry) noexcept:
+        """A command has used the key, or missed it."""
+        if self.no_touch:
+            return
+        if self.counting:
+            # What is not there is as large as the others, as far as anybody knows.
+            self.miniatures.read(
+                place.key, place.n, place.hash, self.cost_of(entry) if entry != NULL else self.used() // max(
+                    <int64_t> place.db.count, 1),
+                entry != NULL, <uint16_t> lfu_minutes(self.now_ms), self.hits + self.misses)
+        elif entry != NULL:
+            self.sample_write(place, entry)
+
+    cdef void sample_write(self, Place* place, Entry* entry) noexcept:
+        """A key is stored, or changed."""
+        if not self.no_touch:
+            self.miniatures.write(
+                place.key, place.n, place.hash, self.cost_of(entry), <uint16_t> lfu_minutes(self.now_ms))
+
+    cdef int simulate(self, uint32_t below, int64_t base) except -1:
+        """Samples at this rate, of 1 << RATE_BITS, for `base` bytes of memory; 0: nothing."""
+        if self.miniatures is None:
+            if below == 0:
+                return 0
+            self.miniatures = Miniatures()
+        self.sampled_below = below
+        self.key_overhead = self.overhead()
+        self.miniatures.configure(self.lfu_decay_time, self.lfu_log_factor)
+        if below == 0:
+            self.miniatures.clear()
+        self.miniatures.tune(below, base)
+        return 0
 
     # Effects ------------------------------------------------------------------------------------------
     cdef inline bint prepare(self, Place* place, size_t n) except -1:
@@ -222,6 +282,8 @@ cdef class Store:
             place.db.expires += 1
         if self.queueing:
             self.enqueue(place, entry)
+        if self.is_sampled(place):
+            self.sample_write(place, entry)
         if self.effects.wanted:
             self.note(CREATED, place)
         return 0
@@ -285,6 +347,8 @@ cdef class Store:
             value = <object> entry_object(old)
         if self.clocks == CLOCK_QUEUES:
             fresh.clock = queued_touched(old.clock, self.lru_clock)
+        if self.is_sampled(place):
+            self.sample_write(place, fresh)
         self.swap_block(place, old, fresh, deadline)
         if value is not None:
             Py_DECREF(value)
@@ -310,6 +374,8 @@ cdef class Store:
                 if wanted and entry_deadline(old) != deadline:
                     heap_change(&place.db.heaps[place.slot >> GROUP_SHIFT], old, deadline)
                 self.touch_entry(old)
+                if self.is_sampled(place):
+                    self.sample_write(place, old)
                 return 0
         if place.n + n > MAX_BLOCK:
             raise CommandError("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
@@ -361,6 +427,8 @@ cdef class Store:
         return self.remove_word(place, self.word_of(place))
 
     cdef int remove_word(self, Place* place, uint64_t* word) except -1:
+        if self.is_sampled(place):
+            self.miniatures.forget(place.hash)
         return self.destroy(place.db, self.detach(place, word))
 
     cdef Entry* detach(self, Place* place, uint64_t* word) noexcept:
@@ -420,6 +488,8 @@ cdef class Store:
     cdef int expire_entry(self, Place* place, uint64_t* word) except -1:
         """Removes an entry past its deadline. place.key may lie inside the entry."""
         cdef Entry* entry = self.detach(place, word)
+        if self.is_sampled(place):
+            self.miniatures.forget(place.hash)
         self.dirty += 1
         self.expired += 1
         if self.effects.wanted:

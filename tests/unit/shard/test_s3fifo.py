@@ -136,7 +136,7 @@ def test_uses_and_idle_time_are_known() -> None:
     assert shard.execute([b"OBJECT", b"FREQ", b"k"]) == b":3\r\n"
     shard.set_time(NOW + 7_500)
     assert shard.execute([b"OBJECT", b"IDLETIME", b"k"]) == b":7\r\n"
-    shard.execute([b"GET", b"k"])
+    shard.execute([b"APPEND", b"k", b"more"])
     assert shard.execute([b"OBJECT", b"IDLETIME", b"k"]) == b":0\r\n"
     shard.keyspace.set_idle_ms(b"k", 60_000)
     shard.keyspace.set_frequency(b"k", 200)
@@ -157,13 +157,15 @@ def test_the_policy_changes_while_memory_is_full(before: str) -> None:
     shard = make(before)
     for number in range(15_000):
         shard.execute([b"SET", b"k%d" % number, VALUE, *([b"EX", b"1000"] if before.startswith("volatile") else [])])
-    for policy in ("allkeys-s3fifo", before, "allkeys-s3fifo"):
+    for turn, policy in enumerate(("allkeys-s3fifo", before, "allkeys-s3fifo")):
         shard.evictor.set_policy(policy)
+        shard.set_time(NOW + 1000 * (turn + 1))
         for number in range(15_000):
             reply = shard.execute([b"SET", b"%s:%d" % (policy.encode(), number), VALUE, b"EX", b"1000"])
             assert reply == b"+OK\r\n"
         shard.store.check()
     for number in range(15_000):
+        shard.set_time(NOW + 4000 + number)
         shard.execute([b"SET", b"wanted%d" % number, VALUE, b"EX", b"1000"])
         shard.execute([b"GET", b"wanted%d" % number])
     # What was there before the change has gone: no key is forgotten because no queue has it.
