@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kache.client import AsyncClient as AsyncClient
+    from kache.client import AsyncPubSub as AsyncPubSub
     from kache.client import AuthenticationError as AuthenticationError
     from kache.client import BadArgumentError as BadArgumentError
     from kache.client import Client as Client
@@ -61,12 +62,14 @@ if TYPE_CHECKING:
     from kache.client import ConnectionLostError as ConnectionLostError
     from kache.client import CrossSlotError as CrossSlotError
     from kache.client import KacheError as KacheError
+    from kache.client import Message as Message
     from kache.client import NearCache as NearCache
     from kache.client import NotExecutedError as NotExecutedError
     from kache.client import OutcomeUnknownError as OutcomeUnknownError
     from kache.client import OutOfMemoryError as OutOfMemoryError
     from kache.client import PoolTimeoutError as PoolTimeoutError
     from kache.client import ProtocolError as ProtocolError
+    from kache.client import PubSub as PubSub
     from kache.client import RequestTimeoutError as RequestTimeoutError
     from kache.client import RequestTooLargeError as RequestTooLargeError
     from kache.client import UnavailableError as UnavailableError
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "AsyncPubSub",
     "AuthenticationError",
     "BadArgumentError",
     "Client",
@@ -87,12 +91,14 @@ __all__ = [
     "ConnectionLostError",
     "CrossSlotError",
     "KacheError",
+    "Message",
     "NearCache",
     "NotExecutedError",
     "OutOfMemoryError",
     "OutcomeUnknownError",
     "PoolTimeoutError",
     "ProtocolError",
+    "PubSub",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "UnavailableError",

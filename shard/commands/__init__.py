@@ -11,6 +11,7 @@ combine, algebra                        sets and sorted sets combined: of this s
 blocking, ways                          commands that wait, and what a router asks for one over several shards; how they take
 binary                                  what answers differently in the binary protocol
 transactions, images, overlay, internal what routers ask: locks, moves of values, commands with copies of other shards' keys
+pubsub, tracking                        what is published, and who listens; who is told what has changed
 arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double
 registry                                which function carries out which command
 """
