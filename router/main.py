@@ -143,8 +143,8 @@ class _Process:
         self._join_in_pause()
         for fd in self.ctx.listeners:
             router.listen(fd)
-        # What was imported and built so far lives as long as the process: never scan it again.
-        gc.collect()
+        # What was imported and built so far lives as long as the process: never scan it again, nor now
+        # (see `children.preload`).
         gc.freeze()
         self._look_at_log()
         self.channel.send(Ready())

@@ -7,10 +7,10 @@ setting, 3 no cluster there, 4 no such key (nil).
 main, group         the tree of commands, loaded lazily; how a group shows and refuses
 cluster, stats      start, stop and look at a cluster; its figures
 data                every data command
-listen              what is published, and what clients do, as it happens
 shell               a prompt for them: lines, what is typed; conversation, the connection as the user knows it
 files               what lies on disk, looked at without a cluster
 bench               load on a cluster
+listen              messages and commands as they come: subscribe, monitor
 connection, show    one connection of the command line; how replies are shown
 exits               exit statuses and expected failures
 """

@@ -19,29 +19,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from kache.client.errors import (
-    AuthenticationError,
-    BadArgumentError,
-    ClientClosedError,
-    ClientError,
-    CommandError,
-    ConflictError,
-    ConnectError,
-    ConnectionLostError,
-    CrossSlotError,
-    KacheError,
-    NotExecutedError,
-    OutcomeUnknownError,
-    OutOfMemoryError,
-    PoolTimeoutError,
-    ProtocolError,
-    RequestTimeoutError,
-    RequestTooLargeError,
-    UnavailableError,
-    UncertainError,
-    UnknownCommandError,
-    WrongTypeError,
-)
+from kache.client import errors
+from kache.client.errors import *  # noqa: F403  # the list of them is there
 
 if TYPE_CHECKING:
     from kache.client.async_pubsub import AsyncPubSub
@@ -51,35 +30,8 @@ if TYPE_CHECKING:
     from kache.client.near import NearCache
     from kache.client.pubsub import PubSub
 
-__all__ = [
-    "AsyncClient",
-    "AsyncPubSub",
-    "AuthenticationError",
-    "BadArgumentError",
-    "Client",
-    "ClientClosedError",
-    "ClientError",
-    "CommandError",
-    "ConflictError",
-    "ConnectError",
-    "ConnectionLostError",
-    "CrossSlotError",
-    "KacheError",
-    "Message",
-    "NearCache",
-    "NotExecutedError",
-    "OutOfMemoryError",
-    "OutcomeUnknownError",
-    "PoolTimeoutError",
-    "ProtocolError",
-    "PubSub",
-    "RequestTimeoutError",
-    "RequestTooLargeError",
-    "UnavailableError",
-    "UncertainError",
-    "UnknownCommandError",
-    "WrongTypeError",
-]
+__all__ = ["AsyncClient", "AsyncPubSub", "Client", "Message", "NearCache", "PubSub"]
+__all__ += errors.__all__
 
 _HOMES: Final = {
     "AsyncClient": "kache.client.asynchronous",

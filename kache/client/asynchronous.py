@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 from kache.client.async_commands import AsyncCommands
 from kache.client.async_pubsub import AsyncPubSub, Streams
@@ -63,8 +63,8 @@ class _Connection(asyncio.Protocol):
         return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's is none by its class, only by what it can do.
+        self._transport = cast(asyncio.Transport, transport)
         self._open = True
 
     def data_received(self, data: bytes) -> None:

@@ -19,5 +19,5 @@ claims                          which of several shards serves a waiting client;
 budget                          what every shard uses of the one limit of memory
 admins, status, detach          the command line's side: its conversations, its answers, the background
 announcement, service_manager   what is logged at the start; what systemd is told
-processes, logs                 what the system is asked about processes; log lines, few of a kind
+processes, logs, progress       what the system is asked about processes; log lines, few of a kind; bars on a terminal
 """

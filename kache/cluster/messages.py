@@ -292,7 +292,7 @@ class Kept(_Message, tag=True):
 
 
 class Loading(_Message, tag=True):
-    """Up, every second from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
+    """Up, every now and then from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
 
     done: int
     total: int

@@ -56,7 +56,11 @@ class Resources:
             if config.unixsocket:
                 path = os.path.abspath(os.path.join(config.dir, config.unixsocket))
                 self._client_socket = listeners.ClientSocket(
-                    path, config.unixsocketperm, config.tcp_backlog, PATIENCE_SECONDS if self._lock.abandoned else 0.0
+                    path,
+                    config.unixsocketperm,
+                    config.tcp_backlog,
+                    PATIENCE_SECONDS if self._lock.abandoned else 0.0,
+                    config.unixsocketgroup,
                 )
                 self.client_listeners.append(self._client_socket.fd)
             run_dir.make_private(self.run_dir)

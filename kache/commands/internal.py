@@ -66,6 +66,8 @@ ROWS = in_group("internal",
     _internal("_lock", "transaction until mode slots [shards]", -5, "", "",
         "Keeps others out of slots, or of all; whether it does, or why not, and at once or when it is its turn. "
         "Shards: those that write a share of it to their logs."),
+    _internal("_commit", "transaction shards", 3, "", "",
+        "All steps of a transaction are done, on all of these shards: what it has changed counts after a crash."),
     _internal("_unlock", "transaction", 2, "", "",
         "Ends a transaction without its share: 1 if it held anything."),
     _internal("_watch", "key [key ...]", -2, "", "RO @1..-1",

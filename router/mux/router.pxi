@@ -51,6 +51,7 @@ cdef class Router(Reactor):
         self.linger_bytes = config.linger_bytes
         self.limits.apply(config, self.clients.routers)
         self.clients.apply_limits()
+        self.shards.apply_limits()
         self.slowlog.configure(config.slowlog_max_len)
 
     def limit_clients(self, int most):

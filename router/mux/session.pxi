@@ -914,6 +914,7 @@ cdef class Session(Replies):
         self.barrier = None
         self.waits_for = None
         self.flow = None
+        self.weaving = None
         self.upload = None
         self.queue = None
         self.watched = None

@@ -102,6 +102,23 @@ cdef class Shards:
             self.up_waiters.append(waiter)
             await waiter
 
+    # The memory of the links --------------------------------------------------------------------------
+    cdef int apply_limits(self) except -1:
+        """The clients' budget has changed, and with it their part in it."""
+        cdef Link link
+        for link in self.links:
+            if link.offered is not None:
+                link.offered.allow(area_room(self.router))
+                recount_area(link)
+        return 0
+
+    cdef int cool_down(self) except -1:
+        """Once a second: what has not been used for a while is given back."""
+        cdef Link link
+        for link in self.links:
+            cool_area(link)
+        return 0
+
     # Runs -----------------------------------------------------------------------------------------
     cdef int touch(self, int index) noexcept:
         if not self.is_touched[index]:

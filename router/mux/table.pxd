@@ -19,6 +19,7 @@ cdef enum:
     FOLD_SUM = 1
     FOLD_OK = 2
     FOLD_IN_ORDER = 3
+    FOLD_CONCAT = 4
 
 
 cdef struct Command:

@@ -153,7 +153,7 @@ cdef class CommandTable:
         else:
             command.route = ROUTE_SHARD
         if row.route == "split":
-            command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER}.get(row.merge, FOLD_NONE)
+            command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER, "concat": FOLD_CONCAT}.get(row.merge, FOLD_NONE)
         self._fill_keys(command, row)
         return 0
 

@@ -329,7 +329,7 @@ cdef class Executor:
 
     cdef inline bint counts(self, Context context, Command* command) noexcept:
         """Whether a client has sent it. Its parts, of which some came here, count at the router that has divided it."""
-        return context.dialect != INTERNAL or command.internal
+        return (context.dialect != INTERNAL and not context.flags & FLAG_DIVIDED) or command.internal
 
     cdef inline int count_compiled(self, Context context, Command* command, int number) except -1:
         command.calls += self.counts(context, command)
@@ -381,7 +381,7 @@ cdef class Executor:
         """The error of a command that the log cannot keep up with; None where it does not matter."""
         cdef Effects effects = self.store.effects
         # Between routers and shards, what needs no memory changes no data: the end of a lock.
-        if command.writes and (not command.internal or command.denyoom):
+        if command.writes and not context.flags & LOG_ASKED and (not command.internal or command.denyoom):
             return self.refusing_text
         if self.sure_until == UINT64_MAX or effects.changed_in == NULL:
             return None
@@ -574,7 +574,7 @@ cdef class Executor:
         self.budget.govern(resident_growth)
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
-        if context.dialect == INTERNAL:
+        if context.dialect == INTERNAL or context.flags & FLAG_DIVIDED:
             # A part of what a router has divided: it knows the whole command.
             if context.link is not None:
                 context.link.slow_part(took)

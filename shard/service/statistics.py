@@ -96,6 +96,7 @@ class Gauges:
 def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
     """The statistics of a shard at this moment."""
     store = shard.store
+    kept = gauges.kept()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     per_second, input_kbps, output_kbps = gauges.rates()
     received, sent = gauges.net()
@@ -109,6 +110,8 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         resident_memory=resident_memory(),
         startup_memory=gauges.startup_memory(),
         buffer_memory=gauges.buffer_memory(),
+        slot_memory=store.slot_bytes,
+        log_memory=int(kept.get("queued_bytes", 0)),
         maxmemory=shard.maxmemory,
         allowed_memory=shard.allowed_memory,
         policy=store.policy,
@@ -139,5 +142,5 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         pubsub_patterns=len(shard.channels.listened(wire_link.PATTERN)),
         pubsubshard_channels=len(shard.channels.listened(wire_link.SHARD_CHANNEL)),
         tracked_keys=len(shard.tracking),
-        kept=gauges.kept(),
+        kept=kept,
     )

@@ -95,6 +95,10 @@ class FakeShard:
             return sum((db, key) in data for key in args)
         if name == "mget":
             return [data.get((db, key)) for key in args]
+        if name == "keys":
+            return [key for at, key in data if at == db]
+        if name == "blpop":
+            return [args[0], data[db, args[0]]]
         if name == "mset":
             if len(args) % 2:
                 return CommandError("ERR wrong number of arguments for 'mset' command")
