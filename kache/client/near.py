@@ -78,6 +78,7 @@ class NearCache:
 
     def read(self, arguments: Sequence[Argument], ask: Callable[[], tuple[Reply, int]]) -> Reply:
         """The copy of a reply, or what `ask` answers: the reply, and for which listening connection it is tracked."""
+        _ = self.id  # begins to listen, if nobody does yet: no token is older than that
         key = key_bytes(arguments[1])
         request = tuple(arguments)
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,8 @@ from ..registry import local
 from .arguments import integer, text
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ..mux.multiplexer import Router, Session
 
 __all__ = ["tell_elsewhere"]
@@ -156,7 +157,7 @@ def client_trackinginfo(router: Router, session: Session) -> Reply:
         flags.append(b"noloop")
     if tracks.broken:
         flags.append(b"broken_redirect")
-    return {b"flags": SetReply(flags), b"redirect": tracks.redirect, b"prefixes": list(tracks.prefixes)}
+    return {b"flags": SetReply(flags), b"redirect": tracks.redirect, b"prefixes": sorted(tracks.prefixes)}
 
 
 @local("client|getredir")
@@ -170,7 +171,7 @@ _telling: set[asyncio.Task[dict[int, bytes]]] = set()
 
 def tell_elsewhere(router: Router, number: int) -> None:
     """A client of another router, to which one here has its news sent, is told that everything may have changed."""
-    task = asyncio.ensure_future(ask(router, "all-changed", b"%d" % number))
+    task = router.loop.create_task(ask(router, "all-changed", b"%d" % number))
     _telling.add(task)
     task.add_done_callback(_told)
 

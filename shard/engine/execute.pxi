@@ -230,7 +230,10 @@ cdef class Executor:
         self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         try:
             self.enter(context, command, number)
-            return self.run_handler(context, command, number, args)
+            reply = self.run_handler(context, command, number, args)
+            if context.flags & FLAG_TRACK:
+                self.tracking.remember(context, command, number, words.spans, words.count)
+            return reply
         except Exception:
             command.calls += self.counts(context, command)
             command.failed += self.counts(context, command)

@@ -43,13 +43,7 @@ def main() -> None:
         client = connection.default_channel.client
         limit = time.monotonic() + SECONDS
 
-        def listening() -> int:
-            channels = client.pubsub_channels("*broadcast*")
-            return (
-                client.pubsub_numpat() if not channels else min(count for _, count in client.pubsub_numsub(*channels))
-            )
-
-        while listening() < CONSUMERS and time.monotonic() < limit:
+        while len(client.client_list(_type="pubsub")) < CONSUMERS and time.monotonic() < limit:
             time.sleep(0.01)
         for number in range(MESSAGES):
             producer.publish({"number": number}, exchange=exchange, routing_key="")

@@ -7,6 +7,7 @@ it would go out.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from typing import Any
 
@@ -22,8 +23,9 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]  # socketio has no typ
         self.sent: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         super().__init__(client_manager=socketio.AsyncRedisManager(url), async_mode="asgi")
 
-    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
-        await self.sent.put((eio_sid, pkt.data))
+    async def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
+        # "2" says that it is an event; its name and its data follow.
+        await self.sent.put((eio_sid, json.loads(eio_pkt.data[1:])))
 
 
 async def main() -> None:

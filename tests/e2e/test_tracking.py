@@ -117,12 +117,11 @@ def test_the_table_is_bounded(cluster: Cluster, tracker: Connection) -> None:
     count = SHARDS * 1000 + 500
     tracker.send(*[("GET", f"many:{n}") for n in range(count)])
     replies = told = 0
-    while replies < count:
+    while replies < count or told < 400:  # what is told comes behind the replies
         if isinstance(tracker.read(), Push):
             told += 1
         else:
             replies += 1
-    assert told >= 400
 
 
 def test_changes_with_a_prefix(cluster: Cluster) -> None:

@@ -38,7 +38,6 @@ OWNERS_OF_IO = {
     "kache/load/worker.py",
     "kache/testing/director.py",
     "router/commands/persistence.py",  # waits between two looks
-    "router/commands/tracking.py",  # tells other routers, and does not wait for it
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",
