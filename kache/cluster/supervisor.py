@@ -65,7 +65,8 @@ class Supervisor:
     """One cluster. `run` returns its exit status when it has ended; raises KacheError when it cannot start.
 
     `reload` reads the configuration again (SIGHUP). `exit_fd` is a descriptor whose end stops the cluster, so that
-    none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served.
+    none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served,
+    and whether that is by all processes: some may have shown that they cannot come up.
     `for_tests`: its owner may stage what `kache.cluster.simulation` offers.
     """
 
@@ -76,7 +77,7 @@ class Supervisor:
         config_file: str | None = None,
         reload: Callable[[], Config] | None = None,
         exit_fd: int | None = None,
-        on_ready: Callable[[str], None] = print,
+        on_ready: Callable[[str, bool], None] = lambda text, whole: print(text),
         for_tests: bool = False,
     ) -> None:
         self._config_file = config_file
@@ -130,6 +131,8 @@ class Supervisor:
             if self._exit_fd is not None:
                 os.set_inheritable(self._exit_fd, False)
                 self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
+            if not self.config.core_dumps:
+                processes.forbid_core_dumps()
             processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
             processes.set_title(f"kache: supervisor :{self.config.port}")
             self._catch_signals()
@@ -426,7 +429,7 @@ class Supervisor:
         self._announced = True
         self._manager.ready(ready_line(self.config, broken))
         try:
-            self._on_ready(ready_line(self.config, broken))
+            self._on_ready(ready_line(self.config, broken), not broken)
         except OSError as error:
             _log.warning("nobody could be told that it is ready: %s", error.strerror)
 

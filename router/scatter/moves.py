@@ -157,7 +157,7 @@ async def _put(held: Transaction, source: bytes, destination: bytes, first: list
     """The value of `source`, whose first part this is, becomes that of `destination`."""
     done = "the destination was written"
     if first[0] == b"0":
-        await held.write(destination, done, "_put", first[1], db=db)
+        await held.write(destination, done, "_put", first[1], event.encode(), db=db)
         return
     await held.let_read()
     await _build(held, source, destination, destination, first)
@@ -191,7 +191,7 @@ async def renamenx(router: Router, session: Session, source: bytes, destination:
 
 async def _carry(held: Transaction, source: bytes, destination: bytes, first: list[Any]) -> None:
     await _put(held, source, destination, first, "rename_to", held.session.db)
-    await held.write(source, "the source was removed", "del")
+    await held.write(source, "the source was removed", "_remove", b"rename_from")
     await held.finished()
 
 

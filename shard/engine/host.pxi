@@ -65,6 +65,7 @@ cdef class Host:
         self.tick_ns = 2000000
         self.tick_bytes = 8 << 20
         self.unsent_limit = 16 << 20
+        self.flow_room = 64 << 20
         self.tick = <uint64_t> -1
         self.delay = 0.0
         self.later = Context(shard)
@@ -137,6 +138,8 @@ cdef class Host:
 
     cdef int commit_tick(self) except -1:
         """Between executing and sending: all effects of the tick become one frame of the log."""
+        if self.shard.tracking.gathering:
+            self.shard.tracking.send_gathered()
         return 0 if self.writer is None else self.commit_frame()
 
     cdef int commit_frame(self) except -1:
@@ -177,11 +180,11 @@ cdef class Host:
         cdef Py_ssize_t i, n = PyBytes_GET_SIZE(shards) // 2
         if effects.records.used() == 0:
             effects.begin_frame()
-        put_varint(payload, transaction)
-        put_varint(payload, <uint64_t> n)
+        put_number(payload, transaction)
+        put_number(payload, <uint64_t> n)
         for i in range(n):
             memcpy(&shard, PyBytes_AS_STRING(shards) + 2 * i, 2)
-            put_varint(payload, shard)
+            put_number(payload, shard)
         payload.append(effects.records.data + effects.records.start, effects.records.used())
         return self.put_frame(FRAME_SHARE, payload)
 
