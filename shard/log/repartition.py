@@ -110,8 +110,9 @@ def _prepare(files: Files, path: str, old: ClusterFile, new: ClusterFile, sizes:
                 path,
             )
         directories.make(files, building)
-        for shard in range(new.shards):
-            directories.make(files, f"{building}/shard-{shard:04}")
+    for shard in range(new.shards):
+        directories.make(files, f"{building}/shard-{shard:04}")
+    if not files.exists(f"{building}/plan"):
         files.replace(f"{building}/plan", plan)
 
 

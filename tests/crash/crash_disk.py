@@ -30,6 +30,17 @@ class Disk:
         self.entries: dict[str, _File] = {}
         self.durable_entries: dict[str, _File] = {}
         self._open: dict[int, tuple[_File, int]] = {}
+        self._moved: list[tuple[str, str]] = []
+        """Directories that were renamed, whose parent is not synced yet."""
+
+    @classmethod
+    def of(cls, root: str, contents: dict[str, bytes]) -> Disk:
+        """One that has these files since long, by their names under `root`."""
+        disk = cls(root)
+        for name, data in contents.items():
+            disk.entries[name] = _File(bytearray(data), data)
+        disk.durable_entries = dict(disk.entries)
+        return disk
 
     def do(self, call: Call) -> None:
         """One call, as it was recorded."""
@@ -61,7 +72,11 @@ class Disk:
             self._sync_entries(path)
         elif what == "rename":
             assert path is not None and other is not None
-            self.entries[other] = self.entries.pop(path)
+            if path in self.entries:
+                self.entries[other] = self.entries.pop(path)
+            else:
+                self.entries = _renamed(self.entries, path, other)
+                self._moved.append((path, other))
         elif what == "unlink":
             assert path is not None
             del self.entries[path]
@@ -79,6 +94,9 @@ class Disk:
             self._open[fd] = (file, start + len(data))
 
     def _sync_entries(self, directory: str) -> None:
+        for moved in [moved for moved in self._moved if os.path.dirname(moved[1]) == directory]:
+            self.durable_entries = _renamed(self.durable_entries, *moved)
+            self._moved.remove(moved)
         for entries in (self.durable_entries, self.entries):
             for name in [name for name in entries if os.path.dirname(name) == directory]:
                 if name in self.entries:
@@ -90,8 +108,14 @@ class Disk:
     def outcomes(self, draw: random.Random, subsets: int) -> Iterator[dict[str, bytes]]:
         """Contents of the files by name, for every kind of power cut; `subsets` of them are drawn."""
         names = sorted({*self.entries, *self.durable_entries})
-        changed = [name for name in names if self.entries.get(name) is not self.durable_entries.get(name)]
+        within = tuple(f"{name}/" for moved in self._moved for name in moved)
+        changed = [
+            name
+            for name in names
+            if self.entries.get(name) is not self.durable_entries.get(name) and not name.startswith(within)
+        ]
         choices: list[dict[str, _File]] = [dict(self.durable_entries), dict(self.entries)]
+        choices += [_renamed(self.durable_entries, *moved) for moved in self._moved]
         for name in changed:
             one = dict(self.durable_entries)
             one.pop(name, None)
@@ -102,6 +126,13 @@ class Disk:
         for number, entries in enumerate(choices):
             for way in ways if number < 2 else ways[:2]:
                 yield {name: _content(file, way, draw) for name, file in entries.items()}
+
+
+def _renamed(entries: dict[str, _File], path: str, other: str) -> dict[str, _File]:
+    """The same when a directory has got another name, with everything in it at once."""
+    return {
+        f"{other}{name[len(path) :]}" if name.startswith(f"{path}/") else name: file for name, file in entries.items()
+    }
 
 
 def _content(file: _File, way: str, draw: random.Random) -> bytes:

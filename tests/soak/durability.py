@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """What is acknowledged is kept, while everything is killed: `python tests/soak/durability.py --seconds 600 --policy everysec`.
 
-Clients write unique values of every type and remember what was answered. Meanwhile dumps follow one another, shards are killed
-at random, and now and then all processes at once; the cluster is started again on the same directory. At the end everything
-is read: a process's death loses nothing that was acknowledged, under any policy, and nothing is there twice.
+Clients write unique values of every type and remember what was answered; others move tokens between lists and sets of
+different shards, alone and inside EXEC. Meanwhile dumps follow one another, shards are killed at random, and now and then all
+processes at once; the cluster is started again on the same directory. In the middle the disk is full for some seconds: a
+tmpfs, where this user may mount one (`--disk`, megabytes), which a ballast fills. At the end everything is read: a process's
+death loses nothing that was acknowledged, under any policy, and nothing is there twice. Of a move that was answered UNCERTAIN
+the token may be in both places, never in none.
 
-Prints a table; exit status 1 when a bar is broken: acknowledged and lost 0, there twice 0, there though refused 0, tracebacks
-0, and at least a dump, a kill of a shard and one of everything for every 60 seconds.
+Prints a table; exit status 1 when a bar is broken: acknowledged and lost 0, there twice 0, there though refused 0, tokens lost
+0 and twice without UNCERTAIN 0, tracebacks 0, back within 2 s of room, and at least a dump, a kill of a shard and one of
+everything for every 60 seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -99,6 +104,86 @@ class Writer(threading.Thread):
         return found
 
 
+class Mover(threading.Thread):
+    """A client whose tokens are always somewhere: in a list or a set of one of several shards."""
+
+    TOKENS = 20
+    PLACES = 6
+
+    def __init__(self, number: int, soak: Soak) -> None:
+        super().__init__(daemon=True)
+        self.number = number
+        self.soak = soak
+        self.draw = random.Random(1000 + number)
+        self.uncertain = 0
+        """Moves after which a token may be in two places."""
+        self.moves = 0
+
+    def key(self, kind: str, place: int) -> str:
+        return f"{kind}:{self.number}:of:{place}"
+
+    def fill(self, connection: Connection) -> None:
+        for kind, command in (("tokens", "rpush"), ("members", "sadd")):
+            assert connection.request(command, self.key(kind, 0), *range(self.TOKENS)) == self.TOKENS
+
+    def run(self) -> None:
+        while not self.soak.over.is_set():
+            try:
+                with self.soak.connect() as connection:
+                    while not self.soak.over.is_set():
+                        self.move(connection)
+            except (OSError, ConnectionError):
+                self.uncertain += 1  # of the one that was under way nothing is known
+                time.sleep(0.05)
+
+    def move(self, connection: Connection) -> None:
+        """One token goes somewhere else."""
+        here, there = self.draw.sample(range(self.PLACES), 2)
+        lmove = ("lmove", self.key("tokens", here), self.key("tokens", there), "left", "right")
+        smove = ("smove", self.key("members", here), self.key("members", there), self.draw.randrange(self.TOKENS))
+        if self.draw.random() < 0.3:
+            connection.send(("multi",), lmove, smove, ("exec",))
+            reply = connection.read_many(4)[-1]
+        else:
+            reply = connection.request(*self.draw.choice((lmove, smove)))
+        self.moves += not isinstance(reply, CommandError)
+        self.uncertain += isinstance(reply, CommandError) and reply.code in ("UNCERTAIN", "TIMEOUT")
+
+    def found(self, connection: Connection) -> tuple[int, int]:
+        """(tokens that are nowhere, tokens beyond one of each)."""
+        lost = twice = 0
+        for kind, words in (("tokens", (0, -1)), ("members", ())):
+            command = "lrange" if kind == "tokens" else "smembers"
+            replies = [connection.request(command, self.key(kind, place), *words) for place in range(self.PLACES)]
+            there = Counter(int(each) for reply in replies for each in reply)
+            lost += self.TOKENS - len(there)
+            twice += sum(there.values()) - len(there)
+        return lost, twice
+
+
+class SmallDisk:
+    """A tmpfs of so many MiB over a directory; nothing where it cannot be mounted. `fill` leaves no room in it."""
+
+    def __init__(self, directory: Path, megabytes: int) -> None:
+        self.directory = directory
+        self.ballast = directory / "ballast"
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "kache-soak", str(directory)]
+        self.mounted = bool(megabytes) and subprocess.run(command, check=False).returncode == 0
+
+    def fill(self) -> None:
+        """To be called again and again: a dump that ends gives room back."""
+        with contextlib.suppress(OSError), self.ballast.open("ab") as file:
+            room = os.statvfs(self.directory)
+            os.posix_fallocate(file.fileno(), file.tell(), room.f_bavail * room.f_frsize)
+
+    def free(self) -> None:
+        self.ballast.unlink()
+
+    def close(self) -> None:
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.directory)], check=True)
+
+
 class Soak:
     """The cluster, its clients and its killer."""
 
@@ -110,6 +195,8 @@ class Soak:
         self.draw = random.Random(options.seed)
         self.logs = ""
         self.port = 0
+        self.back_ms = 0
+        self.disk = SmallDisk(directory, options.disk)
         self.cluster = self.started()
 
     def started(self) -> Cluster:
@@ -155,21 +242,52 @@ class Soak:
         self.cluster._clean()
         self.cluster = self.started()
 
-    def run(self) -> list[Writer]:
+    def be_full(self) -> None:
+        """The disk has no room for five seconds: writes are refused, reads are not; then it has."""
+        with self.connect() as connection:
+            # A shard may have reserved some room before: until that is used up it goes on.
+            until(lambda: self.disk.fill() or self.is_refused(connection), "a refusal", 60)
+            for _ in range(50):
+                self.disk.fill()
+                time.sleep(0.1)
+            self.happened["reads while full"] += not isinstance(connection.request("get", "probe:0"), CommandError)
+            self.disk.free()
+            began = time.monotonic()
+            until(lambda: not self.is_refused(connection), "the way back", 30)
+        self.happened["disk full"] += 1
+        self.back_ms = round(1000 * (time.monotonic() - began))
+
+    def is_refused(self, connection: Connection) -> bool:
+        """Whether a shard refuses to write."""
+        replies = [connection.request("set", f"probe:{number}", "x") for number in range(20)]
+        return any(isinstance(reply, CommandError) and reply.code == "MISCONF" for reply in replies)
+
+    def run(self) -> tuple[list[Writer], list[Mover]]:
         writers = [Writer(number, self) for number in range(self.options.clients)]
+        movers = [Mover(number, self) for number in range(2)]
+        with self.connect() as connection:
+            for mover in movers:
+                mover.fill(connection)
         dumper = threading.Thread(target=self.dump, daemon=True)
-        for thread in [*writers, dumper]:
+        threads = [*writers, *movers, dumper]
+        for thread in threads:
             thread.start()
-        until_then = time.monotonic() + self.options.seconds
-        while time.monotonic() < until_then:
+        began = time.monotonic()
+        while time.monotonic() < began + self.options.seconds:
             time.sleep(self.draw.uniform(1, 4))
+            if (
+                self.disk.mounted
+                and not self.happened["disk full"]
+                and (time.monotonic() > began + self.options.seconds / 3)
+            ):
+                self.be_full()
             self.kill_something()
         self.over.set()
-        for thread in [*writers, dumper]:
+        for thread in threads:
             thread.join(60)
-        return writers
+        return writers, movers
 
-    def verdict(self, writers: list[Writer]) -> dict[str, int]:
+    def verdict(self, writers: list[Writer], movers: list[Mover]) -> dict[str, int]:
         until(lambda: all(child["state"] == "up" for child in self.cluster.status()["children"]), "all up", 60)
         counts = Counter[str]()
         with self.connect() as connection:
@@ -182,6 +300,13 @@ class Soak:
                         counts["there though refused"] += outcome == "refused" and found[name] > 0
                         counts["there twice"] += found[name] > 1
                     counts["never sent"] += len(set(found) - set(outcomes))
+            for mover in movers:
+                lost, twice = mover.found(connection)
+                counts["moves"] += mover.moves
+                counts["tokens lost"] += lost
+                counts["moves uncertain"] += mover.uncertain
+                counts["tokens in two places"] += twice
+                counts["twice without cause"] += max(twice - 2 * mover.uncertain, 0)
         counts["tracebacks"] = (self.logs + self.cluster.log()).count("Traceback")
         return dict(counts)
 
@@ -192,22 +317,26 @@ def main() -> int:
     parser.add_argument("--policy", choices=("always", "everysec", "no"), default="everysec")
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--disk", type=int, default=4096, help="MiB of the tmpfs; 0: the temporary directory itself")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kache-soak-") as directory:
         soak = Soak(options, Path(directory))
         try:
-            writers = soak.run()
-            counts = {**soak.happened, **soak.verdict(writers)}
+            writers, movers = soak.run()
+            counts = {**soak.happened, **soak.verdict(writers, movers), "ms back from full": soak.back_ms}
         finally:
             soak.over.set()
             soak.cluster.__exit__(None)
+            soak.disk.close()
     for name, count in counts.items():
         print(f"{name:<24} {count:>9,}")
     print("replies:", dict(sum((writer.counted for writer in writers), Counter())))
-    bad = ("acknowledged and lost", "there though refused", "there twice", "never sent", "tracebacks")
-    enough = min(counts.get(what, 0) for what in ("dumps begun", "shards killed", "everything killed"))
-    return int(any(counts.get(name) for name in bad) or enough < options.seconds // 60)
+    bad = ("acknowledged and lost", "there though refused", "there twice", "never sent", "tracebacks", "tokens lost",
+           "twice without cause")  # fmt: skip
+    fewest = min(counts.get(what, 0) for what in ("dumps begun", "shards killed", "everything killed"))
+    enough = fewest >= options.seconds // 60 and (not soak.disk.mounted or counts.get("disk full") == 1)
+    return int(any(counts.get(name) for name in bad) or not enough or soak.back_ms > 2000)
 
 
 if __name__ == "__main__":
