@@ -8,7 +8,6 @@ bar is twice Valkey's. `--before` is the Python of another installation of Kache
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +40,7 @@ def main() -> int:
     parser.add_argument("--before", metavar="PYTHON")
     chosen = parser.parse_args()
     if chosen.before:
-        os.environ["KACHE_BEFORE"] = chosen.before
+        KacheBefore.python = chosen.before
     contenders: list[Contender] = [Valkey(), Kache(1)]
     contenders += [KacheBefore(1)] if chosen.before else []
     times: dict[tuple[str, str], list[float]] = {}

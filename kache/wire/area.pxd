@@ -17,6 +17,7 @@ cdef class Area:
     cdef uint64_t* taken_there          # up to where the other end has taken what is placed here
     cdef uint64_t* taken_here           # and this end what is placed there
     cdef uint64_t written, read         # positions: behind what was placed here, behind what was taken
+    cdef uint64_t restarted             # where the ring here began anew, empty: nothing lies before that
     cdef Py_ssize_t reached             # bytes of both rings that have been in use since `give_back`
     cdef Py_ssize_t reached_here, reached_there
     cdef int map(self, int fd, Py_ssize_t size, bint router) except -1

@@ -131,17 +131,18 @@ cdef class Area:
         return 0
 
     cdef char* place(self, Py_ssize_t n, uint64_t* position) noexcept:
-        cdef uint64_t room = <uint64_t> self.room, taken = kache_area_look(self.taken_there), at = self.written
+        cdef uint64_t room = <uint64_t> self.room, at = self.written
+        cdef uint64_t taken = max(kache_area_look(self.taken_there), self.restarted)
         cdef uint64_t limit = kache_area_look(self.limit)
         cdef uint64_t offset = at % room
         if limit > room or taken > at or rounded(n) > limit:
             return NULL
         if offset and (taken == at or offset + rounded(n) > limit):
-            if taken == at:
-                # Nothing lies there: what is left out is not in anybody's way.
-                taken += room - offset
             at += room - offset
             offset = 0
+            if taken == self.written:
+                # Nothing lies there: what is left out is in nobody's way, now and until something is taken.
+                taken = self.restarted = at
         if at + rounded(n) - taken > room:
             return NULL
         position[0] = at

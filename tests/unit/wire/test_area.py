@@ -75,6 +75,19 @@ def test_a_larger_one_finds_room_behind_a_smaller(ends: tuple[AreaEnd, AreaEnd])
         shard.take(position, size)
 
 
+def test_a_ring_that_began_anew_has_room_for_many(ends: tuple[AreaEnd, AreaEnd]) -> None:
+    """Though the other end has said nothing since: what was left out is not in the way."""
+    router, shard = ends
+    for _ in range(3):
+        positions = [router.place(bytes([number]) * 16_000) for number in range(4)]
+        assert None not in positions
+        assert router.place(bytes(16_000)) is None
+        for number, position in enumerate(positions):
+            assert position is not None
+            assert shard.find(position, 16_000) == bytes([number]) * 16_000
+            shard.take(position, 16_000)
+
+
 def test_full_is_full_and_no_more_than_is_allowed(ends: tuple[AreaEnd, AreaEnd]) -> None:
     router, shard = ends
     positions = [router.place(bytes(ROOM // 4)) for _ in range(5)]
