@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import uvloop
 
-from kache.cluster import logs, pages
+from kache.cluster import logs, pages, processes
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
     Ack,
@@ -45,6 +45,7 @@ from kache.cluster.messages import (
     StageIs,
 )
 from kache.commands import DIGEST
+from kache.config.client_limits import flow_room
 from kache.config.settings import Config
 from kache.wire.board import Board
 from kache.wire.claims import Claims
@@ -86,6 +87,7 @@ def run(ctx: ChildContext) -> None:
     tune_malloc()
     seed_random(int.from_bytes(os.urandom(8), "little"))
     loop = uvloop.new_event_loop()
+    processes.give_back_empty_pages(loop)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(_Process(ctx, loop).serve())
@@ -184,8 +186,7 @@ class _Process:
         self.cleanup.start()
         self.beat.start()
         # What was imported and built so far lives as long as the process, and entries are no objects of the
-        # collector: a full collection would only stall.
-        gc.collect()
+        # collector: a full collection would only stall. Nor is there one now (see `children.preload`).
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()
@@ -228,13 +229,17 @@ class _Process:
             shard.set_maxmemory(config.maxmemory)
         if store.policy != config.maxmemory_policy:
             shard.evictor.set_policy(config.maxmemory_policy)
+        shard.simulating = config.miniature_simulations or config.maxmemory_policy.endswith("auto")
         store.samples = config.maxmemory_samples
         store.lfu_log_factor = config.lfu_log_factor
         store.lfu_decay_time = config.lfu_decay_time
         shard.configure_slowlog(config.slowlog_log_slower_than)
+        shard.notifications.configure(config.notify_keyspace_events)
+        shard.tracking.most_keys = config.tracking_table_max_keys
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes
+        host.flow_room = flow_room(config)
         shard.locks.configure(config.parked_commands, config.parked_bytes)
         set_limits(
             hash_entries=config.hash_max_listpack_entries,

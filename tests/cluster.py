@@ -285,3 +285,14 @@ class Cluster:
         while True:
             yield number
             number += 1
+
+
+def kill_everything(cluster: Cluster) -> None:
+    """kill -9 of the supervisor and of every child."""
+    cluster.status()
+    for pid in [cluster.process.pid, *cluster._pids]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the supervisor's end has taken it with it
+    cluster.process.wait()

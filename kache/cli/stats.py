@@ -90,10 +90,26 @@ def table(rows: list[dict[str, Any]], with_total: bool) -> str:
         lines.append([str(row.get("shard", "")), *(_cell(name, row.get(name)) for _, name in _COLUMNS)])
         if "pid" not in row:
             notes.append(f"shard {row.get('shard')} does not answer: {row.get('reason')}")
+    notes += following(rows)
     if with_total:
         sums: Mapping[str, Any] = total(rows)
         lines.append(["total", *(_cell(name, sums.get(name)) for _, name in _COLUMNS)])
     return "\n".join([text_table(head, lines), *notes])
+
+
+def following(rows: list[dict[str, Any]]) -> list[str]:
+    """Under `auto`: what each shard follows, and why."""
+    notes = []
+    for row in rows:
+        if not str(row.get("policy", "")).endswith("auto"):
+            continue
+        misses = {
+            name: row.get(f"simulated_misses_{name.replace('-', '_')}") for name in ("lru", "s3fifo", "s3fifo-narrow")
+        }
+        known = ", ".join(f"{name} {100 * share:.1f} %" for name, share in misses.items() if share is not None)
+        why = f"would miss lately: {known}" if known else "too few reads were seen to compare policies"
+        notes.append(f"shard {row.get('shard')} follows {row.get('follows')} ({why}).")
+    return notes
 
 
 @click.command("stats")

@@ -8,7 +8,7 @@ import msgspec
 
 from kache.replies import OK, Reply
 
-from ..service.statistics import shard_stats
+from ..service.statistics import advice, shard_stats
 from .registry import command
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ _encoder = msgspec.msgpack.Encoder()
 def stats(ctx: Context, *_: bytes) -> Reply:
     """`ShardStats` as msgpack."""
     return _encoder.encode(shard_stats(ctx.shard, ctx.shard.gauges))
+
+
+@command("_advice")
+def advice_of(ctx: Context) -> Reply:
+    """What the miniature simulations say, as msgpack."""
+    return _encoder.encode(advice(ctx.shard))
 
 
 @command("_reset_stats")

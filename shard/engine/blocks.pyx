@@ -5,7 +5,7 @@
     owners, one per page    where the slab of a page starts
 
 A general allocator does not do for a cache that is full all the time: it cannot say which block is worth moving so that
-pages become free, and its holes are given back when they happen to lie at an end (the figures are in bench/memory.md). Here a
+pages become free, and its holes are given back when they happen to lie at an end (the figures are in bench/README.md). Here a
 slab knows how full it is. A new block comes from the fullest slab of its size that has a place, so emptier ones run
 empty; `block_is_sparse` says whether a block lies in one that is emptier than the mean of its size, and whoever owns the
 block then moves it (defrag.pxi). Pages that nobody uses are given back to the system by `give_back`, a part at a time.

@@ -6,6 +6,42 @@ cdef bytes NOT_INTEGER_TEXT = NOT_INTEGER.encode()
 cdef bytes OVERFLOW_TEXT = b"ERR increment or decrement would overflow"
 
 
+cdef int place_bulk(Context context, Buffer out, const char* value, Py_ssize_t n) except -1:
+    """A large string as a reply, written where the router takes it; where it lies is told in `out`. Or as any other."""
+    cdef char[32] head
+    cdef uint32_t size, status = 0
+    cdef uint64_t position
+    cdef Py_ssize_t before
+    cdef char* at
+    if context.dialect == BINARY:
+        # Length, status, tag 2 for a string, its length.
+        before, size = 13, <uint32_t> n + 9
+        memcpy(head, &size, 4)
+        memcpy(head + 4, &status, 4)
+        head[8] = 2
+        size = <uint32_t> n
+        memcpy(head + 9, &size, 4)
+        size = <uint32_t> (before + n)
+    else:
+        head[0] = c"$"
+        before = 1 + format_int64(head + 1, n)
+        head[before] = c"\r"
+        head[before + 1] = c"\n"
+        before += 2
+        size = <uint32_t> (before + n + 2)
+    at = context.area.place(size, &position) if n < LARGE - 64 else NULL
+    if at == NULL:
+        return put_bulk(out, context.dialect, value, n)
+    memcpy(at, head, before)
+    memcpy(at + before, value, n)
+    if context.dialect != BINARY:
+        at[before + n] = c"\r"
+        at[before + n + 1] = c"\n"
+    context.placed = size
+    out.put_u32(size)
+    return out.put_u64(position)
+
+
 cdef int run_get(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
@@ -15,6 +51,8 @@ cdef int run_get(Context context, int slot, Span* args, Py_ssize_t n, Buffer out
         return put_null(out, context.dialect)
     if entry.flags & TYPE_MASK:
         return fail(context, out, WRONG_TYPE_TEXT)
+    if context.area is not None and entry_value_size(entry) >= PLACED_FROM:
+        return place_bulk(context, out, entry_value(entry), entry_value_size(entry))
     return put_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
 
 
@@ -148,6 +186,8 @@ cdef int run_mset(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     if n & 1:
         return DECLINE
     for i in range(0, n, 2):
+        if context.store.effects.wanted:
+            context.store.effects.begin_unit()      # a key that is named twice is set twice
         context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
         string_set(
             context.store, &place, context.store.find(&place), args[i + 1].data, args[i + 1].size, 0, STRING_SET)
@@ -199,6 +239,49 @@ cdef int run_pttl(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     return put_int(out, context.dialect, time_left(context, slot, args))
 
 
+cdef bint is_prefix(Span* pattern) noexcept:
+    """Whether it is a plain text and a star: what begins so is found without a matcher."""
+    cdef Py_ssize_t i
+    for i in range(pattern.size - 1):
+        if pattern.data[i] in (c"*", c"?", c"[", c"\\"):
+            return False
+    return pattern.size > 0 and pattern.data[pattern.size - 1] == c"*"
+
+
+cdef int run_keys(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef Database* database = &context.store.databases[context.keys.db]
+    cdef Entry** found
+    cdef Entry* entry
+    cdef Walk walk
+    cdef uint64_t count = 0, i
+    cdef size_t size = args[0].size - 1
+    cdef Py_ssize_t mark
+    if not is_prefix(args):
+        return DECLINE
+    found = <Entry**> malloc((database.count + 1) * sizeof(Entry*))
+    if found == NULL:
+        raise MemoryError("no memory for the keys of a database")
+    try:
+        for i in range(SLOT_COUNT if database.count else 0):
+            if database.slots[i].count == 0:
+                continue
+            walk = table_walk(&database.slots[i])
+            while True:
+                entry = walk_next(&walk)
+                if entry == NULL:
+                    break
+                if (entry_key_size(entry) >= size and memcmp(entry_key(entry), args[0].data, size) == 0
+                        and not (entry.flags & HAS_TTL and entry_deadline(entry) <= context.store.now_ms)):
+                    found[count] = entry
+                    count += 1
+        mark = begin_array(out, context.dialect, count)
+        for i in range(count):
+            put_nested_bulk(out, context.dialect, entry_key(found[i]), entry_key_size(found[i]))
+        return end_reply(out, context.dialect, mark)
+    finally:
+        free(found)
+
+
 cdef int run_strlen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
@@ -213,7 +296,7 @@ cdef int run_append(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
     cdef Place place
     cdef Entry* entry
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
-    entry = context.store.find(&place)
+    entry = context.store.read(&place)
     if entry != NULL and (entry.flags & TYPE_MASK or entry_value_size(entry) + args[1].size > LARGEST_APPEND):
         return DECLINE
     return put_int(out, context.dialect, string_append(context.store, &place, entry, args[1].data, args[1].size))
@@ -245,7 +328,10 @@ cdef Compiled compiled_of(str key):
     if key == "ttl": return run_ttl
     if key == "pttl": return run_pttl
     if key == "strlen": return run_strlen
+    if key == "keys": return run_keys
     if key == "append": return run_append
+    if key == "publish": return run_publish
+    if key == "spublish": return run_spublish
     if key == "_lock": return run_lock
     if key == "_unlock": return run_unlock
     return compiled_collection(key)

@@ -11,6 +11,9 @@ cdef enum:
     KEY_COST = 64               # what a key takes beside its bytes, about
     LARGE_PARTS = 4             # of a share is 1: from which a value is large
     WAITS = 10
+    FEWEST_KEYS = 1000          # that simulations say anything about
+    PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
+    HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
     OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
@@ -60,12 +63,16 @@ cdef class Executor:
         self.slowlog = slowlog
         self.locks = Locks(self)
         self.watches = Watches(self.store)
+        self.channels = Channels()
+        self.tracking = Tracking(self)
+        self.channels.notifications = self.notifications = Notifications(self)
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
         self.defragmenter = Defragmenter(self.store)
         self.budget = Budget() if budget is None else budget
         self.set_maxmemory(maxmemory)
         self.index = index
+        self.simulating = True
         self.errors = {}
         self.batch_commands = []
         self.deferred = {}
@@ -127,9 +134,12 @@ cdef class Executor:
     cdef int fill_keys(self, Command* command, object row) except -1:
         """Where its keys stand among its arguments, if they are one range; else its row finds them."""
         first, last, step = row.legacy_range
+        if row.route == "channel":
+            # The name of a channel has a slot, as that of a key has.
+            first, last, step = row.words, row.words, 1
         if any([spec.kind != "range" for spec in row.keys]) or (row.keys and last != row.keys[len(row.keys) - 1].last):
             command.movable = True
-        elif row.keys:
+        elif step:
             command.first = first - row.words
             command.last = last - row.words if last >= 0 else last
             command.step = step
@@ -186,11 +196,15 @@ cdef class Executor:
                 # Only what moves much can be slow; the others are not worth a look at the clock.
                 if self.store.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
                     self.time_compiled(context, number, args, n)
+                if context.flags & FLAG_TRACK:
+                    self.tracking.remember(context, command, number, args, n)
                 return DONE
             reply = self.run_handler(context, command, number, arguments_of(args, n))
             if type(reply) is Deferred:
                 self.pending_token = reply.token
                 return BLOCKED if reply.blocked else PARKED
+            if context.flags & FLAG_TRACK:
+                self.tracking.remember(context, command, number, args, n)
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark
@@ -216,7 +230,10 @@ cdef class Executor:
         self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         try:
             self.enter(context, command, number)
-            return self.run_handler(context, command, number, args)
+            reply = self.run_handler(context, command, number, args)
+            if context.flags & FLAG_TRACK:
+                self.tracking.remember(context, command, number, words.spans, words.count)
+            return reply
         except Exception:
             command.calls += self.counts(context, command)
             command.failed += self.counts(context, command)
@@ -288,6 +305,7 @@ cdef class Executor:
         self.store.counting = command.readonly
         if self.store.effects.wanted:
             self.store.effects.begin_unit()
+            self.tracking.acting = context
 
     cdef object run_handler(self, Context context, Command* command, int number, tuple arguments):
         """The handler's reply; its time is measured. What runs inside another command is part of that one's time."""
@@ -315,7 +333,7 @@ cdef class Executor:
 
     cdef inline bint counts(self, Context context, Command* command) noexcept:
         """Whether a client has sent it. Its parts, of which some came here, count at the router that has divided it."""
-        return context.dialect != INTERNAL or command.internal
+        return (context.dialect != INTERNAL and not context.flags & FLAG_DIVIDED) or command.internal
 
     cdef inline int count_compiled(self, Context context, Command* command, int number) except -1:
         command.calls += self.counts(context, command)
@@ -367,7 +385,7 @@ cdef class Executor:
         """The error of a command that the log cannot keep up with; None where it does not matter."""
         cdef Effects effects = self.store.effects
         # Between routers and shards, what needs no memory changes no data: the end of a lock.
-        if command.writes and (not command.internal or command.denyoom):
+        if command.writes and not context.flags & LOG_ASKED and (not command.internal or command.denyoom):
             return self.refusing_text
         if self.sure_until == UINT64_MAX or effects.changed_in == NULL:
             return None
@@ -559,8 +577,30 @@ cdef class Executor:
         """
         self.budget.govern(resident_growth)
 
+    cpdef int tune_simulations(self) except -1:
+        """Fits the miniature simulations to the memory and the keys that are there: to be called a few times a second."""
+        cdef int64_t used = self.store.used(), base = self.budget.limit // self.budget.shards, keys = 0, wanted
+        cdef uint32_t below = self.store.sampled_below
+        cdef int i
+        for i in range(self.store.active):
+            keys += self.store.databases[i].count
+        if not self.simulating or keys < FEWEST_KEYS:
+            return self.store.simulate(0, 0) if below and keys == 0 or not self.simulating else 0
+        if base == 0:
+            # Without a limit the present size is that of the data, which grows: a step at a time.
+            base = self.store.miniatures.base if below else 0
+            if not base * 3 // 4 < used <= base * 5 // 4:
+                base = used
+        wanted = min((<int64_t> PRESENT << RATE_BITS) // max(keys * base // max(used, 1), 1), (1 << RATE_BITS) // HIGHEST_RATE)
+        if below and wanted * 3 // 4 < below < wanted * 3 // 2:
+            wanted = below
+        if wanted != below or base != self.store.miniatures.base or keys * 8 > self.fitted_keys * 9:
+            self.fitted_keys = keys
+            self.store.simulate(max(<uint32_t> wanted, 1), base)
+        return 0
+
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
-        if context.dialect == INTERNAL:
+        if context.dialect == INTERNAL or context.flags & FLAG_DIVIDED:
             # A part of what a router has divided: it knows the whole command.
             if context.link is not None:
                 context.link.slow_part(took)
@@ -632,7 +672,9 @@ cdef class Executor:
         self.errors.clear()
         self.peak_memory = self.store.used()
         self.store.hits = self.store.misses = 0
-        self.store.expired = self.store.expired_fields = self.store.evicted = 0
+        self.store.expired = self.store.expired_fields = self.store.evicted = self.evictor.changed_policy = 0
+        if self.store.miniatures is not None:
+            self.store.miniatures.reset()
 
     # Deferred replies -----------------------------------------------------------------------------------
     cdef object defer(self, Context context, bint blocked):

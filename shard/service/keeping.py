@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kache.cluster.messages import DataPlace, Dumped, Kept, Loading, Reports, Resolved
+from kache.cluster.progress import dumping_text
 from kache.config.settings import Config
 
 from ..log.directory import Lock
@@ -68,7 +69,7 @@ class Keeper:
     async def _go_on(self, place: DataPlace, config: Config, loaded: Loaded) -> None:
         index, shards, seed = self._shard
         self._lock = loaded.lock
-        identity = Identity(place.cluster, index, shards, seed)
+        identity = Identity(place.cluster, index, shards, seed, self._files.boot())
         persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
         await persistence.begin(loaded.manifest, loaded.sequence, loaded.number)
         if persistence.logging:
@@ -134,6 +135,7 @@ class Keeper:
         if self.persistence is None:
             return None
         figures: dict[str, Any] = self.persistence.figures()
+        dump = (figures["dump_progress"], figures["dump_keys"], figures["dump_ms"] / 1000)
         return Kept(
             figures["changes_since_save"],
             figures["log_bytes"],
@@ -141,6 +143,7 @@ class Keeper:
             figures["logs"],
             figures["state"],
             figures["error"],
+            dumping_text(*dump) if figures["dump_in_progress"] else "",
         )
 
 

@@ -13,11 +13,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from kache.stats import CommandStats, DatabaseStats, ShardStats
+from kache.wire import link as wire_link
 
 if TYPE_CHECKING:
     from ..engine.engine import Executor
 
-__all__ = ["Gauges", "resident_memory", "shard_stats"]
+__all__ = ["Gauges", "advice", "recent_misses", "resident_memory", "shard_stats"]
 
 RATE_SECONDS = 16
 """Samples, one a second or so, over which rates are averaged."""
@@ -95,6 +96,7 @@ class Gauges:
 def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
     """The statistics of a shard at this moment."""
     store = shard.store
+    kept = gauges.kept()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     per_second, input_kbps, output_kbps = gauges.rates()
     received, sent = gauges.net()
@@ -108,6 +110,8 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         resident_memory=resident_memory(),
         startup_memory=gauges.startup_memory(),
         buffer_memory=gauges.buffer_memory(),
+        slot_memory=store.slot_bytes,
+        log_memory=int(kept.get("queued_bytes", 0)),
         maxmemory=shard.maxmemory,
         allowed_memory=shard.allowed_memory,
         policy=store.policy,
@@ -132,5 +136,38 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         errors=dict(shard.errors),
         command_stats=[CommandStats(*counts) for counts in shard.command_counts()],
         latency_ns=shard.histogram_counts(),
-        kept=gauges.kept(),
+        pubsub_channels=sum(
+            shard.index == 0 or not name.startswith(b"__key") for name in shard.channels.listened(wire_link.CHANNEL)
+        ),
+        pubsub_patterns=len(shard.channels.listened(wire_link.PATTERN)),
+        pubsubshard_channels=len(shard.channels.listened(wire_link.SHARD_CHANNEL)),
+        tracked_keys=len(shard.tracking),
+        follows=shard.evictor.following,
+        policy_changes=shard.evictor.changed_policy,
+        simulated=recent_misses(advice(shard)),
+        kept=kept,
     )
+
+
+FEWEST_SAMPLED = 500
+"""Reads of the sample from which what they say is shown."""
+
+
+def advice(shard: Executor) -> dict[str, Any]:
+    """What the miniature simulations say (`Miniatures.report`), and by what this shard evicts; without them only that."""
+    miniatures = shard.store.miniatures
+    found = {} if miniatures is None or not miniatures.below else miniatures.report()
+    return found | {
+        "shard": shard.index,
+        "policy": shard.store.policy,
+        "follows": shard.evictor.following,
+        "maxmemory": shard.maxmemory,
+        "used": shard.store.used_memory,
+    }
+
+
+def recent_misses(report: dict[str, Any]) -> dict[str, float]:
+    """The part of the latest reads that would have missed, by policy."""
+    if report.get("sampled", 0) < FEWEST_SAMPLED:
+        return {}
+    return {name: min(1.0, misses / report["recent_reads"]) for name, misses in report["recent"].items()}

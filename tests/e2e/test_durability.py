@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, until
+from cluster import Cluster, kill_everything, until
 
 from kache.errors import CommandError
 
@@ -47,17 +46,6 @@ def contents(cluster: Cluster) -> list[Any]:
 def fill(cluster: Cluster) -> None:
     for command in FILL:
         cluster.request(*command)
-
-
-def kill_everything(cluster: Cluster) -> None:
-    """kill -9 of the supervisor and of every child."""
-    cluster.status()
-    for pid in [cluster.process.pid, *cluster._pids]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the supervisor's end has taken it with it
-    cluster.process.wait()
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
 import os
+import socket
+import struct
+import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
-from kache.cluster import client_counts, pages
+from kache.cluster import client_counts, pages, processes
 from kache.cluster.children import Child
 from kache.cluster.run_dir import PortLock, RunDirError, make_private
 
@@ -57,3 +63,34 @@ def test_private_directory(tmp_path: Path) -> None:
     for path in (tmp_path / "link", Path(__file__)):
         with pytest.raises(RunDirError, match="is not a directory of yours"):
             make_private(str(path))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="madvise and /proc are Linux's")
+def test_an_event_loop_works_on_without_its_empty_pages() -> None:
+    loop = uvloop.new_event_loop()
+    first, last = id(loop) // mmap.PAGESIZE + 1, (id(loop) + type(loop).__basicsize__) // mmap.PAGESIZE
+
+    def resident() -> int:
+        """Of the pages that lie inside the loop."""
+        with open("/proc/self/pagemap", "rb") as file:
+            file.seek(first * 8)
+            words = struct.unpack(f"<{last - first}Q", file.read((last - first) * 8))
+        return sum(word >> 63 for word in words)
+
+    async def echo() -> bytes:
+        """Reads through the buffer whose pages were given back."""
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        with theirs:
+            theirs.sendall(b"x" * 10_000)
+            got = await reader.readexactly(10_000)
+        writer.close()
+        return got
+
+    try:
+        before = resident()
+        processes.give_back_empty_pages(loop)
+        assert before > 50 and resident() < before // 4
+        assert loop.run_until_complete(echo()) == b"x" * 10_000
+    finally:
+        loop.close()

@@ -186,6 +186,26 @@ def test_a_lock_that_is_lost_in_the_middle_ends_the_move(lost: int) -> None:
     steps.nothing_is_left()
 
 
+@pytest.mark.parametrize("how", LOST)
+def test_with_a_log_every_shard_is_told_that_the_last_step_is_done(how: str) -> None:
+    """The last two questions. When one of them fails the outcome is uncertain, and the locks hold to their time: after a kill
+    of everything no shard says that they are over, and all of it is left out."""
+    steps = with_hash()
+    steps.config = Config(appendonly=True)
+    assert steps.run("rename", b"a", b"b") == "OK" and steps.asked[-2:] == ["_commit", "_commit"]
+    steps.nothing_is_left()
+    for fail_at in (len(steps.asked) - 1, len(steps.asked)):
+        failing = with_hash(fail_at, how)
+        failing.config = Config(appendonly=True)
+        reply = failing.run("rename", b"a", b"b")
+        assert isinstance(reply, CommandError) and reply.message.startswith("UNCERTAIN the source was removed, then: ")
+        assert hash_of(failing, b"b") == VALUE
+        for shard in failing.shards:
+            assert shard.locks.busy
+            shard.locks.sweep(NOW + 60_000)
+        failing.nothing_is_left()
+
+
 # Algebra ------------------------------------------------------------------------------------------
 LEFT, RIGHT = set(MEMBERS[:200]), set(MEMBERS[120:])
 

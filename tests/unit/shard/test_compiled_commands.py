@@ -184,3 +184,34 @@ def test_ranges_cross_nodes_and_chunks_both_ways() -> None:
 
 def array_of(items: list[bytes]) -> bytes:
     return b"*%d\r\n%s" % (len(items), b"".join(b"$%d\r\n%s\r\n" % (len(item), item) for item in items))
+
+
+@pytest.mark.parametrize("dialect", [BINARY, INTERNAL, RESP2, RESP3])
+def test_keys_with_a_prefix_is_its_handler(dialect: int) -> None:
+    """Whatever the pattern; without what is past its deadline, which may not have been removed yet."""
+    (compiled, _), (plain, _) = listening_shard(compiled=True), listening_shard(compiled=False)
+    for shard in (compiled, plain):
+        for key in (b"", b"a", b"ab", b"abc", b"b", b"a*", b"\xffa", b"x" * 300):
+            shard.execute([b"SET", key, b"v"])
+        for number in range(500):
+            shard.execute([b"SET", b"abc%d" % number, b"v", *([b"PX", b"%d" % (number + 1)] if number % 2 else [])])
+        shard.set_time(NOW + 250)
+    for pattern in (
+        b"*",
+        b"a*",
+        b"ab*",
+        b"abc*",
+        b"x" * 300 + b"*",
+        b"",
+        b"a",
+        b"a\\*",
+        b"a**",
+        b"*a",
+        b"[ab]*",
+        b"?*",
+        b"\xff*",
+    ):
+        assert compiled.execute([b"KEYS", pattern], dialect) == plain.execute([b"KEYS", pattern], dialect), pattern
+    for shard in (compiled, plain):
+        shard.execute([b"FLUSHALL"])
+    assert compiled.execute([b"KEYS", b"*"], dialect) == plain.execute([b"KEYS", b"*"], dialect)

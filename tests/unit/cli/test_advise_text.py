@@ -1,0 +1,84 @@
+"""What `kache advise` makes of the shards' figures: sums, sentences, the plot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kache.cli.advise import advised, merged, plot, text
+
+
+def shard(index: int = 0, reads: float = 100_000, **more: Any) -> dict[str, Any]:
+    return {
+        "shard": index, "policy": "allkeys-lru", "follows": "allkeys-lru", "maxmemory": 1 << 30, "used": 1 << 29,
+        "reads": reads, "sampled": 5000,
+        "misses": {
+            "lru": [part * reads for part in (0.6, 0.5, 0.4, 0.3, 0.2, 0.199)],
+            "lfu": [part * reads for part in (0.6, 0.5, 0.4, 0.3, 0.2, 0.199)],
+            "s3fifo": [part * reads for part in (0.5, 0.4, 0.3, 0.2, 0.15, 0.149)],
+        },
+        "bytes": 1000.0, "unread": 250.0, "evicted": 400.0, "evicted_unread": 300.0,
+        "prefixes": [("user:", 700.0, 30.0), ("", 300.0, 0.0)],
+    } | more  # fmt: skip
+
+
+def test_shards_are_put_together_by_their_reads() -> None:
+    other = shard(1, reads=300_000, misses={name: [0.0] * 6 for name in ("lru", "lfu", "s3fifo")})
+    advice = merged([shard(), other])
+    assert advice["curves"]["lru"][3] == {"bytes": 1 << 30, "misses": pytest.approx(0.3 / 4)}
+    assert advice["curves"]["lru"][0]["bytes"] == 1 << 27
+    assert advice["dead"] == {"held_unread": 0.25, "evicted_unread": 0.75}
+    assert advice["prefixes"][0] == {
+        "prefix": "user:",
+        "bytes": 1400,
+        "hits": 60,
+        "hits_per_kib": pytest.approx(1024 * 60 / 1400),
+    }
+    assert advice["reads"] == 400_000 and advice["sampled"] == 10_000
+
+
+def test_without_a_limit_the_present_size_is_that_of_the_data() -> None:
+    assert merged([shard(maxmemory=0), shard(1, maxmemory=0)])["bytes"] == 1 << 30
+
+
+def test_it_advises_the_better_policy_and_the_size_that_is_enough() -> None:
+    lines = advised(merged([shard()]))
+    assert "CONFIG SET maxmemory-policy allkeys-s3fifo" in lines[0] and "10.0 points fewer than with lru" in lines[0]
+    assert lines[1] == "2gb would save 5.0 points of misses with s3fifo; more than that buys nothing."
+
+
+@pytest.mark.parametrize(
+    ("curve", "said"),
+    [
+        ((0.6, 0.5, 0.4, 0.3, 0.2, 0.1), "Every doubling saves misses"),
+        ((0.6, 0.5, 0.4, 0.3, 0.3, 0.3), "More memory buys nothing with lru; half as much would cost 10.0 points."),
+        ((0.3, 0.3, 0.3, 0.3, 0.3, 0.3), "128mb would do as well"),
+    ],
+)
+def test_it_says_what_more_memory_buys(curve: tuple[float, ...], said: str) -> None:
+    misses = {name: [100_000 * part for part in curve] for name in ("lru", "lfu", "s3fifo")}
+    assert any(said in line for line in advised(merged([shard(misses=misses)])))
+
+
+def test_the_plot_has_every_size_and_falls_to_the_right() -> None:
+    lines = plot(merged([shard()])).splitlines()
+    assert all(name in lines[-2] for name in ("128mb", "256mb", "512mb", "1gb", "2gb", "4gb"))
+    assert lines[0].lstrip().startswith("60.0 %") and "S lru" not in lines[-1]
+    rows = [number for number, line in enumerate(lines) for mark in line.partition("|")[2] if mark in "S"]
+    assert rows == sorted(rows) and len(rows) == 6
+    assert max(map(len, lines)) < 80
+
+
+def test_too_little_is_said_to_be_too_little() -> None:
+    advice = merged([shard(sampled=10), {"shard": 1, "reason": "it is down"}])
+    shown = text(advice)
+    assert "Too little is known yet" in shown and "shard 1 does not answer: it is down" in shown
+    assert "Too little" in text(merged([{"shard": 0, "policy": "allkeys-lru", "follows": "allkeys-lru", "used": 0}]))
+
+
+def test_everything_is_shown() -> None:
+    shown = text(merged([shard(policy="allkeys-auto", follows="s3fifo")]))
+    assert "Now 1gb and allkeys-auto, which follows s3fifo: 20.0 % of the reads miss" in shown
+    assert "Dead weight: 25 % of the memory" in shown and "75 % of what LRU evicts was never read" in shown
+    assert "user:" in shown and "(others)" in shown
