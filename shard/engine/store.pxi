@@ -8,6 +8,7 @@
 # the expiry excepted, which tell the effects themselves. A key past its deadline is never seen: `find` removes it.
 # A small collection is packed, in the block of its entry (packing.pxi); others are Python objects (FieldTable, ListValue,
 # ZSet), referenced once by their entry.
+# It is this long since Cython wants the methods of a class in one file.
 
 TYPE_NAMES = ("string", "list", "hash", "set", "zset")
 LARGE_ENCODINGS = (None, "quicklist", "hashtable", "hashtable", "skiplist")
