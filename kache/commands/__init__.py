@@ -2,7 +2,7 @@
 
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
 command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
-(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, transactions.py, connection.py,
+(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, streams.py, transactions.py, connection.py,
 cluster.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
 
 Routes, where a command is executed:
@@ -51,6 +51,7 @@ from . import (
     lists,
     server,
     sets,
+    streams,
     strings,
     transactions,
     zsets,
@@ -90,6 +91,8 @@ _CONTAINER_SUMMARIES: Final = {
     "module": ("4.0.0", "server", "Commands about modules."),
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
+    "xgroup": ("5.0.0", "stream", "Commands about consumer groups."),
+    "xinfo": ("5.0.0", "stream", "Commands about what streams, groups and consumers hold."),
 }
 
 
@@ -104,6 +107,7 @@ def _assemble() -> tuple[Row, ...]:
         zsets,
         geo,
         hyperloglog,
+        streams,
         transactions,
         connection,
         cluster,

@@ -101,7 +101,6 @@ _OF_GROUPS: Final = {
     "pubsub": "Messages are not passed on: use a broker beside it.",
     "scripting": "No code of clients runs in a shard; MULTI with WATCH changes several keys at once, on any shards.",
     "server": "Kache has no such part.",
-    "stream": "There are no streams; lists serve as queues, with BLPOP and BLMOVE for any number of readers.",
 }
 """Why, where nothing more exact is said of a command."""
 

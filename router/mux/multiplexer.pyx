@@ -91,7 +91,8 @@ from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Missing, Pairs
 from kache.slots import contiguous
-from kache.timeouts import timeout_ms
+from kache.commands.extract import block_position
+from kache.timeouts import block_ms, timeout_ms
 
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
