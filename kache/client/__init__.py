@@ -3,6 +3,7 @@
     blocking, asynchronous      sockets and pools; one exchange at a time on a connection
     commands, async_commands    the typed methods, one list twice
     pipeline                    commands collected first and sent together
+    streams                     streams, and working through one as a member of a group
     codec                       requests and replies as functions over bytes
     arguments, stubs            what the typed methods make of what they are given; their types on a pipeline
     options, errors             what may be asked for, and what a failure means

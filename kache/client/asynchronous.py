@@ -37,6 +37,7 @@ from kache.client.pipeline import (
     leaves_state,
     raise_first,
 )
+from kache.client.streams import AsyncStream
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -350,6 +351,10 @@ class AsyncClient(AsyncCommands[S]):
     def pipeline(self, transaction: bool = False) -> AsyncPipeline[S]:
         """Collects commands to send them together; with ``transaction`` they are executed at once and alone."""
         return AsyncPipeline(self, transaction)
+
+    def stream(self, key: Key) -> AsyncStream[S]:
+        """The stream at a key: adding, reading, and working through it with others. See `AsyncStream`."""
+        return AsyncStream(self, key)
 
     async def transaction(
         self, function: Callable[[AsyncWatching[S]], Awaitable[T]], *keys: Key, attempts: int = 64

@@ -33,6 +33,7 @@ from kache.client.errors import (
 )
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import Pipeline, Watching, check_stateless, executed, leave_state, leaves_state, raise_first
+from kache.client.streams import Stream
 from kache.errors import CommandError
 
 __all__ = ["UNSET", "Client", "Unset", "check_greeting", "greeting"]
@@ -360,6 +361,10 @@ class Client(Commands[S]):
     def pipeline(self, transaction: bool = False) -> Pipeline[S]:
         """Collects commands to send them together; with ``transaction`` they are executed at once and alone. See `Pipeline`."""
         return Pipeline(self, transaction)
+
+    def stream(self, key: Key) -> Stream[S]:
+        """The stream at a key: adding, reading, and working through it with others. See `Stream`."""
+        return Stream(self, key)
 
     def transaction(self, function: Callable[[Watching[S]], T], *keys: Key, attempts: int = 64) -> tuple[T, list[Any]]:
         """What ``function`` reads and then queues, as if nobody else had been there: for changes that depend on what is there.
