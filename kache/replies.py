@@ -17,6 +17,7 @@ __all__ = [
     "OK",
     "BigNumber",
     "DecimalDouble",
+    "Keyed",
     "Messages",
     "Missing",
     "Pairs",
@@ -78,6 +79,23 @@ class Pairs:
 
     def __repr__(self) -> str:
         return f"Pairs({self.pairs!r})"
+
+
+class Keyed:
+    """(key, value) pairs: RESP3 a map, elsewhere an array of two-element arrays."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        self.pairs: list[tuple[Any, Any]] = list(pairs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keyed) and self.pairs == other.pairs
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, like the list it wraps
+
+    def __repr__(self) -> str:
+        return f"Keyed({self.pairs!r})"
 
 
 class Encoded:

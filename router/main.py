@@ -59,7 +59,7 @@ from .commands import (
 )
 from .commands import config as config_commands
 from .mux.multiplexer import Router, give_memory_back
-from .scatter import blocking, cursor, merges, moves, planner
+from .scatter import blocking, cursor, merges, moves, planner, streams
 
 __all__ = ["HANDLER_MODULES", "run"]
 
@@ -67,7 +67,7 @@ log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
     blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, persistence,
-    pubsub, slowlog, standalone, tracking, transactions,
+    pubsub, slowlog, standalone, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 

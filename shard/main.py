@@ -54,6 +54,7 @@ from kache.wire.clock import Clock
 from .engine.engine import Budget, Host, LinkListener, ShardReactor
 from .engine.memory import only_free, seed_random, trim_memory, tune_malloc
 from .engine.packed import set_limits
+from .engine.stream import set_node_limits
 from .service.cleanup import Cleanup
 from .service.keeping import Keeper, hear
 from .service.statistics import Gauges, resident_memory
@@ -251,6 +252,7 @@ class _Process:
             zset_value=config.zset_max_listpack_value,
             list_size=config.list_max_listpack_size,
         )
+        set_node_limits(config.stream_node_max_entries, config.stream_node_max_bytes)
 
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):

@@ -311,7 +311,7 @@ class LiveDump:
         cursor = number(db) + number(self.cursors[db][0]) + number(self.cursors[db][1])
         head = cursor + number(db) + number(slot) + number(0) + number(1)
         value = self._value(keys, key, kind)
-        if kind is None or (kind != "string" and not value):
+        if kind is None or (kind not in ("string", "stream") and not value):
             del self.later[db][key]
             self.seen.add("gone")
             self._put(log_format.VALUES, head + bytes([65]) + counted(key))
@@ -332,6 +332,7 @@ class LiveDump:
     @staticmethod
     def _value(keys: Keyspace, key: bytes, kind: str | None) -> Any:
         get = {"list": keys.list_get, "hash": keys.hash_get, "set": keys.set_get, "zset": keys.zset_get}
+        get["stream"] = keys.stream_get
         return get[kind](key) if kind in get else None
 
     def _put_part(self, keys: Keyspace, key: bytes, kind: str, later: _Later, first: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kache.shard.engine.engine import Keyspace, Store
+from kache.shard.engine.stream import Stream
 
 
 def state(store: Store) -> dict[tuple[int, bytes], tuple[object, ...]]:
@@ -18,6 +19,21 @@ def state(store: Store) -> dict[tuple[int, bytes], tuple[object, ...]]:
     return found
 
 
+def stream_state(stream: Stream) -> object:
+    """Entries, what the stream says of itself, and its groups."""
+    groups = {
+        name: (
+            group.last,
+            group.read,
+            sorted((each.name, each.seen, each.active) for each in group.consumers.values()),
+            sorted((number, each.consumer, each.delivered, each.count) for number, each in group.pending.items()),
+        )
+        for name, group in (stream.groups or {}).items()
+    }
+    told = stream.last_id, stream.added, stream.max_deleted_id
+    return stream.range(0, 2**128 - 1), told, groups
+
+
 def _value(keys: Keyspace, key: bytes, kind: str) -> object:
     if kind == "string":
         return keys.string_get(key), keys.string_is_raw(key)
@@ -27,6 +43,9 @@ def _value(keys: Keyspace, key: bytes, kind: str) -> object:
     if kind == "zset":
         scores = keys.zset_get(key)
         return None if scores is None else scores.items()
+    if kind == "stream":
+        stream = keys.stream_get(key)
+        return None if stream is None else stream_state(stream)
     table = keys.hash_get(key) if kind == "hash" else keys.set_get(key)
     if table is None:
         return None

@@ -6,6 +6,7 @@
     pubsub, async_pubsub        listening to channels: a connection each, made again when it is lost
     messages                    what they have in common, as functions over bytes
     near                        copies of replies in the program itself, dropped when their keys change
+    streams                     streams, and working through one as a member of a group
     codec                       requests and replies as functions over bytes
     arguments, stubs            what the typed methods make of what they are given; their types on a pipeline
     options, errors             what may be asked for, and what a failure means

@@ -38,6 +38,7 @@ from kache.client.pipeline import (
     leaves_state,
     raise_first,
 )
+from kache.client.streams import AsyncStream
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -367,6 +368,10 @@ class AsyncClient(AsyncCommands[S]):
     def _not_connected(self, error: OSError) -> ConnectError:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         return ConnectError(f"cannot connect to {address_text(self._address)}: {reason}")
+
+    def stream(self, key: Key) -> AsyncStream[S]:
+        """The stream at a key: adding, reading, and working through it with others. See `AsyncStream`."""
+        return AsyncStream(self, key)
 
     async def transaction(
         self, function: Callable[[AsyncWatching[S]], Awaitable[T]], *keys: Key, attempts: int = 64

@@ -35,6 +35,7 @@ from kache.client.near import NEAR_READS, NearCache, near_cache_of
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import Pipeline, Watching, check_stateless, executed, leave_state, leaves_state, raise_first
 from kache.client.pubsub import PubSub
+from kache.client.streams import Stream
 from kache.errors import CommandError
 
 __all__ = ["UNSET", "Client", "Unset", "check_greeting", "greeting"]
@@ -401,6 +402,10 @@ class Client(Commands[S]):
     def _connect_to_listen(self, timeout: float | None) -> socket.socket:
         limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
         return _connected(self._address, min(limits, default=None))
+
+    def stream(self, key: Key) -> Stream[S]:
+        """The stream at a key: adding, reading, and working through it with others. See `Stream`."""
+        return Stream(self, key)
 
     def transaction(self, function: Callable[[Watching[S]], T], *keys: Key, attempts: int = 64) -> tuple[T, list[Any]]:
         """What ``function`` reads and then queues, as if nobody else had been there: for changes that depend on what is there.

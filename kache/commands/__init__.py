@@ -2,8 +2,9 @@
 
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
 command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
-(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, transactions.py, connection.py,
-cluster.py, pubsub.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
+(strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, streams.py, transactions.py, pubsub.py,
+connection.py, cluster.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself
+fails this import.
 
 Routes, where a command is executed:
 
@@ -52,6 +53,7 @@ from . import (
     pubsub,
     server,
     sets,
+    streams,
     strings,
     transactions,
     zsets,
@@ -92,6 +94,8 @@ _CONTAINER_SUMMARIES: Final = {
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
     "pubsub": ("2.8.0", "pubsub", "Commands about channels and who listens to them."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
+    "xgroup": ("5.0.0", "stream", "Commands about consumer groups."),
+    "xinfo": ("5.0.0", "stream", "Commands about what streams, groups and consumers hold."),
 }
 
 
@@ -106,6 +110,7 @@ def _assemble() -> tuple[Row, ...]:
         zsets,
         geo,
         hyperloglog,
+        streams,
         transactions,
         pubsub,
         connection,

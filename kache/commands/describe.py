@@ -111,6 +111,9 @@ def _spec(spec: KeySpec) -> Reply:
         find[b"spec"][b"lastkey"] = spec.last if spec.last < 0 else spec.last - spec.first
     elif spec.kind == "count":
         find = {b"type": b"keynum", b"spec": {b"keynumidx": 0, b"firstkey": 1, b"keystep": spec.step}}
+    elif spec.kind == "half":
+        begin = {b"type": b"keyword", b"spec": {b"keyword": spec.keyword.encode(), b"startfrom": spec.first}}
+        find = {b"type": b"range", b"spec": {b"lastkey": -1, b"keystep": 1, b"limit": 2}}
     elif spec.kind == "keyword":
         begin = {b"type": b"keyword", b"spec": {b"keyword": spec.keyword.encode(), b"startfrom": spec.first}}
     return {b"flags": SetReply(spec.flags), b"begin_search": begin, b"find_keys": find}

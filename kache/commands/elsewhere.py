@@ -100,7 +100,6 @@ _OF_GROUPS: Final = {
     "generic": "DUMP and RESTORE move keys between servers.",
     "scripting": "No code of clients runs in a shard; MULTI with WATCH changes several keys at once, on any shards.",
     "server": "Kache has no such part.",
-    "stream": "There are no streams; lists serve as queues, with BLPOP and BLMOVE for any number of readers.",
 }
 """Why, where nothing more exact is said of a command."""
 

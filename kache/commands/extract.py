@@ -10,7 +10,7 @@ from typing import Final
 
 from .row import KeySpec, Row
 
-__all__ = ["count_is_usable", "key_positions", "keys_of", "keys_with_flags"]
+__all__ = ["block_position", "count_is_usable", "key_positions", "keys_of", "keys_with_flags"]
 
 _OPTION_LENGTH: Final = {b"LIMIT": 2, b"BY": 1, b"GET": 1, b"COUNT": 1}
 """Options that may stand before STORE and the words they take, so that a *value* "store" is not taken for it."""
@@ -51,6 +51,8 @@ def _located(row: Row, args: Sequence[bytes]) -> list[tuple[int, KeySpec]]:
             positions = _in_range(spec, row.words, len(args))
         elif spec.kind == "count":
             positions = _counted(spec, row.words, args)
+        elif spec.kind == "half":
+            positions = _half_behind(spec, args)
         elif spec.keyword and not stored:
             # STORE and STOREDIST are two specs for one place: the last of them in the command wins.
             positions, stored = _destination(spec.first - row.words, args), True
@@ -73,6 +75,35 @@ def _counted(spec: KeySpec, words: int, args: Sequence[bytes]) -> range:
         return range(0)
     first, number = place + 1, int(text)
     return range(first, first + number * spec.step, spec.step) if number * spec.step <= len(args) - first else range(0)
+
+
+_READ_OPTIONS: Final = {b"BLOCK": 1, b"COUNT": 1, b"GROUP": 2, b"NOACK": 0}
+"""What may stand before STREAMS, and the words it takes."""
+
+
+def block_position(args: Sequence[bytes]) -> int:
+    """Where in `args` XREAD and its like say how long they wait (BLOCK); -1 where they do not."""
+    place = found = -1
+    while place + 1 < len(args):
+        word = args[place + 1].upper()
+        length = _READ_OPTIONS.get(word)
+        if length is None:
+            break
+        if word == b"BLOCK":
+            found = place + 2
+        place += 1 + length
+    return found if found < len(args) else -1
+
+
+def _half_behind(spec: KeySpec, args: Sequence[bytes]) -> range:
+    place = 0
+    while place < len(args) and args[place].upper() != spec.keyword.encode():
+        length = _READ_OPTIONS.get(args[place].upper())
+        if length is None:
+            return range(0)
+        place += 1 + length
+    left = len(args) - place - 1
+    return range(0) if left < 2 or left % 2 else range(place + 1, place + 1 + left // 2)
 
 
 def _destination(start: int, args: Sequence[bytes]) -> list[int]:

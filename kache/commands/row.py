@@ -15,6 +15,8 @@ command as word 0::
     "OW update STORE?2"    the same, but clients are told that  SORT
                            the place cannot be computed
     "RO access ?"          not in the arguments at all          SORT BY
+    "RO access STREAMS/1"  the first half of what follows a     XREAD
+                           keyword, from argument 1 on
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ _EFFECTS: Final = frozenset(("access", "update", "insert", "delete", "variable_f
 _PLACE: Final = re.compile(
     r"@(?P<first>\d+)(?:\.\.(?P<last>-?\d+)(?:/(?P<step>\d+))?)?"
     r"|#(?P<count>\d+)(?:/(?P<stride>\d+))?"
-    r"|(?P<keyword>[A-Z]*)(?P<sign>[>?])(?P<start>\d*)"
+    r"|(?P<keyword>[A-Z]*)(?P<sign>[>?/])(?P<start>\d*)"
 )
 
 
@@ -112,7 +114,8 @@ class KeySpec(msgspec.Struct, frozen=True):
 
     Indexes count the words of the whole command, its name being 0 (a subcommand's name 1). `last` may be
     negative: -1 is the last argument. For ``count``, `first` is the place of the number and the keys follow it;
-    for ``keyword`` and ``unknown``, `first` is where the search for `keyword` starts.
+    for ``keyword`` and ``unknown``, `first` is where the search for `keyword` starts; for ``half``, too, and the keys are
+    the first half of what follows it.
     """
 
     kind: str
@@ -332,5 +335,5 @@ def _parse_spec(text: str) -> KeySpec:
         return KeySpec("range", flags, first, int(match["last"] or first), int(match["step"] or 1))
     if match["count"]:
         return KeySpec("count", flags, int(match["count"]), step=int(match["stride"] or 1))
-    kind = "keyword" if match["sign"] == ">" else "unknown"
+    kind = {">": "keyword", "/": "half", "?": "unknown"}[match["sign"]]
     return KeySpec(kind, flags, int(match["start"] or 0), keyword=match["keyword"])

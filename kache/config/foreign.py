@@ -153,8 +153,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "enable-protected-configs": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     # How values are encoded
     "hll-sparse-max-bytes": _number(3000, kind=SIZE),
-    "stream-node-max-bytes": _number(4096, kind=SIZE),
-    "stream-node-max-entries": _number(100),
 }
 """Every such parameter by its name."""
 

@@ -562,6 +562,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     )
     set_max_listpack_entries: Annotated[int, Setting(COUNT, PACKED.format("members", "set"), live=True)] = 128
     set_max_listpack_value: Annotated[int, Setting(SIZE, PACKED.format("bytes of a member", "set"), live=True)] = 64
+    stream_node_max_bytes: Annotated[
+        int,
+        Setting(
+            SIZE, "Bytes of one chunk of a stream, which is trimmed and sought as a whole; 0: without limit.", live=True
+        ),
+    ] = 4096
+    stream_node_max_entries: Annotated[
+        int, Setting(COUNT, "Entries of one chunk of a stream, deleted ones included; 0: without limit.", live=True)
+    ] = 100
     zset_max_listpack_entries: Annotated[int, Setting(COUNT, PACKED.format("members", "sorted set"), live=True)] = 128
     zset_max_listpack_value: Annotated[
         int, Setting(SIZE, PACKED.format("bytes of a member", "sorted set"), live=True)

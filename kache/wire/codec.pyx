@@ -26,6 +26,7 @@ from kache.replies import (
     Encoded,
     Missing,
     NullArray,
+    Keyed,
     Pairs,
     Messages,
     Push,

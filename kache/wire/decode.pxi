@@ -90,7 +90,7 @@ cdef object read_aggregate(_Reader reader, char mark, Py_ssize_t n):
         return pairs
     items = []
     for i in range(n):
-        if mark == c"|":
+        if mark == c"|" or mark == c"&":
             key = read_value(reader)
             items.append((key, read_value(reader)))
         else:
@@ -98,6 +98,8 @@ cdef object read_aggregate(_Reader reader, char mark, Py_ssize_t n):
     reader.depth -= 1
     if mark == c"|":
         return Pairs(items)
+    if mark == c"&":
+        return Keyed(items)
     if mark == c"*":
         return items
     if mark == c"~":

@@ -241,6 +241,14 @@ cdef int put_special(Buffer out, int dialect, object value, bint flat) except -1
             put_value(out, dialect, member)
             put_value(out, dialect, score)
         return 0
+    if isinstance(value, Keyed):
+        put_array_header(out, dialect, c"*" if flat else c"%" if dialect == RESP3 else c"&", len(value.pairs))
+        for member, score in value.pairs:
+            if flat:
+                put_array_header(out, dialect, c"*", 2)
+            put_value(out, dialect, member)
+            put_value(out, dialect, score)
+        return 0
     if isinstance(value, Encoded):
         put_array_header(out, dialect, c"~" if value.is_set and not flat else c"*", value.count)
         out.reserve(sum([len(chunk) for chunk in value.chunks]))

@@ -57,7 +57,7 @@ cdef class Blocked(Pending):
         self.token = 0
         if self.until < 0:
             try:
-                timeout = timeout_ms(self.arguments[self.timeout_at], self.began)
+                timeout = (block_ms if self.in_ms else timeout_ms)(self.arguments[self.timeout_at], self.began)
             except CommandError as error:
                 return self.end_with(error)
             self.until = self.began + <int64_t> timeout if timeout else 0
@@ -83,7 +83,7 @@ cdef class Blocked(Pending):
                 self.end_with(NULL_ARRAY)
                 return
             words = list(self.arguments)
-            words[self.timeout_at] = b"%d.%03d" % (left // 1000, left % 1000)
+            words[self.timeout_at] = b"%d" % left if self.in_ms else b"%d.%03d" % (left // 1000, left % 1000)
             self.arguments = tuple(words)
         self.send()
 
@@ -151,7 +151,9 @@ cdef bint begin_blocking(Session session, Command* command, tuple arguments, int
     blocked.acknowledges = True
     blocked.command = command
     blocked.arguments = arguments
-    blocked.timeout_at = 0 if command.first == 0 else len(arguments) - 1
+    blocked.in_ms = command.read_streams
+    blocked.timeout_at = (
+        block_position(arguments) if command.read_streams else 0 if command.first == 0 else len(arguments) - 1)
     blocked.shard = shard
     blocked.slot = router.slot_for(<object> command.row, arguments)
     blocked.db = session.db_now

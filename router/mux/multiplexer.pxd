@@ -496,7 +496,8 @@ cdef class Blocked(Pending):
     """A command that may wait, with all its keys on one shard."""
     cdef Command* command
     cdef tuple arguments
-    cdef Py_ssize_t timeout_at   # which of them says how long it may wait
+    cdef Py_ssize_t timeout_at   # which of them says how long it may wait, in seconds,
+    cdef bint in_ms              # or in milliseconds
     cdef int shard, db, flags
     cdef uint16_t slot
     cdef int64_t began, until    # unix ms; until: 0 for no end, -1 while only the shard needs to know

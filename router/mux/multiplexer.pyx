@@ -101,7 +101,8 @@ from kache.errors import CommandError
 from kache.glob import compile_glob
 from kache.replies import NULL_ARRAY, Messages, Missing, Pairs, Push
 from kache.slots import contiguous
-from kache.timeouts import timeout_ms
+from kache.commands.extract import block_position
+from kache.timeouts import block_ms, timeout_ms
 
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead

@@ -33,6 +33,7 @@ cdef struct Command:
     bint nothing_is_missing  # a sum of zero is RES_NX (the binary protocol's own DEL)
     bint planned         # its keys cannot be found by first, last, step, or that is not all there is to do
     bint may_block       # it may wait for its keys
+    bint read_streams    # it does if BLOCK says so
     bint needs_room      # it is refused when memory is full
     bint no_multi        # it cannot be queued behind MULTI
     bint immediate       # it is executed behind MULTI, too, instead of being queued

@@ -172,6 +172,7 @@ cdef class CommandTable:
             command.last = spec.last
             command.step = spec.step
         command.may_block = "blocking" in row.flags and row.route == "move"
+        command.read_streams = any([spec.kind == "half" for spec in row.keys])
         if not row.keys or command.may_block:
             command.planned = True
         return 0

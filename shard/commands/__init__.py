@@ -4,6 +4,9 @@ strings, bits, bitfield, lcs            strings, and strings as bits
 hashes, hash_ttl                        hashes; fields with deadlines
 lists, sets                             lists and sets
 zsets, zset_ranges, zset_algebra, lex   sorted sets: members, ranges, unions and their like, ranges by name
+streams, stream_reads, stream_groups    streams: entries; XREAD and XREADGROUP; consumer groups
+stream_info, stream_lag                 XINFO, and how far a group has come
+stream_ids, stream_dump                 IDs as commands name them; a stream in DUMP's payload
 geo, geo_query, geohash                 places on the earth: commands, searches, the encoding
 hyperloglog                             PFADD, PFCOUNT, PFMERGE
 keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE; OBJECT and MEMORY USAGE

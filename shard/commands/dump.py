@@ -5,6 +5,7 @@ Owns: the payload's format, Kache's own:
     payload   "KD" | u8 version | u32 CRC-32 of the body, little-endian | body
     body      msgpack array: the type's name, then
               string [value, grown]   list [values]   set [members]
+              stream [entries, meta, groups] (stream_dump.py)
               zset [[member, score, …]]   hash [[field, value, …], [[field, deadline in unix ms] …]]
 
 Promises: a payload with a flipped or missing byte, or of another version, is refused, never half restored; what
@@ -26,6 +27,7 @@ from kache.replies import OK, Reply
 
 from .arguments import INT64_MAX, integer
 from .registry import command
+from .stream_dump import is_stream_body, put_stream, stream_body
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Keyspace
@@ -57,6 +59,8 @@ def _body(ks: Keyspace, key: bytes, kind: str) -> _Body:
     if kind == "zset":
         scores = ks.zset_get(key)
         return [kind, [] if scores is None else [part for pair in scores.items() for part in pair]]
+    if kind == "stream":
+        return [kind, *stream_body(ks, key)]
     table = ks.hash_get(key)
     items = [] if table is None else table.items()
     deadlines = [] if table is None else [(field, table.deadline_of(field)) for field, _ in items]
@@ -114,6 +118,8 @@ def _valid(body: _Body) -> bool:
         case ["hash", values, list() as timed]:
             shaped = all(isinstance(pair, list) and len(pair) == 2 for pair in timed)
             return _are_pairs(values, bytes) and shaped and all(_is_deadline(*pair) for pair in timed)
+        case ["stream", list() as entries, list() as meta, list() as groups]:
+            return is_stream_body(entries, meta, groups)
     return False
 
 
@@ -150,6 +156,7 @@ _PUT: dict[str, Callable[..., object]] = {
     "set": _put_set,
     "zset": _put_zset,
     "hash": _put_hash,
+    "stream": put_stream,
 }
 
 

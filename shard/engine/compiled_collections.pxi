@@ -559,4 +559,4 @@ cdef Compiled compiled_collection(str key):
     if key == "zrevrank": return run_zrevrank
     if key == "zrange": return run_zrange
     if key == "zrevrange": return run_zrevrange
-    return NULL
+    return compiled_stream(key)

@@ -113,6 +113,8 @@ cdef class Defragmenter:
             more = self.walk_fields(&(<FieldTable> value).table, &(<FieldTable> value).heap)
         elif type(value) is ListValue:
             more = self.walk_list(&(<ListValue> value).chunks)
+        elif type(value) is Stream:
+            more = self.walk_stream(<Stream> value)
         else:
             more = self.walk_zset(<ZSet> value)
         if not more:
@@ -146,6 +148,19 @@ cdef class Defragmenter:
             slots[self.inside].chunk = <Chunk*> block_moved(slots[self.inside].chunk)
             self.inside += 1
             if self.time_is_up() and self.inside < <uint64_t> chunks.count:
+                return True
+        return False
+
+    cdef bint walk_stream(self, Stream value) noexcept nogil:
+        """`inside` is the number of the chunk."""
+        cdef StreamSlot* slots
+        if self.inside == 0 and value.directory != NULL:
+            value.directory = <StreamSlot*> block_moved(value.directory)
+        slots = value.directory + value.head
+        while self.inside < <uint64_t> value.count:
+            slots[self.inside].chunk = <StreamChunk*> block_moved(slots[self.inside].chunk)
+            self.inside += 1
+            if self.time_is_up() and self.inside < <uint64_t> value.count:
                 return True
         return False
 

@@ -39,6 +39,16 @@ cdef enum Record:
     RECORD_ZSET_ADD = 64            # n (score member)…
     RECORD_ZSET_REMOVE = 65         # n member…
     RECORD_ZSET_REPLACE = 66        # n (score member)…
+    RECORD_STREAM_ADD = 80          # ms seq n (field value)…
+    RECORD_STREAM_DELETE = 81       # n (ms seq)…
+    RECORD_STREAM_TRIM = 82         # ms seq n: everything up to this id, so many entries
+    RECORD_STREAM_META = 83         # ms seq of the last id, entries added, ms seq of the greatest that was deleted
+    RECORD_GROUP_PUT = 84           # group, ms seq up to which it has read, entries read + 1, 0 if unknown
+    RECORD_GROUP_DROP = 85          # group
+    RECORD_CONSUMER_PUT = 86        # group consumer, when it was seen, when it got something
+    RECORD_CONSUMER_DROP = 87       # group consumer
+    RECORD_PENDING_PUT = 88         # group consumer, when delivered, how often, n (ms seq)…
+    RECORD_PENDING_DROP = 89        # group n (ms seq)…
     RECORD_SETTLED = 120            # transaction: it is over here; has no key and changes nothing
     RECORD_SHARES_BEFORE = 121      # time, n transaction…, n transaction…: shares before this log (effects.pyx); the same
 
@@ -102,6 +112,15 @@ cdef enum Kind:
     ZSET_RANGE_STORED
     GEO_SEARCH_STORED
     GEO_RADIUS_STORED
+    STREAM_ADDED
+    STREAM_DELETED
+    STREAM_TRIMMED
+    STREAM_ID_SET
+    GROUP_CREATED
+    GROUP_DESTROYED
+    GROUP_ID_SET
+    CONSUMER_CREATED
+    CONSUMER_DELETED
     KIND_COUNT
 
 cdef enum:

@@ -48,6 +48,8 @@ KINDS = (
     ("zadd", "z"), ("zincr", "z"), ("zrem", "z"), ("zremrangebyrank", "z"), ("zremrangebyscore", "z"),
     ("zremrangebylex", "z"), ("zpopmin", "z"), ("zpopmax", "z"), ("zinterstore", "z"), ("zunionstore", "z"),
     ("zdiffstore", "z"), ("zrangestore", "z"), ("geosearchstore", "z"), ("georadiusstore", "z"),
+    ("xadd", "t"), ("xdel", "t"), ("xtrim", "t"), ("xsetid", "t"), ("xgroup-create", "t"), ("xgroup-destroy", "t"),
+    ("xgroup-setid", "t"), ("xgroup-createconsumer", "t"), ("xgroup-delconsumer", "t"),
 )
 assert len(KINDS) == KIND_COUNT
 

@@ -23,6 +23,7 @@ from .heap cimport Heap
 from .listvalue cimport Chunks, ListValue
 from .miniature cimport Miniatures
 from .queues cimport Ghosts, Queue
+from .stream cimport Stream, StreamId
 from .table cimport Table
 from .zset cimport ZSet
 
@@ -249,6 +250,31 @@ cdef list zset_cut(Store store, Place* place, Entry* entry, Py_ssize_t start, Py
 cdef int zset_replace(Store store, Place* place, ZSet fresh, int64_t deadline, int kind) except -1
 
 
+# streams.pxi ------------------------------------------------------------------------------------------
+cdef Entry* stream_in(Entry* entry) except? NULL
+cdef int stream_choose_id(Store store, Entry* entry, StreamId* id, bint with_ms, bint with_seq) except -1
+cdef int stream_add(Store store, Place* place, Entry** held, StreamId id, const Span* words, Py_ssize_t n) except -1
+cdef bint stream_delete(Store store, Place* place, Entry* entry, StreamId id) except -1
+cdef uint64_t stream_trim(Store store, Place* place, Entry* entry, StreamId until) except? 0xFFFFFFFFFFFFFFFF
+cdef int stream_set_meta(
+    Store store, Place* place, Entry** held, StreamId last, uint64_t added, StreamId max_deleted, int kind
+) except -1
+cdef int group_put(Store store, Place* place, Entry* entry, bytes name, object last, int64_t read, int kind) except -1
+cdef bint group_drop(Store store, Place* place, Entry* entry, bytes name) except -1
+cdef bint consumer_put(
+    Store store, Place* place, Entry* entry, bytes group_name, bytes name, int64_t seen, int64_t active, int kind
+) except -1
+cdef int64_t consumer_drop(Store store, Place* place, Entry* entry, bytes group_name, bytes name) except -2
+cdef int pending_put(
+    Store store, Place* place, Entry* entry, bytes group_name, bytes name, int64_t delivered, uint64_t count, list ids
+) except -1
+cdef int group_deliver(
+    Store store, Place* place, Entry* entry, bytes group_name, bytes name, list ids, int64_t read, bint pends
+) except -1
+cdef int64_t pending_drop(Store store, Place* place, Entry* entry, bytes group_name, list ids) except -1
+cdef int stream_replace(Store store, Place* place, Stream fresh, int64_t deadline, int kind) except -1
+
+
 # names.pxi --------------------------------------------------------------------------------------------
 cdef int move_entry(Store store, Place* source, Place* target) except -1
 cdef bint key_rename(Store store, Place* source, Place* target) except -1
@@ -386,6 +412,7 @@ cdef class Defragmenter:
     cdef bint walk_fields(self, Table* table, Heap* heap) noexcept nogil
     cdef bint walk_list(self, Chunks* chunks) noexcept nogil
     cdef bint walk_zset(self, ZSet value) except -1
+    cdef bint walk_stream(self, Stream value) noexcept nogil
 
 
 # keyspace.pxi -----------------------------------------------------------------------------------------
@@ -401,6 +428,8 @@ cdef class Keyspace:
     cdef bint put_field(self, bytes key, bytes field, bytes value, int type, bint keep_ttl, int kind) except -1
     cdef bint take_field(self, bytes key, bytes field, int type, int kind) except -1
     cdef Entry* zset_at(self, Place* place, bytes key) except? NULL
+    cdef Entry* stream_at(self, Place* place, bytes key) except? NULL
+    cdef Entry* existing_stream(self, Place* place, bytes key) except NULL
 
 
 cdef class Words:
@@ -755,6 +784,10 @@ cdef int run_unlock(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
 cdef Compiled compiled_of(str key)
 
 
+# compiled_streams.pxi ---------------------------------------------------------------------------------
+cdef Compiled compiled_stream(str key)
+
+
 # compiled_collections.pxi -----------------------------------------------------------------------------
 cdef Compiled compiled_collection(str key)
 
@@ -1013,6 +1046,8 @@ cdef class Replay:
     cdef int remove_fields(self, Place* place, Entry* entry, int type) except -1
     cdef int apply_zset(self, int record, Place* place) except -1
     cdef ZSet read_zset(self)
+    cdef int apply_stream(self, int record, Place* place) except -1
+    cdef int apply_group(self, int record, Place* place, Entry* entry) except -1
 
 
 # images.pxi -------------------------------------------------------------------------------------------
@@ -1042,6 +1077,7 @@ cdef class Building:
     cdef size_t filled, size        # of it
     cdef int type                   # -1: nothing came yet
     cdef bint raw
+    cdef bint entries_done          # of a stream: all its entries have come, and what follows is its groups
     cdef readonly int64_t deadline
     cdef int64_t counted            # bytes of it in store.aside
     cdef int count(self) except -1
@@ -1053,6 +1089,8 @@ cdef class Building:
     cdef int read_list(self, Reader* reader) except -1
     cdef int read_zset(self, Reader* reader) except -1
     cdef int read_fields(self, Reader* reader, bint with_deadlines) except -1
+    cdef int read_stream(self, Reader* reader) except -1
+    cdef int read_group(self, Reader* reader) except -1
     cdef int combine(self, const char* member, size_t n, double score, int aggregate) except -1
     cdef int put_at(self, Place* place, int64_t deadline, int kind) except -1
     cdef int put_string(self, Place* place, int64_t deadline, int kind) except -1
@@ -1123,6 +1161,8 @@ cdef class Merge:
     cdef int change_list(self, ListValue value, int record) except -1
     cdef int change_fields(self, FieldTable table, int record) except -1
     cdef int change_zset(self, ZSet value, int record) except -1
+    cdef int change_stream(self, Building building, int record) except -1
+    cdef int change_group(self, Stream value, int record) except -1
     cdef int read_values(self, const char* data, Py_ssize_t n) except -1
     cdef int read_groups(self) except -1
     cdef int read_entry(self, int db, Cursor* before) except -1

@@ -2,14 +2,15 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
+of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, stream, effects;
+`__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
     packing, packed_fields,    small collections in the block of their entry
     packed_zsets, packed_lists
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
-    hashes, zsets, names
+    hashes, zsets, streams, names
     walks, expiry, evict       a whole database; what is past its deadline; what goes when memory is full
     budget, defrag             Budget: what this shard may use of the limit that all share; blocks moved so that pages become
                                free
@@ -19,6 +20,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     notifications, tracking    … and told to clients that have read it
     locks                      what keeps others out of a transaction over several shards, and who waits
     compiled_strings,          the hottest commands, without a Python object
+    compiled_streams,
     compiled_collections
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
                                share, ticks; Link: runs from a router in, replies out
@@ -102,6 +104,7 @@ from .entry cimport (
     TYPE_LIST,
     TYPE_MASK,
     TYPE_SET,
+    TYPE_STREAM,
     TYPE_STRING,
     TYPE_ZSET,
     WIDE,
@@ -142,6 +145,10 @@ from .packed cimport (
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )
+from .stream cimport (
+    LARGEST_ENTRY, PairWalk, Pending, Stream, StreamChunk, StreamId, StreamSlot, StreamWalk, compare_ids, entries_from,
+    format_id, id_bytes, id_of, next_id, next_living, next_pair, number_of, pairs_of, parse_id,
+)
 from .table cimport (
     POINTER_BITS,
     POINTER_MASK,
@@ -177,6 +184,7 @@ from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
 
+from .consumer_groups import Group
 from .effects import KINDS, kind_of
 from .miniature import FOLLOWED
 
@@ -194,6 +202,7 @@ include "strings.pxi"
 include "lists.pxi"
 include "hashes.pxi"
 include "zsets.pxi"
+include "streams.pxi"
 include "names.pxi"
 include "walks.pxi"
 include "expiry.pxi"
@@ -214,6 +223,7 @@ include "notifications.pxi"
 include "tracking.pxi"
 include "locks.pxi"
 include "compiled_strings.pxi"
+include "compiled_streams.pxi"
 include "compiled_collections.pxi"
 include "ahead.pxi"
 include "flows.pxi"

@@ -30,6 +30,7 @@ cdef enum:
     TYPE_HASH = 2
     TYPE_SET = 3
     TYPE_ZSET = 4
+    TYPE_STREAM = 5
     TYPE_MASK = 7
     HAS_TTL = 8
     WIDE = 16           # key longer than 255 or value longer than 65535 bytes

@@ -4,6 +4,11 @@
 #   string   v size of the whole | v offset | v length | bytes
 #   list     v of the whole | v count | (v length | bytes) …         set: the same
 #   zset     v of the whole | v count | (8 bytes score | v length | bytes) …
+#   stream   v of the whole | v ms | v seq of the last id | v added | v ms | v seq of the greatest deleted
+#            | v count | (v ms | v seq | v pairs | (v length | field | v length | value) …) …
+#            | u8 whether these were the last entries | v count of groups, or pieces of them | (v length | name | v ms | v seq |
+#            v read + 1 | v consumers | (v length | name | zigzag v seen | zigzag v active) … |
+#            v pending | (v ms | v seq | v length | consumer | zigzag v delivered | v times) …) …
 #   hash     v of the whole | v count | (v length | field | v length | value | [ v deadline, 0 for none ]) …
 #
 # "Of the whole" is about how many elements the value has, for tables to be made in their size; it may be wrong. v is LEB128, deadlines are unix ms (that of the key: zigzag v, in the first part only): the encoding of the log's
@@ -56,6 +61,8 @@ cdef uint64_t image_body(
     put_number(out, <uint64_t> elements_in(entry))
     if type == TYPE_LIST:
         return list_part(elements_seen(entry), cursor, most_bytes, most, out)
+    if type == TYPE_STREAM:
+        return stream_part(<Stream> <object> entry_object(entry), cursor, most_bytes, most, out)
     if type == TYPE_ZSET:
         scored = members_seen(entry)
         scored.unpack()
@@ -177,6 +184,127 @@ cdef uint64_t zset_part(
         n += 1
     fill_number(out, start, PADDED, n)
     return cursor + n if cursor + n < value.table.count else 0
+
+
+cdef enum:
+    GROUPS_FROM = 62            # a cursor with this bit goes on in the groups of a stream; without it, it is a chunk's serial
+
+
+cdef inline int put_id_varints(Buffer out, StreamId id) except -1:
+    put_varint(out, id.ms)
+    return put_varint(out, id.seq)
+
+
+cdef inline int put_time(Buffer out, int64_t time) except -1:
+    return put_varint(out, (<uint64_t> time << 1) ^ <uint64_t> (time >> 63))
+
+
+cdef uint64_t stream_part(
+    Stream value, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
+) except? 0xFFFFFFFFFFFFFFFF:
+    """Whole chunks; what is added behind the part comes later. Behind the last of them the groups."""
+    cdef Py_ssize_t end = out.used() + most_bytes, at
+    cdef uint64_t n = 0, following = 0
+    cdef bint said
+    put_id_varints(out, value.last)
+    put_varint(out, value.added)
+    put_id_varints(out, value.max_deleted)
+    at = begin_count(out)
+    if not cursor >> GROUPS_FROM:
+        following = entries_part(value, cursor, end, most, out, &n)
+    end_count(out, at, n)
+    out.put_u8(following == 0)
+    at = begin_count(out)
+    said = n > 0
+    n = 0
+    if following == 0:
+        following = groups_part(value, cursor if cursor >> GROUPS_FROM else 0, end, most, said, out, &n)
+    end_count(out, at, n)
+    return following
+
+
+cdef uint64_t entries_part(
+    Stream value, uint64_t serial, Py_ssize_t end, Py_ssize_t most, Buffer out, uint64_t* count
+) except? 0xFFFFFFFFFFFFFFFF:
+    """The entries of the chunks from this one on, one at least, until the part is full: the next chunk, or 0."""
+    cdef StreamSlot* slots = value.directory + value.head
+    cdef Py_ssize_t k = 0, high = value.count, middle
+    cdef StreamWalk walk
+    cdef PairWalk pairs
+    while k < high:
+        middle = (k + high) >> 1
+        if slots[middle].chunk.serial < serial:
+            k = middle + 1
+        else:
+            high = middle
+    while k < value.count and (count[0] == 0 or (count[0] < <uint64_t> most and out.used() < end)):
+        walk = entries_from(value, slots[k].first)
+        walk.slots_end = walk.slot + 1
+        while next_living(&walk):
+            put_id_varints(out, walk.id)
+            pairs = pairs_of(&walk)
+            put_varint(out, pairs.left)
+            while next_pair(&pairs):
+                put_counted(out, pairs.field.data, pairs.field.size)
+                put_counted(out, pairs.value.data, pairs.value.size)
+            count[0] += 1
+        k += 1
+    return slots[k].chunk.serial if k < value.count else 0
+
+
+cdef uint64_t groups_part(
+    Stream value, uint64_t cursor, Py_ssize_t end, Py_ssize_t most, bint said, Buffer out, uint64_t* count
+) except? 0xFFFFFFFFFFFFFFFF:
+    """Groups, and what is pending in them, until the part is full: where it goes on, or 0. Some of it at least, unless
+    something was `said` in this part already."""
+    cdef uint64_t number = cursor & ((<uint64_t> 1 << GROUPS_FROM) - 1), serial = 0
+    cdef object first = 0, place = value.place_at(number)
+    if place is not None:
+        serial, first = place
+    for group in (value.groups or {}).values():
+        if group.serial < serial:
+            continue
+        if (out.used() < end and most > 0) or not (said or count[0]):
+            first = piece_of_group(group, first if group.serial == serial else 0, end, &most, out)
+            count[0] += 1
+            if first is None:
+                continue
+        else:
+            first = 0
+        return (<uint64_t> 1 << GROUPS_FROM) | <uint64_t> value.remember_place(number, (group.serial, first))
+    return 0
+
+
+cdef object piece_of_group(object group, object first, Py_ssize_t end, Py_ssize_t* most, Buffer out):
+    """The group, its consumers with the first piece, and what is pending from an id on; the next id, None behind the last."""
+    cdef bytes name = group.name
+    cdef Py_ssize_t at
+    cdef uint64_t n = 0
+    cdef Pending pending
+    put_counted(out, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+    put_id_varints(out, id_of(group.last))
+    put_varint(out, <uint64_t> (<int64_t> group.read + 1))
+    put_varint(out, 0 if first else len(group.consumers))
+    for consumer in () if first else group.consumers.values():
+        name = consumer.name
+        put_counted(out, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+        put_time(out, consumer.seen)
+        put_time(out, consumer.active)
+    at = begin_count(out)
+    following = None
+    for number in group.order.from_id(first):
+        if n and (out.used() >= end or most[0] <= 0):
+            following = number
+            break
+        pending = <Pending> group.pending[number]
+        put_id_varints(out, id_of(number))
+        put_counted(out, PyBytes_AS_STRING(pending.consumer), PyBytes_GET_SIZE(pending.consumer))
+        put_time(out, pending.delivered)
+        put_varint(out, pending.count)
+        most[0] -= 1
+        n += 1
+    end_count(out, at, n)
+    return following
 
 
 cdef inline uint64_t segment_width(Segment* segment) noexcept nogil:
@@ -340,6 +468,9 @@ cdef class Building:
             self.value = ListValue()
         elif type == TYPE_ZSET:
             self.value = ZSet()
+        elif type == TYPE_STREAM:
+            self.value = Stream()
+            self.entries_done = False
         elif type != TYPE_STRING:
             self.value = FieldTable()
         return 0
@@ -349,7 +480,7 @@ cdef class Building:
         cdef bint empty = self.value is not None and len(self.value) == 0
         if empty and self.type == TYPE_ZSET:
             (<ZSet> self.value).reserve(elements)
-        elif empty and self.type != TYPE_LIST:
+        elif empty and self.type != TYPE_LIST and self.type != TYPE_STREAM:
             (<FieldTable> self.value).reserve(elements)
         return 0
 
@@ -367,7 +498,7 @@ cdef class Building:
     cdef int read_part(self, Reader* reader) except -1:
         cdef int kind = <unsigned char> reader.at[0], type = kind & TYPE_MASK
         cdef int64_t deadline = 0
-        if kind & ~PART_FLAGS or type > TYPE_ZSET or (self.type >= 0 and type != self.type):
+        if kind & ~PART_FLAGS or type > TYPE_STREAM or (self.type >= 0 and type != self.type):
             raise record_error(reader, f"a part of kind {kind}")
         reader.at += 1
         if kind & PART_DEADLINE:
@@ -385,6 +516,8 @@ cdef class Building:
             return self.read_list(reader)
         if type == TYPE_ZSET:
             return self.read_zset(reader)
+        if type == TYPE_STREAM:
+            return self.read_stream(reader)
         return self.read_fields(reader, kind & PART_FIELD_DEADLINES != 0)
 
     cdef int read_string(self, Reader* reader) except -1:
@@ -458,6 +591,62 @@ cdef class Building:
                     table.set_deadline(PyBytes_FromStringAndSize(field.data, field.size), <int64_t> deadline)
         return 0
 
+    cdef int read_stream(self, Reader* reader) except -1:
+        cdef Stream value = <Stream> self.value
+        cdef const char* meta = reader.at
+        cdef const char* behind
+        cdef uint64_t n
+        cdef StreamId id
+        # It is heeded below: adding entries counts them.
+        read_id(reader)
+        read_number(reader)
+        read_id(reader)
+        n = read_part_count(reader)
+        if n and self.entries_done:
+            raise record_error(reader, "entries of a stream behind its last one")
+        while n:
+            id = read_id(reader)
+            read_stream_entry(reader, value, id)
+            n -= 1
+        behind, reader.at = reader.at, meta
+        read_stream_meta(reader, value)
+        reader.at = behind
+        if reader.at >= reader.end:
+            raise record_error(reader, "a part of a stream that does not end")
+        self.entries_done = reader.at[0] != 0
+        reader.at += 1
+        n = read_part_count(reader)
+        while n:
+            self.read_group(reader)
+            n -= 1
+        return value.recount_groups()
+
+    cdef int read_group(self, Reader* reader) except -1:
+        cdef Stream value = <Stream> self.value
+        cdef bytes name = read_text(reader), consumer
+        cdef StreamId id = read_id(reader)
+        cdef int64_t read = <int64_t> read_number(reader) - 1, delivered, active
+        cdef uint64_t n = read_part_count(reader)
+        cdef object group = value.group_of(name)
+        if group is None:
+            group = value.groups_made()[name] = Group(name, number_of(id), read, value.next_group())
+        group.last, group.read = number_of(id), read
+        while n:
+            consumer = read_text(reader)
+            delivered, active = read_zigzag(reader), read_zigzag(reader)
+            group.consumer_put(consumer, delivered, active)
+            n -= 1
+        n = read_part_count(reader)
+        while n:
+            id = read_id(reader)
+            consumer = read_text(reader)
+            delivered = read_zigzag(reader)
+            if consumer not in group.consumers:
+                group.consumer_put(consumer, delivered, delivered)
+            group.pending_put([number_of(id)], consumer, delivered, read_number(reader))
+            n -= 1
+        return 0
+
     def members(self):
         """The members of a set, in no order."""
         return (<FieldTable?> self.value).fields()
@@ -517,13 +706,15 @@ cdef class Building:
             return self.put_string(place, deadline, kind)
         if self.type == TYPE_ZSET:
             (<ZSet> value).settle()
-        elif self.type != TYPE_LIST:
+        elif self.type != TYPE_LIST and self.type != TYPE_STREAM:
             (<FieldTable> value).settle()
         # Accounted by the database from here on.
         if self.type == TYPE_LIST:
             list_replace(self.store, place, <ListValue> value, deadline, kind)
         elif self.type == TYPE_ZSET:
             zset_replace(self.store, place, <ZSet> value, deadline, kind)
+        elif self.type == TYPE_STREAM:
+            stream_replace(self.store, place, <Stream> value, deadline, kind)
         else:
             table_replace(self.store, place, self.type, <FieldTable> value, deadline, kind)
         self.value = None

@@ -33,7 +33,7 @@ cdef class Keyspace:
         return self.store.read(place) if touch else self.store.find(place)
 
     def type_of(self, bytes key not None):
-        """"string", "list", "hash", "set", "zset" or None; does not touch the key."""
+        """"string", "list", "hash", "set", "zset", "stream" or None; does not touch the key."""
         cdef Place place
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry == NULL:
@@ -204,7 +204,7 @@ cdef class Keyspace:
 
     def encoding_of(self, bytes key not None):
         """How a collection is stored, in the real server's words: "listpack" or "intset" if it is packed, else "quicklist",
-        "hashtable" or "skiplist"; None for a string or without the key. Does not touch it."""
+        "hashtable", "skiplist" or "stream"; None for a string or without the key. Does not touch it."""
         cdef Place place
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry == NULL or not entry.flags & TYPE_MASK:
@@ -573,6 +573,117 @@ cdef class Keyspace:
         self.store.place_of(&place, self.db, key)
         zset_replace(self.store, &place, fresh, deadline, kind_of(event))
         return fresh.table.count
+
+
+    # Streams --------------------------------------------------------------------------------------------
+    # Ids are ints, ``ms << 64 | seq``. A group, and a consumer where one is named, must be there: KeyError.
+    cdef Entry* stream_at(self, Place* place, bytes key) except? NULL:
+        return stream_in(self.entry_at(place, key, True))
+
+    cdef Entry* existing_stream(self, Place* place, bytes key) except NULL:
+        cdef Entry* entry = self.stream_at(place, key)
+        if entry == NULL:
+            raise KeyError(key)
+        return entry
+
+    def stream_get(self, bytes key not None):
+        """The stream at `key`, to be read only and not kept, or None."""
+        cdef Place place
+        cdef Entry* entry = self.stream_at(&place, key)
+        return None if entry == NULL else stream_of(entry)
+
+    def stream_add(self, bytes key not None, words not None, ms=None, seq=None):
+        """Adds an entry of fields and values in turn; its id. `ms` and `seq`: what is given of that.
+
+        CommandError when the id is not greater than the last, or when none is left.
+        """
+        cdef Place place
+        cdef Entry* entry = self.stream_at(&place, key)
+        cdef Words pairs = Words(words)
+        cdef StreamId id
+        id.ms, id.seq = ms or 0, seq or 0
+        stream_choose_id(self.store, entry, &id, ms is not None, seq is not None)
+        stream_add(self.store, &place, &entry, id, pairs.spans, pairs.count // 2)
+        return id_bytes(id)
+
+    def stream_delete(self, bytes key not None, ids not None):
+        """Removes entries; how many were there."""
+        cdef Place place
+        cdef Entry* entry = self.stream_at(&place, key)
+        cdef Py_ssize_t removed = 0
+        for number in () if entry == NULL else ids:
+            removed += stream_delete(self.store, &place, entry, id_of(number))
+        return removed
+
+    def stream_trim(self, bytes key not None, until not None):
+        """Removes all entries up to this id, included; how many. KeyError without the key."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        return stream_trim(self.store, &place, entry, id_of(until))
+
+    def stream_set_meta(self, bytes key not None, last, added, max_deleted, str event=None):
+        """What a stream says of itself; without the key an empty one is made."""
+        cdef Place place
+        cdef Entry* entry = self.stream_at(&place, key)
+        stream_set_meta(
+            self.store, &place, &entry, id_of(last), added, id_of(max_deleted), SILENT if event is None else kind_of(event))
+
+    def stream_replace(self, bytes key not None, Stream fresh not None, int64_t deadline=0, str event not None="restore"):
+        """Stores a stream, which nobody else has, in place of whatever is there."""
+        cdef Place place
+        self.store.place_of(&place, self.db, key)
+        stream_replace(self.store, &place, fresh, deadline, kind_of(event))
+
+    def group_put(self, bytes key not None, bytes name not None, last not None, int64_t read, str event=None):
+        """The group, made if need be, has read up to the id `last`: so many entries, -1 if unknown."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        group_put(self.store, &place, entry, name, last, read, SILENT if event is None else kind_of(event))
+
+    def group_drop(self, bytes key not None, bytes name not None):
+        """Whether the group was there."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        return group_drop(self.store, &place, entry, name)
+
+    def consumer_put(
+        self, bytes key not None, bytes group not None, bytes name not None, int64_t seen, int64_t active, str event=None
+    ):
+        """Makes the consumer, or says when it was seen and got something (-1: never), unix ms; whether it is new."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        return consumer_put(
+            self.store, &place, entry, group, name, seen, active, SILENT if event is None else kind_of(event))
+
+    def consumer_drop(self, bytes key not None, bytes group not None, bytes name not None):
+        """Removes the consumer; how many entries it had, None when it was not there."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        cdef int64_t dropped = consumer_drop(self.store, &place, entry, group, name)
+        return None if dropped < 0 else dropped
+
+    def pending_put(
+        self, bytes key not None, bytes group not None, bytes consumer not None, int64_t delivered, uint64_t count,
+        list ids not None,
+    ):
+        """The consumer has these entries: delivered then (unix ms), so often."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        pending_put(self.store, &place, entry, group, consumer, delivered, count, ids)
+
+    def group_deliver(
+        self, bytes key not None, bytes group not None, bytes consumer not None, list ids not None, int64_t read, bint pends
+    ):
+        """The consumer, made if need be, gets entries that its group has not delivered before, now; `read`: its counter then."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        group_deliver(self.store, &place, entry, group, consumer, ids, read, pends)
+
+    def pending_drop(self, bytes key not None, bytes group not None, list ids not None):
+        """These entries are pending no more; how many were."""
+        cdef Place place
+        cdef Entry* entry = self.existing_stream(&place, key)
+        return pending_drop(self.store, &place, entry, group, ids)
 
 
 cdef class Words:

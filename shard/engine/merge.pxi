@@ -158,6 +158,8 @@ cdef class Merge:
             self.change_fields(<FieldTable> value.value, record)
         elif value.type == TYPE_ZSET and RECORD_ZSET_ADD <= record <= RECORD_ZSET_REPLACE:
             self.change_zset(<ZSet> value.value, record)
+        elif value.type == TYPE_STREAM and RECORD_STREAM_ADD <= record <= RECORD_PENDING_DROP:
+            self.change_stream(value, record)
         else:
             skip_arguments(&self.replay.reader, record)
         return value.count()
@@ -227,6 +229,70 @@ cdef class Merge:
             else:
                 member = read_bytes(reader)
                 value.take(member.data, member.size)
+        return 0
+
+    cdef int change_stream(self, Building building, int record) except -1:
+        """Entries come in the order of their ids: what is added meanwhile comes with them, or behind the last of them at once.
+        Groups come when all entries are there."""
+        cdef Reader* reader = &self.replay.reader
+        cdef Stream value = <Stream> building.value
+        cdef StreamId id
+        cdef uint64_t n
+        if record == RECORD_STREAM_DELETE:
+            n = read_count(reader)
+            while n:
+                value.delete(read_id(reader))
+                n -= 1
+        elif record == RECORD_STREAM_TRIM:
+            value.trim(read_id(reader))
+            read_number(reader)
+        elif not building.entries_done:
+            skip_arguments(reader, record)
+        elif record == RECORD_STREAM_ADD:
+            id = read_id(reader)
+            read_stream_entry(reader, value, id)
+        elif record == RECORD_STREAM_META:
+            read_stream_meta(reader, value)
+        else:
+            self.change_group(value, record)
+        return 0
+
+    cdef int change_group(self, Stream value, int record) except -1:
+        """What of a group has not come yet comes later, as it is then."""
+        cdef Reader* reader = &self.replay.reader
+        cdef int64_t frame_ms = self.replay.frame_ms
+        cdef bytes name = read_text(reader), consumer
+        cdef object group = value.group_of(name)
+        if record == RECORD_GROUP_PUT:
+            last, read = number_of(read_id(reader)), <int64_t> read_number(reader) - 1
+            if group is None:
+                group = value.groups_made()[name] = Group(name, last, read, value.next_group())
+            group.last, group.read = last, read
+        elif record == RECORD_GROUP_DROP:
+            if group is not None:
+                del value.groups[name]
+        elif record == RECORD_CONSUMER_PUT:
+            consumer = read_text(reader)
+            seen, active = frame_ms + read_zigzag(reader), frame_ms + read_zigzag(reader)
+            if group is not None:
+                group.consumer_put(consumer, seen, active)
+        elif record == RECORD_CONSUMER_DROP:
+            consumer = read_text(reader)
+            if group is not None and consumer in group.consumers:
+                group.consumer_drop(consumer)
+        elif record == RECORD_PENDING_PUT:
+            consumer = read_text(reader)
+            delivered, count = frame_ms + read_zigzag(reader), read_number(reader)
+            ids = read_ids(reader)
+            if group is not None:
+                if consumer not in group.consumers:
+                    group.consumer_put(consumer, delivered, delivered)
+                group.pending_put(ids, consumer, delivered, count)
+        else:
+            ids = read_ids(reader)
+            if group is not None:
+                group.pending_drop(ids)
+        value.recount_groups()
         return 0
 
     # The base -------------------------------------------------------------------------------------------
@@ -315,7 +381,7 @@ cdef class Merge:
         cdef uint32_t clock
         cdef int64_t deadline = 0
         cdef Building value
-        if tag & ~PART_FLAGS or type > TYPE_ZSET or (tag & PART_RAW and type != TYPE_STRING):
+        if tag & ~PART_FLAGS or type > TYPE_STREAM or (tag & PART_RAW and type != TYPE_STRING):
             raise record_error(reader, f"a value of kind {tag}")
         clock = read_clock(reader)
         if tag & PART_DEADLINE:
@@ -330,6 +396,8 @@ cdef class Merge:
             value.read_list(reader)
         elif type == TYPE_ZSET:
             value.read_zset(reader)
+        elif type == TYPE_STREAM:
+            value.read_stream(reader)
         else:
             value.read_fields(reader, tag & PART_FIELD_DEADLINES != 0)
         value.put_at(place, deadline, RESTORED)
@@ -436,7 +504,11 @@ _RECORD_NAMES = {
     RECORD_FIELD_DEADLINE_SET: "field_deadline_set", RECORD_FIELD_DEADLINE_CLEAR: "field_deadline_clear",
     RECORD_SET_ADD: "set_add", RECORD_SET_REMOVE: "set_remove", RECORD_SET_REPLACE: "set_replace",
     RECORD_ZSET_ADD: "zset_add", RECORD_ZSET_REMOVE: "zset_remove", RECORD_ZSET_REPLACE: "zset_replace",
-    RECORD_SETTLED: "settled", RECORD_SHARES_BEFORE: "shares_before",
+    RECORD_STREAM_ADD: "stream_add", RECORD_STREAM_DELETE: "stream_delete", RECORD_STREAM_TRIM: "stream_trim",
+    RECORD_STREAM_META: "stream_meta", RECORD_GROUP_PUT: "group_put", RECORD_GROUP_DROP: "group_drop",
+    RECORD_CONSUMER_PUT: "consumer_put", RECORD_CONSUMER_DROP: "consumer_drop", RECORD_PENDING_PUT: "pending_put",
+    RECORD_PENDING_DROP: "pending_drop", RECORD_SETTLED: "settled",
+    RECORD_SHARES_BEFORE: "shares_before",
 }
 
 
@@ -499,27 +571,28 @@ def records_of(int64_t frame_ms, bytes records not None):
 cdef list read_arguments(Reader* reader, int record, int64_t frame_ms):
     """The arguments of a record as Python's values."""
     cdef const char* shape = shape_of(record)
-    cdef const char* each
-    cdef uint64_t n = 1
+    cdef const char* repeated = NULL
+    cdef uint64_t left = 0
     cdef Span span
     cdef list found = []
     if shape == NULL:
         raise unknown_record(reader, record)
-    if shape[0] == b"*":
-        n = read_count(reader)
+    while shape[0] or left:
+        if not shape[0]:
+            left -= 1
+            shape = repeated if left else shape
+            continue
+        if shape[0] == b"*":
+            left = read_count(reader)
+            repeated = shape + 1
+        elif shape[0] == b"b":
+            span = read_bytes(reader)
+            found.append(PyBytes_FromStringAndSize(span.data, span.size))
+        elif shape[0] == b"d":
+            found.append(read_double(reader))
+        elif shape[0] == b"z":
+            found.append(frame_ms + read_zigzag(reader))
+        else:
+            found.append(read_number(reader))
         shape += 1
-    while n:
-        each = shape
-        while each[0]:
-            if each[0] == b"b":
-                span = read_bytes(reader)
-                found.append(PyBytes_FromStringAndSize(span.data, span.size))
-            elif each[0] == b"d":
-                found.append(read_double(reader))
-            elif each[0] == b"z":
-                found.append(frame_ms + read_zigzag(reader))
-            else:
-                found.append(read_number(reader))
-            each += 1
-        n -= 1
     return found

@@ -12,9 +12,13 @@ class UnknownRecord(RecordError):
     """A record of a kind that this version does not know: a later one made it."""
 
 
+cdef enum:
+    FEW_PAIRS = 8               # fields of an entry that need no memory of their own while it is read
+
+
 cdef const char* shape_of(int record) noexcept nogil:
     """The arguments of a record: b bytes, n a number, z a zigzag one, d a double; behind * as often as a count says. NULL:
-    there is no such record."""
+    there is no such record. What is behind * ends it."""
     if record == RECORD_STRING_SET or record == RECORD_STRING_APPEND or record == RECORD_RENAME:
         return "b"
     if record == RECORD_STRING_SET_UNTIL:
@@ -43,6 +47,26 @@ cdef const char* shape_of(int record) noexcept nogil:
             or record == RECORD_HASH_DELETE or record == RECORD_SET_ADD or record == RECORD_SET_REMOVE
             or record == RECORD_SET_REPLACE or record == RECORD_ZSET_REMOVE):
         return "*b"
+    if record == RECORD_STREAM_ADD:
+        return "nn*bb"
+    if record == RECORD_STREAM_DELETE:
+        return "*nn"
+    if record == RECORD_STREAM_TRIM:
+        return "nnn"
+    if record == RECORD_STREAM_META:
+        return "nnnnn"
+    if record == RECORD_GROUP_PUT:
+        return "bnnn"
+    if record == RECORD_CONSUMER_PUT:
+        return "bbzz"
+    if record == RECORD_CONSUMER_DROP:
+        return "bb"
+    if record == RECORD_PENDING_PUT:
+        return "bbzn*nn"
+    if record == RECORD_GROUP_DROP:
+        return "b"
+    if record == RECORD_PENDING_DROP:
+        return "b*nn"
     return NULL
 
 
@@ -53,24 +77,25 @@ cdef object unknown_record(Reader* reader, int record):
 cdef int skip_arguments(Reader* reader, int record) except -1:
     """Reads the arguments of a record, and does nothing with them."""
     cdef const char* shape = shape_of(record)
-    cdef const char* each
-    cdef uint64_t n = 1
+    cdef const char* repeated = NULL
+    cdef uint64_t left = 0
     if shape == NULL:
         raise unknown_record(reader, record)
-    if shape[0] == b"*":
-        n = read_count(reader)
+    while shape[0] or left:
+        if not shape[0]:
+            left -= 1
+            shape = repeated if left else shape
+            continue
+        if shape[0] == b"*":
+            left = read_count(reader)
+            repeated = shape + 1
+        elif shape[0] == b"b":
+            read_bytes(reader)
+        elif shape[0] == b"d":
+            read_double(reader)
+        else:
+            read_number(reader)
         shape += 1
-    while n:
-        each = shape
-        while each[0]:
-            if each[0] == b"b":
-                read_bytes(reader)
-            elif each[0] == b"d":
-                read_double(reader)
-            else:
-                read_number(reader)
-            each += 1
-        n -= 1
     return 0
 
 
@@ -125,6 +150,75 @@ cdef uint64_t read_count(Reader* reader) except? 0xFFFFFFFFFFFFFFFF:
     if n == 0 or n > <uint64_t> (reader.end - reader.at):
         raise record_error(reader, f"a count of {n} elements")
     return n
+
+
+cdef StreamId read_id(Reader* reader) except *:
+    cdef StreamId id
+    id.ms = read_number(reader)
+    id.seq = read_number(reader)
+    return id
+
+
+cdef bytes read_text(Reader* reader):
+    cdef Span span = read_bytes(reader)
+    return PyBytes_FromStringAndSize(span.data, span.size)
+
+
+cdef list read_ids(Reader* reader):
+    cdef uint64_t n = read_count(reader)
+    cdef list ids = []
+    while n:
+        ids.append(number_of(read_id(reader)))
+        n -= 1
+    return ids
+
+
+cdef Span* read_pairs(Reader* reader, Span* few, uint64_t* count) except NULL:
+    """The fields and values of an entry, `count` pairs: in `few` if that is enough for them, else the caller's to free."""
+    cdef uint64_t n = read_count(reader), i
+    cdef const char* start = reader.at
+    cdef Span* spans = few
+    if n > <uint64_t> FEW_PAIRS:
+        spans = <Span*> malloc(2 * n * sizeof(Span))
+        if spans == NULL:
+            raise MemoryError("no memory for the fields of an entry")
+    try:
+        for i in range(2 * n):
+            spans[i] = read_bytes(reader)
+        if reader.at - start > <int64_t> 2 * LARGEST_ENTRY:
+            raise record_error(reader, "an entry of more bytes than one can have")
+    except BaseException:
+        if spans != few:
+            free(spans)
+        raise
+    count[0] = n
+    return spans
+
+
+cdef int read_stream_entry(Reader* reader, Stream value, StreamId id) except -1:
+    """Adds an entry to a stream that is read from somewhere: behind all that are there."""
+    cdef Span[2 * FEW_PAIRS] few
+    cdef uint64_t n = 0
+    cdef Span* spans = read_pairs(reader, few, &n)
+    try:
+        if value.count and compare_ids(id, value.directory[value.head + value.count - 1].chunk.last) <= 0:
+            raise record_error(reader, "an entry of a stream in the wrong place")
+        value.append(id, spans, <Py_ssize_t> n)
+    finally:
+        if spans != few:
+            free(spans)
+    return 0
+
+
+cdef int read_stream_meta(Reader* reader, Stream value) except -1:
+    cdef StreamId last = read_id(reader)
+    cdef uint64_t added = read_number(reader)
+    if not value.may_be(last, added):
+        raise record_error(reader, "a stream that says less than it has")
+    value.let_last(last)
+    value.added = added
+    value.max_deleted = read_id(reader)
+    return 0
 
 
 cdef int read_db(Reader* reader) except -1:
@@ -228,7 +322,9 @@ cdef class Replay:
             return self.apply_list(record, place)
         if record < RECORD_ZSET_ADD:
             return self.apply_fields(record, place)
-        return self.apply_zset(record, place)
+        if record < RECORD_STREAM_ADD:
+            return self.apply_zset(record, place)
+        return self.apply_stream(record, place)
 
     cdef int unknown(self, int record) except -1:
         raise unknown_record(&self.reader, record)
@@ -426,3 +522,66 @@ cdef class Replay:
             value.put(member.data, member.size, score)
             n -= 1
         return value
+
+    cdef int apply_stream(self, int record, Place* place) except -1:
+        cdef Reader* reader = &self.reader
+        cdef Store store = self.store
+        cdef Entry* entry = stream_in(store.find(place))
+        cdef StreamId id, deleted
+        cdef uint64_t n = 0
+        cdef Span[2 * FEW_PAIRS] few
+        cdef Span* spans
+        if record > RECORD_PENDING_DROP:
+            return self.unknown(record)
+        if record == RECORD_STREAM_ADD:
+            id = read_id(reader)
+            self.must(entry == NULL or compare_ids(id, stream_of(entry).last) > 0)
+            spans = read_pairs(reader, few, &n)
+            try:
+                stream_add(store, place, &entry, id, spans, <Py_ssize_t> n)
+            finally:
+                if spans != few:
+                    free(spans)
+            return 0
+        if record == RECORD_STREAM_META:
+            id, n, deleted = read_id(reader), read_number(reader), read_id(reader)
+            self.must(entry == NULL or stream_of(entry).may_be(id, n))
+            return stream_set_meta(store, place, &entry, id, n, deleted, SILENT)
+        self.must(entry != NULL)
+        if record == RECORD_STREAM_DELETE:
+            n = read_count(reader)
+            while n:
+                self.must(stream_delete(store, place, entry, read_id(reader)))
+                n -= 1
+            return 0
+        if record == RECORD_STREAM_TRIM:
+            id, n = read_id(reader), read_number(reader)
+            return self.must(stream_trim(store, place, entry, id) == n)
+        return self.apply_group(record, place, entry)
+
+    cdef int apply_group(self, int record, Place* place, Entry* entry) except -1:
+        cdef Reader* reader = &self.reader
+        cdef Store store = self.store
+        cdef bytes name, consumer
+        cdef StreamId id
+        cdef int64_t delivered, active
+        cdef uint64_t count
+        name = read_text(reader)
+        if record == RECORD_GROUP_PUT:
+            id, count = read_id(reader), read_number(reader)
+            return group_put(store, place, entry, name, number_of(id), <int64_t> count - 1, SILENT)
+        if record == RECORD_GROUP_DROP:
+            return self.must(group_drop(store, place, entry, name))
+        if record == RECORD_PENDING_DROP:
+            ids = read_ids(reader)
+            return self.must(pending_drop(store, place, entry, name, ids) == len(ids))
+        consumer = read_text(reader)
+        if record == RECORD_CONSUMER_DROP:
+            return self.must(consumer_drop(store, place, entry, name, consumer) >= 0)
+        delivered = self.frame_ms + read_zigzag(reader)
+        if record == RECORD_CONSUMER_PUT:
+            active = self.frame_ms + read_zigzag(reader)
+            consumer_put(store, place, entry, name, consumer, delivered, active, SILENT)
+            return 0
+        count = read_number(reader)
+        return pending_put(store, place, entry, name, consumer, delivered, count, read_ids(reader))

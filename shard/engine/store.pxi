@@ -7,11 +7,11 @@
 # mutators (keys.pxi, strings.pxi, lists.pxi, hashes.pxi, zsets.pxi) call what changes something here, the evictor and
 # the expiry excepted, which tell the effects themselves. A key past its deadline is never seen: `find` removes it.
 # A small collection is packed, in the block of its entry (packing.pxi); others are Python objects (FieldTable, ListValue,
-# ZSet), referenced once by their entry.
+# ZSet, Stream), referenced once by their entry.
 # It is this long since Cython wants the methods of a class in one file.
 
-TYPE_NAMES = ("string", "list", "hash", "set", "zset")
-LARGE_ENCODINGS = (None, "quicklist", "hashtable", "hashtable", "skiplist")
+TYPE_NAMES = ("string", "list", "hash", "set", "zset", "stream")
+LARGE_ENCODINGS = (None, "quicklist", "hashtable", "hashtable", "skiplist", "stream")
 _TYPE_OF_NAME = {name: number for number, name in enumerate(TYPE_NAMES)}
 cdef bytes WRONG_TYPE_TEXT = WRONG_TYPE.encode()
 
@@ -572,7 +572,7 @@ cdef class Store:
                         elif entry.flags & TYPE_MASK:
                             value = <object> entry_object(entry)
                             assert not isinstance(value, FieldTable) or not value.packed, "a packed value in an object"
-                            assert len(value) > 0, "an empty collection was kept"
+                            assert len(value) > 0 or isinstance(value, Stream), "an empty collection was kept"
                             memory += value.memory
                             if hasattr(value, "check"):
                                 value.check()

@@ -89,24 +89,25 @@ cdef inline void skip_bytes(const char** at) noexcept nogil:
 cdef bint skip_arguments(int record, const char** at) noexcept nogil:
     """Past the arguments of a record. False: it is of an unknown kind."""
     cdef const char* shape = shape_of(record)
-    cdef const char* each
-    cdef uint64_t n = 1
+    cdef const char* repeated = NULL
+    cdef uint64_t left = 0
     if shape == NULL:
         return False
-    if shape[0] == b"*":
-        n = take_number(at)
+    while shape[0] or left:
+        if not shape[0]:
+            left -= 1
+            shape = repeated if left else shape
+            continue
+        if shape[0] == b"*":
+            left = take_number(at)
+            repeated = shape + 1
+        elif shape[0] == b"b":
+            skip_bytes(at)
+        elif shape[0] == b"d":
+            at[0] += 8
+        else:
+            take_number(at)
         shape += 1
-    while n:
-        each = shape
-        while each[0]:
-            if each[0] == b"b":
-                skip_bytes(at)
-            elif each[0] == b"d":
-                at[0] += 8
-            else:
-                take_number(at)
-            each += 1
-        n -= 1
     return True
 
 

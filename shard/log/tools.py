@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ..engine.engine import Keyspace, RecordError, Store, records_of
+from ..engine.stream import id_text
 from . import directory as directories
 from . import format as log_format
 from . import manifest as manifests
@@ -210,6 +211,8 @@ def shown(value: Any) -> Any:
             return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
+    if isinstance(value, dict):
+        return {name: shown(each) for name, each in value.items()}
     return [shown(each) for each in value] if isinstance(value, list | tuple) else value
 
 
@@ -273,6 +276,31 @@ def _keys_of(store: Store) -> Iterator[dict[str, Any]]:
             yield found | _value_of(keys, key, kind)
 
 
+def _stream_of(keys: Keyspace, key: bytes) -> dict[str, Any]:
+    """Entries, what the stream says of itself, and its groups with what is pending in them."""
+    stream = keys.stream_get(key)
+    assert stream is not None
+    groups = {
+        name.decode(errors="backslashreplace"): {
+            "last": id_text(group.last),
+            "read": group.read,
+            "consumers": [each.name for each in group.consumers.values()],
+            "pending": [
+                [id_text(number), each.consumer, each.delivered, each.count]
+                for number, each in sorted(group.pending.items())
+            ],
+        }
+        for name, group in (stream.groups or {}).items()
+    }
+    return {
+        "entries": stream.range(0, 2**128 - 1),
+        "last": id_text(stream.last_id),
+        "added": stream.added,
+        "deleted": id_text(stream.max_deleted_id),
+        "groups": groups,
+    }
+
+
 def _value_of(keys: Keyspace, key: bytes, kind: str) -> dict[str, Any]:
     if kind == "string":
         return {"value": shown(keys.string_get(key))}
@@ -284,6 +312,8 @@ def _value_of(keys: Keyspace, key: bytes, kind: str) -> dict[str, Any]:
     if kind == "zset":
         scores = keys.zset_get(key)
         return {"value": shown([[member, score] for member, score in (scores.items() if scores is not None else ())])}
+    if kind == "stream":
+        return {"value": shown(_stream_of(keys, key))}
     fields = keys.hash_get(key)
     if fields is None:
         return {"value": []}

@@ -25,6 +25,7 @@ from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Reply
 from kache.slots import slot_of_key
 
+from ..commands.stream_reads import Reading
 from ..commands.ways import Move, Way
 from ..engine.effects import Listener
 from ..engine.engine import Context
@@ -38,6 +39,9 @@ __all__ = ["Blocking", "Waiter"]
 
 log = logging.getLogger("kache.shard")
 
+_TAKEN: Final = ("list", "zset")
+"""Types whose elements are taken away by whoever waited for them."""
+_KINDS: Final = (*_TAKEN, Reading.kind)
 HOLD_MS: Final = 100
 """How long nobody else is served from a key whose first element a router carries to another shard."""
 MOST_REMEMBERED: Final = 65_536
@@ -57,7 +61,7 @@ class Waiter:
     session: int
     dialect: int
     db: int
-    way: Way | Move
+    way: Way | Move | Reading
     keys: tuple[bytes, ...]
     cell: int = -1
     claim: int = 0
@@ -120,7 +124,7 @@ class Blocking:
     def wait(
         self,
         ctx: Context,
-        way: Way | Move,
+        way: Way | Move | Reading,
         keys: Sequence[bytes],
         until: int = 0,
         *,
@@ -183,7 +187,11 @@ class Blocking:
             for at, _, name in self._queues:
                 if at in (db, slot):
                     self._is_ready((at, name))
-        elif (db, "list", key) in self._queues or (db, "zset", key) in self._queues:
+        elif event == "flushing":
+            for at, kind, name in self._queues:
+                if kind == Reading.kind and db in (at, -1):
+                    self._is_ready((at, name))
+        elif any((db, kind, key) in self._queues for kind in _KINDS):
             self._is_ready((db, key))
 
     def _is_ready(self, place: Place) -> None:
@@ -210,11 +218,30 @@ class Blocking:
             self._kept.clear()
             self.shard.ready = True
 
+    def _serve_readers(self, db: int, key: bytes) -> None:
+        """Everybody who reads a stream: one takes nothing from another, but for the members of a group."""
+        queue = self._queues.get((db, Reading.kind, key))
+        keys = self._context.keys
+        for waiter in () if queue is None else list(queue.waiters):
+            assert isinstance(waiter.way, Reading)
+            keys.db = db
+            if not waiter.way.has(keys, key):
+                continue
+            if waiter.claim and not self._won(waiter):
+                self._drop(waiter)
+                continue
+            self.shard.begin_unit()
+            try:
+                self._answer(waiter, waiter.way.failure(keys, key) or waiter.way.take(keys, key))
+            except Exception as error:
+                self._fail(waiter, error)
+
     def _serve_key(self, db: int, key: bytes) -> None:
+        self._serve_readers(db, key)
         keys = self._context.keys
         keys.db = db
         kind = keys.type_of(key)
-        queue = self._queues.get((db, kind, key)) if kind is not None else None
+        queue = self._queues.get((db, kind, key)) if kind in _TAKEN else None
         while queue is not None and queue.waiters and (db, key) not in self._held_places:
             waiter = next(iter(queue.waiters))
             if isinstance(waiter.way, Move) and waiter.way.target and self.shard.locks.keeps(waiter.way.target):
@@ -224,7 +251,7 @@ class Blocking:
                 self._drop(waiter)
             elif isinstance(waiter.way, Way):
                 self._pop(waiter, waiter.way)
-            elif waiter.way.target:
+            elif isinstance(waiter.way, Move) and waiter.way.target:
                 self._move(waiter, waiter.way, key)
             else:
                 self._hold(waiter, key)

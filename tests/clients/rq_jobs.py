@@ -1,7 +1,7 @@
 """rq as an application uses it: jobs on several queues, run by a worker that waits for them. Run: python rq_jobs.py PORT.
 
-Left out is what needs streams (results are kept where rq keeps them on servers without), pub/sub (commands to a running
-worker) and scripts (unique jobs, the scheduler's lock, limits of rates).
+Results are kept in streams. Left out is what needs pub/sub (commands to a running worker) and scripts (unique jobs, the
+scheduler's lock, limits of rates).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import time
 
 import redis
 import rq
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
+from rq.results import Result
 from rq.timeouts import TimerDeathPenalty
 
 
@@ -34,13 +35,15 @@ class ThreadWorker(rq.SimpleWorker):
 def main() -> None:
     client = redis.Redis(port=int(sys.argv[1]))
     client.flushall()
-    Job.supports_redis_streams = False
     queues = [rq.Queue(name, connection=client) for name in ("high", "default", "low")]
     jobs = [queue.enqueue(pow, 2, number) for number in range(10) for queue in queues]
     bad = queues[0].enqueue(divmod, 1, 0)
     worker = ThreadWorker(queues, connection=client)
     assert worker.work(burst=True, logging_level="WARNING")
     assert [job.return_value() for job in jobs] == [2**number for number in range(10) for _ in queues]
+    assert all(client.type(f"rq:results:{job.id}") == b"stream" for job in [*jobs, bad])
+    assert [result.type for result in jobs[3].results()] == [Result.Type.SUCCESSFUL]
+    assert "ZeroDivisionError" in str(bad.latest_result().exc_string)
     assert bad.get_status() == JobStatus.FAILED and len(queues[0].failed_job_registry) == 1
     assert all(len(queue) == 0 for queue in queues)
     # A worker that waits is served as soon as there is something, from whichever queue.

@@ -60,24 +60,40 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return environment
 
 
-@pytest.fixture(scope="session")
-def ioredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment with ioredis on Node's path; skips where there is no Node."""
+def of_node(folder: Path, package: str) -> dict[str, str]:
+    """The environment with a package on Node's path; skips where there is no Node, or it cannot be installed."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("Node and npm are not installed")
-    folder = tmp_path_factory.mktemp("ioredis")
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), "ioredis"]
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), package]
     done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode:
-        pytest.skip(f"ioredis cannot be installed: {done.stderr[-200:]}")
+        pytest.skip(f"{package} cannot be installed: {done.stderr[-200:]}")
     return {**os.environ, "NODE_PATH": str(folder / "node_modules")}
 
 
 @pytest.fixture(scope="session")
+def ioredis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with ioredis on Node's path."""
+    return of_node(tmp_path_factory.mktemp("ioredis"), "ioredis")
+
+
+@pytest.fixture(scope="session")
+def node_redis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with node-redis on Node's path."""
+    return of_node(tmp_path_factory.mktemp("node-redis"), "redis")
+
+
+@pytest.fixture(scope="session")
 def queues(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment with kombu and rq, and what they need. From version 2 on rq keeps results in streams alone."""
+    """The environment with kombu and rq, and what they need. Both keep what they have in lists, rq its results in streams."""
     return installed(tmp_path_factory.mktemp("queues"), "kombu[redis]>=5.4", "rq>=1.16,<2", alone=False)
+
+
+@pytest.fixture(scope="session")
+def walrus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with walrus, without what it needs: redis-py is here."""
+    return installed(tmp_path_factory.mktemp("walrus"), "walrus>=0.9")
 
 
 def run(program: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
@@ -122,6 +138,23 @@ def test_kombu(port: int, queues: dict[str, str]) -> None:
 
 def test_rq(port: int, queues: dict[str, str]) -> None:
     assert "fine" in run("rq_jobs.py", port, environment=queues)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_streams_of_redis_py(port: int, protocol: int) -> None:
+    assert "fine" in run("redis_streams.py", port, protocol)
+
+
+def test_walrus(port: int, walrus: dict[str, str]) -> None:
+    assert "fine" in run("walrus_groups.py", port, environment=walrus)
+
+
+def test_streams_of_ioredis(port: int, ioredis: dict[str, str]) -> None:
+    assert "fine" in run("node_streams.js", port, "ioredis", environment=ioredis)
+
+
+def test_streams_of_node_redis(port: int, node_redis: dict[str, str]) -> None:
+    assert "fine" in run("node_streams.js", port, "redis", environment=node_redis)
 
 
 def test_ioredis_cluster(port: int, ioredis: dict[str, str]) -> None:

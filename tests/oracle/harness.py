@@ -85,6 +85,7 @@ def state_commands(key: bytes, type_name: bytes) -> list[Command]:
         b"hash": [("HGETALL", key)],
         b"set": [("SMEMBERS", key)],
         b"zset": [("ZRANGE", key, 0, -1, "WITHSCORES")],
+        b"stream": [("XINFO", "STREAM", key, "FULL", "COUNT", 0)],
     }
     return [("TYPE", key), ("PTTL", key), *whole.get(type_name, [])]
 

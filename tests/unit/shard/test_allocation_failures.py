@@ -32,6 +32,10 @@ SETUP = [
     b"SADD m a b c",
     b"SADD i 1 2 3",
     b"ZADD z 1 a 2 b 3 c",
+    b"XADD x 1 a 1 b 2",
+    b"XADD x 2 a 1 b 2",
+    b"XADD x 3 a 1 b 2",
+    b"XGROUP CREATE x g 0",
     b"SET big " + b"x" * 3000,
     *(b"SET {s}%d v PX %d" % (number, 1000 + number) for number in range(30)),
 ]
@@ -49,6 +53,8 @@ ONE_CHANGE = [
     "HSET h2 d " + "v" * 30, "HSET h2 a 2", "HPEXPIRE h2 70000 FIELDS 1 b", "HDEL h2 a", "RENAME h2 h", "COPY h2 new", "SADD i 4",
     "SADD i 70000", "SADD i x", "SADD i " + "y" * 30, "SREM i 2", "ZADD z 1 " + "m" * 30, "ZADD z 12345.5 a", "LPUSH new 5", "RPOP l",
     "ZPOPMIN z", "LINSERT l AFTER a 7", "ZRANGESTORE new z 0 1", "DEL h", "UNLINK l", "FLUSHDB", "SWAPDB 0 1", "GETDEL s",
+    "XADD x 4 a 1 b 2", "XADD x 4 c " + "v" * 900, "XADD x 4 c " + "v" * 9000, "XADD new 1 f v", "XADD l2 1 " + "f v " * 60 + "f v",
+    "XDEL x 2", "XTRIM x MAXLEN 1", "XTRIM x MAXLEN 0", "XSETID x 9", "COPY x new", "RENAME x new", "XGROUP CREATE new g 0 MKSTREAM",
 ]  # fmt: skip
 
 SEVERAL_CHANGES = [

@@ -33,10 +33,22 @@ def listening_shard(*, compiled: bool) -> tuple[Shard, Events]:
     return shard, events
 
 
+ODD_IDS = (
+    b"0",
+    b"0-0",
+    b"007",
+    b"-",
+    b"x",
+    b"18446744073709551616",
+    b"18446744073709551615-18446744073709551615",
+    b"1-x",
+)
+
+
 def words(draw: random.Random) -> list[bytes]:
     """A command, mostly on the type it is for, now and then misspelt or on another."""
-    letter = draw.choices("lhsz", (4, 4, 4, 6))[0]
-    kind = letter if draw.random() < 0.97 else draw.choice("lhszt")
+    letter = draw.choices("lhszx", (4, 4, 4, 6, 4))[0]
+    kind = letter if draw.random() < 0.97 else draw.choice("lhszxt")
     key = b"%s%d" % (kind.encode(), draw.randrange(3))
 
     def field() -> bytes:
@@ -74,6 +86,17 @@ def words(draw: random.Random) -> list[bytes]:
         case "s":
             name = draw.choice((b"SADD", b"SADD", b"SREM", b"SISMEMBER", b"SCARD", b"SMEMBERS"))
             rest = {b"SADD": some(1, 4), b"SREM": some(1, 4), b"SISMEMBER": [field()]}.get(name, [])
+        case "x":
+            name = draw.choice((b"XADD", b"XADD", b"XADD", b"XLEN", b"XRANGE", b"XTRIM"))
+            number = draw.choice(
+                (b"*", b"*", b"5-*", b"%d" % draw.randrange(9), b"7-%d" % draw.randrange(99), *ODD_IDS)
+            )
+            option = draw.choice(([], [], [], [b"NOMKSTREAM"], [b"MAXLEN", b"~", b"3"], [b"MINID", b"6"]))
+            rest = {
+                b"XADD": [*option, number, *(word for _ in range(draw.randrange(3)) for word in (field(), field()))],
+                b"XRANGE": [b"-", b"+"],
+                b"XTRIM": [b"MAXLEN", b"4"],
+            }.get(name, [])
         case _:
             name = draw.choice(
                 b"ZADD ZADD ZADD ZINCRBY ZREM ZSCORE ZCARD ZRANK ZREVRANK ZRANGE ZREVRANGE ZRANGEBYSCORE ZPOPMIN".split()

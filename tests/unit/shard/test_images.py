@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from state import stream_state
 
 from kache.shard.engine.engine import Building, RecordError, image_of
 from kache.shard.engine.memory import fail_allocation_after
@@ -34,6 +35,28 @@ VALUES: dict[str, list[Argv]] = {
     "small set": [words("sadd", "k", "a")],
     "zset": [words("zadd", "k", *(x for n in range(3000) for x in (n * 7 % 100 - 50, b"m%d" % n)), "inf", "top")],
     "hash": [words("hset", "k", *(x for field in fields(2500) for x in (field, field[::-1])))],
+    "stream": [
+        *(
+            words("xadd", "k", f"{n // 7 + 1}-{n % 7 + 1}", *(x for field in fields(n % 3 + 1, n) for x in (field, n)))
+            for n in range(800)
+        ),
+        words("xdel", "k", "5-3", "9-9", "114-7", "115-1"),
+    ],
+    "stream with groups": [
+        *(words("xadd", "k", n, "f", "v") for n in range(1, 300)),
+        words("xgroup", "create", "k", "empty", "7"),
+        words("xgroup", "create", "k", "g", 0, "entriesread", 3),
+        words("xreadgroup", "group", "g", "alice", "count", 50, "streams", "k", ">"),
+        words("xreadgroup", "group", "g", "bob", "count", 70, "streams", "k", ">"),
+        words("xack", "k", "g", "7", "8", "60"),
+        words("xclaim", "k", "g", "carol", 0, "5", "6", "retrycount", 9),
+        words("xgroup", "create", "k", "h", "100"),
+        words("xgroup", "createconsumer", "k", "h", "idle"),
+    ],
+    "empty stream": [
+        words("xgroup", "create", "k", "g", "7-3", "mkstream"),
+        words("xsetid", "k", "8-1", "entriesadded", 4),
+    ],
     "hash with deadlines": [
         words("hset", "k", *(x for n in range(300) for x in (b"f%d" % n, b"v%d" % n))),
         words("hpexpireat", "k", NOW + 5000, "fields", 100, *(b"f%d" % n for n in range(100))),
@@ -80,6 +103,10 @@ def contents(shard: Shard, key: bytes) -> tuple[object, ...]:
     if kind == "zset":
         value = keys.zset_get(key)
         return kind, value and value.items(), encoding, deadline
+    if kind == "stream":
+        stream = keys.stream_get(key)
+        assert stream is not None
+        return kind, stream_state(stream), encoding, deadline
     table = keys.hash_get(key)
     timed = {field: table.deadline_of(field) for field in table.fields()} if table else None
     return kind, table and dict(table.items()), timed, deadline

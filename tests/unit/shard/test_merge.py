@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from log_files import SEED, SLOTS, LiveDump, Record, counted, number, place_of
 from state import state
 
 from kache.shard.engine.engine import Keyspace, Merge, RecordError, Replay, Store, UnknownRecord, records_of
+from kache.shard.engine.stream import set_node_limits
 from kache.shard.log import format as log_format
 from kache.shard.shard import Shard
 from kache.slots import slot_of_key
@@ -19,7 +20,9 @@ NOW = 1_700_000_000_000
 ROUNDS = int(os.environ.get("KACHE_MERGE_ROUNDS", "60"))
 Argv = list[bytes]
 
-NAMES = [b"{%d}%s" % (tag, kind) for tag in range(3) for kind in (b"a", b"b", b"l", b"h", b"s", b"z", b"x" * 40, b"")]
+NAMES = [
+    b"{%d}%s" % (tag, kind) for tag in range(3) for kind in (b"a", b"b", b"l", b"h", b"s", b"z", b"t", b"x" * 40, b"")
+]
 
 
 def recovered(live: LiveDump, seed: bytes = SEED) -> Store:
@@ -85,7 +88,42 @@ COMMANDS: list[Callable[[random.Random, Callable[[], bytes]], Argv]] = [
     lambda draw, key: [b"ZPOPMIN", key(), b"2"],
     lambda draw, key: [b"ZUNIONSTORE", key(), b"2", key(), key()],
     lambda draw, key: [b"SETBIT", key(), b"%d" % draw.randrange(90), b"1"],
+    *[lambda draw, key: [b"XADD", stream_of(key), b"5-*", *pairs(draw)]] * 4,
+    lambda draw, key: [b"XADD", stream_of(key), b"MAXLEN", b"~", b"4", b"6-*", b"f", b"v"],
+    lambda draw, key: [b"XDEL", stream_of(key), *(b"5-%d" % draw.randrange(30) for _ in range(3))],
+    lambda draw, key: [b"XTRIM", stream_of(key), b"MAXLEN", b"%d" % draw.randrange(12)],
+    lambda draw, key: [b"XSETID", stream_of(key), b"7-0"],
+    lambda draw, key: [b"XGROUP", b"CREATE", stream_of(key), group(draw), b"0", b"MKSTREAM"],
+    lambda draw, key: [b"XGROUP", b"DESTROY", stream_of(key), group(draw)],
+    lambda draw, key: [b"XGROUP", b"SETID", stream_of(key), group(draw), b"5-2"],
+    lambda draw, key: [b"XGROUP", b"DELCONSUMER", stream_of(key), group(draw), b"c1"],
+    *[lambda draw, key: reading(draw, key, b">")] * 4,
+    lambda draw, key: reading(draw, key, b"0"),
+    lambda draw, key: [b"XACK", stream_of(key), group(draw), *(b"5-%d" % draw.randrange(20) for _ in range(4))],
+    lambda draw, key: [b"XAUTOCLAIM", stream_of(key), group(draw), b"c9", b"0", b"0", b"COUNT", b"2"],
 ]  # fmt: skip
+
+
+def stream_of(key: Callable[[], bytes]) -> bytes:
+    """One of few, so that groups and entries meet."""
+    return key()[:3] + b"t"
+
+
+def group(draw: random.Random) -> bytes:
+    return draw.choice((b"g", b"h"))
+
+
+def reading(draw: random.Random, key: Callable[[], bytes], behind: bytes) -> Argv:
+    consumer = b"c%d" % draw.randrange(3)
+    return [b"XREADGROUP", b"GROUP", group(draw), consumer, b"COUNT", b"3", b"STREAMS", stream_of(key), behind]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks() -> Iterator[None]:
+    """Streams in parts have several."""
+    set_node_limits(3)
+    yield
+    set_node_limits()
 
 
 class Scenario:
@@ -152,7 +190,7 @@ def test_the_rounds_see_everything() -> None:
         scenario = Scenario(seed)
         scenario.run()
         seen |= scenario.live.seen
-    parts = {f"{kind} in parts" for kind in ("list", "hash", "set", "zset")}
+    parts = {f"{kind} in parts" for kind in ("list", "hash", "set", "zset", "stream")}
     moves = {f"{name} to later" for name in ("rename", "move", "copy")}
     assert seen == parts | moves | {"gone", "begun anew", "later as a whole"}
 
@@ -285,7 +323,7 @@ def test_a_value_that_is_owed_is_an_error() -> None:
         (cursor(0, SLOTS) + string(1, b"a", b"v"), "a key that has no place here"),
         (cursor(0, SLOTS) + entry(0, b"a", 65), "a value of kind 65"),
         (cursor(0, SLOTS) + entry(0, b"a", 66), "a value of kind 66"),
-        (cursor(0, SLOTS) + entry(0, b"a", 5), "a value of kind 5"),
+        (cursor(0, SLOTS) + entry(0, b"a", 6), "a value of kind 6"),
         (cursor(0, SLOTS) + string(0, b"a", b"v")[:-1], "bytes beyond the end"),
         (cursor(0, SLOTS) + entry(0, b"a", 1, number(9) + number(2**40)), "a count of"),
         (cursor(0, SLOTS) + number(0) + number(slot_of_key(b"a")) + number(0) + number(1), "an entry beyond the end|a count of"),
