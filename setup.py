@@ -38,6 +38,7 @@ MODULES = {
     "kache.shard.log.writer": HOT,
     "kache.shard.log.base": HOT,
     "kache.shard.engine.heap": HOT,
+    "kache.shard.engine.sketch": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
     "kache.router.mux.slot_map": COLD,

@@ -46,12 +46,14 @@ from .commands import (
     clients,
     cluster,
     connection,
+    hotkeys,
     info,
     introspection,
     latency,
     persistence,
     slowlog,
     standalone,
+    statistics,
     transactions,
 )
 from .commands import config as config_commands
@@ -63,8 +65,8 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, persistence,
-    slowlog, standalone, transactions,
+    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    slowlog, standalone, statistics, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 

@@ -23,7 +23,7 @@ from kache.replies import Reply, SetReply, Verbatim
 
 from ..registry import local
 from .arguments import text
-from .info import gather, gather_routers
+from .statistics import gather, gather_routers
 
 if TYPE_CHECKING:
     from kache.stats import ShardStats

@@ -9,6 +9,7 @@
     listvalue   ListValue: the value of a longer list, on chunks.pxi
     fields      FieldTable: the value of a larger hash or set
     zset        ZSet: the value of a larger sorted set, on ranks.pxi
+    sketch      which keys are used most
     effects     the sink that every change is told to: observers, and the records of a log
     engine      the databases, the mutators, the compiled commands, execution, links; engine.pyx names its parts
     hll         the HyperLogLog's representation

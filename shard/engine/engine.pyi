@@ -14,6 +14,7 @@ from ..service.statistics import Gauges
 from .effects import Effects
 from .fields import FieldTable
 from .listvalue import ListValue
+from .sketch import HotKeys
 from .zset import ZSet
 
 TYPE_NAMES: tuple[str, ...]
@@ -263,6 +264,13 @@ class Defragmenter:
     @property
     def active(self) -> bool: ...
 
+class BigKeys:
+    """The largest keys of one store."""
+
+    def __init__(self, store: Store) -> None: ...
+    def sweep(self, budget_ns: int) -> None: ...
+    def top(self, count: int) -> list[tuple[int, bytes, str, int, int]]: ...
+
 class Executor:
     """The one execution point over one shard's data."""
 
@@ -307,6 +315,10 @@ class Executor:
     def keyspace(self) -> Keyspace: ...
     @property
     def evictor(self) -> Evictor: ...
+    @property
+    def hot(self) -> HotKeys: ...
+    @property
+    def big(self) -> BigKeys: ...
     @property
     def executed(self) -> int: ...
     @property

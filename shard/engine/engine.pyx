@@ -2,7 +2,7 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
+of their own (memory, entry, heap, table, packed, listvalue, fields, zset, effects, sketch; `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
@@ -14,6 +14,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     budget, defrag             Budget: what this shard may use of the limit that all share; blocks moved so that pages become
                                free
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
+    sizes                      BigKeys: which keys take most
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     watches, locks             WATCH; what keeps others out of a transaction over several shards, and who waits
     compiled_strings,          the hottest commands, without a Python object
@@ -190,6 +191,7 @@ include "evict.pxi"
 include "budget.pxi"
 include "defrag.pxi"
 include "keyspace.pxi"
+include "sizes.pxi"
 
 cdef class Host
 cdef class Link(Endpoint)

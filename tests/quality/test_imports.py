@@ -34,7 +34,9 @@ OWNERS_OF_IO = {
     "kache/load/generator.py",
     "kache/load/worker.py",
     "kache/testing/director.py",
+    "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
+    "router/commands/statistics.py",  # asks all shards at once
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",
