@@ -70,9 +70,11 @@ MOVING = frozenset(
 
 
 def test_everybody_shows_the_same_figures(cluster: Cluster, port: int) -> None:
-    """STATS, `kache stats`, INFO and Prometheus, of a cluster that rests."""
+    """STATS, `kache stats`, `kache top`, the console, INFO and Prometheus, of a cluster that rests."""
     total = json.loads(cluster.kache("stats", "--json").stdout)["total"]
     told = metrics(port)
+    console = json.loads(ask(port, "/api/now")[1])["total"]
+    assert "  300 keys" in cluster.kache("top", "--once", "--interval", "0.2").stdout
     info = dict(
         line.split(":", 1) for line in cluster.request("info", "everything").decode().split("\r\n") if ":" in line
     )
@@ -81,6 +83,7 @@ def test_everybody_shows_the_same_figures(cluster: Cluster, port: int) -> None:
         value = total.get(figure.name)
         if figure.name in MOVING or value is None:
             continue
+        assert console[figure.name] == pytest.approx(value), figure.name
         if figure.info:
             assert float(info[figure.info]) == pytest.approx(value), figure.name
             compared += 1

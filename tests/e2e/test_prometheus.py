@@ -98,14 +98,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         found = Prometheus(tmp_path_factory.mktemp("prometheus"), target)
         try:
             # Counters that are seen to rise: between scrapes there is work, and memory is full at the end.
-            done = 0.0
             for turn in range(4):
                 with cluster.connect() as connection:
                     for number in range(400):
                         connection.request("set", f"key:{turn}:{number}", "x" * 4000, "ex", 1000)
                         connection.request("get", f"key:{turn}:{number * 2}")
                     connection.request("lpush", f"key:{turn}:399", "wrong")
-                done = until(lambda done=done: (n := found.scraped()) > done and n, "another scrape")
+                done = found.scraped()
+                until(lambda done=done: found.scraped() > done + 1, "a scrape that began later")
             yield found
         finally:
             found.process.terminate()

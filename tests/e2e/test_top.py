@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,15 +100,19 @@ def test_it_follows_keys(terminal: Terminal) -> None:
     until(lambda: not terminal.screen().strip(), "its end")
 
 
-def test_it_waits_for_a_cluster_that_went(tmp_path: Path) -> None:
+def test_it_waits_for_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     with Cluster(1) as cluster:
         environment = {**cluster.environment, "KACHE_PORT": str(cluster.port)}
-        terminal = Terminal(tmp_path, 80, 24, [sys.executable, *KACHE[1:], "top", "--interval", "0.2"], environment)
+        command = [sys.executable, *KACHE[1:], "top", "--interval", "0.2", "--timeout", "0.5"]
+        terminal = Terminal(tmp_path, 80, 24, command, environment)
         try:
             until(lambda: " q  quit" in terminal.screen(), "the screen")
-            cluster.kill(cluster.pid_of("router"))
-            until(lambda: "127.0.0.1" in terminal.screen().splitlines()[4], "the trouble")
-            until(lambda: "127.0.0.1" not in terminal.screen().splitlines()[4], "the cluster again")
+            router = cluster.pid_of("router")
+            cluster.kill(router, signal.SIGSTOP)
+            until(lambda: "did not answer in time" in terminal.screen(), "the trouble")
+            cluster.kill(router, signal.SIGCONT)
+            until(lambda: "did not answer in time" not in terminal.screen(), "the cluster again")
+            assert "1 shard, 1 router" in terminal.screen()
         finally:
             terminal.close()
 
