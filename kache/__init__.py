@@ -53,6 +53,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kache.client import AsyncClient as AsyncClient
     from kache.client import Client as Client
+    from kache.client import NearCache as NearCache
     from kache.client.errors import *  # noqa: F403  # the list of them is there
 
 __version__ = "0.1.0"

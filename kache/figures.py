@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kache.stats import RouterStats, ShardStats, Snapshot, percentile, total
+from kache.stats import MemoryUse, RouterStats, ShardStats, Snapshot, percentile, total
 
 __all__ = [
     "BREAKDOWNS", "FIGURES", "RATE_WINDOW", "Breakdown", "Figure", "by_name", "command_histograms", "command_totals", "error_totals",
@@ -84,22 +84,8 @@ def _clients_cost(snapshot: Snapshot) -> int:
     return sum(router.counters["client_bytes"] for router in snapshot.routers)
 
 
-def _used(snapshot: Snapshot) -> int:
-    return _added(snapshot, "used_memory") + _added(snapshot, "buffer_memory") + _clients_cost(snapshot)
-
-
-def _accounted(snapshot: Snapshot) -> int:
-    return _added(snapshot, "startup_memory") + _added(snapshot, "used_memory") + _added(snapshot, "buffer_memory")
-
-
-def _fragmentation(shard: ShardStats) -> Number:
-    accounted = shard.startup_memory + shard.used_memory + shard.buffer_memory
-    return shard.resident_memory / accounted if accounted else 1.0
-
-
-def _fragmentation_of_all(snapshot: Snapshot) -> Number:
-    accounted = _accounted(snapshot)
-    return _added(snapshot, "resident_memory") / accounted if accounted else 1.0
+def _memory(snapshot: Snapshot) -> MemoryUse:
+    return MemoryUse(snapshot.shards, _clients_cost(snapshot))
 
 
 _OF_SHARDS = (
@@ -128,8 +114,13 @@ _OF_SHARDS = (
            lambda s: s.startup_memory, metric="redis_memory_used_startup_bytes", info="used_memory_startup"),
     Figure("buffer_memory", "gauge", "bytes", "shard", "On its way over the links to the routers.",
            lambda s: s.buffer_memory, metric="kache_shard_link_buffer_bytes", info="mem_cluster_links"),
+    Figure("slot_memory", "gauge", "bytes", "shard", "Tables of slots, which no eviction frees.",
+           lambda s: s.slot_memory, metric="kache_shard_slot_tables_bytes", info="mem_slot_tables"),
+    Figure("log_memory", "gauge", "bytes", "shard", "Waits to be written to the log.",
+           lambda s: s.log_memory, metric="kache_shard_log_buffer_bytes", info="mem_aof_buffer"),
     Figure("fragmentation", "gauge", "ratio", "shard", "Resident memory against what is accounted to something.",
-           _fragmentation, _fragmentation_of_all, "redis_mem_fragmentation_ratio", info="mem_fragmentation_ratio"),
+           lambda s: MemoryUse([s]).fragmentation, lambda n: _memory(n).fragmentation,
+           "redis_mem_fragmentation_ratio", info="mem_fragmentation_ratio"),
     Figure("ops_per_second", "gauge", "per second", "shard",
            f"Commands, and parts of divided ones, executed per second over the last {RATE_WINDOW} s.",
            lambda s: s.ops_per_second, metric="kache_shard_commands_per_second"),
@@ -162,6 +153,15 @@ _OF_SHARDS = (
            lambda s: s.longest_stall_us, "max", "kache_shard_longest_stall_seconds", 1e-6),
     Figure("deferred", "gauge", "commands", "shard", "Commands whose reply comes later.",
            lambda s: s.deferred, metric="kache_shard_deferred_commands"),
+    Figure("pubsub_channels", "gauge", "channels", "shard",
+           "Channels that somebody listens to; those that every shard knows count at the first one.",
+           lambda s: s.pubsub_channels, metric="redis_pubsub_channels", info="pubsub_channels"),
+    Figure("pubsub_patterns", "gauge", "patterns", "shard", "Patterns that somebody listens to, all of which every shard knows.",
+           lambda s: s.pubsub_patterns, "max", "redis_pubsub_patterns", info="pubsub_patterns"),
+    Figure("pubsubshard_channels", "gauge", "channels", "shard", "Shard channels that somebody listens to.",
+           lambda s: s.pubsubshard_channels, metric="redis_pubsubshard_channels", info="pubsubshard_channels"),
+    Figure("tracked_keys", "gauge", "keys", "shard", "Keys that clients are told of when they change.",
+           lambda s: s.tracked_keys, metric="redis_tracking_total_keys", info="tracking_total_keys"),
     Figure("dirty", "counter", "changes", "shard", "Changes to the data.", lambda s: s.dirty, metric="kache_shard_changes_total"),
     Figure("cleanup_pending", "gauge", "values", "shard", "Large values waiting to be taken apart.",
            lambda s: s.cleanup_pending, metric="redis_lazyfree_pending_objects", info="lazyfree_pending_objects"),
@@ -188,6 +188,12 @@ _OF_ROUTERS = (
            _counter("connections_current"), metric="redis_connected_clients", info="connected_clients"),
     Figure("blocked_clients", "gauge", "clients", "router", "Clients that wait in a blocking command.",
            _counter("blocked_clients"), metric="redis_blocked_clients", info="blocked_clients"),
+    Figure("tracking_clients", "gauge", "clients", "router", "Clients that are told of changes.",
+           _counter("tracking_clients"), metric="redis_tracking_clients", info="tracking_clients"),
+    Figure("pubsub_clients", "gauge", "clients", "router", "Clients that listen to channels or patterns.",
+           _counter("pubsub_clients"), metric="redis_pubsub_clients", info="pubsub_clients"),
+    Figure("watching_clients", "gauge", "clients", "router", "Clients that watch keys.",
+           _counter("watching_clients"), metric="redis_watching_clients", info="watching_clients"),
     Figure("connections_received", "counter", "connections", "router", "Connections accepted.",
            _counter("connections_accepted"), metric="redis_connections_received_total", info="total_connections_received"),
     Figure("connections_refused", "counter", "connections", "router", "Connections refused.",
@@ -239,8 +245,8 @@ _OF_ALL = (
     Figure("uptime_s", "gauge", "seconds", "all", "Since the oldest router was started.",
            lambda n: (n.at_ms - min((r.started_ms for r in n.routers), default=n.at_ms)) // 1000,
            metric="redis_uptime_in_seconds", info="uptime_in_seconds"),
-    Figure("total_memory", "gauge", "bytes", "all", "Data, links and clients together: used_memory of INFO.",
-           _used, info="used_memory"),
+    Figure("total_memory", "gauge", "bytes", "all", "Data, tables, links, the log's buffer and clients together: used_memory of INFO.",
+           lambda n: _memory(n).used, info="used_memory"),
     Figure("clients_memory_percent", "gauge", "percent", "all", "Of what all clients may cost (maxmemory-clients), how much they do.",
            lambda n: _percent(_clients_cost(n), n.most_client_bytes), metric="kache_clients_memory_ratio", scale=0.01),
     Figure("maxclients", "gauge", "clients", "all", "How many may be connected.", lambda n: n.maxclients,

@@ -14,7 +14,7 @@ def shard(index: int, **others: Any) -> ShardStats:
         "index": index, "pid": 100 + index, "uptime_ms": 60_000 * one,
         "databases": [DatabaseStats(0, 10 * one, 4 * one, 1000), DatabaseStats(3, one, 0, 0)],
         "used_memory": 1000 * one, "used_memory_peak": 1500 * one, "resident_memory": 20_000 * one,
-        "startup_memory": 15_000, "buffer_memory": 10 * one, "maxmemory": 100_000, "allowed_memory": 50_000,
+        "startup_memory": 15_000, "buffer_memory": 10 * one, "slot_memory": 100, "log_memory": 7, "maxmemory": 100_000, "allowed_memory": 50_000,
         "policy": "allkeys-lru", "commands": 500 * one, "ops_per_second": 100.5 * one, "hits": 30 * one, "misses": 10 * one,
         "expired": 3 * one, "evicted": 2 * one, "net_input_bytes": 7000 * one, "net_output_bytes": 8000 * one,
         "input_kbps": 1.0, "output_kbps": 2.0, "links": 1, "in_flight": one, "deferred": one, "dirty": 40 * one,
@@ -35,7 +35,7 @@ def router(index: int, **others: Any) -> RouterStats:
     two = index + 2
     counters: dict[str, Any] = {
         "connections_accepted": 10 * two, "connections_refused": two, "connections_current": two, "connections_blocked": 0,
-        "blocked_clients": 1, "commands": 1000 * two, "bytes_in": 5000 * two, "bytes_out": 6000 * two, "in_flight": two,
+        "blocked_clients": 1, "tracking_clients": 0, "pubsub_clients": 1, "watching_clients": 0, "commands": 1000 * two, "bytes_in": 5000 * two, "bytes_out": 6000 * two, "in_flight": two,
         "timeouts": 1, "uncertain": 0, "refused_down": 0, "refused_overload": 2, "protocol_errors": 1,
         "errors": {"ERR": two}, "closed_by_output_limit": 0, "closed_for_memory": 0, "closed_by_timeout": 0,
         "closings": {"idle": 1}, "client_bytes": 4096 * two, "output_bytes": 100, "ops_per_second": 250.25 * two,

@@ -27,6 +27,7 @@ from kache.replies import (
     Missing,
     NullArray,
     Pairs,
+    Messages,
     Push,
     SetReply,
     Verbatim,

@@ -11,6 +11,8 @@ latency         LATENCY: how long commands took
 persistence     SAVE and its like, SHUTDOWN: what is kept on disk, through the supervisor
 slowlog         SLOWLOG over the cluster
 statistics      what all processes say of themselves, put together: one moment of the cluster; STATS
+pubsub          SUBSCRIBE and its like, PUBSUB
+tracking        CLIENT TRACKING, and who is told of what has changed
 transactions    MULTI, DISCARD, WATCH
 standalone      ROLE, ACL WHOAMI: what a server without replicas and modules answers
 arguments       what they share in reading arguments

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kache import __version__, figures
 from kache.commands import DIGEST
 from kache.replies import Reply, Verbatim
-from kache.stats import Snapshot, added, percentile
+from kache.stats import MemoryUse, Snapshot, added, percentile
 
 from ..registry import local
 from .arguments import text
@@ -156,10 +156,7 @@ def _clients(state: _State) -> Fields:
         **state.shown("maxclients"),
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
-        **state.shown("blocked_clients"),
-        "tracking_clients": 0,
-        "pubsub_clients": 0,
-        "watching_clients": 0,
+        **state.shown("blocked_clients", "tracking_clients", "pubsub_clients", "watching_clients"),
         "clients_in_timeout_table": 0,
         "total_watched_keys": 0,
         "total_blocking_keys": 0,
@@ -168,12 +165,9 @@ def _clients(state: _State) -> Fields:
 
 
 def _memory(state: _State) -> Fields:
-    data, peak, resident = state.sum("used_memory"), state.sum("used_memory_peak"), state.sum("resident_memory")
-    startup, links = state.sum("startup_memory"), state.sum("buffer_memory")
-    limit = state.router.config.maxmemory
+    use = MemoryUse(state.shards, state.routers.counters["client_bytes"])
+    limit, peak, resident = state.router.config.maxmemory, state.sum("used_memory_peak"), use.resident
     used = int(state.whole["total_memory"] or 0)
-    # What shards hold against what is resident in shards; clients are the routers'.
-    accounted = startup + data + links
     return {
         "used_memory": used,
         "used_memory_human": _human(used),
@@ -182,9 +176,9 @@ def _memory(state: _State) -> Fields:
         "used_memory_peak": max(peak, used),
         "used_memory_peak_human": _human(max(peak, used)),
         "used_memory_peak_perc": _percent(used, max(peak, used)),
-        "used_memory_overhead": used - data,
+        "used_memory_overhead": use.overhead,
         **state.shown("used_memory_startup", "used_memory_dataset"),
-        "used_memory_dataset_perc": _percent(data, used),
+        "used_memory_dataset_perc": _percent(use.dataset, used),
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
         "used_memory_lua": 0,
@@ -194,9 +188,9 @@ def _memory(state: _State) -> Fields:
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
         **state.shown("mem_fragmentation_ratio"),
-        "mem_fragmentation_bytes": resident - accounted,
-        "mem_not_counted_for_evict": used - data,
-        **state.shown("mem_cluster_links"),
+        "mem_fragmentation_bytes": resident - use.accounted,
+        "mem_not_counted_for_evict": use.overhead,
+        **state.shown("mem_slot_tables", "mem_aof_buffer", "mem_cluster_links"),
         "mem_clients_slaves": 0,
         **state.shown("mem_clients_normal"),
         "mem_allocator": "kache",
@@ -283,9 +277,7 @@ def _stats(state: _State) -> Fields:
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         **state.shown("expired_keys", "evicted_keys", "keyspace_hits", "keyspace_misses"),
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
-        "pubsubshard_channels": 0,
+        **state.shown("pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "tracking_total_keys"),
         "latest_fork_usec": 0,
         "total_forks": 0,
         **state.shown(

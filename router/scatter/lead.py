@@ -1,6 +1,7 @@
 """EXEC when a queued command takes several steps, or waits for somebody: a coroutine executes one after the other.
 
-Everything happens under the locks of one transaction, so nobody sees it before it is over. Commands for single shards
+Everything happens under the locks of one transaction, so nobody sees it before it is over; with a log, all of it counts after
+a crash, or nothing. Commands for single shards
 that follow one another are sent together; the steps of a move, and what the router answers itself, wait for what came
 before.
 """
@@ -35,6 +36,7 @@ async def lead(router: Router, session: Session, queue: Queue, watched: Mapping[
     transaction = Transaction(router, session)
     transaction.isolated = True
     transaction.needs_room = queue.needs_room
+    transaction.writes = queue.writes
     slots: dict[int, set[int]] = {shard: set(own) for shard, own in queue.slots_by_shard(router).items()}
     for link, own in (watched or {}).items():
         slots.setdefault(link.index, set()).update(own)
@@ -78,9 +80,12 @@ class _Leader:
         await self._settle()
         if self.failures:
             if self.written:
-                message = f"UNCERTAIN {self.done} of {len(commands)} commands were executed, not: "
-                raise CommandError(message + "; ".join(error.message for error in self.failures))
+                self.transaction.unsafe = f"{self.done} of {len(commands)} commands were executed"
+                raise CommandError("; ".join(error.message for error in self.failures))
             raise self.failures[0]
+        if self.written:
+            self.transaction.unsafe = "all commands were executed"
+        await self.transaction.finished()
         return Encoded(self.encoded, len(commands))
 
     async def _execute(self, row: Row, args: tuple[bytes, ...]) -> None:

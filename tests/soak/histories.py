@@ -1,19 +1,19 @@
 """Whether what clients see of transactions over shards can have happened one after the other, through kills of shards.
 
-    python tests/soak/histories.py [--seconds 60] [--rounds 5] [--shards 4] [--routers 2] [--seed 1] [--no-kills]
+    python tests/soak/histories.py [--seconds 60] [--rounds 5] [--shards 4] [--routers 2] [--seed 1] [--no-kills] [--keep FOLDER]
 
 Eight clients use five keys on all shards, under `appendfsync always`: GET, SET and INCR alone, or two to four of them in one
 MULTI. Meanwhile a shard is killed every second or so, and comes back with what its log has. Every call and every answer is
 kept with its time, and tests/history.py looks for an order in which all of it can have happened. What was answered UNCERTAIN,
-or not at all, may have happened or not, each of its commands by itself: that is less than what is promised of one shard, but
-the search tries what has no outcome right before somebody saw it, which is not enough where it writes to two keys.
+or not at all, may have happened or not, on each shard by itself.
 
-Fails when there is no such order, or when too little was done. Each round is a cluster of its own.
+Fails when there is no such order, when the search gives up, or when too little was done. Each round is a cluster of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import pickle
 import random
 import sys
 import tempfile
@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cluster import Cluster, Connection, until
-from history import Operation, explain
+from history import Operation, Outcome, Verdict, judge
 
 from kache.errors import CommandError
 
@@ -34,6 +34,9 @@ KEYS = 5
 UNDONE = frozenset({"TRYAGAIN", "CLUSTERDOWN", "LOADING", "EXECABORT", "MISCONF"})
 """Errors that say that nothing was executed."""
 UNKNOWN = frozenset({"UNCERTAIN", "TIMEOUT"})
+
+FAR = 1_000_000
+"""Between two values that are set: more than there are increments, so that a value tells which SET it comes from."""
 
 Commands = tuple[tuple[Any, ...], ...]
 
@@ -61,7 +64,7 @@ class Recorder:
                 with Connection(self.cluster.port, 20) as connection:
                     while not self.stop.is_set():
                         number += 1
-                        self.execute(connection, client, self.draw(chance, client * 10_000_000 + number * 100))
+                        self.execute(connection, client, self.draw(chance, (client * 1_000_000 + number) * FAR))
             except OSError:
                 time.sleep(0.01)
 
@@ -89,6 +92,10 @@ class Recorder:
                 self.wrong.append(reply.message)
             return
         replies = [reply] if len(commands) == 1 else reply
+        errors = [each.message for each in replies if isinstance(each, CommandError)]
+        if errors:
+            self.wrong += errors
+            return
         values = tuple(
             None if name == "set" or each is None else int(each)
             for (name, *_), each in zip(commands, replies, strict=True)
@@ -97,12 +104,16 @@ class Recorder:
         self.operations.append(Operation(client, called, answered, commands, values))
 
     def keep_unknown(self, client: int, called: float, commands: Commands) -> None:
+        shares: dict[int, list[tuple[Any, ...]]] = {}
         for command in commands:
-            self.operations.append(Operation(client, called, float("inf"), (command,), None))
+            if command[0] != "get":
+                shares.setdefault(self.shard_of[command[1]], []).append(command)
+        for share in shares.values():
+            self.operations.append(Operation(client, called, float("inf"), tuple(share), None))
 
 
-def run(seconds: float, shards: int, routers: int, seed: int, kills: bool) -> tuple[Recorder, int, str]:
-    """(what clients saw, shards killed, what is wrong with it or "") of one cluster."""
+def run(seconds: float, shards: int, routers: int, seed: int, kills: bool) -> tuple[Recorder, int, Verdict]:
+    """(what clients saw, shards killed, whether it can have happened) of one cluster."""
     chance = random.Random(seed)
     killed = 0
     with (
@@ -128,7 +139,7 @@ def run(seconds: float, shards: int, routers: int, seed: int, kills: bool) -> tu
             assert not thread.is_alive(), "a client still waits"
         with cluster.connect() as connection:
             recorder.execute(connection, CLIENTS, tuple(("get", key) for key in recorder.keys))
-    return recorder, killed, "\n".join(recorder.wrong[:3]) or explain(recorder.operations)
+    return recorder, killed, judge(recorder.operations)
 
 
 def main() -> int:
@@ -139,19 +150,23 @@ def main() -> int:
     parser.add_argument("--routers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--keep", metavar="FOLDER", help="where to leave the history of each round, pickled")
     options = parser.parse_args()
     failed = 0
     for round_ in range(options.rounds):
-        recorder, killed, wrong = run(
+        recorder, killed, verdict = run(
             options.seconds, options.shards, options.routers, options.seed + round_, not options.no_kills
         )
+        wrong = "\n".join(recorder.wrong[:3])
         unknown = sum(each.replies is None for each in recorder.operations)
         print(
             f"round {round_}: {len(recorder.operations)} operations, {recorder.over_shards} over shards, {unknown} without "
-            f"an outcome, {recorder.refused} refused, {killed} kills: {wrong or 'an order explains it'}",
+            f"an outcome, {recorder.refused} refused, {killed} kills: {wrong or verdict}",
             flush=True,
         )
-        failed += bool(wrong) or recorder.over_shards < 5 * options.seconds
+        if options.keep:
+            Path(options.keep, f"round-{round_}.pickle").write_bytes(pickle.dumps(recorder.operations))
+        failed += bool(wrong) or verdict.outcome is not Outcome.EXPLAINED or recorder.over_shards < 5 * options.seconds
     return 1 if failed else 0
 
 

@@ -41,7 +41,7 @@ def test_the_whole_is_made_of_the_parts() -> None:
     assert found["longest_stall_us"] == 1800
     assert found["clients"] == 5
     assert found["client_ops_per_second"] == 250.25 * 5
-    assert found["total_memory"] == 3000 + 30 + 4096 * 5
+    assert found["total_memory"] == 3000 + 30 + 2 * (100 + 7) + 4096 * 5
     assert found["error_replies"] == 3 + 5
 
 
