@@ -43,6 +43,7 @@ MODULES = {
     "kache.shard.log.writer": HOT,
     "kache.shard.log.base": HOT,
     "kache.shard.engine.heap": HOT,
+    "kache.shard.engine.sketch": HOT,
     "kache.shard.engine.queues": HOT,
     "kache.shard.engine.miniature": HOT,
     "kache.wire.doubles": COLD,

@@ -27,9 +27,11 @@ Beside the path of a request:
 `kache.config`            every setting, its limits and its reason; options, variables and the file
 `kache.cli`               the command line
 `kache.load`              the load generator behind ``kache bench`` and the benchmarks
+`kache.metrics`           the process behind `metrics-port`: Prometheus, probes, the web console
 `kache.testing`           a cluster for tests, with a clock they move and faults they stage; the pytest plugin
-`kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), stats (what is counted), timeouts
-                          (of commands that wait), deadlines (what is due when)
+`kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), quoting (bytes for people),
+                          stats (what is counted), figures (what that means, in one table), intervals (what happened
+                          between two moments), timeouts (of commands that wait), deadlines (what is due when)
 ========================  =============================================================================
 
 From a program::

@@ -20,6 +20,7 @@ __all__ = [
     "MemoryUse",
     "RouterStats",
     "ShardStats",
+    "Snapshot",
     "added",
     "bucket_value",
     "percentile",
@@ -99,6 +100,8 @@ class ShardStats(msgspec.Struct, kw_only=True):
     """Values waiting to be taken apart by the cleanup thread."""
     longest_stall_us: int
     """The longest tick and the wait for the GIL before it."""
+    stall_us: int = 0
+    """The longest of the last minute."""
     cpu_user_s: float
     cpu_system_s: float
     errors: dict[str, int]
@@ -172,6 +175,28 @@ class RouterStats(msgspec.Struct, kw_only=True):
     """Bytes of the client with the most unsent output."""
     cpu_user_s: float
     cpu_system_s: float
+    index: int = 0
+
+
+class Snapshot(msgspec.Struct, kw_only=True):
+    """One moment of the whole cluster, as one of its routers found it: what `kache.figures` is computed from."""
+
+    at_ms: int
+    """Unix milliseconds."""
+    shards: list[ShardStats]
+    """Those that answered, in their order."""
+    silent: dict[int, str]
+    """Why the others did not."""
+    states: list[str]
+    """Of every shard, as that router sees it."""
+    routers: list[RouterStats]
+    """Those that answered, in their order."""
+    round_trips_us: dict[int, int]
+    """How long each shard took to answer."""
+    maxclients: int
+    most_client_bytes: int
+    """What all clients together may cost."""
+    slowlog_length: int
 
 
 def added(routers: list[RouterStats]) -> RouterStats:

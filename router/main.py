@@ -47,6 +47,7 @@ from .commands import (
     clients,
     cluster,
     connection,
+    hotkeys,
     info,
     introspection,
     latency,
@@ -54,6 +55,7 @@ from .commands import (
     pubsub,
     slowlog,
     standalone,
+    statistics,
     tracking,
     transactions,
 )
@@ -66,8 +68,8 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, persistence,
-    pubsub, slowlog, standalone, streams, tracking, transactions,
+    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 

@@ -32,6 +32,8 @@ class Entry(msgspec.Struct, array_like=True):
     words: list[bytes]
     address: bytes
     name: bytes
+    shard: int = -1
+    """That executed it; -1: the router answered, led or divided it."""
 
 
 class SlowLog:
@@ -57,14 +59,14 @@ class SlowLog:
         """A command of this router: its first words, at least their beginning, their full sizes, how many it has in all."""
         self._add(now_ms, took_us, _without_secrets(cut(words, count, sizes)), address, name)
 
-    def report(self, packed: bytes, address: str, name: bytes) -> None:
-        """A command that a shard executed."""
+    def report(self, packed: bytes, address: str, name: bytes, shard: int) -> None:
+        """A command that this shard executed."""
         report = self._decoder.decode(packed)
-        self._add(report.now_ms, report.took_us, report.words, address, name)
+        self._add(report.now_ms, report.took_us, report.words, address, name, shard)
 
-    def _add(self, now_ms: int, took_us: int, words: list[bytes], address: str, name: bytes) -> None:
+    def _add(self, now_ms: int, took_us: int, words: list[bytes], address: str, name: bytes, shard: int = -1) -> None:
         if self._entries.maxlen:
-            entry = Entry(next(self._numbers), now_ms // 1000, took_us, words, address.encode(), name)
+            entry = Entry(next(self._numbers), now_ms // 1000, took_us, words, address.encode(), name, shard)
             self._entries.appendleft(entry)
 
     def newest(self, count: int) -> list[Entry]:

@@ -69,6 +69,9 @@ SWITCH_INTERVAL: Final = 0.0005
 DRAIN_POLL_SECONDS: Final = 0.01
 TIDY_NS: Final = 1_000_000
 """A slice of moving blocks so that pages become free."""
+SWEEP_NS: Final = 300_000
+SWEEP_SECONDS: Final = 0.1
+"""So much of each is spent on looking at the sizes of keys, while there is something new: 0.3 %."""
 TIDY_PAUSE: Final = 0.003
 """Seconds between two of them: at most a quarter of the process's time goes into that."""
 LONGEST_WAIT: Final = 0.05
@@ -110,7 +113,7 @@ class _LiveGauges(Gauges):
         received, sent = self._process.host.traffic()
         return received, sent
 
-    def longest_stall_ns(self) -> int:
+    def stall_ns(self) -> int:
         return max(self._process.host.longest_ns, self._process.reactor.longest_iteration_ns)
 
     def cleanup_pending(self) -> int:
@@ -125,8 +128,7 @@ class _LiveGauges(Gauges):
     def kept(self) -> dict[str, Any]:
         return self._process.keeper.figures()
 
-    def reset(self) -> None:
-        super().reset()
+    def forget_stall(self) -> None:
         self._process.host.longest_ns = 0
         self._process.reactor.longest_iteration_ns = 0
 
@@ -143,6 +145,7 @@ class _Process:
         self.empty_size = 0
         self.executed = 0
         self.timer: asyncio.TimerHandle | None = None
+        self.sweep_at = 0.0
         self.cleanup = Cleanup(trim_memory, only_free)
         clock = Clock(ctx.anchor_wall_ms, ctx.anchor_boot_ns)
         self.clock = clock
@@ -345,9 +348,22 @@ class _Process:
             log.exception("internal error in the background work")
         idle, self.executed = self.shard.executed == self.executed, self.shard.executed
         wait = 1 / self.config.hz if idle else min(1 / self.config.hz, LONGEST_WAIT)
+        if not backlog:
+            self._sweep()
         if not backlog and self._tidy():
             wait = min(wait, TIDY_PAUSE)
         self.timer = self.loop.call_later(0.0 if backlog else wait, self._background)
+
+    def _sweep(self) -> None:
+        """Once in SWEEP_SECONDS: a look at the sizes of some keys."""
+        now = time.monotonic()
+        if now < self.sweep_at:
+            return
+        self.sweep_at = now + SWEEP_SECONDS
+        try:
+            self.shard.big.sweep(SWEEP_NS)
+        except Exception:
+            log.exception("internal error while large keys were looked for")
 
     def _tidy(self) -> bool:
         try:
@@ -368,6 +384,7 @@ class _Process:
         try:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
+            self.shard.hot.pace(time.monotonic())
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
             kept = self.keeper.kept()

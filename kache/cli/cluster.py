@@ -310,7 +310,7 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes
         if not chosen:
             raise Failure(f"There is no shard {shard}; the cluster has {sum(c.role == 'shard' for c in children)}.")
     else:
-        chosen = [child for child in children if child.role == "router" or not only_router]
+        chosen = [c for c in children if c.role == "router" or (c.role == "shard" and not only_router)]
     if not yes and found.config["appendonly"] == "no" and not found.config["save"]:
         _ask_about_data([child.index for child in chosen if child.role == "shard"])
     for child in chosen:

@@ -23,6 +23,8 @@ _COMMANDS = {
     "cluster": ("kache.cli.cluster:cluster", "Start, stop, restart and look at a cluster."),
     "stats": ("kache.cli.stats:stats", "Show keys, memory, traffic and latency of every shard."),
     "advise": ("kache.cli.advise:advise", "Say which policy and how much memory the traffic needs."),
+    "top": ("kache.cli.top:top", "Follow a cluster on a screen: load, memory, latency, keys, clients."),
+    "hot": ("kache.cli.hot:hot", "Show which keys are used most, and which take most memory."),
     "ping": ("kache.cli.data:ping", "Ask a cluster whether it answers, and how fast."),
     "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from kache.errors import CommandError
+from kache.quoting import quoted
 from kache.replies import NULL_ARRAY, BigNumber, DecimalDouble, Pairs, Verbatim, format_double
 
 __all__ = ["as_json", "for_people", "raw", "split_line"]
 
-_ESCAPES = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}
 _LETTERS = {"a": 7, "b": 8, "t": 9, "n": 10, "r": 13}
 
 
@@ -27,21 +27,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Pairs):
         return [list(pair) for pair in value.pairs]
     return value
-
-
-def quoted(data: bytes) -> str:
-    """`data` in double quotes, as it could be typed."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        text = "".join(chr(byte) if byte < 128 else f"\0{byte:02x}" for byte in data)
-        return '"' + "".join(_escaped(char) for char in text).replace("\\x00", "\\x") + '"'
-    return '"' + "".join(_escaped(char) for char in text) + '"'
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    return _ESCAPES.get(code) or (char if char.isprintable() else "".join(f"\\x{b:02x}" for b in char.encode()))
 
 
 def for_people(value: Any, indent: int = 0) -> str:

@@ -1,10 +1,15 @@
-"""``kache stats``: what every shard counts, as a table with a total, or as JSON."""
+"""``kache stats``: what every shard counts, as a table with a total, or as JSON.
+
+The figures, and what the total of each is, are those of `kache.figures`; the cluster computes them.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,38 +17,36 @@ import click
 from kache.cli.connection import Connection, WholeNumber, address_options
 from kache.cli.exits import Failure
 from kache.config.kinds import format_size
+from kache.figures import RATE_WINDOW
 
-__all__ = ["stats", "table", "text_table"]
+__all__ = ["cell", "fetch", "stats", "table", "text_table", "uptime"]
 
-_SUMMED = (
-    "keys", "expires", "used_memory", "resident_memory", "ops_per_second", "commands", "hits", "misses", "expired",
-    "evicted", "in_flight",
-)  # fmt: skip
-_LARGEST = ("p50_us", "p99_us", "longest_stall_us", "connections")
 _COLUMNS = (
-    ("keys", "keys"), ("with ttl", "expires"), ("memory", "used_memory"), ("may use", "allowed_memory"), ("ops/s", "ops_per_second"),
-    ("hits", "hits"), ("misses", "misses"), ("expired", "expired"), ("evicted", "evicted"),
-    ("clients", "connections"), ("in flight", "in_flight"), ("p50 us", "p50_us"), ("p99 us", "p99_us"),
+    ("keys", "keys"), ("with ttl", "expires"), ("memory", "used_memory"), ("of limit", "memory_percent"),
+    ("ops/s", "ops_per_second"), ("hit %", "hit_percent"), ("hits", "hits"), ("misses", "misses"), ("expired", "expired"),
+    ("evicted", "evicted"), ("in flight", "in_flight"), ("p50 us", "p50_us"), ("p99 us", "p99_us"), ("stall us", "stall_us"),
     ("uptime", "uptime_ms"), ("pid", "pid"),
 )  # fmt: skip
+_DISPENSABLE = (
+    "pid", "uptime_ms", "hits", "misses", "expired", "expires", "in_flight", "stall_us", "p50_us", "evicted", "hit_percent",
+    "p99_us", "memory_percent",
+)  # fmt: skip
+"""Columns in the order in which they are left out where the terminal is too narrow."""
+LATENCIES = "since the start or CONFIG RESETSTAT"
 
 
-def _fetch(connection: Connection) -> list[dict[str, Any]]:
-    rows = connection.request(["stats"])
-    return [{_text(key): _text(value) for key, value in row.items()} for row in rows]
+def fetch(connection: Connection) -> dict[str, Any]:
+    """STATS ALL: {"at_ms", "shards", "routers", "total"}, with names as text."""
+    found: dict[str, Any] = _text(connection.request(["stats", "all"]))
+    return found
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_text(key): _text(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_text(each) for each in value]
     return value.decode() if isinstance(value, bytes) else value
-
-
-def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The sum of what adds up, and the largest of what does not: a latency of the total is that of its worst shard."""
-    up = [row for row in rows if "pid" in row]
-    summed = {name: sum(row.get(name, 0) for row in up) for name in _SUMMED}
-    largest = {name: max((row.get(name, 0) for row in up), default=0) for name in _LARGEST}
-    # One limit for all of them.
-    return summed | largest | {"allowed_memory": max((row.get("maxmemory", 0) for row in up), default=0)}
 
 
 def uptime(milliseconds: int) -> str:
@@ -54,15 +57,18 @@ def uptime(milliseconds: int) -> str:
     return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2])
 
 
-def _cell(name: str, value: Any) -> str:
+def cell(name: str, value: Any) -> str:
+    """A figure as a table shows it."""
     if value is None:
-        return ""
-    if name == "allowed_memory" and not value:
-        return "no limit"
-    if name.endswith("memory"):
+        return "-" if name in ("memory_percent", "hit_percent") else ""
+    if name.endswith("_percent"):
+        return f"{value:.1f}%"
+    if name.endswith(("memory", "_bytes")):
         return format_size(int(value))
     if name == "uptime_ms":
         return uptime(int(value))
+    if name == "ops_per_second":
+        return f"{value:,.0f}"
     if isinstance(value, float):
         return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and name != "pid" else str(value)
@@ -81,20 +87,48 @@ def text_table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join(line.rstrip() for line in shown)
 
 
-def table(rows: list[dict[str, Any]], with_total: bool) -> str:
-    """One line per shard, and the total."""
-    head = ["shard", *(title for title, _ in _COLUMNS)]
-    lines: list[list[str]] = []
-    notes: list[str] = []
-    for row in rows:
-        lines.append([str(row.get("shard", "")), *(_cell(name, row.get(name)) for _, name in _COLUMNS)])
-        if "pid" not in row:
-            notes.append(f"shard {row.get('shard')} does not answer: {row.get('reason')}")
-    notes += following(rows)
+def table(found: Mapping[str, Any], with_total: bool, width: int | None = None) -> str:
+    """One line per shard, and the total; columns that do not fit `width` are left out, the least important first."""
+    columns = list(_COLUMNS)
+    dispensable = list(_DISPENSABLE)
+    shown = _aligned(found, with_total, columns)
+    while width is not None and dispensable and max(map(len, shown.splitlines())) > width:
+        name = dispensable.pop(0)
+        columns = [column for column in columns if column[1] != name]
+        shown = _aligned(found, with_total, columns)
+    notes = [
+        f"shard {row['shard']} does not answer: {row.get('reason', '')}" for row in found["shards"] if "pid" not in row
+    ]
+    notes += following(found["shards"])
     if with_total:
-        sums: Mapping[str, Any] = total(rows)
-        lines.append(["total", *(_cell(name, sums.get(name)) for _, name in _COLUMNS)])
-    return "\n".join([text_table(head, lines), *notes])
+        notes += _footnotes(found["total"], width)
+    return "\n".join([shown, *notes])
+
+
+def _aligned(found: Mapping[str, Any], with_total: bool, columns: Sequence[tuple[str, str]]) -> str:
+    lines = [[str(row["shard"]), *(cell(name, row.get(name)) for _, name in columns)] for row in found["shards"]]
+    if with_total:
+        lines.append(["total", *(cell(name, found["total"].get(name)) for _, name in columns)])
+    return text_table(["shard", *(title for title, _ in columns)], lines)
+
+
+def _footnotes(total: Mapping[str, Any], width: int | None) -> list[str]:
+    limit = int(total.get("maxmemory") or 0)
+    facts = [
+        f"{total.get('clients') or 0:,} clients",
+        f"{total.get('client_ops_per_second') or 0:,.0f} commands of clients/s",
+        f"maxmemory {format_size(limit)}" if limit else "no maxmemory",
+        f"rates: last {RATE_WINDOW} s",
+        f"latencies: {LATENCIES}",
+    ]
+    lines = [""]
+    for fact in facts:
+        joined = f"{lines[-1]}; {fact}" if lines[-1] else fact
+        if width is not None and len(joined) > width and lines[-1]:
+            lines.append(fact)
+        else:
+            lines[-1] = joined
+    return lines
 
 
 def following(rows: list[dict[str, Any]]) -> list[str]:
@@ -122,21 +156,25 @@ def following(rows: list[dict[str, Any]]) -> list[str]:
     help="How long --watch waits in between.",
 )  # fmt: skip
 def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
-    """Show keys, memory, traffic and latency of every shard, and the total."""
+    """Show keys, memory, traffic and latency of every shard, and the total.
+
+    On a terminal, columns that do not fit its width are left out; piped, all are printed.
+    """
     connection = Connection(**address)
     try:
         while True:
-            rows = _fetch(connection)
+            found = fetch(connection)
             if shard is not None:
-                rows = [row for row in rows if row.get("shard") == shard]
-                if not rows:
+                found["shards"] = [row for row in found["shards"] if row["shard"] == shard]
+                if not found["shards"]:
                     raise Failure(f"There is no shard {shard}.")
             if as_json:
-                click.echo(json.dumps({"shards": rows, "total": total(rows)}))
+                click.echo(json.dumps(found))
             else:
                 if watch:
                     click.clear()
-                click.echo(table(rows, shard is None))
+                width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+                click.echo(table(found, shard is None, width))
             if not watch:
                 return 0
             time.sleep(interval)

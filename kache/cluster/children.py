@@ -215,7 +215,7 @@ def enter(ctx: ChildContext, title: str, parent: int) -> int:
 def _pin(ctx: ChildContext) -> None:
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        place = ctx.index if ctx.role == "router" else ctx.routers + ctx.index
+        place = ctx.index if ctx.role == "router" else ctx.routers + (ctx.index if ctx.role == "shard" else ctx.shards)
         os.sched_setaffinity(0, {cores[place % len(cores)]})
 
 

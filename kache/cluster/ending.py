@@ -62,7 +62,7 @@ class Ending:
         self.phase = "routers"
         for child in self._children:
             child.restart_at = None
-            if child.role == "router":
+            if child.role != "shard":
                 self.drain(child)
 
     def drain(self, child: Child) -> None:
@@ -85,7 +85,8 @@ class Ending:
         if self.phase == "routers" and "router" not in alive:
             self.phase = "shards"
             for child in self._children:
-                self.drain(child)
+                if child.role == "shard":
+                    self.drain(child)
         if self.phase == "shards" and not alive:
             self.phase = "ended"
             _log.info("stopped")

@@ -57,7 +57,7 @@ __all__ = [
     "Up",
 ]
 
-Role = Literal["router", "shard"]
+Role = Literal["router", "shard", "metrics"]
 State = Literal["starting", "up", "down"]
 Health = Literal["starting", "loading", "up", "unresponsive", "down"]
 
@@ -104,7 +104,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     boot_id: int
     """Random u64 of this cluster: a link to a stranger's shard is refused."""
     listeners: list[int]
-    """Router: the client port's listeners, one per address, shared by all routers. Shard: its Unix socket."""
+    """Router: the client port's listeners, one per address, shared by all routers. Shard: its Unix socket. Metrics: those of
+    the metrics port."""
     shard_paths: list[str]
     """Path of every shard's Unix socket, by index."""
     slots: list[SlotRange]

@@ -22,6 +22,8 @@ __all__ = ["Resources"]
 
 PATIENCE_SECONDS = 3.0
 """How long to wait for a port whose last cluster was killed: its children need a moment to go."""
+BACKLOG = 64
+"""Of the metrics port: few ask there."""
 
 
 _log = logging.getLogger("kache")
@@ -47,6 +49,7 @@ class Resources:
         self.run_dir = os.path.join(base, str(self.port))
         self.shard_paths = [os.path.join(self.run_dir, f"shard-{index}.sock") for index in range(config.shards)]
         self.shard_listeners: list[int] = []
+        self.metrics_listeners: list[int] = []
         self._client_socket: listeners.ClientSocket | None = None
         self._admin_path = run_dir.control_path(base, self.port)
         self._made: dict[str, tuple[int, int] | None] = {}
@@ -63,6 +66,9 @@ class Resources:
                     config.unixsocketgroup,
                 )
                 self.client_listeners.append(self._client_socket.fd)
+            if config.metrics_port:
+                wait = PATIENCE_SECONDS if self._lock.abandoned else 0.0
+                self.metrics_listeners, _ = listeners.bind_tcp(config.metrics_bind, config.metrics_port, BACKLOG, wait)
             run_dir.make_private(self.run_dir)
             for path in self.shard_paths:
                 self.shard_listeners.append(self._bind(path))
@@ -78,7 +84,7 @@ class Resources:
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
         except (KacheError, OSError) as error:
-            for fd in (*self.client_listeners, *self.shard_listeners):
+            for fd in (*self.client_listeners, *self.shard_listeners, *self.metrics_listeners):
                 os.close(fd)
             if self._client_socket is not None:
                 self._client_socket.remove()
@@ -88,8 +94,16 @@ class Resources:
                 raise run_dir.RunDirError(f"{self.run_dir} cannot be used: {error.strerror}.") from None
             raise
 
+    def listeners(self, role: str, index: int) -> list[int]:
+        """The listening sockets of a child."""
+        if role == "shard":
+            return [self.shard_listeners[index]]
+        return self.metrics_listeners if role == "metrics" else self.client_listeners
+
     def pages(self, role: str) -> dict[str, int]:
         """What a child shares with others, by name."""
+        if role == "metrics":
+            return {}
         shared = {"board": self.board, "claims": self.claims}
         if role == "router":
             return shared | {
@@ -164,7 +178,7 @@ class Resources:
             *self._wakers,
         )
         mine = (*pages, self.death_reader, self._death_writer)
-        for fd in (*self.client_listeners, *self.shard_listeners, *mine):
+        for fd in (*self.client_listeners, *self.shard_listeners, *self.metrics_listeners, *mine):
             os.close(fd)
         self.admin.close()
         if self._client_socket is not None:

@@ -140,6 +140,7 @@ class Supervisor:
                 children.preload()
             self._children += [self._child("shard", index) for index in range(self.config.shards)]
             self._children += [self._child("router", index) for index in range(self.config.routers)]
+            self._children += [self._child("metrics", 0)] if self.config.metrics_port else []
             for child in self._children:
                 self._start(child)
             while self._end.phase != "ended":
@@ -264,7 +265,8 @@ class Supervisor:
     # Children --------------------------------------------------------------------------------------------------
 
     def _child(self, role: messages.Role, index: int) -> Child:
-        number = "" if role == "router" and self.config.routers == 1 else f" {index}"
+        alone = role == "metrics" or (role == "router" and self.config.routers == 1)
+        number = "" if alone else f" {index}"
         return Child(role, index, f"kache: {role}{number} :{self.config.port}")
 
     def _executes(self) -> bool:
@@ -317,9 +319,7 @@ class Supervisor:
             anchor_boot_ns=self._anchor[1],
             hash_seed=self._data.hash_seed,
             boot_id=self._boot_id,
-            listeners=resources.client_listeners
-            if child.role == "router"
-            else [resources.shard_listeners[child.index]],
+            listeners=resources.listeners(child.role, child.index),
             shard_paths=resources.shard_paths,
             slots=self._slots,
             slot_epoch=self._slot_epoch,
@@ -459,7 +459,7 @@ class Supervisor:
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
             claims.void(self._resources.claims, child.index)
-        else:
+        elif child.role == "shard":
             budget.clear(self._resources.budget, child.index)
         if self._end.phase != "serving":
             child.state = "down"

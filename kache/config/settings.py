@@ -91,6 +91,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     unixsocketperm: Annotated[
         int, Setting(MODE, "Who may use that socket, as the octal mode of the file.", low=0, high=0o777)
     ] = 0o700
+    metrics_port: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "TCP port of /metrics for Prometheus, /healthz, /readyz and the web console; 0: none.",
+            low=0,
+            high=65535,
+        ),
+    ] = 0
+    metrics_bind: Annotated[
+        tuple[str, ...],
+        Setting(
+            ADDRESSES,
+            "Addresses that metrics-port listens on. /metrics needs no password: figures, no keys, no values.",
+        ),
+    ] = ("127.0.0.1",)
+    console_writes: Annotated[
+        bool,
+        Setting(
+            YES_NO,
+            "Whether the web console of metrics-port may change and delete keys, behind the password where one is set.",
+            live=True,
+        ),
+    ] = False
     unixsocketgroup: Annotated[
         str,
         Setting(TEXT, "Group that the file of that socket belongs to, by name or number; empty: that of the process."),

@@ -4,11 +4,13 @@ connection      PING, AUTH, HELLO, SELECT and their like: about the connection t
 clients         CLIENT: who is connected, over all routers
 cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor
-info            INFO and STATS: what all processes say of themselves, put together
+hotkeys         HOTKEYS and BIGKEYS
+info            INFO: the figures of statistics in Redis's words
 introspection   COMMAND, MEMORY and the HELP texts
 latency         LATENCY: how long commands took
 persistence     SAVE and its like, SHUTDOWN: what is kept on disk, through the supervisor
 slowlog         SLOWLOG over the cluster
+statistics      what all processes say of themselves, put together: one moment of the cluster; STATS
 pubsub          SUBSCRIBE and its like, PUBSUB
 tracking        CLIENT TRACKING, and who is told of what has changed
 transactions    MULTI, DISCARD, WATCH

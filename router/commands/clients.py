@@ -129,6 +129,7 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "tot-net-in": session.bytes_in,
         "tot-net-out": session.bytes_out,
         "tot-cmds": session.commands,
+        "router": router.index,
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
 

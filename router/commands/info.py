@@ -1,6 +1,6 @@
-"""INFO and STATS: what every router and every shard says of itself, put together.
+"""INFO: what every router and every shard says of itself, put together (commands/statistics.py), in Redis's words.
 
-INFO speaks Redis's sections and field names, so that existing tools read it; sums over the routers or the shards stand
+It speaks Redis's sections and field names, so that existing tools read it; sums over the routers or the shards stand
 where a single server would have one number. The section ``# Shards`` is ours: one line for each.
 """
 
@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from kache import __version__
+from kache import __version__, figures
 from kache.commands import DIGEST
-from kache.errors import CommandError
 from kache.replies import Reply, Verbatim
-from kache.stats import MemoryUse, RouterStats, ShardStats, added, percentile, total
+from kache.stats import MemoryUse, ShardStats, Snapshot, added, percentile
 
-from ..peers import answers, ask
 from ..registry import local
 from .arguments import text
 from .connection import SERVER_VERSION
+from .statistics import snapshot
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
-__all__ = ["command_latencies", "gather", "gather_routers"]
+__all__ = ["command_latencies"]
 
 Fields = dict[str, object]
 
@@ -51,53 +47,12 @@ ALL_SECTIONS = (*DEFAULT_SECTIONS[:7], "commandstats", "latencystats", *DEFAULT_
 
 TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-_decoder = msgspec.msgpack.Decoder(ShardStats)
-_router_decoder = msgspec.msgpack.Decoder(RouterStats)
-
-
-async def gather(router: Router) -> tuple[list[ShardStats], dict[int, str]]:
-    """The statistics of every shard that answers, and why the others did not."""
-    found: list[ShardStats] = []
-    silent: dict[int, str] = {}
-    for shard in range(router.shard_count):
-        try:
-            found.append(_decoder.decode(await router.call(shard, "_stats", [])))
-        except CommandError as error:
-            silent[shard] = error.message
-    return found, silent
-
-
-async def gather_routers(router: Router, *, buffers: bool = False) -> RouterStats:
-    """The sum over the routers that answer; how full their clients' buffers are is looked at only if asked for."""
-    others = await ask(router, "stats", *([b"buffers"] if buffers else []))
-    return added([_own(router, buffers=buffers), *map(_router_decoder.decode, others.values())])
-
-
-@answers("stats")
-def _own_for_another(router: Router, words: Sequence[bytes]) -> bytes:
-    return msgspec.msgpack.encode(_own(router, buffers=b"buffers" in words))
-
-
-def _own(router: Router, *, buffers: bool) -> RouterStats:
-    sessions = router.sessions() if buffers else []
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return RouterStats(
-        started_ms=router.started_ms,
-        counters=router.statistics(),
-        links=[link.in_flight for link in router.links],
-        input_buffer=max((one.unparsed_bytes for one in sessions), default=0),
-        output_buffer=max((one.unsent_bytes for one in sessions), default=0),
-        cpu_user_s=used.ru_utime,
-        cpu_system_s=used.ru_stime,
-    )
-
 
 @local("info")
 async def info(router: Router, session: Session, *sections: bytes) -> Reply:
     """The asked sections; without any, those of Redis's default."""
     wanted = _wanted(sections)
-    shards, silent = await gather(router)
-    state = _State(router, await gather_routers(router, buffers="clients" in wanted), shards, silent)
+    state = _State(router, await snapshot(router, buffers="clients" in wanted))
     blocks = []
     for section in wanted:
         fields = SECTIONS[section](state)
@@ -124,24 +79,32 @@ def _wanted(sections: tuple[bytes, ...]) -> list[str]:
 class _State:
     """One moment of the cluster, for all sections alike."""
 
-    def __init__(self, router: Router, routers: RouterStats, shards: list[ShardStats], silent: dict[int, str]) -> None:
+    def __init__(self, router: Router, found: Snapshot) -> None:
         self.router = router
-        self.routers = routers
-        self.shards = shards
-        self.silent = silent
-        self.counters = routers.counters
+        self.found = found
+        self.whole = figures.whole(found)
+        self.routers = added(found.routers)
+        self.shards = found.shards
+        self.silent = found.silent
 
     def sum(self, name: str) -> Any:
         """A counter added up over the shards."""
         return sum(getattr(shard, name) for shard in self.shards)
 
-    def errors(self) -> dict[str, int]:
-        """Error replies by code, of the shards and of the routers themselves."""
-        totals: dict[str, int] = dict(self.counters["errors"])
-        for shard in self.shards:
-            for code, count in shard.errors.items():
-                totals[code] = totals.get(code, 0) + count
-        return totals
+    def shown(self, *fields: str) -> Fields:
+        """Fields that are figures of `kache.figures`: those of a kind that can be a fraction with two decimals."""
+        row: Fields = {}
+        for field in fields:
+            figure = _BY_FIELD[field]
+            value = self.whole[figure.name] or 0
+            row[field] = f"{value:.{DECIMALS[figure.unit]}f}" if figure.unit in DECIMALS else value
+        return row
+
+
+DECIMALS = {"ratio": 2, "KiB per second": 2, "seconds": 0, "per second": 0}
+"""Of figures that may be fractions, by their unit."""
+
+_BY_FIELD = {figure.info: figure for figure in figures.FIGURES if figure.info}
 
 
 def _human(size: float) -> str:
@@ -162,7 +125,7 @@ def _run_id(router: Router) -> str:
 
 def _server(state: _State) -> Fields:
     router = state.router
-    uptime = (router.now_ms - state.routers.started_ms) // 1000
+    uptime = int(state.whole["uptime_s"] or 0)
     return {
         "redis_version": SERVER_VERSION,
         "redis_git_sha1": "00000000",
@@ -188,15 +151,12 @@ def _server(state: _State) -> Fields:
 
 def _clients(state: _State) -> Fields:
     return {
-        "connected_clients": state.counters["connections_current"],
+        **state.shown("connected_clients"),
         "cluster_connections": 0,
-        "maxclients": state.router.config.maxclients,
+        **state.shown("maxclients"),
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
-        "blocked_clients": state.counters["blocked_clients"],
-        "tracking_clients": state.counters["tracking_clients"],
-        "pubsub_clients": state.counters["pubsub_clients"],
-        "watching_clients": state.counters["watching_clients"],
+        **state.shown("blocked_clients", "tracking_clients", "pubsub_clients", "watching_clients"),
         "clients_in_timeout_table": 0,
         "total_watched_keys": 0,
         "total_blocking_keys": 0,
@@ -205,8 +165,9 @@ def _clients(state: _State) -> Fields:
 
 
 def _memory(state: _State) -> Fields:
-    use = MemoryUse(state.shards, state.counters["client_bytes"])
-    limit, used, peak, resident = state.router.config.maxmemory, use.used, state.sum("used_memory_peak"), use.resident
+    use = MemoryUse(state.shards, state.routers.counters["client_bytes"])
+    limit, peak, resident = state.router.config.maxmemory, state.sum("used_memory_peak"), use.resident
+    used = int(state.whole["total_memory"] or 0)
     return {
         "used_memory": used,
         "used_memory_human": _human(used),
@@ -216,8 +177,7 @@ def _memory(state: _State) -> Fields:
         "used_memory_peak_human": _human(max(peak, used)),
         "used_memory_peak_perc": _percent(used, max(peak, used)),
         "used_memory_overhead": use.overhead,
-        "used_memory_startup": use.startup,
-        "used_memory_dataset": use.dataset,
+        **state.shown("used_memory_startup", "used_memory_dataset"),
         "used_memory_dataset_perc": _percent(use.dataset, used),
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
@@ -228,18 +188,16 @@ def _memory(state: _State) -> Fields:
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
         "maxmemory_policy_followed": "/".join(sorted({shard.follows for shard in state.shards})),
-        "maxmemory_policy_changes": state.sum("policy_changes"),
+        **state.shown("maxmemory_policy_changes"),
         **_simulated(state.shards),
-        "mem_fragmentation_ratio": f"{use.fragmentation:.2f}",
+        **state.shown("mem_fragmentation_ratio"),
         "mem_fragmentation_bytes": resident - use.accounted,
         "mem_not_counted_for_evict": use.overhead,
-        "mem_slot_tables": use.slots,
-        "mem_aof_buffer": use.log,
-        "mem_cluster_links": use.links,
+        **state.shown("mem_slot_tables", "mem_aof_buffer", "mem_cluster_links"),
         "mem_clients_slaves": 0,
-        "mem_clients_normal": use.clients,
+        **state.shown("mem_clients_normal"),
         "mem_allocator": "kache",
-        "lazyfree_pending_objects": state.sum("cleanup_pending"),
+        **state.shown("lazyfree_pending_objects"),
     }
 
 
@@ -250,23 +208,6 @@ def _simulated(shards: Sequence[ShardStats]) -> Fields:
         f"simulated_misses_{name.replace('-', '_')}": f"{100 * sum(one[name] for one in told) / len(told):.2f}"
         for name in (told[0] if told else ())
     }
-
-
-@local("advise")
-async def advise(router: Router, session: Session) -> Reply:
-    """JSON of every shard, in their order; of one that does not answer `shard` and `reason`."""
-    replies: list[bytes] = []
-    for shard in range(router.shard_count):
-        try:
-            found: dict[str, Any] = msgspec.msgpack.decode(await router.call(shard, "_advice", []))
-        except CommandError as error:
-            found = {"shard": shard, "reason": error.message}
-        else:
-            found["prefixes"] = [
-                (name.decode("utf-8", "backslashreplace"), size, hits) for name, size, hits in found.get("prefixes", [])
-            ]
-        replies.append(msgspec.json.encode(found))
-    return replies
 
 
 def _persistence(state: _State) -> Fields:
@@ -348,35 +289,32 @@ def _progress(state: _State, kept: list[dict[str, Any]]) -> Fields:
 
 
 def _stats(state: _State) -> Fields:
-    counters = state.counters
     return {
-        "total_connections_received": counters["connections_accepted"],
-        "total_commands_processed": counters["commands"],
-        "instantaneous_ops_per_sec": round(counters["ops_per_second"]),
-        "total_net_input_bytes": counters["bytes_in"],
-        "total_net_output_bytes": counters["bytes_out"],
-        "instantaneous_input_kbps": f"{counters['input_kbps']:.2f}",
-        "instantaneous_output_kbps": f"{counters['output_kbps']:.2f}",
-        "rejected_connections": counters["connections_refused"],
+        **state.shown(
+            "total_connections_received",
+            "total_commands_processed",
+            "instantaneous_ops_per_sec",
+            "total_net_input_bytes",
+            "total_net_output_bytes",
+            "instantaneous_input_kbps",
+            "instantaneous_output_kbps",
+            "rejected_connections",
+        ),
         "sync_full": 0,
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
-        "expired_keys": state.sum("expired"),
-        "evicted_keys": state.sum("evicted"),
-        "keyspace_hits": state.sum("hits"),
-        "keyspace_misses": state.sum("misses"),
-        "pubsub_channels": state.sum("pubsub_channels"),
-        "pubsub_patterns": max((shard.pubsub_patterns for shard in state.shards), default=0),
-        "pubsubshard_channels": state.sum("pubsubshard_channels"),
-        "tracking_total_keys": state.sum("tracked_keys"),
+        **state.shown("expired_keys", "evicted_keys", "keyspace_hits", "keyspace_misses"),
+        **state.shown("pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "tracking_total_keys"),
         "latest_fork_usec": 0,
         "total_forks": 0,
-        "total_error_replies": sum(state.errors().values()),
-        "client_output_buffer_limit_disconnections": counters["closed_by_output_limit"],
-        "evicted_clients": counters["closed_for_memory"],
-        "request_timeouts": counters["timeouts"],
-        "protocol_errors": counters["protocol_errors"],
-        "commands_in_flight": counters["in_flight"],
+        **state.shown(
+            "total_error_replies",
+            "client_output_buffer_limit_disconnections",
+            "evicted_clients",
+            "request_timeouts",
+            "protocol_errors",
+            "commands_in_flight",
+        ),
     }
 
 
@@ -397,72 +335,34 @@ def _replication(state: _State) -> Fields:
 
 
 def _cpu(state: _State) -> Fields:
-    user, system = state.routers.cpu_user_s, state.routers.cpu_system_s
-    return {
-        "used_cpu_sys": f"{system + state.sum('cpu_system_s'):.6f}",
-        "used_cpu_user": f"{user + state.sum('cpu_user_s'):.6f}",
-        "used_cpu_sys_router": f"{system:.6f}",
-        "used_cpu_user_router": f"{user:.6f}",
-    }
-
-
-def _command_totals(state: _State) -> dict[str, list[int]]:
-    """{command: [calls, usec, rejected, failed]} over the routers and all shards.
-
-    Routers count what they answer, lead or divide, shards what came to them whole and the time that parts took.
-    """
-    totals: dict[str, list[int]] = {}
-    for key, (calls, usec, failed) in state.counters["local_calls"].items():
-        row = totals.setdefault(key.removeprefix("binary|"), [0, 0, 0, 0])
-        for at, value in enumerate((calls, usec, 0, failed)):
-            row[at] += value
-    for shard in state.shards:
-        for one in shard.command_stats:
-            if one.name.startswith("_"):
-                continue
-            row = totals.setdefault(one.name.removeprefix("binary|"), [0, 0, 0, 0])
-            for at, value in enumerate((one.calls, one.usec, one.rejected, one.failed)):
-                row[at] += value
-    return totals
+    shown = ("used_cpu_sys", "used_cpu_user", "used_cpu_sys_router", "used_cpu_user_router")
+    return {name: f"{state.whole[_BY_FIELD[name].name] or 0:.6f}" for name in shown}
 
 
 def _commandstats(state: _State) -> Fields:
     return {
         f"cmdstat_{name}": f"calls={calls},usec={usec},usec_per_call={usec / calls if calls else 0:.2f},"
         f"rejected_calls={rejected},failed_calls={failed}"
-        for name, (calls, usec, rejected, failed) in sorted(_command_totals(state).items())
+        for name, (calls, usec, rejected, failed) in sorted(figures.command_totals(state.found).items())
         if calls or rejected
     }
 
 
 def _latencystats(state: _State) -> Fields:
     fields: Fields = {}
-    for name, histogram in sorted(_histograms(state.routers, state.shards).items()):
+    for name, histogram in sorted(figures.command_histograms(state.found).items()):
         marks = ",".join(f"p{mark}={percentile(histogram, mark) / 1000:.3f}" for mark in (50, 99, 99.9))
         fields[f"latency_percentiles_usec_{name}"] = marks
     return fields
 
 
-def _histograms(routers: RouterStats, shards: list[ShardStats]) -> dict[str, dict[int, int]]:
-    """{command: histogram of nanoseconds}: of the shards, and of the routers for what they answer or lead."""
-    found: dict[str, list[dict[int, int]]] = {}
-    for name, histogram in routers.counters["latency_ns"].items():
-        found.setdefault(name, []).append(histogram)
-    for shard in shards:
-        for one in shard.command_stats:
-            if one.latency_ns and not one.name.startswith("_"):
-                found.setdefault(one.name.removeprefix("binary|"), []).append(one.latency_ns)
-    return {name: total(histograms) for name, histograms in found.items()}
-
-
 async def command_latencies(router: Router) -> dict[str, dict[int, int]]:
     """How long commands took, as histograms (kache.stats) by the name of the command, over the whole cluster."""
-    shards, _silent = await gather(router)
-    return _histograms(await gather_routers(router), shards)
+    return figures.command_histograms(await snapshot(router))
 
 
 def _errorstats(state: _State) -> Fields:
-    return {f"errorstat_{code}": f"count={count}" for code, count in sorted(state.errors().items())}
+    return {f"errorstat_{code}": f"count={count}" for code, count in sorted(figures.error_totals(state.found).items())}
 
 
 def _cluster(state: _State) -> Fields:
@@ -527,61 +427,3 @@ SECTIONS: dict[str, Callable[[_State], Fields]] = {
     "keyspace": _keyspace,
     "shards": _shards,
 }
-
-
-@local("stats")
-async def stats(router: Router, session: Session) -> Reply:
-    """An array of maps, one for each shard, in the order of the shards."""
-    shards, silent = await gather(router)
-    by_index = {shard.index: shard for shard in shards}
-    routers = await gather_routers(router)
-    connections = routers.counters["connections_current"]
-    replies: list[dict[bytes, Reply]] = []
-    for link in router.links:
-        shard = by_index.get(link.index)
-        row: Fields = {"shard": link.index, "state": link.state}
-        if shard is None:
-            row["reason"] = silent.get(link.index, "")
-        else:
-            row |= _shard_fields(shard)
-            row |= {"in_flight": routers.links[link.index], "connections": connections}
-        replies.append({name.encode(): _plain(value) for name, value in row.items()})
-    return replies
-
-
-def _shard_fields(shard: ShardStats) -> Fields:
-    return {
-        "pid": shard.pid,
-        "uptime_ms": shard.uptime_ms,
-        "keys": sum(one.keys for one in shard.databases),
-        "expires": sum(one.expires for one in shard.databases),
-        "used_memory": shard.used_memory,
-        "resident_memory": shard.resident_memory,
-        "startup_memory": shard.startup_memory,
-        "buffer_memory": shard.buffer_memory,
-        "slot_memory": shard.slot_memory,
-        "log_memory": shard.log_memory,
-        "maxmemory": shard.maxmemory,
-        "allowed_memory": shard.allowed_memory,
-        "ops_per_second": shard.ops_per_second,
-        "commands": shard.commands,
-        "hits": shard.hits,
-        "misses": shard.misses,
-        "expired": shard.expired,
-        "evicted": shard.evicted,
-        "net_input_bytes": shard.net_input_bytes,
-        "net_output_bytes": shard.net_output_bytes,
-        "p50_us": percentile(shard.latency_ns, 50) / 1000,
-        "p99_us": percentile(shard.latency_ns, 99) / 1000,
-        "longest_stall_us": shard.longest_stall_us,
-        "policy": shard.policy,
-        "follows": shard.follows,
-        "policy_changes": shard.policy_changes,
-        **{f"simulated_misses_{name.replace('-', '_')}": share for name, share in shard.simulated.items()},
-        "cleanup_pending": shard.cleanup_pending,
-        "deferred": shard.deferred,
-    }
-
-
-def _plain(value: object) -> Reply:
-    return value.encode() if isinstance(value, str) else value

@@ -24,7 +24,7 @@ from kache.stats import MemoryUse, ShardStats
 
 from ..registry import local
 from .arguments import text
-from .info import gather, gather_routers
+from .statistics import gather, gather_routers
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session

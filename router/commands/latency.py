@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kache.commands import TABLE
 from kache.errors import CommandError
+from kache.figures import command_histograms
 from kache.replies import Reply, Verbatim
-from kache.stats import bucket_value
+from kache.stats import Snapshot, bucket_value, percentile
 
 from ..registry import local
 from .arguments import text
 from .info import command_latencies
+from .statistics import snapshot
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
 __all__ = ["cumulative"]
 
+STALL_US = 20_000
+"""From here on somebody notices."""
+WAITING = frozenset(row.name for row in TABLE if "blocking" in row.flags)
+"""Commands that take as long as their client wants."""
 FIRST_NS = 1024
 """The upper end of the first class of LATENCY HISTOGRAM; each of the others has twice that of the one before."""
 
@@ -70,9 +77,30 @@ def latency_graph(router: Router, session: Session, event: bytes) -> Reply:
 
 
 @local("latency|doctor")
-def latency_doctor(router: Router, session: Session) -> Reply:
-    """For people: where to look instead."""
+async def latency_doctor(router: Router, session: Session) -> Reply:
+    """For people: what is slow, and in which shard or router."""
+    remarks = _remarks(await snapshot(router))
+    shown = "\n".join(remarks) if remarks else "Nothing unusual."
     return Verbatim(
-        b"Kache records no latency events. SLOWLOG has the slowest commands, LATENCY HISTOGRAM and the section "
-        b"latencystats of INFO have how long each command takes, `kache stats` has the longest stalls.\n"
+        f"{shown}\nKache records no latency events: SLOWLOG GET 10 SHARDS has slow commands, LATENCY HISTOGRAM how long each "
+        "command takes, `kache top` both as they change.\n".encode()
     )
+
+
+def _remarks(moment: Snapshot) -> list[str]:
+    remarks = [f"Shard {index} does not answer: {reason}" for index, reason in sorted(moment.silent.items())]
+    for shard in moment.shards:
+        if shard.stall_us >= STALL_US:
+            remarks.append(f"Shard {shard.index} stalled for {shard.stall_us / 1000:.0f} ms in the last minute.")
+        if moment.round_trips_us[shard.index] >= STALL_US:
+            took = moment.round_trips_us[shard.index] / 1000
+            remarks.append(f"Shard {shard.index} took {took:.0f} ms to answer just now: it has much to do.")
+    for router in moment.routers:
+        if router.counters["lag_us"] >= STALL_US:
+            lag = router.counters["lag_us"] / 1000
+            remarks.append(f"Router {router.index} came to its timers {lag:.0f} ms late in the last minute.")
+    for name, histogram in sorted(command_histograms(moment).items()):
+        slowest = percentile(histogram, 99) / 1e6
+        if slowest >= STALL_US / 1000 and name not in WAITING:
+            remarks.append(f"One of a hundred {name.upper()} takes {slowest:.0f} ms or more.")
+    return remarks

@@ -18,7 +18,7 @@ from kache.replies import OK, Reply
 
 from ..registry import local
 from .arguments import integer
-from .info import gather, gather_routers
+from .statistics import gather, gather_routers
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session

@@ -18,7 +18,7 @@ from .arguments import integer
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
-__all__: list[str] = []
+__all__ = ["entries_kept"]
 
 DEFAULT_COUNT = 10
 BAD_COUNT = "ERR count should be greater than or equal to -1"
@@ -28,8 +28,10 @@ _decoder = msgspec.msgpack.Decoder(list[Entry])
 
 @local("slowlog|get")
 async def slowlog_get(router: Router, session: Session, *count: bytes) -> Reply:
-    """The newest entries: [id, unix seconds, microseconds, words, client address, client name]."""
-    if len(count) > 1:
+    """The newest entries: [id, unix seconds, microseconds, words, client address, client name]; with SHARDS also the shard that
+    executed it, -1 where it was the router."""
+    named = len(count) == 2 and count[1].upper() == b"SHARDS"
+    if len(count) > 1 + named:
         raise CommandError("ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.")
     wanted = integer(count[0], BAD_COUNT) if count else DEFAULT_COUNT
     if wanted < -1:
@@ -40,7 +42,8 @@ async def slowlog_get(router: Router, session: Session, *count: bytes) -> Reply:
     for packed in (await ask(router, "slowlog", b"%d" % most)).values():
         entries += _decoder.decode(packed)
     entries.sort(key=lambda entry: entry.number, reverse=True)
-    return [list(msgspec.structs.astuple(entry)) for entry in entries[:most]]
+    # Some clients count on six fields.
+    return [list(msgspec.structs.astuple(entry))[: 7 if named else 6] for entry in entries[:most]]
 
 
 @answers("slowlog")
@@ -50,7 +53,12 @@ def _newest_for_another(router: Router, words: Sequence[bytes]) -> bytes:
 
 @local("slowlog|len")
 async def slowlog_len(router: Router, session: Session) -> Reply:
-    """Entries kept by all routers together, no more than the setting allows."""
+    """Entries kept by all routers together."""
+    return await entries_kept(router)
+
+
+async def entries_kept(router: Router) -> int:
+    """How many entries all routers together keep, no more than the setting allows."""
     kept = sum(map(int, (await ask(router, "slowlog-len")).values())) + len(router.slowlog)
     return min(kept, router.config.slowlog_max_len)
 

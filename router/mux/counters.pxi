@@ -6,6 +6,7 @@ cdef class Counters:
         self.errors = {}
         self.closings = {}
         self.samples = []
+        self.lags = []
         self.since_ms = now_ms
 
     cdef int count_error(self, str message) except -1:
@@ -32,6 +33,10 @@ cdef class Counters:
         self.samples.append(self.traffic(router))
         if len(self.samples) > 3:
             del self.samples[0]
+        self.lags.append(self.lag_us)
+        if len(self.lags) > 60:
+            del self.lags[0]
+        self.lag_us = 0
         return 0
 
     cdef dict report(self, Router router):
@@ -76,6 +81,7 @@ cdef class Counters:
             "ops_per_second": max(commands - first[1], 0) / seconds,
             "input_kbps": max(bytes_in - first[2], 0) / seconds / 1024,
             "output_kbps": max(bytes_out - first[3], 0) / seconds / 1024,
+            "lag_us": max(self.lag_us, max(self.lags, default=0)),
             "local_calls": local_calls,
             "latency_ns": latencies,
         }
@@ -93,6 +99,8 @@ cdef class Counters:
         self.bytes_in_closed -= bytes_in
         self.bytes_out_closed -= bytes_out
         self.samples.clear()
+        self.lags.clear()
+        self.lag_us = 0
         self.since_ms = router.now_ms
         for i in range(router.table.count):
             reset_command(&router.table.commands[i])

@@ -522,7 +522,9 @@ cdef class Link(Backend):
         """A command of this client took long in the shard."""
         client = self.router.session_by_id(session)
         try:
-            self.router.slowlog.report(report, client.address if client else "", client.name if client else b"")
+            self.router.slowlog.report(
+                report, client.address if client else "", client.name if client else b"", self.index
+            )
         except Exception:
             log.exception("shard %d reports a slow command in another way", self.index)
         return 0

@@ -906,6 +906,8 @@ cdef class Counters:
     cdef dict closings                   # why clients were closed by this router -> how many
     cdef dict errors                     # code of an error reply made here -> how many
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
+    cdef int64_t lag_us                  # how late the timers came at worst in this second, and in those
+    cdef list lags                       # of the last minute
     cdef int count_error(self, str message) except -1
     cdef int count_closing(self, str reason) except -1
     cdef int sample(self, Router router) except -1
@@ -920,6 +922,7 @@ cdef class Timers:
     """What is done whether or not anything arrives: deadlines of requests, and once a second the rest."""
     cdef Router router
     cdef object timer
+    cdef int64_t due                     # when it is to run (monotonic_ns)
     cdef int64_t next_sweep_ms
     cdef Py_ssize_t most_cost            # the most that clients have cost since memory was given back,
     cdef int64_t retained_ms             # and when they last cost about as much

@@ -36,8 +36,10 @@ cdef class Timers:
     def _tick(self):
         """Deadlines of requests; once a second the limits that are counted in seconds."""
         cdef Router router = self.router
-        cdef double seconds = router.limits.request_timeout / 10000.0
+        cdef double seconds = max(SHORTEST_TICK, min(LONGEST_TICK, router.limits.request_timeout / 10000.0))
         try:
+            if self.due:
+                router.counters.lag_us = max(router.counters.lag_us, (monotonic_ns() - self.due) // 1000)
             router.now_ms = router.clock.now_ms()
             router.shards.expire(router.now_ms)
             router.clients.feed()
@@ -54,4 +56,5 @@ cdef class Timers:
             # Whatever it was, requests must go on timing out.
             log.exception("internal error in a timer")
         if not router.closed:
-            self.timer = router.loop.call_later(max(SHORTEST_TICK, min(LONGEST_TICK, seconds)), self._tick)
+            self.due = monotonic_ns() + <int64_t> (seconds * 1e9)
+            self.timer = router.loop.call_later(seconds, self._tick)

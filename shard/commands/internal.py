@@ -1,4 +1,4 @@
-"""What the router asks a shard about itself: its statistics."""
+"""What the router asks a shard about itself: its statistics, its hot and its big keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from kache.replies import OK, Reply
 
 from ..service.statistics import advice, shard_stats
+from .arguments import integer
 from .registry import command
 
 if TYPE_CHECKING:
@@ -29,6 +30,19 @@ def stats(ctx: Context, *_: bytes) -> Reply:
 def advice_of(ctx: Context) -> Reply:
     """What the miniature simulations say, as msgpack."""
     return _encoder.encode(advice(ctx.shard))
+
+
+@command("_hot")
+def hot(ctx: Context, count: bytes) -> Reply:
+    """The most used keys; see `HotKeys`."""
+    sketch = ctx.shard.hot
+    return _encoder.encode((*sketch.totals(), sketch.top(integer(count))))
+
+
+@command("_big")
+def big(ctx: Context, count: bytes) -> Reply:
+    """The largest keys; see `BigKeys`."""
+    return _encoder.encode(ctx.shard.big.top(integer(count)))
 
 
 @command("_reset_stats")

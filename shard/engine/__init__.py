@@ -14,6 +14,7 @@
     zset        ZSet: the value of a larger sorted set, on ranks.pxi
     stream      Stream: the entries of a stream, in chunks
     consumer_groups  its groups, in Python: what was delivered, to whom, and how often
+    sketch      which keys are used most
     effects     the sink that every change is told to: observers, and the records of a log
     engine      the databases, the mutators, the compiled commands, execution, links; engine.pyx names its parts
     hll         the HyperLogLog's representation

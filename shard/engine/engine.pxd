@@ -23,8 +23,9 @@ from .heap cimport Heap
 from .listvalue cimport Chunks, ListValue
 from .miniature cimport Miniatures
 from .queues cimport Ghosts, Queue
+from .sketch cimport HotKeys
 from .stream cimport Stream, StreamId
-from .table cimport Table
+from .table cimport Segment, Table
 from .zset cimport ZSet
 
 cdef class Executor
@@ -439,6 +440,23 @@ cdef class Words:
     cdef Py_ssize_t count
 
 
+# sizes.pxi --------------------------------------------------------------------------------------------
+@cython.final
+cdef class BigKeys:
+    """The largest keys of one store."""
+    cdef Store store
+    cdef int db                         # where the sweep goes on
+    cdef uint32_t slot, place
+    cdef int64_t least                  # bytes from which a key is remembered
+    cdef bint swept                     # everything, and nothing since
+    cdef uint64_t began_dirty           # Store.dirty when the sweep began
+    cdef list found, last               # heaps of (bytes, db, key, type, elements)
+    cdef int restart(self) except -1
+    cdef bint sweep_database(self, Database* db, int64_t until_ns) except -1
+    cdef uint32_t sweep_segment(self, Segment* segment) except? 0
+    cdef int remember(self, Entry* entry, int64_t size) except -1
+
+
 # meter.pxi --------------------------------------------------------------------------------------------
 cdef enum:
     HISTOGRAM_SIZE = 1024
@@ -507,6 +525,9 @@ cdef class Executor:
     cdef dict numbers                   # key of a row -> its number
     cdef readonly Budget budget
     cdef readonly Defragmenter defragmenter
+    cdef readonly HotKeys hot           # the keys that are used most
+    cdef readonly BigKeys big           # and the largest ones
+    cdef uint64_t next_look             # with which command `hot` looks again
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public int64_t clock_ms        # the cluster's own time, which requests and what holds others up go by: see wire/clock
     cdef public bint loading
@@ -536,6 +557,7 @@ cdef class Executor:
     cdef dict parked_on                 # link -> how many of them will come soon
     cdef readonly object blocking       # clients that wait for a key (service/blocking.py)
     cdef public bint ready              # a key that somebody waits for has changed
+    cdef void look(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef int fill_commands(self, object rows) except -1
     cdef int look_at_rows(self) except -1
     cdef int fill_keys(self, Command* command, object row) except -1

@@ -15,6 +15,7 @@ from .effects import Effects
 from .fields import FieldTable
 from .listvalue import ListValue
 from .miniature import Miniatures
+from .sketch import HotKeys
 from .stream import Stream
 from .zset import ZSet
 
@@ -324,6 +325,13 @@ class Defragmenter:
     @property
     def active(self) -> bool: ...
 
+class BigKeys:
+    """The largest keys of one store."""
+
+    def __init__(self, store: Store) -> None: ...
+    def sweep(self, budget_ns: int) -> None: ...
+    def top(self, count: int) -> list[tuple[int, bytes, str, int, int]]: ...
+
 class Executor:
     """The one execution point over one shard's data."""
 
@@ -376,6 +384,10 @@ class Executor:
     def evictor(self) -> Evictor: ...
     simulating: bool
     def tune_simulations(self) -> int: ...
+    @property
+    def hot(self) -> HotKeys: ...
+    @property
+    def big(self) -> BigKeys: ...
     @property
     def executed(self) -> int: ...
     @property

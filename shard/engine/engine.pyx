@@ -2,7 +2,7 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, stream, effects;
+of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, stream, effects, sketch;
 `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
@@ -15,6 +15,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     budget, defrag             Budget: what this shard may use of the limit that all share; blocks moved so that pages become
                                free
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
+    sizes                      BigKeys: which keys take most
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
     watches, channels,         WATCH; who listens to what is published; what is published of changes
     notifications, tracking    … and told to clients that have read it
@@ -210,6 +211,7 @@ include "evict.pxi"
 include "budget.pxi"
 include "defrag.pxi"
 include "keyspace.pxi"
+include "sizes.pxi"
 
 cdef class Host
 cdef class Link(Endpoint)

@@ -69,6 +69,8 @@ cdef class Executor:
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
         self.defragmenter = Defragmenter(self.store)
+        self.hot = HotKeys()
+        self.big = BigKeys(self.store)
         self.budget = Budget() if budget is None else budget
         self.set_maxmemory(maxmemory)
         self.index = index
@@ -184,6 +186,8 @@ cdef class Executor:
             return fail(context, out, b"ERR unknown command number")
         command = &self.commands[number]
         self.executed += 1
+        if self.executed >= self.next_look:
+            self.look(context, command, args, n)
         try:
             if not self.admits(context, command, args, n):
                 refused = self.refusal(context, command, number, args, n)
@@ -211,6 +215,16 @@ cdef class Executor:
             command.calls += self.counts(context, command)
             command.failed += self.counts(context, command)
             return fail(context, out, self.error_text(error, number))
+
+    cdef void look(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept:
+        """One of the commands whose keys are counted for all: which keys are hot is known at the cost of a comparison."""
+        cdef Py_ssize_t i = command.first, last = command.last if command.last >= 0 else n + command.last
+        self.next_look = self.executed + self.hot.next_gap()
+        if command.movable or command.internal:
+            return
+        while command.step and i <= last and i < n:
+            self.hot.note(table_hash(args[i].data, args[i].size), context.keys.db, args[i].data, args[i].size)
+            i += command.step
 
     cpdef object call(self, Context context, str key, tuple args):
         """A command inside another; see Context.call."""
@@ -668,7 +682,7 @@ cdef class Executor:
             free(self.commands[i].histogram)
             self.commands[i].histogram = NULL
             self.commands[i].calls = self.commands[i].ns = self.commands[i].rejected = self.commands[i].failed = 0
-        self.executed = 0
+        self.executed = self.next_look = 0
         self.errors.clear()
         self.peak_memory = self.store.used()
         self.store.hits = self.store.misses = 0

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from kache.figures import RATE_WINDOW
 from kache.stats import CommandStats, DatabaseStats, ShardStats
 from kache.wire import link as wire_link
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gauges", "advice", "recent_misses", "resident_memory", "shard_stats"]
 
-RATE_SECONDS = 16
-"""Samples, one a second or so, over which rates are averaged."""
+STALL_SECONDS = 60
+"""Of which the longest stall is told apart from the longest of all."""
 
 
 def resident_memory() -> int:
@@ -39,7 +40,9 @@ class Gauges:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self._traffic_at_reset = (0, 0)
-        self._samples: deque[tuple[float, int, int, int]] = deque(maxlen=RATE_SECONDS)
+        self._longest_ns = 0
+        self._samples: deque[tuple[float, int, int, int]] = deque(maxlen=RATE_WINDOW)
+        self._stalls: deque[int] = deque(maxlen=STALL_SECONDS)
 
     def links(self) -> int:
         """Routers connected."""
@@ -49,9 +52,17 @@ class Gauges:
         """Bytes in and out over all links since the start."""
         return 0, 0
 
-    def longest_stall_ns(self) -> int:
-        """The longest tick with the wait for the GIL before it, since the last reset."""
+    def stall_ns(self) -> int:
+        """The longest tick with the wait for the GIL before it, since `forget_stall`."""
         return 0
+
+    def forget_stall(self) -> None:
+        """The longest tick is looked for anew."""
+
+    def stalls_ns(self) -> tuple[int, int]:
+        """The longest stall since the last reset, and that of the last minute."""
+        recent = max(self.stall_ns(), max(self._stalls, default=0))
+        return max(self._longest_ns, recent), recent
 
     def cleanup_pending(self) -> int:
         """Values waiting for the cleanup thread."""
@@ -73,6 +84,9 @@ class Gauges:
         """CONFIG RESETSTAT: traffic counts from here."""
         self._traffic_at_reset = self.traffic()
         self._samples.clear()
+        self.forget_stall()
+        self._stalls.clear()
+        self._longest_ns = 0
 
     def net(self) -> tuple[int, int]:
         """Bytes in and out since the last reset."""
@@ -80,15 +94,19 @@ class Gauges:
         return received - self._traffic_at_reset[0], sent - self._traffic_at_reset[1]
 
     def sample(self, shard: Executor) -> None:
-        """Remembers the counters for the rates; to be called about once a second."""
+        """Remembers the counters for the rates, and the longest stall; to be called about once a second."""
         self._samples.append((time.monotonic(), shard.executed, *self.net()))
+        self._stalls.append(self.stall_ns())
+        self._longest_ns = max(self._longest_ns, self._stalls[-1])
+        self.forget_stall()
 
-    def rates(self) -> tuple[float, float, float]:
-        """Commands, KiB in and KiB out per second over the last samples."""
-        if len(self._samples) < 2:
+    def rates(self, shard: Executor) -> tuple[float, float, float]:
+        """Commands, KiB in and KiB out per second, from the oldest sample until now."""
+        if not self._samples:
             return 0.0, 0.0, 0.0
-        (then, *before), (now, *after) = self._samples[0], self._samples[-1]
-        seconds = now - then or 1.0
+        then, *before = self._samples[0]
+        after = (shard.executed, *self.net())
+        seconds = max(time.monotonic() - then, 0.001)
         commands, received, sent = ((later - earlier) / seconds for earlier, later in zip(before, after, strict=True))
         return commands, received / 1024, sent / 1024
 
@@ -98,8 +116,9 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
     store = shard.store
     kept = gauges.kept()
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    per_second, input_kbps, output_kbps = gauges.rates()
+    per_second, input_kbps, output_kbps = gauges.rates(shard)
     received, sent = gauges.net()
+    longest_ns, recent_ns = gauges.stalls_ns()
     return ShardStats(
         index=shard.index,
         pid=os.getpid(),
@@ -130,7 +149,8 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         deferred=shard.deferred_count,
         dirty=store.dirty,
         cleanup_pending=gauges.cleanup_pending(),
-        longest_stall_us=gauges.longest_stall_ns() // 1000,
+        longest_stall_us=longest_ns // 1000,
+        stall_us=recent_ns // 1000,
         cpu_user_s=usage.ru_utime,
         cpu_system_s=usage.ru_stime,
         errors=dict(shard.errors),

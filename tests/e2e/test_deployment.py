@@ -218,7 +218,7 @@ def test_the_manifests_fit_together(tmp_path: Path) -> None:
     assert config.maxmemory * 1.25 <= int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
 
 
-@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe"])
 def test_the_probes_tell(probe: str, tmp_path: Path) -> None:
     command = of_kind("StatefulSet")["spec"]["template"]["spec"]["containers"][0][probe]["exec"]["command"]
     secret = tmp_path / "requirepass"
@@ -227,3 +227,17 @@ def test_the_probes_tell(probe: str, tmp_path: Path) -> None:
         assert cluster.kache(*command[1:]).returncode == 0
         pid = cluster.pid_of("router")
     assert cluster.kache(*command[1:], check=False).returncode != 0 and pid
+
+
+def test_it_is_ready_by_the_metrics_port() -> None:
+    """What a probe asks over HTTP is answered in tests/e2e/test_metrics.py."""
+    (container,) = of_kind("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    asked = container["readinessProbe"]["httpGet"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    settings = tomllib.loads(of_kind("ConfigMap")["data"]["kache.toml"])
+    assert (asked["path"], ports[asked["port"]]) == ("/readyz", settings["metrics-port"])
+    monitor = yaml.safe_load((DEPLOY / "servicemonitor.yaml").read_text())
+    service = of_kind("Service")
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}

@@ -17,7 +17,7 @@ from kache.config.settings import SETTINGS, Config, ConfigError, changed, load
 from kache.errors import CommandError
 
 VALUES = ["0", "-1", "1", str(2**31), str(2**32), str(2**63 - 1), str(2**63), str(2**64), "text", ""]
-PLACES = {"port", "bind", "dir", "logfile", "shards", "routers"}
+PLACES = {"port", "bind", "metrics-port", "metrics-bind", "dir", "logfile", "shards", "routers"}
 """Where the cluster is and what it consists of: tried on their own, not one of them in a running cluster."""
 
 

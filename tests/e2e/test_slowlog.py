@@ -79,6 +79,11 @@ def test_a_command_enters_once_as_it_was_sent(cluster: Cluster, log: Connection)
     assert [entry[3] for entry in reversed(found)] == [[word.encode() for word in command] for command in commands]
     assert {entry[4] for entry in found} == {address}
     assert all(entry[2] >= 0 and entry[1] > 1_600_000_000 for entry in found)
+    assert {len(entry) for entry in found} == {6}
+    told = [entry for entry in log.request("slowlog", "get", -1, "SHARDS") if entry[5] == b"writer"]
+    shards = {entry[3][0]: entry[6] for entry in told}
+    assert shards[b"PiNg"] == shards[b"MGet"] == shards[b"KEYS"] == -1
+    assert shards[b"SET"] == shards[b"get"] >= 0
     words = {entry[3][0] for entry in log.request("slowlog", "get", -1)}
     assert not any(word.startswith(b"_") for word in words), words
 

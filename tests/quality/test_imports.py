@@ -36,8 +36,15 @@ OWNERS_OF_IO = {
     "kache/cluster/supervisor.py",
     "kache/load/generator.py",
     "kache/load/worker.py",
+    "kache/metrics/main.py",
+    "kache/metrics/pages.py",
+    "kache/metrics/server.py",
+    "kache/metrics/source.py",
     "kache/testing/director.py",
+    "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
+    "router/commands/statistics.py",  # asks all shards at once
+    "router/commands/tracking.py",  # tells other routers, and does not wait for it
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",
@@ -57,6 +64,7 @@ MAY_IMPORT = {
     "client": {"ground", "config"},
     "cluster": {"ground", "wire", "config"},
     "load": {"ground", "client"},
+    "metrics": {"ground", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
     "cli": {"ground", "wire", "commands", "config", "client", "cluster", "load"},
     "router": {"ground", "wire", "commands", "config", "cluster"},

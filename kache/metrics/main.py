@@ -1,0 +1,100 @@
+"""The metrics process from its start to its end: entered as ``run(ctx)`` by the supervisor, which imports it by name.
+
+Owns the event loop and the control channel. It holds nothing: killed at any moment, it is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+
+import uvloop
+
+from kache.cluster import logs
+from kache.cluster.control import ControlChannel, ControlError
+from kache.cluster.messages import (
+    Ack,
+    ChildContext,
+    ClusterStatus,
+    ConfigChanged,
+    Down,
+    Drain,
+    Ping,
+    Pong,
+    Ready,
+    Slots,
+    StageIs,
+    StatusReply,
+    StatusRequest,
+)
+from kache.metrics.pages import Pages
+from kache.metrics.server import Server
+from kache.metrics.source import Source
+
+__all__ = ["run"]
+
+_log = logging.getLogger("kache.metrics")
+
+
+def run(ctx: ChildContext) -> None:
+    """Answers until the supervisor says otherwise. Returns when the process shall end."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_Process(ctx, loop).serve())
+    finally:
+        loop.close()
+
+
+class _Process:
+    def __init__(self, ctx: ChildContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._ctx = ctx
+        self._loop = loop
+        self._done = asyncio.Event()
+        self._source = Source(ctx.config, ctx.port)
+        self._pages = Pages(ctx.config, self._source, self._status)
+        self._server = Server(self._pages.answer)
+        self._channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._done.set)
+
+    async def serve(self) -> None:
+        """Starts, serves, and returns once told to."""
+        self._loop.add_reader(self._ctx.death_fd, lambda: os._exit(1))
+        self._loop.add_signal_handler(signal.SIGTERM, self._done.set)
+        # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
+        self._loop.add_signal_handler(signal.SIGINT, lambda: None)
+        for fd in self._ctx.listeners:
+            await self._server.listen(socket.socket(fileno=fd))
+        self._look_at_log()
+        sampling = self._loop.create_task(self._source.sample())
+        self._channel.send(Ready())
+        await self._done.wait()
+        sampling.cancel()
+        await self._server.close()
+        self._channel.close()
+
+    async def _status(self) -> ClusterStatus:
+        reply = await self._channel.request(StatusRequest(0))
+        if not isinstance(reply, StatusReply):
+            raise ControlError("the supervisor does not say how its children are")
+        return reply.status
+
+    def _on_message(self, message: Down) -> None:
+        if isinstance(message, ConfigChanged):
+            logs.set_level(message.config)
+            if message.config.requirepass != self._ctx.config.requirepass:
+                self._source.apply(message.config)
+            self._ctx.config = self._pages.config = message.config
+            self._channel.send(Ack(message.id))
+        elif isinstance(message, Slots | StageIs):
+            self._channel.send(Ack(message.id))
+        elif isinstance(message, Ping):
+            self._channel.send(Pong(message.id))
+        elif isinstance(message, Drain):
+            self._done.set()
+
+    def _look_at_log(self) -> None:
+        logs.tell_left_out()
+        self._loop.call_later(logs.WINDOW_SECONDS / 2, self._look_at_log)

@@ -1,0 +1,193 @@
+"""Which path of the metrics port is answered how, and who may ask.
+
+    /metrics     Prometheus or OpenMetrics text; open, as scrapers expect it: figures, no keys and no values
+    /healthz     200 while the cluster answers a PING
+    /readyz      200 while every router and shard is up; else 503 and why not
+    /, /api/…    the console: behind the cluster's password, since it shows keys and values
+
+Where no password is set, only this machine reaches the console: other addresses are refused, and so is a Host that is a name,
+behind which a page of a stranger could stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any
+
+from kache import __version__
+from kache.cluster.messages import ClusterStatus
+from kache.config.settings import Config
+from kache.errors import KacheError
+from kache.metrics import console
+from kache.metrics.exposition import exposed
+from kache.metrics.server import Request, Response
+from kache.metrics.source import Source, SourceError
+
+__all__ = ["Pages", "unready"]
+
+READ_METHODS = ("GET", "HEAD")
+WRONG_PASSWORD_SECONDS = 1.0
+"""Guessing should take its time."""
+PROOF = "x-kache-console"
+"""A header that the page of a stranger cannot send along."""
+
+
+def unready(status: ClusterStatus) -> list[str]:
+    """Why the cluster is not ready: a sentence without its full stop for everybody who is not up."""
+    reasons = ["the cluster is stopping"] if status.draining else []
+    for child in status.children:
+        if child.state != "up" and child.role != "metrics":
+            reasons.append(f"{child.role} {child.index} is {child.state}{f' ({child.reason})' if child.reason else ''}")
+    return reasons
+
+
+def _plain(status: int, words: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, "text/plain; charset=utf-8", words.encode() + b"\n", headers)
+
+
+def _json(value: Any) -> Response:
+    return Response(200, "application/json", json.dumps(value).encode())
+
+
+class Pages:
+    """`source` has the figures; `status` asks the supervisor; `config` is replaced when it changes."""
+
+    def __init__(self, config: Config, source: Source, status: Callable[[], Awaitable[ClusterStatus]]) -> None:
+        self.config = config
+        self._source = source
+        self._status = status
+        self._open = {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}
+        self._console = {
+            "/": self._page, "/api/now": self._now, "/api/history": self._history, "/api/keys": self._keys, "/api/key": self._key
+        }  # fmt: skip
+        self._html = resources.files("kache.metrics").joinpath("console.html").read_bytes()
+        self._policy = _content_policy(self._html.decode())
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to any request."""
+        if request.path in self._console:
+            refused = await self._refusal(request)
+            if refused is not None:
+                return refused
+        found = self._open.get(request.path) or self._console.get(request.path)
+        if found is None:
+            return _plain(404, f"There is nothing at {request.path}: ask for {', '.join([*self._open, '/'])}.")
+        if request.method not in READ_METHODS and (request.method, request.path) != ("POST", "/api/key"):
+            return _plain(405, "Only GET is answered here.")
+        try:
+            return await found(request)
+        except console.Refused as error:
+            return _plain(error.status, str(error))
+        except (KacheError, OSError, TimeoutError) as error:
+            return _plain(503, str(error))
+
+    async def _refusal(self, request: Request) -> Response | None:
+        password = self.config.requirepass
+        if password:
+            if hmac.compare_digest(_given(request.headers.get("authorization", "")), password.encode()):
+                return None
+            if "authorization" in request.headers:
+                await asyncio.sleep(WRONG_PASSWORD_SECONDS)
+            return _plain(
+                401,
+                "The console wants the password of the cluster, with any name.",
+                ("WWW-Authenticate", 'Basic realm="Kache"'),
+            )
+        if self.config.protected_mode and not all(map(_is_loopback, self.config.metrics_bind)):
+            return _plain(403, "metrics-bind reaches beyond this machine: the console wants requirepass to be set.")
+        if not _is_address(request.headers.get("host", "")):
+            return _plain(
+                403, "Without a password the console is reached by an address or as localhost, not by another name."
+            )
+        return None
+
+    async def _metrics(self, request: Request) -> Response:
+        try:
+            snapshot = await self._source.snapshot()
+        except SourceError:
+            snapshot = None  # as redis_exporter does: redis_up is 0
+        text, content_type = exposed(snapshot, request.headers.get("accept", ""))
+        return Response(200, content_type, text)
+
+    async def _health(self, _request: Request) -> Response:
+        await self._source.ping()
+        return _plain(200, "The cluster answers.")
+
+    async def _readiness(self, _request: Request) -> Response:
+        reasons = unready(await self._status())
+        return _plain(503, "\n".join(reasons)) if reasons else _plain(200, "Every router and shard is up.")
+
+    # The console ------------------------------------------------------------------------------------------------------
+
+    async def _page(self, _request: Request) -> Response:
+        headers = (("Content-Security-Policy", self._policy), ("Referrer-Policy", "no-referrer"))
+        return Response(200, "text/html; charset=utf-8", self._html, headers)
+
+    async def _now(self, _request: Request) -> Response:
+        told = await console.now(self._source, await self._source.snapshot(), self._source.interval)
+        return _json(told | {"version": __version__, "writes": self.config.console_writes})
+
+    async def _history(self, _request: Request) -> Response:
+        return _json(list(self._source.history))
+
+    async def _keys(self, request: Request) -> Response:
+        return _json(await console.key_page(self._source, request.query))
+
+    async def _key(self, request: Request) -> Response:
+        if request.method in READ_METHODS:
+            return _json(await console.one_key(self._source, request.query))
+        if not self.config.console_writes:
+            return _plain(403, "The console is read-only: CONFIG SET console-writes yes lets it change keys.")
+        if PROOF not in request.headers:
+            return _plain(403, f"A change wants the header {PROOF}.")
+        return _json(await console.changed(self._source, request.body))
+
+
+def _given(authorization: str) -> bytes:
+    """The password of a Basic header; whatever it is, it is compared."""
+    kind, _, data = authorization.partition(" ")
+    try:
+        return base64.b64decode(data, validate=True).partition(b":")[2] if kind.lower() == "basic" else b""
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_address(host: str) -> bool:
+    """Whether a Host header names an address, or localhost."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") and ":" in host else host
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name.lower() == "localhost"
+    return True
+
+
+def _content_policy(html: str) -> str:
+    """Only what the page itself has is run and drawn."""
+
+    def allowed(tag: str) -> str:
+        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        return " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" for part in parts
+        )
+
+    return (
+        f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')} 'unsafe-hashes'; style-src-attr "
+        "'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
