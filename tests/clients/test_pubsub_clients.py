@@ -21,11 +21,8 @@ def port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment with what is built on pub/sub, and what that needs. Newer versions of Kombu bind the queues of
-    Celery's events by a script."""
-    folder = tmp_path_factory.mktemp("pubsub")
-    wanted = ("celery>=5.4,<5.6", "kombu[redis]>=5.4,<5.6", "channels_redis>=4.2", "python-socketio>=5.11")
-    return installed(folder, *wanted, alone=False)
+    """The environment with what is built on pub/sub, and what that needs."""
+    return installed(tmp_path_factory.mktemp("pubsub"), "channels_redis>=4.2", alone=False)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -38,20 +35,8 @@ def test_client_side_cache_of_redis_py(port: int) -> None:
     assert "fine" in run("client_cache.py", port)
 
 
-def test_celery(port: int, packages: dict[str, str]) -> None:
-    assert "fine" in run("celery_events.py", port, environment=packages)
-
-
-def test_fanout_of_kombu(port: int, packages: dict[str, str]) -> None:
-    assert "fine" in run("kombu_fanout.py", port, environment=packages)
-
-
 def test_channels_redis(port: int, packages: dict[str, str]) -> None:
     assert "fine" in run("channels_layer.py", port, environment=packages)
-
-
-def test_socketio(port: int, packages: dict[str, str]) -> None:
-    assert "fine" in run("socketio_manager.py", port, environment=packages)
 
 
 @pytest.mark.parametrize("version", [4, 5])
