@@ -191,12 +191,12 @@ cdef enum:
 
 
 cdef inline int put_id_varints(Buffer out, StreamId id) except -1:
-    put_varint(out, id.ms)
-    return put_varint(out, id.seq)
+    put_number(out, id.ms)
+    return put_number(out, id.seq)
 
 
 cdef inline int put_time(Buffer out, int64_t time) except -1:
-    return put_varint(out, (<uint64_t> time << 1) ^ <uint64_t> (time >> 63))
+    return put_number(out, (<uint64_t> time << 1) ^ <uint64_t> (time >> 63))
 
 
 cdef uint64_t stream_part(
@@ -207,19 +207,19 @@ cdef uint64_t stream_part(
     cdef uint64_t n = 0, following = 0
     cdef bint said
     put_id_varints(out, value.last)
-    put_varint(out, value.added)
+    put_number(out, value.added)
     put_id_varints(out, value.max_deleted)
-    at = begin_count(out)
+    at = leave_number(out, PADDED)
     if not cursor >> GROUPS_FROM:
         following = entries_part(value, cursor, end, most, out, &n)
-    end_count(out, at, n)
+    fill_number(out, at, PADDED, n)
     out.put_u8(following == 0)
-    at = begin_count(out)
+    at = leave_number(out, PADDED)
     said = n > 0
     n = 0
     if following == 0:
         following = groups_part(value, cursor if cursor >> GROUPS_FROM else 0, end, most, said, out, &n)
-    end_count(out, at, n)
+    fill_number(out, at, PADDED, n)
     return following
 
 
@@ -243,7 +243,7 @@ cdef uint64_t entries_part(
         while next_living(&walk):
             put_id_varints(out, walk.id)
             pairs = pairs_of(&walk)
-            put_varint(out, pairs.left)
+            put_number(out, pairs.left)
             while next_pair(&pairs):
                 put_counted(out, pairs.field.data, pairs.field.size)
                 put_counted(out, pairs.value.data, pairs.value.size)
@@ -283,14 +283,14 @@ cdef object piece_of_group(object group, object first, Py_ssize_t end, Py_ssize_
     cdef Pending pending
     put_counted(out, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
     put_id_varints(out, id_of(group.last))
-    put_varint(out, <uint64_t> (<int64_t> group.read + 1))
-    put_varint(out, 0 if first else len(group.consumers))
+    put_number(out, <uint64_t> (<int64_t> group.read + 1))
+    put_number(out, 0 if first else len(group.consumers))
     for consumer in () if first else group.consumers.values():
         name = consumer.name
         put_counted(out, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         put_time(out, consumer.seen)
         put_time(out, consumer.active)
-    at = begin_count(out)
+    at = leave_number(out, PADDED)
     following = None
     for number in group.order.from_id(first):
         if n and (out.used() >= end or most[0] <= 0):
@@ -300,10 +300,10 @@ cdef object piece_of_group(object group, object first, Py_ssize_t end, Py_ssize_
         put_id_varints(out, id_of(number))
         put_counted(out, PyBytes_AS_STRING(pending.consumer), PyBytes_GET_SIZE(pending.consumer))
         put_time(out, pending.delivered)
-        put_varint(out, pending.count)
+        put_number(out, pending.count)
         most[0] -= 1
         n += 1
-    end_count(out, at, n)
+    fill_number(out, at, PADDED, n)
     return following
 
 
