@@ -399,6 +399,7 @@ cdef class Blocked(Pending):
     cdef int shard, db, flags
     cdef uint16_t slot
     cdef int64_t began, until    # unix ms; until: 0 for no end, -1 while only the shard needs to know
+    cdef int64_t since           # monotonic ns
     cdef Backend backend         # where it is, or waits; None while its shard is away
     cdef uint64_t token          # of its wait there; 0 before
     cdef int told                # to end, before it was known to wait: without (0) or with an error (1); -1: not
