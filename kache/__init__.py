@@ -50,61 +50,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kache.client import AsyncClient as AsyncClient
-    from kache.client import AuthenticationError as AuthenticationError
-    from kache.client import BadArgumentError as BadArgumentError
     from kache.client import Client as Client
-    from kache.client import ClientClosedError as ClientClosedError
-    from kache.client import ClientError as ClientError
-    from kache.client import CommandError as CommandError
-    from kache.client import ConflictError as ConflictError
-    from kache.client import ConnectError as ConnectError
-    from kache.client import ConnectionLostError as ConnectionLostError
-    from kache.client import CrossSlotError as CrossSlotError
-    from kache.client import KacheError as KacheError
-    from kache.client import NotExecutedError as NotExecutedError
-    from kache.client import OutcomeUnknownError as OutcomeUnknownError
-    from kache.client import OutOfMemoryError as OutOfMemoryError
-    from kache.client import PoolTimeoutError as PoolTimeoutError
-    from kache.client import ProtocolError as ProtocolError
-    from kache.client import RequestTimeoutError as RequestTimeoutError
-    from kache.client import RequestTooLargeError as RequestTooLargeError
-    from kache.client import UnavailableError as UnavailableError
-    from kache.client import UncertainError as UncertainError
-    from kache.client import UnknownCommandError as UnknownCommandError
-    from kache.client import WrongTypeError as WrongTypeError
-
-__all__ = [
-    "AsyncClient",
-    "AuthenticationError",
-    "BadArgumentError",
-    "Client",
-    "ClientClosedError",
-    "ClientError",
-    "CommandError",
-    "ConflictError",
-    "ConnectError",
-    "ConnectionLostError",
-    "CrossSlotError",
-    "KacheError",
-    "NotExecutedError",
-    "OutOfMemoryError",
-    "OutcomeUnknownError",
-    "PoolTimeoutError",
-    "ProtocolError",
-    "RequestTimeoutError",
-    "RequestTooLargeError",
-    "UnavailableError",
-    "UncertainError",
-    "UnknownCommandError",
-    "WrongTypeError",
-    "__version__",
-]
+    from kache.client import NearCache as NearCache
+    from kache.client.errors import *  # noqa: F403  # the list of them is there
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # The supervisor and every CLI call import this package: the clients load on first use only.
-    if name in __all__:
-        return getattr(import_module("kache.client"), name)
+    # The supervisor and every CLI call import this package: the clients load on first use only. What they raise and they
+    # themselves are classes; a module that is not imported yet must not load them.
+    if name == "__all__" or name[:1].isupper():
+        client = import_module("kache.client")
+        if name == "__all__":
+            return [*client.__all__, "__version__"]
+        if name in client.__all__:
+            return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

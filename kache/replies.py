@@ -17,6 +17,7 @@ __all__ = [
     "OK",
     "BigNumber",
     "DecimalDouble",
+    "Messages",
     "Missing",
     "Pairs",
     "Push",
@@ -52,6 +53,12 @@ class SetReply(list[Any]):
 
 class Push(list[Any]):
     """An out-of-band RESP3 push; an array elsewhere."""
+
+    __slots__ = ()
+
+
+class Messages(list[Any]):
+    """Several messages, one behind the other, where other commands have one reply."""
 
     __slots__ = ()
 

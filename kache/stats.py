@@ -17,6 +17,7 @@ __all__ = [
     "SUB_BUCKETS",
     "CommandStats",
     "DatabaseStats",
+    "MemoryUse",
     "RouterStats",
     "ShardStats",
     "added",
@@ -67,6 +68,10 @@ class ShardStats(msgspec.Struct, kw_only=True):
     """Of that, what it took before it had any data."""
     buffer_memory: int
     """Bytes on their way over the links to the routers."""
+    slot_memory: int
+    """Bytes of the tables of slots, which no eviction frees."""
+    log_memory: int
+    """Bytes that wait to be written to the log."""
     maxmemory: int
     """The limit of all shards together; 0: none."""
     allowed_memory: int
@@ -101,8 +106,50 @@ class ShardStats(msgspec.Struct, kw_only=True):
     command_stats: list[CommandStats]
     latency_ns: dict[int, int]
     """Histogram of execution times in nanoseconds: bucket -> count; empty buckets are left out."""
+    pubsub_channels: int = 0
+    """Names of channels that somebody listens to; those that every shard knows count at the first one."""
+    pubsub_patterns: int = 0
+    """The same of patterns, all of which every shard knows."""
+    pubsubshard_channels: int = 0
+    tracked_keys: int = 0
+    """Keys that clients are told of when they change."""
     kept: dict[str, Any] = {}
     """What is kept on disk: the figures of the log and of dumps, or of loading; empty while nothing is."""
+
+
+class MemoryUse:
+    """What the memory of a cluster is for, in bytes; each part is counted once, and docs/sizing.md says what it holds.
+
+    `clients` is what the routers count for their clients.
+    """
+
+    def __init__(self, shards: list[ShardStats], clients: int = 0) -> None:
+        self.dataset = sum(shard.used_memory for shard in shards)
+        self.slots = sum(shard.slot_memory for shard in shards)
+        self.log = sum(shard.log_memory for shard in shards)
+        self.links = sum(shard.buffer_memory for shard in shards)
+        self.clients = clients
+        self.startup = sum(shard.startup_memory for shard in shards)
+        self.resident = sum(shard.resident_memory for shard in shards)
+
+    @property
+    def overhead(self) -> int:
+        """What is not limited by `maxmemory`."""
+        return self.slots + self.log + self.links + self.clients
+
+    @property
+    def used(self) -> int:
+        return self.dataset + self.overhead
+
+    @property
+    def accounted(self) -> int:
+        """What shards know of, their start included: to be compared with what is resident in them. Clients are the routers'."""
+        return self.startup + self.used - self.clients
+
+    @property
+    def fragmentation(self) -> float:
+        """Resident memory over what is accounted for; 1 without shards."""
+        return self.resident / self.accounted if self.accounted else 1.0
 
 
 class RouterStats(msgspec.Struct, kw_only=True):

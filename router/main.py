@@ -8,6 +8,7 @@ calls it. Importing the handler modules here fills the registry, which is compar
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -50,8 +51,10 @@ from .commands import (
     introspection,
     latency,
     persistence,
+    pubsub,
     slowlog,
     standalone,
+    tracking,
     transactions,
 )
 from .commands import config as config_commands
@@ -64,7 +67,7 @@ log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
     blocking, clients, cluster, config_commands, connection, cursor, info, introspection, latency, merges, moves, persistence,
-    slowlog, standalone, transactions,
+    pubsub, slowlog, standalone, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 
@@ -112,6 +115,7 @@ class _Process:
             counts=pages.mapped(ctx.pages["clients"]),
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
+            monitors=pages.mapped(ctx.pages["monitors"]),
         )
         if ctx.stage is not None:
             self._play(ctx.stage)
@@ -120,6 +124,7 @@ class _Process:
         self.router.config_file = ctx.config_file
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
         self.router.pauses = Pauses(ctx.pages["pauses"])
+        self.router.tell_elsewhere = functools.partial(tracking.tell_elsewhere, self.router)
 
     async def serve(self) -> None:
         """Starts, serves, and returns once drained or abandoned."""
@@ -138,8 +143,8 @@ class _Process:
         self._join_in_pause()
         for fd in self.ctx.listeners:
             router.listen(fd)
-        # What was imported and built so far lives as long as the process: never scan it again.
-        gc.collect()
+        # What was imported and built so far lives as long as the process: never scan it again, nor now
+        # (see `children.preload`).
         gc.freeze()
         self._look_at_log()
         self.channel.send(Ready())

@@ -45,6 +45,7 @@ from kache.cluster.messages import (
     StageIs,
 )
 from kache.commands import DIGEST
+from kache.config.client_limits import flow_room
 from kache.config.settings import Config
 from kache.wire.board import Board
 from kache.wire.claims import Claims
@@ -184,8 +185,7 @@ class _Process:
         self.cleanup.start()
         self.beat.start()
         # What was imported and built so far lives as long as the process, and entries are no objects of the
-        # collector: a full collection would only stall.
-        gc.collect()
+        # collector: a full collection would only stall. Nor is there one now (see `children.preload`).
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()
@@ -232,9 +232,12 @@ class _Process:
         store.lfu_log_factor = config.lfu_log_factor
         store.lfu_decay_time = config.lfu_decay_time
         shard.configure_slowlog(config.slowlog_log_slower_than)
+        shard.notifications.configure(config.notify_keyspace_events)
+        shard.tracking.most_keys = config.tracking_table_max_keys
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes
+        host.flow_room = flow_room(config)
         shard.locks.configure(config.parked_commands, config.parked_bytes)
         set_limits(
             hash_entries=config.hash_max_listpack_entries,

@@ -10,6 +10,7 @@ data                every data command
 shell               a prompt for them: lines, what is typed; conversation, the connection as the user knows it
 files               what lies on disk, looked at without a cluster
 bench               load on a cluster
+listen              messages and commands as they come: subscribe, monitor
 connection, show    one connection of the command line; how replies are shown
 exits               exit statuses and expected failures
 """

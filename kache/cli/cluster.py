@@ -18,7 +18,7 @@ from kache.cli.group import Group
 from kache.cluster import control, messages
 from kache.cluster.run_dir import RunDirError, find_control
 from kache.config.kinds import Setting, format_address, format_size
-from kache.config.settings import SETTINGS, Config, ConfigError, load
+from kache.config.settings import SETTINGS, Config, ConfigError, load, secret_variables
 from kache.errors import KacheError
 
 __all__ = ["cluster"]
@@ -75,7 +75,12 @@ def _setting_options(function: Any) -> Any:
     metavar="FILE",
     help="TOML file of settings, or KACHE_CONFIG; options and other variables win.",
 )
-@click.option("--detach", "-d", is_flag=True, help="Run it in the background; the command returns when it answers.")
+@click.option(
+    "--detach",
+    "-d",
+    is_flag=True,
+    help="Run it in the background; the command returns when it answers, with 1 if only a part of it does.",
+)
 @click.option("--exit-with-fd", type=int, metavar="FD", help="Stop when this inherited file descriptor ends.")
 @click.option("--for-tests", is_flag=True, hidden=True, help="Let its owner move its clock and stage faults.")
 @click.option("--remove-dir", is_flag=True, hidden=True, help="Remove dir, a temporary one, at the end.")
@@ -94,8 +99,12 @@ def start(
     path = os.path.abspath(config_file) if config_file else None
     here = os.getcwd()
 
+    environ = dict(os.environ)  # read again by a reload
+    for name in secret_variables(os.environ):
+        del os.environ[name]  # what is started from here on, a pager or a crash reporter, gets no password with it
+
     def read() -> Config:
-        config = load(given, os.environ, path)
+        config = load(given, environ, path)
         if config.dir == ".":
             return config
         # The cluster goes there, and then a relative one would mean another place.
@@ -126,7 +135,7 @@ def start(
         from kache.cluster.announcement import doubts
         from kache.cluster.detach import detached
 
-        for doubt in doubts(config, os.environ):  # in the foreground its log says so
+        for doubt in doubts(config, environ):  # in the foreground its log says so
             click.echo(f"kache: Warning: {doubt}.", err=True)
         keep = () if exit_with_fd is None else (exit_with_fd,)
         return detached(config, supervise, keep)
@@ -139,7 +148,7 @@ def start(
             shutil.rmtree(config.dir, ignore_errors=True)
 
 
-def _say(text: str) -> None:
+def _say(text: str, _whole: bool) -> None:
     """Print a line; raises OSError where it cannot be, and then what is left of it spoils no exit status."""
     try:
         print(text, flush=True)

@@ -204,6 +204,10 @@ class Connection:
         except OSError as error:
             raise Failure(f"{self._where} is gone: {error.strerror}.", EXIT_NO_CLUSTER) from None
 
+    def wait_for_ever(self) -> None:
+        """From here on `read` waits however long it takes."""
+        self._socket.settimeout(None)
+
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()

@@ -26,6 +26,8 @@ _COMMANDS = {
     "exec": ("kache.cli.data:execute", "Send one command and show its reply."),
     "shell": ("kache.cli.shell:shell", "Talk to a cluster at a prompt with history and completion."),
     "commands": ("kache.cli.data:commands", "List the data commands, or explain one."),
+    "subscribe": ("kache.cli.listen:subscribe", "Show what is published on channels."),
+    "monitor": ("kache.cli.listen:monitor", "Show every command that clients send."),
     "bench": ("kache.cli.bench:bench", "Put load on a cluster and measure it."),
     "check-aof": ("kache.cli.files:check_aof", "Check the files of a cluster that does not run."),
     "dump": ("kache.cli.files:dump", "Print what the files of a cluster hold, as JSON lines."),

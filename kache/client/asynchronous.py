@@ -11,9 +11,10 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 from kache.client.async_commands import AsyncCommands
+from kache.client.async_pubsub import AsyncPubSub, Streams
 from kache.client.blocking import UNSET, Unset, check_greeting, greeting
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
 from kache.client.commands import Key, S, T
@@ -62,8 +63,8 @@ class _Connection(asyncio.Protocol):
         return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's is none by its class, only by what it can do.
+        self._transport = cast(asyncio.Transport, transport)
         self._open = True
 
     def data_received(self, data: bytes) -> None:
@@ -315,8 +316,7 @@ class AsyncClient(AsyncCommands[S]):
             async with asyncio.timeout(self._connect_timeout):
                 connection = await _connected(self._address, self._decode)
         except OSError as error:
-            reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise ConnectError(f"cannot connect to {address_text(self._address)}: {reason}") from error
+            raise self._not_connected(error) from error
         if self._greeting:
             try:
                 data, ends = encode_many(self._greeting)
@@ -350,6 +350,23 @@ class AsyncClient(AsyncCommands[S]):
     def pipeline(self, transaction: bool = False) -> AsyncPipeline[S]:
         """Collects commands to send them together; with ``transaction`` they are executed at once and alone."""
         return AsyncPipeline(self, transaction)
+
+    def pubsub(self) -> AsyncPubSub[S]:
+        """Listens to channels, over a connection of its own. See `AsyncPubSub`."""
+        return AsyncPubSub(self._connect_to_listen, self._greeting, self._decode, self._timeout)
+
+    async def _connect_to_listen(self) -> Streams:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                if isinstance(self._address, str):
+                    return await asyncio.open_unix_connection(self._address)
+                return await asyncio.open_connection(*self._address)
+        except OSError as error:
+            raise self._not_connected(error) from error
+
+    def _not_connected(self, error: OSError) -> ConnectError:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        return ConnectError(f"cannot connect to {address_text(self._address)}: {reason}")
 
     async def transaction(
         self, function: Callable[[AsyncWatching[S]], Awaitable[T]], *keys: Key, attempts: int = 64

@@ -31,8 +31,10 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
+from kache.client.near import NEAR_READS, NearCache, near_cache_of
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import Pipeline, Watching, check_stateless, executed, leave_state, leaves_state, raise_first
+from kache.client.pubsub import PubSub
 from kache.errors import CommandError
 
 __all__ = ["UNSET", "Client", "Unset", "check_greeting", "greeting"]
@@ -52,7 +54,15 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _connected(address: tuple[str, int] | str, timeout: float | None) -> socket.socket:
-    """A socket connected to a host and port, or to the path of a Unix socket."""
+    """A socket connected to a host and port, or to the path of a Unix socket; raises `ConnectError`."""
+    try:
+        return _connected_socket(address, timeout)
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise ConnectError(f"cannot connect to {address_text(address)}: {reason}") from error
+
+
+def _connected_socket(address: tuple[str, int] | str, timeout: float | None) -> socket.socket:
     if isinstance(address, str):
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -71,16 +81,14 @@ class _Connection:
     """One socket and what was read from it. Used by one thread at a time; closed by whoever finds it unusable."""
 
     def __init__(self, address: tuple[str, int] | str, timeout: float | None, decode: bool) -> None:
-        try:
-            self._socket = _connected(address, timeout)
-        except OSError as error:
-            reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise ConnectError(f"cannot connect to {address_text(address)}: {reason}") from error
+        self._socket = _connected(address, timeout)
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._reader = Reader(decode)
         self._broken = False
+        self.tracked_for = 0
+        """The connection that is told when what is read here changes; 0: nobody is."""
 
     def usable(self) -> bool:
         """False once the peer closed it: an idle connection has nothing to read, so anything readable is an end."""
@@ -168,6 +176,8 @@ class _Pool:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self.closed = False
+        self.tracked_for: Callable[[], int] = lambda: 0
+        """For whom connections must track: one that tracks for another is not used again."""
 
     @contextmanager
     def connection(self, timeout: float | None) -> Iterator[tuple[_Connection, Callable[[], None]]]:
@@ -199,7 +209,7 @@ class _Pool:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            if connection.usable():
+            if connection.usable() and connection.tracked_for == self.tracked_for():
                 return connection
             connection.close()
 
@@ -238,7 +248,8 @@ class Client(Commands[S]):
     Parameters: ``host`` and ``port``; ``password`` (and ``username``); ``db`` 0 to 15; ``decode=True`` returns `str`
     (UTF-8) instead of `bytes`; ``timeout`` in seconds for a whole exchange, None to wait for ever; ``connect_timeout``
     in seconds for making a connection; ``max_connections`` of the pool, for one of which a thread waits at most
-    ``timeout``; ``unixsocket``, the path of a Unix socket instead of host and port. `from_url` takes them from a URL. One that cannot be meant raises TypeError or ValueError, which name it.
+    ``timeout``; ``unixsocket``, the path of a Unix socket instead of host and port; ``near_cache``, a `NearCache` or a number of keys of which
+    this program keeps copies, dropped when they change. `from_url` takes them from a URL. One that cannot be meant raises TypeError or ValueError, which name it.
 
     The default of 10 seconds is longer than the 5 within which the server begins with a command or says that it has not
     (`RequestTimeoutError`). A command that takes long, such as the union of large sets, is worth a longer ``timeout``:
@@ -267,6 +278,7 @@ class Client(Commands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
     @overload
@@ -283,6 +295,7 @@ class Client(Commands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -298,6 +311,7 @@ class Client(Commands[S]):
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
         unixsocket: str | None = None,
+        near_cache: NearCache | int | None = None,
     ) -> None:
         check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
         self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
@@ -306,6 +320,10 @@ class Client(Commands[S]):
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._pool = _Pool(self._connect, max_connections)
+        self.near_cache = near_cache_of(near_cache)
+        if self.near_cache is not None:
+            self.near_cache.listen(self._connect_to_listen, self._greeting)
+            self._pool.tracked_for = lambda: near.id if (near := self.near_cache) is not None else 0
 
     @overload
     @classmethod
@@ -324,9 +342,16 @@ class Client(Commands[S]):
 
     def _connect(self, timeout: float | None) -> _Connection:
         connection = _Connection(self._address, self._connect_timeout, self._decode)
-        if self._greeting:
+        listener = 0 if self.near_cache is None else self.near_cache.id
+        if self._greeting or listener:
             try:
-                check_greeting(self._greeting, connection.exchange(*encode_many(self._greeting), timeout))
+                if self._greeting:
+                    check_greeting(self._greeting, connection.exchange(*encode_many(self._greeting), timeout))
+                if listener:
+                    request = encode_request(("client", "tracking", "on", "redirect", listener))
+                    (reply,) = connection.exchange(request, (len(request),), timeout)
+                    # One that has just gone: what is read here is not kept.
+                    connection.tracked_for = 0 if isinstance(reply, CommandError) else listener
             except UncertainError as error:
                 # Uncertain is only the greeting: the command itself has not been sent.
                 connection.close()
@@ -344,9 +369,15 @@ class Client(Commands[S]):
         """
         check_stateless(arguments)
         (reply,) = self._exchange(encode_request(arguments), None, leaves_state(arguments), timeout)
+        self._note_changed((arguments,))
         if isinstance(reply, CommandError):
             raise reply
         return reply
+
+    def _note_changed(self, requests: Sequence[Sequence[Argument]]) -> None:
+        if self.near_cache is not None:
+            for arguments in requests:
+                self.near_cache.changed_here(arguments)
 
     def execute_many(
         self, requests: Sequence[Sequence[Argument]], *, timeout: float | Unset | None = UNSET
@@ -355,11 +386,21 @@ class Client(Commands[S]):
         if not requests:
             return []
         data, ends = encode_many(requests)
-        return self._exchange(data, ends, leave_state(requests), timeout)
+        replies = self._exchange(data, ends, leave_state(requests), timeout)
+        self._note_changed(requests)
+        return replies
 
     def pipeline(self, transaction: bool = False) -> Pipeline[S]:
         """Collects commands to send them together; with ``transaction`` they are executed at once and alone. See `Pipeline`."""
         return Pipeline(self, transaction)
+
+    def pubsub(self) -> PubSub[S]:
+        """Listens to channels, over a connection of its own. See `PubSub`; publish with ``execute("publish", channel, data)``."""
+        return PubSub(self._connect_to_listen, self._greeting, self._decode, self._timeout)
+
+    def _connect_to_listen(self, timeout: float | None) -> socket.socket:
+        limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
+        return _connected(self._address, min(limits, default=None))
 
     def transaction(self, function: Callable[[Watching[S]], T], *keys: Key, attempts: int = 64) -> tuple[T, list[Any]]:
         """What ``function`` reads and then queues, as if nobody else had been there: for changes that depend on what is there.
@@ -393,6 +434,7 @@ class Client(Commands[S]):
                 # EXEC has ended the watches; an exception on the way closes the connection, and them with it.
                 keep()
             if replies is not None:
+                self._note_changed(watching.queue.requests())
                 return result, watching.queue.shaped(replies)
         raise ConflictError(
             f"CONFLICT the watched keys changed during each of {attempts} attempts; nothing was executed"
@@ -401,15 +443,32 @@ class Client(Commands[S]):
     def close(self) -> None:
         """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""
         self._pool.close()
+        if self.near_cache is not None:
+            self.near_cache.close()
 
     def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
-        (reply,) = self._exchange(encode_request(arguments), None, False, UNSET)
+        near = self.near_cache
+        if near is not None and arguments[0] in NEAR_READS:
+            reply = near.read(arguments, lambda: self._ask_tracked(arguments))
+        else:
+            (reply,) = self._exchange(encode_request(arguments), None, False, UNSET)
+            if near is not None:
+                near.changed_here(arguments)
         if isinstance(reply, CommandError):
             raise reply
         return convert(reply)
 
+    def _ask_tracked(self, arguments: Sequence[Argument]) -> tuple[Reply, int]:
+        """A reply, and which connection is told when it is not true any more."""
+        data = encode_request(arguments)
+        with self._pool.connection(self._timeout) as (connection, keep):
+            (reply,) = connection.exchange(data, (len(data),), self._timeout)
+            keep()
+            return reply, connection.tracked_for
+
     def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
         (reply,) = self._exchange(encode_request(arguments), None, False, UNSET, seconds or math.inf)
+        self._note_changed((arguments,))
         if isinstance(reply, CommandError):
             raise reply
         return convert(reply)

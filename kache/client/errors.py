@@ -51,7 +51,6 @@ __all__ = [
     "UncertainError",
     "UnknownCommandError",
     "WrongTypeError",
-    "command_error",
 ]
 
 

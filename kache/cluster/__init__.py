@@ -13,11 +13,11 @@ resources, run_dir, listeners   the port, the locked run directory and what heal
 durability, transactions        the data directory; what of transactions counts after a crash
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
-client_counts, numbers, pauses  their clients, the entries of the slow log, CLIENT PAUSE;
+client_counts, numbers, pauses, monitors  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
 board                           what every shard has begun, and its sign of life;
 claims                          which of several shards serves a waiting client;
 budget                          what every shard uses of the one limit of memory
 admins, status, detach          the command line's side: its conversations, its answers, the background
 announcement, service_manager   what is logged at the start; what systemd is told
-processes, logs                 what the system is asked about processes; log lines, few of a kind
+processes, logs, progress       what the system is asked about processes; log lines, few of a kind; bars on a terminal
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +19,23 @@ __all__ = ["Admins"]
 MOST_CONNECTED = 64
 """Conversations at a time: only the owner of the cluster gets here, but children must find descriptors left."""
 
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
 _log = logging.getLogger("kache")
+
+
+def _is_owner(sock: socket.socket) -> bool:
+    """Whether the user of this process, or root, is at the other end, where the system can tell (Linux).
+
+    The directory lets nobody else in; this holds too where its mode has been changed under a running cluster.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    _pid, user, _group = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if user in (os.geteuid(), 0):
+        return True
+    _log.warning("user %d was refused on the admin socket", user)
+    return False
 
 
 class Admins:
@@ -54,7 +72,7 @@ class Admins:
             _log.warning("the admin socket accepts nobody: %s", error.strerror)
             time.sleep(0.05)  # out of descriptors: do not spin
             return
-        if len(self._connected) >= MOST_CONNECTED:
+        if len(self._connected) >= MOST_CONNECTED or not _is_owner(sock):
             sock.close()
             return
         admin = Conversation(sock)

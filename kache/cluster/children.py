@@ -130,6 +130,9 @@ def preload() -> None:
         module = importlib.import_module(f"kache.{role}.main")
         # What is found by name rather than imported, such as the handlers of commands.
         getattr(module, "preload", lambda: None)()
+    # A child that collects would write to pages that it has in common with the others: what it freed, and what lists of
+    # free objects it took down, lie all over them.
+    gc.collect()
 
 
 def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> int:

@@ -1,5 +1,8 @@
 """Running a cluster in the background: the command returns when the cluster answers, or with why it does not.
 
+One that serves without some of its processes, which have shown that they cannot come up, goes on serving; but who started it
+learns it from the exit status, too.
+
 An attempt that fails leaves nothing behind that was not there before it: no log file, no run directory, no lock.
 """
 
@@ -30,7 +33,7 @@ PATIENCE_SECONDS = 60.0
 AT_WORK = (" loading: ", " dividing ")
 """Words of lines that shards log while they load, and the supervisor while it divides data over another number of them."""
 
-Supervise = Callable[[Config, Callable[[str], None]], int]
+Supervise = Callable[[Config, Callable[[str, bool], None]], int]
 
 
 def detached(config: Config, supervise: Supervise, keep: Collection[int] = ()) -> int:
@@ -141,6 +144,9 @@ def _wait(reader: int, before: _Before) -> int:
     if said.startswith("+"):
         print(said[1:])
         return 0
+    if said.startswith("!"):
+        print(f"kache: {said[1:]}", file=sys.stderr)
+        return 1
     cause = f"was not ready within {PATIENCE_SECONDS:g} s and was ended" if late else "ended before it was ready"
     print(f"kache: {said[1:] or f'The cluster {cause}.'}", file=sys.stderr)
     lines = before.last_lines()
@@ -160,9 +166,9 @@ def _supervised(config: Config, supervise: Supervise, writer: int) -> int:
             os.write(writer, (mark + text).encode())
             os.close(writer)
 
-    def on_ready(text: str) -> None:
+    def on_ready(text: str, whole: bool) -> None:
         place = os.path.abspath(config.logfile)
-        tell("+", f"{text.replace('Ctrl-C or ', '')} Its pid is {os.getpid()}, its log {place}.")
+        tell("+" if whole else "!", f"{text.replace('Ctrl-C or ', '')} Its pid is {os.getpid()}, its log {place}.")
 
     try:
         return supervise(config, on_ready)

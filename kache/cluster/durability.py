@@ -13,19 +13,18 @@ import importlib
 import logging
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from kache.cluster.messages import DataPlace, Loading
+from kache.cluster.messages import DataPlace
+from kache.cluster.progress import Bar
 from kache.cluster.transactions import Decision, Shares, decide
-from kache.config.kinds import format_size
 from kache.config.settings import Config
 from kache.errors import KacheError
 from kache.slots import SlotRange, contiguous
 
-__all__ = ["DataDirectory", "Resolution", "loading_text"]
+__all__ = ["DataDirectory", "Resolution"]
 
 _log = logging.getLogger("kache")
 
@@ -47,6 +46,7 @@ class DataDirectory:
         self._directory: Any = importlib.import_module("kache.shard.log.directory")
         self._repartition: Any = importlib.import_module("kache.shard.log.repartition")
         self._always = config.appendfsync == "always"
+        self._strict = not config.aof_load_truncated
         self._files: Any = importlib.import_module("kache.shard.log.files").Files()
 
     def start(self, config: Config) -> None:
@@ -102,9 +102,11 @@ class DataDirectory:
         )
         _log.info("%s has the data of %d shards: it is divided over %d", self.path, found.shards, self.shards)
         began = time.monotonic()
-        bar = _Bar(f"dividing {found.shards} shards over {self.shards}")
-        self._repartition.divide(self._files, self.path, found, new, self._always, bar.show)
-        bar.end()
+        bar = Bar(f"dividing {found.shards} shards over {self.shards}")
+        try:
+            self._repartition.divide(self._files, self.path, found, new, self._always, self._strict, bar.show)
+        finally:
+            bar.end()
         self._epoch = new.epoch
         _log.info("divided in %.1f s", time.monotonic() - began)
 
@@ -134,36 +136,6 @@ class DataDirectory:
     def abandon(self) -> None:
         """In a forked child: the lock is the supervisor's."""
         self._lock = None
-
-
-class _Bar:
-    """How far something is: a bar where there is a terminal, a line of the log every few seconds where there is none."""
-
-    WIDTH = 30
-    LINE_SECONDS = 5.0
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._began = self._told = time.monotonic()
-        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
-
-    def show(self, done: int, total: int) -> None:
-        """`done` of `total` bytes."""
-        now = time.monotonic()
-        share = done / total if total else 1.0
-        left = f", {(now - self._began) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        if self._on_terminal:
-            bar = "#" * round(self.WIDTH * share)
-            sys.stderr.write(f"\r{self._what} [{bar:{self.WIDTH}}] {100 * share:.0f} %{left}   ")
-            sys.stderr.flush()
-        elif now - self._told >= self.LINE_SECONDS:
-            self._told = now
-            _log.info("%s: %.0f %%%s", self._what, 100 * share, left)
-
-    def end(self) -> None:
-        """The line is free again."""
-        if self._on_terminal:
-            sys.stderr.write("\n")
 
 
 class Resolution:
@@ -207,12 +179,3 @@ class Resolution:
                     f", everything from sequence {decision.cut_at} on left out" if decision.cut_at else "",
                 )
             self._tell(shard, decision)
-
-
-def loading_text(loading: Loading) -> str:
-    """``loading: 41 % of 2.1gb, 3,400,000 keys, 1,200,000 a second, 7 s left``"""
-    rate = loading.done / loading.seconds if loading.seconds > 0 else 0.0
-    left = f", {(loading.total - loading.done) / rate:.0f} s left" if rate > 0 else ""
-    share = 100 * loading.done / loading.total if loading.total else 100
-    keys = f"{loading.keys:,} keys, {loading.keys / loading.seconds if loading.seconds > 0 else 0:,.0f} a second"
-    return f"loading: {share:.0f} % of {format_size(loading.total)}, {keys}{left}"

@@ -7,6 +7,7 @@ backlog. Everything returned is a plain descriptor, non-blocking and close-on-ex
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 import stat
@@ -124,19 +125,24 @@ class ClientSocket:
     """The Unix socket on which clients find the cluster, beside the port.
 
     A stale file of the same name, left by a cluster that was killed, is replaced; a socket that somebody answers on is
-    not, nor is any other file. Raises ListenError.
+    not, nor is any other file. It is not made where others could put one of theirs in its place, and belongs to `group`
+    (a name or a number; empty: that of the process). Raises ListenError.
     """
 
-    def __init__(self, path: str, mode: int, backlog: int, patience: float = 0.0) -> None:
+    def __init__(self, path: str, mode: int, backlog: int, patience: float = 0.0, group: str = "") -> None:
         self.path = path
         if len(os.fsencode(path)) > SUN_PATH_MOST:
             raise ListenError(f"The path {path} is too long for a Unix socket (at most {SUN_PATH_MOST} bytes).")
+        number = _group(group) if group else -1
+        _refuse_shared_folder(path)
         _clear_stale(path, time.monotonic() + patience)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Nobody gets in before the mode is the one that was asked for.
         before = os.umask(0o777)
         try:
             sock.bind(path)
+            if group:
+                os.chown(path, -1, number)
             os.chmod(path, mode)
             found = os.stat(path)
         except OSError as error:
@@ -157,6 +163,29 @@ class ClientSocket:
                 os.unlink(self.path)
         except OSError:
             pass
+
+
+def _group(name: str) -> int:
+    if name.isascii() and name.isdigit() and int(name) < 2**32 - 1:
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ListenError(f"There is no group '{name}' (unixsocketgroup).") from None
+
+
+def _refuse_shared_folder(path: str) -> None:
+    """Where everybody may rename files (no sticky bit), clients of this path could be led to somebody else's socket."""
+    folder = os.path.dirname(path)
+    try:
+        mode = os.stat(folder).st_mode
+    except OSError as error:
+        raise ListenError(f"The Unix socket {path} cannot be made: {error.strerror}.") from None
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise ListenError(
+            f"The Unix socket {path} is not made in a directory where everybody may replace it: chmod o-w {folder}, or "
+            "choose another."
+        )
 
 
 def _clear_stale(path: str, until: float) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 
+from kache.cluster.progress import ERASE, on_terminal
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -29,7 +30,7 @@ class _Text(logging.Formatter):
     """``2026-01-31 12:00:00.123 notice shard 2: the event``."""
 
     def __init__(self, process: str) -> None:
-        super().__init__()
+        super().__init__(validate=False)  # its format is not used
         self.process = process
 
     def format(self, record: logging.LogRecord) -> str:
@@ -128,6 +129,8 @@ class _Lines(logging.Handler):
         self._path = path
         self._lost = 0
         self._fd = 2
+        # On a terminal a bar may stand in the last line (kache/cluster/progress.py).
+        self._erase = "" if path or not on_terminal() else ERASE
         if path:
             self._fd = self._open()
 
@@ -138,7 +141,7 @@ class _Lines(logging.Handler):
         try:
             self._follow()
             lost = f"{self.format(self._loss())}\n" if self._lost else ""
-            self._write(f"{lost}{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+            self._write(f"{self._erase}{lost}{self.format(record)}\n".encode("utf-8", "backslashreplace"))
             self._lost = 0
         except Exception:
             # There is no other place to say so.

@@ -117,7 +117,7 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """Read end of a pipe that ends when the supervisor is gone: then leave at once."""
     pages: dict[str, int]
     """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun, "claims", which of them
-    serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, and "pauses";
+    serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors";
     shards also "budget", what each uses of the memory, and "waker…", one for each shard in their order."""
     run_dir: str
     """The cluster's private directory (0700)."""
@@ -292,7 +292,7 @@ class Kept(_Message, tag=True):
 
 
 class Loading(_Message, tag=True):
-    """Up, every second from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
+    """Up, every now and then from a shard that loads: bytes read of all there are, keys so far, seconds since it began."""
 
     done: int
     total: int

@@ -19,6 +19,7 @@ import setproctitle
 __all__ = [
     "close_all_but",
     "die_with_parent",
+    "forbid_core_dumps",
     "listener_of_port",
     "raise_descriptor_limit",
     "reset_signals",
@@ -61,6 +62,14 @@ def die_with_parent(parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def forbid_core_dumps() -> None:
+    """Let no crash of this process or its children write their memory to disk: it is the data, and the password."""
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    except (OSError, ValueError) as error:
+        logging.getLogger("kache").warning("core dumps cannot be forbidden: %s", error)
 
 
 def reset_signals() -> None:

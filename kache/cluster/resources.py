@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, budget, claims, client_counts, listeners, numbers, pauses, run_dir
+from kache.cluster import board, budget, claims, client_counts, listeners, monitors, numbers, pauses, run_dir
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -56,7 +56,11 @@ class Resources:
             if config.unixsocket:
                 path = os.path.abspath(os.path.join(config.dir, config.unixsocket))
                 self._client_socket = listeners.ClientSocket(
-                    path, config.unixsocketperm, config.tcp_backlog, PATIENCE_SECONDS if self._lock.abandoned else 0.0
+                    path,
+                    config.unixsocketperm,
+                    config.tcp_backlog,
+                    PATIENCE_SECONDS if self._lock.abandoned else 0.0,
+                    config.unixsocketgroup,
                 )
                 self.client_listeners.append(self._client_socket.fd)
             run_dir.make_private(self.run_dir)
@@ -65,6 +69,7 @@ class Resources:
             self.client_counts = client_counts.create(self.run_dir, max(1, config.routers))
             self.numbers = numbers.create(self.run_dir)
             self.pauses = pauses.create(self.run_dir)
+            self.monitors = monitors.create(self.run_dir)
             self.board = board.create(self.run_dir, config.shards, max(1, config.routers))
             self.claims = claims.create(self.run_dir, max(1, config.routers))
             self.budget = budget.create(self.run_dir, config.shards)
@@ -87,7 +92,12 @@ class Resources:
         """What a child shares with others, by name."""
         shared = {"board": self.board, "claims": self.claims}
         if role == "router":
-            return shared | {"clients": self.client_counts, "numbers": self.numbers, "pauses": self.pauses}
+            return shared | {
+                "clients": self.client_counts,
+                "numbers": self.numbers,
+                "pauses": self.pauses,
+                "monitors": self.monitors,
+            }
         # Their names in the order of the shards.
         wakers = {f"waker{shard:06}": fd for shard, fd in enumerate(self._wakers)}
         return shared | {"budget": self.budget, **wakers}
@@ -143,7 +153,16 @@ class Resources:
 
     def leave(self) -> None:
         """Give everything back; every child must have ended."""
-        pages = (self.client_counts, self.numbers, self.pauses, self.board, self.claims, self.budget, *self._wakers)
+        pages = (
+            self.client_counts,
+            self.numbers,
+            self.pauses,
+            self.monitors,
+            self.board,
+            self.claims,
+            self.budget,
+            *self._wakers,
+        )
         mine = (*pages, self.death_reader, self._death_writer)
         for fd in (*self.client_listeners, *self.shard_listeners, *mine):
             os.close(fd)

@@ -33,10 +33,11 @@ from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
 from kache.cluster.dumps import Dumps
-from kache.cluster.durability import DataDirectory, Resolution, loading_text
+from kache.cluster.durability import DataDirectory, Resolution
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
+from kache.cluster.progress import LoadingBar, loading_text
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
 from kache.cluster.service_manager import ServiceManager
@@ -64,7 +65,8 @@ class Supervisor:
     """One cluster. `run` returns its exit status when it has ended; raises KacheError when it cannot start.
 
     `reload` reads the configuration again (SIGHUP). `exit_fd` is a descriptor whose end stops the cluster, so that
-    none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served.
+    none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served,
+    and whether that is by all processes: some may have shown that they cannot come up.
     `for_tests`: its owner may stage what `kache.cluster.simulation` offers.
     """
 
@@ -75,7 +77,7 @@ class Supervisor:
         config_file: str | None = None,
         reload: Callable[[], Config] | None = None,
         exit_fd: int | None = None,
-        on_ready: Callable[[str], None] = print,
+        on_ready: Callable[[str, bool], None] = lambda text, whole: print(text),
         for_tests: bool = False,
     ) -> None:
         self._config_file = config_file
@@ -92,6 +94,7 @@ class Supervisor:
         self._data = DataDirectory(config)
         self._slots = self._data.slots
         self._resolution = Resolution(config, self._resolved)
+        self._loading = LoadingBar(not config.logfile)
         self._dumps = Dumps(self._tell_shard, range(config.shards))
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
@@ -128,6 +131,8 @@ class Supervisor:
             if self._exit_fd is not None:
                 os.set_inheritable(self._exit_fd, False)
                 self._selector.register(self._exit_fd, selectors.EVENT_READ, self._on_starter_gone)
+            if not self.config.core_dumps:
+                processes.forbid_core_dumps()
             processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
             processes.set_title(f"kache: supervisor :{self.config.port}")
             self._catch_signals()
@@ -368,6 +373,7 @@ class Supervisor:
                     self._resolution.report(child.index, shares, child.restarts > 0)
                 case messages.Loading():
                     child.progress = loading_text(message)
+                    self._loading.told(child.index, message)
                 case messages.Kept():
                     child.kept = message
                     self._dumps.kept(child.index, message)
@@ -397,6 +403,7 @@ class Supervisor:
     def _on_child_ready(self, child: Child) -> None:
         child.ready_at = time.monotonic()
         self._set_state(child, "up")
+        self._loading.over(child.index if child.role == "shard" else -1)
         if child.restarts:
             _log.info("%s (pid %d) serves again", child.name, child.pid)
         self._answer_waiters(child, "")
@@ -422,7 +429,7 @@ class Supervisor:
         self._announced = True
         self._manager.ready(ready_line(self.config, broken))
         try:
-            self._on_ready(ready_line(self.config, broken))
+            self._on_ready(ready_line(self.config, broken), not broken)
         except OSError as error:
             _log.warning("nobody could be told that it is ready: %s", error.strerror)
 
@@ -447,6 +454,7 @@ class Supervisor:
         self._acknowledgements.gone(child.name)
         if child.role == "shard":
             self._resolution.gone(child.index)
+            self._loading.over(child.index)
             self._dumps.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)

@@ -19,7 +19,8 @@ LOSS_MS = 2000
 
 
 class Share(msgspec.Struct, frozen=True):
-    """The part that one shard had in a transaction, as its log has it."""
+    """The part that one shard had in a transaction, as its log has it. Without participants it is one of several steps: all of
+    them count if the log has a share with participants, too."""
 
     transaction: int
     participants: tuple[int, ...]
@@ -29,11 +30,19 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """Those of one shard. `base_ms`: when its base was finished; `last_ms`: when its log ends."""
+    """Those of one shard.
+
+    `base_ms`: what was over by then is in its base. Behind that, `before` are those that the base has, too, and `missing`
+    some that it has not. `last_ms`: when its log ends. `survived`: the machine runs since the log was begun, so that
+    everything that was written to it is there.
+    """
 
     shares: tuple[Share, ...] = ()
     base_ms: int = 0
     last_ms: int = 0
+    before: frozenset[int] = frozenset()
+    missing: frozenset[int] = frozenset()
+    survived: bool = False
 
 
 class Decision(msgspec.Struct):
@@ -48,9 +57,11 @@ class Decision(msgspec.Struct):
 def decide(reports: Mapping[int, Shares], always: bool) -> dict[int, Decision]:
     """What each shard does with its shares.
 
-    One that a shard lacks (and not because its base is younger) is skipped where it is unsettled: its slots were locked,
-    so nothing depends on it. Where it is settled, the log is cut before it if that costs no more than everysec may; else
-    it was answered UNCERTAIN in its time, and stays. A cut may drop other shares, so it is repeated until nothing changes.
+    One that a shard lacks (and not because its base has it) is skipped where it is unsettled: its slots were locked, so
+    nothing depends on it. Where it is settled, the log is cut before it if a power cut may have cost the shard its share,
+    and everysec allows it; else it was answered UNCERTAIN in its time, and stays. A cut may drop other shares, so it is
+    repeated until nothing changes. Steps whose transaction did not end are skipped where it is unsettled, and stay, as they
+    were answered, where it is.
     """
     decisions = {shard: Decision() for shard in reports}
     while _look(reports, decisions, always):
@@ -64,30 +75,54 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
     for shard, report in reports.items():
         cut = decisions[shard].cut_at
         for share in report.shares:
-            if not cut or share.sequence < cut:
+            if share.participants and (not cut or share.sequence < cut):
                 has.setdefault(share.transaction, set()).add(shard)
     for decision in decisions.values():
         decision.skip, decision.half = [], []
     for shard, report in reports.items():
         decision = decisions[shard]
+        skip: set[int] = set()
         for share in report.shares:
-            if shard not in has.get(share.transaction, ()) or not _is_lacking(share, has, reports):
+            if decision.cut_at and share.sequence >= decision.cut_at:
+                continue
+            if not share.participants:
+                if shard not in has.get(share.transaction, ()) and not share.settled:
+                    skip.add(share.transaction)
+                continue
+            lacking = _lacking(share, has, reports)
+            if not lacking:
                 continue
             if not share.settled:
-                decision.skip.append(share.transaction)
-            elif not always and report.last_ms - share.now_ms <= LOSS_MS:
-                decision.cut_at = share.sequence
+                skip.add(share.transaction)
+            elif (
+                not always
+                and report.last_ms - share.now_ms <= LOSS_MS
+                and not all(reports[other].survived for other in lacking)
+            ):
+                decision.cut_at = _first(report, share.transaction)
                 return True
             else:
                 decision.half.append(share.transaction)
+        decision.skip = sorted(skip)
     return False
 
 
-def _is_lacking(share: Share, has: Mapping[int, set[int]], reports: Mapping[int, Shares]) -> bool:
-    """Whether a shard that took part has lost it: one that would have told of it."""
-    return any(
-        other in reports
-        and other not in has[share.transaction]
-        and max(reports[other].base_ms, reports[other].last_ms - WINDOW_MS) < share.now_ms
+def _first(report: Shares, transaction: int) -> int:
+    """Where a transaction begins in a log."""
+    return min(share.sequence for share in report.shares if share.transaction == transaction)
+
+
+def _lacking(share: Share, has: Mapping[int, set[int]], reports: Mapping[int, Shares]) -> list[int]:
+    """The shards that took part and have lost it: those that would have told of it."""
+    return [
+        other
         for other in share.participants
-    )
+        if other in reports and other not in has[share.transaction] and _would_tell(reports[other], share)
+    ]
+
+
+def _would_tell(report: Shares, share: Share) -> bool:
+    """Whether this shard, which does not show the transaction, would if it had its share of it."""
+    if share.now_ms <= report.last_ms - WINDOW_MS or share.transaction in report.before:
+        return False
+    return share.transaction in report.missing or share.now_ms > report.base_ms

@@ -3,7 +3,7 @@
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
 command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
 (strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, transactions.py, connection.py,
-cluster.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
+cluster.py, pubsub.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself fails this import.
 
 Routes, where a command is executed:
 
@@ -49,6 +49,7 @@ from . import (
     internal,
     keys,
     lists,
+    pubsub,
     server,
     sets,
     strings,
@@ -89,6 +90,7 @@ _CONTAINER_SUMMARIES: Final = {
     "memory": ("4.0.0", "server", "Commands about the use of memory."),
     "module": ("4.0.0", "server", "Commands about modules."),
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
+    "pubsub": ("2.8.0", "pubsub", "Commands about channels and who listens to them."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
 }
 
@@ -105,6 +107,7 @@ def _assemble() -> tuple[Row, ...]:
         geo,
         hyperloglog,
         transactions,
+        pubsub,
         connection,
         cluster,
         server,

@@ -4,6 +4,7 @@ kinds           how the text of a value is read, checked and shown
 settings        every setting, once: name, unit, reason, limits, default
 foreign         parameters of a real server that mean nothing here, for CONFIG GET and SET
 client_limits   what clients may cost a router
+events          the letters of notify-keyspace-events
 document        all settings as a TOML file, with their reasons
 file            the TOML file, written back by CONFIG REWRITE
 process_count   how many processes the machine gets where nobody says

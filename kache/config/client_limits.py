@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from kache.config.settings import Config
 
-__all__ = ["DEFAULT_LIMITS", "Limit", "client_budget", "merge_limits", "parse_limits", "show_limits"]
+__all__ = ["DEFAULT_LIMITS", "Limit", "client_budget", "flow_room", "merge_limits", "parse_limits", "show_limits"]
 
 Limit = tuple[str, int, int, int]
 """Class, hard limit in bytes, soft limit in bytes, seconds above the soft one; 0: no limit."""
@@ -33,6 +33,11 @@ ROOM_TO_ASK: Final = 1 << 20
 
 LEAST_BUDGET: Final = 256 << 20
 SHARE: Final = 8
+
+FLOW_SHARE: Final = 4
+"""Of the budget, for large replies that wait in the shards for their clients."""
+FLOW_LEAST: Final = 1 << 20
+FLOW_MOST: Final = 64 << 20
 
 
 def parse_limits(text: str) -> tuple[Limit, ...]:
@@ -71,3 +76,12 @@ def client_budget(config: Config) -> int:
     if config.maxmemory_clients:
         return max(config.maxmemory_clients, ROOM_TO_ASK)
     return max(LEAST_BUDGET, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE)
+
+
+def flow_room(config: Config) -> int:
+    """Bytes of large replies that a shard keeps for the clients of one router until they take them.
+
+    A single one may be larger; of others that are, the router keeps the rest. They count in its share of the budget.
+    """
+    share = client_budget(config) // (FLOW_SHARE * max(config.routers, 1) * max(config.shards, 1))
+    return min(max(share, FLOW_LEAST), FLOW_MOST)

@@ -97,8 +97,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "acllog-max-len": _number(128),
     "aclfile": _text("", "there is one user, default, whose password is requirepass"),
     "acl-pubsub-default": _one_of("resetchannels", "resetchannels", "allchannels"),
-    "tracking-table-max-keys": _number(1000000),
-    "notify-keyspace-events": _text("", "keyspace notifications are not offered yet"),
     # Scripts
     "lua-time-limit": _number(5000),
     "busy-reply-threshold": _number(5000),

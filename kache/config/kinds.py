@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kache.config.client_limits import merge_limits, parse_limits, show_limits
+from kache.config.events import parse_events
 from kache.errors import KacheError
 
 __all__ = [
@@ -296,5 +297,11 @@ LIMITS: Final = Kind(
     parse_limits,
     show_limits,
     merge=merge_limits,
+)
+EVENTS: Final = Kind(
+    "events",
+    "letters of classes of events, of Ag$lshzxetdnKEm, or empty",
+    parse_events,
+    str,
 )
 ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

@@ -20,6 +20,7 @@ from kache.config.kinds import (
     ADDRESSES,
     COUNT,
     DAY,
+    EVENTS,
     LIMITS,
     MICROSECONDS,
     MILLISECONDS,
@@ -37,7 +38,17 @@ from kache.config.kinds import (
 )
 from kache.errors import KacheError
 
-__all__ = ["MOST_ROUTERS", "SETTINGS", "Config", "ConfigError", "changed", "is_known", "load", "redis_settings"]
+__all__ = [
+    "MOST_ROUTERS",
+    "SETTINGS",
+    "Config",
+    "ConfigError",
+    "changed",
+    "is_known",
+    "load",
+    "redis_settings",
+    "secret_variables",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -80,6 +91,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     unixsocketperm: Annotated[
         int, Setting(MODE, "Who may use that socket, as the octal mode of the file.", low=0, high=0o777)
     ] = 0o700
+    unixsocketgroup: Annotated[
+        str,
+        Setting(TEXT, "Group that the file of that socket belongs to, by name or number; empty: that of the process."),
+    ] = ""
     cluster_announce_ip: Annotated[
         str,
         Setting(
@@ -116,6 +131,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
                 "volatile-lru",
                 "allkeys-lfu",
                 "volatile-lfu",
+                "allkeys-s3fifo",
+                "volatile-s3fifo",
                 "allkeys-random",
                 "volatile-random",
                 "volatile-ttl",
@@ -211,9 +228,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         ),
     ] = 5000
     enable_debug_command: Annotated[
-        bool,
-        Setting(YES_NO, "Whether DEBUG may load the data again (RELOAD, LOADAOF): for tests."),
-    ] = False
+        str,
+        Setting(
+            WORD,
+            "Who may load the data again by DEBUG (RELOAD, LOADAOF), for tests: nobody, clients on this machine, everybody.",
+            choices=("no", "local", "yes"),
+        ),
+    ] = "no"
 
     # Clients
     requirepass_file: Annotated[
@@ -355,6 +376,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             low=64 * KIB,
         ),
     ] = 32 * MIB
+    notify_keyspace_events: Annotated[
+        str,
+        Setting(
+            EVENTS,
+            "Events of keys that are published: K on channels of the key, E on channels of the event, and their classes; "
+            "A for all but n (new keys) and m (keys missed). Each costs the shard a message where somebody listens.",
+            live=True,
+        ),
+    ] = ""
+    tracking_table_max_keys: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Keys that each shard remembers for CLIENT TRACKING; beyond, one is forgotten and its clients are told that it has "
+            "changed. 0: no limit.",
+            live=True,
+        ),
+    ] = 1_000_000
     client_output_buffer_limit: Annotated[
         tuple[Limit, ...],
         Setting(
@@ -436,6 +475,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str, Setting(WORD, "Form of a log line; auto: text on a terminal, else JSON.", choices=("auto", "text", "json"))
     ] = "auto"
     logfile: Annotated[str, Setting(TEXT, "File to log to; empty logs to standard error.")] = ""
+    core_dumps: Annotated[
+        bool,
+        Setting(YES_NO, "Whether a crash may write a process' memory to disk: it holds the data and the password."),
+    ] = False
     slowlog_log_slower_than: Annotated[
         int,
         Setting(MICROSECONDS, "Execution time at which a command enters the slow log; -1: none.", live=True, low=-1),
@@ -596,7 +639,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
     if path is not None:
         values.update(_from_file(path))
     for name in SETTINGS:
-        variable = "KACHE_" + name.replace("-", "_").upper()
+        variable = _variable(name)
         if variable in environ:
             values[name] = _read(name, environ[variable], f"the variable {variable}")
     for field, raw in options.items():
@@ -608,6 +651,16 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
     _check_together(config)
     return config
+
+
+def secret_variables(environ: Mapping[str, str]) -> list[str]:
+    """The variables of `environ` that hold a secret setting."""
+    return [name for name in map(_variable, (name for name in SETTINGS if SETTINGS[name].secret)) if name in environ]
+
+
+def _variable(name: str) -> str:
+    """``KACHE_MAXMEMORY_POLICY`` for maxmemory-policy"""
+    return "KACHE_" + name.replace("-", "_").upper()
 
 
 def _password_of(values: Mapping[str, Any]) -> str:

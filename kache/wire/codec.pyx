@@ -28,6 +28,7 @@ from kache.replies import (
     Missing,
     NullArray,
     Pairs,
+    Messages,
     Push,
     SetReply,
     Verbatim,

@@ -4,7 +4,7 @@ cdef class Endpoint:
     """One non-blocking descriptor with its input and output."""
 
     def __cinit__(self):
-        self.fd = -1
+        self.fd = self.passed = -1
         self.sendable = UINT64_MAX
 
     def __init__(self, Reactor reactor, int fd, bint reading=True):
@@ -61,7 +61,7 @@ cdef class Endpoint:
                 memcpy(into, self.inbuf.data + self.inbuf.start, kept)
                 into += kept
                 size -= kept
-        n = recv(self.fd, into, size, 0)
+        n = recv(self.fd, into, size, 0) if not self.awaits_descriptor else kache_recv_passed(self.fd, into, size, &self.passed)
         if n < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0
@@ -292,6 +292,9 @@ cdef class Endpoint:
         self.reactor.detach(self)
         self.fd = -1
         close_fd(fd)
+        if self.passed >= 0:
+            close_fd(self.passed)
+            self.passed = -1
         if self.linger_timer is not None:
             self.linger_timer.cancel()
             self.linger_timer = None

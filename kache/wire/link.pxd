@@ -2,7 +2,7 @@
 
 Every message is ``u32 length | u8 kind | …``, little-endian; the length counts what follows it.
 
-    to the shard    HELLO    version, router, digest of the command table, boot id     once, first
+    to the shard    HELLO    version, router, digest of the command table, boot id, maybe the size of an area     once, first
                     RUN      dialect, db, flags, count, session, deadline, transaction | frame frame …
                     CANCEL   session, maybe token  what is deferred for it, or that one reply alone, is not wanted any more
                     PART     session, argument | bytes     of an argument of the run to come: what is too large for one
@@ -20,20 +20,31 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
                     SLOW_PART  nanoseconds         the same of a part of a command, or a question of the router's: before
                                                    its reply
+                    PUBLISHED  what, session | name | message   something published, once for a link, whose router knows who is
+                                                   to have it; or a word about a key to the session that remembers it
                     NOTICE   ready or draining
 
     RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
-    frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …    command: with IN_CAPITALS if so sent
+    frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …    command: with IN_CAPITALS if so sent;
+                                                   n with PLACED: in the argument's place stands a u64 position
+
     REPLY   u32 length | u8 kind | 3 zeros | u32 count | u64 session | replies
     DEFERRED u32 length | u8 kind | 3 zeros | u32 form | u64 token | reply
     PART    u32 length | u8 kind | 3 zeros | u32 argument | u64 session or token | bytes
     CREDIT  u32 length | u8 kind | 3 zeros | u32 0 | u64 token | u64 bytes
+    PUBLISHED  u32 length | u8 kind | u8 what | 2 zeros | u32 n | u64 session | n bytes of a name | message
+
+Large values pass by the socket where router and shard share memory (kache/wire/area.pyx). The router passes its descriptor
+with HELLO, which says its size then; the shard says in HELLO_OK whether it has taken it. From then on an argument from
+PLACED_FROM bytes on may lie there, its n says PLACED and is followed by its position, and so may a reply: REPLY_PLACED, size,
+position. Either takes it when it comes to it in the order of the link. Arguments of atomic runs are never placed.
 
 A transaction over several shards takes locks first (_lock, an internal command); its share on each shard is one or more
 runs that say its number, each FLAG_ATOMIC, in one piece: the share is begun when all of it is here, and nothing comes
 between. In the place of their deadline such runs say how many bytes of the share follow behind them; the last one says
 FLAG_RELEASE. Where several shards log a share, _lock names them, and _unlock follows instead when all have answered: nothing
-is built on a share whose sister is lost. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
+is built on a share whose sister is lost. A transaction in steps (LOCK_STEPS) sends one run a step, each a share by itself; behind
+the last one _commit tells every shard that all of it is there. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
 answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
@@ -45,7 +56,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 4
+    LINK_VERSION = 5
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -65,12 +76,24 @@ cdef enum:
     LINK_UNBLOCK = 15
     LINK_RECEIVED = 16
     LINK_UNDELIVERED = 17
+    LINK_PUBLISHED = 18
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 36
     REPLY_HEADER = 20
     FRAME_HEADER = 12
     PART_HEADER = 20
+    PUBLISHED_HEADER = 20
+
+    # What a PUBLISHED is. The first four are also what one can subscribe to.
+    PUBLISHED_CHANNEL = 0
+    PUBLISHED_PATTERN = 1       # never sent: a pattern is subscribed to, nothing is published to it
+    PUBLISHED_SHARD_CHANNEL = 2
+    PUBLISHED_MONITOR = 3       # a line for whoever watches all commands
+    PUBLISHED_KEY = 4           # keys have changed, which the session remembers: the message is u32 n, key | …
+    PUBLISHED_FLUSH = 5         # everything has, for all that the session may remember
+    PUBLISHED_BROKEN = 6        # the session that another one has its news sent to is gone
+    SUBSCRIBED_KINDS = 4
 
     # Places in the header of a RUN.
     RUN_KIND_AT = 4
@@ -93,6 +116,8 @@ cdef enum:
     FLAG_RELEASE = 8            # behind this run its transaction is over here: its locks are released
     FLAG_WATCHED = 16           # what the session watches ends with this run; without a transaction it is refused if any
                                 # of it has changed
+    FLAG_TRACK = 32             # the session remembers what it reads, and wants to know when that changes
+    FLAG_DIVIDED = 64           # the frames are parts of what the router has divided: it counts it, as one, and logs it
 
     LARGE = 1048576             # bytes of an argument or a reply above which it flows
 
@@ -107,6 +132,7 @@ cdef enum:
     LOCK_LETS_READ = 8          # who only reads passes
     LOCK_EXTENDS = 16           # the lock is there, and gets a later end and the mode above
     LOCK_SHARES = 32            # it only reads: together with others who do
+    LOCK_STEPS = 64             # with a log: what it changes counts after a crash only if a _commit followed on every shard
 
     # What _lock answers.
     LOCK_BUSY = 0
@@ -124,18 +150,23 @@ cdef enum:
 
 cdef extern from *:
     """
+    #define KACHE_PLACED 0x80000000u
     #define KACHE_REPLY_PARKED 0xFFFFFFFFu
     #define KACHE_REPLY_EXPIRED 0xFFFFFFFEu
     #define KACHE_REPLY_LARGE 0xFFFFFFFDu
     #define KACHE_REPLY_BLOCKED 0xFFFFFFFCu
     #define KACHE_REPLY_ABORTED 0xFFFFFFFBu
+    #define KACHE_REPLY_PLACED 0xFFFFFFFAu
     #define KACHE_REPLY_MARKS 0xFFFFFFF0u
     """
+    # In an argument's length.
+    const uint32_t PLACED "KACHE_PLACED"                    # it lies in the area
     # In the place of a reply's length.
     const uint32_t REPLY_PARKED "KACHE_REPLY_PARKED"        # a token follows; the reply comes out of band, unless the
                                                             # deadline of the run passes first
     const uint32_t REPLY_BLOCKED "KACHE_REPLY_BLOCKED"      # the same for a command that waits as long as its client likes
     const uint32_t REPLY_LARGE "KACHE_REPLY_LARGE"          # u64 token, u64 size follow; it comes in PARTs
+    const uint32_t REPLY_PLACED "KACHE_REPLY_PLACED"        # u32 size, u64 position follow; it lies in the area
     const uint32_t REPLY_EXPIRED "KACHE_REPLY_EXPIRED"      # the run was past its deadline: not executed
     const uint32_t REPLY_ABORTED "KACHE_REPLY_ABORTED"      # u32 n, text follow; of an atomic run: not executed, all of it
     const uint32_t REPLY_MARKS "KACHE_REPLY_MARKS"          # from here on it is one of these, not a length

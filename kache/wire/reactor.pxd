@@ -73,6 +73,8 @@ cdef class Endpoint:
     cdef list chain                     # Buffers that leave before `out`; None while there is none
     cdef Py_ssize_t chained             # bytes in them
     cdef bint marked, wants_write, reading, feeding
+    cdef bint awaits_descriptor         # the peer may pass one with what it sends,
+    cdef int passed                     # which lies here then, for whoever reads to take over or close; -1: none
     cdef int64_t held_since             # when its output began to wait for more (monotonic ns); 0: it does not
     cdef readonly bint eof, closing, lingering
     cdef Py_ssize_t lingered

@@ -44,6 +44,7 @@ cdef extern from *:
     #include <sched.h>
     #include <poll.h>
     #include <stdint.h>
+    #include <string.h>
     #include <sys/socket.h>
     #include <sys/time.h>
     #include <sys/uio.h>
@@ -111,6 +112,33 @@ cdef extern from *:
         message.msg_iovlen = 3;
         return sendmsg(fd, &message, KACHE_SEND_FLAGS);
     }
+    /* As recv; a descriptor that was passed with these bytes goes to `passed`, in the place of one that was there. */
+    static ssize_t kache_recv_passed(int fd, void *into, size_t size, int *passed) {
+        union { struct cmsghdr header; char room[CMSG_SPACE(sizeof(int))]; } control;
+        struct iovec piece = {into, size};
+        struct msghdr message = {0};
+        struct cmsghdr *found;
+        ssize_t n;
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+    #ifdef MSG_CMSG_CLOEXEC
+        n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    #else
+        n = recvmsg(fd, &message, 0);
+    #endif
+        found = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+        if (found && found->cmsg_level == SOL_SOCKET && found->cmsg_type == SCM_RIGHTS
+                && found->cmsg_len == CMSG_LEN(sizeof(int))) {
+            if (*passed >= 0) close(*passed);
+            memcpy(passed, CMSG_DATA(found), sizeof(int));
+    #ifndef MSG_CMSG_CLOEXEC
+            fcntl(*passed, F_SETFD, FD_CLOEXEC);
+    #endif
+        }
+        return n;
+    }
     static void kache_widen(int fd, int bytes) {
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
     }
@@ -139,6 +167,7 @@ cdef extern from *:
     int kache_nonblocking(int fd) nogil
     int sched_yield() nogil
     ssize_t recv(int fd, void* data, size_t size, int flags) nogil
+    ssize_t kache_recv_passed(int fd, void* into, size_t size, int* passed) nogil
     ssize_t send(int fd, const void* data, size_t size, int flags) nogil
     ssize_t kache_send_three(int fd, char* a, size_t an, const char* b, size_t bn, char* c, size_t cn) nogil
     void kache_widen(int fd, int bytes) nogil

@@ -252,6 +252,10 @@ cdef int put_special(Buffer out, int dialect, object value, bint flat) except -1
         for item in value:
             put_value(out, dialect, item)
         return 0
+    if isinstance(value, Messages):
+        for item in value:
+            put_value(out, dialect, item)
+        return 0
     if isinstance(value, (Verbatim, BigNumber)):
         text = value.text if isinstance(value, Verbatim) else value.digits
         if flat:

@@ -9,6 +9,8 @@ introspection   COMMAND, MEMORY and the HELP texts
 latency         LATENCY: how long commands took
 persistence     SAVE and its like, SHUTDOWN: what is kept on disk, through the supervisor
 slowlog         SLOWLOG over the cluster
+pubsub          SUBSCRIBE and its like, PUBSUB
+tracking        CLIENT TRACKING, and who is told of what has changed
 transactions    MULTI, DISCARD, WATCH
 standalone      ROLE, ACL WHOAMI: what a server without replicas and modules answers
 arguments       what they share in reading arguments

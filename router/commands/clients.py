@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kache.errors import SYNTAX, CommandError
-from kache.replies import OK, Reply, SetReply, Verbatim
+from kache.replies import OK, Reply, Verbatim
+from kache.wire import link as wire_link
 
 from ..peers import alone, answers, ask, router_of
 from ..registry import REPLY_OFF, REPLY_ON, REPLY_SKIP, REPLY_SKIP_AGAIN, local
@@ -85,7 +86,13 @@ def _lines(router: Router, session: Session | None, chosen: list[Session]) -> by
 def describe(router: Router, session: Session, command: str | None = None) -> str:
     """A line of CLIENT LIST, with Redis's field names."""
     now = router.now_ms
-    flags = "b" * (session.blocker is not None) + "x" * (session.queued >= 0)
+    flags = (
+        "O" * session.monitors_all
+        + "P" * (session.subscriptions > 0)
+        + _tracking_flags(session)
+        + "b" * (session.blocker is not None)
+        + "x" * (session.queued >= 0)
+    )
     flags = flags + "e" * session.no_evict + "T" * session.no_touch or "N"
     fields = {
         "id": session.id,
@@ -97,9 +104,9 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "idle": (now - session.last_ms) // 1000,
         "flags": flags,
         "db": session.db,
-        "sub": 0,
-        "psub": 0,
-        "ssub": 0,
+        "sub": session.listening_to(wire_link.CHANNEL),
+        "psub": session.listening_to(wire_link.PATTERN),
+        "ssub": session.listening_to(wire_link.SHARD_CHANNEL),
         "multi": session.queued,
         "watch": session.watching,
         "qbuf": session.unparsed_bytes,
@@ -115,7 +122,7 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "events": "r",
         "cmd": command or session.last_command or "NULL",
         "user": session.user or "default",
-        "redir": -1,
+        "redir": -1 if session.tracks is None else session.tracks.redirect,
         "resp": session.dialect or 0,
         "lib-name": text(session.lib_name),
         "lib-ver": text(session.lib_ver),
@@ -124,6 +131,13 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "tot-cmds": session.commands,
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _tracking_flags(session: Session) -> str:
+    tracks = session.tracks
+    if tracks is None:
+        return ""
+    return "t" + "R" * tracks.broken + "B" * (tracks.modes & 1)
 
 
 @local("client|kill")
@@ -216,7 +230,9 @@ def _filtered(router: Router, sessions: list[Session], name: bytes, value: bytes
     if name == b"type":
         if text(value).lower() not in TYPES:
             raise CommandError(f"ERR Unknown client type '{text(value)}'")
-        return sessions if value.lower() == b"normal" else []
+        if value.lower() == b"pubsub":
+            return [one for one in sessions if one.subscriptions]
+        return [one for one in sessions if not one.subscriptions] if value.lower() == b"normal" else []
     if name == b"maxage":
         age = integer(value, "ERR maxage is not an integer or out of range")
         if age < 1:
@@ -315,18 +331,6 @@ async def _unblock_elsewhere(router: Router, number: int, error: bool) -> Reply:
 @answers("unblock")
 def _unblock_for_another(router: Router, words: Sequence[bytes]) -> bytes:
     return b"%d" % _unblock(router, int(words[0]), words[1] == b"1")
-
-
-@local("client|trackinginfo")
-def client_trackinginfo(router: Router, session: Session) -> Reply:
-    """As of a connection that did not turn it on."""
-    return {b"flags": SetReply([b"off"]), b"redirect": -1, b"prefixes": []}
-
-
-@local("client|getredir")
-def client_getredir(router: Router, session: Session) -> Reply:
-    """-1: tracking is off."""
-    return -1
 
 
 @local("client|reply")

@@ -35,6 +35,9 @@ def ping(router: Router, session: Session, *args: bytes) -> Reply:
     """PONG, or the message."""
     if len(args) > 1:
         raise CommandError("ERR wrong number of arguments for 'ping' command")
+    if session.subscriptions and session.dialect == 2:
+        # Told apart from messages by its first word.
+        return [b"pong", args[0] if args else b""]
     return args[0] if args else "PONG"
 
 
@@ -134,6 +137,8 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
 def reset(router: Router, session: Session) -> Reply:
     """The session as it was when it connected."""
     session.drop_queue()
+    session.unsubscribe_all()
+    session.end_tracking()
     session.db = 0
     session.dialect = 2
     session.name = b""

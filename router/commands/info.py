@@ -20,7 +20,7 @@ from kache import __version__
 from kache.commands import DIGEST
 from kache.errors import CommandError
 from kache.replies import Reply, Verbatim
-from kache.stats import RouterStats, ShardStats, added, percentile, total
+from kache.stats import MemoryUse, RouterStats, ShardStats, added, percentile, total
 
 from ..peers import answers, ask
 from ..registry import local
@@ -194,9 +194,9 @@ def _clients(state: _State) -> Fields:
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
         "blocked_clients": state.counters["blocked_clients"],
-        "tracking_clients": 0,
-        "pubsub_clients": 0,
-        "watching_clients": 0,
+        "tracking_clients": state.counters["tracking_clients"],
+        "pubsub_clients": state.counters["pubsub_clients"],
+        "watching_clients": state.counters["watching_clients"],
         "clients_in_timeout_table": 0,
         "total_watched_keys": 0,
         "total_blocking_keys": 0,
@@ -205,12 +205,8 @@ def _clients(state: _State) -> Fields:
 
 
 def _memory(state: _State) -> Fields:
-    data, peak, resident = state.sum("used_memory"), state.sum("used_memory_peak"), state.sum("resident_memory")
-    startup, links, clients = state.sum("startup_memory"), state.sum("buffer_memory"), state.counters["client_bytes"]
-    limit = state.router.config.maxmemory
-    used = data + links + clients
-    # What shards hold against what is resident in shards; clients are the routers'.
-    accounted = startup + data + links
+    use = MemoryUse(state.shards, state.counters["client_bytes"])
+    limit, used, peak, resident = state.router.config.maxmemory, use.used, state.sum("used_memory_peak"), use.resident
     return {
         "used_memory": used,
         "used_memory_human": _human(used),
@@ -219,10 +215,10 @@ def _memory(state: _State) -> Fields:
         "used_memory_peak": max(peak, used),
         "used_memory_peak_human": _human(max(peak, used)),
         "used_memory_peak_perc": _percent(used, max(peak, used)),
-        "used_memory_overhead": used - data,
-        "used_memory_startup": startup,
-        "used_memory_dataset": data,
-        "used_memory_dataset_perc": _percent(data, used),
+        "used_memory_overhead": use.overhead,
+        "used_memory_startup": use.startup,
+        "used_memory_dataset": use.dataset,
+        "used_memory_dataset_perc": _percent(use.dataset, used),
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
         "used_memory_lua": 0,
@@ -231,12 +227,14 @@ def _memory(state: _State) -> Fields:
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
-        "mem_fragmentation_ratio": f"{resident / accounted if accounted else 1:.2f}",
-        "mem_fragmentation_bytes": resident - accounted,
-        "mem_not_counted_for_evict": used - data,
-        "mem_cluster_links": links,
+        "mem_fragmentation_ratio": f"{use.fragmentation:.2f}",
+        "mem_fragmentation_bytes": resident - use.accounted,
+        "mem_not_counted_for_evict": use.overhead,
+        "mem_slot_tables": use.slots,
+        "mem_aof_buffer": use.log,
+        "mem_cluster_links": use.links,
         "mem_clients_slaves": 0,
-        "mem_clients_normal": clients,
+        "mem_clients_normal": use.clients,
         "mem_allocator": "kache",
         "lazyfree_pending_objects": state.sum("cleanup_pending"),
     }
@@ -323,9 +321,10 @@ def _stats(state: _State) -> Fields:
         "evicted_keys": state.sum("evicted"),
         "keyspace_hits": state.sum("hits"),
         "keyspace_misses": state.sum("misses"),
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
-        "pubsubshard_channels": 0,
+        "pubsub_channels": state.sum("pubsub_channels"),
+        "pubsub_patterns": max((shard.pubsub_patterns for shard in state.shards), default=0),
+        "pubsubshard_channels": state.sum("pubsubshard_channels"),
+        "tracking_total_keys": state.sum("tracked_keys"),
         "latest_fork_usec": 0,
         "total_forks": 0,
         "total_error_replies": sum(state.errors().values()),
@@ -516,6 +515,8 @@ def _shard_fields(shard: ShardStats) -> Fields:
         "resident_memory": shard.resident_memory,
         "startup_memory": shard.startup_memory,
         "buffer_memory": shard.buffer_memory,
+        "slot_memory": shard.slot_memory,
+        "log_memory": shard.log_memory,
         "maxmemory": shard.maxmemory,
         "allowed_memory": shard.allowed_memory,
         "ops_per_second": shard.ops_per_second,

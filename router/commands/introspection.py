@@ -20,14 +20,13 @@ from kache.config.kinds import format_size
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
 from kache.replies import Reply, SetReply, Verbatim
+from kache.stats import MemoryUse, ShardStats
 
 from ..registry import local
 from .arguments import text
 from .info import gather, gather_routers
 
 if TYPE_CHECKING:
-    from kache.stats import ShardStats
-
     from ..mux.multiplexer import Router, Session
 
 __all__: list[str] = []
@@ -117,7 +116,7 @@ async def memory_doctor(router: Router, session: Session) -> Reply:
     remarks = [f"Shard {index} does not answer: {reason}" for index, reason in sorted(silent.items())]
     remarks += _about_the_limit(shards)
     for shard in shards:
-        ratio = _fragmentation([shard])
+        ratio = MemoryUse([shard]).fragmentation
         if shard.used_memory > 50 * 1024 * 1024 and ratio > 1.5:
             remarks.append(
                 f"Shard {shard.index} holds {ratio:.1f} times the memory of its data: fragmentation, or a peak that "
@@ -145,33 +144,28 @@ def _about_the_limit(shards: list[ShardStats]) -> list[str]:
     ]
 
 
-def _fragmentation(shards: list[ShardStats]) -> float:
-    """Resident memory against what is accounted to something; 1 without shards."""
-    accounted = sum(shard.startup_memory + shard.used_memory + shard.buffer_memory for shard in shards)
-    return sum(shard.resident_memory for shard in shards) / accounted if accounted else 1.0
-
-
 @local("memory|stats")
 async def memory_stats(router: Router, session: Session) -> Reply:
     """Sums over the shards, with the field names of Redis that have a meaning here."""
     shards, _silent = await gather(router)
     counters = (await gather_routers(router)).counters
-    used = sum(shard.used_memory for shard in shards)
-    links, clients = sum(shard.buffer_memory for shard in shards), int(counters["client_bytes"])
-    resident = sum(shard.resident_memory for shard in shards)
+    use = MemoryUse(shards, int(counters["client_bytes"]))
     keys = sum(one.keys for shard in shards for one in shard.databases)
     return {
         b"peak.allocated": sum(shard.used_memory_peak for shard in shards),
-        b"total.allocated": used + links + clients,
-        b"startup.allocated": sum(shard.startup_memory for shard in shards),
-        b"cluster.links": links,
-        b"clients.normal": clients,
+        b"total.allocated": use.used,
+        b"startup.allocated": use.startup,
+        b"cluster.links": use.links,
+        b"clients.normal": use.clients,
+        b"aof.buffer": use.log,
+        b"slot.tables": use.slots,
+        b"overhead.total": use.startup + use.overhead,
         b"keys.count": keys,
-        b"keys.bytes-per-key": used // keys if keys else 0,
-        b"dataset.bytes": used,
-        b"dataset.percentage": 100.0 * used / (used + links + clients) if used else 0.0,
-        b"fragmentation": _fragmentation(shards),
-        b"rss.bytes": resident,
+        b"keys.bytes-per-key": use.dataset // keys if keys else 0,
+        b"dataset.bytes": use.dataset,
+        b"dataset.percentage": 100.0 * use.dataset / use.used if use.used else 0.0,
+        b"fragmentation": use.fragmentation,
+        b"rss.bytes": use.resident,
         b"maxmemory": max((shard.maxmemory for shard in shards), default=0),
         **{
             b"shard.%d" % shard.index: {

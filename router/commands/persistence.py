@@ -7,6 +7,7 @@ the first of these on, in `dir`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,7 @@ async def debug_reload(router: Router, session: Session, *options: bytes) -> Rep
     """Saves, and starts every shard again from what was saved."""
     if not {option.upper() for option in options} <= {b"NOSAVE", b"NOFLUSH", b"MERGE"}:
         raise CommandError(SYNTAX)
-    _allowed(router)
+    _allowed(router, session)
     if not any(option.upper() == b"NOSAVE" for option in options):
         await save(router, session)
     return await _load_again(router)
@@ -144,16 +145,26 @@ async def debug_reload(router: Router, session: Session, *options: bytes) -> Rep
 @local("debug|loadaof")
 async def debug_loadaof(router: Router, session: Session) -> Reply:
     """Starts every shard again from its base and log."""
-    _allowed(router)
+    _allowed(router, session)
     return await _load_again(router)
 
 
-def _allowed(router: Router) -> None:
-    if not router.config.enable_debug_command:
+def _allowed(router: Router, session: Session) -> None:
+    allowed = router.config.enable_debug_command
+    if allowed == "no" or (allowed == "local" and not _is_on_this_machine(session.address)):
         raise CommandError(
-            "ERR DEBUG command not allowed. If the enable-debug-command option is set to yes, it is: see `kache cluster "
-            "settings`."
+            'ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you can run it from a '
+            'local connection, with "yes" from anywhere: see `kache cluster settings`.'
         )
+
+
+def _is_on_this_machine(address: str) -> bool:
+    """Whether a client's address is a loopback one, or the path of a Unix socket."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.startswith("/")
 
 
 async def _load_again(router: Router) -> Reply:

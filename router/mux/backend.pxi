@@ -225,22 +225,47 @@ cdef class Backend(Endpoint):
     cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1:
         """The reply of one command comes in pieces; it keeps its place."""
         cdef Flow flow
-        if expected.owner == NULL or expected.pending or (<Session> expected.owner).gone:
+        if expected.owner == NULL:
             return self.put_credit(token, 0)
         flow = Flow.__new__(Flow)
-        flow.session = <Session> expected.owner
+        if expected.pending:
+            flow.pending = <Pending> expected.owner
+            flow.part = expected.part
+            flow.session = flow.pending.session
+        else:
+            flow.session = <Session> expected.owner
+        if flow.session is not None and flow.session.gone:
+            return self.put_credit(token, 0)
         flow.backend = self
         flow.token = token
         flow.size = size
         flow.early = Buffer()
         self.flows[token] = flow
-        return (<Session> expected.owner).hold_flow(self.index, flow)
+        flow.count(size)
+        if flow.pending is not None:
+            return flow.pending.keep_flow(flow)
+        return flow.session.hold_flow(self.index, flow)
+
+    cdef int count_flows(self, Py_ssize_t n) except -1:
+        """So many bytes more of large replies wait on the other side, which keeps no more than its room of them: the rest of
+        them comes unasked, but for a single one."""
+        cdef Py_ssize_t counted
+        self.flow_bytes += n
+        counted = min(self.flow_bytes, self.limits.flow_room)
+        self.router.clients.link_bytes += counted - self.flow_counted
+        self.flow_counted = counted
+        return 0
 
     cdef int fail_flows(self) except -1:
         cdef Flow flow
-        flows, self.flows = self.flows, {}
-        for flow in flows.values():
-            flow.session.flow_lost(self.index, flow, LINK_LOST)
+        flows = list(self.flows.values())
+        for flow in flows:
+            flow.drop()
+        for flow in flows:
+            if flow.pending is not None:
+                flow.pending.flow_lost(flow, LINK_LOST)
+            else:
+                flow.session.flow_lost(self.index, flow, LINK_LOST)
         return 0
 
     # Failures -------------------------------------------------------------------------------------

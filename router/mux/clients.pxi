@@ -1,7 +1,8 @@
 # All clients of one router: their ids and number, who is read again, who keeps too much or has waited too long.
 #
 #   0 ........................ cost .................. budget
-#   replies unread, parts of merged ones, input that is not executed: one number a client, their sum a router
+#   replies unread, parts of merged ones, input that is not executed: one number a client, their sum a router, and to
+#   that sum the memory that links share with shards
 #
 # A client may cost at most twice what the budget has left beside it (`Session.room`): one alone two thirds of it, ten
 # together twenty parts of 21. So the largest are not read first, and there is always room for one more. Within that a
@@ -89,10 +90,10 @@ cdef class Clients:
 
     # What they cost -------------------------------------------------------------------------------
     cdef inline Py_ssize_t cost(self) noexcept:
-        return self.output_bytes + self.input_bytes
+        return self.output_bytes + self.input_bytes + self.link_bytes
 
     cdef inline bint over_budget(self) noexcept:
-        return self.output_bytes + self.input_bytes > self.limits.budget
+        return self.output_bytes + self.input_bytes + self.link_bytes > self.limits.budget
 
     cdef int relieve(self) except -1:
         """All together cost more than they may: the costliest that makes no progress is closed, and so on."""
@@ -115,15 +116,15 @@ cdef class Clients:
         for session in self.by_id.values():
             if session.no_evict:
                 continue
-            if largest is None or session.cost() > largest.cost():
+            if largest is None or session.weight() > largest.weight():
                 largest = session
             if session.written_ms < since and session.last_ms < since and (
-                    idle is None or session.cost() > idle.cost()):
+                    idle is None or session.weight() > idle.weight()):
                 idle = session
         # Many small ones are not closed in the place of the one that needs the room.
-        if idle is not None and idle.cost() >= largest.cost() // 4:
+        if idle is not None and idle.weight() >= largest.weight() // 4:
             return idle
-        return largest if largest is not None and largest.cost() > 0 else None
+        return largest if largest is not None and largest.weight() > 0 else None
 
     cdef int close_for_memory(self, Session session, str reason) except -1:
         log.warning("closing %s: %s (%d bytes of replies, %d of input; all clients: %d of %d)", session.address, reason,
@@ -258,6 +259,8 @@ cdef class Clients:
         elif session.commands == 0 and session.begun_ms and now - session.begun_ms > self.limits.preauth_timeout:
             # Half a command; one that has sent nothing is as idle as any other.
             return "no complete command in time"
+        if session.subscriptions:
+            return None     # it is there to be told
         if self.limits.idle_timeout and now - session.last_ms > self.limits.idle_timeout and not session.in_flight_now():
             return "idle for too long"
         return None

@@ -53,6 +53,10 @@ cdef class Counters:
             "connections_current": len(router.clients.by_id),
             "connections_blocked": sum([1 for session in router.clients.by_id.values() if session.blocked]),
             "blocked_clients": router.clients.blocked,
+            "pubsub_clients": sum([1 for session in router.clients.by_id.values() if (<Session> session).subscriptions]),
+            "tracking_clients": len(router.trackers.sessions),
+            "watching_clients": sum([1 for session in router.clients.by_id.values()
+                                     if (<Session> session).watched is not None]),
             "commands": commands,
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,

@@ -28,6 +28,7 @@ cdef class Limits:
     cdef Py_ssize_t link_soft_commands, link_hard_commands, link_soft_bytes, link_hard_bytes
     # What all clients of this router may cost, and the unread replies of one (client-output-buffer-limit; 0: no limit)
     cdef Py_ssize_t budget
+    cdef Py_ssize_t flow_room           # of large replies that wait in one shard for their clients
     cdef Py_ssize_t[2] output_hard, output_soft
     # The settings hold for a router that is one of `routers`.
     cdef int apply(self, object config, int routers) except -1

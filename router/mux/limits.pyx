@@ -3,7 +3,7 @@
 Owned by the router, which fills it in at its start and at every change of the configuration; sessions and backends read
 its fields, where a Python attribute would cost more than what it guards.
 """
-from kache.config.client_limits import client_budget
+from kache.config.client_limits import client_budget, flow_room
 
 
 cdef class Limits:
@@ -36,6 +36,7 @@ cdef class Limits:
         self.link_soft_bytes = config.link_soft_bytes
         self.link_hard_bytes = config.link_hard_bytes
         self.budget = client_budget(config) // routers
+        self.flow_room = flow_room(config)
         for which, (name, hard, soft, seconds) in enumerate(config.client_output_buffer_limit[::2]):
             self.output_hard[which] = hard
             self.output_soft[which] = soft

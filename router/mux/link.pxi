@@ -59,7 +59,7 @@ cdef class Link(Backend):
         out.put_u16(self.router.index)
         out.append(PyBytes_AS_STRING(<bytes> DIGEST), 8)
         out.put_u64(self.router.boot_id)
-        return self.mark_dirty()
+        return 0 if offer_with(self, out) else self.mark_dirty()
 
     @property
     def state(self):
@@ -139,6 +139,8 @@ cdef class Link(Backend):
         for i in range(count):
             if arguments[i].size > largest.size:
                 largest = arguments + i
+        if largest.size >= PLACED_FROM and self.area is not None and place_frame(self, command, slot, arguments, count, largest):
+            return 0
         if self.chain is not None or self.wants_write or largest.size <= GATHERED:
             # What waits for the socket is joined.
             return self.put_spans(command, slot, arguments, count)
@@ -239,7 +241,11 @@ cdef class Link(Backend):
         cdef Buffer out
         cdef Span* span
         self.end_run()
-        self.put_header(INTERNAL, session.db_now, session.flags_of_runs(), session.id, deadline, NO_TRANSACTION)
+        if gather.merges:
+            self.put_header(gather.dialect, session.db_now, session.flags_of_runs() | FLAG_DIVIDED, session.id, deadline,
+                            NO_TRANSACTION)
+        else:
+            self.put_header(INTERNAL, session.db_now, session.flags_of_runs(), session.id, deadline, NO_TRANSACTION)
         out = self.out
         mark = out.used()
         out.reserve(FRAME_HEADER)
@@ -383,7 +389,11 @@ cdef class Link(Backend):
         self.part_left -= <uint32_t> n
         if self.part_left == 0:
             self.part_of = None
-        if flow is not None and not flow.session.gone and n:
+        if flow is None or not n or flow.dropped or (flow.session is not None and flow.session.gone):
+            return n
+        if flow.pending is not None:
+            flow.pending.receive_piece(flow, data, n)
+        else:
             flow.session.receive_piece(flow, data, n)
         return n
 
@@ -426,13 +436,16 @@ cdef class Link(Backend):
                 marked = self.take_marked(expected, data + at, n - at, &taken)
                 if marked == 0:
                     break
+                if taken == 0:
+                    return n
                 at += marked
             self.reply_left -= taken
             self.answered(taken)
         return at
 
     cdef Py_ssize_t take_marked(self, Expected* expected, const char* data, Py_ssize_t n, uint32_t* taken) except -1:
-        """What stands for a reply, or for `taken` of them, instead of its bytes; its size, 0 when it is not all here."""
+        """What stands for a reply, or for `taken` of them, instead of its bytes; its size, 0 when it is not all here. None
+        is taken when the link had to be closed."""
         cdef uint32_t size
         cdef uint64_t token, bytes_to_come
         cdef PyObject* owner = expected.owner
@@ -452,6 +465,13 @@ cdef class Link(Backend):
             if owner != NULL:
                 (<Pending> owner).aborted(expected.part, PyBytes_FromStringAndSize(data + 8, size))
             return 8 + <Py_ssize_t> size
+        if size == REPLY_PLACED:
+            if n < 16:
+                return 0
+            memcpy(&size, data + 4, 4)
+            memcpy(&token, data + 8, 8)
+            taken[0] = take_placed(self, expected, token, size)
+            return 16
         if n < 12 or (size == REPLY_LARGE and n < 20):
             return 0
         memcpy(&token, data + 4, 8)
@@ -472,6 +492,7 @@ cdef class Link(Backend):
         if kind == LINK_HELLO_OK and self.phase == HANDSHAKE and n >= 12:
             memcpy(&self.pid, body + 4, 8)
             self.loading = body[3] != 0
+            self.area = self.offered if n >= 13 and body[12] else None
             return self.up(<uint8_t> body[0], (<uint8_t> body[1]) | (<uint8_t> body[2]) << 8)
         if kind == LINK_HELLO_NO and self.phase == HANDSHAKE:
             reason = PyBytes_FromStringAndSize(body, n).decode("utf-8", "replace")
@@ -485,6 +506,8 @@ cdef class Link(Backend):
                 self.reason = "it is being restarted"
                 self.router.shards.is_leaving(self.index)
                 self.say_goodbye()
+        elif kind == LINK_PUBLISHED and n >= PUBLISHED_HEADER - 5:
+            self.take_published(body, n)
         elif kind == LINK_RETRY and n >= 15:
             memcpy(&number, body + 7, 8)
             self.take_retry(number)
@@ -501,6 +524,22 @@ cdef class Link(Backend):
         else:
             self.close(f"an unknown message of kind {kind}")
         return 0
+
+    cdef int take_published(self, const char* body, Py_ssize_t n) except -1:
+        cdef uint32_t size
+        cdef uint64_t session
+        cdef int what
+        memcpy(&size, body + 3, 4)
+        n -= PUBLISHED_HEADER - 5
+        if <Py_ssize_t> size > n:
+            self.close("a message shorter than its name")
+            return 0
+        what = <uint8_t> body[0]
+        memcpy(&session, body + 7, 8)
+        body += PUBLISHED_HEADER - 5
+        if what == PUBLISHED_KEY or what == PUBLISHED_FLUSH or what == PUBLISHED_BROKEN:
+            return self.router.trackers.take(self, what, session, body + size, n - size)
+        return self.router.channels.deliver(what, body, size, body + size, n - size)
 
     cdef int take_slow_part(self, int64_t took) except -1:
         """Whoever the next reply is for had to wait so long for its execution."""
@@ -550,4 +589,5 @@ cdef class Link(Backend):
     cdef int on_closed(self, object reason) except -1:
         self.run_owner = NULL
         self.keep_partial(0)
+        drop_area(self)
         return Backend.on_closed(self, reason)

@@ -9,6 +9,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
 from kache.wire.codec cimport Buffer, RequestParser, Span
@@ -19,10 +20,12 @@ from .slot_map cimport SlotMap
 from .table cimport Command, CommandTable
 
 cdef enum:
-    # What stands in Session.order: a shard's number, or one of these; the top bit drops the reply (CLIENT REPLY).
-    FROM_LOCAL = 0x7FFF
-    FROM_PENDING = 0x7FFE
-    SOURCE = 0x7FFF
+    # What stands in Session.order: a shard's number, or one of these; the top bit drops the reply (CLIENT REPLY), the one
+    # below it says that the command only publishes something.
+    FROM_LOCAL = 0x3FFF
+    FROM_PENDING = 0x3FFE
+    SOURCE = 0x3FFF
+    PUBLISHES = 0x4000
     SILENT = 0x8000
 
     MAX_SHARDS = 256
@@ -54,6 +57,7 @@ cdef class Replies(Endpoint)
 cdef class Session(Replies)
 cdef class Backend(Endpoint)
 cdef class Gather(Pending)
+cdef class Link(Backend)
 cdef class Queue
 cdef class Router(Reactor)
 
@@ -68,11 +72,13 @@ cdef class Pending:
     cdef bint merges             # it is one of the session's `merging`
     cdef Py_ssize_t parts_bytes  # of its parts, as the session is charged for them
     cdef Buffer reply
+    cdef list flows              # of parts that come in pieces; None: none does
     # For the slow log: the beginning of what was asked as it was framed (None when nobody wants to know), the number of
     # its words and the size of the first; when it began if its own time counts, and the longest that a shard took for a part.
     cdef bytes asked
     cdef Py_ssize_t asked_count, asked_first
     cdef int64_t started, longest_part
+    cdef Buffer behind           # what is pushed to its client meanwhile, and must not overtake it; None: nothing
     cdef bint acknowledges       # what a shard served it with, after a wait, must not be lost on the way
     # To be overridden: part `part` has come, or never will.
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
@@ -84,6 +90,17 @@ cdef class Pending:
     @cython.final
     cdef int keep_words(self, Session session) except -1
     cdef int abandon(self) except -1       # its client is gone: what has come is given back
+    # A part comes in pieces: it has begun, has come on, never will; the first two are charged to the client.
+    cdef int begin_flow(self, Flow flow) except -1
+    cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1
+    cdef int flow_lost(self, Flow flow, bytes message) except -1
+    cdef bint go_on(self, bint silent) except -1   # it is its turn, and it is not ready: True when all of it has left
+    @cython.final
+    cdef int keep_flow(self, Flow flow) except -1
+    @cython.final
+    cdef int drop_flows(self) except -1
+    @cython.final
+    cdef int note_if_slow(self) except -1
     # To be called: n bytes more of parts are here; False when that closed the client.
     @cython.final
     cdef bint charge(self, Py_ssize_t n) except -1
@@ -118,11 +135,17 @@ cdef object reply_of(object error, Command* command)
 cdef class Flow:
     """A large reply on its way: it comes in pieces, as fast as its client takes them once it is next."""
     cdef Replies session
+    cdef Pending pending         # whose part it is; None: it is a client's reply as it stands
+    cdef uint32_t part
     cdef Backend backend
     cdef uint64_t token
     cdef Py_ssize_t size, received, granted
     cdef Buffer early            # what came before its turn
     cdef bint current            # it is its turn: pieces leave as they come
+    cdef bint dropped            # nobody wants what is still to come
+    cdef bint take(self, Py_ssize_t n) except -1
+    cdef int count(self, Py_ssize_t n) except -1
+    cdef bint drop(self) except -1          # what is still to come is not wanted; False: nothing was
 
 
 cdef class Replies(Endpoint):
@@ -134,9 +157,13 @@ cdef class Replies(Endpoint):
     cdef object pendings         # deque of Pending; None until there is one
     cdef dict resolved           # (shard, token) -> bytes or None, deferred replies of this client; or Flow
     cdef Flow flow               # the large reply that is leaving
+    cdef Gather weaving          # or the merged one
+    cdef Buffer aside            # what was pushed while one of them leaves; None: nothing
+    cdef Pending unconfirmed     # the last SUBSCRIBE that has not left: what is pushed comes behind it; None: there is none
     cdef Py_ssize_t waiting      # replies in held and local, and in ready pendings
     cdef readonly Py_ssize_t output_bytes   # all bytes of replies kept for this client, parts of merged ones included
     cdef Py_ssize_t input_bytes  # of what it sent and is not executed, and of the table of its words
+    cdef Py_ssize_t elsewhere    # of its replies that wait in shards
     cdef Py_ssize_t forecast     # bytes that its replies in flight will have if they are like the last
     cdef Py_ssize_t average      # recent bytes of a reply of a shard
     cdef Py_ssize_t merging      # replies in flight that are merged here
@@ -156,6 +183,8 @@ cdef class Replies(Endpoint):
     @cython.final
     cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1
     @cython.final
+    cdef int receive_placed(self, int shard, const char* reply, Py_ssize_t n) except -1
+    @cython.final
     cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1
     @cython.final
     cdef int hold_deferred(self, int shard, uint64_t token) except -1
@@ -174,6 +203,7 @@ cdef class Replies(Endpoint):
     # Out of band, between two replies.
     @cython.final
     cdef int push(self, const char* message, Py_ssize_t n) except -1
+    cdef int push_aside(self) except -1
     # Replies made here.
     @cython.final
     cdef int answer(self, object value, uint16_t flags) except -1
@@ -184,11 +214,15 @@ cdef class Replies(Endpoint):
     @cython.final
     cdef int advance(self) except -1
     @cython.final
+    cdef int confirmed(self) except -1
+    @cython.final
     cdef Py_ssize_t in_flight_now(self) noexcept
     @cython.final
     cdef void account(self, Py_ssize_t n) noexcept
     @cython.final
     cdef Py_ssize_t cost(self) noexcept
+    @cython.final
+    cdef Py_ssize_t weight(self) noexcept
     @cython.final
     cdef int predict(self) except -1            # what is in flight has changed
     # What it cannot be given was closed for it: True if that is this client.
@@ -247,6 +281,7 @@ cdef class Backend(Endpoint):
     cdef dict deferred                   # token -> Session, or (Pending, part)
     cdef dict parked                     # token -> deadline, of those of them that are not waited for any longer
     cdef dict flows                      # token -> Flow
+    cdef Py_ssize_t flow_bytes, flow_counted   # of them that are still there, and of those what counts for the clients
     cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
     # For those who send; each kind of backend has its own. The words that name the command stand before its arguments.
     # Nothing is asked before sending but `phase` and the limits.
@@ -298,6 +333,8 @@ cdef class Backend(Endpoint):
     cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
     @cython.final
     cdef int fail_flows(self) except -1
+    @cython.final
+    cdef int count_flows(self, Py_ssize_t n) except -1
     # For the timer.
     @cython.final
     cdef int expire(self, int64_t now_ms) except -1
@@ -312,6 +349,44 @@ cdef class Backend(Endpoint):
     cdef int fail_deferred(self) except -1
 
 
+# weave.pxi -------------------------------------------------------------------------------------------
+@cython.final
+cdef class Strand:
+    """What has come of one part of a merged reply and not left yet."""
+    cdef Flow flow               # None: it came whole
+    cdef Buffer here
+    cdef Py_ssize_t size, head   # of the part, and of what is before its elements; 0: that is not here yet
+    cdef int64_t count           # of its elements
+    cdef Py_ssize_t to_come(self) noexcept
+
+
+@cython.final
+cdef class Weave:
+    """The parts of one reply on their way into it."""
+    cdef list strands
+    cdef int dialect
+    cdef uint8_t* owner          # the part of each key; NULL: one part follows the other
+    cdef Py_ssize_t keys
+    cdef Py_ssize_t at, left     # the key or the part that is leaving, and what is left of the key's element
+    cdef bint begun
+    cdef int add(self, uint32_t part, Strand strand) except -1
+    cdef Py_ssize_t bytes_here(self) noexcept
+    cdef Py_ssize_t begin(self, Replies session) except -2
+    cdef bint leave(self, Replies session) except -1
+    cdef bint leave_in_turn(self, Replies session) except -1
+    cdef bint leave_in_order(self, Replies session) except -1
+    cdef int ask(self, Replies session) except -1
+
+
+cdef Py_ssize_t head_of(int dialect, const char* at, Py_ssize_t n, int64_t* count) noexcept
+cdef Py_ssize_t element_size(int dialect, const char* at, Py_ssize_t n) noexcept
+cdef object error_of_part(int dialect, const char* reply, Py_ssize_t n)
+cdef Strand strand_of(bytes whole, int dialect)
+cdef int leave_bytes(Replies session, Strand strand, Py_ssize_t n) except -1
+cdef int ask_for(Strand strand, Py_ssize_t window) except -1
+cdef int set_size(Buffer out, Py_ssize_t mark, Py_ssize_t size) noexcept
+
+
 # gather.pxi ------------------------------------------------------------------------------------------
 @cython.final
 cdef class Gather(Pending):
@@ -323,16 +398,37 @@ cdef class Gather(Pending):
     cdef Py_ssize_t keys, missing
     cdef Py_ssize_t framed       # bytes behind `owner`: what becomes `asked` if it proves slow
     cdef list shards             # shard of each part
-    cdef list texts              # FOLD_IN_ORDER: each part's reply
+    cdef list texts              # each part's reply, if it merges
+    cdef Weave weave             # if a part is large
+    cdef Py_ssize_t woven_size
     cdef list errors             # (part, CommandError)
     cdef int one_less(self) except -1
-    cdef int put_in_order(self) except -1
+    cdef int take_array(self, uint32_t part, const char* reply, Py_ssize_t n) except -1
+    cdef int end_with_errors(self) except -1
+    cdef int put_arrays(self) except -1
+    cdef int begin_weaving(self) except -1
+    cdef bint wove(self, Py_ssize_t size) except -1
 
 
 # Sends one frame to every shard that holds one of the keys up to word `last`; False when the command must wait.
 cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint16_t flags) except -1
+# Asks the shards of all parts of a command whose arrays become one; False when it must wait.
+cdef bint gather_all(Session session, Command* command, list parts, uint16_t flags) except -1
 # The slot of the k-th key of the command in the parser.
 cdef uint16_t key_slot(RequestParser parser, Command* command, Py_ssize_t k) noexcept
+
+
+# placed.pxi ------------------------------------------------------------------------------------------
+cdef Py_ssize_t area_room(Router router) noexcept
+cdef bint offer_with(Link link, Buffer hello) except -1
+cdef bint place_frame(
+    Link link, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count, Span* large
+) except -1
+cdef bint take_placed(Link link, Expected* expected, uint64_t position, uint32_t size) except -1
+cdef int count_area(Link link) except -1
+cdef int recount_area(Link link) except -1
+cdef int cool_area(Link link) except -1
+cdef int drop_area(Link link) except -1
 
 
 # link.pxi --------------------------------------------------------------------------------------------
@@ -350,6 +446,10 @@ cdef class Link(Backend):
     cdef Py_ssize_t run_mark             # where its header starts, from out.start
     cdef uint32_t run_count
     cdef int64_t run_deadline
+    cdef Area area                       # memory that the shard shares; None: it has none
+    cdef Area offered                    # that it was told of, and may not have taken
+    cdef Py_ssize_t area_reached, area_counted   # how much has been in use, and is counted for all clients
+    cdef int area_rounds                 # looks at it since it was used
     # Takes a connected socket and starts the handshake; nothing else is sent before its answer.
     cdef int connected(self, int fd) except -1
     cdef int begin_run(self, Session session) except -1
@@ -366,6 +466,7 @@ cdef class Link(Backend):
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef Py_ssize_t take_marked(self, Expected* expected, const char* data, Py_ssize_t n, uint32_t* taken) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int take_published(self, const char* body, Py_ssize_t n) except -1
     cdef int take_slow_part(self, int64_t took) except -1
     cdef int take_report(self, uint64_t session, bytes report) except -1
     cdef int up(self, int version, int index) except -1
@@ -472,6 +573,7 @@ cdef class Queue:
     cdef bint led                # a command takes several steps, or waits
     cdef bint waits              # what its client sends next depends on what is queued
     cdef bint broken             # a command could not be queued: EXEC will be refused
+    cdef bint publishes          # a command among them passes something on
     cdef readonly bint writes, needs_room
     cdef uint64_t epoch          # of the slot map
     cdef int begin(self, Session session) except -1
@@ -551,6 +653,87 @@ cdef int end_multi(Session session) except -1
 cdef int unwatch(Session session) except -1
 
 
+# channels.pxi ----------------------------------------------------------------------------------------
+@cython.final
+cdef class Subscription(Pending):
+    """A SUBSCRIBE, or its like, on its way to the shards."""
+    cdef object messages         # what its client is told
+    cdef Py_ssize_t missing      # shards that have not answered
+    cdef object future           # of who awaits it inside a transaction
+    cdef int one_less(self) except -1
+
+
+@cython.final
+cdef class Channels:
+    """Who of this router's clients listens to what."""
+    cdef Router router
+    cdef list listeners          # by kind: name -> {session: None}
+    cdef dict matchers           # pattern -> what says whether a channel matches
+    cdef Buffer scratch          # the message being delivered
+    cdef Subscription subscribe(self, Session session, int kind, tuple names)
+    cdef object unsubscribe(self, Session session, int kind, tuple names)
+    cdef int forget(self, Session session) except -1
+    cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1
+    cdef int leave(self, Session session, int kind, bytes name, dict changed) except -1
+    cdef int note(self, int kind, bytes name, dict changed) except -1
+    cdef object shards_of(self, int kind, bytes name)
+    cdef int tell(self, int kind, dict changed) except -1
+    cdef int register_on(self, Link link) except -1
+    cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
+    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1
+    cdef int send(self, dict listeners) except -1
+
+
+cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1
+
+
+# tracking.pxi ----------------------------------------------------------------------------------------
+@cython.final
+cdef class Tracks:
+    """What a client is told of."""
+    cdef readonly uint64_t redirect      # the client that is told for it; 0: itself
+    cdef readonly int modes              # TRACKS_…
+    cdef readonly tuple prefixes
+    cdef readonly int caching            # what CLIENT CACHING has said of the next command; -1: nothing
+    cdef readonly bint broken            # `redirect` is gone
+    cdef int flag(self) noexcept
+
+
+@cython.final
+cdef class Trackers:
+    """The clients of one router that are told what changes."""
+    cdef Router router
+    cdef dict sessions                   # Session -> Tracks
+    cdef int begin(self, Session session, Tracks tracks, Pending owner) except -1
+    cdef int end(self, Session session) except -1
+    cdef int register_on(self, Link link) except -1
+    cdef int lost(self) except -1
+    cdef int take(self, Link link, int what, uint64_t id, const char* words, Py_ssize_t n) except -1
+    cdef int tell(self, Session session, const char* words, Py_ssize_t n) except -1
+    cdef int tell_broken(self, Session session) except -1
+
+
+cdef class TrackingBegins(Pending):
+    """CLIENT TRACKING ON on its way to the shards."""
+    cdef int missing
+    cdef object future
+    cdef int one_less(self) except -1
+
+
+# monitor.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Monitors:
+    """Who watches all commands, and how they are described."""
+    cdef Router router
+    cdef Py_buffer shared
+    cdef uint64_t* words                 # two of them, a byte for each router
+    cdef int count(self) except -1
+    cdef int tell(self, Session session, Command* command) except -1
+    cdef int tell_words(self, Session session, Command* command, int db, list words) except -1
+    cdef int tell_queue(self, Session session, Queue queue) except -1
+    cdef int take(self, const char* line, Py_ssize_t n) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -580,7 +763,14 @@ cdef class Session(Replies):
     cdef public int reply_mode
     cdef public bint no_evict
     cdef bint authenticated_now
-    cdef bint restricted             # not every command is executed: it is a stranger, or writing clients are paused
+    cdef bint restricted             # not every command is executed: it is a stranger, or listens in RESP2, or writing
+                                     # clients are paused
+    cdef list listening              # by kind: the names it listens to, in their order; None: it never did
+    cdef readonly Py_ssize_t subscriptions   # how many they are
+    cdef readonly bint monitors_all  # it watches all commands
+    cdef readonly Tracks tracks      # what it is told of; None: nothing
+    cdef int track_flag              # of its runs
+    cdef int caching_for             # CLIENT CACHING holds: for the command to come (1), or for the one before (2)
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
     cdef public str user
@@ -594,11 +784,18 @@ cdef class Session(Replies):
     cdef int may_send(self, Backend backend, uint16_t flags) except -1
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1
     cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1
+    cdef int confirm_later(self, Command* command, Subscription subscription, int64_t started) except -1
     cdef tuple arguments(self, Command* command)
     cdef int flags_of_runs(self) noexcept
     cdef bint execute(self) except -1
     cdef bint carry_out(self, Command* command, uint16_t flags) except -1
     cdef bint execute_restricted(self, Command* command, uint16_t flags) except -1
+    cdef bint may_publish(self, int shard) noexcept     # what it asked of other shards before is done
+    cdef bint listen(self, int kind, bytes name, bint wanted) except -1
+    cdef int set_tracks(self, Tracks tracks) except -1
+    cdef int caching_over(self) except -1
+    cdef Py_ssize_t listens(self, int kind) noexcept
+    cdef tuple names(self, int kind)
     cdef bint fits(self, Command* command, Py_ssize_t count) noexcept
     cdef int stall(self) except -1
     cdef int starve(self) except -1
@@ -641,6 +838,7 @@ cdef class Clients:
     cdef int place                       # which of them is this router's
     cdef Py_ssize_t output_bytes         # of replies kept for all clients
     cdef Py_ssize_t input_bytes          # of what they sent and is not executed, and of replies not yet complete
+    cdef Py_ssize_t link_bytes           # of what links share with shards, and of large replies that wait in shards
     cdef Py_ssize_t forecast             # of their replies in flight
     cdef list starving                   # sessions that are not read because all together cost too much, the longest first
     cdef Session favoured                # the one of them that is read all the same
@@ -696,6 +894,8 @@ cdef class Shards:
     cdef int is_leaving(self, int index) except -1
     cdef bint comes_back(self, int index) except -1
     cdef int is_lost(self, Backend backend, bint was_up) except -1
+    cdef int apply_limits(self) except -1
+    cdef int cool_down(self) except -1
     cdef int expire(self, int64_t now) except -1
     cdef int say(self, int index, str state, str reason) except -1
 
@@ -761,6 +961,11 @@ cdef class Router(Reactor):
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
     cdef Shards shards
+    cdef Channels channels
+    cdef Trackers trackers
+    cdef Monitors monitors
+    cdef uint64_t* watched               # `monitors.words`: not 0 while somebody watches all commands
+    cdef public object tell_elsewhere    # tells a client of another router that everything may have changed; None in tests
     cdef Counters counters
     cdef object planner
     cdef list acceptors

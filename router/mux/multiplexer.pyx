@@ -27,12 +27,17 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     pending.pxi   replies that are made later: calls, and commands that a coroutine leads
     order.pxi     the reply side of a client: order, held replies, output limits
     backend.pxi   any connection that commands are sent to: whom replies are for, deadlines, limits, failures
-    gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like
+    weave.pxi     merged replies that leave as their parts come
+    gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like, KEYS
+    placed.pxi    large values, by memory that router and shard share
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
     blocked.pxi   commands that wait for their keys
     upload.pxi    a large argument on its way to its shard, in pieces
     transactions.pxi  MULTI … EXEC: what is queued, locks and shares
+    channels.pxi  who listens to what, and what is published on its way to them
+    tracking.pxi  who is told what has changed, and when that may leave
+    monitor.pxi   every command as a line, to whoever watches
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
     shards.pxi    the connections to all shards
@@ -58,38 +63,43 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
+from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
 from kache.wire.clock cimport Clock, monotonic_ns
 from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
-    BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, Buffer, RequestParser,
-    Span, decode_span, kache_copy, put_error, put_int, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
+    BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, RESP3, Buffer, RequestParser,
+    Span, decode_span, kache_copy, put_bulk, put_error, put_int, put_null, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
     put_reply, parse_int64, slot_of,
 )
 
 from kache.wire.link cimport (
-    DEFERRED_ABORTED_FORM, DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
+    DEFERRED_ABORTED_FORM, DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED,
+    FLAG_WATCHED, FRAME_HEADER, FLAG_DIVIDED,
     IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PART, LINK_PUSH, LINK_RECEIVED, LINK_REPLY, LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK,
+    LINK_PART, LINK_PUBLISHED, LINK_PUSH, LINK_RECEIVED, LINK_REPLY, LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK,
     LINK_UNDELIVERED, LINK_VERSION, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_NEEDS_ROOM,
     LOCK_WAITS, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER, REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED,
     REPLY_HEADER, REPLY_LARGE, REPLY_MARKS, REPLY_PARKED, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT,
+    PUBLISHED_BROKEN, PUBLISHED_CHANNEL, PUBLISHED_FLUSH, PUBLISHED_HEADER, PUBLISHED_KEY, PUBLISHED_MONITOR,
+    PUBLISHED_PATTERN, PUBLISHED_SHARD_CHANNEL, SUBSCRIBED_KINDS, PLACED, REPLY_PLACED,
     RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_REST_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
 )
 
-from .limits cimport CLASS_PUBSUB, Limits
+from .limits cimport CLASS_NORMAL, CLASS_PUBSUB, Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
-    FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_ALL, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
+    FOLD_CONCAT, FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_ALL, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
-from kache.replies import NULL_ARRAY, Missing, Pairs
+from kache.glob import compile_glob
+from kache.replies import NULL_ARRAY, Messages, Missing, Pairs, Push
 from kache.slots import contiguous
 from kache.timeouts import timeout_ms
 
@@ -214,12 +224,17 @@ cdef bytes INTERNAL_ERROR = b"ERR internal error"
 include "pending.pxi"
 include "order.pxi"
 include "backend.pxi"
+include "weave.pxi"
 include "gather.pxi"
+include "placed.pxi"
 include "link.pxi"
 include "planned.pxi"
 include "blocked.pxi"
 include "upload.pxi"
 include "transactions.pxi"
+include "channels.pxi"
+include "tracking.pxi"
+include "monitor.pxi"
 include "session.pxi"
 include "clients.pxi"
 include "shards.pxi"

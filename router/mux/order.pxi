@@ -26,6 +26,31 @@ cdef class ErrorText:
     cdef bytes text
 
 
+cdef class Flow:
+
+    cdef bint take(self, Py_ssize_t n) except -1:
+        """n bytes more have come; True when that was the last of it."""
+        self.received += n
+        self.count(-n)
+        if self.received < self.size:
+            return False
+        self.backend.flows.pop(self.token, None)
+        return True
+
+    cdef bint drop(self) except -1:
+        self.dropped = True
+        if self.backend.flows.pop(self.token, None) is None:
+            return False
+        self.count(self.received - self.size)
+        return True
+
+    cdef int count(self, Py_ssize_t n) except -1:
+        """So many bytes more of it wait in its shard."""
+        if self.session is not None:
+            self.session.elsewhere += n
+        return self.backend.count_flows(n)
+
+
 cdef class Replies(Endpoint):
 
     # Bookkeeping ----------------------------------------------------------------------------------
@@ -38,6 +63,10 @@ cdef class Replies(Endpoint):
 
     cdef inline Py_ssize_t cost(self) noexcept:
         return self.output_bytes + self.input_bytes
+
+    cdef inline Py_ssize_t weight(self) noexcept:
+        """What would be gained if it were closed."""
+        return self.output_bytes + self.input_bytes + self.elsewhere
 
     cdef inline int predict(self) except -1:
         cdef Py_ssize_t expected = self.in_flight_now() * self.average
@@ -69,6 +98,8 @@ cdef class Replies(Endpoint):
         self.written_ms = self.router.now_ms
         if self.flow is not None:
             self.grant(self.flow)
+        elif self.weaving is not None:
+            self.weaving.weave.ask(self)
         return self.relieved()
 
     cdef bint hold_output(self) noexcept:
@@ -147,6 +178,35 @@ cdef class Replies(Endpoint):
         self.predict()
         self.proceed()
         return end
+
+    cdef int receive_placed(self, int shard, const char* reply, Py_ssize_t n) except -1:
+        """One reply that lies elsewhere than in its REPLY message, for the time of this call."""
+        cdef Buffer order = self.order, out
+        cdef uint16_t head
+        if self.gone or self.over_limit():
+            return 0
+        self.learn_average(n, 1)
+        if order.used() < 2:
+            log.error("a reply of shard %d to a client that does not expect it", shard)
+            self.close("internal error: replies out of step")
+            return 0
+        self.account(n)
+        memcpy(&head, order.data + order.start, 2)
+        if (head & SOURCE) == shard and (self.waiting == 0 or not self.has_held(shard)):
+            if head & SILENT:
+                self.account(-n)
+            else:
+                self.pass_on(reply, n)
+            order.consume(2)
+            if self.waiting:
+                self.advance()
+        else:
+            out = self.held_of(shard)
+            out.put_u32(<uint32_t> n)
+            out.append(reply, n)
+            self.waiting += 1
+        self.predict()
+        return self.proceed()
 
     cdef int pass_on(self, const char* reply, Py_ssize_t n) except -1:
         """Bytes that leave next, for which the client is charged already: what its socket takes is not copied."""
@@ -228,7 +288,7 @@ cdef class Replies(Endpoint):
         cdef Backend backend
         for (shard, token), reply in self.resolved.items():
             if type(reply) is Flow:
-                (<Flow> reply).backend.flows.pop(token, None)
+                (<Flow> reply).drop()
             elif reply is None:
                 backend = <Backend> self.router.links[<int> shard]
                 if backend.deferred.get(token) is self:
@@ -247,9 +307,8 @@ cdef class Replies(Endpoint):
     cdef bint deliver_flow(self, Flow flow, uint16_t head) except -1:
         """It is its turn: what has come leaves, and more is asked for. True when all of it has left."""
         if head & SILENT:
-            if flow.received < flow.size:
+            if flow.drop():
                 flow.backend.put_credit(flow.token, 0)
-            flow.backend.flows.pop(flow.token, None)
             self.account(-flow.early.used())
             return True
         if not flow.current:
@@ -263,11 +322,12 @@ cdef class Replies(Endpoint):
             self.grant(flow)
             return False
         self.flow = None
+        self.push_aside()
         return True
 
     cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1:
         self.account(n)
-        flow.received += n
+        flow.take(n)
         if flow.current:
             self.pass_on(data, n)
         else:
@@ -276,7 +336,6 @@ cdef class Replies(Endpoint):
             return 0
         if flow.received < flow.size:
             return self.grant(flow) if flow.current else 0
-        flow.backend.flows.pop(flow.token, None)
         self.advance()
         self.predict()
         return self.proceed()
@@ -307,8 +366,25 @@ cdef class Replies(Endpoint):
         self.account(n)
         if self.over_limit():
             return 0
+        if self.unconfirmed is not None:
+            if self.unconfirmed.behind is None:
+                self.unconfirmed.behind = Buffer()
+            return self.unconfirmed.behind.append(message, n)
+        if self.flow is not None or self.weaving is not None:
+            # A reply is leaving as it comes: not into the middle of it.
+            if self.aside is None:
+                self.aside = Buffer()
+            return self.aside.append(message, n)
         self.output().append(message, n)
         return self.mark_dirty()
+
+    cdef int push_aside(self) except -1:
+        """The reply that was leaving has left: what was pushed meanwhile follows."""
+        aside, self.aside = self.aside, None
+        if aside is not None:
+            self.output().append((<Buffer> aside).data + (<Buffer> aside).start, (<Buffer> aside).used())
+            return self.mark_dirty()
+        return 0
 
     # Replies made here ----------------------------------------------------------------------------
     cdef int answer(self, object value, uint16_t flags) except -1:
@@ -388,13 +464,17 @@ cdef class Replies(Endpoint):
                 elif not self.deliver_held(queue, head):
                     break
             elif (head & SOURCE) == FROM_PENDING:
-                if not (<Pending> self.pendings[0]).ready:
+                if not (<Pending> self.pendings[0]).ready and not (
+                        (<Pending> self.pendings[0]).go_on(head & SILENT != 0) and not self.gone):
                     break
-                queue = (<Pending> self.pendings.popleft()).reply
+                queue = (<Pending> self.pendings[0]).reply
                 if queue is not None and queue.used() > LARGE_REPLY and not head & SILENT:
                     self.chain_output(queue)
                 elif queue is not None:
                     self.deliver(queue.data + queue.start, queue.used(), head)
+                if self.unconfirmed is not None or (<Pending> self.pendings[0]).behind is not None:
+                    self.confirmed()
+                self.pendings.popleft()
             else:
                 self.deliver_first(self.local, head)
             order.consume(2)
@@ -402,6 +482,16 @@ cdef class Replies(Endpoint):
             left = True
         if left:
             self.mark_dirty()
+        return 0
+
+    cdef int confirmed(self) except -1:
+        """What was pushed while the first pending reply was on its way follows it."""
+        cdef Pending first = <Pending> self.pendings[0]
+        if first is self.unconfirmed:
+            self.unconfirmed = None
+        if first.behind is not None:
+            self.output().append(first.behind.data + first.behind.start, first.behind.used())
+            first.behind = None
         return 0
 
     cdef int deliver(self, const char* reply, Py_ssize_t n, uint16_t head) except -1:

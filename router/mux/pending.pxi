@@ -36,7 +36,43 @@ cdef class Pending:
         return 0
 
     cdef int abandon(self) except -1:
+        return self.drop_flows()
+
+    # A part that comes in pieces ------------------------------------------------------------------
+    cdef int keep_flow(self, Flow flow) except -1:
+        """The reply of a part will come in pieces."""
+        if self.flows is None:
+            self.flows = []
+        self.flows.append(flow)
+        return self.begin_flow(flow)
+
+    cdef int begin_flow(self, Flow flow) except -1:
+        flow.granted = flow.size
+        return flow.backend.put_credit(flow.token, <uint64_t> flow.size)
+
+    cdef int receive_piece(self, Flow flow, const char* data, Py_ssize_t n) except -1:
+        if not self.charge(n):
+            return 0
+        flow.early.append(data, n)
+        if not flow.take(n):
+            return 0
+        return self.receive(flow.part, flow.early.data + flow.early.start, flow.size)
+
+    cdef int flow_lost(self, Flow flow, bytes message) except -1:
+        return self.fail(flow.part, message)
+
+    cdef int drop_flows(self) except -1:
+        """What has not come of its parts is not wanted any more."""
+        cdef Flow flow
+        if self.flows is not None:
+            for flow in self.flows:
+                if flow.drop():
+                    flow.backend.put_credit(flow.token, 0)
+            self.flows = None
         return 0
+
+    cdef bint go_on(self, bint silent) except -1:
+        return self.ready
 
     cdef bint charge(self, Py_ssize_t n) except -1:
         if self.session is None or self.session.gone:
@@ -60,16 +96,20 @@ cdef class Pending:
             put_error(self.reply, self.dialect, INTERNAL_ERROR)
         return self.deliver()
 
-    cdef int deliver(self) except -1:
-        """`self.reply` is complete."""
-        cdef Session session = self.session
+    cdef int note_if_slow(self) except -1:
         cdef int64_t took
-        self.ready = True
         if self.asked is not None:
             # What is only divided takes as long as its longest part: waiting for a busy shard is not its own.
             took = monotonic_ns() - self.started if self.started else self.longest_part
             if took >= self.router.limits.slow_ns:
-                session.note_slow(took, self.asked, self.asked_count, self.asked_first)
+                self.session.note_slow(took, self.asked, self.asked_count, self.asked_first)
+        return 0
+
+    cdef int deliver(self) except -1:
+        """`self.reply` is complete."""
+        cdef Session session = self.session
+        self.ready = True
+        self.note_if_slow()
         if self.merges:
             session.merging -= 1
             # Its parts and the reply made of them are here at the same time.

@@ -67,6 +67,8 @@ cdef bint run_planned(Session session, Command* command, uint16_t flags) except 
                 return session.send_whole(command, parts[0].shard, NO_SLOT, flags)
             if command.route == ROUTE_ALL and command.writes:
                 return exec_alone(session, command, parts, flags)
+            if command.fold == FOLD_CONCAT:
+                return gather_all(session, command, parts, flags)
             return send_parts(session, command, arguments, parts, flags)
     session.run_coroutine(command, (<object> command.handler)(session.router, session, *arguments), flags)
     return True

@@ -8,12 +8,12 @@ cdef class Router(Reactor):
 
     def __init__(self, loop, config, paths, planner, *, slots=None, slot_epoch=0, index=0, boot_id=0, Clock clock=None,
                  nested=None, address=("127.0.0.1", 0), counts=None,
-                 Board board=None, Claims claims=None):
+                 Board board=None, Claims claims=None, monitors=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
         `planner(row, args, router)` divides what the compiled path cannot (planner.py). `slots` says which shard owns
         which slots as of `slot_epoch`; without it each has an even range. `counts` is what all routers have mapped,
-        `index` this one's place in it; without it the router is alone. On the `board` shards show what they have begun;
+        `index` this one's place in it; without it the router is alone; so are `monitors`, how many watch all commands. On the `board` shards show what they have begun;
         without it nothing is waited for beyond its deadline. `claims` are shared with the shards; without them no client
         is served that waits on several.
         """
@@ -36,6 +36,10 @@ cdef class Router(Reactor):
         self.shards = Shards(self, paths)
         self.links = self.shards.links
         self.clients = Clients(self, counts)
+        self.channels = Channels(self)
+        self.trackers = Trackers(self)
+        self.monitors = Monitors(self, monitors)
+        self.watched = self.monitors.words
         self.acceptors = []
         self.apply_config(config)
 
@@ -47,6 +51,7 @@ cdef class Router(Reactor):
         self.linger_bytes = config.linger_bytes
         self.limits.apply(config, self.clients.routers)
         self.clients.apply_limits()
+        self.shards.apply_limits()
         self.slowlog.configure(config.slowlog_max_len)
 
     def limit_clients(self, int most):
@@ -59,7 +64,11 @@ cdef class Router(Reactor):
 
     def take_slots(self, epoch, ranges):
         """The supervisor's new map of slots; ValueError when it is none. What is in flight goes on as it was sent."""
+        cdef Link link
         self.slots.take(epoch, ranges)
+        for link in self.links:
+            if link.phase == UP:
+                self.channels.register_on(link)
 
     # Life -----------------------------------------------------------------------------------------
     def start(self):
@@ -231,6 +240,12 @@ cdef class Router(Reactor):
         if failure is not None:
             raise failure
         return replies
+
+    def tell_all_changed(self, id):
+        """The client of that id, if it is here, is told that everything that others have read for it may have changed."""
+        session = self.clients.by_id.get(id)
+        if session is not None:
+            self.trackers.tell(<Session> session, NULL, -1)
 
     # What Python sees -----------------------------------------------------------------------------
     def sessions(self):

@@ -17,6 +17,10 @@ cdef enum:
     LARGE_COMMAND = 4096     # words; the table of a larger command's words is given back
 
 
+cdef bytes ONLY_SUBSCRIBED = (
+    b"ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+
+
 cdef class Session(Replies):
 
     def __cinit__(self):
@@ -61,6 +65,7 @@ cdef class Session(Replies):
     def dialect(self, int value):
         self.router.shards.end_runs()
         self.dialect_now = value
+        self.set_restricted()
 
     @property
     def no_touch(self):
@@ -190,6 +195,109 @@ cdef class Session(Replies):
         if self.blocker is not None:
             self.router.clients.blocked -= 1
             self.blocker = None
+
+    # Listening ------------------------------------------------------------------------------------
+    def subscribe(self, int kind, tuple names not None):
+        """It listens to these from here on (kinds: kache/wire/link.pxd). The reply, when shards have answered; to be awaited
+        inside a transaction."""
+        if self.barrier is not None:
+            # Inside a transaction: its reply has the confirmations.
+            self.unconfirmed = self.barrier
+        return self.router.channels.subscribe(self, kind, names)
+
+    def unsubscribe(self, int kind, tuple names not None):
+        """It does not any longer; without names: to nothing of that kind. The reply."""
+        return self.router.channels.unsubscribe(self, kind, names)
+
+    def monitor(self):
+        """It watches all commands from here on: to be awaited."""
+        if self.barrier is not None:
+            self.unconfirmed = self.barrier
+        return self.router.channels.subscribe(self, PUBLISHED_MONITOR, (WATCHED_NAME,))
+
+    def unsubscribe_all(self):
+        """It listens to nothing, watches nothing, and is not told."""
+        if self.subscriptions or self.monitors_all:
+            self.router.channels.forget(self)
+
+    def listening_to(self, int kind):
+        """To how many channels or patterns of that kind it listens."""
+        return 0 if self.listening is None else len(<dict> self.listening[kind])
+
+    cdef bint listen(self, int kind, bytes name, bint wanted) except -1:
+        """Notes that it listens to a name, or does not any longer; whether that is new."""
+        cdef dict names
+        if self.listening is None:
+            self.listening = [{} for _ in range(SUBSCRIBED_KINDS)]
+        names = self.listening[kind]
+        if (name in names) == wanted:
+            return False
+        if wanted:
+            names[name] = None
+        else:
+            del names[name]
+        if kind == PUBLISHED_MONITOR:
+            # Not told to clients as a subscription is: they may go on with whatever they do.
+            self.monitors_all = wanted
+            return True
+        self.subscriptions += 1 if wanted else -1
+        self.kind = CLASS_PUBSUB if self.subscriptions else CLASS_NORMAL
+        self.set_restricted()
+        return True
+
+    # Tracking -------------------------------------------------------------------------------------
+    def track(self, redirect, int modes, tuple prefixes not None):
+        """It is told of changes from here on, or `redirect` is for it (0: itself): a future of when all shards know that.
+
+        `modes`: 1 broadcast, 2 no loop, 4 opt in, 8 opt out; the prefixes are for broadcast.
+        """
+        cdef TrackingBegins begins = TrackingBegins.__new__(TrackingBegins)
+        begins.router = self.router
+        begins.future = self.router.loop.create_future()
+        begins.missing = 1
+        begins.missing += self.router.trackers.begin(self, Tracks(redirect, modes, prefixes), begins)
+        begins.one_less()
+        return begins.future
+
+    def end_tracking(self):
+        """It is not told any longer."""
+        self.router.trackers.end(self)
+
+    def say_caching(self, bint wanted):
+        """CLIENT CACHING: of the next command, or transaction."""
+        self.router.shards.end_runs()
+        self.tracks.caching = wanted
+        self.caching_for = 1
+        self.track_flag = self.tracks.flag()
+        self.set_restricted()
+
+    cdef int caching_over(self) except -1:
+        self.router.shards.end_runs()
+        self.caching_for = 0
+        if self.tracks is not None:
+            self.tracks.caching = CACHING_UNSAID
+            self.track_flag = self.tracks.flag()
+        self.set_restricted()
+        return 0
+
+    cdef int set_tracks(self, Tracks tracks) except -1:
+        self.router.shards.end_runs()
+        self.tracks = tracks
+        self.caching_for = 0
+        self.track_flag = 0 if tracks is None else tracks.flag()
+        self.set_restricted()
+        return 0
+
+    cdef Py_ssize_t listens(self, int kind) noexcept:
+        """To how many names, as confirmations count them: channels and patterns together."""
+        if self.listening is None:
+            return 0
+        if kind == PUBLISHED_SHARD_CHANNEL:
+            return len(<dict> self.listening[kind])
+        return len(<dict> self.listening[PUBLISHED_CHANNEL]) + len(<dict> self.listening[PUBLISHED_PATTERN])
+
+    cdef tuple names(self, int kind):
+        return () if self.listening is None else tuple(<dict> self.listening[kind])
 
     def finish(self):
         """Reads nothing more; answers everything before, then closes."""
@@ -477,6 +585,9 @@ cdef class Session(Replies):
         elif self.restricted:
             if not self.execute_restricted(command, flags):
                 return False
+            if self.caching_for == 1 and self.queue is None and not is_about_clients(command):
+                # Of what it still has to ask of shards, too; the next command ends it.
+                self.caching_for = 2
         elif command.route <= ROUTE_MOVE and not command.planned:
             if not self.forward(command, flags):
                 return False
@@ -485,6 +596,8 @@ cdef class Session(Replies):
         elif not run_planned(self, command, flags):
             return False
         self.current = command
+        if self.router.watched[0] | self.router.watched[1] and command != NULL:
+            self.router.monitors.tell(self, command)
         self.commands += 1
         self.router.counters.commands += 1
         if self.reply_mode == 2 and flags:
@@ -498,7 +611,10 @@ cdef class Session(Replies):
         return True
 
     cdef bint execute_restricted(self, Command* command, uint16_t flags) except -1:
-        """A command of a stranger, behind MULTI, or while writing clients are paused; False when it must wait."""
+        """A command of a stranger, of one that listens, behind MULTI, or while writing clients are paused; False when it
+        must wait."""
+        if self.caching_for == 2 and self.queue is None:
+            self.caching_over()
         if not self.admitted(command):
             if self.authenticated_now:
                 # CLIENT PAUSE
@@ -507,6 +623,11 @@ cdef class Session(Replies):
             if self.queue is not None:
                 self.queue.broken = True
             self.answer_error(NO_AUTH, flags)
+            return True
+        if self.subscriptions and self.dialect_now == RESP2 and not command.while_subscribed:
+            if self.queue is not None:
+                self.queue.broken = True
+            self.answer_error(ONLY_SUBSCRIBED % command.name[:command.name_size], flags)
             return True
         if self.queue is not None and command.executes:
             return run_exec(self, command, flags)
@@ -524,6 +645,7 @@ cdef class Session(Replies):
 
     cdef void set_restricted(self) noexcept:
         self.restricted = (not self.authenticated_now or self.queue is not None
+                           or (self.subscriptions > 0 and self.dialect_now == RESP2) or self.caching_for != 0
                            or self.router.clients.pause_mode == PAUSE_WRITES)
 
     cdef bint admitted(self, Command* command):
@@ -588,7 +710,24 @@ cdef class Session(Replies):
                         return gather_parts(self, command, last, flags)
                     return run_planned(self, command, flags)
                 key += command.step
+        if command.publishes:
+            if not self.may_publish(shard):
+                return False
+            flags |= PUBLISHES
         return self.send_whole(command, shard, slot, flags)
+
+    cdef bint may_publish(self, int shard) noexcept:
+        """Whether what it asked of other shards before is done: nobody learns of a message earlier. What is only published
+        elsewhere has an order of its own."""
+        cdef Py_ssize_t at = self.in_flight_now()
+        cdef uint16_t head
+        while at > 0:
+            at -= 1
+            memcpy(&head, self.order.data + self.order.start + 2 * at, 2)
+            if not head & PUBLISHES and (head & SOURCE) != shard and (head & SOURCE) != FROM_LOCAL:
+                self.resume_at = self.in_flight_now() - at - 1
+                return False
+        return True
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
@@ -621,7 +760,7 @@ cdef class Session(Replies):
         return WAIT
 
     cdef inline int flags_of_runs(self) noexcept:
-        cdef int flags = FLAG_NO_TOUCH if self.no_touch_now else 0
+        cdef int flags = (FLAG_NO_TOUCH if self.no_touch_now else 0) | self.track_flag
         return flags | FLAG_UPLOADED if self.upload is not None and self.upload.sending else flags
 
     # Local commands -------------------------------------------------------------------------------
@@ -644,6 +783,10 @@ cdef class Session(Replies):
             self.router.counters.count_error(value.message)
         if type(value) is CoroutineType:
             return self.run_coroutine(command, value, flags)
+        if command.pushes:
+            flags = 0
+            if type(value) is Subscription:
+                return self.confirm_later(command, <Subscription> value, started)
         started = monotonic_ns() - started
         count_local(command, started)
         if started >= self.router.limits.slow_ns:
@@ -654,6 +797,17 @@ cdef class Session(Replies):
             # CLIENT REPLY itself: ON is answered, OFF and SKIP are not.
             flags = SILENT if self.reply_mode else 0
         return self.answer(value, flags)
+
+    cdef int confirm_later(self, Command* command, Subscription subscription, int64_t started) except -1:
+        """The confirmations leave when the shards have answered."""
+        count_local(command, monotonic_ns() - started)
+        if self.gone:
+            return 0
+        self.unconfirmed = subscription
+        self.expect_pending(subscription, 0)
+        if subscription.missing == 0:
+            return subscription.complete(subscription.messages)
+        return 0
 
     cdef int run_coroutine(self, Command* command, object coroutine, uint16_t flags) except -1:
         cdef Led led = Led.__new__(Led)
@@ -723,8 +877,14 @@ cdef class Session(Replies):
     cdef int on_closed(self, object reason) except -1:
         cdef Backend backend
         cdef Pending pending
-        cdef bint waited = self.order.used() > 0 or self.upload is not None or self.watched is not None
+        cdef bint waited = (self.order.used() > 0 or self.upload is not None or self.watched is not None
+                            or self.tracks is not None)
         self.gone = True
+        if self.subscriptions or self.monitors_all:
+            self.router.channels.forget(self)
+        if self.tracks is not None:
+            self.router.trackers.sessions.pop(self, None)
+        self.unconfirmed = None
         self.router.clients.remove(self)
         self.router.clients.output_bytes -= self.output_bytes
         self.output_bytes = 0
@@ -754,10 +914,15 @@ cdef class Session(Replies):
         self.barrier = None
         self.waits_for = None
         self.flow = None
+        self.weaving = None
         self.upload = None
         self.queue = None
         self.watched = None
         return 0
+
+
+cdef bint is_about_clients(Command* command) noexcept:
+    return command.name_size > 6 and memcmp(command.name, b"client", 6) == 0
 
 
 cdef str name_of_socket(int fd, bint peer):

@@ -52,6 +52,8 @@ cdef class Shards:
         """The shard has answered the handshake."""
         log.info("shard %d is up (process %d)", link.index, link.pid)
         self.retry_seconds[link.index] = FIRST_RETRY
+        self.router.channels.register_on(link)
+        self.router.trackers.register_on(link)
         waiters, self.up_waiters = self.up_waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -78,6 +80,7 @@ cdef class Shards:
             return 0
         if was_up:
             log.warning("shard %d is down: %s", backend.index, backend.reason)
+            self.router.trackers.lost()
         if self.links[backend.index] is backend:
             self.retry(backend.index)
         # It may have been lost while output was written.
@@ -98,6 +101,23 @@ cdef class Shards:
             waiter = self.router.loop.create_future()
             self.up_waiters.append(waiter)
             await waiter
+
+    # The memory of the links --------------------------------------------------------------------------
+    cdef int apply_limits(self) except -1:
+        """The clients' budget has changed, and with it their part in it."""
+        cdef Link link
+        for link in self.links:
+            if link.offered is not None:
+                link.offered.allow(area_room(self.router))
+                recount_area(link)
+        return 0
+
+    cdef int cool_down(self) except -1:
+        """Once a second: what has not been used for a while is given back."""
+        cdef Link link
+        for link in self.links:
+            cool_area(link)
+        return 0
 
     # Runs -----------------------------------------------------------------------------------------
     cdef int touch(self, int index) noexcept:

@@ -19,6 +19,7 @@ cdef enum:
     FOLD_SUM = 1
     FOLD_OK = 2
     FOLD_IN_ORDER = 3
+    FOLD_CONCAT = 4
 
 
 cdef struct Command:
@@ -38,6 +39,9 @@ cdef struct Command:
     bint begins          # it is MULTI
     bint executes        # it is EXEC
     bint selects         # it is SELECT
+    bint publishes       # it only passes something on
+    bint pushes          # what it answers is a push, which CLIENT REPLY does not keep back
+    bint while_subscribed    # a client that listens in RESP2 may send it
     bint instant         # the router answers it without waiting for anything
     bint harmless        # and it changes nothing
     int first            # first key, counted with the command's words; 0: no key
@@ -68,7 +72,7 @@ cdef class CommandTable:
     cdef Index resp, binary
     cdef dict by_key             # Row.key -> Row, internal rows included
     cdef list rows               # by their number
-    cdef uint16_t lock, unlock, unwatch   # numbers of internal rows
+    cdef uint16_t lock, unlock, unwatch, subscribe, track, untrack, broken, monitored   # numbers of internal rows
     cdef list keep               # what the C pointers point into
     cdef int _fill(self, Command* command, object row) except -1
     cdef int _fill_keys(self, Command* command, object row) except -1

@@ -29,6 +29,11 @@ cdef frozenset IMMEDIATE = frozenset(("multi", "exec", "discard", "watch", "quit
 cdef frozenset HARMLESS = frozenset(("ping", "echo", "time", "lolwut", "role", "unwatch", "client|id", "client|getname"))
 cdef frozenset INSTANT = frozenset(("select", "client|setname", "client|setinfo", "client|no-touch", "client|no-evict"))
 
+# A client that listens in RESP2 may change what it listens to, ask whether all is well, and leave.
+cdef frozenset SUBSCRIBING = frozenset((
+    "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"))
+cdef frozenset WHILE_SUBSCRIBED = frozenset(("ping", "quit", "reset"))
+
 cdef uint8_t[256] LOWER
 
 
@@ -81,6 +86,9 @@ cdef class CommandTable:
         self.rows = list(table)
         self.lock, self.unlock = self.by_key["_lock"].id, self.by_key["_unlock"].id
         self.unwatch = self.by_key["_unwatch"].id
+        self.subscribe = self.by_key["_subscribe"].id
+        self.track, self.untrack = self.by_key["_track"].id, self.by_key["_untrack"].id
+        self.broken, self.monitored = self.by_key["_broken"].id, self.by_key["_monitored"].id
         self.keep = []
         self.count = len(rows)
         self.commands = <Command*> calloc(self.count, sizeof(Command))
@@ -124,6 +132,9 @@ cdef class CommandTable:
         command.begins = key == "multi"
         command.executes = key == "exec"
         command.selects = key == "select"
+        command.publishes = row.route == "channel"
+        command.pushes = key in SUBSCRIBING
+        command.while_subscribed = command.pushes or key in WHILE_SUBSCRIBED
         command.harmless = key in HARMLESS
         command.instant = command.harmless or key in INSTANT
         command.row = <PyObject*> row
@@ -142,12 +153,17 @@ cdef class CommandTable:
         else:
             command.route = ROUTE_SHARD
         if row.route == "split":
-            command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER}.get(row.merge, FOLD_NONE)
+            command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER, "concat": FOLD_CONCAT}.get(row.merge, FOLD_NONE)
         self._fill_keys(command, row)
         return 0
 
     cdef int _fill_keys(self, Command* command, object row) except -1:
         """The keys of a row as one range where its specs say so ("@1;@2..-1" is one), else the planner finds them."""
+        if row.route == "channel":
+            # Its slot decides, as that of a key would.
+            command.first = command.last = row.words
+            command.step = 1
+            return 0
         for spec in row.keys:
             if spec.kind != "range" or (command.first and (spec.first != command.last + 1 or spec.step != command.step)):
                 command.planned = True

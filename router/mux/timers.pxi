@@ -48,6 +48,7 @@ cdef class Timers:
                 router.clients.sweep(router.now_ms)
                 router.look_for_hangups()
                 router.cool_down()
+                router.shards.cool_down()
                 router.counters.sample(router)
         except Exception:
             # Whatever it was, requests must go on timing out.

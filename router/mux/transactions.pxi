@@ -92,6 +92,7 @@ cdef class Queue:
         one.db = <uint8_t> self.db
         self.count += 1
         self.writes |= command.writes
+        self.publishes |= command.publishes
         self.needs_room |= command.needs_room
         return one
 
@@ -332,6 +333,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
         session.answer_error(MOVED, flags)
         return True
     shards = participants(session, queue)
+    if queue.publishes and len(shards) == 1 and not session.may_publish(<int> shards[0]):
+        return False
     for shard in shards:
         verdict = session.may_send(<Backend> router.links[<int> shard], flags)
         if verdict == WAIT:
@@ -340,6 +343,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
             end_multi(session)
             return True
     router.shards.end_runs()
+    if router.watched[0] | router.watched[1]:
+        router.monitors.tell_queue(session, queue)
     if queue.led:
         lead_exec(session, queue, command, flags)
     else:

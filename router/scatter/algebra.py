@@ -173,7 +173,7 @@ class _Algebra:
             size = await self.held.write(self.home, "the destination was written", "_build_put", event)
         else:
             await self.held.write(self.home, "the destination was removed", "del")
-        self.held.finished()
+        await self.held.finished()
         return size
 
     async def _reply(self) -> Reply:

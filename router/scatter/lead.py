@@ -1,6 +1,7 @@
 """EXEC when a queued command takes several steps, or waits for somebody: a coroutine executes one after the other.
 
-Everything happens under the locks of one transaction, so nobody sees it before it is over. Commands for single shards
+Everything happens under the locks of one transaction, so nobody sees it before it is over; with a log, all of it counts after
+a crash, or nothing. Commands for single shards
 that follow one another are sent together; the steps of a move, and what the router answers itself, wait for what came
 before.
 """
@@ -37,6 +38,7 @@ async def lead(router: Router, session: Session, queue: Queue, watched: Mapping[
     transaction = Transaction(router, session)
     transaction.isolated = True
     transaction.needs_room = queue.needs_room
+    transaction.writes = queue.writes
     slots: dict[int, set[int]] = {shard: set(own) for shard, own in queue.slots_by_shard(router).items()}
     for link, own in (watched or {}).items():
         slots.setdefault(link.index, set()).update(own)
@@ -88,6 +90,9 @@ class _Leader:
                 # The transaction answers so, whatever comes behind it.
                 self.transaction.unsafe = f"{self.done} of {len(commands)} commands were executed"
             raise CommandError("; ".join(dict.fromkeys(error.message for error in self.failures)))
+        if self.written:
+            self.transaction.unsafe = "all commands were executed"
+        await self.transaction.finished()
         return Encoded(self.encoded, len(commands))
 
     async def _execute(self, row: Row, args: tuple[bytes, ...]) -> None:

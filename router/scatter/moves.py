@@ -8,10 +8,10 @@ one command (the internal command ``_with``). The handler, its errors and its re
 
 **Move.** What takes an element or a value away from one shard and gives it to another (RENAME, COPY, SMOVE, LMOVE):
 
-      lock both ── read source ── write destination ── remove source ── unlock
-                                          |                   |
-         fails: nothing was changed       |                   |
-         fails or unknown: UNCERTAIN -----+-------------------+   the value may be in both places, never in none
+      lock both ── read source ── write destination ── remove source ── commit ── unlock
+                                          |                   |            |
+         fails: nothing was changed       |                   |            |    with a log; see transaction.py
+         fails or unknown: UNCERTAIN -----+-------------------+------------+    the value may be in both places, never in none
 
 A large value travels in parts and is put together beside the destination, which it becomes in one step.
 
@@ -59,7 +59,7 @@ async def compute(router: Router, session: Session, row: Row, args: tuple[bytes,
             if not large:
                 words = [b"%d" % (len(copies) // 2), *copies, row.key.encode(), *args]
                 reply = await held.perform(home, "the destination was written", "_with", *words)
-                held.finished()
+                await held.finished()
                 return reply
     else:
         copies, large = await _read_small(router, session, home, foreign, request)
@@ -115,7 +115,7 @@ async def _compute_with_large(
         if not row.is_write:
             return await held.ask(home, "_with", *request)
         reply = await held.perform(home, "the destination was written", "_with", *request)
-        held.finished()
+        await held.finished()
         return reply
 
 
@@ -157,7 +157,7 @@ async def _put(held: Transaction, source: bytes, destination: bytes, first: list
     """The value of `source`, whose first part this is, becomes that of `destination`."""
     done = "the destination was written"
     if first[0] == b"0":
-        await held.write(destination, done, "_put", first[1], db=db)
+        await held.write(destination, done, "_put", first[1], event.encode(), db=db)
         return
     await held.let_read()
     await _build(held, source, destination, destination, first)
@@ -191,8 +191,8 @@ async def renamenx(router: Router, session: Session, source: bytes, destination:
 
 async def _carry(held: Transaction, source: bytes, destination: bytes, first: list[Any]) -> None:
     await _put(held, source, destination, first, "rename_to", held.session.db)
-    await held.write(source, "the source was removed", "del")
-    held.finished()
+    await held.write(source, "the source was removed", "_remove", b"rename_from")
+    await held.finished()
 
 
 @move("copy")
@@ -209,7 +209,7 @@ async def copy(router: Router, session: Session, source: bytes, destination: byt
         if first is None or (not replace and await held.read(destination, "exists", db=db)):
             return 0
         await _put(held, source, destination, first, "copy_to", db)
-        held.finished()
+        await held.finished()
     return 1
 
 
@@ -245,7 +245,7 @@ async def smove(router: Router, session: Session, source: bytes, destination: by
             return 0
         await held.write(destination, "the member was added to the destination", "sadd", member)
         await held.write(source, "the member was removed from the source", "srem", member)
-        held.finished()
+        await held.finished()
     return 1
 
 
@@ -267,7 +267,7 @@ async def lmove(
         push = "lpush" if to_left else "rpush"
         await held.write(destination, "the element was pushed to the destination", push, element)
         await held.write(source, "the element was popped from the source", "lpop" if from_left else "rpop")
-        held.finished()
+        await held.finished()
     return element
 
 
@@ -294,7 +294,7 @@ async def msetnx(router: Router, session: Session, *args: bytes) -> Reply:
             return 0
         for words in shards.values():
             await held.perform(words[0], "some of the keys were set", "mset", *words)
-        held.finished()
+        await held.finished()
     return 1
 
 
@@ -312,7 +312,7 @@ async def msetex(router: Router, session: Session, numkeys: bytes, *args: bytes)
         for words in shards.values():
             request = [b"%d" % (len(words) // 2), *words, *options]
             await held.perform(words[0], "some of the keys were set", "msetex", *request)
-        held.finished()
+        await held.finished()
     return 1
 
 

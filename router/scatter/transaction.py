@@ -9,6 +9,7 @@ shard and no router from others:
         await stream(lambda at: held.ask(a, "_read_part", …, at), take)      the next part is under way meanwhile
         await held.hold()                                                    nobody passes any more, nothing was lost
         await held.write(b, "the destination was written", "_build_put", …)
+        await held.finished()                                                what the steps have changed counts
 
 Promises: an error before the first `write` means that nothing was changed, and says so (TRYAGAIN, or the shard's own);
 behind it an error becomes UNCERTAIN and names what was done. What is under construction goes with the locks. Inside a
@@ -56,9 +57,9 @@ def raw_slots(slots: Iterable[int]) -> bytes:
 class Transaction:
     """Locks on the slots of `keys`.
 
-    `reads`: who only reads passes them until `hold`. `shares`: it only reads itself, beside others who do. `writes`: if it
-    changes anything, then something on each of the keys' shards, by one step that counts; with a log all of that is there
-    after a crash of the whole cluster, or nothing.
+    `reads`: who only reads passes them until `hold`. `shares`: it only reads itself, beside others who do. `writes`: it
+    changes something on several shards; with a log all of that is there after a crash of the whole cluster, or nothing: what
+    its steps have changed counts once every shard has been told, behind the last one (`finished`), that all of it is there.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Transaction:
         self.isolated = False
         """Nobody passes, whatever is asked: what was executed before is not to be seen yet."""
         self.needs_room = False
+        self.writes = writes
         self.watched: Container[int] = ()
         """Shards where a watched key may have changed."""
         self.places: dict[int, bytes] = {}
@@ -92,9 +94,7 @@ class Transaction:
             slots.setdefault(router.shard_of(key), set()).add(slot_of_key(key))
         for shard, own in slots.items():
             self.places[shard] = raw_slots(own)
-        self._writers: list[bytes] = []
-        if writes and router.config.appendonly and len(slots) > 1:
-            self._writers = [b"".join(struct.pack("<H", shard) for shard in sorted(slots))]
+        self._steps = 0
 
     # Locks --------------------------------------------------------------------------------------------
     async def __aenter__(self) -> Transaction:
@@ -102,6 +102,8 @@ class Transaction:
         if self._joined is not None:
             return self
         self._number = self.router.new_transaction()
+        if self.writes and self.router.config.appendonly and len(self.places) > 1:
+            self._steps = link.STEPS
         await self._lock()
         self.session.transaction = self._number
         self.session.led = self
@@ -140,11 +142,10 @@ class Transaction:
         return all(granted == link.GRANTED for granted in found)
 
     def _ask_lock(self, shard: int, more: int) -> Awaitable[Any]:
-        mode = more | self._shares | (link.LETS_READ if self._reads and not self.isolated else 0)
+        mode = more | self._shares | self._steps | (link.LETS_READ if self._reads and not self.isolated else 0)
         mode |= link.NEEDS_ROOM if self.needs_room else 0
         mode |= link.CHECKS if shard in self.watched else 0
         words = [struct.pack("<Q", self._number), struct.pack("<q", self._until), bytes([mode]), self.places[shard]]
-        words += self._writers
         return self.router.call(shard, "_lock", words, session=self.session)
 
     def _fresh(self) -> bool:
@@ -184,7 +185,10 @@ class Transaction:
         if self._joined is None:
             self.session.transaction = 0
             self.session.led = None
-            self._unlock()
+            # Where steps may be lost the locks hold to their time: should everything be killed, as one shard was, then no shard
+            # says that they are over, and all of them are left out.
+            if not (self._steps and self.unsafe):
+                self._unlock()
         if self.unsafe and isinstance(error, CommandError):
             raise CommandError(f"UNCERTAIN {self.unsafe}, then: {error.message}") from None
         if isinstance(error, CommandError) and error.code in TIMEOUTS and not self.unsafe:
@@ -216,8 +220,15 @@ class Transaction:
         self.unsafe = done
         return reply
 
-    def finished(self) -> None:
-        """The last step is done."""
+    async def finished(self) -> None:
+        """The last step is done, and with it the transaction, unless it has joined another one. UNCERTAIN when a shard does
+        not note that."""
+        if self._joined is None and self._steps:
+            if not self._fresh() and not await self._extended():
+                raise CommandError(LOST)
+            shards = b"".join(struct.pack("<H", shard) for shard in sorted(self.places))
+            words = [struct.pack("<Q", self._number), shards]
+            await answers([self.router.call(shard, "_commit", words, session=self.session) for shard in self.places])
         self.unsafe = ""
 
 

@@ -86,7 +86,7 @@ def _decode(payload: bytes) -> _Body:
         raise CommandError(_BAD_PAYLOAD)
     try:
         decoded = msgspec.msgpack.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise CommandError(_BAD_DATA) from None
     return decoded if isinstance(decoded, list) else []
 

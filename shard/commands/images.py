@@ -30,15 +30,21 @@ def read_part(ctx: Context, key: bytes, cursor: bytes, most_bytes: bytes, most: 
 
 
 @command("_put")
-def put(ctx: Context, key: bytes, image: bytes) -> Reply:
+def put(ctx: Context, key: bytes, image: bytes, event: bytes) -> Reply:
     """Puts a whole image in place of whatever is here."""
     building = Building(ctx.keys.store, key)
     try:
         building.add(image)
-        building.put(ctx.keys)
+        building.put(ctx.keys, event=event.decode())
     except RecordError:
         raise CommandError(BAD_IMAGE) from None
     return OK
+
+
+@command("_remove")
+def remove(ctx: Context, key: bytes, event: bytes) -> Reply:
+    """The key goes, as a part of what has an event of its own."""
+    return int(ctx.keys.remove(key, event.decode()))
 
 
 def building_of(ctx: Context, key: bytes, kind: str | None = None, expected: int = 0) -> Building:

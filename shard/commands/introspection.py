@@ -74,7 +74,7 @@ def object_freq(ctx: Context, key: bytes) -> Reply:
     frequency = ctx.keys.frequency(key)
     if frequency is None:
         return None
-    if not ctx.keys.lfu:
+    if not ctx.keys.counts_uses:
         raise CommandError(_NO_LFU)
     return frequency
 

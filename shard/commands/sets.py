@@ -141,7 +141,7 @@ def _pop_many(ks: Keyspace, key: bytes, raw_count: bytes) -> Reply:
         return SetReply()
     if count >= len(table):
         members = table.fields()
-        ks.delete(key)
+        ks.remove(key, "spop", emptied=True)
         return SetReply(members)
     popped = SetReply(sample_fields(table, count))
     for member in popped:

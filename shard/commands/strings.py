@@ -182,6 +182,7 @@ def mset(ctx: Context, *args: bytes) -> Reply:
     if len(args) % 2:
         raise CommandError(_WRONG_PAIRS.format("mset"))
     for key, value in zip(args[::2], args[1::2], strict=True):
+        ctx.shard.begin_unit()  # a key that is named twice is set twice
         ctx.keys.string_set(key, value)
     return OK
 
@@ -193,6 +194,7 @@ def msetnx(ctx: Context, *args: bytes) -> Reply:
     if any(ctx.keys.exists(key) for key in args[::2]):
         return 0
     for key, value in zip(args[::2], args[1::2], strict=True):
+        ctx.shard.begin_unit()
         ctx.keys.string_set(key, value)
     return 1
 

@@ -28,6 +28,13 @@ def lock(
     return ctx.shard.locks.wait_for_lock(ctx, number, end, mode[0], slots, shards)
 
 
+@command("_commit")
+def commit(ctx: Context, transaction: bytes, shards: bytes) -> Reply:
+    """The last step of the transaction is done on each of these shards."""
+    ctx.shard.locks.commit(int.from_bytes(transaction, "little"), shards)
+    return OK
+
+
 @command("_unlock")
 def unlock(ctx: Context, transaction: bytes) -> Reply:
     """Compiled; it never declines."""

@@ -3,7 +3,9 @@
     blocks      the heap that blocks of memory lie in: slabs, pages, what goes back to the system
     memory      blocks as the structures ask for them, malloc's tuning, the keyed hash, chance
     entry       one key with its value, or a field, or a member: one block (declarations only, all of it inline)
+    numbers     numbers and byte strings as images and the log write them (declarations only)
     heap        deadlines
+    queues      the small queue and the ghosts of S3-FIFO
     table       the hash table of every slot, hash and set
     packed      the form of small collections: bytes in the block of their key's entry
     listvalue   ListValue: the value of a longer list, on chunks.pxi

@@ -43,8 +43,8 @@ cdef class Sieve:
         if into is None and not counting:
             self.out = Buffer()
             self.out.put_u8(TYPE_ZSET if scored else TYPE_SET)
-            put_varint(self.out, 0)
-            self.count_at = begin_count(self.out)
+            put_number(self.out, 0)
+            self.count_at = leave_number(self.out, PADDED)
 
     def __dealloc__(self):
         free(self.filters)
@@ -223,5 +223,5 @@ cdef class Sieve:
 
     def part(self):
         """What has passed."""
-        end_count(self.out, self.count_at, <uint64_t> self.found)
+        fill_number(self.out, self.count_at, PADDED, <uint64_t> self.found)
         return bytes(self.out)

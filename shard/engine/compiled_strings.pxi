@@ -6,6 +6,42 @@ cdef bytes NOT_INTEGER_TEXT = NOT_INTEGER.encode()
 cdef bytes OVERFLOW_TEXT = b"ERR increment or decrement would overflow"
 
 
+cdef int place_bulk(Context context, Buffer out, const char* value, Py_ssize_t n) except -1:
+    """A large string as a reply, written where the router takes it; where it lies is told in `out`. Or as any other."""
+    cdef char[32] head
+    cdef uint32_t size, status = 0
+    cdef uint64_t position
+    cdef Py_ssize_t before
+    cdef char* at
+    if context.dialect == BINARY:
+        # Length, status, tag 2 for a string, its length.
+        before, size = 13, <uint32_t> n + 9
+        memcpy(head, &size, 4)
+        memcpy(head + 4, &status, 4)
+        head[8] = 2
+        size = <uint32_t> n
+        memcpy(head + 9, &size, 4)
+        size = <uint32_t> (before + n)
+    else:
+        head[0] = c"$"
+        before = 1 + format_int64(head + 1, n)
+        head[before] = c"\r"
+        head[before + 1] = c"\n"
+        before += 2
+        size = <uint32_t> (before + n + 2)
+    at = context.area.place(size, &position) if n < LARGE - 64 else NULL
+    if at == NULL:
+        return put_bulk(out, context.dialect, value, n)
+    memcpy(at, head, before)
+    memcpy(at + before, value, n)
+    if context.dialect != BINARY:
+        at[before + n] = c"\r"
+        at[before + n + 1] = c"\n"
+    context.placed = size
+    out.put_u32(size)
+    return out.put_u64(position)
+
+
 cdef int run_get(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
@@ -15,6 +51,8 @@ cdef int run_get(Context context, int slot, Span* args, Py_ssize_t n, Buffer out
         return put_null(out, context.dialect)
     if entry.flags & TYPE_MASK:
         return fail(context, out, WRONG_TYPE_TEXT)
+    if context.area is not None and entry_value_size(entry) >= PLACED_FROM:
+        return place_bulk(context, out, entry_value(entry), entry_value_size(entry))
     return put_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
 
 
@@ -148,6 +186,8 @@ cdef int run_mset(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     if n & 1:
         return DECLINE
     for i in range(0, n, 2):
+        if context.store.effects.wanted:
+            context.store.effects.begin_unit()      # a key that is named twice is set twice
         context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
         string_set(
             context.store, &place, context.store.find(&place), args[i + 1].data, args[i + 1].size, 0, STRING_SET)
@@ -246,6 +286,8 @@ cdef Compiled compiled_of(str key):
     if key == "pttl": return run_pttl
     if key == "strlen": return run_strlen
     if key == "append": return run_append
+    if key == "publish": return run_publish
+    if key == "spublish": return run_spublish
     if key == "_lock": return run_lock
     if key == "_unlock": return run_unlock
     return compiled_collection(key)

@@ -40,6 +40,7 @@ cdef enum Record:
     RECORD_ZSET_REMOVE = 65         # n member…
     RECORD_ZSET_REPLACE = 66        # n (score member)…
     RECORD_SETTLED = 120            # transaction: it is over here; has no key and changes nothing
+    RECORD_SHARES_BEFORE = 121      # time, n transaction…, n transaction…: shares before this log (effects.pyx); the same
 
     SAME_KEY = 0x80                 # flag of a record: the key is that of the record before, and is left out
 
@@ -159,6 +160,7 @@ cdef class Effects:
     cdef void flushing(self, int db) noexcept
     cdef void swapping(self, int left, int right) noexcept
     cdef void settle(self, uint64_t transaction) noexcept
+    cdef int tell_shares(self, int64_t since, list there, list missing) except -1
     cdef void set_wanted(self) noexcept
 
     cdef inline bint prepare(self, uint32_t slot, size_t n) except -1:

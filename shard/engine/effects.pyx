@@ -274,6 +274,20 @@ cdef class Effects:
         self.begin(RECORD_SETTLED, -1, NULL, 0)
         self.put_number(transaction)
 
+    cdef int tell_shares(self, int64_t since, list there, list missing) except -1:
+        """At the start of a log that has a base, which hides what lay before: which transactions have their share there, of
+        those that were over behind `since`, and which were under way and have not. What was over by then has."""
+        if not self.recording:
+            return 0
+        self.records.reserve(RECORD_OVERHEAD + 10 * (len(there) + len(missing)))
+        self.begin(RECORD_SHARES_BEFORE, -1, NULL, 0)
+        self.put_deadline(since)
+        for numbers in (there, missing):
+            self.put_number(len(numbers))
+            for number in numbers:
+                self.put_number(number)
+        return 0
+
     # Records: `prepare` made room -----------------------------------------------------------------
     cdef void begin(self, int record, int db, const char* key, size_t n) noexcept:
         """A record and its key; without a key where `db` is -1."""

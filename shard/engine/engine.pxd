@@ -10,6 +10,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
@@ -20,6 +21,7 @@ from .entry cimport Entry
 from .fields cimport FieldTable
 from .heap cimport Heap
 from .listvalue cimport Chunks, ListValue
+from .queues cimport Ghosts, Queue
 from .table cimport Table
 from .zset cimport ZSet
 
@@ -27,6 +29,10 @@ cdef class Executor
 cdef class Context
 cdef class Locks
 cdef class Watches(Observer)
+cdef class Channels
+cdef class Notifications(Observer)
+cdef class Tracking(Observer)
+cdef class Broadcasts(Observer)
 cdef class Host
 cdef class Link
 cdef class Merge
@@ -40,6 +46,7 @@ cdef enum:
     HEAVY = 65536               # bytes from which writing one block may be noticed
     LARGE_COLLECTION = 256      # elements from which a value is taken apart by the cleanup thread
     LARGE_BLOCK = 4194304       # bytes from which it frees a block: giving the pages back takes a millisecond
+    SMALL_PART = 10             # of the data is 1: the small queue of S3-FIFO
 
 cdef struct Database:
     Table* slots                # SLOT_COUNT tables, NULL until the database is used
@@ -68,6 +75,12 @@ cdef class Store:
     cdef readonly int64_t now_ms
     cdef uint32_t lru_clock
     cdef readonly bint lfu
+    cdef int clocks                     # CLOCK_LRU, CLOCK_LFU or CLOCK_QUEUES: what entries' clocks say
+    cdef bint queueing                  # new keys join the small queue
+    cdef bint queue_volatile            # those with a deadline only
+    cdef Queue queue                    # the small queue of S3-FIFO
+    cdef Ghosts ghosts
+    cdef int64_t pressed_at             # bytes in use when something was evicted last; 0: nothing was
     cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
     cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
     cdef readonly str policy
@@ -79,6 +92,7 @@ cdef class Store:
     cdef int64_t aside                  # bytes of values under construction (images.pxi)
     cdef bint heavy                     # a large block was written: the command is timed
     cdef uint64_t unlinked              # entries taken out of their table; what was known of entries before is void
+    cdef Notifications missed           # is told of keys that were read and are not there; None: nobody wants to know
     cdef list field_deadlines           # heap of (deadline, (db, key of a hash)); may name what is gone
     cdef dict field_looks               # (db, key of a hash) -> the deadline that counts of those in the heap
     cdef uint32_t expire_at             # the group where the expiry cycle goes on
@@ -94,6 +108,7 @@ cdef class Store:
     cdef Entry* find(self, Place* place) except? NULL
     cdef void forget_known(self) noexcept
     cdef void touch_entry(self, Entry* entry) noexcept
+    cdef uint32_t touched(self, uint32_t clock) noexcept
     cdef Entry* read(self, Place* place) except? NULL
     cdef Entry* look(self, Place* place) except? NULL
     cdef bint prepare(self, Place* place, size_t n) except -1
@@ -102,6 +117,8 @@ cdef class Store:
     cdef void begin_elements(self, int record, Place* place) noexcept
     cdef uint32_t fresh_clock(self) noexcept
     cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1
+    cdef void enqueue(self, Place* place, Entry* entry) noexcept
+    cdef void forget_queues(self) noexcept
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1
     cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1
     cdef int put_string(
@@ -150,6 +167,7 @@ cdef ListValue elements_seen(Entry* entry)
 
 # keys.pxi ---------------------------------------------------------------------------------------------
 cdef bint key_delete(Store store, Place* place) except -1
+cdef bint key_remove(Store store, Place* place, int kind, bint emptied) except -1
 cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1
 cdef bint key_persist(Store store, Place* place) except -1
 cdef int drop_if_empty(Store store, Place* place, size_t length) except -1
@@ -245,6 +263,7 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1
 # evict.pxi --------------------------------------------------------------------------------------------
 cdef enum:
     POOL = 64
+    SHARES = 1000
     SPARED = 16                 # keys of one command that are looked at; whoever names more rarely adds to them
 
 cdef struct Candidate:
@@ -261,6 +280,8 @@ cdef class Evictor:
     cdef Candidate[POOL] pool
     cdef int pooled
     cdef bint volatile_only, by_ttl, at_random
+    cdef bint queued                    # by S3-FIFO
+    cdef int64_t small_share            # of the small queue, in SHARES of the data
     cdef uint64_t[SPARED] spared        # hashes of the keys that the command works on: they are not evicted for it
     cdef int spared_count
     cdef int64_t spared_size            # what is as large as this and was used just now is not evicted either; 0: it is
@@ -277,6 +298,11 @@ cdef class Evictor:
     cdef uint64_t score_of(self, Entry* entry) noexcept
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
+    cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef bint is_small(self, Entry* entry) noexcept
+    cdef bint small_is_full(self) noexcept
+    cdef bint evict_queued(self) except -1
+    cdef bint evict_small(self) except -1
     cdef bint evict_random(self) except -1
     cdef Entry* random_of(self, Database* db) noexcept
     cdef bint evict_soonest(self) except -1
@@ -393,6 +419,7 @@ cdef enum:
     BLOCKED = 3                 # the reply comes when it comes
 
     ROOM_ASKED = 1 << 16        # beside the flags of a run: memory was made room in for what is executed inside
+    LOG_ASKED = 1 << 17         # the log takes what is executed inside, whatever it is in
 
 
 cdef class Context:
@@ -411,6 +438,8 @@ cdef class Context:
     cdef int number                     # of the command being executed, -1 between them
     cdef uint64_t token                 # by which its reply has been promised already; 0: it has not
     cdef int depth                      # how many commands deep: 0 for a client's own
+    cdef Area area                      # memory for a large reply, if its link has some and it leaves in its place
+    cdef uint32_t placed                # bytes of the reply that lies there; 0: it is where replies are
 
 
 # execute.pxi ------------------------------------------------------------------------------------------
@@ -421,6 +450,9 @@ cdef class Executor:
     cdef readonly object slowlog
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
+    cdef readonly Channels channels     # who listens to what
+    cdef readonly Tracking tracking     # who is told what has changed
+    cdef readonly Notifications notifications   # what is published of changes
     cdef public object gauges           # what the process around it knows
     cdef Command* commands
     cdef readonly int command_count
@@ -521,6 +553,85 @@ cdef class Watches(Observer):
     cdef bint is_there(self, int db, bytes key) noexcept
 
 
+# channels.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Channels:
+    """What is listened to at one shard."""
+    cdef list listeners         # by kind: name -> {link: how many of its clients}
+    cdef dict matchers          # pattern -> what says whether a channel matches
+    cdef readonly Py_ssize_t active     # names of all kinds that somebody listens to
+    cdef readonly Py_ssize_t of_keys    # those of them on which events of keys may come
+    cdef Notifications notifications    # which is told when there are some, or none any more
+    cdef int count_in(self, int kind, bytes name, int change) except -1
+    cdef int forget_link(self, Link link) except -1
+    cdef int64_t publish(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
+
+cdef int run_publish(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+cdef int run_spublish(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+
+
+# notifications.pxi ------------------------------------------------------------------------------------
+cdef enum:
+    MOST_KINDS = 128            # room for the kinds of changes
+
+
+@cython.final
+cdef class Notifications(Observer):
+    """What one shard publishes of the changes of its data."""
+    cdef Executor shard
+    cdef list events            # by kind: the name of the event
+    cdef uint32_t[MOST_KINDS] class_of  # by kind: the bit of its class
+    cdef uint32_t wanted        # classes
+    cdef bint by_key, by_event  # on which channels
+    cdef bint observing
+    cdef int look(self) except -1
+    cdef void miss(self, int db, const char* key, size_t n) noexcept
+    cdef void tell(self, bytes event, int db, const char* key, size_t n) noexcept
+    cdef int publish(self, bytes channel, const char* message, Py_ssize_t n) except -1
+
+
+# tracking.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Tracker:
+    """One session of one link that tracks."""
+    cdef object link
+    cdef uint64_t session, target       # who reads, and who is told
+    cdef int flags
+    cdef tuple prefixes                 # of whose keys all changes are told
+    cdef dict gathered                  # keys that it is told of at the end of the tick
+    cdef bint gone
+
+
+@cython.final
+cdef class Tracking(Observer):
+    """What the clients of one shard remember of it."""
+    cdef Executor shard
+    cdef dict trackers          # link -> {session: Tracker}
+    cdef dict by_key            # key -> {Tracker: None}
+    cdef list gathering         # trackers with something gathered
+    cdef Broadcasts broadcasts
+    cdef Context acting         # of the command that was executed last while anybody observed
+    cdef public Py_ssize_t most_keys    # beyond which one is forgotten for another; 0: no limit
+    cdef int forget_link(self, object link) except -1
+    cdef int remember(self, Context context, Command* command, int number, Span* args, Py_ssize_t n) except -1
+    cdef int note(self, Tracker tracker, bytes key) except -1
+    cdef int invalidate(self, bytes key, bint by_client) except -1
+    cdef bint is_own(self, Tracker tracker) noexcept
+    cdef void flush(self) noexcept
+    cdef int send(self, Tracker tracker, list keys) except -1
+    cdef Link link_of(self, Tracker tracker)
+    cdef int send_gathered(self) except -1
+
+
+@cython.final
+cdef class Broadcasts(Observer):
+    """The trackers that have all changes sent."""
+    cdef Tracking tracking
+    cdef dict by_prefix         # prefix -> {Tracker: None}
+    cdef int enter(self, Tracker tracker) except -1
+    cdef int leave(self, Tracker tracker) except -1
+
+
 # locks.pxi --------------------------------------------------------------------------------------------
 @cython.final
 cdef class Lock:
@@ -534,6 +645,8 @@ cdef class Lock:
     cdef bint room                      # memory was made room in for all of it
     cdef bytes shards                   # u16 …: those that write a share of it to their logs, this one too; None: no share
     cdef bint begun, framed             # its share is being executed; is in the log, which does not say yet that it is over
+    cdef bint steps                     # what is in the log counts once it is `complete`
+    cdef bint complete                  # all of its share is in the log
     cdef readonly dict buildings        # key -> Building
 
 
@@ -548,6 +661,7 @@ cdef class Waiter:
     cdef tuple slots
     cdef bint everything                # a lock of all slots
     cdef bint reads                     # passes a lock that lets read
+    cdef bint writes                    # waits while the log is slow
     cdef bint lined_up, ready, gone     # in the queues of its slots; in `runnable`; has had its turn
     cdef list frames, tokens            # (command as sent, slot, arguments); one token each
     # Of a _lock:
@@ -579,6 +693,9 @@ cdef class Locks:
     cdef Py_ssize_t most_parked
     cdef int64_t most_bytes
     cdef Buffer scratch                 # the slots of the frame that is looked at
+    cdef bint parking                   # nothing is written until the log has caught up
+    cdef object done                    # (unix ms, transaction) of those whose share is in the log and that are over
+    cdef int64_t logged_since           # unix ms: before, no shares were logged in this life
     cdef int note_busy(self) except -1
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
                   bytes shards) except -1
@@ -594,6 +711,8 @@ cdef class Locks:
     cdef bint holds_back(self, Context context, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1
     cdef bint any_held(self, bint reads, bint internal) except -1
     cdef int gather(self, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1
+    cdef bint has_room(self, Py_ssize_t size) noexcept
+    cdef int park_writes(self, bint parking) except -1
     cdef Waiter admit(self, Context context, Py_ssize_t size)
     cdef tuple slots_of_scratch(self)
     cdef int enqueue(self, Waiter waiter) except -1
@@ -671,7 +790,7 @@ cdef class Flows:
     cdef Py_ssize_t spare_bytes
     cdef int unused_rounds
     cdef uint64_t add(self, Buffer reply, uint64_t session)
-    cdef bint full(self) noexcept
+    cdef bint full(self, Py_ssize_t room) noexcept
     cdef int grant(self, uint64_t token, uint64_t credit) except -1
     cdef int forget(self, LargeReply large) except -1
     cdef bint put_part(self, Buffer out, bint unasked) except -1
@@ -713,7 +832,7 @@ cdef class Host:
     cdef bytes digest
     cdef uint64_t boot_id
     cdef int pid
-    cdef public int64_t tick_ns, tick_bytes, unsent_limit
+    cdef public int64_t tick_ns, tick_bytes, unsent_limit, flow_room
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left
@@ -779,8 +898,12 @@ cdef class Link(Endpoint):
     cdef Span* spans
     cdef Py_ssize_t capacity
     # The REPLY being made, if `answering`: what arises meanwhile must not land inside it
+    cdef bint overrun                   # it does not take what is published, and is about to be closed
     cdef bint answering, arisen         # arisen: `before` or `behind` has something
     cdef Flows flows
+    cdef Area area                      # memory that its router shares; None: it shares none
+    cdef uint64_t placed_at             # the last argument of the current frame that lies there, and its bytes; 0: none does
+    cdef Py_ssize_t placed_size
     cdef uint32_t part_left             # bytes of the current PART that are still to come, and where they go
     cdef Buffer part_into
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
@@ -791,7 +914,8 @@ cdef class Link(Endpoint):
     cdef int take_mark(self, uint64_t end, uint64_t released) except -1
     cdef int raise_sendable(self, uint64_t released) except -1
     cdef int free_output(self) except -1
-    cdef bint parks(self, const char* frame) noexcept
+    cdef bint rests_before(self, const char* frame, uint32_t size) noexcept
+    cdef int rest(self) except -1
     cdef int send_parts(self) except -1
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
     cdef int begin_part(self, const char* header, uint32_t length) except -1
@@ -818,6 +942,7 @@ cdef class Link(Endpoint):
     cdef int execute_frame(
         self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
     ) except -1
+    cdef int place_reply(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1
     cdef int part_with(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1
     cdef bint tick_ended(self, uint32_t executed) except -1
     cdef int wait_for_turn(self) except -1
@@ -825,11 +950,14 @@ cdef class Link(Endpoint):
     cdef int finish_reply(self, Buffer out, Py_ssize_t start, uint32_t done) except -1
     cdef int put_between(self, Buffer out, Py_ssize_t mark, Py_ssize_t* start, uint32_t* done) except -1
     cdef int put_all(self, Buffer out, Buffer messages) except -1
+    cdef bint find_placed(self, Py_ssize_t i, const char* data, Py_ssize_t n, uint32_t size) except -1
     cdef Py_ssize_t parse_frame(self, const char* data, Py_ssize_t n) except -2
     cdef int go_on(self) except -1
     cdef int finish_if_done(self) except -1
     cdef Buffer beside(self)
     cdef int put_message(self, int kind, uint64_t number, bytes body, uint32_t form=*) except -1
+    cdef int put_published(self, int what, uint64_t session, const char* name, Py_ssize_t n, const char* message,
+                           Py_ssize_t size) except -1
     cdef int notice(self, int what) except -1
 
 
@@ -879,7 +1007,6 @@ cdef enum:
     PART_FIELD_DEADLINES = 32
     PART_FLAGS = 63             # all that there are, with the type
 
-cdef int put_varint(Buffer out, uint64_t number) except -1
 cdef int image_kind(Entry* entry) except -1
 cdef uint64_t image_body(
     int64_t past, Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
@@ -954,6 +1081,9 @@ cdef struct Cursor:
     # What lies before it, in the order of slots and then of hash prefixes, is dumped.
     uint32_t slot
     uint64_t prefix
+
+
+cdef list read_shares(Reader* reader, int64_t frame_ms)
 
 
 @cython.final

@@ -2,7 +2,7 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
+of their own (memory, entry, heap, queues, table, packed, listvalue, fields, zset, effects; `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
     clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
@@ -15,7 +15,9 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
                                free
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
-    watches, locks             WATCH; what keeps others out of a transaction over several shards, and who waits
+    watches, channels,         WATCH; who listens to what is published; what is published of changes
+    notifications, tracking    … and told to clients that have read it
+    locks                      what keeps others out of a transaction over several shards, and who waits
     compiled_strings,          the hottest commands, without a Python object
     compiled_collections
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
@@ -47,10 +49,12 @@ from ..log.writer cimport (
 )
 from .blocks cimport block_is_sparse, block_moved, cool_down, heap_bytes, heap_holes
 from .effects cimport *
+from kache.wire.area cimport PLACED_FROM, Area, accept_area
 from kache.wire.board cimport Board
 from kache.wire.clock cimport monotonic_ns
 from kache.wire.reactor cimport Endpoint, Listener, Reactor
 from kache.wire.codec cimport (
+    BINARY,
     INTERNAL,
     NO_SLOT,
     RESP2,
@@ -75,13 +79,15 @@ from kache.wire.codec cimport (
 
 from kache.wire.link cimport (
     DEFERRED_ABORTED_FORM, DEFERRED_REPLY_FORM,
-    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER, IN_CAPITALS, LARGE,
+    DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
+    IN_CAPITALS, LARGE, FLAG_DIVIDED,
     LINK_CANCEL, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOST,
-    LOCK_NEEDS_ROOM, LOCK_SHARES, LOCK_WAITS,
+    LOCK_NEEDS_ROOM, LOCK_SHARES, LOCK_STEPS, LOCK_WAITS,
     LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
-    LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED,
-    LINK_REPLY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER,
-    REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_PARKED,
+    LINK_PUBLISHED, LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED, LINK_REPLY, LINK_RUN, LINK_SLOW,
+    LINK_SLOW_PART, LINK_VERSION, NOTICE_DRAINING, NOTICE_READY, PART_HEADER, PUBLISHED_BROKEN, PUBLISHED_CHANNEL,
+    PUBLISHED_FLUSH, PUBLISHED_HEADER, PUBLISHED_KEY, PUBLISHED_PATTERN, PUBLISHED_SHARD_CHANNEL, SUBSCRIBED_KINDS,
+    REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED, REPLY_HEADER, REPLY_LARGE, REPLY_PARKED, PLACED, REPLY_PLACED,
     RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT, RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_SESSION_AT,
     RUN_REST_AT, RUN_TRANSACTION_AT,
 )
@@ -124,12 +130,14 @@ from .listvalue cimport (
     Chunk, Chunks, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
+from .queues cimport Ghosts, Queue, Queued, ghosts_add, ghosts_clear, ghosts_take, queue_check, queue_clear, queue_pop, queue_push
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,
 )
+from .numbers cimport fill_number, leave_number, put_counted, put_number
 from .packed cimport (
     AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
-    element_before, element_span, find_first_of_pair, find_item, intset_at, intset_find, intset_width, item_bytes,
+    element_before, element_span, find_item, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )
@@ -164,10 +172,11 @@ from .table cimport (
 from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Ranks, Step, ZSet, entry_score, ranks_at, ranks_first
 
 from kache.commands import keys_of
+from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Missing
 
-from .effects import kind_of
+from .effects import KINDS, kind_of
 
 log = logging.getLogger("kache.shard")
 
@@ -198,6 +207,9 @@ include "meter.pxi"
 include "context.pxi"
 include "execute.pxi"
 include "watches.pxi"
+include "channels.pxi"
+include "notifications.pxi"
+include "tracking.pxi"
 include "locks.pxi"
 include "compiled_strings.pxi"
 include "compiled_collections.pxi"

@@ -65,6 +65,9 @@ cdef class Executor:
         self.slowlog = slowlog
         self.locks = Locks(self)
         self.watches = Watches(self.store)
+        self.channels = Channels()
+        self.tracking = Tracking(self)
+        self.channels.notifications = self.notifications = Notifications(self)
         self.evictor = Evictor(self.store)
         self.evictor.set_policy(policy)
         self.defragmenter = Defragmenter(self.store)
@@ -132,9 +135,12 @@ cdef class Executor:
     cdef int fill_keys(self, Command* command, object row) except -1:
         """Where its keys stand among its arguments, if they are one range; else its row finds them."""
         first, last, step = row.legacy_range
+        if row.route == "channel":
+            # The name of a channel has a slot, as that of a key has.
+            first, last, step = row.words, row.words, 1
         if any([spec.kind != "range" for spec in row.keys]) or (row.keys and last != row.keys[len(row.keys) - 1].last):
             command.movable = True
-        elif row.keys:
+        elif step:
             command.first = first - row.words
             command.last = last - row.words if last >= 0 else last
             command.step = step
@@ -191,11 +197,15 @@ cdef class Executor:
                 # Only what moves much can be slow; the others are not worth a look at the clock.
                 if self.store.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
                     self.time_compiled(context, number, args, n)
+                if context.flags & FLAG_TRACK:
+                    self.tracking.remember(context, command, number, args, n)
                 return DONE
             reply = self.run_handler(context, command, number, arguments_of(args, n))
             if type(reply) is Deferred:
                 self.pending_token = reply.token
                 return BLOCKED if reply.blocked else PARKED
+            if context.flags & FLAG_TRACK:
+                self.tracking.remember(context, command, number, args, n)
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark
@@ -289,6 +299,7 @@ cdef class Executor:
         self.store.counting = command.readonly
         if self.store.effects.wanted:
             self.store.effects.begin_unit()
+            self.tracking.acting = context
 
     cdef object run_handler(self, Context context, Command* command, int number, tuple arguments):
         """The handler's reply; its time is measured. What runs inside another command is part of that one's time."""
@@ -316,7 +327,7 @@ cdef class Executor:
 
     cdef inline bint counts(self, Context context, Command* command) noexcept:
         """Whether a client has sent it. Its parts, of which some came here, count at the router that has divided it."""
-        return context.dialect != INTERNAL or command.internal
+        return (context.dialect != INTERNAL and not context.flags & FLAG_DIVIDED) or command.internal
 
     cdef inline int count_compiled(self, Context context, Command* command, int number) except -1:
         command.calls += self.counts(context, command)
@@ -383,7 +394,7 @@ cdef class Executor:
         """The error of a command while writes are refused; None where that does not matter."""
         cdef Effects effects = self.store.effects
         # Between routers and shards, what needs no memory changes no data: the end of a lock.
-        if command.writes and (not command.internal or command.denyoom):
+        if command.writes and not context.flags & LOG_ASKED and (not command.internal or command.denyoom):
             return self.refusing_text
         if self.sure_until == UINT64_MAX or effects.changed_in == NULL:
             return None
@@ -576,7 +587,7 @@ cdef class Executor:
         self.budget.govern(resident_growth)
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:
-        if context.dialect == INTERNAL:
+        if context.dialect == INTERNAL or context.flags & FLAG_DIVIDED:
             # A part of what a router has divided: it knows the whole command.
             if context.link is not None:
                 context.link.slow_part(took)

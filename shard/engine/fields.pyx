@@ -29,7 +29,7 @@ from .entry cimport (
 from .heap cimport heap_add, heap_change, heap_check, heap_entry, heap_moved, heap_remove, heap_room
 from .memory cimport below, free, kache_block_size, kache_realloc
 from .packed cimport (
-    Item, LARGEST_PACKED, ROOMY, find_first_of_pair, item_bytes, item_of, item_write, limits, packed_set_count, skip_items,
+    Item, LARGEST_PACKED, ROOMY, find_item, item_bytes, item_of, item_write, limits, packed_set_count, skip_items,
 )
 from .table cimport (
     SCAN_BITS,
@@ -78,7 +78,7 @@ cdef class FieldTable:
         if self.block == NULL:
             return NULL
         item = item_of(field, n)
-        return find_first_of_pair(self.block + HEADER, self.block + self.block_size, &item)
+        return find_item(self.block + HEADER, self.block + self.block_size, &item, True)
 
     cdef Span value_of(self, bytes field, char* scratch, int64_t* deadline) noexcept:
         """The value of a field, whose data is NULL without it, maybe in `scratch` (TEXT bytes); its deadline, 0 for none."""

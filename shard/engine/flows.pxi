@@ -4,9 +4,6 @@ cdef enum:
     PART_SIZE = 131072          # bytes of one PART
     PARTS_AHEAD = 524288        # unsent bytes up to which another PART is begun
 
-# Replies that wait for their credit; beyond it they are sent without. The first one may be as large as it is.
-cdef Py_ssize_t LARGE_REPLIES = 64 << 20
-
 # Buffers of arguments that are kept for the next ones, since touching new memory costs more than copying into it; up to so
 # many bytes, and for so many rounds of the background in which nobody wants them.
 cdef Py_ssize_t SPARE_BYTES = 32 << 20
@@ -41,8 +38,9 @@ cdef class Flows:
         self.reply_bytes += reply.used()
         return large.token
 
-    cdef bint full(self) noexcept:
-        return len(self.replies) > 1 and self.reply_bytes > LARGE_REPLIES
+    cdef bint full(self, Py_ssize_t room) noexcept:
+        """Whether more waits for credit than shall wait here: it is sent without. A single one may be as large as it is."""
+        return len(self.replies) > 1 and self.reply_bytes > room
 
     cdef int grant(self, uint64_t token, uint64_t credit) except -1:
         """So much more may be sent; 0: nobody wants it."""

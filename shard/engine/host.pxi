@@ -65,6 +65,7 @@ cdef class Host:
         self.tick_ns = 2000000
         self.tick_bytes = 8 << 20
         self.unsent_limit = 16 << 20
+        self.flow_room = 64 << 20
         self.tick = <uint64_t> -1
         self.delay = 0.0
         self.later = Context(shard)
@@ -137,6 +138,8 @@ cdef class Host:
 
     cdef int commit_tick(self) except -1:
         """Between executing and sending: all effects of the tick become one frame of the log."""
+        if self.shard.tracking.gathering:
+            self.shard.tracking.send_gathered()
         return 0 if self.writer is None else self.commit_frame()
 
     cdef int commit_frame(self) except -1:
@@ -177,11 +180,11 @@ cdef class Host:
         cdef Py_ssize_t i, n = PyBytes_GET_SIZE(shards) // 2
         if effects.records.used() == 0:
             effects.begin_frame()
-        put_varint(payload, transaction)
-        put_varint(payload, <uint64_t> n)
+        put_number(payload, transaction)
+        put_number(payload, <uint64_t> n)
         for i in range(n):
             memcpy(&shard, PyBytes_AS_STRING(shards) + 2 * i, 2)
-            put_varint(payload, shard)
+            put_number(payload, shard)
         payload.append(effects.records.data + effects.records.start, effects.records.used())
         return self.put_frame(FRAME_SHARE, payload)
 
@@ -228,7 +231,15 @@ cdef class Host:
         effects.records.keep = RECORDS_KEPT
         effects.following = writer.end() + 1
         effects.record(True)
+        self.shard.locks.logged_since = self.shard.store.now_ms
         self.news = LogNews(self, os.dup(writer.news))
+
+    def tell_shares(self):
+        """A log begins that will go with a base: the shares before it are told of, before anything else."""
+        since, there, missing = self.shard.locks.shares_before()
+        self.begin_tick()
+        self.shard.store.effects.tell_shares(since, there, missing)
+        self.commit_tick()
 
     def end_log(self):
         """Nothing is logged any more. Replies still wait for what was, until `detach_log`."""
@@ -277,12 +288,15 @@ cdef class Host:
         self.trouble = trouble
         self.lost = lost
         self.parking = trouble == TROUBLE_SLOW
+        self.shard.locks.park_writes(self.parking)
         self.shard.refuse(trouble if trouble >= TROUBLE_STALLED else 0, text, sure_until)
         if not self.parking and self.parked:
             for link in self.parked:
                 if link.fd >= 0:
                     self.wait_for_next(link)
             self.parked = []
+        if self.shard.locks.runnable:
+            self.serve_soon()
 
     def background(self, int64_t budget_ns):
         """A tick of its own: expiry and eviction, each for at most `budget_ns`. True when more is waiting."""

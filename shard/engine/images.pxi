@@ -19,41 +19,8 @@ cdef enum:
 
 
 # Writing ----------------------------------------------------------------------------------------------
-cdef inline int put_varint(Buffer out, uint64_t number) except -1:
-    cdef char* at = out.reserve(10)
-    cdef Py_ssize_t n = 0
-    while number >= 0x80:
-        at[n] = <char> ((number & 0x7F) | 0x80)
-        n += 1
-        number >>= 7
-    at[n] = <char> number
-    out.end += n + 1
-    return 0
-
-
-cdef inline int put_counted(Buffer out, const char* data, size_t n) except -1:
-    put_varint(out, n)
-    return out.append(data, n)
-
-
 cdef inline int put_score(Buffer out, double score) except -1:
     return out.append(<char*> &score, 8)
-
-
-cdef inline Py_ssize_t begin_count(Buffer out) except -1:
-    """Room for a count; where it is, from the start of what the buffer holds."""
-    cdef Py_ssize_t at = out.used()
-    out.reserve(PADDED)
-    out.end += PADDED
-    return at
-
-
-cdef inline void end_count(Buffer out, Py_ssize_t at, uint64_t count) noexcept:
-    cdef int i
-    for i in range(PADDED - 1):
-        out.data[out.start + at + i] = <char> ((count & 0x7F) | 0x80)
-        count >>= 7
-    out.data[out.start + at + PADDED - 1] = <char> (count & 0x7F)
 
 
 cdef uint64_t image_part(
@@ -66,7 +33,7 @@ cdef uint64_t image_part(
     cdef int64_t deadline = entry_deadline(entry) if cursor == 0 else 0
     out.put_u8(<uint8_t> (image_kind(entry) | (PART_DEADLINE if deadline else 0)))
     if deadline:
-        put_varint(out, <uint64_t> deadline << 1)
+        put_number(out, <uint64_t> deadline << 1)
     return image_body(store.now_ms, entry, cursor, most_bytes, most, out)
 
 
@@ -86,7 +53,7 @@ cdef uint64_t image_body(
     cdef ZSet scored
     if type == TYPE_STRING:
         return string_part(entry, cursor, most_bytes, out)
-    put_varint(out, <uint64_t> elements_in(entry))
+    put_number(out, <uint64_t> elements_in(entry))
     if type == TYPE_LIST:
         return list_part(elements_seen(entry), cursor, most_bytes, most, out)
     if type == TYPE_ZSET:
@@ -102,7 +69,7 @@ cdef uint64_t image_body(
 cdef uint64_t packed_part(FieldTable value, int type, Buffer out) except? 0xFFFFFFFFFFFFFFFF:
     """All of it whatever a part may have, and in its order: it is small."""
     cdef FieldWalk walk = fields_from(value)
-    put_varint(out, value.count())
+    put_number(out, value.count())
     while next_field(&walk):
         put_counted(out, walk.field.data, walk.field.size)
         if type == TYPE_HASH:
@@ -129,14 +96,14 @@ cdef uint64_t stable_part(
     if entry.flags & TYPE_MASK != TYPE_ZSET or not holds_object(entry):
         return image_body(past, entry, cursor, most_bytes, most, out)
     value = <ZSet> <object> entry_object(entry)
-    put_varint(out, value.table.count)
+    put_number(out, value.table.count)
     return hashed_part(value, cursor, most_bytes, most, out)
 
 
 cdef uint64_t hashed_part(
     ZSet value, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
-    cdef Py_ssize_t at = begin_count(out), end = out.used() + most_bytes, n, i
+    cdef Py_ssize_t at = leave_number(out, PADDED), end = out.used() + most_bytes, n, i
     cdef uint64_t count = 0, following = cursor, last = 0
     cdef Found* batch = NULL
     while not following >> SCAN_BITS and count < <uint64_t> most and out.used() < end:
@@ -155,7 +122,7 @@ cdef uint64_t hashed_part(
                 count += 1
         finally:
             free(batch)
-    end_count(out, at, count)
+    fill_number(out, at, PADDED, count)
     return 0 if following >> SCAN_BITS else following
 
 
@@ -163,8 +130,8 @@ cdef uint64_t string_part(Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, 
     cdef size_t size = entry_value_size(entry)
     cdef size_t offset = min(<size_t> cursor, size)
     cdef size_t n = min(size - offset, <size_t> max(most_bytes, 1))
-    put_varint(out, size)
-    put_varint(out, offset)
+    put_number(out, size)
+    put_number(out, offset)
     put_counted(out, entry_value(entry) + offset, n)
     return offset + n if offset + n < size else 0
 
@@ -172,7 +139,7 @@ cdef uint64_t string_part(Entry* entry, uint64_t cursor, Py_ssize_t most_bytes, 
 cdef uint64_t list_part(
     ListValue value, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
-    cdef Py_ssize_t at = begin_count(out), end = out.used() + most_bytes
+    cdef Py_ssize_t at = leave_number(out, PADDED), end = out.used() + most_bytes
     cdef uint64_t n = 0
     cdef ElementWalk walk = elements_from(value, <Py_ssize_t> min(cursor, <uint64_t> value.length))
     cdef const char* element
@@ -182,7 +149,7 @@ cdef uint64_t list_part(
             break
         put_counted(out, element_data(element), element_size(element))
         n += 1
-    end_count(out, at, n)
+    fill_number(out, at, PADDED, n)
     return cursor + n if cursor + n < <uint64_t> value.length else 0
 
 
@@ -190,7 +157,7 @@ cdef uint64_t zset_part(
     ZSet value, uint64_t cursor, Py_ssize_t most_bytes, Py_ssize_t most, Buffer out
 ) except? 0xFFFFFFFFFFFFFFFF:
     """In the order of the scores, in which it is built fastest."""
-    cdef Py_ssize_t start = begin_count(out), end = out.used() + most_bytes
+    cdef Py_ssize_t start = leave_number(out, PADDED), end = out.used() + most_bytes
     cdef uint64_t n = 0
     cdef Step[DEEPEST] path
     cdef uint32_t at
@@ -208,7 +175,7 @@ cdef uint64_t zset_part(
         put_counted(out, entry_key(entry), entry_key_size(entry))
         at += 1
         n += 1
-    end_count(out, start, n)
+    fill_number(out, start, PADDED, n)
     return cursor + n if cursor + n < value.table.count else 0
 
 
@@ -244,7 +211,7 @@ cdef uint64_t fields_part(
 
     Whole segments as they are; one that is too large for a part is sorted and cut.
     """
-    cdef Py_ssize_t at = begin_count(out), end = out.used() + most_bytes, n, i
+    cdef Py_ssize_t at = leave_number(out, PADDED), end = out.used() + most_bytes, n, i
     cdef uint64_t count = 0, following = cursor, last = 0
     cdef Found* batch = NULL
     while not following >> SCAN_BITS:
@@ -271,7 +238,7 @@ cdef uint64_t fields_part(
             free(batch)
         if i < n or count >= <uint64_t> most or out.used() >= end:
             break
-    end_count(out, at, count)
+    fill_number(out, at, PADDED, count)
     return 0 if following >> SCAN_BITS else following
 
 
@@ -283,7 +250,7 @@ cdef int encode_field(int64_t past, FieldTable value, int type, Entry* entry, Bu
     if type == TYPE_HASH:
         put_counted(out, entry_value(entry), entry_value_size(entry))
         if value.heap.count:
-            put_varint(out, <uint64_t> entry_deadline(entry))
+            put_number(out, <uint64_t> entry_deadline(entry))
     return 1
 
 

@@ -20,6 +20,11 @@ cdef inline void tell_deadline(Store store, Place* place, int64_t deadline) noex
 
 cdef bint key_delete(Store store, Place* place) except -1:
     """Removes the key; whether it was there."""
+    return key_remove(store, place, DELETED, False)
+
+
+cdef bint key_remove(Store store, Place* place, int kind, bint emptied) except -1:
+    """The same as what `kind` says: a part of something else; `emptied`: of a collection, which is told to go, too."""
     cdef bint observed
     if store.find(place) == NULL:
         return False
@@ -27,7 +32,9 @@ cdef bint key_delete(Store store, Place* place) except -1:
     store.discard(place)
     store.dirty += 1
     if observed:
-        tell(store, DELETED, RECORD_DELETE, place)
+        tell(store, kind, RECORD_DELETE, place)
+        if emptied:
+            store.note(DELETED, place)
     return True
 
 

@@ -22,6 +22,11 @@ cdef class Keyspace:
         """Whether clocks count uses, for LFU."""
         return self.store.lfu
 
+    @property
+    def counts_uses(self):
+        """Whether clocks count uses, for LFU or S3-FIFO."""
+        return self.store.clocks != CLOCK_LRU
+
     # Keys -----------------------------------------------------------------------------------------------
     cdef Entry* entry_at(self, Place* place, bytes key, bint touch) except? NULL:
         self.store.place_of(place, self.db, key)
@@ -55,6 +60,12 @@ cdef class Keyspace:
     def delete(self, bytes key not None):
         """Removes the key; whether it was there."""
         return self.delete_in(self.db, key)
+
+    def remove(self, bytes key not None, str event not None, bint emptied=False):
+        """`delete` as a part of what has an event of its own (`emptied`: and "del" behind it); whether it was there."""
+        cdef Place place
+        self.store.place_of(&place, self.db, key)
+        return key_remove(self.store, &place, kind_of(event), emptied)
 
     def delete_in(self, int db, bytes key not None):
         """`delete` in another database."""
@@ -115,29 +126,42 @@ cdef class Keyspace:
             return None
         if self.store.lfu:
             return 0
+        if self.store.clocks == CLOCK_QUEUES:
+            return <uint32_t> ((self.store.lru_clock | QUEUE_BITS) - (entry.clock | QUEUE_BITS))
         return <uint32_t> (self.store.lru_clock - entry.clock)
 
     def frequency(self, bytes key not None):
-        """The LFU counter, 0 to 255, or None."""
+        """The LFU counter, 0 to 255, or under S3-FIFO that of uses, 0 to 3; None without the key."""
         cdef Place place
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry == NULL:
             return None
+        if self.store.clocks == CLOCK_QUEUES:
+            return uses_of(entry.clock)
         return lfu_counter(entry.clock, self.store.now_ms, self.store.lfu_decay_time) if self.store.lfu else 0
 
     def set_idle_ms(self, bytes key not None, int64_t idle_ms):
         """As if the key had been used that long ago; nothing under LFU, or without the key."""
         cdef Place place
         cdef Entry* entry = self.entry_at(&place, key, False)
+        cdef uint32_t idle
         if entry != NULL and not self.store.lfu:
-            entry.clock = self.store.lru_clock - <uint32_t> min(idle_ms, LONGEST_IDLE_MS)
+            idle = self.store.lru_clock - <uint32_t> min(idle_ms, LONGEST_IDLE_MS)
+            if self.store.clocks == CLOCK_QUEUES:
+                # It is not new: its place is in the main queue.
+                entry.clock = main_clock(idle, uses_of(entry.clock))
+            else:
+                entry.clock = idle
 
     def set_frequency(self, bytes key not None, uint8_t frequency):
-        """The LFU counter of the key; nothing under another policy, or without the key."""
+        """The LFU counter of the key, or under S3-FIFO its uses, as far as that counts; nothing under another policy, or
+        without the key."""
         cdef Place place
         cdef Entry* entry = self.entry_at(&place, key, False)
         if entry != NULL and self.store.lfu:
             entry.clock = (lfu_minutes(self.store.now_ms) << 8) | frequency
+        elif entry != NULL and self.store.clocks == CLOCK_QUEUES:
+            entry.clock = (entry.clock & ~<uint32_t> MOST_USES) | min(frequency, <uint8_t> 3) << 1
 
     def elements_of(self, bytes key not None):
         """How many elements the collection has, 1 for a string, 0 without the key; does not touch it."""

@@ -1,7 +1,7 @@
 # Link: one router's end of the conversation. Runs of frames come in, replies go out in the same order.
 #
 #   in    u32 length | kind | …
-#         HELLO    version, router, digest of the command table, boot id    once, first, answered HELLO_OK or HELLO_NO
+#         HELLO    version, router, digest of the command table, boot id …  once, first, answered HELLO_OK or HELLO_NO
 #         RUN      dialect, db, flags, count, session, deadline | frame frame …
 #         CANCEL   session, maybe token
 #   out   REPLY    count, session | reply reply …     a run may be answered by several, none answers two runs
@@ -54,6 +54,7 @@ cdef class Link(Endpoint):
         self.flows = Flows()
         self.before = Buffer()
         self.behind = Buffer()
+        self.awaits_descriptor = True
         super().__init__(host.reactor, fd)
         self.widen()
         # A link is busy as long as the cluster is: its buffer is not given back between two ticks.
@@ -117,13 +118,20 @@ cdef class Link(Endpoint):
         self.sendable = UINT64_MAX
         return self.mark_dirty() if self.unsent() else 0
 
-    cdef inline bint parks(self, const char* frame) noexcept:
-        """Whether the frame, or the atomic run that begins with it, has to wait until the log has caught up."""
+    cdef bint rests_before(self, const char* frame, uint32_t size) noexcept:
+        """Whether the frame has to wait until the log has caught up, and there is no room among those that do."""
         cdef uint16_t command
         memcpy(&command, frame + 4, 2)
         command &= ~IN_CAPITALS
-        return self.context.flags & FLAG_ATOMIC or (
-            command < self.host.shard.command_count and self.host.shard.commands[command].writes)
+        return command < self.host.shard.command_count and self.host.shard.commands[command].writes and (
+            self.context.flags & FLAG_UPLOADED or not self.host.shard.locks.has_room(size))
+
+    cdef int rest(self) except -1:
+        """Nothing is read until the log has caught up: what its clients send waits with them."""
+        self.waiting = True
+        self.pause()
+        self.host.parked.append(self)
+        return 0
 
     # Input ----------------------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
@@ -154,14 +162,14 @@ cdef class Link(Endpoint):
         return consumed
 
     cdef inline bint keeps_too_much(self) noexcept:
-        return self.unsent() > self.host.unsent_limit or self.flows.full()
+        return self.unsent() > self.host.unsent_limit or self.flows.full(self.host.flow_room)
 
     cdef int send_parts(self) except -1:
         """Pieces of large replies, as long as little else is unsent."""
         cdef bint more = True
         while more and self.unsent() < PARTS_AHEAD:
             # A router that has said goodbye cannot ask any more.
-            more = self.flows.put_part(self.output(), self.eof or self.flows.full())
+            more = self.flows.put_part(self.output(), self.eof or self.flows.full(self.host.flow_room))
         return self.mark_dirty() if self.unsent() else 0
 
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1:
@@ -201,6 +209,8 @@ cdef class Link(Endpoint):
                 at += RUN_HEADER
                 if self.run_count and self.context.flags & FLAG_ATOMIC:
                     if not self.begin_unit(data + at):
+                        if self.waiting:
+                            return at - RUN_HEADER      # all of it comes again
                         at += length + 4 - RUN_HEADER
                 continue
             if length > LONGEST_CONTROL or length < 1:
@@ -264,6 +274,7 @@ cdef class Link(Endpoint):
             self.host.shard.forget_session(self, session)
             self.flows.forget_session(session)
             self.host.shard.watches.forget(self, session)
+            self.host.shard.tracking.end(self, session)
             return 0
         if LINK_UNBLOCK <= kind <= LINK_UNDELIVERED and self.greeted and n >= 15:
             memcpy(&token, body + 7, 8)
@@ -287,7 +298,7 @@ cdef class Link(Endpoint):
         return 0
 
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1:
-        cdef uint64_t boot_id
+        cdef uint64_t boot_id, size
         cdef uint16_t router
         cdef Buffer out = self.output()
         cdef str refusal = ""
@@ -311,13 +322,19 @@ cdef class Link(Endpoint):
             self.close_after_reply(refusal)
             return 0
         self.greeted = True
+        self.awaits_descriptor = False
         self.count_on_board()
-        out.put_u32(13)
+        if n >= 27 and self.passed >= 0:
+            memcpy(&size, body + 19, 8)
+            self.area = self.context.area = accept_area(self.passed, size)
+            self.passed = -1
+        out.put_u32(14)
         out.put_u8(LINK_HELLO_OK)
         out.put_u8(LINK_VERSION)
         out.put_u16(self.host.shard.index)
         out.put_u8(1 if self.host.shard.loading else 0)
         out.put_u64(self.host.pid)
+        out.put_u8(self.area is not None)
         return self.mark_dirty()
 
     cdef int count_on_board(self) except -1:
@@ -366,7 +383,7 @@ cdef class Link(Endpoint):
         cdef LookAhead ahead = self.host.ahead
         cdef bint expired = context.deadline != 0 and context.deadline <= shard.clock_ms
         context.link = self
-        self.guarded = shard.locks.busy and context.transaction == 0 and not context.flags & FLAG_ATOMIC
+        self.guarded = (shard.locks.busy or self.host.parking) and context.transaction == 0 and not context.flags & FLAG_ATOMIC
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
         while self.run_count and n - at >= 4:
@@ -376,10 +393,8 @@ cdef class Link(Endpoint):
                 return n
             if n - at < <Py_ssize_t> size + 4:
                 break
-            if self.host.parking and not (executed and context.flags & FLAG_ATOMIC) and self.parks(data + at):
-                self.waiting = True
-                self.pause()
-                self.host.parked.append(self)
+            if self.host.parking and self.guarded and self.rests_before(data + at, size):
+                self.rest()
                 break
             argc = self.parse_frame(data + at + 8, size - 4)
             if argc < 0 or (context.flags & FLAG_UPLOADED and not self.use_uploads(argc)):
@@ -399,6 +414,9 @@ cdef class Link(Endpoint):
             else:
                 self.execute_frame(data + at, argc, out, &start, &done)
             at += <Py_ssize_t> size + 4
+            if self.placed_size:
+                self.area.take(self.placed_at, self.placed_size)
+                self.placed_size = 0
             if context.flags & FLAG_UPLOADED:
                 self.flows.forget_uploads(context.session)
             if not expired and not context.flags & FLAG_ATOMIC and self.tick_ended(executed):
@@ -448,7 +466,7 @@ cdef class Link(Endpoint):
             return True     # each frame is answered so
         if context.transaction:
             return self.begin_share()
-        if self.host.shard.locks.busy and self.park_unit(frames):
+        if (self.host.shard.locks.busy or self.host.parking) and self.park_unit(frames):
             return False
         refused = self.host.shard.refusal_of_unit(context, self.needs_of_unit(frames))
         context.flags |= ROOM_ASKED
@@ -465,8 +483,11 @@ cdef class Link(Endpoint):
             return self.answer_unit(None, SHARE_TOO_LATE) != 0
         if lock.room:
             context.flags |= ROOM_ASKED
-        if lock.shards is not None and not lock.begun:
-            lock.begun = self.host.begin_share()
+        if lock.shards is not None:
+            # Others have their part in it already, or will: the log takes it, whatever it is in by now.
+            context.flags |= LOG_ASKED
+            if not lock.begun:
+                lock.begun = self.host.begin_share()
         return True
 
     cdef int end_share(self) except -1:
@@ -478,11 +499,19 @@ cdef class Link(Endpoint):
             return 0
         lock = <Lock> locks.by_number.get(number)
         if lock is not None and lock.begun:
-            if self.context.flags & FLAG_RELEASE:
-                self.host.shard.store.effects.settle(number)
+            lock.begun = False
+            if lock.steps:
+                # A step that has changed nothing is none.
+                if self.host.shard.store.effects.records.used():
+                    lock.framed = True
+                    self.host.put_share(number, lock.shards)
             else:
-                lock.framed = True
-            self.host.put_share(number, lock.shards)
+                lock.complete = True
+                if self.context.flags & FLAG_RELEASE:
+                    self.host.shard.store.effects.settle(number)
+                else:
+                    lock.framed = True
+                self.host.put_share(number, lock.shards)
         if self.context.flags & FLAG_RELEASE:
             locks.release(number)
         return 0
@@ -510,6 +539,7 @@ cdef class Link(Endpoint):
         cdef uint32_t i, size
         cdef uint16_t command, slot
         cdef Py_ssize_t at = 0, argc
+        cdef bint writes = False
         cdef list kept = []
         locks.scratch.clear()
         for i in range(self.run_count):
@@ -525,13 +555,22 @@ cdef class Link(Endpoint):
                 return False
             locks.gather(&shard.commands[command & ~IN_CAPITALS], command & ~IN_CAPITALS, slot, self.spans, argc)
             kept.append((command, slot, arguments_of(self.spans, argc)))
+            writes |= shard.commands[command & ~IN_CAPITALS].writes
             at += 4 + <Py_ssize_t> size
-        if not locks.any_held(False, False) and (self, self.context.session) not in locks.sessions:
+        if not (writes and self.host.parking) and not locks.any_held(False, False) and (
+                self, self.context.session) not in locks.sessions:
             return False
         waiter = locks.admit(self.context, self.run_left)
+        if waiter is None and self.host.parking:
+            # Before anything of it was looked at: whose slots are held may be another one when it comes again.
+            shard.in_flight -= self.run_count
+            self.run_count = self.run_left = 0
+            self.rest()
+            return True
         if waiter is None:
             return self.answer_unit(None, PARKED_TOO_MANY) == 0
         waiter.frames = kept
+        waiter.writes = writes
         waiter.tokens = [shard.promise(self.context, False) for _ in kept]
         self.answer_unit(waiter.tokens, None)
         locks.enqueue(waiter)
@@ -616,17 +655,37 @@ cdef class Link(Endpoint):
             size = REPLY_BLOCKED if outcome == BLOCKED else REPLY_PARKED
             memcpy(out.data + out.start + mark, &size, 4)
             out.put_u64(self.host.shard.pending_token)
+        elif self.context.placed:
+            size = REPLY_PLACED
+            memcpy(out.data + out.start + mark, &size, 4)
+            self.host.tick_left -= self.context.placed
+            self.context.placed = 0
         else:
             size = <uint32_t> (out.used() - mark - 4)
             memcpy(out.data + out.start + mark, &size, 4)
             self.host.tick_left -= size
-            if size > LARGE and self.context.dialect != INTERNAL and not self.context.flags & FLAG_ATOMIC:
-                self.part_with(out, mark, size)
+            if size >= PLACED_FROM:
+                if size > LARGE and self.context.dialect != INTERNAL and not self.context.flags & FLAG_ATOMIC:
+                    self.part_with(out, mark, size)
+                elif size <= LARGE and self.area is not None:
+                    self.place_reply(out, mark, size)
         if self.host.shard.ready and not (self.context.flags & FLAG_ATOMIC and self.run_count):
             self.host.shard.serve()
         if self.arisen:
             self.put_between(out, mark, start, done)
         return 0
+
+    cdef int place_reply(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1:
+        """The reply behind `mark` passes by the socket, if there is room for it."""
+        cdef uint64_t position
+        cdef char* at = self.area.place(size, &position)
+        if at == NULL:
+            return 0
+        memcpy(at, out.data + out.start + mark + 4, size)
+        out.end = out.start + mark
+        out.put_u32(REPLY_PLACED)
+        out.put_u32(size)
+        return out.put_u64(position)
 
     cdef int part_with(self, Buffer out, Py_ssize_t mark, uint32_t size) except -1:
         """The reply behind `mark` is too large to keep others waiting behind it: it follows in pieces."""
@@ -718,6 +777,11 @@ cdef class Link(Endpoint):
                 self.broken(0, "a frame that is too short")
                 return -1
             memcpy(&size, data + at, 4)
+            if size & PLACED:
+                if not self.find_placed(i, data + at, n - at, size & ~PLACED):
+                    return -1
+                at += 12
+                continue
             if <Py_ssize_t> size > n - at - 4:
                 self.broken(0, "an argument longer than its frame")
                 return -1
@@ -728,6 +792,19 @@ cdef class Link(Endpoint):
             self.broken(0, "a frame with bytes behind its arguments")
             return -1
         return argc
+
+    cdef bint find_placed(self, Py_ssize_t i, const char* data, Py_ssize_t n, uint32_t size) except -1:
+        """Argument i lies in the memory that the router shares. False when it does not; the link is closed then."""
+        cdef const char* found = NULL
+        if n >= 12 and self.area is not None and size and not self.context.flags & FLAG_ATOMIC:
+            memcpy(&self.placed_at, data + 4, 8)
+            found = self.area.find(self.placed_at, size)
+        if found == NULL:
+            self.broken(0, "an argument outside of the memory of the link")
+            return False
+        self.spans[i].data = found
+        self.spans[i].size = self.placed_size = size
+        return True
 
     # Turns ----------------------------------------------------------------------------------------------
     cdef int go_on(self) except -1:
@@ -761,7 +838,7 @@ cdef class Link(Endpoint):
             # These pieces were made by ticks that are logged; what is being executed now has its turn when its tick ends.
             if self.host.writer is not None and self.host.shard.store.effects.records.used() == 0:
                 self.host.mark_links()
-        if self.blocked and self.unsent() <= self.host.unsent_limit // 2 and not self.flows.full():
+        if self.blocked and self.unsent() <= self.host.unsent_limit // 2 and not self.flows.full(self.host.flow_room):
             self.blocked = False
             self.waiting = True
             self.host.wait_for_next(self)
@@ -862,6 +939,32 @@ cdef class Link(Endpoint):
         out.put_u64(<uint64_t> took)
         return self.mark_dirty()
 
+    cdef int put_published(self, int what, uint64_t session, const char* name, Py_ssize_t n, const char* message,
+                           Py_ssize_t size) except -1:
+        cdef Buffer out
+        if self.fd < 0 or self.closing or self.overrun:
+            return 0
+        if self.unsent() > MOST_PUBLISHED:
+            # Not from here: whoever publishes is walking over the links.
+            self.overrun = True
+            self.host.reactor.loop.call_soon(self._give_up)
+            return 0
+        out = self.beside()
+        out.put_u32(<uint32_t> (PUBLISHED_HEADER - 4 + n + size))
+        out.put_u8(LINK_PUBLISHED)
+        out.put_u8(<uint8_t> what)
+        out.put_u16(0)
+        out.put_u32(<uint32_t> n)
+        out.put_u64(session)
+        out.append(name, n)
+        out.append(message, size)
+        return self.mark_dirty()
+
+    def _give_up(self):
+        if self.fd >= 0:
+            log.error("closing the link of router %d: it does not take what is published", self.router)
+            self.close("it does not take what is published")
+
     cdef int notice(self, int what) except -1:
         cdef Buffer out = self.beside()
         if not self.greeted or self.fd < 0:
@@ -883,6 +986,8 @@ cdef class Link(Endpoint):
             host.links.remove(self)
         host.shard.forget_session(self, None)
         host.shard.watches.forget_link(self)
+        host.shard.channels.forget_link(self)
+        host.shard.tracking.forget_link(self)
         host.shard.locks.forget_link(self)
         if host.shard.blocking is not None:
             host.shard.blocking.forget_link(self)

@@ -13,14 +13,18 @@
 # A lock ends with the share of its transaction, by _unlock, with its link, or by time. Expiry and eviction go on in held
 # slots. In the log a share is one frame that names the other shards which have one, and a record behind it says when the
 # lock has ended: until then nothing depends on the share, and a restart after a crash may leave it out. A lock whose link is
-# gone stays to its time for that, once its share is in the log: its router may be the first of all to be killed. While nobody
-# holds or waits for anything, all of this costs a run one load and one branch (`busy`). It is this long since Cython wants
-# the methods of a class in one file.
+# gone stays to its time for that, once its share is in the log: its router may be the first of all to be killed. What several
+# steps have changed is several frames, none of which counts before _commit has said on every shard that the last one is done.
+#
+# Who writes waits here, too, while the log is slow (`parking`). While nobody holds or waits for anything, all of this costs a
+# run one load and one branch (`busy`). It is this long since Cython wants the methods of a class in one file.
 
 cdef enum:
     MOST_LOCKS = 16384          # of one link
+    MOST_DONE = 4096            # transactions that are remembered when they are over
 
 cdef bytes LOCKED_TOO_LONG = b"TRYAGAIN a transaction kept the key for too long; nothing was executed"
+cdef bytes LOGGED_TOO_SLOWLY = b"TRYAGAIN the log could not be written for too long; nothing was executed"
 cdef bytes PARKED_TOO_MANY = b"TRYAGAIN too many commands wait for transactions on this shard; nothing was executed"
 cdef bytes SHARE_TOO_LATE = b"TRYAGAIN the transaction took too long; its share on this shard was not executed"
 
@@ -61,6 +65,7 @@ cdef class Locks:
         self.overdue = SortedDict()
         self.scratch = Buffer()
         self.most_parked, self.most_bytes = 10000, 64 << 20
+        self.done = deque(maxlen=MOST_DONE)
 
     def __dealloc__(self):
         free(self.holders)
@@ -96,6 +101,20 @@ cdef class Locks:
         """The transactions that have, or will have, a share in the log, and hold their locks."""
         return frozenset([number for number, lock in self.by_number.items() if (<Lock> lock).shards is not None])
 
+    def shares_before(self):
+        """What a log that begins now says of those before it, which a base will hide; see Effects.tell_shares."""
+        locks = [lock for lock in self.by_number.values() if (<Lock> lock).shards is not None]
+        since = self.done[0][0] if len(self.done) == MOST_DONE else self.logged_since
+        there = [number for _, number in self.done] + [(<Lock> lock).number for lock in locks if (<Lock> lock).complete]
+        return since, there, [(<Lock> lock).number for lock in locks if not (<Lock> lock).complete]
+
+    def commit(self, uint64_t number, bytes shards not None):
+        """The last step of a transaction is done on all of `shards` (u16 …): its frames count from here on."""
+        cdef Lock lock = <Lock> self.of(number)
+        if self.host is not None and self.host.begin_share():
+            lock.framed = lock.complete = True
+            self.host.put_share(number, shards)
+
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
                   bytes shards) except -1:
         """LOCK_GRANTED, or why not: LOCK_BUSY, LOCK_DIRTY, LOCK_LOST; CommandError without memory or while loading."""
@@ -109,7 +128,9 @@ cdef class Locks:
             return LOCK_LOST
         if context.link is not None and (<Link> context.link).locks >= MOST_LOCKS:
             raise CommandError(PARKED_TOO_MANY.decode())
-        if not self.are_free(context, mode, slots, n):
+        if mode & LOCK_STEPS:
+            shards = b""
+        if (self.parking and shards is not None) or not self.are_free(context, mode, slots, n):
             return LOCK_BUSY
         return self.grant(context, number, until, mode, slots, n, shards)
 
@@ -149,6 +170,8 @@ cdef class Locks:
             return LOCK_DIRTY
         if mode & LOCK_NEEDS_ROOM:
             self.shard.require_room()
+        if shards is not None and self.shard.refusing:
+            raise CommandError(self.shard.refusing_text.decode("utf-8", "replace"))
         if self.holders == NULL:
             self.holders = <PyObject**> calloc(SLOT_COUNT, sizeof(PyObject*))
             if self.holders == NULL:
@@ -161,6 +184,7 @@ cdef class Locks:
         lock.lets_read = mode & (LOCK_LETS_READ | LOCK_SHARES)
         lock.shares = mode & LOCK_SHARES
         lock.shards = shards
+        lock.steps = mode & LOCK_STEPS
         lock.slots = Buffer()
         lock.slots.append(slots, 2 * n)
         if n == 0:
@@ -217,6 +241,8 @@ cdef class Locks:
                 self.let_go(slot, lock)
         if lock.framed:
             self.shard.store.effects.settle(number)
+        if lock.complete:
+            self.done.append((self.shard.store.now_ms, number))
         if lock.link is not None:
             (<Link> lock.link).locks -= 1
         for building in lock.buildings.values():
@@ -243,6 +269,8 @@ cdef class Locks:
         cdef PyObject* holder = self.holders[slot] if self.holders != NULL else NULL
         if holder != NULL:
             return not (reads and (<Lock> holder).lets_read)
+        if reads and self.parking:
+            return False    # nobody holds it: who stands in its queue waits for the log, and reads go on meanwhile
         return len(self.queues) > 0 and slot in self.queues
 
     cdef bint holds_back(self, Context context, Command* command, int number, uint16_t slot, Span* args, Py_ssize_t n) except -1:
@@ -252,7 +280,7 @@ cdef class Locks:
         self.gather(command, number, slot, args, n)
         if self.sessions and (context.link, context.session) in self.sessions:
             return not command.internal or self.scratch.used() > 0
-        return self.any_held(command.readonly, command.internal)
+        return (self.parking and command.writes) or self.any_held(command.readonly, command.internal)
 
     cdef bint any_held(self, bint reads, bint internal) except -1:
         """Whether one of the slots in `scratch` is held, or awaited by somebody."""
@@ -288,7 +316,7 @@ cdef class Locks:
     cdef Waiter admit(self, Context context, Py_ssize_t size):
         """A waiter for the slots in `scratch`; None when too much waits already."""
         cdef Waiter waiter
-        if len(self.arrivals) >= self.most_parked or self.bytes + size > self.most_bytes:
+        if not self.has_room(size):
             return None
         waiter = Waiter()
         waiter.link = context.link
@@ -354,6 +382,7 @@ cdef class Locks:
         if waiter is None:
             return 0
         waiter.reads = self.shard.commands[number].readonly
+        waiter.writes = self.shard.commands[number].writes
         waiter.frames.append((command, slot, arguments))
         waiter.tokens.append(self.shard.promise(context, self.shard.commands[number].blocking))
         self.enqueue(waiter)
@@ -372,7 +401,8 @@ cdef class Locks:
         waiter.until = until
         waiter.mode = mode
         waiter.lock_slots = slots
-        waiter.lock_shards = shards
+        waiter.lock_shards = b"" if mode & LOCK_STEPS else shards
+        waiter.writes = waiter.lock_shards is not None
         waiter.everything = len(slots) == 0
         self.waiting_locks[number] = waiter
         deferred = context.defer()
@@ -385,6 +415,8 @@ cdef class Locks:
     cdef bint may_go(self, Waiter waiter) except -1:
         cdef PyObject* holder
         if self.whole is not None or self.sessions[(waiter.link, waiter.session)][0] is not waiter:
+            return False
+        if waiter.writes and self.parking:
             return False
         if waiter.everything:
             return not self.by_number and next(iter(self.arrivals.values())) is waiter
@@ -548,14 +580,26 @@ cdef class Locks:
             self.drop(<Waiter> self.overdue.peekitem(0)[1])
         return self.busy
 
+    cdef bint has_room(self, Py_ssize_t size) noexcept:
+        """Whether a command of so many bytes may wait."""
+        return len(self.arrivals) < self.most_parked and self.bytes + size <= self.most_bytes
+
+    cdef int park_writes(self, bint parking) except -1:
+        """Whether who writes waits for the log from here on."""
+        self.parking = parking
+        if not parking and self.arrivals:
+            self.consider_all()
+        return 0
+
     cdef int drop(self, Waiter waiter) except -1:
         cdef Buffer out
+        cdef bytes text = LOGGED_TOO_SLOWLY if self.parking and waiter.writes else LOCKED_TOO_LONG
         for token in waiter.tokens:
             out = Buffer()
             if waiter.number:
                 put_int(out, waiter.dialect, LOCK_BUSY)
             else:
-                put_error(out, waiter.dialect, LOCKED_TOO_LONG)
+                put_error(out, waiter.dialect, text)
             self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
         return self.leave(waiter)
 

@@ -436,8 +436,20 @@ _RECORD_NAMES = {
     RECORD_FIELD_DEADLINE_SET: "field_deadline_set", RECORD_FIELD_DEADLINE_CLEAR: "field_deadline_clear",
     RECORD_SET_ADD: "set_add", RECORD_SET_REMOVE: "set_remove", RECORD_SET_REPLACE: "set_replace",
     RECORD_ZSET_ADD: "zset_add", RECORD_ZSET_REMOVE: "zset_remove", RECORD_ZSET_REPLACE: "zset_replace",
-    RECORD_SETTLED: "settled",
+    RECORD_SETTLED: "settled", RECORD_SHARES_BEFORE: "shares_before",
 }
+
+
+cdef list read_shares(Reader* reader, int64_t frame_ms):
+    """[since, [transactions that have a share before], [those that have none]] of a record."""
+    cdef list found = [frame_ms + read_zigzag(reader)]
+    cdef uint64_t n
+    for _ in range(2):
+        n = read_number(reader)
+        if n > <uint64_t> (reader.end - reader.at):
+            raise record_error(reader, f"a list of {n} transactions")
+        found.append([read_number(reader) for _ in range(n)])
+    return found
 
 
 def records_of(int64_t frame_ms, bytes records not None):
@@ -466,6 +478,9 @@ def records_of(int64_t frame_ms, bytes records not None):
             key = None
             number = read_number(&reader)
             found.append((_RECORD_NAMES[record], db, now, None, [number if record == RECORD_SETTLED else number - 1]))
+        elif record == RECORD_SHARES_BEFORE:
+            key = None
+            found.append((_RECORD_NAMES[record], db, now, None, read_shares(&reader, frame_ms)))
         elif record == RECORD_SWAP:
             key = None
             found.append((_RECORD_NAMES[record], db, now, None, [read_db(&reader), read_db(&reader)]))

@@ -115,6 +115,8 @@ cdef int database_flush(Store store, int db) except -1:
         store.hand_over(detached)
     store.field_deadlines = deadlines
     store.field_looks = looks
+    if db < 0:
+        store.forget_queues()
     store.dirty += 1
     return 0
 

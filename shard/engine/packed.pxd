@@ -22,10 +22,11 @@ changes one (packing.pxi) makes room in the block first, which may fail and then
 moves bytes, which cannot. A block grows by what is needed, malloc's own rounding on top; from ROOMY bytes on by a
 sixteenth, so that the copies of a collection that grows one by one do not add up. It shrinks when half of it is free.
 
-Everything that reads is inline here. `limits`, the settings that say how much is small, are the process's.
+What reads is inline here, but for the long walks over MANY_BYTES and more, which packed.pyx has. `limits`, the settings
+that say how much is small, are the process's.
 """
 from libc.math cimport floor
-from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from kache.wire.codec cimport Span, format_int64
@@ -39,6 +40,7 @@ cdef enum:
     ROOMY = 512
     LISTPACK_OVERHEAD = 7       # bytes of the real server's listpack without elements
     TEXT = 24                   # bytes of an integer's text, at most
+    MANY_BYTES = 512            # from here on a walk guesses how long the items are
 
     ITEM_NUMBER = 0x80
     ITEM_WIDE_NUMBER = 0xC0
@@ -67,6 +69,10 @@ cdef struct Limits:
     uint32_t list_entries, list_bytes   # list_bytes as the real server's listpack has them
 
 cdef Limits limits
+
+cdef const char* find_among_many(const char* at, const char* end, const Item* item, bint pairs) noexcept nogil
+cdef const char* pair_place_among_many(
+    const char* at, const char* end, double score, const char* member, size_t n) noexcept nogil
 
 
 # Making items -----------------------------------------------------------------------------------------
@@ -166,7 +172,9 @@ cdef inline size_t item_bytes(const Item* item) noexcept nogil:
 
 cdef inline char* item_write(char* at, const Item* item) noexcept nogil:
     """Behind it."""
-    memcpy(at, item.head, item.head_size)
+    at[0] = <char> item.head[0]
+    if item.head_size > 1:
+        memcpy(at + 1, item.head + 1, item.head_size - 1)
     if item.size:
         memcpy(at + item.head_size, item.data, item.size)
     return at + item.head_size + item.size
@@ -199,16 +207,28 @@ cdef inline size_t item_span(const char* at) noexcept nogil:
     return 1 + long_length(at + 1, &length) + length
 
 
+cdef inline int64_t wide_number(const char* at, int width) noexcept nogil:
+    """The integer of so many bytes; the usual widths without a call to copy them."""
+    cdef uint64_t bits = 0
+    cdef int16_t two
+    cdef int32_t four
+    cdef int shift = 8 * (8 - width)
+    if width == 1:
+        return <int8_t> at[0]
+    if width == 2:
+        memcpy(&two, at, 2)
+        return two
+    if width == 4:
+        memcpy(&four, at, 4)
+        return four
+    memcpy(&bits, at, width)
+    return <int64_t> (bits << shift) >> shift
+
+
 cdef inline int64_t item_number(const char* at) noexcept nogil:
     """Of an integer's item."""
     cdef uint8_t first = <uint8_t> at[0]
-    cdef uint64_t bits = 0
-    cdef int shift
-    if first < ITEM_WIDE_NUMBER:
-        return first - ITEM_NUMBER
-    shift = 8 * (8 - (first - ITEM_WIDE_NUMBER))
-    memcpy(&bits, at + 1, first - ITEM_WIDE_NUMBER)
-    return <int64_t> (bits << shift) >> shift
+    return first - ITEM_NUMBER if first < ITEM_WIDE_NUMBER else wide_number(at + 1, first - ITEM_WIDE_NUMBER)
 
 
 cdef inline double item_score(const char* at) noexcept nogil:
@@ -265,8 +285,12 @@ cdef inline bint same_bytes(const char* left, const char* right, size_t n) noexc
 
 
 cdef inline bint item_equals(const char* at, const Item* item) noexcept nogil:
-    return at[0] == <char> item.head[0] and memcmp(at, item.head, item.head_size) == 0 and (
-        item.size == 0 or same_bytes(at + item.head_size, item.data, item.size))
+    """Whether an item that begins with the same byte is the same: all but the longer byte strings have the same length then."""
+    if item.head[0] == ITEM_LONG:
+        return memcmp(at, item.head, item.head_size) == 0 and same_bytes(at + item.head_size, item.data, item.size)
+    if item.size:
+        return same_bytes(at + 1, item.data, item.size)
+    return item.head_size == 1 or same_bytes(at + 1, <const char*> item.head + 1, item.head_size - 1)
 
 
 # Blocks -----------------------------------------------------------------------------------------------
@@ -281,44 +305,16 @@ cdef inline void packed_set_count(char* block, uint32_t count) noexcept nogil:
     memcpy(block, &narrow, 2)
 
 
-cdef inline const char* find_item(const char* at, const char* end, const Item* item) noexcept nogil:
-    """Of items one after the other; NULL: it is not there."""
-    cdef uint8_t first, wanted = item.head[0]
-    cdef const char* data = item.data
-    cdef size_t n = item.size
-    if wanted == 0 or wanted >= ITEM_NUMBER:
-        while at < end:
-            if item_equals(at, item):
-                return at
-            at += item_span(at)
-        return NULL
+cdef inline const char* find_item(const char* at, const char* end, const Item* item, bint pairs) noexcept nogil:
+    """Of items one after the other, or of pairs the one that begins with the item; NULL: it is not there."""
+    if end - at >= MANY_BYTES:
+        return find_among_many(at, end, item, pairs)
     while at < end:
-        first = <uint8_t> at[0]
-        if first == wanted and same_bytes(at + 1, data, n):
+        if <uint8_t> at[0] == item.head[0] and item_equals(at, item):
             return at
-        at += 1 + <size_t> first if first < ITEM_NUMBER else item_span(at)
-    return NULL
-
-
-cdef inline const char* find_first_of_pair(const char* at, const char* end, const Item* item) noexcept nogil:
-    """Of pairs, the pair that begins with the item; NULL: it is not there."""
-    cdef uint8_t first, wanted = item.head[0]
-    cdef const char* data = item.data
-    cdef size_t n = item.size
-    if wanted == 0 or wanted >= ITEM_NUMBER:
-        while at < end:
-            if item_equals(at, item):
-                return at
+        at += item_span(at)
+        if pairs:
             at += item_span(at)
-            at += item_span(at)
-        return NULL
-    while at < end:
-        first = <uint8_t> at[0]
-        if first == wanted and same_bytes(at + 1, data, n):
-            return at
-        at += 1 + <size_t> first if first < ITEM_NUMBER else item_span(at)
-        first = <uint8_t> at[0]
-        at += 1 + <size_t> first if first < ITEM_NUMBER else item_span(at)
     return NULL
 
 
@@ -419,10 +415,7 @@ cdef inline int intset_width(const char* block) noexcept nogil:
 
 cdef inline int64_t intset_at(const char* block, uint32_t i) noexcept nogil:
     cdef int width = intset_width(block)
-    cdef uint64_t bits = 0
-    cdef int shift = 8 * (8 - width)
-    memcpy(&bits, block + SET_HEADER + <size_t> i * width, width)
-    return <int64_t> (bits << shift) >> shift
+    return wide_number(block + SET_HEADER + <size_t> i * width, width)
 
 
 cdef inline bint intset_find(const char* block, int64_t number, uint32_t* at) noexcept nogil:
@@ -451,22 +444,29 @@ cdef inline int compare_texts(const char* left, size_t left_size, const char* ri
     return order
 
 
+cdef inline bint pair_is_before(
+    const char* at, const char* behind, double score, const char* member, size_t n
+) noexcept nogil:
+    """Whether the pair of the items `at` and `behind` comes before (score, member)."""
+    cdef char[TEXT] scratch
+    cdef double met = item_score(behind)
+    cdef Span text
+    if met != score:
+        return met < score
+    text = item_text(at, scratch)
+    return compare_texts(text.data, text.size, member, n) < 0
+
+
 cdef inline const char* pair_place(
     const char* at, const char* end, double score, const char* member, size_t n
 ) noexcept nogil:
     """Where the pair (score, member) is or would be among pairs in order."""
-    cdef char[TEXT] scratch
     cdef const char* behind
-    cdef double met
-    cdef Span text
+    if end - at >= MANY_BYTES:
+        return pair_place_among_many(at, end, score, member, n)
     while at < end:
         behind = at + item_span(at)
-        met = item_score(behind)
-        if met > score:
+        if not pair_is_before(at, behind, score, member, n):
             return at
-        if met == score:
-            text = item_text(at, scratch)
-            if compare_texts(text.data, text.size, member, n) >= 0:
-                return at
         at = behind + item_span(behind)
     return at

@@ -18,7 +18,7 @@ cdef int hash_put(
         return packed_first(store, place, held, TYPE_HASH, limits.hash_entries, &name, &item, more)
     block = entry_value(held[0])
     size = entry_value_size(held[0])
-    found = find_first_of_pair(block + HEADER, block + size, &name)
+    found = find_item(block + HEADER, block + size, &name, True)
     if found != NULL:
         if packed_count(block) > limits.hash_entries:
             return UNFIT
@@ -73,7 +73,7 @@ cdef int set_put(Store store, Place* place, Entry** held, const char* member, si
             store, place, held, TYPE_SET, limits.set_entries, &item, NULL, 0 if more == AS_ITEMS else more)
     block = entry_value(held[0])
     size = entry_value_size(held[0])
-    if find_item(block + HEADER, block + size, &item) != NULL:
+    if find_item(block + HEADER, block + size, &item, False) != NULL:
         return 0
     if packed_count(block) >= limits.set_entries or n > limits.set_value or size + item_bytes(&item) > LARGEST_PACKED:
         return UNFIT
@@ -173,9 +173,9 @@ cdef bint packed_has(Entry* entry, int type, const char* member, size_t n, const
         return shortest_int(member, n, &number) and intset_find(block, number, &at)
     item = item_of(member, n)
     if type == TYPE_HASH:
-        found[0] = find_first_of_pair(block + HEADER, block + entry_value_size(entry), &item)
+        found[0] = find_item(block + HEADER, block + entry_value_size(entry), &item, True)
     else:
-        found[0] = find_item(block + HEADER, block + entry_value_size(entry), &item)
+        found[0] = find_item(block + HEADER, block + entry_value_size(entry), &item, False)
     return found[0] != NULL
 
 

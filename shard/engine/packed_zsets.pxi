@@ -18,7 +18,7 @@ cdef int members_put(Store store, Place* place, Entry** held, const char* member
         return packed_first(store, place, held, TYPE_ZSET, limits.zset_entries, &name, &item, more)
     block = entry_value(held[0])
     size = entry_value_size(held[0])
-    found = find_first_of_pair(block + HEADER, block + size, &name)
+    found = find_item(block + HEADER, block + size, &name, True)
     if found == NULL:
         if packed_count(block) >= limits.zset_entries or n > limits.zset_value or size + added > LARGEST_PACKED:
             return UNFIT
@@ -48,15 +48,17 @@ cdef int member_move(
         packed_splice(store, place, held, size, 0, added - old, 0)
         block = entry_value(held[0])
     found = block + offset
-    # Between its two places lies what is moved by the pair's length; what lies behind both by how much it has grown.
+    # Between its two places lies what is moved by the pair's length; what lies behind both by how much it has grown, if at all.
     if rises:
         target = pair_place(found + old, block + size, score, member, n)
         memmove(<char*> found, found + old, target - found - old)
-        memmove(<char*> target + added - old, target, block + size - target)
+        if added != old:
+            memmove(<char*> target + added - old, target, block + size - target)
         target -= old
     else:
         target = pair_place(block + HEADER, found, score, member, n)
-        memmove(<char*> found + added, found + old, block + size - found - old)
+        if added != old:
+            memmove(<char*> found + added, found + old, block + size - found - old)
         memmove(<char*> target + added, target, found - target)
     item_write(item_write(<char*> target, &name), &item)
     entry_set_value_size(held[0], size - old + added)
@@ -67,7 +69,7 @@ cdef const char* packed_member(Entry* entry, const char* member, size_t n) noexc
     """The pair of a packed sorted set's member, or NULL."""
     cdef Item item = item_of(member, n)
     cdef const char* block = entry_value(entry)
-    return find_first_of_pair(block + HEADER, block + entry_value_size(entry), &item)
+    return find_item(block + HEADER, block + entry_value_size(entry), &item, True)
 
 
 cdef bint score_of(Entry* entry, const char* member, size_t n, double* score) noexcept:

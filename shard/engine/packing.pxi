@@ -44,8 +44,9 @@ cdef char* packed_splice(
     ):
         raise MemoryError("no memory for an element")
     at = entry_value(held[0]) + offset
-    memmove(at + added, at + removed, size - offset - removed)
-    entry_set_value_size(held[0], n)
+    if added != removed:
+        memmove(at + added, at + removed, size - offset - removed)
+        entry_set_value_size(held[0], n)
     return at
 
 

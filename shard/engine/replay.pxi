@@ -193,6 +193,9 @@ cdef class Replay:
             elif record == RECORD_SETTLED:
                 read_number(reader)
                 key.data = NULL
+            elif record == RECORD_SHARES_BEFORE:
+                read_shares(reader, self.frame_ms)
+                key.data = NULL
             else:
                 if not record & SAME_KEY:
                     key = read_bytes(reader)

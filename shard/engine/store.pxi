@@ -55,6 +55,7 @@ cdef class Store:
         self.lfu_decay_time = 1
         self.samples = 5
         self.policy = "noeviction"
+        self.clocks = CLOCK_LRU
         self.set_time(1)
         self.field_deadlines = []
         self.field_looks = {}
@@ -64,6 +65,8 @@ cdef class Store:
         for i in range(DATABASES):
             if self.databases[i].slots != NULL:
                 database_release(&self.databases[i])
+        queue_clear(&self.queue)
+        ghosts_clear(&self.ghosts)
 
     cpdef set_time(self, int64_t now_ms):
         """The time of everything that follows, unix ms; it never goes back."""
@@ -147,16 +150,24 @@ cdef class Store:
     cdef inline void touch_entry(self, Entry* entry) noexcept:
         if self.no_touch:
             return
-        if self.lfu:
-            entry.clock = lfu_touched(entry.clock, self.now_ms, self.lfu_decay_time, self.lfu_log_factor)
-        else:
+        if self.clocks == CLOCK_LRU:
             entry.clock = self.lru_clock
+        else:
+            entry.clock = self.touched(entry.clock)
+
+    cdef inline uint32_t touched(self, uint32_t clock) noexcept:
+        """The clock of an entry that is used now, under a policy that counts uses."""
+        if self.clocks == CLOCK_LFU:
+            return lfu_touched(clock, self.now_ms, self.lfu_decay_time, self.lfu_log_factor)
+        return queued_touched(clock, self.lru_clock)
 
     cdef inline Entry* read(self, Place* place) except? NULL:
         """`find` for a command's own use of the key: counts a hit or miss and touches the clock."""
         cdef Entry* entry = self.find(place)
         if entry == NULL:
             self.misses += self.counting
+            if self.missed is not None and self.counting:
+                self.missed.miss(self.db_of(place), place.key, place.n)
             return NULL
         self.hits += self.counting
         self.touch_entry(entry)
@@ -167,6 +178,8 @@ cdef class Store:
         cdef Entry* entry = self.find(place)
         if entry == NULL:
             self.misses += self.counting
+            if self.missed is not None and self.counting:
+                self.missed.miss(self.db_of(place), place.key, place.n)
         else:
             self.hits += self.counting
         return entry
@@ -188,9 +201,9 @@ cdef class Store:
 
     # Entries ------------------------------------------------------------------------------------------
     cdef inline uint32_t fresh_clock(self) noexcept:
-        if self.lfu:
-            return lfu_fresh(self.now_ms)
-        return self.lru_clock
+        if self.clocks == CLOCK_LRU:
+            return self.lru_clock
+        return lfu_fresh(self.now_ms) if self.clocks == CLOCK_LFU else self.lru_clock & ~<uint32_t> QUEUE_BITS
 
     cdef int insert(self, Place* place, Entry* entry, int64_t deadline) except -1:
         """Adds an entry whose key is not there; takes it over, freeing it when there is no memory."""
@@ -207,9 +220,34 @@ cdef class Store:
         if entry.flags & HAS_TTL:
             heap_add(&place.db.heaps[group], entry, deadline)
             place.db.expires += 1
+        if self.queueing:
+            self.enqueue(place, entry)
         if self.effects.wanted:
             self.note(CREATED, place)
         return 0
+
+    cdef void enqueue(self, Place* place, Entry* entry) noexcept:
+        """A new key joins the small queue, or the main one: it was evicted a while ago and is wanted again, or memory is
+        not full yet and a tenth of it is in the small one already."""
+        cdef Queued key
+        cdef int64_t used = self.used()
+        cdef bint pressed = self.pressed_at != 0 and used >= self.pressed_at - self.pressed_at // 8
+        if entry.clock & IN_MAIN or (self.queue_volatile and not entry.flags & HAS_TTL):
+            return
+        key.hash = place.hash
+        key.slot = place.slot
+        key.db = self.db_of(place)
+        if (ghosts_take(&self.ghosts, key.hash)
+                # Keys that are deleted, not evicted, leave the queue when they are its oldest: it does not grow for them.
+                or self.queue.bytes > (used // 4 if pressed else used // SMALL_PART)
+                or queue_push(&self.queue, &key, entry_memory(entry), self.lru_clock) < 0):
+            entry.clock |= IN_MAIN
+
+    cdef void forget_queues(self) noexcept:
+        """Nothing is known of the order in which keys came, nor of what was evicted."""
+        queue_clear(&self.queue)
+        ghosts_clear(&self.ghosts)
+        self.pressed_at = 0
 
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1:
         """Puts the block `new` (same key) in the place of `old`, which is freed without its value. Takes `new` over: without
@@ -245,6 +283,8 @@ cdef class Store:
             return self.insert(place, fresh, deadline)
         if holds_object(old):
             value = <object> entry_object(old)
+        if self.clocks == CLOCK_QUEUES:
+            fresh.clock = queued_touched(old.clock, self.lru_clock)
         self.swap_block(place, old, fresh, deadline)
         if value is not None:
             Py_DECREF(value)
@@ -310,7 +350,11 @@ cdef class Store:
         )
         if moved == NULL:
             raise MemoryError("no memory for a deadline")
-        return self.swap_block(place, entry, moved, deadline)
+        self.swap_block(place, entry, moved, deadline)
+        # Under volatile-* it can be evicted from here on.
+        if self.queueing and self.queue_volatile and deadline:
+            self.enqueue(place, moved)
+        return 0
 
     cdef int discard(self, Place* place) except -1:
         """Removes the key, which is there."""
@@ -403,18 +447,29 @@ cdef class Store:
 
     @property
     def used_memory(self):
-        """Bytes of all data: blocks with malloc's overhead, tables, heaps, estimates for Python collections."""
+        """Bytes of all data: blocks with malloc's overhead, tables, heaps, queues, estimates for Python collections."""
         return self.used()
 
+    @property
+    def slot_bytes(self):
+        """Bytes of the databases' arrays of tables, as far as keys make them resident; beside `used_memory`, since no eviction
+        frees them."""
+        cdef int64_t groups = 0
+        cdef int i, group
+        for i in range(self.active):
+            for group in range(GROUPS):
+                groups += self.databases[i].counts[group] > 0
+        return groups * <int64_t> (sizeof(Table) << GROUP_SHIFT)
+
     cdef inline int64_t used(self) noexcept:
-        cdef int64_t total = self.aside
+        cdef int64_t total = self.aside + self.queue.memory + self.ghosts.memory
         cdef int i
         for i in range(self.active):
             total += self.databases[i].memory
         return total
 
     def check(self):
-        """Asserts every invariant of every database."""
+        """Asserts every invariant of every database, and of the queue."""
         cdef int i
         cdef uint32_t slot, group
         cdef Database* db
@@ -422,6 +477,7 @@ cdef class Store:
         cdef int64_t memory
         cdef Walk walk
         cdef Entry* entry
+        queue_check(&self.queue)
         for i in range(DATABASES):
             db = &self.databases[i]
             if db.slots == NULL:

@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from .entry cimport entry_key, entry_key_size, entry_memory, entry_new, key_bytes
 from .memory cimport free, kache_block_size, kache_malloc, kache_realloc
 from .packed cimport (
-    HEADER, TEXT, Item, compare_texts, find_first_of_pair, item_of, item_score, item_span, item_text, skip_items,
+    HEADER, TEXT, Item, compare_texts, find_item, item_of, item_score, item_span, item_text, skip_items,
 )
 from kache.wire.codec cimport Span
 from .table cimport (
@@ -114,7 +114,7 @@ cdef class ZSet:
         cdef Entry* entry
         if self.packed:
             item = item_of(member, n)
-            at = find_first_of_pair(self.block + HEADER, self.block + self.block_size, &item)
+            at = find_item(self.block + HEADER, self.block + self.block_size, &item, True)
             if at != NULL:
                 score[0] = item_score(at + item_span(at))
             return at != NULL

@@ -2,6 +2,7 @@
 
     files       Files: every call to the file system, also for C threads; ScriptedFiles for tests
     format      the bytes: header of a file, header of a frame, checks, the numbers of the kinds
+    values      a whole entry as frames have it (declarations only)
     manifest    which files of a shard count, and in which order
     writer      Writer: frames on their way to disk, two threads, what is written and what is durable
     base        Dump: the data of a shard on its way into a base, slice by slice between ticks

@@ -29,18 +29,19 @@ from kache.wire.codec cimport NO_SLOT, SLOT_COUNT, Buffer, slot_of
 
 from ..engine.effects cimport *
 from ..engine.engine cimport (
-    DATABASES, GROUP_SHIFT, PART_DEADLINE, Database, Follower, Host, Place, Store, image_body, image_kind, is_large_value,
-    shape_of, stable_part,
+    DATABASES, GROUP_SHIFT, Database, Follower, Host, Place, Store, image_kind, is_large_value, shape_of, stable_part,
 )
 from ..engine.entry cimport (
-    HAS_TTL, TYPE_LIST, TYPE_MASK, TYPE_STRING, Entry, entry_deadline, entry_key, entry_key_size, entry_object, entry_value,
-    entry_value_size, holds_object,
+    HAS_TTL, TYPE_LIST, TYPE_MASK, TYPE_STRING, Entry, entry_deadline, entry_key, entry_key_size, entry_object, entry_value_size,
+    holds_object,
 )
 from ..engine.memory cimport table_hash
+from ..engine.numbers cimport fill_number, leave_number, put_counted, put_number, put_zigzag
 from ..engine.table cimport POINTER_MASK, SCAN_BITS, Segment, Table, segment_find, segment_of
 from .format cimport (
     FRAME_BASE_END, FRAME_HEADER, FRAME_PART, FRAME_VALUES, PART_FIRST, PART_LAST, TAG_GONE, TAG_LATER,
 )
+from .values cimport put_whole
 from .writer cimport Writer
 
 __all__ = ["Dump"]
@@ -66,43 +67,6 @@ cdef enum:
 
 
 # Bytes --------------------------------------------------------------------------------------------------
-cdef inline int put_number(Buffer out, uint64_t number) except -1:
-    cdef char* at = out.reserve(10)
-    cdef Py_ssize_t n = 0
-    while number >= 0x80:
-        at[n] = <char> ((number & 0x7F) | 0x80)
-        n += 1
-        number >>= 7
-    at[n] = <char> number
-    out.end += n + 1
-    return 0
-
-
-cdef inline int put_zigzag(Buffer out, int64_t number) except -1:
-    return put_number(out, (<uint64_t> number << 1) ^ <uint64_t> (number >> 63))
-
-
-cdef inline int put_bytes(Buffer out, const char* data, size_t n) except -1:
-    put_number(out, n)
-    return out.append(data, n)
-
-
-cdef inline Py_ssize_t leave_number(Buffer out, int size) except -1:
-    """Room for a number of so many bytes; where it is, from the start of what the buffer holds."""
-    cdef Py_ssize_t at = out.used()
-    out.reserve(size)
-    out.end += size
-    return at
-
-
-cdef inline void fill_number(Buffer out, Py_ssize_t at, int size, uint64_t number) noexcept:
-    cdef int i
-    for i in range(size - 1):
-        out.data[out.start + at + i] = <char> ((number & 0x7F) | 0x80)
-        number >>= 7
-    out.data[out.start + at + size - 1] = <char> (number & 0x7F)
-
-
 cdef inline uint64_t take_number(const char** at) noexcept nogil:
     """The number at `at`, of records that were made here: they are whole."""
     cdef uint64_t number = 0
@@ -295,7 +259,7 @@ cdef class Dump(Follower):
         if not self.comes_later(entry):
             return self.put_value(entry)
         self.frame.put_u8(TAG_LATER)
-        put_bytes(self.frame, entry_key(entry), entry_key_size(entry))
+        put_counted(self.frame, entry_key(entry), entry_key_size(entry))
         self.later[db][PyBytes_FromStringAndSize(entry_key(entry), entry_key_size(entry))] = None
         return 1
 
@@ -310,17 +274,7 @@ cdef class Dump(Follower):
 
     cdef int put_value(self, Entry* entry) except -1:
         """The entry as a whole."""
-        cdef Buffer out = self.frame
-        cdef int64_t deadline = entry_deadline(entry)
-        out.put_u8(<uint8_t> (image_kind(entry) | (PART_DEADLINE if deadline else 0)))
-        put_bytes(out, entry_key(entry), entry_key_size(entry))
-        out.put_u32(entry.clock)
-        if deadline:
-            put_zigzag(out, deadline - self.store.now_ms)
-        if entry.flags & TYPE_MASK == TYPE_STRING:
-            put_bytes(out, entry_value(entry), entry_value_size(entry))
-        else:
-            image_body(0, entry, 0, <Py_ssize_t> 1 << 62, <Py_ssize_t> 1 << 62, out)
+        put_whole(self.frame, entry, self.store.now_ms)
         self.keys += 1
         return 1
 
@@ -388,7 +342,7 @@ cdef class Dump(Follower):
         fill_number(self.frame, count_at, PADDED, 1)
         if entry == NULL:
             self.frame.put_u8(TAG_GONE)
-            put_bytes(self.frame, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+            put_counted(self.frame, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
         else:
             self.put_value(entry)
         del self.later[db][key]
@@ -429,7 +383,7 @@ cdef class Dump(Follower):
             flags |= PART_LAST
         self.frame.clear()
         put_number(self.frame, self.part_db)
-        put_bytes(self.frame, PyBytes_AS_STRING(self.part_key), PyBytes_GET_SIZE(self.part_key))
+        put_counted(self.frame, PyBytes_AS_STRING(self.part_key), PyBytes_GET_SIZE(self.part_key))
         put_number(self.frame, self.part_at if entry.flags & TYPE_MASK == TYPE_LIST else 0)
         self.frame.put_u8(<uint8_t> flags)
         if flags & PART_LAST:
@@ -473,6 +427,11 @@ cdef class Dump(Follower):
                 take_number(&at)
             elif record == RECORD_SETTLED:
                 take_number(&at)
+            elif record == RECORD_SHARES_BEFORE:
+                take_number(&at)
+                for _ in range(2):
+                    for _ in range(take_number(&at)):
+                        take_number(&at)
             elif record == RECORD_FLUSH:
                 which = take_number(&at)
                 self.part_broken |= which == 0 or <int> which - 1 == self.part_db

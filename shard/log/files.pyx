@@ -86,6 +86,8 @@ cdef extern from *:
     int c_rmdir "rmdir"(const char* path) noexcept nogil
     int O_CLOEXEC, O_DIRECTORY, O_RDONLY
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
 CALLS = (
     "open", "close", "read", "write", "pwrite", "fdatasync", "fallocate", "ftruncate", "fsync_dir", "rename", "unlink", "mkdir",
     "rmdir", "list", "lock",
@@ -255,6 +257,14 @@ cdef class Files:
         """Bytes that this user may still write in the file system of `path`."""
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
+
+    def boot(self):
+        """During which run of the machine this is, 16 bytes; zeros where the system does not say."""
+        try:
+            with open(BOOT_ID, encoding="ascii") as file:
+                return bytes.fromhex(file.read().strip().replace("-", ""))
+        except (OSError, ValueError):
+            return bytes(16)
 
     # By descriptor ------------------------------------------------------------------------------------
     def lock(self, int fd, bint shared=False):

@@ -20,7 +20,7 @@ END_OF_SLOTS = 16384
 EFFECTS, SHARE, MARK, END = FRAME_EFFECTS, FRAME_SHARE, FRAME_MARK, FRAME_END
 VALUES, PART, BASE_END = FRAME_VALUES, FRAME_PART, FRAME_BASE_END
 
-_HEADER = struct.Struct("<8sHHI16s16sHHIQq16s")
+_HEADER = struct.Struct("<8sHHI16s16sHHIQq16s16s")
 _CHECK_KEY = b"Kache file check"
 
 
@@ -38,7 +38,10 @@ class LogError(KacheError):
 
 
 class FileHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What the first 128 bytes of a log (kind 1) or a base (2) say; salt, cluster and hash_seed are 16 bytes each."""
+    """What the first 128 bytes of a log (kind 1) or a base (2) say; salt, cluster, hash_seed and boot are 16 bytes each.
+
+    `boot`: during which run of the machine it was begun; zeros if that is not known.
+    """
 
     kind: int
     salt: bytes
@@ -49,6 +52,7 @@ class FileHeader(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     created_ms: int
     hash_seed: bytes
+    boot: bytes = bytes(16)
     major: int = MAJOR
     minor: int = MINOR
 
@@ -72,7 +76,7 @@ def pack_header(header not None):
     """The 128 bytes of a FileHeader."""
     start = _HEADER.pack(
         MAGIC, header.major, header.minor, header.kind, header.salt, header.cluster, header.shard, header.shards, header.number,
-        header.first, header.created_ms, header.hash_seed)
+        header.first, header.created_ms, header.hash_seed, header.boot)
     start = start.ljust(FILE_HEADER - 8, b"\0")
     return start + check_of(start).to_bytes(8, "little")
 
@@ -89,12 +93,12 @@ def read_header(bytes data not None, str path not None):
     if major > MAJOR:
         raise LogError(
             f"{path} was written by a newer Kache (format {major}, this one reads up to {MAJOR}).", path, 0, True)
-    minor, kind, salt, cluster, shard, shards, number, first, created_ms, hash_seed = rest
+    minor, kind, salt, cluster, shard, shards, number, first, created_ms, hash_seed, boot = rest
     if kind not in (FILE_LOG, FILE_BASE):
         raise LogError(f"{path} is of the unknown kind {kind}: it was written by a newer Kache.", path, 0, True)
     return FileHeader(
         kind=kind, salt=salt, cluster=cluster, shard=shard, shards=shards, number=number, first=first, created_ms=created_ms,
-        hash_seed=hash_seed, major=major, minor=minor)
+        hash_seed=hash_seed, boot=boot, major=major, minor=minor)
 
 
 def frame(int kind, bytes payload not None, uint64_t sequence, bytes salt not None, uint64_t offset, *, int64_t now_ms=0,

@@ -68,12 +68,13 @@ class DumpError(Exception):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whose files they are: what every header says. `cluster` and `hash_seed` have 16 bytes."""
+    """Whose files they are: what every header says. `cluster`, `hash_seed` and `boot` (Files.boot) have 16 bytes."""
 
     cluster: bytes
     shard: int
     shards: int
     hash_seed: bytes
+    boot: bytes = bytes(16)
 
 
 class _File(msgspec.Struct):
@@ -348,6 +349,8 @@ class Persistence:
             return
         self.host.commit()
         ended = self.writer.switch(created.fd, created.salt)
+        if self.identity.shards > 1:
+            self.host.tell_shares()
         logs = self.manifest.logs
         if ended and len(logs) > 1 and logs[-1].number == created.number:
             closed = msgspec.structs.replace(logs[-2], bytes=ended)
@@ -452,7 +455,7 @@ class Persistence:
         header = FileHeader(
             kind=kind, salt=created.salt, cluster=self.identity.cluster, shard=self.identity.shard,
             shards=self.identity.shards, number=number, first=first, created_ms=self.now(),
-            hash_seed=self.identity.hash_seed,
+            hash_seed=self.identity.hash_seed, boot=self.identity.boot,
         )  # fmt: skip
         created.fd = await self._io(self._create_file, created.path, pack_header(header))
         return created

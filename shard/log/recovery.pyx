@@ -23,6 +23,7 @@ import msgspec
 from kache.cluster.transactions import WINDOW_MS, Share, Shares
 from kache.wire.clock cimport monotonic_ns
 
+from ..engine.effects cimport RECORD_SHARES_BEFORE
 from ..engine.engine cimport Merge, Replay, Store
 from .files cimport Files
 from .format cimport (
@@ -506,7 +507,8 @@ cdef class Recovery:
 def shares_of(Files files not None, str directory not None, manifest not None):
     """What a shard says of transactions over several shards before anybody loads: the Shares of its log's last minute.
 
-    Only headers are read but for those frames; a log that ends torn is looked at up to there.
+    Only headers are read but for those frames, and the first one, which says what its base hides; a log that ends torn is
+    looked at up to there.
     """
     cdef FrameFile file
     cdef Frame frame
@@ -514,12 +516,15 @@ def shares_of(Files files not None, str directory not None, manifest not None):
     cdef const char* at
     cdef list found = []
     cdef int64_t last_ms = 0, offset
+    cdef bytes boot = files.boot()
+    survived = False
     recent = []
     for log in manifest.logs:
         file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
         try:
             offset = FILE_HEADER
             file.ahead = PAGE
+            survived = file.header.boot == boot != bytes(16)
             while file.size - offset >= FRAME_HEADER and read_frame_header(
                     file.need(offset, FRAME_HEADER), &frame, &file.salt, <uint64_t> offset):
                 last_ms = frame.now_ms
@@ -557,7 +562,27 @@ def shares_of(Files files not None, str directory not None, manifest not None):
         Share(transaction, participants, sequence, now_ms, transaction in settled)
         for transaction, participants, sequence, now_ms in found
     ]
-    return Shares(tuple(shares), _end_of_base(files, directory, manifest), last_ms)
+    base_ms, before, missing = _hidden(files, directory, manifest)
+    return Shares(tuple(shares), base_ms, last_ms, frozenset(before), frozenset(missing), survived)
+
+
+cdef tuple _hidden(Files files, str directory, manifest):
+    """(unix ms by which what was over is in the base, transactions behind that which it has, some that it has not)."""
+    cdef FrameFile file
+    cdef Frame frame
+    cdef const char* payload
+    if len(manifest.bases) == 1 and manifest.logs and manifest.logs[0].number == manifest.bases[0].number:
+        log = manifest.logs[0]
+        file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
+        file.ahead = PAGE
+        try:
+            if file.size - FILE_HEADER >= FRAME_HEADER and file.verify(FILE_HEADER, &frame, &payload) and (
+                    frame.kind == FRAME_EFFECTS and frame.length and payload[0] == RECORD_SHARES_BEFORE):
+                records = records_of(frame.now_ms, PyBytes_FromStringAndSize(payload, frame.length))
+                return tuple(records[0][4])
+        finally:
+            file.close()
+    return _end_of_base(files, directory, manifest), (), ()
 
 
 def _end_of_base(files, directory, manifest):

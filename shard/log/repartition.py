@@ -52,18 +52,24 @@ Pairs = list[tuple[int, int]]
 
 
 def divide(
-    files: Files, path: str, old: ClusterFile, new: ClusterFile, always: bool, tell: Callable[[int, int], None]
+    files: Files,
+    path: str,
+    old: ClusterFile,
+    new: ClusterFile,
+    always: bool,
+    strict: bool,
+    tell: Callable[[int, int], None],
 ) -> None:
     """What lies in `path` belongs to `new` from here on, its `cluster` file too; LogError says why it cannot.
 
-    `tell` is called now and then with (bytes done, bytes of all).
+    `strict`: a log that ends torn is refused, as its shard would refuse it. `tell` is called now and then with (bytes done, bytes of all).
     """
     target = f"{path}/epoch-{new.epoch}"
     building = target + BUILDING
     sizes = [_size(files, shard_directory(path, old.epoch, shard)) for shard in range(old.shards)]
     _prepare(files, path, old, new, sizes)
     decisions = _decisions(files, path, old, always)
-    _work(files, path, old, new, decisions, sizes, tell)
+    _work(files, path, old, new, decisions, strict, sizes, tell)
     for shard in range(new.shards):
         _name(files, building, shard, old)
     if files.exists(target):
@@ -137,6 +143,7 @@ def _work(
     old: ClusterFile,
     new: ClusterFile,
     decisions: dict[int, Decision],
+    strict: bool,
     sizes: list[int],
     tell: Callable[[int, int], None],
 ) -> None:
@@ -148,7 +155,7 @@ def _work(
         while waiting or running:
             while waiting and len(running) < (os.cpu_count() or 1):
                 shard = waiting.pop(0)
-                running[shard] = _start(path, old, new, shard, decisions.get(shard, Decision()))
+                running[shard] = _start(path, old, new, shard, decisions.get(shard, Decision()), strict)
             for shard, worker in list(running.items()):
                 assert worker.stdout is not None
                 line = worker.stdout.readline()
@@ -169,7 +176,9 @@ def _work(
             worker.communicate()
 
 
-def _start(path: str, old: ClusterFile, new: ClusterFile, shard: int, decision: Decision) -> subprocess.Popen[str]:
+def _start(
+    path: str, old: ClusterFile, new: ClusterFile, shard: int, decision: Decision, strict: bool
+) -> subprocess.Popen[str]:
     told = {
         "path": path,
         "shard": shard,
@@ -180,6 +189,7 @@ def _start(path: str, old: ClusterFile, new: ClusterFile, shard: int, decision: 
         "seed": new.hash_seed.hex(),
         "skip": decision.skip,
         "cut_at": decision.cut_at,
+        "strict": strict,
         "parent": os.getpid(),
     }
     return subprocess.Popen(
@@ -221,7 +231,7 @@ def _load(files: Files, source: str, told: dict[str, Any], say: Callable[[int], 
         return store
     if found.stopped_ms:
         print(manifests.missing_since(found), file=sys.stderr)
-    recovery = Recovery(files, source, store, found, skip=told["skip"], cut_at=told["cut_at"])
+    recovery = Recovery(files, source, store, found, strict=told["strict"], skip=told["skip"], cut_at=told["cut_at"])
     told_at = time.monotonic()
     try:
         while recovery.step(STEP_NS):

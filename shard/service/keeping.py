@@ -68,7 +68,7 @@ class Keeper:
     async def _go_on(self, place: DataPlace, config: Config, loaded: Loaded) -> None:
         index, shards, seed = self._shard
         self._lock = loaded.lock
-        identity = Identity(place.cluster, index, shards, seed)
+        identity = Identity(place.cluster, index, shards, seed, self._files.boot())
         persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
         await persistence.begin(loaded.manifest, loaded.sequence, loaded.number)
         if persistence.logging:

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from kache.cluster.durability import loading_text
 from kache.cluster.messages import DataPlace, Loading, Reports, Resolved
+from kache.cluster.progress import loading_text, on_terminal
 from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 
@@ -33,7 +33,8 @@ log = logging.getLogger("kache.shard")
 
 SLICE_NS: Final = 20_000_000
 """Nanoseconds of one slice: by so much is the answer LOADING late."""
-TELL_SECONDS: Final = 1.0
+TELL_SECONDS: Final = 0.25
+LOG_SECONDS: Final = 1.0
 
 
 class Loaded(msgspec.Struct):
@@ -66,7 +67,9 @@ class Loader:
         self._tell = tell
         self._resolved: asyncio.Future[Resolved] = asyncio.get_running_loop().create_future()
         self._began = time.monotonic()
-        self._told = self._began
+        self._told = self._logged = self._began
+        # On a terminal the supervisor shows a bar of all shards.
+        self._logs = bool(config.logfile) or not on_terminal()
         self.progress = Loading(0, 0, 0, 0.0)
 
     def resolved(self, message: Resolved) -> None:
@@ -128,8 +131,11 @@ class Loader:
         while recovery.step(SLICE_NS):
             seconds = time.monotonic() - self._began
             self.progress = Loading(recovery.done, recovery.total, recovery.keys, seconds)
-            if time.monotonic() - self._told >= TELL_SECONDS:
-                self._told = time.monotonic()
+            now = time.monotonic()
+            if now - self._told >= TELL_SECONDS:
+                self._told = now
                 self._tell(self.progress)
+            if self._logs and now - self._logged >= LOG_SECONDS:
+                self._logged = now
                 log.info("%s", loading_text(self.progress))
             await asyncio.sleep(0)

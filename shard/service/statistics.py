@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from kache.stats import CommandStats, DatabaseStats, ShardStats
+from kache.wire import link as wire_link
 
 if TYPE_CHECKING:
     from ..engine.engine import Executor
@@ -95,6 +96,7 @@ class Gauges:
 def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
     """The statistics of a shard at this moment."""
     store = shard.store
+    kept = gauges.kept()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     per_second, input_kbps, output_kbps = gauges.rates()
     received, sent = gauges.net()
@@ -108,6 +110,8 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         resident_memory=resident_memory(),
         startup_memory=gauges.startup_memory(),
         buffer_memory=gauges.buffer_memory(),
+        slot_memory=store.slot_bytes,
+        log_memory=int(kept.get("queued_bytes", 0)),
         maxmemory=shard.maxmemory,
         allowed_memory=shard.allowed_memory,
         policy=store.policy,
@@ -132,5 +136,11 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         errors=dict(shard.errors),
         command_stats=[CommandStats(*counts) for counts in shard.command_counts()],
         latency_ns=shard.histogram_counts(),
-        kept=gauges.kept(),
+        pubsub_channels=sum(
+            shard.index == 0 or not name.startswith(b"__key") for name in shard.channels.listened(wire_link.CHANNEL)
+        ),
+        pubsub_patterns=len(shard.channels.listened(wire_link.PATTERN)),
+        pubsubshard_channels=len(shard.channels.listened(wire_link.SHARD_CHANNEL)),
+        tracked_keys=len(shard.tracking),
+        kept=kept,
     )

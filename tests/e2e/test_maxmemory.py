@@ -123,6 +123,9 @@ def test_the_cluster_says_the_limit_each_shards_part_and_the_sum(cluster: Cluste
     assert abs(parts[b"dataset.bytes"] - sum(used(cluster))) < LIMIT // 16
     assert abs(parts[b"dataset.bytes"] - int(info["used_memory_dataset"])) < LIMIT // 16
     assert int(info["used_memory"]) == int(info["used_memory_dataset"]) + int(info["used_memory_overhead"])
+    parts_of_it = ("mem_slot_tables", "mem_aof_buffer", "mem_cluster_links", "mem_clients_normal")
+    assert int(info["used_memory_overhead"]) == sum(int(info[name]) for name in parts_of_it)
+    assert int(info["mem_slot_tables"]) == parts[b"slot.tables"] > 0
     assert one[b"dataset.bytes"] == parts[b"dataset.bytes"] > LIMIT * 0.8
     assert 0.5 < float(info["mem_fragmentation_ratio"]) < 2
     assert "The cluster is full" in doctor and "Shard 0 uses" in doctor and "Shard 1" not in doctor

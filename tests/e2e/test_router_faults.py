@@ -52,7 +52,7 @@ def test_a_stopped_shard_hurts_its_own_keys_only() -> None:
                     longest = max(longest, time.monotonic() - asked)
                 first = hurt.read()
                 assert code(first) == "TIMEOUT"
-                assert 0.8 <= time.monotonic() - start <= 1.4
+                assert 0.8 <= time.monotonic() - start <= 3
                 codes = {code(hurt.read()) for _ in range(1999)}
                 assert codes == {"TIMEOUT", "TRYAGAIN"}
                 assert resident_kib(router) - before < 64 * 1024

@@ -267,6 +267,30 @@ def test_a_stuck_child_does_not_hold_up_the_end() -> None:
         assert "shard 0 did not end in time and is killed" in cluster.log()
 
 
+def test_detached_with_a_shard_that_is_down(tmp_path: Path) -> None:
+    """It serves what it can, and who started it learns from the exit status that this is not all."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    environment = {**os.environ, "KACHE_RUN_DIR": str(tmp_path / "run"), "DUMMY_BROKEN": "1"}
+    reader, tie = os.pipe()
+    try:
+        done = subprocess.run(
+            [*DUMMY, "cluster", "start", "--detach", f"--port={port}", "--shards=2", f"--dir={tmp_path}", f"--exit-with-fd={reader}"],
+            env=environment, capture_output=True, text=True, timeout=20, pass_fds=(reader,), check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"kache: Kache 0.1.0 ready on 127.0.0.1:{port}: 2 shards, no maxmemory.")
+        assert "shard 1 is down: exited with status 1: RuntimeError: broken on purpose." in done.stderr
+        pid = int(done.stderr.split("Its pid is ")[1].split(",")[0])
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            client.sendall(b"PING\n")
+            assert client.recv(100) == b"PONG\n"
+    finally:
+        os.close(reader)
+        os.close(tie)
+    until(lambda: not alive(pid), "the end of the supervisor")
+
+
 def test_detached(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]

@@ -41,7 +41,7 @@ def test_clients_find_the_cluster_by_its_path(place: Path, method: str) -> None:
         assert cluster.request("client", "kill", "laddr", f"{path}:0") == 8
         assert redis.Redis(port=cluster.port, decode_responses=True).get("key:7") == "7"
         assert cluster.request("config", "get", "unixsocket*") == [
-            b"unixsocket", os.fsencode(path), b"unixsocketperm", b"770",
+            b"unixsocket", os.fsencode(path), b"unixsocketperm", b"770", b"unixsocketgroup", b"",
         ]  # fmt: skip
         for client in clients:
             client.close()
@@ -120,3 +120,27 @@ def test_the_mode_is_octal(tmp_path: Path) -> None:
         load({}, {}, str(file))
     file.write_text('unixsocketperm = "770"\n')
     assert load({}, {}, str(file)).unixsocketperm == 0o770
+
+
+def test_a_group_may_have_the_socket(place: Path) -> None:
+    path = place / "kache.sock"
+    group = os.getgroups()[0] if os.getgroups() else os.getgid()
+    with Cluster(1, unixsocket=path, unixsocketgroup=group, unixsocketperm="770"):
+        found = path.stat()
+        assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (group, 0o770)
+
+
+def test_a_group_that_is_none(place: Path) -> None:
+    with pytest.raises(ListenError, match="There is no group 'nobody-of-this-name'"):
+        ClientSocket(str(place / "s"), 0o700, 1, group="nobody-of-this-name")
+    assert list(place.iterdir()) == []
+
+
+def test_no_socket_where_everybody_may_replace_it(place: Path) -> None:
+    place.chmod(0o777)
+    with pytest.raises(ListenError, match="everybody may replace it"):
+        ClientSocket(str(place / "s"), 0o700, 1)
+    place.chmod(0o1777)  # as /tmp is: only the owner removes
+    made = ClientSocket(str(place / "s"), 0o700, 1)
+    made.remove()
+    os.close(made.fd)

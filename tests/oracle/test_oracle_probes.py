@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from . import strategies_hashes, strategies_keys, strategies_sets, strategies_zsets  # noqa: F401  # how replies compare
 from .harness import Command, Oracle
 
 PROBES = Path(__file__).with_name("probes")

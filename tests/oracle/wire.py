@@ -104,6 +104,14 @@ class Connection:
                 raise ConnectionError("the server closed the connection")
             self._pending += received
 
+    def send(self, commands: Sequence[Sequence[Arg]]) -> None:
+        """Send commands whose replies are read by `read`: for a connection that gets other things, too."""
+        self._socket.sendall(b"".join(encode(command) for command in commands))
+
+    def read(self) -> RawReply:
+        """The next reply, or whatever else comes."""
+        return self._read()
+
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()

@@ -22,8 +22,11 @@ OWNERS_OF_IO = {
     "kache/cli/bench.py",
     "kache/cli/cluster.py",
     "kache/cli/connection.py",
+    "kache/client/async_pubsub.py",
     "kache/client/asynchronous.py",
     "kache/client/blocking.py",
+    "kache/client/near.py",
+    "kache/client/pubsub.py",
     "kache/cluster/admins.py",
     "kache/cluster/children.py",
     "kache/cluster/control.py",
@@ -35,6 +38,7 @@ OWNERS_OF_IO = {
     "kache/load/worker.py",
     "kache/testing/director.py",
     "router/commands/persistence.py",  # waits between two looks
+    "router/commands/tracking.py",  # tells other routers, and does not wait for it
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",

@@ -3,9 +3,10 @@
     python tests/soak/never_read.py [--routers 3] [--seconds 10] [--budget-mib 768]
 
 Each router has its share of `maxmemory-clients`. Ten clients ask for far more and read nothing: 500 GETs of 1 MiB each, the same as MGETs of 50 keys
-over all shards, KEYS * of a million. Beside them somebody asks for a small value at a fixed rate, as before they came.
-Prints a line each and ends with 1 when a bar is missed: all routers together within the budget + 10 %, everybody who reads is
-served, and waits at most twice as long in 99 of 100 cases.
+over all shards, KEYS * of a million. Beside them somebody asks for small values at a fixed rate, as before they came, each
+for another key, so that a reply of any other request is seen. Then, while they are still there, somebody asks for what the silent ones
+have asked for, and reads all of it. Prints a line each and ends with 1 when a bar is missed: all routers together within the budget + 10 %, everybody who
+reads is served what they asked for, and waits at most twice as long in 99 of 100 cases.
 """
 
 from __future__ import annotations
@@ -20,12 +21,46 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cluster import Cluster, Connection
 
+from kache.errors import CommandError
+
 MIB = 1 << 20
 KEYS = 1_000_000
 SILENT_CLIENTS = 10
 EVERY_SECONDS = 0.005
 SLOWDOWN = 2.0
 OVER_BUDGET = 1.1
+SMALL_KEYS = 1000
+
+
+def read_whole(cluster: Cluster, words: tuple[str, ...], expected: int) -> list[str]:
+    """Asks for the same as those who read nothing and reads it, at every router; what was odd about it."""
+    odd: list[str] = []
+    connections = [Connection(cluster.port, 60.0) for _ in range(cluster.routers)]
+    for connection in connections:
+        try:
+            reply = connection.request(*words)
+            if isinstance(reply, CommandError):
+                odd.append(reply.message)
+            elif not fits(words, reply, expected):
+                odd.append(f"WRONG: {reply!r:.100}")
+        except OSError as error:
+            odd.append(f"{type(error).__name__}: {error}")
+        connection.close()
+    return odd
+
+
+def fits(words: tuple[str, ...], reply: object, expected: int) -> bool:
+    """Whether the reply is the one to these words, of which `expected` elements are right."""
+    values = reply if isinstance(reply, list) else [reply]
+    if words[0] == "KEYS":
+        return len(values) == len(set(values)) == expected and b"small:7" in values
+    return len(values) == expected and all(value == value_of(key) for key, value in zip(words[1:], values, strict=True))
+
+
+def value_of(key: str) -> bytes:
+    """What the large key holds: a mebibyte in which its name stands again and again."""
+    name = key.encode() + b"."
+    return (name * (MIB // len(name) + 1))[:MIB]
 
 
 class Reader(threading.Thread):
@@ -36,18 +71,21 @@ class Reader(threading.Thread):
         self.connections = [cluster.connect() for _ in range(cluster.routers)]
         self.seconds = seconds
         self.waits: list[float] = []
-        self.refused: object = None
+        self.refused: list[str] = []
+        self.wrong: list[str] = []
 
     def run(self) -> None:
         due = time.perf_counter()
         end = due + self.seconds
         while due < end:
             time.sleep(max(0.0, due - time.perf_counter()))
-            connection = self.connections[len(self.waits) % len(self.connections)]
-            reply = connection.request("GET", "small")
-            if reply != b"value":
-                self.refused = reply
-                break
+            number = len(self.waits)
+            connection = self.connections[number % len(self.connections)]
+            reply = connection.request("GET", f"small:{number % SMALL_KEYS}")
+            if isinstance(reply, CommandError):
+                self.refused.append(f"{number}: {reply.message}")
+            elif reply != b"value of %d" % (number % SMALL_KEYS):
+                self.wrong.append(f"{number}: {reply!r:.100}")
             self.waits.append(time.perf_counter() - due)
             due += EVERY_SECONDS
         for connection in self.connections:
@@ -79,8 +117,10 @@ def fill(cluster: Cluster) -> list[str]:
     """The keys of 1 MiB, over all shards; beside them small ones, a million keys in all."""
     large = [key for keys in cluster.keys_by_shard(50 // cluster.shards + 1) for key in keys][:50]
     with cluster.connect() as connection:
-        connection.send(*[("SET", key, "x" * MIB) for key in large], ("SET", "small", "value"))
-        assert connection.read_many(len(large) + 1) == ["OK"] * (len(large) + 1)
+        connection.send(*[("SET", key, value_of(key)) for key in large])
+        assert connection.read_many(len(large)) == ["OK"] * len(large)
+        small = [word for number in range(SMALL_KEYS) for word in (f"small:{number}", f"value of {number}")]
+        assert connection.request("MSET", *small) == "OK"
         for start in range(0, KEYS, 10_000):
             words = [word for number in range(start, start + 10_000) for word in (f"filler:{number}", "")]
             assert connection.request("MSET", *words) == "OK"
@@ -112,15 +152,24 @@ def main() -> int:
             while beside.is_alive():
                 growth = max(growth, private_mib(routers) - before)
                 beside.join(0.05)
+            began = time.perf_counter()
+            unread = read_whole(
+                cluster, words, KEYS + SMALL_KEYS + len(large) if words[0] == "KEYS" else len(words) - 1
+            )
+            took = time.perf_counter() - began
             for client in silent:
                 client.close()
             slowdown = beside.p99() / alone.p99()
-            bad = growth > OVER_BUDGET * chosen.budget_mib or slowdown > SLOWDOWN or beside.refused is not None
+            odd = beside.refused + beside.wrong + unread
+            bad = growth > OVER_BUDGET * chosen.budget_mib or slowdown > SLOWDOWN or bool(odd)
             missed += bad
             print(
                 f"{name}: routers + {growth:.0f} MiB of {chosen.budget_mib}; p99 {alone.p99() * 1000:.2f} ms alone, "
                 f"{beside.p99() * 1000:.2f} ms beside ({slowdown:.1f} times), worst {max(beside.waits, default=0.0) * 1000:.0f} ms"
-                + (f"; refused: {beside.refused}" if beside.refused is not None else "")
+                + f"; read whole {chosen.routers} times in {took:.1f} s"
+                + (f"; refused {len(beside.refused)}: {beside.refused[:3]}" if beside.refused else "")
+                + (f"; WRONG REPLIES {len(beside.wrong)}: {beside.wrong[:3]}" if beside.wrong else "")
+                + (f"; who read all of it: {unread}" if unread else "")
                 + ("  MISSED" if bad else ""),
                 flush=True,
             )

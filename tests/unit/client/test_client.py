@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from kache import AsyncClient, Client
 from kache.client.errors import (
@@ -399,7 +400,10 @@ def test_after_fork_the_child_has_connections_of_its_own(server: FakeServer) -> 
     assert server.accepted == 2
 
 
-def test_tasks_share_the_pool_and_cancellation_closes(server: FakeServer) -> None:
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_tasks_share_the_pool_and_cancellation_closes(
+    server: FakeServer, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     async def main() -> None:
         async with AsyncClient(port=server.port, max_connections=8) as cache:
             await asyncio.gather(*(cache.incr("n") for _ in range(200)))
@@ -412,7 +416,8 @@ def test_tasks_share_the_pool_and_cancellation_closes(server: FakeServer) -> Non
                 await slow
             assert await asyncio.gather(*(cache.get("n") for _ in range(20))) == [b"200"] * 20
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
 
 
 def test_every_failure_is_one_family() -> None:

@@ -18,8 +18,9 @@ def test_both_doors_lead_to_the_same_clients() -> None:
 
 
 def test_every_exception_is_at_the_door() -> None:
-    raised = {name for name in errors.__all__ if name != "command_error"}
-    assert raised | {"Client", "AsyncClient"} == set(kache.client.__all__)
+    raised = set(errors.__all__)
+    clients = {"Client", "AsyncClient", "PubSub", "AsyncPubSub", "Message", "NearCache"}
+    assert raised | clients == set(kache.client.__all__) == set(kache.__all__) - {"__version__"}
     for name in raised:
         assert getattr(kache.client, name) is getattr(errors, name)
 

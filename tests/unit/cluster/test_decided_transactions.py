@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kache.cluster.transactions import Decision, Share, Shares, decide
 
 NOW = 1_700_000_000_000
@@ -12,8 +14,12 @@ def share(transaction: int, sequence: int, *, settled: bool, ago_ms: int = 0) ->
     return Share(transaction, PAIR, sequence, NOW - ago_ms, settled)
 
 
-def report(*shares: Share, base_ms: int = 0) -> Shares:
-    return Shares(shares, base_ms, NOW)
+def step(transaction: int, sequence: int, *, settled: bool, ago_ms: int = 0) -> Share:
+    return Share(transaction, (), sequence, NOW - ago_ms, settled)
+
+
+def report(*shares: Share, base_ms: int = 0, **more: Any) -> Shares:
+    return Shares(shares, base_ms, NOW, **more)
 
 
 def test_what_every_participant_has_is_kept() -> None:
@@ -63,3 +69,42 @@ def test_a_shard_that_tells_of_later_times_only_has_lost_nothing() -> None:
     assert decide({0: idle, 1: busy}, always=False)[0] == Decision()
     lately = Shares((share(7, 3, settled=True, ago_ms=59_000),), 0, NOW - 59_000)
     assert decide({0: lately, 1: busy}, always=False)[0] == Decision(cut_at=3)
+
+
+def test_steps_count_when_every_shard_was_told_of_the_last_one() -> None:
+    """They are skipped as long as their locks hold. Behind that they were answered, as uncertain, and others build on them."""
+    steps = step(7, 3, settled=False), step(7, 5, settled=False)
+    ended = share(7, 6, settled=False)
+    assert decide({0: report(*steps, ended), 1: report(step(7, 1, settled=False), share(7, 2, settled=False))}, False) == {
+        0: Decision(), 1: Decision(),
+    }  # fmt: skip
+    assert decide({0: report(*steps, ended), 1: report(step(7, 1, settled=False))}, False) == {
+        0: Decision(skip=[7]), 1: Decision(skip=[7]),
+    }  # fmt: skip
+    assert decide({0: report(*steps), 1: report()}, False)[0] == Decision(skip=[7])
+    over = step(7, 3, settled=True), step(7, 5, settled=True)
+    assert decide({0: report(*over), 1: report(step(7, 1, settled=False))}, False) == {
+        0: Decision(), 1: Decision(skip=[7]),
+    }  # fmt: skip
+
+
+def test_a_cut_begins_with_the_first_step() -> None:
+    reports = {0: report(step(7, 3, settled=True, ago_ms=900), share(7, 9, settled=True, ago_ms=800)), 1: report()}
+    assert decide(reports, always=False)[0] == Decision(cut_at=3)
+
+
+def test_what_a_base_hides_is_told_by_its_log() -> None:
+    """By name where the time alone cannot decide: 1 took part in 7 before its base and in 8 not yet; of 9 it knows nothing,
+    which began behind it."""
+    shares = [share(number, 3 + number, settled=False, ago_ms=100) for number in (7, 8, 9)]
+    told = report(base_ms=NOW - 200, before=frozenset([7]), missing=frozenset([8]))
+    assert decide({0: report(*shares), 1: told}, always=False)[0] == Decision(skip=[8, 9])
+    early = report(share(8, 3, settled=False, ago_ms=300), share(7, 4, settled=False, ago_ms=300))
+    assert decide({0: early, 1: told}, always=False)[0] == Decision(skip=[8])
+
+
+def test_a_machine_that_runs_on_has_lost_nothing_that_was_written() -> None:
+    """Only processes were killed: what a shard lacks it has never done, which was answered as uncertain, and nothing is cut."""
+    shares = report(share(7, 3, settled=True, ago_ms=900), survived=True)
+    assert decide({0: shares, 1: report(survived=True)}, always=False)[0] == Decision(half=[7])
+    assert decide({0: shares, 1: report()}, always=False)[0] == Decision(cut_at=3)

@@ -87,7 +87,7 @@ def test_everything_is_there_once(tmp_path: Path, before: int, after: int) -> No
     whole = made(tmp_path, before)
     told: list[tuple[int, int]] = []
     repartition.divide(
-        Files(), str(tmp_path), cluster(1, before), cluster(2, after), True, lambda *done: told.append(done)
+        Files(), str(tmp_path), cluster(1, before), cluster(2, after), True, False, lambda *done: told.append(done)
     )
     found = directory.read_cluster(Files(), str(tmp_path))
     assert found == cluster(2, after)
@@ -109,7 +109,7 @@ def test_an_interrupted_division_goes_on_or_begins_anew(tmp_path: Path) -> None:
             break
         calls = stop
         try:
-            repartition.divide(files, str(tmp_path), cluster(1, 2), cluster(2, 3), True, lambda *_: None)
+            repartition.divide(files, str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
         except OSError:
             pass
         current = directory.read_cluster(Files(), str(tmp_path))
@@ -135,7 +135,7 @@ def test_what_was_done_of_other_data_does_not_count(tmp_path: Path) -> None:
     log = Written(log_format.LOG, 1, 1, shards=2, seed=SEED)
     log.frames.append(Record(log_format.EFFECTS, 1, NOW, bytes([8]) + counted(b"new") + counted(b"v")))
     write_directory(Path(shard_directory(str(tmp_path), 1, 0)), [], [log])
-    repartition.divide(files, str(tmp_path), old, new, True, lambda *_: None)
+    repartition.divide(files, str(tmp_path), old, new, True, False, lambda *_: None)
     assert (0, b"new") in loaded(tmp_path, new)
 
 
@@ -146,8 +146,21 @@ def test_a_damaged_shard_stops_it_and_nothing_is_changed(tmp_path: Path) -> None
     data[30] ^= 1
     path.write_bytes(data)
     with pytest.raises(LogError, match=r"The header of .*000001.log is damaged"):
-        repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, lambda *_: None)
+        repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
     assert directory.read_cluster(Files(), str(tmp_path)) == cluster(1, 2)
+
+
+def test_a_torn_log_is_cut_or_refused_as_its_shard_would(tmp_path: Path) -> None:
+    made(tmp_path, 2, 40)
+    path = Path(shard_directory(str(tmp_path), 1, 1)) / "000001.log"
+    with path.open("ab") as file:
+        file.write(b"FK" + bytes(20))
+    old, new = cluster(1, 2), cluster(2, 3)
+    with pytest.raises(LogError, match=r"000001.log ends at byte .*With aof-load-truncated no that is refused"):
+        repartition.divide(Files(), str(tmp_path), old, new, True, True, lambda *_: None)
+    assert directory.read_cluster(Files(), str(tmp_path)) == old
+    repartition.divide(Files(), str(tmp_path), old, new, True, False, lambda *_: None)
+    assert directory.read_cluster(Files(), str(tmp_path)) == new
 
 
 def test_without_room_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,12 +171,12 @@ def test_without_room_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return 1 << 20
 
     with pytest.raises(LogError, match=r"make room, or start with --shards 2"):
-        repartition.divide(Full(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, lambda *_: None)
+        repartition.divide(Full(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
 
 
 def test_numbers_of_a_manifest_do_not_meet_those_of_its_bases(tmp_path: Path) -> None:
     """The first log of a divided shard has a number of its own."""
     made(tmp_path, 3, 60)
-    repartition.divide(Files(), str(tmp_path), cluster(1, 3), cluster(2, 1), True, lambda *_: None)
+    repartition.divide(Files(), str(tmp_path), cluster(1, 3), cluster(2, 1), True, False, lambda *_: None)
     manifest = manifests.read(Files(), shard_directory(str(tmp_path), 2, 0))
     assert manifest is not None and manifest.next_number() == 4

@@ -10,49 +10,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_replies_wait import Router, Served, run, run_of, served
+from test_replies_wait import Router, Served, internal, run, run_of, served
 
-from kache.commands import BY_KEY
 from kache.shard.engine.engine import records_of
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
 from kache.shard.log.files import Files
+from kache.shard.log.persistence import Identity
 from kache.shard.log.recovery import FrameFile, shares_of
 from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 
 BOTH = struct.pack("<HH", 0, 1)
-INTERNAL, RESP2 = 1, 2
 FIRST = 7
 """Number of the transaction."""
 
 
-def message(name: str, *words: bytes) -> bytes:
-    """A run of one internal command."""
-    body = struct.pack("<HHI", BY_KEY[name].id, 0xFFFF, len(words))
-    body += b"".join(struct.pack("<I", len(word)) + word for word in words)
-    frame = struct.pack("<I", len(body)) + body
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, INTERNAL, 0, 0, 1, 9, 0, 0)
-    return struct.pack("<I", len(header) + len(frame)) + header + frame
-
-
-def share(*commands: tuple[str, ...], flags: int = 0, rest: int = 0) -> bytes:
+def share(*commands: tuple[str, ...], flags: int = 0, rest: int = 0, number: int = FIRST) -> bytes:
     """Commands as a run of the transaction's share; `rest` bytes of it follow."""
     made = bytearray(run_of(*commands))
     made[7] = wire_link.ATOMIC | flags
-    made[20:36] = struct.pack("<QQ", rest, FIRST)
+    made[20:36] = struct.pack("<QQ", rest, number)
     return bytes(made)
 
 
-def lock(served: Served, *keys: str, shards: bytes = BOTH, hold: int = 60_000, number: int = FIRST) -> bytes:
+def lock(
+    served: Served, *keys: str, shards: bytes = BOTH, hold: int = 60_000, number: int = FIRST, mode: int = 0
+) -> bytes:
     slots = b"".join(struct.pack("<H", slot_of_key(key.encode())) for key in keys)
     until = served.shard.store.now_ms + hold
-    words = [struct.pack("<Q", number), struct.pack("<q", until), b"\0", slots]
-    return message("_lock", *words, *[shards] * bool(shards))
+    words = [struct.pack("<Q", number), struct.pack("<q", until), bytes([mode]), slots]
+    return internal("_lock", *words, *[shards] * bool(shards))
 
 
-def unlock() -> bytes:
-    return message("_unlock", struct.pack("<Q", FIRST))
+def commit() -> bytes:
+    """The last step is done; a step itself, of one internal command."""
+    made = bytearray(internal("_commit", struct.pack("<Q", FIRST), BOTH))
+    made[7] = wire_link.ATOMIC
+    made[20:36] = struct.pack("<QQ", 0, FIRST)
+    return bytes(made)
+
+
+def unlock(number: int = FIRST) -> bytes:
+    return internal("_unlock", struct.pack("<Q", number))
 
 
 async def send(router: Router, *parts: bytes) -> None:
@@ -198,6 +198,71 @@ def test_a_base_waits_for_the_end_of_shares(tmp_path: Path) -> None:
             await send(router, unlock())
             await dump
             assert len(made.persistence.manifest.bases) == 1
+
+    run(test)
+
+
+STEPS = {"shards": b"", "mode": wire_link.STEPS}
+
+
+def test_steps_are_frames_of_their_own_and_nothing_of_others_is_in_them(tmp_path: Path) -> None:
+    """A step that reads is none. What others write between two steps, in one tick, is not left out with them."""
+
+    async def test() -> None:
+        async with locked(tmp_path, **STEPS) as (made, router):
+            steps = [share(("get", "a")), share(("set", "a", "1")), share(("del", "none")), share(("append", "a", "2"))]
+            between = [run_of(("set", name, "1")) for name in ("x", "y", "z")]
+            await send(router, steps[0], between[0], steps[1], between[1], steps[2], between[2], steps[3], commit())
+            assert (await router.replies(8))[-2:] == [b":2\r\n", b"+OK\r\n"]
+            assert made.shard.locks.open_shares == {FIRST} and unsettled(tmp_path) == [FIRST] * 3
+            await send(router, unlock())
+            assert await router.replies(1) == [b":1\r\n"]
+            await until_frames(tmp_path, [
+                (log_format.EFFECTS, ["string_set"]),
+                (log_format.SHARE, ["7 of []", "string_set"]),
+                (log_format.EFFECTS, ["string_set"]),
+                (log_format.EFFECTS, ["string_set"]),
+                (log_format.SHARE, ["7 of []", "string_append"]),
+                (log_format.SHARE, ["7 of [0, 1]"]),
+                (log_format.EFFECTS, ["settled"]),
+            ])  # fmt: skip
+        assert unsettled(tmp_path) == []
+
+    run(test)
+
+
+def test_a_commit_behind_the_end_of_its_lock_is_refused(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with locked(tmp_path, **STEPS) as (_, router):
+            await send(router, share(("set", "a", "1")), unlock(), internal("_commit", struct.pack("<Q", FIRST), BOTH))
+            found = await router.replies(3)
+            assert found[:2] == [b"+OK\r\n", b":1\r\n"] and found[2].startswith(b"-TRYAGAIN")
+            await until_frames(
+                tmp_path, [(log_format.SHARE, ["7 of []", "string_set"]), (log_format.EFFECTS, ["settled"])]
+            )
+
+    run(test)
+
+
+def test_a_log_with_a_base_tells_what_was_before_it(tmp_path: Path) -> None:
+    """7 is over, 8 has its share in the log that the base replaces, 9 has begun and has not."""
+
+    async def test() -> None:
+        async with locked(tmp_path) as (made, router):
+            made.persistence.identity = Identity(b"cluster of tests", 0, 2, bytes(16), Files().boot())
+            await send(router, share(("set", "a", "1"), flags=wire_link.RELEASE), lock(made, "b", number=8))
+            await send(router, share(("set", "b", "1"), number=8), lock(made, "c", number=9, **STEPS))
+            await send(router, share(("set", "c", "1"), number=9))
+            assert await router.replies(5) == [b"+OK\r\n", b":1\r\n", b"+OK\r\n", b":1\r\n", b"+OK\r\n"]
+            dump = asyncio.get_running_loop().create_task(made.persistence.dump())
+            await made.until(lambda: made.persistence.dump_running is not None and made.persistence.dump_running.done)
+            await send(router, unlock(8), unlock(9))
+            await dump
+            found = manifests.read(Files(), str(tmp_path))
+            assert found is not None and len(found.logs) == 1
+            told = shares_of(Files(), str(tmp_path), found)
+            assert (told.before, told.missing, told.shares) == ({7, 8}, {9}, ())
+            assert 0 < told.base_ms <= made.shard.store.now_ms and told.survived
 
     run(test)
 

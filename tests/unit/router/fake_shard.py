@@ -95,6 +95,10 @@ class FakeShard:
             return sum((db, key) in data for key in args)
         if name == "mget":
             return [data.get((db, key)) for key in args]
+        if name == "keys":
+            return [key for at, key in data if at == db]
+        if name == "blpop":
+            return [args[0], data[db, args[0]]]
         if name == "mset":
             if len(args) % 2:
                 return CommandError("ERR wrong number of arguments for 'mset' command")
@@ -159,7 +163,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _ = struct.unpack_from("<BBH8sQ", message, 4)
-            assert version == wire_link.VERSION == 4
+            assert version == wire_link.VERSION == 5
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)

@@ -66,6 +66,26 @@ def test_what_is_not_read_stays_at_the_shard_and_hurts_nobody() -> None:
     run(test, 30)
 
 
+def test_what_waits_at_the_shard_counts_for_the_clients() -> None:
+    """As much as the shard keeps of it; nothing is left of that when it has come, or its client has gone."""
+
+    async def test() -> None:
+        async with cluster(1) as running:
+            await store(running, b"big")
+            silent = socket.create_connection(("127.0.0.1", running.port))
+            silent.sendall(resp("GET", "big") * 20)
+            router = running.router
+            await wait_until(lambda: router.client_bytes - router.output_bytes > 50 * MIB)
+            assert router.client_bytes - router.output_bytes <= 64 * MIB
+            reader, writer = await running.connect()
+            writer.write(resp("GET", "big"))
+            assert await replies(reader, 1) == [BIG]
+            silent.close()
+            await wait_until(lambda: router.client_bytes == 0)
+
+    run(test, 30)
+
+
 @pytest.mark.parametrize("how", ["OFF", "SKIP"])
 def test_a_large_reply_that_is_not_wanted_is_not_sent(how: str) -> None:
     async def test() -> None:

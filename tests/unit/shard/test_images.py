@@ -116,7 +116,7 @@ def test_no_limit_of_a_part_leaves_elements_out(shard: Shard) -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_parts_one_after_the_other_are_an_image(shard: Shard, name: str) -> None:
     make(shard, name)
-    assert shard.execute([b"_put", b"copy", b"".join(parts_of(shard, 500, 50))], 1) == b"+OK\r\n"
+    assert shard.execute([b"_put", b"copy", b"".join(parts_of(shard, 500, 50)), b"copy_to"], 1) == b"+OK\r\n"
     assert contents(shard, b"copy") == contents(shard, b"k")
 
 

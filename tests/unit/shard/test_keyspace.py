@@ -356,3 +356,19 @@ def test_what_is_remembered_of_fields_does_not_grow(keys: Keyspace) -> None:
         keys.hash_deadline_clear(b"a", b"f")
         keys.hash_deadline_set(b"a", b"f", NOW + 10_000_000)
     assert resident_memory() - before < 4 << 20
+
+
+def test_the_tables_of_slots_are_counted_as_far_as_they_are_used(shard: Shard) -> None:
+    store = shard.store
+    assert store.slot_bytes == 0
+    shard.execute([b"SET", b"{one}a", b"v"])
+    one = store.slot_bytes
+    shard.execute([b"SET", b"{one}b", b"v"])
+    assert 0 < store.slot_bytes == one < 4096
+    for number in range(20_000):
+        shard.execute([b"SET", b"key:%d" % number, b"v"])
+    every = store.slot_bytes
+    assert every == 256 * one  # every group of 64 slots has keys
+    shard.execute([b"SELECT", b"1"])
+    shard.execute([b"FLUSHALL"])
+    assert store.slot_bytes == 0

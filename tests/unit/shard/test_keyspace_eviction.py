@@ -23,6 +23,8 @@ POLICIES = [
     "volatile-lfu",
     "volatile-random",
     "volatile-ttl",
+    "allkeys-s3fifo",
+    "volatile-s3fifo",
 ]
 
 

@@ -78,6 +78,58 @@ def test_every_byte_string_comes_back_as_it_was(chosen: Limits) -> None:
         assert run("EXISTS", "h", "s", "z", "l") == 0
 
 
+SHAPES = {
+    "alike": [[12, 64]],
+    "fields alike": [[12, 1], [12, 64], [12, 5]],
+    "two alike": [[12, 64], [20, 64]],
+    "values alike": [[9, 40], [10, 40], [30, 40]],
+    "longer than a byte says": [[12, 200], [12, 201], [140, 200], [140, 5000]],
+    "none alike": [[9 + number * 5 % 61, number * 7 % 64] for number in range(61)],
+}
+"""Lengths of fields and their values, in turn; a walk guesses that the next are as the last."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("run_length", [1, 7, 50])
+def test_a_long_walk_finds_what_is_there_and_nothing_else(shape: str, run_length: int) -> None:
+    pairs = SHAPES[shape]
+    names: dict[bytes, bytes] = {}
+    for number in range(150):
+        size, value = pairs[number // run_length % len(pairs)]
+        names[(b"%06d" % number).ljust(size, b"x")] = b"%d" % number * 2 + b"v" * value
+    with limits(ROOMY):
+        run = Commands()
+        run("HSET", "h", *(word for pair in names.items() for word in pair))
+        run("SADD", "s", *names)
+        run("ZADD", "z", *(word for number, name in enumerate(names) for word in (number - 60, name)))
+        assert run.encoding("h") == run.encoding("s") == run.encoding("z") == "listpack"
+        for number, (name, value) in enumerate(names.items()):
+            assert run("HGET", "h", name) == value and run("SISMEMBER", "s", name) == 1
+            assert run("ZSCORE", "z", name) == b"%d" % (number - 60) and run("ZRANK", "z", name) == number
+            for other in (name[:-1] + b"y", name + b"x", b"y" + name[1:]):
+                assert run("HEXISTS", "h", other) == run("SISMEMBER", "s", other) == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_long_sorted_set_has_its_order_after_every_change(shape: str) -> None:
+    rng = random.Random(11)
+    sizes = [size for size, _ in SHAPES[shape]]
+    members = [(b"%03d" % number).ljust(sizes[number % len(sizes)], b"x") for number in range(120)]
+    scores: dict[bytes, float] = {}
+    with limits(ROOMY):
+        run = Commands()
+        for _ in range(1200):
+            member = rng.choice(members)
+            # Of one, two, three, five and eight bytes, and doubles; many alike.
+            score = rng.choice(
+                [rng.randrange(90), rng.randrange(-20, 300), rng.randrange(1 << 20), 1 << 40, 0.5, -1.25]
+            )
+            assert run("ZADD", "z", score, member) == (member not in scores)
+            scores[member] = score
+        assert run("ZRANGE", "z", 0, -1) == sorted(scores, key=lambda member: (scores[member], member))
+        assert run.encoding("z") == "listpack"
+
+
 def test_an_integer_and_its_other_texts_are_different_members(run: Commands) -> None:
     texts = ["7", "07", "+7", "7.0", " 7"]
     assert run("SADD", "s", *texts) == run("HSET", "h", *[word for text in texts for word in (text, text)]) == 5
@@ -221,6 +273,15 @@ def test_what_comes_in_one_command_leaves_no_room_behind(run: Commands) -> None:
     run("HSET", "h", *[word for number in range(100, 150) for word in (number, 10**12 + number)])
     block = 8 + 1 + 2 + 28 * 2 + 22 * 3 + 50 * 7  # header, key, count; fields up to 127, the others, values
     assert run("MEMORY", "USAGE", "h") == (block + 31) // 32 * 32 + 8  # as the heap rounds, and a word of the table
+
+
+def test_a_value_of_the_same_length_is_overwritten_where_it_is(run: Commands) -> None:
+    run("HSET", "h", *(word for number in range(100) for word in (f"field:{number:03}", f"value:{number:03}")))
+    before = run("HGETALL", "h")
+    size = run.shard.store.used_memory
+    assert isinstance(before, list)
+    run("HSET", "h", "field:050", "other:050")
+    assert run("HGETALL", "h") == [*before[:101], b"other:050", *before[102:]] and run.shard.store.used_memory == size
 
 
 def test_what_is_taken_away_is_given_back(run: Commands) -> None:

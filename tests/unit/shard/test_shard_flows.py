@@ -29,6 +29,9 @@ async def tokens(peer: Peer, count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         message = await peer.message()
+        if message[0] == wire_link.SLOW:
+            # A slow machine makes slow commands.
+            continue
         assert message[0] == wire_link.REPLY
         at = 16
         for _ in range(int.from_bytes(message[4:8], "little")):
@@ -44,6 +47,8 @@ async def pieces(peer: Peer, token: int, size: int) -> bytes:
     came = b""
     while len(came) < size:
         message = await peer.message()
+        if message[0] == wire_link.SLOW:
+            continue
         assert message[0] == wire_link.PART
         assert int.from_bytes(message[8:16], "little") == token
         came += message[16:]

@@ -123,7 +123,7 @@ def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Non
 async def test_the_handshake_says_who_is_there() -> None:
     peer = Peer()
     await peer.send(HELLO)
-    assert await peer.message() == struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, 0, 0, 4242)
+    assert await peer.message() == struct.pack("<BBHBQB", wire_link.HELLO_OK, wire_link.VERSION, 0, 0, 4242, 0)
     peer.close()
 
 

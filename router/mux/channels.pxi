@@ -1,0 +1,232 @@
+# Who of this router's clients listens to what, and what is published on its way to them.
+#
+#   SUBSCRIBE c ──► _subscribe c sessions ──► the shard of c (patterns and channels of keyspace events: every shard)
+#               ◄── its answer: the confirmation leaves in its place; what is published from there on comes on this link
+#   PUBLISHED c ──► each session that listens to c, or to a pattern that matches, in the order of the link
+#
+# A shard knows how many sessions of a link listen to a name, which is told anew every time that changes, and all of it
+# when a link comes up: so a SUBSCRIBE is confirmed although its shard is down. What comes for a session between the
+# answer of a shard and the leaving of the confirmation is kept behind it (`Pending.behind`).
+# Questions to shards about this have no deadline and no session: none is left out, and none overtakes another.
+
+# Names in one frame, when a link comes up.
+cdef Py_ssize_t NAMES_AT_ONCE = 1024
+
+cdef tuple SUBSCRIBED = ("subscribe", "psubscribe", "ssubscribe", "monitor")
+cdef tuple UNSUBSCRIBED = ("unsubscribe", "punsubscribe", "sunsubscribe", "monitor")
+
+# Channels of keyspace notifications begin with it; every shard publishes there.
+cdef bytes EVERYWHERE = b"__key"
+
+
+cdef class Subscription(Pending):
+    """A SUBSCRIBE, or its like, on its way to the shards."""
+
+    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
+        return self.one_less()
+
+    cdef int fail(self, uint32_t part, bytes message) except -1:
+        # The shard is told when it is back.
+        return self.one_less()
+
+    cdef int one_less(self) except -1:
+        self.missing -= 1
+        if self.missing or self.ready:
+            return 0
+        if self.future is not None:
+            if not self.future.done():
+                self.future.set_result(None)
+                self.router.must_yield = True
+            return 0
+        return self.complete(self.messages)
+
+    def __await__(self):
+        return self._confirmed().__await__()
+
+    async def _confirmed(self):
+        """Inside a transaction: what its client is told, once the shards have answered."""
+        if self.missing:
+            self.future = self.router.loop.create_future()
+            await self.future
+        return self.messages
+
+
+cdef class Channels:
+
+    def __init__(self, Router router not None):
+        self.router = router
+        self.listeners = [{} for _ in range(SUBSCRIBED_KINDS)]
+        self.matchers = {}
+        self.scratch = Buffer()
+
+    # Listening ------------------------------------------------------------------------------------
+    cdef Subscription subscribe(self, Session session, int kind, tuple names):
+        """The session listens to these names from here on."""
+        cdef Subscription one = Subscription.__new__(Subscription)
+        cdef dict changed = {}
+        cdef bytes name
+        cdef Link link
+        one.router = self.router
+        one.session = session
+        one.dialect = session.dialect_now
+        one.messages = Messages()
+        for name in names:
+            if session.listen(kind, name, True):
+                self.enter(session, kind, name, changed)
+            one.messages.append(Push([SUBSCRIBED[kind].encode(), name, session.listens(kind)]))
+        self.router.shards.end_runs()
+        for shard, words in changed.items():
+            link = <Link> self.router.links[<int> shard]
+            if link.phase == UP:
+                one.missing += 1
+                put_names(link, one, kind, words)
+        return one
+
+    cdef object unsubscribe(self, Session session, int kind, tuple names):
+        """It does not any longer; without names: to nothing of this kind. What it is told."""
+        cdef dict changed = {}
+        cdef bytes name
+        told = Messages()
+        verb = UNSUBSCRIBED[kind].encode()
+        for name in names or session.names(kind):
+            if session.listen(kind, name, False):
+                self.leave(session, kind, name, changed)
+            told.append(Push([verb, name, session.listens(kind)]))
+        if not told:
+            told.append(Push([verb, None, session.listens(kind)]))
+        self.router.shards.end_runs()
+        self.tell(kind, changed)
+        return told
+
+    cdef int forget(self, Session session) except -1:
+        """It listens to nothing any more, and need not be told."""
+        cdef int kind
+        for kind in range(SUBSCRIBED_KINDS):
+            if session.names(kind):
+                self.unsubscribe(session, kind, ())
+        return 0
+
+    cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1:
+        cdef dict names = self.listeners[kind]
+        if name not in names:
+            names[name] = {}
+            if kind == PUBLISHED_PATTERN:
+                self.matchers[name] = compile_glob(name)
+        names[name][session] = None
+        return self.note(kind, name, changed)
+
+    cdef int leave(self, Session session, int kind, bytes name, dict changed) except -1:
+        cdef dict names = self.listeners[kind]
+        del names[name][session]
+        self.note(kind, name, changed)
+        if not names[name]:
+            del names[name]
+            if kind == PUBLISHED_PATTERN:
+                del self.matchers[name]
+        return 0
+
+    cdef int note(self, int kind, bytes name, dict changed) except -1:
+        """The number of its listeners has changed: which shards are to know."""
+        cdef bytes sessions = b"%d" % len((<dict> self.listeners[kind])[name])
+        if kind == PUBLISHED_MONITOR:
+            self.router.monitors.count()
+        for shard in self.shards_of(kind, name):
+            changed.setdefault(shard, []).extend((name, sessions))
+        return 0
+
+    cdef object shards_of(self, int kind, bytes name):
+        if kind == PUBLISHED_PATTERN or (kind == PUBLISHED_CHANNEL and name.startswith(EVERYWHERE)):
+            return range(self.router.shard_count)
+        if kind == PUBLISHED_MONITOR:
+            return (0,)
+        return (self.router.shard_of(name),)
+
+    # What shards know -----------------------------------------------------------------------------
+    cdef int tell(self, int kind, dict changed) except -1:
+        cdef Link link
+        for shard, words in changed.items():
+            link = <Link> self.router.links[<int> shard]
+            if link.phase == UP:
+                put_names(link, Ignored(self.router), kind, words)
+        return 0
+
+    cdef int register_on(self, Link link) except -1:
+        """The link is up: its shard knows of nobody here."""
+        cdef int kind
+        cdef list words = []
+        for kind in range(SUBSCRIBED_KINDS):
+            for name, sessions in (<dict> self.listeners[kind]).items():
+                if link.index in self.shards_of(kind, name):
+                    words += [name, b"%d" % len(sessions)]
+                    if len(words) >= 2 * NAMES_AT_ONCE:
+                        put_names(link, Ignored(self.router), kind, words)
+                        words = []
+            if words:
+                put_names(link, Ignored(self.router), kind, words)
+                words = []
+        return 0
+
+    # Delivering -----------------------------------------------------------------------------------
+    cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1:
+        """Something was published: to every session that has it coming, once for each match."""
+        cdef bytes channel = PyBytes_FromStringAndSize(name, n)
+        cdef Buffer out = self.scratch
+        cdef dict listeners
+        if what == PUBLISHED_MONITOR:
+            return self.router.monitors.take(message, size)
+        if what > PUBLISHED_SHARD_CHANNEL:
+            return 0
+        listeners = (<dict> self.listeners[what]).get(channel)
+        if listeners is not None:
+            out.clear()
+            if what == PUBLISHED_CHANNEL:
+                out.append(b"*3\r\n$7\r\nmessage\r\n", 17)
+            else:
+                out.append(b"*3\r\n$8\r\nsmessage\r\n", 18)
+            put_bulk(out, RESP2, name, n)
+            put_bulk(out, RESP2, message, size)
+            self.send(listeners)
+        if what == PUBLISHED_CHANNEL and self.matchers:
+            for pattern, matches in list(self.matchers.items()):
+                if matches(channel):
+                    self.deliver_pattern(<bytes> pattern, channel, message, size)
+        out.release()
+        return 0
+
+    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1:
+        cdef Buffer out = self.scratch
+        cdef dict listeners = (<dict> self.listeners[PUBLISHED_PATTERN]).get(pattern)
+        if listeners is None:
+            return 0        # its last listener was closed a moment ago
+        out.clear()
+        out.append(b"*4\r\n$8\r\npmessage\r\n", 18)
+        put_bulk(out, RESP2, PyBytes_AS_STRING(pattern), PyBytes_GET_SIZE(pattern))
+        put_bulk(out, RESP2, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel))
+        put_bulk(out, RESP2, message, size)
+        return self.send(listeners)
+
+    cdef int send(self, dict listeners) except -1:
+        """What is in `scratch` to each of them. RESP2 and RESP3 differ in the first byte alone."""
+        cdef Buffer out = self.scratch
+        cdef Session session
+        # Whoever does not read may be closed on the way, and others with it.
+        for session in list(listeners):
+            out.data[out.start] = c">" if session.dialect_now == RESP3 else c"*"
+            session.push(out.data + out.start, out.used())
+        return 0
+
+
+cdef int put_names(Link link, Pending owner, int kind, list words) except -1:
+    """Tells a shard how many listen to some names."""
+    return put_always(link, owner, link.router.table.subscribe, [b"%d" % kind] + words)
+
+
+cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1:
+    """A question that is answered whenever the shard comes to it, and in the order of all such."""
+    link.end_run()
+    link.put_header(INTERNAL, 0, 0, 0, 0, NO_TRANSACTION)
+    link.run_deadline = link.router.now_ms + link.limits.request_timeout
+    put_words(link.out, command, NO_SLOT, words)
+    link.run_count = 1
+    link.in_flight += 1
+    return link.finish_run(<PyObject*> owner, True, 0)

@@ -1,0 +1,116 @@
+# MONITOR: a line for every command of the cluster, to whoever watches.
+#
+#   any router: somebody watches (a page that all have mapped) ──► each command, executed, becomes a line
+#   the line ──► shard 0 ──► every router with somebody who watches: one order for all of them
+#
+# With nobody watching a command costs two loads. What is queued behind MULTI is shown when EXEC executes it. Passwords are
+# not shown, nor commands that the table says are not (admin, skip_monitor).
+
+cdef bytes WATCHED_NAME = b"monitor"
+cdef bytes REDACTED = b"(redacted)"
+
+
+cdef class Monitors:
+    """Who watches all commands, and how they are described."""
+
+    def __cinit__(self):
+        self.words = NULL
+
+    def __dealloc__(self):
+        if self.shared.buf != NULL:
+            PyBuffer_Release(&self.shared)
+
+    def __init__(self, Router router not None, page=None):
+        """`page`: what all routers have mapped (kache/cluster/monitors.py); None for one that is alone."""
+        self.router = router
+        PyObject_GetBuffer(bytearray(16) if page is None else page, &self.shared, PyBUF_WRITABLE)
+        self.words = <uint64_t*> self.shared.buf
+        self.count()
+
+    cdef int count(self) except -1:
+        """Shows the others how many watch here, up to what a byte holds."""
+        cdef dict watching = <dict> (<list> self.router.channels.listeners)[PUBLISHED_MONITOR]
+        cdef Py_ssize_t here = len(<dict> watching.get(WATCHED_NAME, {}))
+        (<uint8_t*> self.words)[self.router.index] = <uint8_t> min(here, <Py_ssize_t> 255)
+        return 0
+
+    cdef int tell(self, Session session, Command* command) except -1:
+        """The command in the parser of this session was executed."""
+        if session.queue is not None and not command.immediate:
+            return 0        # it is queued
+        words = [PyBytes_FromStringAndSize(session.parser.spans[i].data, session.parser.spans[i].size)
+                 for i in range(session.parser.count)]
+        return self.tell_words(session, command, session.db_now, words)
+
+    cdef int tell_words(self, Session session, Command* command, int db, list words) except -1:
+        cdef Link link = <Link> self.router.links[0]
+        row = <object> command.row
+        if "admin" in row.flags or "skip_monitor" in row.flags or link.phase != UP:
+            return 0
+        line = b"+%d.%06d [%d %b]%b\r\n" % (
+            self.router.now_ms // 1000, self.router.now_ms % 1000 * 1000, db, monitored_address(session),
+            b"".join([b' "' + quoted(word) + b'"' for word in without_passwords(row.name, words)]))
+        return put_always(link, Ignored(self.router), self.router.table.monitored, [line])
+
+    cdef int tell_queue(self, Session session, Queue queue) except -1:
+        """What EXEC has begun to execute."""
+        cdef Py_ssize_t i
+        cdef Queued* one
+        cdef uint16_t number
+        cdef bytes name
+        for i in range(queue.count):
+            one = &queue.commands[i]
+            memcpy(&number, queue.frames.data + queue.frames.start + one.at + 4, 2)
+            name = one.command.name[:one.command.name_size]
+            name = name.upper() if number & IN_CAPITALS else name
+            self.tell_words(session, one.command, one.db, name.split(b"|") + list(queue.arguments(i)))
+        return 0
+
+    cdef int take(self, const char* line, Py_ssize_t n) except -1:
+        """A line for everybody who watches here."""
+        cdef dict watching = <dict> (<list> self.router.channels.listeners)[PUBLISHED_MONITOR]
+        cdef Session session
+        for session in list(watching.get(WATCHED_NAME, ())):
+            session.push(line, n)
+        return 0
+
+
+cdef bytes monitored_address(Session session):
+    cdef bytes address = session.address.encode()
+    # A Unix socket's is its path.
+    if address.startswith(b"/"):
+        return b"unix:" + address[:PyBytes_GET_SIZE(address) - 2]
+    return address
+
+
+cdef list without_passwords(str name, list words):
+    """The words of a command without what must not be shown."""
+    cdef Py_ssize_t at
+    if name == "auth":
+        return words[:1] + [REDACTED] * (len(words) - 1)
+    if name == "hello":
+        shown = list(words)
+        for at in range(2, len(words) - 2):
+            if words[at].lower() == b"auth":
+                shown[at + 1] = shown[at + 2] = REDACTED
+                break
+        return shown
+    return words
+
+
+cdef bytes quoted(bytes word):
+    """As sdscatrepr of a real server writes it."""
+    cdef bytearray out = bytearray()
+    cdef unsigned char byte
+    for byte in word:
+        if byte == c"\\" or byte == c'"':
+            out += b"\\"
+            out.append(byte)
+        elif 32 <= byte < 127:
+            out.append(byte)
+        else:
+            out += ESCAPES.get(byte) or b"\\x%02x" % byte
+    return bytes(out)
+
+
+cdef dict ESCAPES = {10: b"\\n", 13: b"\\r", 9: b"\\t", 7: b"\\a", 8: b"\\b"}

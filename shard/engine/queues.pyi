@@ -1,0 +1,1 @@
+"""The small queue and the ghosts have nothing for Python (see queues.pxd)."""
