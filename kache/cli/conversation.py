@@ -92,7 +92,8 @@ class Conversation:
             self.disconnect()
             raise
         except CommandError as error:
-            if command[:1] in ([b"exec"], [b"discard"]) and error.code == "EXECABORT":
+            # EXEC ends it whatever else becomes of it, but for one with arguments.
+            if command[:1] == [b"exec"] and error.code != "ERR":
                 self._end_transaction()
             raise
         self._follow(command, words, reply)

@@ -125,7 +125,9 @@ def _carry_out(conversation: Conversation, line: str) -> None:
     except Failure as error:
         # Nothing is repeated: the user decides.
         error.show()
-    if was_in_transaction:
+    if was_in_transaction and line.strip().lower() == "exec":
+        click.echo("It is not known whether the transaction was executed.")
+    elif was_in_transaction:
         click.echo("The transaction is gone with the connection; nothing of it was executed.")
     try:
         conversation.connect()

@@ -12,6 +12,7 @@ word of a length field. Used by the router, the shards, the clients and the load
                    "|" pairs, ";" a decimal double, "?" a value that is missing, "*-1" the null array)
     decode_reply   bytes of the internal dialect or RESP -> Python values
 """
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -50,6 +51,7 @@ cdef Py_ssize_t KEEP_CAPACITY = 64 * 1024
 cdef Py_ssize_t FIRST_CAPACITY = 512
 
 
+@cython.freelist(64)
 cdef class Buffer:
     """A growable byte queue: bytes are appended at `end` and consumed from `start`."""
 

@@ -12,6 +12,13 @@
 cdef int64_t RETURN_MS = 10000
 
 
+cdef int tell_since(Backend backend, Session session, int64_t since) except -1:
+    """What follows has waited for a shard that was away: its place in line is where it was."""
+    cdef Router router = session.router
+    return backend.ask(Ignored(router), 0, router.table.by_key["_since"].id, NO_SLOT, [b"%d" % since], 0, 0, session.id,
+                       router.now_ms + router.limits.request_timeout, NO_TRANSACTION)
+
+
 cdef class Blocked(Pending):
 
     cdef int send(self) except -1:
@@ -85,6 +92,7 @@ cdef class Blocked(Pending):
             words = list(self.arguments)
             words[self.timeout_at] = b"%d" % left if self.in_ms else b"%d.%03d" % (left // 1000, left % 1000)
             self.arguments = tuple(words)
+        tell_since(<Backend> self.router.links[self.shard], self.session, self.since)
         self.send()
 
     def _time_over(self):
@@ -159,6 +167,7 @@ cdef bint begin_blocking(Session session, Command* command, tuple arguments, int
     blocked.db = session.db_now
     blocked.flags = session.flags_of_runs()
     blocked.began = router.now_ms
+    blocked.since = monotonic_ns()
     blocked.until = blocked.told = -1
     session.barrier = blocked
     session.unanswered_bytes += session.parser.consumed

@@ -211,6 +211,27 @@ cdef class Link(Backend):
             self.expect(<PyObject*> owner, True, part, count, deadline, base + mark)
         return 0
 
+    cdef int put_queue(self, Exec owner, Queue queue, int flags, int64_t deadline) except -1:
+        cdef Buffer frames = queue.frames
+        cdef Queued* one
+        cdef Buffer out
+        cdef Py_ssize_t i
+        self.end_run()
+        # Here is room for all of it: half a run would be the end of the link.
+        self.output().reserve(RUN_HEADER + frames.used())
+        self.put_header(owner.dialect, max(queue.run_db, 0), flags, owner.session.id, deadline, NO_TRANSACTION)
+        out = self.out
+        if queue.locals == 0:
+            out.append(frames.data + frames.start, frames.used())
+        else:
+            for i in range(queue.count):
+                one = &queue.commands[i]
+                if one.shard >= 0:
+                    out.append(frames.data + frames.start + one.at, one.size)
+        self.run_count = <uint32_t> owner.left
+        self.in_flight += owner.left
+        return self.finish_run(<PyObject*> owner, True, 0)
+
     cdef int ask_keys(self, Gather gather, int part, Session session, int64_t deadline) except -1:
         cdef Command* command = gather.command
         cdef RequestParser parser = session.parser
@@ -386,7 +407,7 @@ cdef class Link(Backend):
         """Hands out the replies that are here; a REPLY message is taken reply by reply."""
         cdef Py_ssize_t at = 0
         cdef uint32_t size, count, taken
-        cdef uint64_t token, bytes_to_come
+        cdef Py_ssize_t marked
         cdef Expected* expected
         cdef PyObject* owner
         while self.reply_left and n - at >= 4:
@@ -410,51 +431,60 @@ cdef class Link(Backend):
                 if owner != NULL:
                     (<Pending> owner).receive(expected.part, data + at + 4, size)
                 at += 4 + <Py_ssize_t> size
-            elif size == REPLY_EXPIRED:
-                if owner != NULL:
-                    self.answer(owner, expected.pending, expected.part, 1, TIMED_OUT)
-                at += 4
-            elif size == REPLY_PLACED:
-                if n - at < 16:
-                    break
-                memcpy(&size, data + at + 4, 4)
-                memcpy(&token, data + at + 8, 8)
-                if not take_placed(self, expected, token, size):
-                    return n
-                at += 16
-            elif size == REPLY_LARGE:
-                if n - at < 20:
-                    break
-                memcpy(&token, data + at + 4, 8)
-                memcpy(&bytes_to_come, data + at + 12, 8)
-                self.begin_flow(expected, token, <Py_ssize_t> bytes_to_come)
-                at += 20
-            elif size == REPLY_ABORTED:
-                if n - at < 8:
-                    break
-                memcpy(&size, data + at + 4, 4)
-                if n - at - 8 < <Py_ssize_t> size:
-                    break
-                count = expected.count if expected.count < self.reply_left else self.reply_left
-                if owner != NULL:
-                    (<Pending> owner).aborted(expected.part, PyBytes_FromStringAndSize(data + at + 8, size))
-                at += 8 + <Py_ssize_t> size
-                self.reply_left -= count
-                self.answered(count)
-                continue
+                taken = 1
             else:
-                if n - at < 12:
+                marked = self.take_marked(expected, data + at, n - at, &taken)
+                if marked == 0:
                     break
-                memcpy(&token, data + at + 4, 8)
-                if owner != NULL:
-                    self.defer(expected, token, size == REPLY_BLOCKED)
-                elif size == REPLY_BLOCKED:
-                    # It was answered TIMEOUT.
-                    self.cancel_one(0, token)
-                at += 12
-            self.reply_left -= 1
-            self.answered(1)
+                if taken == 0:
+                    return n
+                at += marked
+            self.reply_left -= taken
+            self.answered(taken)
         return at
+
+    cdef Py_ssize_t take_marked(self, Expected* expected, const char* data, Py_ssize_t n, uint32_t* taken) except -1:
+        """What stands for a reply, or for `taken` of them, instead of its bytes; its size, 0 when it is not all here. None
+        is taken when the link had to be closed."""
+        cdef uint32_t size
+        cdef uint64_t token, bytes_to_come
+        cdef PyObject* owner = expected.owner
+        memcpy(&size, data, 4)
+        taken[0] = 1
+        if size == REPLY_EXPIRED:
+            if owner != NULL:
+                self.answer(owner, expected.pending, expected.part, 1, TIMED_OUT)
+            return 4
+        if size == REPLY_ABORTED:
+            if n < 8:
+                return 0
+            memcpy(&size, data + 4, 4)
+            if n - 8 < <Py_ssize_t> size:
+                return 0
+            taken[0] = min(expected.count, self.reply_left)
+            if owner != NULL:
+                (<Pending> owner).aborted(expected.part, PyBytes_FromStringAndSize(data + 8, size))
+            return 8 + <Py_ssize_t> size
+        if size == REPLY_PLACED:
+            if n < 16:
+                return 0
+            memcpy(&size, data + 4, 4)
+            memcpy(&token, data + 8, 8)
+            taken[0] = take_placed(self, expected, token, size)
+            return 16
+        if n < 12 or (size == REPLY_LARGE and n < 20):
+            return 0
+        memcpy(&token, data + 4, 8)
+        if size == REPLY_LARGE:
+            memcpy(&bytes_to_come, data + 12, 8)
+            self.begin_flow(expected, token, <Py_ssize_t> bytes_to_come)
+            return 20
+        if owner != NULL:
+            self.defer(expected, token, size == REPLY_BLOCKED)
+        elif size == REPLY_BLOCKED:
+            # It was answered TIMEOUT.
+            self.cancel_one(0, token)
+        return 12
 
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1:
         """Any message but REPLY; `body` is what follows the kind."""

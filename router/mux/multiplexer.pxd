@@ -460,9 +460,11 @@ cdef class Link(Backend):
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1
     # Complete runs, of so many frames each: (where it starts, count).
     cdef int put_runs(self, Pending owner, uint32_t part, Buffer runs, list counts, int64_t deadline) except -1
+    cdef int put_queue(self, Exec owner, Queue queue, int flags, int64_t deadline) except -1
     cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
     cdef int keep_partial(self, Py_ssize_t n) except -1
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t take_marked(self, Expected* expected, const char* data, Py_ssize_t n, uint32_t* taken) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
     cdef int take_published(self, const char* body, Py_ssize_t n) except -1
     cdef int take_slow_part(self, int64_t took) except -1
@@ -501,6 +503,7 @@ cdef class Blocked(Pending):
     cdef int shard, db, flags
     cdef uint16_t slot
     cdef int64_t began, until    # unix ms; until: 0 for no end, -1 while only the shard needs to know
+    cdef int64_t since           # monotonic ns
     cdef Backend backend         # where it is, or waits; None while its shard is away
     cdef uint64_t token          # of its wait there; 0 before
     cdef int told                # to end, before it was known to wait: without (0) or with an error (1); -1: not
@@ -574,6 +577,7 @@ cdef class Queue:
     cdef bint publishes          # a command among them passes something on
     cdef readonly bint writes, needs_room
     cdef uint64_t epoch          # of the slot map
+    cdef int begin(self, Session session) except -1
     cdef Py_ssize_t cost(self) noexcept
     cdef Queued* add(self, Command* command) except NULL
     cdef int belongs(self, Queued* one, int shard) except -1
@@ -594,6 +598,7 @@ cdef class Exec(Pending):
     cdef int phase
     # The reply being made: where it begins, the next command to be answered, replies still to come, and to be dropped.
     cdef Py_ssize_t mark, next, left, swallows
+    cdef Py_ssize_t uncharged    # bytes of it that the session is not charged for yet
     # Locks
     cdef uint64_t number
     cdef bytes writers           # raw u16: the shards whose logs get a share; None: it is not one of several logs

@@ -197,8 +197,9 @@ cdef class Router(Reactor):
         self.clients.last_transaction += 1
         return self.clients.last_transaction
 
-    def block(self, int shard, str command not None, arguments, Session session not None):
-        """`call` of a command that may wait, for a client, in its database; a Registration with the future.
+    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0):
+        """`call` of a command that may wait, for a client, in its database; a Registration with the future. `since`: it has
+        waited on this shard before.
 
         It raises ShardLeaves when the shard is being restarted and nothing was executed.
         """
@@ -212,6 +213,8 @@ cdef class Router(Reactor):
         if backend.phase != UP:
             question.answer(ShardLeaves() if self.shards.comes_back(shard) else CommandError(backend.down_text().decode()))
         else:
+            if since:
+                tell_since(backend, session, since)
             backend.ask(question, 0, row.id, self.slot_for(row, arguments), arguments, session.db_now, session.flags_of_runs(),
                         session.id, self.now_ms + self.limits.request_timeout, NO_TRANSACTION)
         return question

@@ -17,6 +17,9 @@
 
 cdef enum:
     FIRST_QUEUED = 16
+    MOST_SPARE = 64             # queues that are kept for whoever comes next, of so many commands
+    SPARE_COMMANDS = 64
+    CHARGED_AT_ONCE = 4096      # of the replies to a transaction on one shard
 
     # Queue.shard, beside a shard's number.
     NO_SHARD = -1
@@ -37,6 +40,8 @@ cdef enum:
     SWALLOWED = -1      # one reply that means nothing
     GONE = -2           # it has answered, or will not
 
+cdef list SPARE_QUEUES = []
+
 cdef bytes NOT_IN_MULTI = b"ERR Command not allowed inside a transaction"
 cdef bytes ABORTED_BEFORE = b"EXECABORT Transaction discarded because of previous errors."
 cdef bytes ABORTED_BY = b"EXECABORT Transaction discarded because of: "
@@ -53,13 +58,20 @@ cdef class Queue:
         self.frames = Buffer()
         self.slots = Buffer()
         self.planned = {}
-        self.db = session.db_now
-        self.run_db = -1
-        self.shard = NO_SHARD
-        self.epoch = session.router.slots.epoch
+        self.begin(session)
 
     def __dealloc__(self):
         free(self.commands)
+
+    cdef int begin(self, Session session) except -1:
+        """Nothing is queued."""
+        self.count = self.locals = 0
+        self.db = session.db_now
+        self.run_db = -1
+        self.shard = NO_SHARD
+        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = False
+        self.epoch = session.router.slots.epoch
+        return 0
 
     cdef Py_ssize_t cost(self) noexcept:
         return self.frames.used() + self.slots.used() + self.count * sizeof(Queued)
@@ -127,10 +139,24 @@ cdef class Queue:
         return tuple(found)
 
 
+cdef int put_away(Queue queue) except -1:
+    """Nobody knows of it any more; its memory serves the next one."""
+    if queue.capacity <= SPARE_COMMANDS and len(SPARE_QUEUES) < MOST_SPARE:
+        queue.frames.clear()
+        queue.slots.clear()
+        queue.planned.clear()
+        SPARE_QUEUES.append(queue)
+    return 0
+
+
 # Queueing -------------------------------------------------------------------------------------------------
 cdef int begin_queue(Session session, Command* command, uint16_t flags) except -1:
     """MULTI: what follows is queued."""
-    session.queue = Queue(session)
+    if SPARE_QUEUES:
+        session.queue = <Queue> SPARE_QUEUES.pop()
+        session.queue.begin(session)
+    else:
+        session.queue = Queue(session)
     session.set_restricted()
     count_local(command, 0)
     return answer_word(session, "OK", b"+OK\r\n", flags)
@@ -218,7 +244,9 @@ cdef int plan_queued(Session session, Queue queue, Queued* one, bint count_slots
     except NeedsMove:
         parts = None
     except Exception as error:
+        # Its element is not one of those that a shard's run answers.
         queue.planned[number] = reply_of(error, one.command)
+        queue.shard = SEVERAL
         return 0
     if parts is None:
         queue.led = True
@@ -366,14 +394,13 @@ cdef int start_exec(Session session, Queue queue, list shards, bint alone, uint1
     one.dialect = session.dialect_now
     one.queue = queue
     one.alone = alone
-    one.failed = {}
     if not alone:
         one.watched, session.watched = session.watched, None
         session.queue = None
         session.set_restricted()
     if not shards:
         # At once, like any other command that the router answers.
-        return session.answer([one.run_local(i) for i in range(queue.count)], flags)
+        return session.answer([one.run_local(i) if i not in queue.planned else queue.planned[i] for i in range(queue.count)], flags)
     session.expect_pending(one, flags)
     session.unanswered_bytes += queue.frames.used()
     if queue.waits:
@@ -410,31 +437,23 @@ cdef class Exec(Pending):
         """All of it in one run. Only what the router answers itself is not in it."""
         cdef Session session = self.session
         cdef Queue queue = self.queue
-        cdef Buffer run = Buffer()
+        cdef Buffer run
         cdef int flags = session.flags_of_runs() | FLAG_ATOMIC
         cdef int64_t deadline = self.router.now_ms + self.router.limits.request_timeout
-        cdef Py_ssize_t i
+        self.phase = RUNNING
         self.left = queue.count - queue.locals
         if self.watched is not None:
             flags |= FLAG_WATCHED
         if self.left == 0:
             # Nothing but to look at what is watched.
             self.swallows = self.left = 1
+            run = Buffer()
             self.put_alone(run, self.router.table.unwatch, [], INTERNAL, 0, flags, deadline, 0)
-        else:
-            put_run_header(run, self.dialect, max(queue.run_db, 0), flags, <uint32_t> self.left, session.id, deadline, 0)
-            if queue.locals == 0:
-                run.append(queue.frames.data + queue.frames.start, queue.frames.used())
-            else:
-                for i in range(queue.count):
-                    if queue.commands[i].shard >= 0:
-                        run.append(queue.frames.data + queue.frames.start + queue.commands[i].at, queue.commands[i].size)
-            end_run_header(run, 0)
+            return link.put_runs(self, 0, run, [(0, self.left)], deadline)
+        link.put_queue(self, queue, flags, deadline)
         if queue.locals == 0:
-            queue.frames.release()
-        link.end_run()
-        self.phase = RUNNING
-        return link.put_runs(self, 0, run, [(0, self.left)], deadline)
+            queue.frames.clear()
+        return 0
 
     cdef int put_alone(self, Buffer out, uint16_t command, list arguments, int dialect, int db, int flags,
                        uint64_t deadline, uint64_t transaction) except -1:
@@ -449,6 +468,7 @@ cdef class Exec(Pending):
         cdef Clients clients = self.router.clients
         clients.last_transaction += 1
         self.number = clients.last_transaction
+        self.failed = {}
         self.links = [self.router.links[<int> shard] for shard in shards]
         self.slots = self.slots_of(shards)
         if self.router.limits.logged and self.queue.writes:
@@ -779,18 +799,28 @@ cdef class Exec(Pending):
 
     # One shard's replies leave as they come
     cdef int take_next(self, const char* reply, Py_ssize_t n) except -1:
-        if not self.charge(n):
+        if self.session.gone:
             return 0
+        # What is left is charged for with the whole reply.
+        self.uncharged += n
+        if self.uncharged > CHARGED_AT_ONCE:
+            if not self.charge(self.uncharged):
+                return 0
+            self.uncharged = 0
         if self.reply is None:
             self.begin_reply()
         if self.swallows == 0:
-            self.put_locals()
+            if self.queue.locals:
+                self.put_locals()
             put_element(self.reply, self.dialect, reply, n)
             self.next += 1
         self.left -= 1
         if self.left:
             return 0
-        self.put_locals()
+        if self.queue.locals:
+            self.put_locals()
+        queue, self.queue = self.queue, None
+        put_away(queue)
         return self.finish()
 
     cdef int begin_reply(self) except -1:

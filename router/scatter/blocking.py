@@ -11,6 +11,7 @@ taken the claim and is lost the reply is UNCERTAIN. Commands with all keys on on
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +47,22 @@ BUSY_SECONDS = 0.005
 
 
 class Wait:
-    """One client's wait: what ends it is its `outcome`. `nothing` is the reply when its time is over.
+    """One client's wait: what ends it is its `outcome`. `nothing` is the reply when its time is over; it waits `since` then
+    (CLOCK_MONOTONIC, nanoseconds), which decides on its place where it registers again.
 
     Without a claim there is nobody to decide with: whoever comes first ends it.
     """
 
     def __init__(
-        self, router: Router, session: Session, until: int, nothing: Reply, claim: tuple[int, int] | None = None
+        self,
+        router: Router,
+        session: Session,
+        until: int,
+        nothing: Reply,
+        claim: tuple[int, int] | None = None,
+        since: int = 0,
     ):
+        self.since = since or time.monotonic_ns()
         self.router = router
         self.session = session
         self.nothing = nothing
@@ -67,14 +76,14 @@ class Wait:
             router.yield_to_loop()
 
     # Shards -----------------------------------------------------------------------------------------
-    def register(self, shard: int, command: str, words: Sequence[bytes]) -> None:
+    def register(self, shard: int, command: str, words: Sequence[bytes], since: int = 0) -> None:
         """The client waits on this shard, too, until `close`."""
 
         def again() -> None:
             if not self.outcome.done():
-                self.register(shard, command, words)
+                self.register(shard, command, words, self.since)
 
-        registration = self.router.block(shard, command, words, self.session)
+        registration = self.router.block(shard, command, words, self.session, since)
         self.registrations[shard] = registration
         registration.future.add_done_callback(lambda future: self._on_reply(shard, future, again))
 
@@ -277,13 +286,14 @@ async def blmove(
     until = began + timeout if timeout else 0
     shard = router.shard_of(source)
     number = b""
+    since = time.monotonic_ns()
     while True:
         element = await _carried(router, session, source, target, from_side, to_side, until)
         if not _is_nothing(element) or session.gone or session.transaction:
             if number:
                 _settle(router, session, shard, source, number)
             return element
-        wait = Wait(router, session, until, NULL_ARRAY)
+        wait = Wait(router, session, until, NULL_ARRAY, since=since)
         if number:
             wait.register(shard, "_settle", [source, number, b"1"])
         else:

@@ -29,6 +29,8 @@ __all__ = ["lead"]
 
 NOT_DONE = frozenset({"TIMEOUT", "UNCERTAIN", "TRYAGAIN", "CLUSTERDOWN"})
 """Errors that are no answer of a command: it may not have been executed although EXEC was."""
+MAYBE_DONE = frozenset({"TIMEOUT", "UNCERTAIN"})
+"""Those of them behind which it may have been executed."""
 
 
 async def lead(router: Router, session: Session, queue: Queue, watched: Mapping[Link, set[int]] | None) -> Reply:
@@ -67,22 +69,27 @@ class _Leader:
         self.session = session
         self.transaction = transaction
         self.encoded: list[bytes] = []
-        self.under_way: list[Awaitable[Reply]] = []
+        self.under_way: list[tuple[Awaitable[Reply], bool]] = []
+        """What was asked and is not answered, and whether it writes."""
         self.done = 0
         self.failures: list[CommandError] = []
         self.written = False
+        """Something was changed, or may have been."""
 
     async def run(self, queue: Queue) -> Reply:
         commands = queue.commands_of()
-        for row, args, _ in commands:
-            await self.transaction.renew()
-            await self._execute(row, args)
+        try:
+            for row, args, _ in commands:
+                await self.transaction.renew()
+                await self._execute(row, args)
+        except CommandError as error:
+            self.failures.append(error)
         await self._settle()
         if self.failures:
             if self.written:
+                # The transaction answers so, whatever comes behind it.
                 self.transaction.unsafe = f"{self.done} of {len(commands)} commands were executed"
-                raise CommandError("; ".join(error.message for error in self.failures))
-            raise self.failures[0]
+            raise CommandError("; ".join(dict.fromkeys(error.message for error in self.failures)))
         if self.written:
             self.transaction.unsafe = "all commands were executed"
         await self.transaction.finished()
@@ -108,7 +115,7 @@ class _Leader:
             await self._settle()
             self._take(await self._call(MOVES[row.key], args), row.is_write)
         else:
-            self.under_way.append(self._split(row, args, parts))
+            self.under_way.append((self._split(row, args, parts), row.is_write))
 
     async def _call(self, handler: Any, args: tuple[bytes, ...]) -> Reply:
         try:
@@ -129,9 +136,6 @@ class _Leader:
                     replies.append(await each)
                 except CommandError as error:
                     replies.append(error)
-            self.written = self.written or (
-                row.is_write and not all(isinstance(each, CommandError) for each in replies)
-            )
             if len(parts) == 1:
                 return replies[0]
             failure = failure_of(row.is_write, [part.shard for part in parts], replies)
@@ -142,16 +146,16 @@ class _Leader:
     async def _settle(self) -> None:
         """What is under way is answered."""
         under_way, self.under_way = self.under_way, []
-        for each in under_way:
-            self._take(await each, False)
+        for each, writes in under_way:
+            self._take(await each, writes)
 
-    def _take(self, value: Reply, wrote: bool) -> None:
+    def _take(self, value: Reply, writes: bool) -> None:
         if isinstance(value, CommandError) and value.code in NOT_DONE:
             self.failures.append(value)
-            self.written = self.written or value.code == "UNCERTAIN"
+            self.written = self.written or (writes and value.code in MAYBE_DONE)
         else:
             self.done += 1
-            self.written = self.written or (wrote and not isinstance(value, CommandError))
+            self.written = self.written or (writes and not isinstance(value, CommandError))
         self.encoded.append(encode_elements([value], self.session.dialect))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kache.errors import WRONG_TYPE, CommandError
-from kache.replies import NULL_ARRAY, Reply
+from kache.replies import NULL_ARRAY, OK, Reply
 from kache.timeouts import timeout_ms
 
 from .arguments import integer, pop_options
@@ -164,6 +164,13 @@ def wait(ctx: Context, raw_count: bytes, *rest: bytes) -> Reply | Deferred:
         if found is not None:
             raise CommandError(WRONG_TYPE)
     return ctx.shard.blocking.wait(ctx, way, keys, cell=integer(cell), claim=integer(claim))
+
+
+@command("_since")
+def since(ctx: Context, nanoseconds: bytes) -> Reply:
+    """The next command of the session that waits has its place in line by this time (CLOCK_MONOTONIC)."""
+    ctx.shard.blocking.note_since(ctx, integer(nanoseconds))
+    return OK
 
 
 @command("_await")

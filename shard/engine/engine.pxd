@@ -466,7 +466,7 @@ ctypedef int (*Compiled)(Context context, int slot, Span* args, Py_ssize_t n, Bu
 cdef struct Command:
     Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
-    bint may_write, writes, denyoom, readonly, internal, while_loading, unlogged, blocking
+    bint writes, denyoom, readonly, internal, while_loading, unlogged, blocking
     int first, last, step       # its keys among the arguments, the last one from the end where negative; step 0: none
     bint movable                # they are found by its row
     uint64_t calls, ns, rejected, failed
@@ -531,9 +531,10 @@ cdef class Executor:
     cdef int64_t memory_limit           # what this shard may use until the next look at the budget; 0: no limit
     cdef public int64_t clock_ms        # the cluster's own time, which requests and what holds others up go by: see wire/clock
     cdef public bint loading
-    cdef public bytes write_refusal     # what every write is answered: a fault on demand; None: they are executed
-    cdef int refusing                   # what the log is in that keeps commands from being executed; 0: nothing
-    cdef bytes refusing_text            # what is said to writes then
+    cdef bint refusing                  # writes are not executed now,
+    cdef bytes refusing_text            # and what is said to them: what a fault on demand says, or the log that is in trouble
+    cdef bytes fault_text, trouble_text
+    cdef int trouble
     cdef uint64_t sure_until            # reads of slots that changed in a later frame are refused, too; UINT64_MAX: none
     cdef bint own_clock                 # `execute` reads the wall clock
     cdef public int index
@@ -572,9 +573,11 @@ cdef class Executor:
     cdef int count_compiled(self, Context context, Command* command, int number) except -1
     cdef int time_compiled(self, Context context, int number, Span* args, Py_ssize_t n) except -1
     cdef bytes arity_error(self, int number)
-    cdef bytes refusal_of_unit(self, Context context, commands)
+    cdef int look_at(self, int number, int seen) noexcept
+    cdef bytes refusal_of_unit(self, Context context, int needs)
     cdef int refuse(self, int trouble, bytes text, uint64_t sure_until) except -1
-    cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
+    cdef int note_refusing(self) except -1
+    cdef bytes refused_write(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
     cpdef int tune_simulations(self) except -1
@@ -991,7 +994,7 @@ cdef class Link(Endpoint):
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
     cdef int begin_part(self, const char* header, uint32_t length) except -1
     cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1
-    cdef int use_uploads(self, Py_ssize_t argc) except -1
+    cdef bint use_uploads(self, Py_ssize_t argc) except -1
     cdef int broken(self, Py_ssize_t n, str what) except -1
     cdef int on_control(self, int kind, const char* body, Py_ssize_t n) except -1
     cdef int on_blocked(self, int kind, uint64_t token, bint error) except -1
@@ -1003,12 +1006,13 @@ cdef class Link(Endpoint):
     cdef bint begin_share(self) except -1
     cdef int end_share(self) except -1
     cdef bint park_unit(self, const char* frames) except -1
-    cdef list commands_of_unit(self, const char* frames)
+    cdef int needs_of_unit(self, const char* frames) noexcept
     cdef int answer_unit(self, object tokens, bytes refusal) except -1
     cdef int hold_back(self, uint16_t command, uint16_t slot, Py_ssize_t argc, Buffer out) except -1
     cdef bint catch_up(self) except -1
     cdef bint is_open(self) noexcept
     cdef Py_ssize_t execute_frames(self, const char* data, Py_ssize_t n) except -1
+    cdef int end_frames(self, bint more) except -1
     cdef int execute_frame(
         self, const char* frame, Py_ssize_t argc, Buffer out, Py_ssize_t* start, uint32_t* done
     ) except -1

@@ -16,6 +16,11 @@ cdef enum:
     HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
     OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
+    # What a unit needs (`look_at`).
+    UNIT_NEEDS_ROOM = 1
+    UNIT_WRITES = 2
+    UNIT_NEEDS_ALL = 4          # all of the data: it cannot be executed while loading
+
 # How long one write may spend on eviction before it goes on although memory is full; the timer does the rest.
 cdef int64_t EVICTION_NS = 500000
 # The same for a value from HEAVY bytes on.
@@ -72,6 +77,7 @@ cdef class Executor:
         self.hot = HotKeys()
         self.big = BigKeys(self.store)
         self.budget = Budget() if budget is None else budget
+        self.sure_until = UINT64_MAX
         self.set_maxmemory(maxmemory)
         self.index = index
         self.simulating = True
@@ -122,7 +128,6 @@ cdef class Executor:
             command = &self.commands[i]
             command.compiled = compiled_of(row.key)
             command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
-            command.may_write = "write" in row.flags or "may_replicate" in row.flags
             command.writes = "write" in row.flags
             command.denyoom = "denyoom" in row.flags
             command.readonly = "readonly" in row.flags
@@ -262,11 +267,9 @@ cdef class Executor:
         """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
         if (n != command.arity) if command.arity >= 0 else (n < -command.arity - 1):
             return False
-        if self.loading or self.refusing or (
+        return not (self.loading or self.refusing or (
             command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit
-        ):
-            return False
-        return not command.may_write or self.write_refusal is None
+        ))
 
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
         """The error that keeps the command from being executed, or None."""
@@ -275,11 +278,8 @@ cdef class Executor:
             return self.arity_error(number)
         if self.loading and not command.while_loading:
             return LOADING_TEXT
-        # A move's own bookkeeping is no write, what it stores is.
-        if self.write_refusal is not None and command.may_write and (command.denyoom or not command.internal):
-            return self.write_refusal
         if self.refusing:
-            refused = self.unlogged(context, command, number, args, n)
+            refused = self.refused_write(context, command, number, args, n)
             if refused is not None:
                 return refused
         if command.denyoom and self.memory_limit and self.store.used() + incoming(args, n) > self.memory_limit and (
@@ -288,29 +288,30 @@ cdef class Executor:
             return OUT_OF_MEMORY_TEXT
         return None
 
-    cdef bytes refusal_of_unit(self, Context context, commands):
+    cdef inline int look_at(self, int number, int seen) noexcept:
+        """What a unit needs with this command, as sent, and what was seen before it."""
+        cdef Command* command
+        number &= ~IN_CAPITALS
+        if number >= self.command_count:
+            return seen
+        command = &self.commands[number]
+        return (seen | (UNIT_NEEDS_ROOM if command.denyoom else 0) | (UNIT_WRITES if command.writes else 0)
+                | (0 if command.while_loading else UNIT_NEEDS_ALL))
+
+    cdef bytes refusal_of_unit(self, Context context, int needs):
         """What keeps a transaction from being executed, asked once before its first command; None: nothing does. Empty when
         something that its session watches has changed. The watches end."""
-        cdef bint clean = True, needs_room = False, writes = False
-        cdef int number
+        cdef bint clean = True
         if context.flags & FLAG_WATCHED:
             clean = self.watches.is_clean(context.link, context.session)
             self.watches.forget(context.link, context.session)
         if not clean:
             return b""
-        for number in commands:
-            number &= ~IN_CAPITALS
-            if number >= self.command_count:
-                continue
-            needs_room |= self.commands[number].denyoom
-            writes |= self.commands[number].writes
-            if self.loading and not self.commands[number].while_loading:
-                return LOADING_TEXT
-        if writes and self.write_refusal is not None:
-            return self.write_refusal
-        if writes and self.refusing:
+        if self.loading and needs & UNIT_NEEDS_ALL:
+            return LOADING_TEXT
+        if self.refusing and needs & UNIT_WRITES:
             return self.refusing_text
-        if needs_room and not self.has_room_for_a_key():
+        if needs & UNIT_NEEDS_ROOM and not self.has_room_for_a_key():
             return OUT_OF_MEMORY_TEXT
         return None
 
@@ -390,13 +391,28 @@ cdef class Executor:
 
     cdef int refuse(self, int trouble, bytes text, uint64_t sure_until) except -1:
         """The log is in this trouble (0: in none): `text` answers writes, TRYAGAIN reads of what changed behind frame `sure_until`."""
-        self.refusing = trouble
-        self.refusing_text = text
-        self.sure_until = sure_until
+        self.trouble = trouble
+        self.trouble_text = text
+        self.sure_until = sure_until if trouble else UINT64_MAX
+        return self.note_refusing()
+
+    @property
+    def write_refusal(self):
+        """What every write is answered, a fault on demand; None: they are executed."""
+        return self.fault_text
+
+    @write_refusal.setter
+    def write_refusal(self, bytes text):
+        self.fault_text = text
+        self.note_refusing()
+
+    cdef int note_refusing(self) except -1:
+        self.refusing = self.trouble != 0 or self.fault_text is not None
+        self.refusing_text = self.trouble_text if self.fault_text is None else self.fault_text
         return 0
 
-    cdef bytes unlogged(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
-        """The error of a command that the log cannot keep up with; None where it does not matter."""
+    cdef bytes refused_write(self, Context context, Command* command, int number, Span* args, Py_ssize_t n):
+        """The error of a command while writes are refused; None where that does not matter."""
         cdef Effects effects = self.store.effects
         # Between routers and shards, what needs no memory changes no data: the end of a lock.
         if command.writes and not context.flags & LOG_ASKED and (not command.internal or command.denyoom):

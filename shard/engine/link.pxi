@@ -240,18 +240,20 @@ cdef class Link(Endpoint):
             self.part_into = None
         return n
 
-    cdef int use_uploads(self, Py_ssize_t argc) except -1:
-        """The arguments of the frame that came before it. The link is closed when there are none."""
+    cdef bint use_uploads(self, Py_ssize_t argc) except -1:
+        """The arguments of the frame that came before it; False when there are none, and the link is closed."""
         cdef Buffer came
         arguments = self.flows.uploads.get(self.context.session)
         if arguments is None or self.run_count != 1:
-            return self.broken(0, "a frame without its large arguments")
+            self.broken(0, "a frame without its large arguments")
+            return False
         for argument, came in arguments.items():
             if argument >= argc:
-                return self.broken(0, "a large argument that its frame does not have")
+                self.broken(0, "a large argument that its frame does not have")
+                return False
             self.spans[<Py_ssize_t> argument].data = came.data + came.start
             self.spans[<Py_ssize_t> argument].size = came.used()
-        return 0
+        return True
 
     cdef int broken(self, Py_ssize_t n, str what) except -1:
         log.error("closing the link of router %d: %s", self.router, what)
@@ -395,12 +397,8 @@ cdef class Link(Endpoint):
                 self.rest()
                 break
             argc = self.parse_frame(data + at + 8, size - 4)
-            if argc < 0:
+            if argc < 0 or (context.flags & FLAG_UPLOADED and not self.use_uploads(argc)):
                 return n
-            if context.flags & FLAG_UPLOADED:
-                self.use_uploads(argc)
-                if self.fd < 0:
-                    return n
             if ahead.at == ahead.count:
                 ahead.look(shard.store, data + at, n - at, self.run_count, context.keys.db)
             if ahead.at < ahead.count:
@@ -429,16 +427,22 @@ cdef class Link(Endpoint):
             self.broken(0, "a run with bytes behind its last frame")
             return n
         self.finish_reply(out, start, done)
-        if self.run_count == 0 and context.flags & FLAG_ATOMIC:
+        self.end_frames(n > at)
+        return at
+
+    cdef int end_frames(self, bint more) except -1:
+        """Behind the frames of a run that could be executed now; whether there is more to read."""
+        cdef Executor shard = self.host.shard
+        if self.run_count == 0 and self.context.flags & FLAG_ATOMIC:
             self.end_share()
             # No tick ends inside a unit, but it may end behind one.
-            if self.share_left == 0 and n > at and not self.waiting and self.tick_ended(FRAMES_PER_LOOK):
+            if self.share_left == 0 and more and not self.waiting and self.tick_ended(FRAMES_PER_LOOK):
                 self.wait_for_turn()
         if shard.ready and not self.share_left:
             shard.serve()
         if shard.locks.busy and shard.locks.runnable:
             self.host.serve_waiters()
-        return at
+        return 0
 
     # Transactions ---------------------------------------------------------------------------------------
     cdef bint is_whole(self, const char* header, Py_ssize_t n, uint32_t length) noexcept:
@@ -464,7 +468,7 @@ cdef class Link(Endpoint):
             return self.begin_share()
         if (self.host.shard.locks.busy or self.host.parking) and self.park_unit(frames):
             return False
-        refused = self.host.shard.refusal_of_unit(context, self.commands_of_unit(frames))
+        refused = self.host.shard.refusal_of_unit(context, self.needs_of_unit(frames))
         context.flags |= ROOM_ASKED
         return refused is None or self.answer_unit(None, refused) != 0
 
@@ -512,9 +516,9 @@ cdef class Link(Endpoint):
             locks.release(number)
         return 0
 
-    cdef list commands_of_unit(self, const char* frames):
-        """The numbers of the commands of an atomic run, as sent."""
-        cdef list found = []
+    cdef int needs_of_unit(self, const char* frames) noexcept:
+        """What the commands of an atomic run need."""
+        cdef int needs = 0
         cdef uint32_t i, size
         cdef uint16_t number
         cdef Py_ssize_t at = 0
@@ -523,9 +527,9 @@ cdef class Link(Endpoint):
                 break       # malformed: whoever executes it closes the link
             memcpy(&size, frames + at, 4)
             memcpy(&number, frames + at + 4, 2)
-            found.append(number)
+            needs = self.host.shard.look_at(number, needs)
             at += 4 + <Py_ssize_t> size
-        return found
+        return needs
 
     cdef bint park_unit(self, const char* frames) except -1:
         """Keeps an atomic run whose slots are held, or whose session waits; False when it may be executed."""

@@ -542,9 +542,11 @@ cdef class Locks:
         cdef Buffer out
         cdef Words words
         cdef bytes refused = None
-        cdef int at = 0
+        cdef int needs = 0
         if waiter.flags & FLAG_ATOMIC:
-            refused = self.shard.refusal_of_unit(context, [frame[0] for frame in waiter.frames])
+            for command, _, _ in waiter.frames:
+                needs = self.shard.look_at(command, needs)
+            refused = self.shard.refusal_of_unit(context, needs)
             context.flags |= ROOM_ASKED
         self.shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         for (command, slot, arguments), token in zip(waiter.frames, waiter.tokens):

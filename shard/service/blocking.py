@@ -16,6 +16,7 @@ that are gone; the handlers are in commands/blocking.py. With nobody waiting no 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +47,8 @@ HOLD_MS: Final = 100
 """How long nobody else is served from a key whose first element a router carries to another shard."""
 MOST_REMEMBERED: Final = 65_536
 """Served pops of one router that it has not said a word about; more means that it does not read."""
+SOON_NS: Final = 1_000_000_000
+"""How long it is remembered since when a session waits; the command that waits follows at once."""
 UNBLOCKED: Final = "UNBLOCKED client unblocked via CLIENT UNBLOCK"
 
 Place = tuple[int, bytes]
@@ -65,17 +68,32 @@ class Waiter:
     keys: tuple[bytes, ...]
     cell: int = -1
     claim: int = 0
+    since: int = 0
+    """When it began to wait, by CLOCK_MONOTONIC, on whichever shard that was."""
     due: tuple[int, int] | None = None
 
 
 class _Queue:
-    """Who waits for one key, in the order of arrival."""
+    """Who waits for one key, in the order in which they began to wait."""
 
-    __slots__ = ("slot", "waiters")
+    __slots__ = ("in_order", "slot", "waiters")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.waiters: dict[Waiter, None] = {}
+        self.in_order = True
+
+    def enter(self, waiter: Waiter) -> None:
+        """Behind the others, even if it was before them on a shard that has been away: then they are sorted, once."""
+        if self.waiters and next(reversed(self.waiters)).since > waiter.since:
+            self.in_order = False
+        self.waiters[waiter] = None
+
+    def first(self) -> Waiter:
+        if not self.in_order:
+            self.waiters = dict.fromkeys(sorted(self.waiters, key=lambda each: each.since))
+            self.in_order = True
+        return next(iter(self.waiters))
 
 
 @dataclass(slots=True)
@@ -108,6 +126,8 @@ class Blocking:
         self._held_places: dict[Place, int] = {}
         self._last_number = 0
         self._served: dict[Link, dict[int, _Served]] = {}
+        self._since: dict[tuple[Link, int], tuple[int, int]] = {}
+        """Of sessions that waited before this shard was there: (since when, when they said so)."""
         self._deadlines: Deadlines[Waiter | int]
         shard.store.effects.add_observer(Listener(self._heard))
 
@@ -139,10 +159,27 @@ class Blocking:
         if self.draining:
             self.shard.retry_deferred(deferred.token)
             return deferred
+        waiter.since = self._take_since(ctx)
         self._enter(waiter)
         if until:
             waiter.due = self._deadlines.add(until, waiter)
         return deferred
+
+    def note_since(self, ctx: Context, since: int) -> None:
+        """The client of `ctx` is about to wait again."""
+        assert ctx.link is not None
+        now = time.monotonic_ns()
+        self._since.pop((ctx.link, ctx.session), None)
+        self._since[ctx.link, ctx.session] = since, now
+        # Others may have been served at once instead of waiting.
+        while next(iter(self._since.values()))[1] < now - SOON_NS:
+            del self._since[next(iter(self._since))]
+
+    def _take_since(self, ctx: Context) -> int:
+        assert ctx.link is not None
+        now = time.monotonic_ns()
+        since, said = self._since.pop((ctx.link, ctx.session), (now, now)) if self._since else (now, now)
+        return min(since, now) if said > now - SOON_NS else now
 
     def _enter(self, waiter: Waiter) -> None:
         self._waiters[waiter.token] = waiter
@@ -152,7 +189,7 @@ class Blocking:
             if queue is None:
                 queue = self._queues[place] = _Queue(slot_of_key(key))
                 self.shard.store.effects.watch_slot(queue.slot)
-            queue.waiters[waiter] = None
+            queue.enter(waiter)
 
     def _leave(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter.token, None)
@@ -243,7 +280,7 @@ class Blocking:
         kind = keys.type_of(key)
         queue = self._queues.get((db, kind, key)) if kind in _TAKEN else None
         while queue is not None and queue.waiters and (db, key) not in self._held_places:
-            waiter = next(iter(queue.waiters))
+            waiter = queue.first()
             if isinstance(waiter.way, Move) and waiter.way.target and self.shard.locks.keeps(waiter.way.target):
                 self._kept[db, key] = None
                 return
@@ -419,6 +456,8 @@ class Blocking:
     def forget_link(self, link: Link) -> None:
         """A router is gone. What was served to it counts as delivered."""
         self._served.pop(link, None)
+        for session in [session for session in self._since if session[0] is link]:
+            del self._since[session]
         for number, (waiter, _) in list(self._held.items()):
             if waiter.link is link:
                 self._release(number)

@@ -23,10 +23,11 @@ INSTALL_SECONDS = 180
 RUN_SECONDS = 120
 
 
-@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
+@pytest.fixture(scope="module", params=[(1, 1), (4, 2)], ids=["1-shard", "4-shards"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A cluster's port."""
-    with Cluster(shards=request.param) as cluster:
+    """A cluster's port; several shards are behind two routers."""
+    shards, routers = request.param
+    with Cluster(shards=shards, routers=routers) as cluster:
         yield cluster.port
 
 

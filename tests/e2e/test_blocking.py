@@ -400,6 +400,33 @@ def test_a_rolling_restart_is_not_seen_by_who_waits(four: Cluster, keys: list[st
         assert far.request("exists", keys[0]) == 0
 
 
+def test_a_restart_leaves_everybody_in_line(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
+    """Clients of two routers, in turn: each router has its own back on the shard at once, so they come out of order."""
+    key = keys[0]
+    forms = [
+        ("blpop", key, 0),
+        ("blmove", key, keys[1], "left", "left", 0),
+        ("blpop", key, keys[2], 0),
+        ("blmpop", 0, 1, key, "left"),
+        ("brpoplpush", key, keys[3], 60),
+        ("blmove", key, key, "left", "right", 60),
+    ]
+    with contextlib.ExitStack() as stack:
+        waiters = [stack.enter_context(of_router(four, 1 - number % 2)) for number in range(len(forms))]
+        for waiter, form in zip(waiters, forms, strict=True):
+            wait(four, waiter, *form)
+        for _ in range(2):
+            four.kache("cluster", "restart", "--shard", 0, "--yes")
+            for each in (near, far):
+                # Behind what its router has said to the shard since it is back.
+                until(lambda each=each: each.request("exists", key) == 0, "the shard is back")
+        for number, waiter in enumerate(waiters):
+            assert silent(*waiters[number:])
+            far.request("rpush", key, f"x{number}")
+            reply = waiter.read()
+            assert b"x%d" % number in (reply if isinstance(reply, bytes) else repr(reply).encode())
+
+
 def test_a_shard_that_dies(four: Cluster, keys: list[str], far: Connection) -> None:
     with four.connect() as one, four.connect() as several, four.connect() as elsewhere:
         wait(four, one, "blpop", keys[0], 0)

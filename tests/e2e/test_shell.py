@@ -15,6 +15,7 @@ from cluster import KACHE, Cluster, until
 
 from kache.cli.conversation import Conversation
 from kache.cli.exits import Failure
+from kache.cli.shell import _carry_out
 from kache.errors import CommandError
 
 
@@ -81,6 +82,51 @@ def test_a_password_that_was_typed_comes_back() -> None:
         assert shell.request(words("auth other")) == b"OK"
         assert shell.request(words("get k")) == b"v"
         shell.disconnect()
+
+
+def test_the_prompt_shows_an_open_transaction(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = conversation(cluster.port)
+    shell.connect()
+    open_, closed = f"127.0.0.1:{cluster.port}(TX)> ", f"127.0.0.1:{cluster.port}> "
+    assert shell.request(words("multi")) == b"OK" and shell.prompt == open_
+    assert shell.request(words("set k v")) == b"QUEUED" and shell.request(words("select 4")) == b"QUEUED"
+    with pytest.raises(CommandError, match="ERR"):
+        shell.request(words("exec now"))
+    assert shell.prompt == open_
+    with pytest.raises(CommandError, match="EXECABORT"):
+        shell.request(words("exec"))
+    assert shell.prompt == closed
+    for line in ("multi", "select 4", "exec"):
+        shell.request(words(line))
+    assert shell.prompt == f"127.0.0.1:{cluster.port}[4]> "
+    for line in ("select 0", "multi", "discard"):
+        shell.request(words(line))
+    assert shell.prompt == closed
+    shell.request(words("multi"))
+    assert shell._connection is not None
+    lost = CommandError("UNCERTAIN a shard was lost")
+    monkeypatch.setattr(shell._connection, "request", lambda words: (_ for _ in ()).throw(lost))
+    with pytest.raises(CommandError, match="UNCERTAIN"):
+        shell.request(words("exec"))
+    assert shell.prompt == closed
+    shell.disconnect()
+
+
+@pytest.mark.parametrize("line", ["set k v", "exec"])
+def test_a_connection_that_is_lost_with_a_transaction(
+    cluster: Cluster, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was never sent was not executed; of EXEC that cannot be said."""
+    shell = conversation(cluster.port)
+    shell.connect()
+    shell.request(words("multi"))
+    kill_connections(cluster)
+    _carry_out(shell, line)
+    said = capsys.readouterr().out
+    assert ("nothing of it was executed" in said) == (line != "exec")
+    assert ("not known" in said) == (line == "exec")
+    assert not shell.in_transaction
+    shell.disconnect()
 
 
 class Terminal:

@@ -65,6 +65,15 @@ def test_the_replies_come_in_the_order_of_the_commands(client: Connection) -> No
     ]  # fmt: skip
 
 
+def test_what_is_refused_by_itself_has_its_place_among_commands_of_one_shard(client: Connection) -> None:
+    """A SORT that looks at keys of other shards is not executed, and the others are."""
+    found = transaction(client, "SET {t}a 1", "PING", "SORT {t}l BY w_*", "INCR {t}a")
+    assert found[:2] == ["OK", "PONG"] and found[2].startswith("CROSSSLOT") and found[3] == 2
+    found = transaction(client, "SORT {t}l BY w_*", "PING")
+    assert found[0].startswith("CROSSSLOT") and found[1] == "PONG"
+    assert run(client, "GET {t}a") == ["2"]
+
+
 def test_nothing_happens_before_exec(cluster: Cluster, client: Connection) -> None:
     run(client, "MULTI", "SET a 1", "SET b 2")
     assert cluster.request("EXISTS", "a", "b") == 0

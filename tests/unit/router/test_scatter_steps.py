@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from packed_limits import LARGE_ONLY, limits
 
+from kache.commands import BY_KEY
+from kache.commands.extract import key_positions
 from kache.config.settings import Config
 from kache.errors import CommandError
 from kache.router import main, registry
 from kache.router.scatter import transaction
+from kache.router.scatter.lead import lead
 from kache.shard.shard import Shard
+from kache.slots import slot_of_key
 from kache.wire.codec import decode_reply, encode_reply
 
 assert main.HANDLER_MODULES  # importing it registers the commands
@@ -39,6 +43,7 @@ class Steps:
         self.config = Config()
         self.fail_at, self.how = fail_at, how
         self.asked: list[str] = []
+        self.shard_count = 2
         self.before_step: Callable[[int], None] = lambda number: None
         self.session = SimpleNamespace(db=0, dialect=RESP2, transaction=0, led=None)
         self.transactions = 0
@@ -204,6 +209,77 @@ def test_with_a_log_every_shard_is_told_that_the_last_step_is_done(how: str) -> 
             assert shard.locks.busy
             shard.locks.sweep(NOW + 60_000)
         failing.nothing_is_left()
+
+
+# EXEC in steps ------------------------------------------------------------------------------------
+QUEUED = [("set", b"a:one", b"x"), ("rename", b"a", b"b"), ("mset", b"a:two", b"y", b"b:two", b"y"), ("incr", b"b:n")]
+
+
+def run_exec(steps: Steps) -> Any:
+    """What EXEC answers to QUEUED."""
+    slots: dict[int, set[int]] = {}
+    for name, *args in QUEUED:
+        for place in key_positions(BY_KEY[name], tuple(args)):
+            slots.setdefault(steps.shard_of(args[place]), set()).add(slot_of_key(args[place]))
+    queue: Any = SimpleNamespace(
+        needs_room=False,
+        everything=False,
+        slots_by_shard=lambda router: slots,
+        commands_of=lambda: [(BY_KEY[name], tuple(args), 0) for name, *args in QUEUED],
+    )
+    router: Any = steps
+    try:
+        return asyncio.run(lead(router, router.session, queue, None))
+    except CommandError as error:
+        return error
+
+
+def done_of_exec(steps: Steps) -> list[bool]:
+    """Which parts of QUEUED were executed, on which shard."""
+    return [
+        steps.on(b"get", b"a:one") == b"x",
+        steps.on(b"exists", b"a") == 0,
+        steps.on(b"get", b"a:two") == b"y",
+        steps.on(b"get", b"b:two") == b"y",
+        steps.on(b"get", b"b:n") == b"1",
+    ]
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_exec_in_steps_never_says_that_nothing_was_done_when_something_was(how: str) -> None:
+    """Each of its steps fails; the others are executed, and the reply says that it is not whole."""
+    steps = with_hash()
+    assert not isinstance(run_exec(steps), CommandError) and all(done_of_exec(steps))
+    uncertain = 0
+    for fail_at in range(1, len(steps.asked) + 1):
+        some = with_hash(fail_at, how)
+        reply, done = run_exec(some), done_of_exec(some)
+        where = (how, fail_at, some.asked[fail_at - 1], reply, done)
+        if not isinstance(reply, CommandError):
+            assert all(done), where
+        elif reply.code == "UNCERTAIN":
+            uncertain += 1
+            assert hash_of(some, b"b" if done[1] else b"a") == VALUE, where
+        else:
+            assert not any(done), where
+        some.nothing_is_left()
+    assert uncertain >= 4
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_exec_in_steps_whose_locks_end_says_what_was_done(lost: int) -> None:
+    """Behind its first command the locks of one shard end, and the clock has moved on: they are asked for again."""
+    steps = with_hash()
+
+    def end(number: int) -> None:
+        if steps.asked[number - 1] == "set":
+            steps.shards[lost].locks.sweep(NOW + 60_000)
+            steps.clock.now = lambda: NOW + steps.config.transaction_hold_ms
+
+    steps.before_step = end
+    reply = run_exec(steps)
+    assert isinstance(reply, CommandError)
+    assert reply.code == ("UNCERTAIN" if any(done_of_exec(steps)) else "TRYAGAIN"), reply
 
 
 # Algebra ------------------------------------------------------------------------------------------
