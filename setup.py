@@ -18,7 +18,7 @@ from toolchain import missing_compiler
 
 HOT = ["-O3"]
 LARGE = ["-O2"]
-"""Half of what there is to compile: in three quarters of the time, and no slower than with -O3 (bench/README.md)."""
+"""Half of what there is to compile: in three quarters of the time, and not measurably slower (bench/README.md)."""
 COLD = ["-O1"]
 """What is not run for every frame is compiled for a short installation."""
 ALWAYS = ["-g0", "-w"]

@@ -8,6 +8,7 @@ main, group         the tree of commands, loaded lazily; how a group shows and r
 cluster, stats      start, stop and look at a cluster; its figures
 top, top_view       a screen that follows a cluster: its keys and its moments; what it draws
 hot                 which keys are used most, and which take most
+advise              which policy and how much memory the traffic needs
 data                every data command
 shell               a prompt for them: lines, what is typed; conversation, the connection as the user knows it
 files               what lies on disk, looked at without a cluster

@@ -56,7 +56,7 @@ ROWS = in_group("connection",
         "Names this connection.", route="local", cluster="local"),
     row("client|tracking",
         "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
-        -3, "noscript loading stale allow_busy", "", "6.0.0", "O(S) shards",
+        -3, "noscript loading stale", "", "6.0.0", "O(S) shards",
         "Tells this connection, once, when a key changes that it has read, so that it can keep copies.",
         route="local", differs="Each shard remembers up to tracking-table-max-keys keys. When a shard is lost, "
         "everything is said to have changed.", cluster="refused: Nothing is tracked there."),

@@ -173,7 +173,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(
             YES_NO,
             "Whether every shard simulates other policies and sizes of memory on a sample of its keys, for kache advise. Takes "
-            "under a hundredth of its time and a megabyte; the policies auto need it and have it anyway.",
+            "up to a megabyte a shard; the policies auto need it and have it anyway.",
             live=True,
         ),
     ] = True

@@ -29,7 +29,7 @@ cdef extern from *:
 cdef enum:
     STEP_PARTS = 64             # of the limit is 1: what all shards together may take between two looks when memory is full
     HOLES_PART = 16             # of the limit is 1: resident memory above it that is nobody's fault
-    OWN_GROWTH = 786432         # bytes that a process grows by, with its first tables and buffers
+    OWN_GROWTH = 1835008        # bytes that a process grows by, with its first tables and buffers, and its miniature simulations
 
 # How old what is known of the others may get while commands are executed.
 cdef int64_t LOOK_NS = 1000000

@@ -324,6 +324,8 @@ cdef class Replay:
             return self.apply_fields(record, place)
         if record < RECORD_STREAM_ADD:
             return self.apply_zset(record, place)
+        if record > RECORD_PENDING_DROP:
+            return self.unknown(record)
         return self.apply_stream(record, place)
 
     cdef int unknown(self, int record) except -1:
@@ -531,8 +533,6 @@ cdef class Replay:
         cdef uint64_t n = 0
         cdef Span[2 * FEW_PAIRS] few
         cdef Span* spans
-        if record > RECORD_PENDING_DROP:
-            return self.unknown(record)
         if record == RECORD_STREAM_ADD:
             id = read_id(reader)
             self.must(entry == NULL or compare_ids(id, stream_of(entry).last) > 0)

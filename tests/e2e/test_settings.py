@@ -241,7 +241,6 @@ def test_parameters_of_a_real_server_are_known_and_shown() -> None:
         assert cluster.request("config", "get", "acllog-max-len")[1] == b"64"
         for name, text, reason in (
             ("cluster-enabled", "yes", "clients see one node"),
-            ("notify-keyspace-events", "Ex", "not offered yet"),
             ("replicaof", "127.0.0.1 1", "no replicas"),
             ("io-threads", "4", "processes instead of threads"),
             ("lua-time-limit", "x", "must be a whole number"),

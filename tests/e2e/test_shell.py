@@ -88,8 +88,8 @@ def test_the_prompt_shows_an_open_transaction(cluster: Cluster, monkeypatch: pyt
     shell = conversation(cluster.port)
     shell.connect()
     open_, closed = f"127.0.0.1:{cluster.port}(TX)> ", f"127.0.0.1:{cluster.port}> "
-    assert shell.request(words("multi")) == b"OK" and shell.prompt == open_
-    assert shell.request(words("set k v")) == b"QUEUED" and shell.request(words("select 4")) == b"QUEUED"
+    assert shell.request(words("multi")) == "OK" and shell.prompt == open_
+    assert shell.request(words("set k v")) == "QUEUED" and shell.request(words("select 4")) == "QUEUED"
     with pytest.raises(CommandError, match="ERR"):
         shell.request(words("exec now"))
     assert shell.prompt == open_

@@ -227,11 +227,12 @@ def test_a_write_of_the_loop_that_is_cut_short_is_gone_on_with(tmp_path: Path, a
         async with served(tmp_path / "s", appendfsync=appendfsync) as here:
             router, writer = await here.router(), here.persistence.writer
             assert writer is not None and await router.ask("set", "k", "first") == b"+OK\r\n"
-            for number in range(size):
+            # From one byte on: a write of none by the thread, whose turn it is behind a slow one, means a full disk.
+            for number in range(1, size):
                 before = writer.figures()
                 here.files.shorten("pwrite", number)
                 assert await router.ask("set", "k", f"{number:020}") == b"+OK\r\n"
-                assert writer.queued == 0 and writer.written == writer.sequence == number + 2
+                assert writer.queued == 0 and writer.written == writer.sequence == number + 1
                 if appendfsync == "no":
                     assert writer.figures()["written_by_thread"] == before["written_by_thread"] + 1
                     assert await router.ask("get", "k") == b"$20\r\n%020d\r\n" % number
@@ -243,7 +244,7 @@ def test_a_write_of_the_loop_that_is_cut_short_is_gone_on_with(tmp_path: Path, a
                 found.append((int.from_bytes(data[at + 8 : at + 16], "little"), data[at + 40 : end]))
             at = end
         assert at == len(data) and found[0] == (1, b"\x08\x01k\x05first")
-        assert found[1:] == [(number + 2, b"\x08\x01k\x14%020d" % number) for number in range(size)]
+        assert found[1:] == [(number + 1, b"\x08\x01k\x14%020d" % number) for number in range(1, size)]
 
     run(test)
 

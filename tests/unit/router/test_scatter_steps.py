@@ -224,6 +224,7 @@ def run_exec(steps: Steps) -> Any:
     queue: Any = SimpleNamespace(
         needs_room=False,
         everything=False,
+        writes=True,
         slots_by_shard=lambda router: slots,
         commands_of=lambda: [(BY_KEY[name], tuple(args), 0) for name, *args in QUEUED],
     )
