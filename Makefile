@@ -2,6 +2,8 @@
 
 VENV ?= .venv
 ARGS ?=
+# Tests that run side by side: most of them wait more than they work.
+WORKERS ?= 2
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
@@ -15,7 +17,7 @@ help:
 	@echo
 	@echo 'The first two install what they need into $(VENV) and compile what has changed since the last time.'
 	@echo 'ARGS="..." goes to `kache cluster start` or `pytest`: make start ARGS="--shards 4 --maxmemory 1gb"'
-	@echo 'PYTHON=python3.12 chooses a Python, VENV=directory another place.'
+	@echo 'PYTHON=python3.12 chooses a Python, VENV=directory another place, WORKERS=4 how many tests run side by side.'
 
 start: python
 	@$(PYTHON) deploy/environment.py $(VENV)
@@ -23,7 +25,7 @@ start: python
 
 test: python
 	@$(PYTHON) deploy/environment.py $(VENV) test
-	@exec $(VENV)/bin/pytest $(ARGS)
+	@exec $(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 wheel: python
 	@PYTHON=$(PYTHON) exec deploy/wheel.sh

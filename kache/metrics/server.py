@@ -22,6 +22,9 @@ MOST_CONNECTIONS = 64
 IDLE_SECONDS = 30.0
 BODY_BYTES = 1 << 20
 """More is asked of nobody: what a person types into the console."""
+LINGER_BYTES = 4 << 20
+LINGER_SECONDS = 2.0
+"""What is still read of a request that was refused, and for how long."""
 
 _log = logging.getLogger("kache.metrics")
 
@@ -97,7 +100,7 @@ class Server:
             except h11.RemoteProtocolError as error:
                 # What follows cannot be told apart from it.
                 await _send(http, writer, _text(error.error_status_hint, f"This is no request: {error}."))
-                return
+                return await _linger(reader, writer)
             await _send(http, writer, await self._respond(request), request.method != "HEAD")
             if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
                 return
@@ -130,6 +133,15 @@ async def _next_request(http: h11.Connection, reader: asyncio.StreamReader) -> R
             return _request(head, bytes(body))
         else:  # ConnectionClosed, or PAUSED behind a request that wants another protocol
             return None
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what is still on its way: closing with it unread would reset the connection, and the answer with it."""
+    writer.write_eof()
+    left = LINGER_BYTES
+    async with asyncio.timeout(LINGER_SECONDS):
+        while left > 0 and (data := await reader.read(65536)):
+            left -= len(data)
 
 
 def _request(head: h11.Request, body: bytes) -> Request:
