@@ -308,5 +308,5 @@ def test_a_bad_key_spec_is_refused(spec: str) -> None:
 
 def test_rows_are_values() -> None:
     with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
-        TABLE[0].name = "other"  # type: ignore[misc]
+        TABLE[0].name = "other"  # type: ignore[misc]  # that is the point
     assert len({*TABLE}) == len(TABLE)

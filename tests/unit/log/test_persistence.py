@@ -238,7 +238,7 @@ def write_golden(directory: Path) -> None:
 
     async def test() -> None:
         async with kept(directory) as shard:
-            shard.reactor = None  # type: ignore[assignment]
+            shard.reactor = None  # type: ignore[assignment]  # nobody waits for replies
             for words in [*GOLDEN_COMMANDS, *large()]:
                 shard.execute(*words)
             await shard.persistence.dump()
