@@ -187,11 +187,11 @@ def measure(report: Report, name: str, trace: list[int], args: argparse.Namespac
         check_curves(report, name, told, trace, kept["auto"])
 
 
-def print_table(capacity: int, requests: int) -> None:
+def print_table(traces: Sequence[str], capacity: int, requests: int) -> None:
     """The misses of the exact simulators with room for so many keys, as Markdown; sizes make LFU and others another thing."""
     columns = (*EXACT, "GDSF")
     print(f"| trace | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
-    for name in [*TRACES, *SIZED]:
+    for name in traces:
         trace = (TRACES | SIZED)[name](requests)
         sizes = sizes_of(max(trace) + 1) if name in SIZED else None
         room = capacity if sizes is None else sum(sizes) // len(sizes) * capacity
@@ -240,7 +240,7 @@ def main() -> None:
     args = parser.parse_args()
     report = Report()
     if args.table:
-        print_table(args.table, args.requests)
+        print_table(args.traces, args.table, args.requests)
         return
     if args.memory:
         check_memory(report, args)

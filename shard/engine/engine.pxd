@@ -320,6 +320,7 @@ cdef class Evictor:
     cdef int pooled
     cdef bint volatile_only, by_ttl, at_random
     cdef bint queued                    # by S3-FIFO
+    cdef bint limited                   # there is a limit: without one nobody will ask which keys are new
     cdef bint auto                      # by what the miniature simulations say
     cdef int followed                   # FOLLOW_LRU, FOLLOW_S3FIFO or FOLLOW_NARROW
     cdef readonly uint64_t changed_policy # how often auto went over to another policy
@@ -341,6 +342,7 @@ cdef class Evictor:
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef void set_limited(self, bint limited) noexcept
     cdef void choose(self) noexcept
     cdef bint is_small(self, Entry* entry) noexcept
     cdef bint small_is_full(self) noexcept
@@ -511,7 +513,8 @@ cdef class Executor:
     cdef readonly Store store
     cdef readonly Evictor evictor
     cdef int64_t fitted_keys            # how many there were when the simulations were fitted to them
-    cdef public bint simulating         # miniature simulations run, if there is enough to simulate
+    cdef public bint simulating         # miniature simulations may run, if there is something to simulate
+    cdef int64_t asked_at_ms            # when somebody last asked what they say, by clock_ms; 0: nobody has
     cdef readonly object slowlog
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
@@ -580,6 +583,7 @@ cdef class Executor:
     cdef bytes refused_write(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
+    cdef bint is_simulating(self) except -1
     cpdef int tune_simulations(self) except -1
     cdef int look_at_budget(self, int64_t now_ns) noexcept
     cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept

@@ -14,6 +14,7 @@ cdef enum:
     FEWEST_KEYS = 1000          # that simulations say anything about
     PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
     HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
+    ASKED_LATELY_MS = 3600000   # so long the simulations of a shard that evicts nothing run for whoever has asked
     OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
     # What a unit needs (`look_at`).
@@ -588,6 +589,7 @@ cdef class Executor:
     def set_maxmemory(self, int64_t maxmemory):
         """The limit of all shards together in bytes; 0 for none."""
         self.budget.set_limit(maxmemory)
+        self.evictor.set_limited(maxmemory > 0)
         self.look_at_budget(monotonic_ns())
 
     @property
@@ -607,15 +609,28 @@ cdef class Executor:
         """
         self.budget.govern(resident_growth)
 
+    cdef bint is_simulating(self) except -1:
+        """Whether there is anything to simulate for: a policy that evicts, or somebody who has asked lately."""
+        if not self.simulating:
+            return False
+        if self.budget.limit and self.store.policy != "noeviction":
+            return True
+        return self.asked_at_ms and self.clock_ms - self.asked_at_ms < ASKED_LATELY_MS
+
+    def ask_advice(self):
+        """Somebody wants to know what the simulations say: for a while from now on they run without a limit, too."""
+        self.asked_at_ms = self.clock_ms
+
     cpdef int tune_simulations(self) except -1:
         """Fits the miniature simulations to the memory and the keys that are there: to be called a few times a second."""
         cdef int64_t used = self.store.used(), base = self.budget.limit // self.budget.shards, keys = 0, wanted
         cdef uint32_t below = self.store.sampled_below
+        cdef bint simulating = self.is_simulating()
         cdef int i
         for i in range(self.store.active):
             keys += self.store.databases[i].count
-        if not self.simulating or keys < FEWEST_KEYS:
-            return self.store.simulate(0, 0) if below and keys == 0 or not self.simulating else 0
+        if not simulating or keys < FEWEST_KEYS:
+            return self.store.simulate(0, 0) if below and keys == 0 or not simulating else 0
         if base == 0:
             # Without a limit the present size is that of the data, which grows: a step at a time.
             base = self.store.miniatures.base if below else 0
