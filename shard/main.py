@@ -172,6 +172,7 @@ class _Process:
         self.shard.loading = ctx.data is not None
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
+        self._own()
         self.config = ctx.config
         self._apply(ctx.config)
         if ctx.stage is not None:
@@ -262,6 +263,7 @@ class _Process:
             self._take_in(message)
         elif isinstance(message, Slots):
             self.slot_epoch, self.slots = message.epoch, message.ranges
+            self._own()
             self.channel.send(Ack(message.id))
         elif isinstance(message, StageIs):
             self._play(message.stage)
@@ -281,6 +283,11 @@ class _Process:
                 self.done.set()
             self.save_at_end = message.save
             self._drain(message.seconds)
+
+    def _own(self) -> None:
+        """What scripts may touch here: an only shard has every key."""
+        mine = [(first, last) for first, last, shard in self.slots if shard == self.ctx.index]
+        self.shard.own(mine if self.ctx.shards > 1 else None)
 
     def _play(self, stage: Stage) -> None:
         """Does what a test has staged for this shard."""

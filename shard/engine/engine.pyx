@@ -20,6 +20,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     watches, channels,         WATCH; who listens to what is published; what is published of changes
     notifications, tracking    … and told to clients that have read it
     locks                      what keeps others out of a transaction over several shards, and who waits
+    programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
     compiled_collections
@@ -224,6 +225,7 @@ include "channels.pxi"
 include "notifications.pxi"
 include "tracking.pxi"
 include "locks.pxi"
+include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"
 include "compiled_collections.pxi"

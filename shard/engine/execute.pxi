@@ -15,6 +15,7 @@ cdef enum:
     PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
     HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
     ASKED_LATELY_MS = 3600000   # so long the simulations of a shard that evicts nothing run for whoever has asked
+    MOST_SPELLINGS = 8192       # of names of commands that are remembered
     OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
     # What a unit needs (`look_at`).
@@ -65,6 +66,8 @@ cdef class Executor:
     ):
         self.store = Store(hash_seed, cleanup)
         self.handlers = handlers
+        self.inner = {}
+        self.spelled = {}
         self.fill_commands(rows)
         self.slowlog = slowlog
         self.locks = Locks(self)
@@ -136,6 +139,10 @@ cdef class Executor:
             command.while_loading = "loading" in row.flags
             command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
             command.blocking = "blocking" in row.flags
+            command.noscript = "noscript" in row.flags
+            command.whole = row.route not in ("key", "split", "move", "script", "channel", "local", "none")
+            command.channel = row.route == "channel"
+            command.words = row.words
             self.fill_keys(command, row)
         return 0
 
@@ -234,15 +241,16 @@ cdef class Executor:
 
     cpdef object call(self, Context context, str key, tuple args):
         """A command inside another; see Context.call."""
-        cdef int number = self.numbers.get(key, -1), outer = context.number
-        cdef bint no_touch = self.store.no_touch, counting = self.store.counting
-        cdef Command* command
-        cdef Words words = Words(args)
-        cdef bytes refused
+        cdef int number = self.numbers.get(key, -1)
         if number < 0:
             raise CommandError(f"ERR unknown command '{key}'")
-        command = &self.commands[number]
-        refused = self.refusal(context, command, number, words.spans, words.count)
+        return self.call_number(context, number, args, Words(args))
+
+    cdef object call_number(self, Context context, int number, tuple args, Words words):
+        cdef int outer = context.number
+        cdef bint no_touch = self.store.no_touch, counting = self.store.counting
+        cdef Command* command = &self.commands[number]
+        cdef bytes refused = self.refusal(context, command, number, words.spans, words.count)
         if refused is not None:
             command.rejected += self.counts(context, command)
             raise CommandError(refused.decode())
@@ -263,6 +271,38 @@ cdef class Executor:
             context.number = outer
             self.store.no_touch = no_touch
             self.store.counting = counting
+
+    cdef int number_of(self, tuple words) except -1:
+        """The number of a command as a client of RESP names it; CommandError for none."""
+        cdef bytes name
+        cdef int number
+        from kache.commands import lookup
+
+        name = words[0] if words else b""
+        number = self.spelled.get(name, -1)
+        if number >= 0:
+            return number
+        row = lookup(name, RESP2)
+        if row is not None and (row.is_container or row.subcommands) and len(words) > 1:
+            inner = lookup(name + b"|" + <bytes> words[1], RESP2)
+            if inner is not None:
+                return inner.id
+        if row is None or row.is_container or "internal" in row.flags:
+            raise CommandError("ERR Unknown Redis command called from script")
+        if not row.subcommands and len(self.spelled) < MOST_SPELLINGS:
+            self.spelled[name] = row.id
+        return row.id
+
+    def own(self, slots):
+        """Which slots are this shard's, as pairs of the first and the last; None: every one."""
+        cdef bytearray owned
+        if slots is None:
+            self.owned = None
+            return
+        owned = bytearray(SLOT_COUNT)
+        for first, last in slots:
+            owned[first:last + 1] = b"\1" * (last + 1 - first)
+        self.owned = bytes(owned)
 
     cdef inline bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept:
         """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
@@ -328,6 +368,8 @@ cdef class Executor:
         cdef int64_t began = monotonic_ns(), took
         cdef int bucket
         cdef object handler = self.handlers[number]
+        if handler is None:
+            handler = self.inner.get(number) if context.depth else None
         if handler is None:
             raise CommandError("ERR this command is answered by the router")
         try:
