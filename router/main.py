@@ -26,6 +26,7 @@ from kache.cluster.messages import (
     ConfigChanged,
     Down,
     Drain,
+    ModulesAre,
     Ping,
     Pong,
     Question,
@@ -38,6 +39,7 @@ from kache.cluster.messages import (
 from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
 from kache.config.settings import Config
+from kache.module.rows import known_row
 from kache.wire.board import Board
 from kache.wire.claims import Claims
 from kache.wire.clock import Clock
@@ -120,6 +122,8 @@ class _Process:
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
         )
+        if ctx.modules is not None:
+            self._take_modules(ctx.modules)
         if ctx.stage is not None:
             self._play(ctx.stage)
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
@@ -161,6 +165,9 @@ class _Process:
         elif isinstance(message, Slots):
             self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, ModulesAre):
+            self._take_modules(message)
+            self.channel.send(Ack(message.id))
         elif isinstance(message, StageIs):
             self._play(message.stage)
             self.channel.send(Ack(message.id))
@@ -176,6 +183,11 @@ class _Process:
                 self._leave()
             self.told_to_drain = True
             self._drain(message.seconds)
+
+    def _take_modules(self, message: ModulesAre) -> None:
+        """From here on clients know these commands, and no others of modules."""
+        modules = {each.name: [known_row(c.row, c.number) for c in each.commands] for each in message.modules}
+        self.router.take_modules(message.epoch, modules)
 
     def _play(self, stage: Stage) -> None:
         """A test has moved the clock: clients have been idle for so much longer."""

@@ -21,7 +21,7 @@ from kache.config.kinds import Setting, format_address, format_size
 from kache.config.settings import SETTINGS, Config, ConfigError, load, secret_variables
 from kache.errors import KacheError
 
-__all__ = ["cluster"]
+__all__ = ["Admin", "cluster", "port_option", "timeout_option"]
 
 _SHOWN = (
     "shards", "routers", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
@@ -159,7 +159,7 @@ def _say(text: str, _whole: bool) -> None:
         raise
 
 
-class _Admin:
+class Admin:
     """A blocking conversation with a running supervisor."""
 
     def __init__(self, port: int, timeout: float) -> None:
@@ -177,6 +177,7 @@ class _Admin:
             raise Failure(f"No cluster runs on port {port}.", EXIT_NO_CLUSTER) from None
 
     def request(self, message: messages.Up) -> messages.Down:
+        """The answer to a request; Failure when it is refused, or does not come."""
         try:
             control.send(self._socket, message)
             answer = control.receive(self._socket, self._buffer)
@@ -187,6 +188,7 @@ class _Admin:
         return answer
 
     def status(self) -> messages.ClusterStatus:
+        """What the supervisor says of its cluster."""
         answer = self.request(messages.StatusRequest(1))
         assert isinstance(answer, messages.StatusReply)
         return answer.status
@@ -203,7 +205,7 @@ class _Admin:
         return True
 
 
-_port = click.option(
+port_option = click.option(
     "--port",
     "-p",
     envvar="KACHE_PORT",
@@ -213,14 +215,14 @@ _port = click.option(
     show_default=True,
     help="Port of the cluster, or KACHE_PORT.",
 )
-_timeout = click.option(
+timeout_option = click.option(
     "--timeout", type=TIMEOUT, metavar="SECONDS", default=30.0, show_default=True, help="How long to wait for it."
 )
 
 
 @cluster.command("status", short_help="Show the processes of a cluster.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything, with all settings, as JSON.")
 def status(port: int, timeout: float, as_json: bool) -> int:
     """Show the processes of a cluster of yours on this machine; it needs no password.
@@ -229,7 +231,7 @@ def status(port: int, timeout: float, as_json: bool) -> int:
 
     Exit status: 0 all is well, 1 a process is not up or something cannot be healed, 3 no cluster runs on this port.
     """
-    found = _Admin(port, timeout).status()
+    found = Admin(port, timeout).status()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found)))
     else:
@@ -275,11 +277,11 @@ def _kept(kept: messages.Kept | None) -> str:
 
 
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 def stop(port: int, timeout: float) -> int:
     """Answer what is in flight, then end the cluster; returns when it is gone."""
-    admin = _Admin(port, timeout)
+    admin = Admin(port, timeout)
     pid = admin.status().pid
     admin.request(messages.Shutdown(2))
     if not admin.wait_for_end():
@@ -289,8 +291,8 @@ def stop(port: int, timeout: float) -> int:
 
 
 @cluster.command("restart", short_help="Restart the processes of a cluster one after the other.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 @click.option("--shard", "-s", type=WholeNumber(0), metavar="INDEX", help="Only this shard; the first is 0.")
 @click.option("--router", "-r", "only_router", is_flag=True, help="Only the routers.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask whether the data of the shards may go.")
@@ -302,7 +304,7 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes
     """
     if shard is not None and only_router:
         raise click.UsageError("--shard and --router exclude each other.", click.get_current_context())
-    admin = _Admin(port, timeout)
+    admin = Admin(port, timeout)
     found = admin.status()
     children = found.children
     if shard is not None:

@@ -7,6 +7,7 @@ changes, spread,                changes of the configuration: what is tried, sto
 acknowledgements                who has yet to answer
 ending                          the routers first, then the shards
 questions                       what one router asks the others
+modules                         commands in Python: tried, numbered, the same in all shards
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -159,15 +160,14 @@ def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> i
 
 def start_executed(ctx: ChildContext, title: str) -> int:
     """Start a fresh interpreter for `ctx` with the same descriptors; returns its pid."""
-    reader, writer = os.pipe()
-    os.write(writer, msgspec.msgpack.encode(ctx))  # less than a pipe holds
-    os.close(writer)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kache.cluster.child", str(reader), str(os.getpid()), title],
-        pass_fds=(reader, *ctx.descriptors()),
-        stdin=subprocess.DEVNULL,
-    )
-    os.close(reader)
+    with tempfile.TemporaryFile() as given:
+        given.write(msgspec.msgpack.encode(ctx))
+        given.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kache.cluster.child", str(given.fileno()), str(os.getpid()), title],
+            pass_fds=(given.fileno(), *ctx.descriptors()),
+            stdin=subprocess.DEVNULL,
+        )
     process.returncode = 0  # the supervisor reaps it by its pid, Popen need not
     return process.pid
 

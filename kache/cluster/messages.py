@@ -34,6 +34,14 @@ __all__ = [
     "Health",
     "Kept",
     "Loading",
+    "Module",
+    "ModuleCommand",
+    "ModuleList",
+    "ModuleLoad",
+    "ModuleStatus",
+    "ModuleUnload",
+    "ModulesAre",
+    "ModulesReply",
     "NewListener",
     "Ping",
     "Pong",
@@ -86,6 +94,34 @@ class Stage(msgspec.Struct, kw_only=True, frozen=True):
     """Children that are not started again."""
 
 
+class ModuleCommand(msgspec.Struct, frozen=True):
+    """A command of a module: its number on the link, and its row (kache.commands.Row) as msgpack."""
+
+    name: str
+    number: int
+    row: bytes
+
+
+class Module(msgspec.Struct, frozen=True):
+    """A module, or one version of it: each has a serial of its own. `source` is empty for those who do not execute it."""
+
+    name: str
+    serial: int
+    path: str
+    source: str
+    commands: list[ModuleCommand]
+    loaded_ms: int
+
+
+class ModuleStatus(msgspec.Struct, frozen=True):
+    """A module for `kache module list`; the time is unix milliseconds."""
+
+    name: str
+    path: str
+    loaded_ms: int
+    commands: list[str]
+
+
 class ChildContext(msgspec.Struct, kw_only=True):
     """All that a child is given when it starts. The descriptors are open and the child's own."""
 
@@ -128,6 +164,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """How often this child was started before."""
     config_file: str | None = None
     """The TOML file that the cluster was started with."""
+    modules: ModulesAre | None = None
+    """The commands in Python of the cluster, for routers and shards; None: there are none."""
     stage: Stage | None = None
     """What a test has staged; None in a cluster that was not started for tests."""
 
@@ -200,6 +238,15 @@ class Slots(_Message, tag=True):
     id: int
     epoch: int
     ranges: list[SlotRange]
+
+
+class ModulesAre(_Message, tag=True):
+    """Down, to shards and routers: the modules from now on, of which later ones win where a number is in two. A child answers
+    with Ack once it goes by it, or with why it cannot: then it has what it had."""
+
+    id: int
+    epoch: int
+    modules: list[Module]
 
 
 class Drain(_Message, tag=True):
@@ -354,6 +401,35 @@ class Shutdown(_Message, tag=True):
     now: bool = False
 
 
+class ModuleLoad(_Message, tag=True):
+    """Up, over the admin socket: load this text of the file `path`, in the place of the module of its name if `replace`."""
+
+    id: int
+    path: str
+    source: str
+    replace: bool = False
+
+
+class ModuleUnload(_Message, tag=True):
+    """Up, over the admin socket: the commands of this module are unknown from now on."""
+
+    id: int
+    name: str
+
+
+class ModuleList(_Message, tag=True):
+    """Up, over the admin socket: answered with ModulesReply."""
+
+    id: int
+
+
+class ModulesReply(_Message, tag=True):
+    """Down: the answer to ModuleList."""
+
+    id: int
+    modules: list[ModuleStatus]
+
+
 class StatusRequest(_Message, tag=True):
     """Up: answered with StatusReply."""
 
@@ -397,6 +473,8 @@ class Answer(_Message, tag=True):
 Down = (
     ConfigChanged
     | Slots
+    | ModulesAre
+    | ModulesReply
     | Drain
     | DumpShard
     | CancelDump
@@ -425,6 +503,9 @@ Up = (
     | SetStage
     | Save
     | Shutdown
+    | ModuleLoad
+    | ModuleUnload
+    | ModuleList
     | StatusRequest
     | AskRouters
     | Answer

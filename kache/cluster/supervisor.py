@@ -37,6 +37,7 @@ from kache.cluster.durability import DataDirectory, Resolution
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
+from kache.cluster.modules import Modules
 from kache.cluster.progress import LoadingBar, loading_text
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
@@ -101,6 +102,7 @@ class Supervisor:
         self._spread = Spread(config, self._data, self._children, self._acknowledgements, self._send)
         self._changes = Changes(self._spread)
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
+        self._modules = Modules(self._children, self._acknowledgements, self._selector, self._send)
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._troubles: list[str] = []
         self._manager = ServiceManager(os.environ)
@@ -117,6 +119,7 @@ class Supervisor:
     def run(self) -> int:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
+        self._modules.start(self.config.modules)
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
@@ -157,6 +160,7 @@ class Supervisor:
                     os.waitpid(child.pid, 0)
                 except ChildProcessError:
                     pass  # somebody else has seen its end
+        self._modules.close()
         self._resources.leave()
         self._admins.close()
         self._data.close()
@@ -185,6 +189,7 @@ class Supervisor:
                 _log.warning("%s did not end in time and is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
         self._acknowledgements.expire(now)
+        self._modules.expire(now)
         if now >= self._health.due:
             self._health.look(now, self.config.unresponsive_seconds)
             if self._end.phase == "serving" and self._data.is_open:
@@ -197,7 +202,7 @@ class Supervisor:
 
     def _until_next_timer(self) -> float:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
-        times += [*self._acknowledgements.deadlines(), self._health.due]
+        times += [*self._acknowledgements.deadlines(), *self._modules.deadlines(), self._health.due]
         return max(0.0, min(times) - time.monotonic())
 
     def _look_after_children(self, now: float) -> None:
@@ -330,6 +335,7 @@ class Supervisor:
             data=self._data.of_shard(child.index) if child.role == "shard" else None,
             restarts=child.restarts + 1,
             config_file=self._config_file,
+            modules=self._modules.of_child(child.role),
             stage=self._simulation.stage,
         )
         if self._executes():
@@ -528,10 +534,26 @@ class Supervisor:
                 self._save(asker, number, what)
             case messages.AskRouters(id=number, what=what, words=words):
                 self._questions.ask(asker, number, what, words)
+            case messages.ModuleLoad() | messages.ModuleUnload() | messages.ModuleList() if asker in self._admins:
+                self._on_module_request(asker, message)
             case messages.Shutdown(id=number, save=save, now=now):
                 self._answer(asker, messages.Ack(number))
                 self._end.ask(save, now)
                 self._stop("a request to stop")
+
+    def _on_module_request(self, asker: Conversation, message: Any) -> None:
+        """Of the command line alone: whoever may execute code here owns the cluster."""
+
+        def answer(error: str) -> None:
+            self._answer(asker, messages.Ack(message.id, error))
+
+        match message:
+            case messages.ModuleLoad(path=path, source=source, replace=replace):
+                self._modules.load(path, source, replace, answer)
+            case messages.ModuleUnload(name=name):
+                self._modules.unload(name, answer)
+            case _:
+                self._answer(asker, messages.ModulesReply(message.id, self._modules.listed))
 
     def _save(self, asker: Conversation, number: int, what: str) -> None:
         """BGSAVE, SAVE, BGREWRITEAOF: a round of dumps; `what` is that of `messages.Save`."""

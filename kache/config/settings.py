@@ -21,6 +21,7 @@ from kache.config.kinds import (
     COUNT,
     DAY,
     EVENTS,
+    FILES,
     LIMITS,
     MICROSECONDS,
     MILLISECONDS,
@@ -135,6 +136,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     dir: Annotated[
         str, Setting(TEXT, "Directory of the data, where it is kept (appendonly, save); a relative logfile lies here.")
     ] = "."
+    modules: Annotated[
+        tuple[str, ...],
+        Setting(
+            FILES,
+            "Files of commands in Python that are loaded at the start (docs/python-commands.md); a relative one lies in dir. "
+            "`kache module` changes what a running cluster has.",
+        ),
+    ] = ()
+    module_time_limit_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a command in Python may take before it is ended, if it has changed nothing, since its shard does nothing "
+            "else meanwhile; 0: as long as it likes.",
+            live=True,
+        ),
+    ] = 100
     databases: Annotated[
         int, Setting(COUNT, "Numbered databases (SELECT) in every shard.", low=16, high=16, fixed=True)
     ] = 16

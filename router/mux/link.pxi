@@ -53,12 +53,13 @@ cdef class Link(Backend):
         self.widen()
         out = self.output()
         out.keep = LINK_BUFFER
-        out.put_u32(20)
+        out.put_u32(24)
         out.put_u8(LINK_HELLO)
         out.put_u8(LINK_VERSION)
         out.put_u16(self.router.index)
         out.append(PyBytes_AS_STRING(<bytes> DIGEST), 8)
         out.put_u64(self.router.boot_id)
+        out.put_u32(self.router.module_epoch)
         return 0 if offer_with(self, out) else self.mark_dirty()
 
     @property

@@ -962,6 +962,9 @@ cdef class Router(Reactor):
     cdef readonly list links             # the current Link of every shard; the list of `shards`
     cdef Limits limits
     cdef CommandTable table
+    cdef readonly uint32_t module_epoch  # of `modules`
+    cdef readonly object modules         # a dict: name of a module -> its rows, by name
+    cdef readonly object module_rows     # a dict: name of a command of a module -> its row
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
     cdef Shards shards

@@ -30,6 +30,7 @@ cdef class Router(Reactor):
         self.started_ms = self.now_ms
         self.slowlog = SlowLog(itertools.count())
         self.table = CommandTable(TABLE, CONTAINERS.values())
+        self.take_modules(0, {})
         self.slots = SlotMap(self.shard_count, slot_epoch, contiguous(self.shard_count) if slots is None else slots)
         self.limits = Limits()
         self.counters = Counters(self.now_ms)
@@ -69,6 +70,13 @@ cdef class Router(Reactor):
         for link in self.links:
             if link.phase == UP:
                 self.channels.register_on(link)
+
+    def take_modules(self, epoch, modules):
+        """These are the modules from here on: {name: its rows, with their numbers}. What is in flight goes on as it was sent."""
+        self.table.take_rows([row for rows in modules.values() for row in rows])
+        self.module_epoch = epoch
+        self.modules = modules
+        self.module_rows = {row.name: row for rows in modules.values() for row in rows}
 
     # Life -----------------------------------------------------------------------------------------
     def start(self):

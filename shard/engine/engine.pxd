@@ -528,6 +528,7 @@ cdef class Executor:
     cdef public object gauges           # what the process around it knows
     cdef Command* commands
     cdef readonly int command_count
+    cdef readonly int built_in          # so many of them are; those behind are modules' (extension.pxi)
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
     cdef dict spelled                   # how a program names a command -> its number
@@ -571,6 +572,7 @@ cdef class Executor:
     cdef void look(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef int fill_commands(self, object rows) except -1
     cdef int look_at_rows(self) except -1
+    cdef int fill_command(self, Command* command, object row) except -1
     cdef int fill_keys(self, Command* command, object row) except -1
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
@@ -939,6 +941,7 @@ cdef class Host:
     cdef list waiting                   # links with more to execute than a tick allowed
     cdef bint scheduled, draining
     cdef bytes digest
+    cdef public uint32_t module_epoch    # of the modules that the shard has: no router is ahead of it
     cdef uint64_t boot_id
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit, flow_room

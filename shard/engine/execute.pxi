@@ -115,7 +115,7 @@ cdef class Executor:
             ROW_COMMANDS = self.commands
         self.rows = ROWS_LIST
         self.numbers = ROW_NUMBERS
-        self.command_count = len(self.rows)
+        self.command_count = self.built_in = len(self.rows)
         self.commands = <Command*> calloc(self.command_count, sizeof(Command))
         if self.commands == NULL:
             raise MemoryError("no memory for the commands")
@@ -124,27 +124,28 @@ cdef class Executor:
 
     cdef int look_at_rows(self) except -1:
         cdef int i
-        cdef Command* command
         self.commands = <Command*> calloc(len(self.rows), sizeof(Command))
         if self.commands == NULL:
             raise MemoryError("no memory for the commands")
         for i, row in enumerate(self.rows):
-            command = &self.commands[i]
-            command.compiled = compiled_of(row.key)
-            command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
-            command.writes = "write" in row.flags
-            command.denyoom = "denyoom" in row.flags
-            command.readonly = "readonly" in row.flags
-            command.internal = "internal" in row.flags
-            command.while_loading = "loading" in row.flags
-            command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
-            command.blocking = "blocking" in row.flags
-            command.noscript = "noscript" in row.flags
-            command.whole = row.route not in ("key", "split", "move", "script", "channel", "local", "none")
-            command.channel = row.route == "channel"
-            command.words = row.words
-            self.fill_keys(command, row)
+            self.fill_command(&self.commands[i], row)
+            self.commands[i].compiled = compiled_of(row.key)
         return 0
+
+    cdef int fill_command(self, Command* command, object row) except -1:
+        command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
+        command.writes = "write" in row.flags
+        command.denyoom = "denyoom" in row.flags
+        command.readonly = "readonly" in row.flags
+        command.internal = "internal" in row.flags
+        command.while_loading = "loading" in row.flags
+        command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
+        command.blocking = "blocking" in row.flags
+        command.noscript = "noscript" in row.flags
+        command.whole = row.route not in ("key", "split", "move", "script", "channel", "local", "none")
+        command.channel = row.route == "channel"
+        command.words = row.words
+        return self.fill_keys(command, row)
 
     cdef int fill_keys(self, Command* command, object row) except -1:
         """Where its keys stand among its arguments, if they are one range; else its row finds them."""
@@ -287,6 +288,10 @@ cdef class Executor:
             inner = lookup(name + b"|" + <bytes> words[1], RESP2)
             if inner is not None:
                 return inner.id
+        if row is None:
+            number = self.numbers.get(name.lower().decode("latin-1"), -1)
+            if number >= self.built_in:
+                return number
         if row is None or row.is_container or "internal" in row.flags:
             raise CommandError("ERR Unknown Redis command called from script")
         if not row.subcommands and len(self.spelled) < MOST_SPELLINGS:
@@ -479,6 +484,9 @@ cdef class Executor:
         if isinstance(error, MemoryError):
             log.error("no memory for %s: %s", self.rows[number].key, error)
             return b"OOM the shard has no memory for this command"
+        if number >= self.built_in:
+            log.error("error in %s, a command of a module", self.rows[number].key, exc_info=error)
+            return f"ERR {self.rows[number].name}: {type(error).__name__}: {error}".encode("utf-8", "replace")
         log.error("internal error in %s", self.rows[number].key, exc_info=error)
         return f"ERR internal error: {type(error).__name__}: {error}".encode("utf-8", "replace")
 
@@ -901,6 +909,8 @@ cdef class Executor:
             if inner is not None:
                 row = inner
                 used = 2
+        if row is None and self.numbers.get(name.lower().decode("latin-1"), -1) >= self.built_in:
+            row = self.rows[<int> self.numbers[name.lower().decode("latin-1")]]
         if row is None or row.is_container:
             put_error(out, dialect, b"ERR unknown command '%s'" % name)
             return bytes(out)
