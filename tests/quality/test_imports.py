@@ -60,15 +60,16 @@ MAY_IMPORT = {
     "ground": {"wire"},  # the slot hash and the doubles of replies are compiled
     "wire": {"ground"},
     "commands": {"ground"},
+    "acl": {"ground", "commands"},
     "config": {"ground"},
     "client": {"ground", "config"},
-    "cluster": {"ground", "wire", "config"},
+    "cluster": {"ground", "wire", "acl", "config"},
     "load": {"ground", "client"},
     "metrics": {"ground", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
     "cli": {"ground", "wire", "commands", "config", "client", "cluster", "load"},
-    "router": {"ground", "wire", "commands", "config", "cluster"},
-    "shard": {"ground", "wire", "commands", "config", "cluster"},
+    "router": {"ground", "wire", "commands", "acl", "config", "cluster"},
+    "shard": {"ground", "wire", "commands", "acl", "config", "cluster"},
 }
 """Which household uses which. `ground` is what lies directly in kache/."""
 
