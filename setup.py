@@ -48,6 +48,7 @@ MODULES = {
     "kache.shard.engine.miniature": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
+    "kache.acl.rights": HOT,
     "kache.router.mux.slot_map": COLD,
     "kache.router.mux.limits": COLD,
     "kache.wire.clock": COLD,

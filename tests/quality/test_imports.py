@@ -62,15 +62,16 @@ MAY_IMPORT = {
     "wire": {"ground"},
     "commands": {"ground"},
     "module": {"ground", "commands"},
+    "acl": {"ground", "commands"},
     "config": {"ground"},
     "client": {"ground", "config"},
-    "cluster": {"ground", "wire", "config"},
+    "cluster": {"ground", "wire", "acl", "config"},
     "load": {"ground", "client"},
     "metrics": {"ground", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
     "cli": {"ground", "wire", "commands", "config", "client", "cluster", "load"},
-    "router": {"ground", "wire", "commands", "module", "config", "cluster"},
-    "shard": {"ground", "wire", "commands", "module", "config", "cluster"},
+    "router": {"ground", "wire", "commands", "acl", "module", "config", "cluster"},
+    "shard": {"ground", "wire", "commands", "acl", "module", "config", "cluster"},
 }
 """Which household uses which. `ground` is what lies directly in kache/."""
 
