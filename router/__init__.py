@@ -5,6 +5,7 @@ mux/        compiled: clients, links and the order of replies
 commands/   what the router answers by itself
 scatter/    commands over several shards: how they are divided, merged, led
 registry    which function answers, merges or leads which command
+tls         the certificate of its TLS port
 peers       questions to all routers of the cluster
 slowlog     the commands of its clients that took long
 """

@@ -35,10 +35,13 @@ from kache.cluster.messages import (
     Slots,
     Stage,
     StageIs,
+    TlsCommit,
+    TlsPrepare,
 )
 from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
 from kache.config.settings import Config
+from kache.errors import KacheError
 from kache.module.rows import known_row
 from kache.wire.board import Board
 from kache.wire.claims import Claims
@@ -64,6 +67,7 @@ from .commands import (
 from .commands import config as config_commands
 from .mux.multiplexer import Router, give_memory_back
 from .scatter import blocking, cursor, merges, moves, planner, streams
+from .tls import Tls
 
 __all__ = ["HANDLER_MODULES", "run"]
 
@@ -128,6 +132,8 @@ class _Process:
             self._play(ctx.stage)
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel
+        self.tls = Tls(self.router, loop, ctx.config, ctx.tls_listeners, self.channel.send)
+        self.router.tls = self.tls
         self.router.config_file = ctx.config_file
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
         self.router.pauses = Pauses(ctx.pages["pauses"])
@@ -150,6 +156,7 @@ class _Process:
         self._join_in_pause()
         for fd in self.ctx.listeners:
             router.listen(fd)
+        self.tls.start()
         # What was imported and built so far lives as long as the process: never scan it again, nor now
         # (see `children.preload`).
         gc.freeze()
@@ -171,6 +178,8 @@ class _Process:
         elif isinstance(message, StageIs):
             self._play(message.stage)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, TlsPrepare | TlsCommit):
+            self._take_in_certificate(message)
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
         elif isinstance(message, Question):
@@ -203,11 +212,25 @@ class _Process:
         try:
             self._apply(message.config)
         except Exception as refused:
-            error = f"{type(refused).__name__}: {refused}"
+            error = str(refused) if isinstance(refused, KacheError) else f"{type(refused).__name__}: {refused}"
             self._apply(before)
         self.channel.send(Ack(message.id, error))
 
+    def _take_in_certificate(self, message: TlsPrepare | TlsCommit) -> None:
+        error = ""
+        try:
+            if isinstance(message, TlsPrepare):
+                self.tls.prepare()
+            else:
+                self.tls.commit()
+        except KacheError as refused:
+            error = str(refused)
+        except Exception as refused:
+            error = f"{type(refused).__name__}: {refused}"
+        self.channel.send(Ack(message.id, error))
+
     def _apply(self, config: Config) -> None:
+        self.tls.apply(config)
         logs.set_level(config)
         self.router.apply_config(config)
         self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))

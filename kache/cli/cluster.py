@@ -1,4 +1,4 @@
-"""``kache cluster start | stop | status | restart | settings``."""
+"""``kache cluster start | stop | status | restart | reload | settings``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from typing import Any
 
 import click
@@ -244,10 +245,9 @@ def _show_status(found: messages.ClusterStatus) -> None:
     from kache.cli.stats import text_table, uptime
 
     state = "stopping" if found.draining else f"up {uptime(found.now_ms - found.started_ms)}"
-    click.echo(
-        f"Kache {found.version} on {', '.join(format_address(host, found.port) for host in found.bind)}, {state}, "
-        f"supervisor pid {found.pid}"
-    )
+    where = ", ".join(format_address(host, found.port or found.tls_port) for host in found.bind)
+    tls = "" if not found.tls_port else f", TLS on port {found.tls_port}" if found.port else " with TLS only"
+    click.echo(f"Kache {found.version} on {where}{tls}, {state}, supervisor pid {found.pid}")
     lines = [
         [
             f"{child.role} {child.index}",
@@ -263,6 +263,10 @@ def _show_status(found: messages.ClusterStatus) -> None:
     click.echo(shown[0] + "  last end")
     for line, child in zip(shown[1:], found.children, strict=True):
         click.echo(f"{line}  {child.reason}".rstrip())
+    if found.tls_serial:
+        days = (found.tls_expires * 1000 - found.now_ms) // 86_400_000
+        until = time.strftime("%Y-%m-%d", time.gmtime(found.tls_expires))
+        click.echo(f"TLS certificate {found.tls_serial}, valid until {until} ({days} days)")
     for trouble in found.troubles:
         click.echo(trouble)
 
@@ -331,6 +335,20 @@ def _ask_about_data(shards: list[int]) -> None:
         raise Failure(f"{what}. Say --yes to restart all the same; --router restarts only the routers.", EXIT_USAGE)
     if not click.confirm(f"{what}. Restart?"):
         raise Failure("Nothing was restarted.")
+
+
+@cluster.command("reload", short_help="Read the configuration and the TLS certificate again.")
+@_port
+@_timeout
+def reload(port: int, timeout: float) -> int:
+    """Read the file of --config and the files of the TLS certificate again, as SIGHUP does; nobody is disconnected.
+
+    Settings that cannot change while the cluster runs stay as they are; the log names them. A certificate that cannot be
+    used changes nothing, and the command says why.
+    """
+    _Admin(port, timeout).request(messages.Reload(1))
+    click.echo(f"The cluster on port {port} has read its configuration again.")
+    return 0
 
 
 @cluster.command("settings", short_help="List every setting with its reason and default, as TOML.")

@@ -47,6 +47,7 @@ __all__ = [
     "Pong",
     "Question",
     "Ready",
+    "Reload",
     "Reports",
     "Request",
     "Resolved",
@@ -62,6 +63,9 @@ __all__ = [
     "State",
     "StatusReply",
     "StatusRequest",
+    "TlsCommit",
+    "TlsIs",
+    "TlsPrepare",
     "Up",
 ]
 
@@ -142,6 +146,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     listeners: list[int]
     """Router: the client port's listeners, one per address, shared by all routers. Shard: its Unix socket. Metrics: those of
     the metrics port."""
+    tls_listeners: list[int] = []
+    """Router: those of the port that speaks TLS."""
     shard_paths: list[str]
     """Path of every shard's Unix socket, by index."""
     slots: list[SlotRange]
@@ -171,7 +177,7 @@ class ChildContext(msgspec.Struct, kw_only=True):
 
     def descriptors(self) -> list[int]:
         """All that are the child's own."""
-        return [self.control_fd, self.death_fd, *self.listeners, *self.pages.values()]
+        return [self.control_fd, self.death_fd, *self.listeners, *self.tls_listeners, *self.pages.values()]
 
 
 class ChildStatus(msgspec.Struct, kw_only=True):
@@ -198,6 +204,7 @@ class ClusterStatus(msgspec.Struct, kw_only=True):
     version: str
     pid: int
     port: int
+    """Of the plain port; 0: there is none."""
     bind: list[str]
     started_ms: int
     now_ms: int
@@ -207,6 +214,11 @@ class ClusterStatus(msgspec.Struct, kw_only=True):
     slots: list[SlotRange]
     slot_epoch: int
     draining: bool = False
+    tls_port: int = 0
+    tls_serial: str = ""
+    """Of the certificate that is served, in hexadecimal digits; empty without TLS."""
+    tls_expires: int = 0
+    """Unix seconds."""
     troubles: list[str] = []
     """What the cluster cannot heal by itself: a file of its directory that cannot be made again, say."""
 
@@ -308,6 +320,27 @@ class Failed(_Message, tag=True):
     reason: str
 
 
+class TlsPrepare(_Message, tag=True):
+    """Down: read the files of the certificate again. Acknowledged when they can be used, or with why not; what is served
+    stays as it is."""
+
+    id: int
+
+
+class TlsCommit(_Message, tag=True):
+    """Down: serve new connections with what was prepared last; existing ones keep what they have."""
+
+    id: int
+
+
+class TlsIs(_Message, tag=True):
+    """Up: the certificate that a child serves from now on (hexadecimal digits, Unix seconds), or why it serves no TLS."""
+
+    serial: str
+    expires: int
+    error: str = ""
+
+
 class Ready(_Message, tag=True):
     """Up: this child serves. A router says so once it accepts clients and its links to the shards are up."""
 
@@ -358,6 +391,12 @@ class ConfigSet(_Message, tag=True):
 
 class ConfigRewrite(_Message, tag=True):
     """Up: write the settings changed at run time into the configuration file."""
+
+    id: int
+
+
+class Reload(_Message, tag=True):
+    """Up: read the configuration and the files of the certificate again. Ack with what could not be taken in."""
 
     id: int
 
@@ -487,6 +526,8 @@ Down = (
     | Answer
     | Resolved
     | StageIs
+    | TlsCommit
+    | TlsPrepare
 )
 Up = (
     Ready
@@ -499,6 +540,7 @@ Up = (
     | Ack
     | ConfigSet
     | ConfigRewrite
+    | Reload
     | RestartShard
     | SetStage
     | Save
@@ -509,5 +551,6 @@ Up = (
     | StatusRequest
     | AskRouters
     | Answer
+    | TlsIs
 )
-Request = ConfigSet | ConfigRewrite | RestartShard | SetStage | Save | Shutdown | StatusRequest | AskRouters
+Request = ConfigSet | ConfigRewrite | Reload | RestartShard | SetStage | Save | Shutdown | StatusRequest | AskRouters

@@ -29,6 +29,7 @@ import msgspec
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
+from kache.cluster.certificates import CertificateError, checked_in_a_child
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
@@ -45,6 +46,7 @@ from kache.cluster.service_manager import ServiceManager
 from kache.cluster.simulation import Simulation
 from kache.cluster.spread import Spread
 from kache.cluster.status import cluster_status, ready_line
+from kache.cluster.tls_reload import TlsReload
 from kache.cluster.transactions import Decision
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
@@ -104,6 +106,7 @@ class Supervisor:
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._modules = Modules(self._children, self._acknowledgements, self._selector, self._send)
         self._health = Health(self._children, self._send, self._on_unresponsive)
+        self._certificates = TlsReload(self._children, self._acknowledgements, self._send, lambda: self.config)
         self._troubles: list[str] = []
         self._manager = ServiceManager(os.environ)
         self._end = Ending(self._spread, self._data, self._children, self._send)
@@ -120,6 +123,10 @@ class Supervisor:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
         self._modules.start(self.config.modules)
+        if self.config.tls_port or self.config.metrics_tls:
+            trouble = checked_in_a_child(self.config)
+            if trouble:
+                raise CertificateError(trouble)
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
@@ -137,7 +144,7 @@ class Supervisor:
             if not self.config.core_dumps:
                 processes.forbid_core_dumps()
             processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
-            processes.set_title(f"kache: supervisor :{self.config.port}")
+            processes.set_title(f"kache: supervisor :{self._resources.name}")
             self._catch_signals()
             if not self._executes():
                 children.preload()
@@ -195,6 +202,7 @@ class Supervisor:
             if self._end.phase == "serving" and self._data.is_open:
                 self._dumps.look(now, self.config)
             self._look_after_children(now)
+            self._certificates.look(now)
             logs.tell_left_out()
             self._manager.alive()
         if self._end.phase != "serving":
@@ -252,10 +260,20 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
-                if self._read is not None:
-                    self._changes.read_again(self._read)
+                self._reload(lambda error: None)
             else:
                 self._stop(signal.Signals(number).name)
+
+    def _reload(self, answer: Callable[[str], None]) -> None:
+        """Read the configuration again, and the certificate behind it; `answer` gets what could not be taken in."""
+
+        def then(error: str) -> None:
+            self._certificates.ask(lambda also: answer(error or also))
+
+        if self._read is None:
+            then("")
+        else:
+            self._changes.read_again(self._read, then)
 
     def _stop(self, cause: str) -> None:
         self._manager.stopping()
@@ -272,7 +290,7 @@ class Supervisor:
     def _child(self, role: messages.Role, index: int) -> Child:
         alone = role == "metrics" or (role == "router" and self.config.routers == 1)
         number = "" if alone else f" {index}"
-        return Child(role, index, f"kache: {role}{number} :{self.config.port}")
+        return Child(role, index, f"kache: {role}{number} :{self._resources.name}")
 
     def _executes(self) -> bool:
         method = self.config.start_method
@@ -325,6 +343,7 @@ class Supervisor:
             hash_seed=self._data.hash_seed,
             boot_id=self._boot_id,
             listeners=resources.listeners(child.role, child.index),
+            tls_listeners=resources.tls_listeners if child.role == "router" else [],
             shard_paths=resources.shard_paths,
             slots=self._slots,
             slot_epoch=self._slot_epoch,
@@ -377,6 +396,8 @@ class Supervisor:
                         self._send(child, self._spread.message(child, 0, self.config))
                 case messages.Reports(shares=shares):
                     self._resolution.report(child.index, shares, child.restarts > 0)
+                case messages.TlsIs():
+                    child.tls = message
                 case messages.Loading():
                     child.progress = loading_text(message)
                     self._loading.told(child.index, message)
@@ -517,7 +538,7 @@ class Supervisor:
                 slots = (self._slot_epoch, self._slots)
                 run_dir = self._resources.run_dir
                 status = cluster_status(self.config, self._children, slots, self._started_ms, run_dir, draining)
-                status.troubles = self._troubles
+                status.troubles = self._troubles + [text for text in (self._certificates.trouble,) if text]
                 self._answer(asker, messages.StatusReply(number, status))
             case messages.ConfigSet(id=number, values=values):
                 self._changes.ask(
@@ -526,6 +547,8 @@ class Supervisor:
                 )
             case messages.ConfigRewrite(id=number):
                 self._answer(asker, messages.Ack(number, rewrite(self._config_file, self.config)))
+            case messages.Reload(id=number):
+                self._reload(lambda error: self._answer(asker, messages.Ack(number, error)))
             case messages.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
             case messages.SetStage(id=number, stage=stage):

@@ -851,6 +851,7 @@ cdef class Clients:
     cdef object pause_timer
     cdef uint64_t next_id(self) noexcept
     cdef int add(self, Session session) except -1
+    cdef int count_tls(self) except -1
     cdef int remove(self, Session session) except -1
     cdef void count(self) noexcept
     cdef bint has_room(self) noexcept
@@ -940,6 +941,7 @@ cdef class Timers:
 cdef class Acceptor(Listener):
     """The client port."""
     cdef Router router
+    cdef bint sealed             # its clients speak TLS
     cdef int spare               # a descriptor given up to tell a client that there are none left
     cdef int rests               # how often in a row the connection that is waiting was left to the other routers
 
@@ -954,6 +956,8 @@ cdef class Router(Reactor):
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
     cdef public object pauses            # CLIENT PAUSE, as all routers know it (kache/cluster/pauses.py); None in tests
+    cdef public object tls               # its certificate (router/tls.py); None in tests
+    cdef public object on_secured        # called with every client whose TLS handshake is over; None: nobody asks
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef readonly object slowlog         # of the commands of its clients
     cdef public object config_file       # the TOML file the cluster was started with, or None

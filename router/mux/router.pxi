@@ -86,9 +86,12 @@ cdef class Router(Reactor):
             self.shards.connect(i)
         self.timers = Timers(self)
 
-    def listen(self, int fd):
-        """Accepts clients on a listening socket; the descriptor is the router's from here on."""
-        self.acceptors.append(Acceptor(self, fd))
+    def listen(self, int fd, bint sealed=False):
+        """Accepts clients on a listening socket; the descriptor is the router's from here on. `sealed`: they speak TLS, behind
+        `serve_tls`."""
+        if sealed and self.handshakes is None:
+            raise ValueError("no certificate to serve TLS with")
+        self.acceptors.append(Acceptor(self, fd, sealed))
 
     async def all_up(self):
         """Returns once every shard has answered the handshake."""

@@ -29,9 +29,11 @@ cdef class Session(Replies):
         self.user = "default"
         self.dialect_now = RESP2
 
-    def __init__(self, Router router, int fd):
-        """Takes over the descriptor of an accepted connection."""
+    def __init__(self, Router router, int fd, bint sealed=False):
+        """Takes over the descriptor of an accepted connection; `sealed`: it speaks TLS."""
         Endpoint.__init__(self, router, fd)
+        if sealed:
+            begin_tls(self, router.handshakes)
         self.router = router
         self.id = router.clients.next_id()
         self.authenticated_now = not router.limits.auth_required
@@ -103,6 +105,12 @@ cdef class Session(Replies):
         if self.peer_name is None:
             self.peer_name = name_of_socket(self.fd, True)
         return self.peer_name
+
+    @property
+    def certificate(self):
+        """What its client has proved to be (`ssl.SSLSocket.getpeercert`): {} without a certificate, None without TLS."""
+        cdef object peer = None if self.tls is None else self.tls.ssl_object
+        return None if peer is None else peer.getpeercert() or {}
 
     @property
     def local_address(self):
@@ -872,6 +880,18 @@ cdef class Session(Replies):
             self.close("it left while it waited")
         elif reset and self.barrier is not None:
             self.close("the client reset the connection")
+        return 0
+
+    cdef int on_secured(self) except -1:
+        if self.router.on_secured is not None:
+            self.router.on_secured(self)
+        return 0
+
+    cdef int on_tls_cost(self, Py_ssize_t n) except -1:
+        self.elsewhere += n
+        self.router.clients.link_bytes += n
+        if n > 0 and self.router.clients.over_budget():
+            self.router.clients.relieve()
         return 0
 
     cdef int on_closed(self, object reason) except -1:
