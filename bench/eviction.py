@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ SERVERS = {
 }
 EXACT = ("LRU", "LFU", "ARC", "LIRS", "WTinyLFU", "S3FIFO", "narrow")
 EXACT_SIZED = ("LRU", "S3FIFO", "narrow", "GDSF")
+SIMULATORS = find_spec("libcachesim") is not None
 CHANGING = ("phases", "turns")
 """Traces that change half-way."""
 
@@ -126,10 +128,13 @@ class Report:
 
 
 def check_curves(report: Report, name: str, told: dict[str, Any], trace: Sequence[int], kept: int) -> None:
-    """What `kache advise` says of the second half against exact caches."""
+    """What `kache advise` says of the second half against exact caches, where there are any."""
     half = len(trace) // 2
     for policy, cache in (("lru", "LRU"), ("s3fifo", "S3FIFO")):
         said = [100 * point["misses"] for point in told["curves"][policy]]
+        if not SIMULATORS:
+            print(f"    curve {policy}: " + "  ".join(f"{each:.1f}" for each in said), flush=True)
+            continue
         wanted = [misses(exact(cache, trace, max(int(kept * size), 10))[half:]) for size in SIZES]
         worst = max(abs(one - other) for one, other in zip(said, wanted, strict=True))
         print(
@@ -144,12 +149,16 @@ def values_of(sizes: Sequence[int] | None) -> Callable[[int], bytes]:
     return (lambda key: bytes(VALUE)) if sizes is None else (lambda key: bytes(sizes[key]))
 
 
-def measure(report: Report, name: str, trace: list[int], args: argparse.Namespace, sizes: list[int] | None) -> None:
-    """One trace on every server and in every simulator."""
+Measured = tuple[dict[str, list[bool]], dict[str, int], dict[str, Any]]
+"""Hits of every server, the keys that it kept, and what `kache advise` says of auto's second half."""
+
+
+def serve(trace: list[int], args: argparse.Namespace, sizes: list[int] | None) -> Measured:
+    """The trace on every server."""
     found: dict[str, list[bool]] = {}
     kept: dict[str, int] = {}
-    half = len(trace) // 2
     told: dict[str, Any] = {}
+    half = len(trace) // 2
     for label, (kind, policy) in SERVERS.items():
         if label not in args.servers:
             continue
@@ -160,31 +169,49 @@ def measure(report: Report, name: str, trace: list[int], args: argparse.Namespac
             found[label], kept[label] = hits, connection.integer("DBSIZE")
             if label == "auto":
                 told = merged([json.loads(shard) for shard in connection.array("ADVISE")])
+    return found, kept, told
+
+
+def measure(report: Report, name: str, trace: list[int], args: argparse.Namespace, sizes: list[int] | None) -> None:
+    """One trace on every server and in every simulator."""
+    found, kept, told = serve(trace, args, sizes)
     report.row(name, {label: misses(hits) for label, hits in found.items()})
     print(f"    keys kept: {kept}" + (f", auto follows {told['follows']}" if told else ""), flush=True)
-    reference = kept.get("s3fifo") or next(iter(kept.values()))
-    capacity = reference if sizes is None else sum(sizes) // len(sizes) * reference
-    simulated = {
-        label: exact(label, trace, capacity, sizes) for label in (EXACT if sizes is None else EXACT_SIZED)
-    }  # fmt: skip
-    report.row("    exact", {label: misses(hits) for label, hits in simulated.items()})
-    if sizes is None and "s3fifo" in found:
-        over = misses(found["s3fifo"]) - misses(simulated["S3FIFO"])
-        report.require(over <= 0.5, f"{name}: s3fifo misses {over:.2f} points more than the exact one")
     if "auto" in found and "valkey lru" in found:
         share = misses(found["auto"]) / min(misses(found["valkey lru"]), misses(found["valkey lfu"]))
         report.shares[name] = share
         print(f"    auto: {share:.3f} × the misses of the better of Valkey's two", flush=True)
         report.require(share <= 1.02, f"{name}: auto has {share:.3f} × the misses of the better of Valkey's two")
+    if SIMULATORS:
+        check_exact(report, name, trace, found, kept, sizes)
+    if told.get("curves") and sizes is None:
+        check_curves(report, name, told, trace, kept["auto"])
+
+
+def check_exact(
+    report: Report,
+    name: str,
+    trace: list[int],
+    found: dict[str, list[bool]],
+    kept: dict[str, int],
+    sizes: list[int] | None,
+) -> None:
+    """The misses of exact caches of the same size, of S3-FIFO and behind a change."""
+    reference = kept.get("s3fifo") or next(iter(kept.values()))
+    capacity = reference if sizes is None else sum(sizes) // len(sizes) * reference
+    simulated = {each: exact(each, trace, capacity, sizes) for each in (EXACT if sizes is None else EXACT_SIZED)}
+    report.row("    exact", {label: misses(hits) for label, hits in simulated.items()})
+    if sizes is None and "s3fifo" in found:
+        over = misses(found["s3fifo"]) - misses(simulated["S3FIFO"])
+        report.require(over <= 0.5, f"{name}: s3fifo misses {over:.2f} points more than the exact one")
     if name in CHANGING and "auto" in found:
-        window = slice(half + int(CHANGE * len(trace)), half + int(2 * CHANGE * len(trace)))
+        change, tenth = len(trace) // 2, int(CHANGE * len(trace))
+        window = slice(change + tenth, change + 2 * tenth)
         late = misses(found["auto"][window]) - min(misses(simulated[each][window]) for each in ("LRU", "S3FIFO"))
         print(
             f"    a tenth after the change: auto {late:+.2f} points of misses beside the better exact one", flush=True
         )
         report.require(late <= 2, f"{name}: {late:.2f} points behind after a tenth of the requests")
-    if told.get("curves") and sizes is None:
-        check_curves(report, name, told, trace, kept["auto"])
 
 
 def print_table(traces: Sequence[str], capacity: int, requests: int) -> None:
@@ -251,8 +278,11 @@ def main() -> None:
         if report.shares:
             mean = sum(report.shares.values()) / len(report.shares)
             print(f"auto: {mean:.3f} × the misses of the better of Valkey's two in the mean", flush=True)
-            report.require(mean <= 0.93, f"auto: {mean:.3f} × in the mean")
+            if len(args.traces) >= len(TRACES):
+                report.require(mean <= 0.93, f"auto: {mean:.3f} × in the mean")
             report.require(report.shares.get("loop", 0) <= 0.78, "loop: more than 0.78 ×")
+        if not SIMULATORS:
+            print("libcachesim is not installed: nothing was compared with exact caches")
     print("\n".join(report.missed) or "all bars are held")
     sys.exit(bool(report.missed))
 
