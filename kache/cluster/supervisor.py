@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from kache.backend.conversation import check_backend
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
@@ -117,6 +118,8 @@ class Supervisor:
     def run(self) -> int:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
+        if self.config.backend:
+            check_backend(self.config.backend, self.config.backend_user, self.config.backend_password)
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
+from kache.backend.address import AddressError, nodes_of
 from kache.config.client_limits import DEFAULT_LIMITS, Limit
 from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import (
@@ -383,6 +384,64 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(COUNT, "Commands a client may send before it authenticates; then it is closed.", live=True, low=4),
     ] = 128
 
+    # A Redis Cluster behind the routers, instead of shards
+    backend: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "A Redis or Valkey Cluster that the routers stand in front of, redis-cluster://host:port,host:port; there are no "
+            "shards then. Empty: none.",
+        ),
+    ] = ""
+    backend_user: Annotated[
+        str, Setting(TEXT, "User of the nodes that routers authenticate as; empty: the password alone.")
+    ] = ""
+    backend_password_file: Annotated[
+        str,
+        Setting(TEXT, "File whose first line is the password of the nodes; or KACHE_BACKEND_PASSWORD. Empty: none."),
+    ] = ""
+    backend_password: Annotated[
+        str,
+        Setting(TEXT, "Password of the nodes, from KACHE_BACKEND_PASSWORD or backend-password-file.", secret=True),
+    ] = ""
+    backend_connections: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Connections of a router to a node, for each of RESP2 and RESP3; a client keeps to the same on every node.",
+            low=1,
+            high=8,
+        ),
+    ] = 1
+    backend_transactions: Annotated[
+        str,
+        Setting(
+            WORD,
+            "MULTI over several slots of the backend: strict refuses it (CROSSSLOT), split makes a transaction of each "
+            "slot's commands and promises nothing over slots.",
+            live=True,
+            choices=("strict", "split"),
+        ),
+    ] = "strict"
+    backend_wait_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a command that no node has executed waits for one that can, during a failover or while slots move; "
+            "then the error says that nothing was executed.",
+            live=True,
+        ),
+    ] = 5000
+    backend_silence_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a node may say nothing while it owes an answer before its connection is given up.",
+            live=True,
+            low=100,
+        ),
+    ] = 2000
+
     # Back-pressure between clients, router and shards
     max_inflight_per_client: Annotated[
         int,
@@ -662,6 +721,8 @@ def changed(config: Config, values: Mapping[str, str]) -> Config:
 def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
     """The field that `text` changes, if it does. Raises ConfigError, and SettingError for what is no value."""
     setting = SETTINGS[name]
+    if config.backend and name in _OF_THE_NODES and not setting.is_already(config.setting(name), text):
+        raise ConfigError(f"{name} belongs to the data, which is that of the backend's nodes", name, "set it on the nodes")
     if not setting.live:
         if setting.is_already(config.setting(name), text):
             # Clients and tools set what they need to be so; where it is so, nothing has to change.
@@ -690,8 +751,11 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
         if raw is not None:
             name = field.replace("_", "-")
             values[name] = _read(name, raw, f"the option --{name}")
-    if values.get("requirepass-file"):
-        values["requirepass"] = _password_of(values)
+    for setting in ("requirepass", "backend-password"):
+        if values.get(f"{setting}-file"):
+            values[setting] = _password_of(values, setting)
+    if values.get("backend"):
+        _check_backend(values)
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
     _check_together(config)
     return config
@@ -707,20 +771,41 @@ def _variable(name: str) -> str:
     return "KACHE_" + name.replace("-", "_").upper()
 
 
-def _password_of(values: Mapping[str, Any]) -> str:
-    """The first line of requirepass-file; raises ConfigError when there is none, or another password."""
-    path = values["requirepass-file"]
-    if values.get("requirepass"):
-        raise ConfigError("requirepass and requirepass-file are both set; which password is meant?", "requirepass-file")
+_OF_THE_NODES = (
+    "maxmemory", "maxmemory-policy", "maxmemory-samples", "appendonly", "appendfsync", "save", "shards",
+    "notify-keyspace-events",
+)  # fmt: skip
+"""Settings about data, which lies in the nodes of a backend."""
+
+
+def _check_backend(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an address that is none, and for what only shards could do."""
+    try:
+        nodes_of(values["backend"])
+    except AddressError as error:
+        raise ConfigError(f"backend {error}.", "backend", str(error)) from None
+    for name in _OF_THE_NODES:
+        if name in values and values[name] != _DEFAULTS.setting(name):
+            raise ConfigError(
+                f"{name} cannot be set together with backend: the data is that of the nodes, where it is set.", name
+            )
+
+
+def _password_of(values: Mapping[str, Any], setting: str) -> str:
+    """The first line of the file of a password; raises ConfigError when there is none, or another password."""
+    name = f"{setting}-file"
+    path = values[name]
+    if values.get(setting):
+        raise ConfigError(f"{setting} and {name} are both set; which password is meant?", name)
     try:
         with open(path, encoding="utf-8") as file:
             password = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"requirepass-file {path} cannot be read: {reason}.", "requirepass-file") from None
+        raise ConfigError(f"{name} {path} cannot be read: {reason}.", name) from None
     if not password:
-        raise ConfigError(f"requirepass-file {path} has no password in its first line.", "requirepass-file")
-    return str(_read("requirepass", password, f"the file {path}"))
+        raise ConfigError(f"{name} {path} has no password in its first line.", name)
+    return str(_read(setting, password, f"the file {path}"))
 
 
 def _read(name: str, raw: object, origin: str) -> Any:

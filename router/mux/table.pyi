@@ -1,4 +1,8 @@
 """Types of the compiled command table (see table.pyx)."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 class CommandTable:
+    def adapt(self, handlers: Mapping[str, Callable[..., Any]]) -> None: ...
     def lookup(self, words: list[bytes], binary: bool = False) -> str | None: ...
