@@ -48,6 +48,8 @@ from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from . import peers, registry
+from .cluster.commands import HANDLERS
+from .cluster.director import Director
 from .commands import (
     clients,
     cluster,
@@ -109,6 +111,7 @@ class _Process:
         self.done = asyncio.Event()
         self.draining: asyncio.Task[None] | None = None
         self.told_to_drain = False
+        self.director = Director(ctx.config, loop) if ctx.config.backend else None
         self.router = Router(
             loop,
             ctx.config,
@@ -125,9 +128,12 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
+            director=self.director,
         )
         if ctx.modules is not None:
             self._take_modules(ctx.modules)
+        if self.director is not None:
+            self.router.command_table.adapt(HANDLERS)
         if ctx.stage is not None:
             self._play(ctx.stage)
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
@@ -153,6 +159,8 @@ class _Process:
             await asyncio.wait_for(router.all_up(), READY_WAIT_SECONDS)
         except TimeoutError:
             log.warning("serving without some shards: %s", _down_shards(router))
+        if self.director is not None:
+            await self.director.start(READY_WAIT_SECONDS)
         self._join_in_pause()
         for fd in self.ctx.listeners:
             router.listen(fd)
@@ -163,6 +171,8 @@ class _Process:
         self._look_at_log()
         self.channel.send(Ready())
         await self.done.wait()
+        if self.director is not None:
+            self.director.stop()
         router.stop()
         self.channel.close()
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 
+from kache.cli.backend import check
 from kache.cli.connection import PORT, TIMEOUT, WholeNumber
 from kache.cli.exits import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure
 from kache.cli.group import Group
@@ -26,12 +27,17 @@ __all__ = ["Admin", "cluster", "port_option", "timeout_option"]
 
 _SHOWN = (
     "shards", "routers", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
+    "backend",
     "request-timeout-ms", "loglevel", "logformat", "logfile", "pin-cores", "scheduling",
 )  # fmt: skip
 """Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""
 
 
+_NEVER_TYPED = ("backend-password",)
+"""Settings that are no options: who else is on the machine can read them."""
+
 _METAVARS = {
+    "backend": "URL",
     "port": "PORT", "bind": "ADDRESS", "dir": "DIRECTORY", "maxmemory-policy": "POLICY", "requirepass": "PASSWORD",
     "timeout": "SECONDS", "logfile": "FILE", "pin-cores": "yes|no",
 }  # fmt: skip
@@ -56,7 +62,7 @@ def _choices(name: str, setting: Setting) -> str:
 def _setting_options(function: Any) -> Any:
     defaults = Config()
     for name, setting in reversed(list(SETTINGS.items())):
-        if not setting.fixed:
+        if not setting.fixed and name not in _NEVER_TYPED:
             default = setting.show(defaults.setting(name)) or "none"
             function = click.option(
                 f"--{name}",
@@ -363,6 +369,8 @@ def settings() -> int:
     click.echo(settings_text(), nl=False)
     return 0
 
+
+cluster.add_command(check)
 
 if sys.platform == "win32":
     raise ImportError("Kache needs a POSIX system")

@@ -20,13 +20,15 @@ def ready_line(config: Config, broken: Sequence[Child]) -> str:
     """Where clients are served and how it is stopped; `broken` are the children that could not be started."""
     memory = f"maxmemory {format_size(config.maxmemory)} ({config.maxmemory_policy})"
     shards = f"{config.shards} shard{'s' if config.shards > 1 else ''}"
-    if config.routers > 1:
+    if config.backend:
+        shards = f"{config.routers} router{'s' if config.routers > 1 else ''} in front of {config.backend}"
+    elif config.routers > 1:
         shards += f" behind {config.routers} routers"
     where = ", ".join(format_address(host, config.port or config.tls_port) for host in config.bind)
     tls = "" if not config.tls_port else f"; TLS on port {config.tls_port}" if config.port else "; with TLS only"
     text = (
         f"Kache {__version__} ready on {where}: {shards}, "
-        f"{memory if config.maxmemory else 'no maxmemory'}{tls}. "
+        f"{memory if config.maxmemory else 'no maxmemory' if not config.backend else 'the data is its own'}{tls}. "
         f"Stop with Ctrl-C or `kache cluster stop --port {config.port or config.tls_port}`."
     )
     return text + "".join(f" {child.name} is down: {child.reason}." for child in broken)

@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from kache.backend.conversation import check_backend
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
@@ -127,6 +128,8 @@ class Supervisor:
             trouble = checked_in_a_child(self.config)
             if trouble:
                 raise CertificateError(trouble)
+        if self.config.backend:
+            check_backend(self.config.backend, self.config.backend_user, self.config.backend_password)
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:

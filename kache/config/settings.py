@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
+from kache.backend.address import AddressError, nodes_of
 from kache.config.client_limits import DEFAULT_LIMITS, Limit
 from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import (
@@ -500,6 +501,64 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(COUNT, "Commands a client may send before it authenticates; then it is closed.", live=True, low=4),
     ] = 128
 
+    # A Redis Cluster behind the routers, instead of shards
+    backend: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "A Redis or Valkey Cluster that the routers stand in front of, redis-cluster://host:port,host:port; there are no "
+            "shards then. Empty: none.",
+        ),
+    ] = ""
+    backend_user: Annotated[
+        str, Setting(TEXT, "User of the nodes that routers authenticate as; empty: the password alone.")
+    ] = ""
+    backend_password_file: Annotated[
+        str,
+        Setting(TEXT, "File whose first line is the password of the nodes; or KACHE_BACKEND_PASSWORD. Empty: none."),
+    ] = ""
+    backend_password: Annotated[
+        str,
+        Setting(TEXT, "Password of the nodes, from KACHE_BACKEND_PASSWORD or backend-password-file.", secret=True),
+    ] = ""
+    backend_connections: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Connections of a router to a node, for each of RESP2 and RESP3; a client keeps to the same on every node.",
+            low=1,
+            high=8,
+        ),
+    ] = 1
+    backend_transactions: Annotated[
+        str,
+        Setting(
+            WORD,
+            "MULTI over several slots of the backend: strict refuses it (CROSSSLOT), split makes a transaction of each "
+            "slot's commands and promises nothing over slots.",
+            live=True,
+            choices=("strict", "split"),
+        ),
+    ] = "strict"
+    backend_wait_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a command that no node has executed waits for one that can, during a failover or while slots move; "
+            "then the error says that nothing was executed.",
+            live=True,
+        ),
+    ] = 5000
+    backend_silence_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a node may say nothing while it owes an answer before its connection is given up.",
+            live=True,
+            low=100,
+        ),
+    ] = 2000
+
     # Back-pressure between clients, router and shards
     max_inflight_per_client: Annotated[
         int,
@@ -736,7 +795,7 @@ def _settings() -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _settings()
 """Every setting by its name, in the order of `Config`."""
 
-_FROM_FILES = ("requirepass", "tls-key-file-pass")
+_FROM_FILES = ("requirepass", "tls-key-file-pass", "backend-password")
 """Secrets that may be the first line of a file, which the setting of the same name and -file says."""
 _BY_REDIS_NAME = {setting.redis or name: name for name, setting in SETTINGS.items()} | dict(ALIASES)
 _DEFAULTS = Config()
@@ -781,6 +840,8 @@ def changed(config: Config, values: Mapping[str, str]) -> Config:
 def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
     """The field that `text` changes, if it does. Raises ConfigError, and SettingError for what is no value."""
     setting = SETTINGS[name]
+    if config.backend and name in _OF_THE_NODES and not setting.is_already(config.setting(name), text):
+        raise ConfigError(f"{name} belongs to the data, which is that of the backend's nodes", name, "set it on the nodes")
     if not setting.live:
         if setting.is_already(config.setting(name), text):
             # Clients and tools set what they need to be so; where it is so, nothing has to change.
@@ -812,6 +873,8 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
     for name in _FROM_FILES:
         if values.get(f"{name}-file"):
             values[name] = _secret_of(values, name)
+    if values.get("backend"):
+        _check_backend(values)
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
     _check_together(config)
     return config
@@ -825,6 +888,26 @@ def secret_variables(environ: Mapping[str, str]) -> list[str]:
 def _variable(name: str) -> str:
     """``KACHE_MAXMEMORY_POLICY`` for maxmemory-policy"""
     return "KACHE_" + name.replace("-", "_").upper()
+
+
+_OF_THE_NODES = (
+    "maxmemory", "maxmemory-policy", "maxmemory-samples", "appendonly", "appendfsync", "save", "shards",
+    "notify-keyspace-events",
+)  # fmt: skip
+"""Settings about data, which lies in the nodes of a backend."""
+
+
+def _check_backend(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an address that is none, and for what only shards could do."""
+    try:
+        nodes_of(values["backend"])
+    except AddressError as error:
+        raise ConfigError(f"backend {error}.", "backend", str(error)) from None
+    for name in _OF_THE_NODES:
+        if name in values and values[name] != _DEFAULTS.setting(name):
+            raise ConfigError(
+                f"{name} cannot be set together with backend: the data is that of the nodes, where it is set.", name
+            )
 
 
 def _secret_of(values: Mapping[str, Any], name: str) -> str:

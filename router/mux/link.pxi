@@ -71,8 +71,10 @@ cdef class Link(Backend):
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
         self.begin_run(session)
         if session.parser.consumed > GATHERED and count > 0:
-            return self.put_gathered(command, slot, arguments, count)
-        return self.put_spans(command, slot, arguments, count)
+            self.put_gathered(command, slot, arguments, count)
+        else:
+            self.put_spans(command, slot, arguments, count)
+        return self.index
 
     cdef int begin_run(self, Session session) except -1:
         """Opens a run of `session` unless its run is open already."""

@@ -7,7 +7,7 @@ cdef double GOODBYE = 0.25
 cdef class Router(Reactor):
 
     def __init__(self, loop, config, paths, planner, *, slots=None, slot_epoch=0, index=0, boot_id=0, Clock clock=None,
-                 nested=None, address=("127.0.0.1", 0), counts=None,
+                 nested=None, address=("127.0.0.1", 0), counts=None, director=None,
                  Board board=None, Claims claims=None, monitors=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
@@ -15,9 +15,10 @@ cdef class Router(Reactor):
         which slots as of `slot_epoch`; without it each has an even range. `counts` is what all routers have mapped,
         `index` this one's place in it; without it the router is alone; so are `monitors`, how many watch all commands. On the `board` shards show what they have begun;
         without it nothing is waited for beyond its deadline. `claims` are shared with the shards; without them no client
-        is served that waits on several.
+        is served that waits on several. With a `director` (`cluster/director.py`) there are no shards, `paths` is empty:
+        commands go to the nodes of a Redis Cluster.
         """
-        if not 0 < len(paths) <= MAX_SHARDS:
+        if director is None and not 0 < len(paths) <= MAX_SHARDS:
             raise ValueError(f"{len(paths)} shards: there must be 1 to {MAX_SHARDS}")
         Reactor.__init__(self, loop, clock, nested)
         self.index = index
@@ -31,17 +32,25 @@ cdef class Router(Reactor):
         self.slowlog = SlowLog(itertools.count())
         self.table = CommandTable(TABLE, CONTAINERS.values())
         self.take_modules(0, {})
-        self.slots = SlotMap(self.shard_count, slot_epoch, contiguous(self.shard_count) if slots is None else slots)
+        if director is not None:
+            # A place is a slot: keys of different slots are never together.
+            slots = contiguous(SLOTS)
+        self.slots = SlotMap(self.shard_count if director is None else SLOTS, slot_epoch,
+                             contiguous(self.shard_count) if slots is None else slots)
         self.limits = Limits()
         self.counters = Counters(self.now_ms)
         self.shards = Shards(self, paths)
-        self.links = self.shards.links
+        self.links = self.places = self.shards.links
         self.clients = Clients(self, counts)
         self.channels = Channels(self)
         self.trackers = Trackers(self)
         self.monitors = Monitors(self, monitors)
         self.watched = self.monitors.words
         self.acceptors = []
+        if director is not None:
+            self.remote = Remote(self, director, config.backend_connections)
+            self.places = [self.remote] * SLOTS
+            director.belongs_to(self, self.remote)
         self.apply_config(config)
 
     # Settings -------------------------------------------------------------------------------------
@@ -135,6 +144,8 @@ cdef class Router(Reactor):
         self.close()
 
     cdef int before_flush(self) except -1:
+        if self.remote is not None and self.remote.arrived:
+            self.remote.work()
         return self.clients.wake() if self.clients.waking else 0
 
     def shard_is(self, int index, str state not None, str reason not None):
@@ -251,6 +262,10 @@ cdef class Router(Reactor):
         if failure is not None:
             raise failure
         return replies
+
+    def published(self, int kind, bytes name not None, bytes channel not None, bytes message not None):
+        """A node of a Redis Cluster passes on what was published, for those who listen to `name`."""
+        self.channels.deliver_remote(kind, name, channel, message)
 
     def tell_all_changed(self, id):
         """The client of that id, if it is here, is told that everything that others have read for it may have changed."""

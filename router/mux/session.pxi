@@ -352,7 +352,8 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
-                    if self.parser.pending_size > LARGE and (self.protocol == PROTOCOL_BINARY or data[at] == c"*"):
+                    if (self.parser.pending_size > LARGE and self.router.remote is None
+                            and (self.protocol == PROTOCOL_BINARY or data[at] == c"*")):
                         taken = begin_upload(self, data + at, n - at)
                         if taken:
                             at += taken
@@ -408,6 +409,9 @@ cdef class Session(Replies):
         elif data[0] == 0x16 and data[1] == 3 and <uint8_t> data[2] <= 4:
             log.warning("TLS on the plain port, from %s", self.address)
             self.close("TLS on the plain port")
+            return False
+        elif <uint8_t> data[3] <= 8 and self.router.remote is not None:
+            self.close("the binary protocol, which is not served in front of a Redis Cluster")
             return False
         elif <uint8_t> data[3] <= 8:
             self.protocol = PROTOCOL_BINARY
@@ -739,14 +743,14 @@ cdef class Session(Replies):
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
-        cdef Backend backend = <Backend> self.router.links[shard]
-        cdef int verdict
+        cdef Backend backend = <Backend> self.router.places[shard]
+        cdef int verdict, source
         if backend.phase != UP or backend.over_soft():
-            verdict = self.may_send(backend, flags)
+            verdict = backend.admits(self, slot, flags)
             if verdict != SEND:
                 return verdict == REFUSED
-        backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
-        self.order.put_u16(<uint16_t> shard | flags)
+        source = backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
+        self.order.put_u16(<uint16_t> source | flags)
         self.unanswered_bytes += self.parser.consumed
         return True
 
@@ -900,6 +904,8 @@ cdef class Session(Replies):
         cdef bint waited = (self.order.used() > 0 or self.upload is not None or self.watched is not None
                             or self.tracks is not None)
         self.gone = True
+        if self.exclusive is not None:
+            unwatch(self)
         if self.subscriptions or self.monitors_all:
             self.router.channels.forget(self)
         if self.tracks is not None:

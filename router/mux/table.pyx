@@ -261,6 +261,21 @@ cdef class CommandTable:
             command.planned = True
         return 0
 
+    def adapt(self, handlers):
+        """In front of a Redis Cluster: `handlers`, by Row.key, carry out what does not simply go to the node of its keys."""
+        cdef Command* command
+        cdef int i
+        for i in range(self.count):
+            command = &self.commands[i]
+            if <object> command.key in handlers:
+                handler = handlers[<object> command.key]
+                self.keep.append(handler)
+                command.handler = <PyObject*> handler
+                command.route = ROUTE_CURSOR
+                command.begins = command.executes = command.pushes = False
+            elif command.route != ROUTE_LOCAL:
+                command.handler = NULL
+
     cdef Command* find(self, bint binary, Span* words, Py_ssize_t count) noexcept:
         """The command that `words` start with; a container itself when its second word is unknown; or NULL."""
         cdef Index* index = &self.binary if binary else &self.resp

@@ -42,6 +42,8 @@ OWNERS_OF_IO = {
     "kache/metrics/source.py",
     "kache/module/source.py",  # asks which threads there are
     "kache/testing/director.py",
+    "kache/backend/conversation.py",
+    "router/cluster/director.py",
     "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
     "router/commands/statistics.py",  # asks all shards at once
@@ -63,14 +65,15 @@ MAY_IMPORT = {
     "commands": {"ground"},
     "module": {"ground", "commands"},
     "acl": {"ground", "commands"},
-    "config": {"ground"},
+    "backend": {"ground", "wire"},
+    "config": {"ground", "backend"},
     "client": {"ground", "config"},
-    "cluster": {"ground", "wire", "acl", "config"},
+    "cluster": {"ground", "wire", "acl", "backend", "config"},
     "load": {"ground", "client"},
     "metrics": {"ground", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
-    "cli": {"ground", "wire", "commands", "config", "client", "cluster", "load"},
-    "router": {"ground", "wire", "commands", "acl", "module", "config", "cluster"},
+    "cli": {"ground", "wire", "backend", "commands", "config", "client", "cluster", "load"},
+    "router": {"ground", "wire", "backend", "commands", "acl", "module", "config", "cluster"},
     "shard": {"ground", "wire", "commands", "acl", "module", "config", "cluster"},
 }
 """Which household uses which. `ground` is what lies directly in kache/."""
