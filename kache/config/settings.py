@@ -205,8 +205,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         bool,
         Setting(
             YES_NO,
-            "Whether every shard simulates other policies and sizes of memory on a sample of its keys, for kache advise: while "
-            "there is a maxmemory and a policy that evicts, otherwise for an hour after kache advise asked. Takes up to a "
+            "Whether every shard simulates other policies and sizes of memory on a sample of its keys, for kache advise: "
+            "while memory is nearly full and a policy evicts, otherwise for an hour after kache advise asked. Takes up to a "
             "megabyte a shard; the policies auto need it and have it anyway.",
             live=True,
         ),

@@ -657,13 +657,19 @@ cdef class Executor:
 
         `resident_growth` is how much the process has grown over its empty state; see Budget.govern.
         """
+        if self.store.miniatures is not None:
+            resident_growth -= self.store.miniatures.memory
         self.budget.govern(resident_growth)
 
     cdef bint is_simulating(self) except -1:
-        """Whether there is anything to simulate for: a policy that evicts, or somebody who has asked lately."""
+        """Whether there is anything to simulate for: a policy that chooses by it, memory that is nearly full, with a policy that
+        evicts, or somebody who has asked lately."""
+        cdef int64_t limit = self.budget.limit
         if not self.simulating:
             return False
-        if self.budget.limit and self.store.policy != "noeviction":
+        if limit and self.store.policy != "noeviction" and (
+            self.evictor.auto or self.budget.total() >= (limit // 2 if self.store.sampled_below else limit - limit // 4)
+        ):
             return True
         return self.asked_at_ms and self.clock_ms - self.asked_at_ms < ASKED_LATELY_MS
 

@@ -39,6 +39,7 @@ cdef class Miniatures:
     cdef double[PREFIXES] prefix_hits
     cdef int prefix_count
     cdef void* block
+    cdef readonly int64_t memory            # bytes of all this
     cdef uint16_t vacant
     cdef uint32_t hand
     cdef readonly uint32_t below            # of 1 << RATE_BITS: the sampling rate

@@ -56,10 +56,11 @@ cdef enum:
 cdef double LONG = 65536
 cdef double SHORT = 2048
 # The part of the misses that another policy has to save to be followed, and how many misses of the sample more than that it
-# must have saved: a cumulative sum (Page, 1954). What saves a tenth of the misses is followed after some 1,500 reads of the
-# sample where a third of them misses; of two that are equal, neither takes the other's place for long.
+# must have saved: a cumulative sum (Page, 1954). What saves a tenth of the misses is followed after some 1,000 reads of the
+# sample where a third of them misses; of two that are equal, neither takes the other's place for long: by chance it happens
+# once in some hundred thousand reads of the sample.
 cdef double WORTH = 0.03
-cdef double ENOUGH = 30
+cdef double ENOUGH = 20
 # The caches whose policies can be followed.
 cdef int[FOLLOWERS] CANDIDATES = [PRESENT_SIZE, S3FIFO * SIZES + PRESENT_SIZE, CACHES - 1]
 
@@ -103,6 +104,7 @@ cdef class Miniatures:
         self.block = calloc(CACHES, UNIVERSE * 5)
         if self.block == NULL:
             raise MemoryError("no memory for the miniature simulations")
+        self.memory = CACHES * UNIVERSE * 5 + self.__sizeof__()
         at = <char*> self.block
         for i in range(CACHES):
             self.caches[i].policy = i // SIZES if i < 3 * SIZES else S3FIFO

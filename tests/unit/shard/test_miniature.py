@@ -158,7 +158,7 @@ def test_dead_weight_and_prefixes_are_known() -> None:
 
 def test_nothing_is_simulated_where_it_is_switched_off() -> None:
     shard = make("allkeys-lru", LIMIT)
-    misses_of(shard, list(range(5000)))
+    misses_of(shard, list(range(15_000)))
     assert shard.store.miniatures is not None and shard.store.miniatures.below > 0
     shard.simulating = False
     shard.tune_simulations()
@@ -184,9 +184,36 @@ def test_where_nothing_is_evicted_they_run_for_an_hour_after_a_question(policy: 
     shard.set_time(shard.store.now_ms + 3_600_001)
     shard.tune_simulations()
     assert shard.store.miniatures is None
-    shard.evictor.set_policy("allkeys-auto" if limit else "noeviction")
+
+
+def test_they_run_while_memory_is_nearly_full_and_under_auto() -> None:
+    shard = make("allkeys-lru", LIMIT)
+    misses_of(shard, list(range(6000)))
+    assert LIMIT // 4 < shard.store.used_memory < LIMIT * 3 // 4 and shard.store.miniatures is None
+    shard.evictor.set_policy("allkeys-auto")
     shard.tune_simulations()
-    assert (shard.store.miniatures is not None) == bool(limit)
+    assert shard.store.miniatures is not None
+    shard.evictor.set_policy("noeviction")
+    shard.tune_simulations()
+    assert shard.store.miniatures is None
+    shard.evictor.set_policy("allkeys-lru")
+    misses_of(shard, list(range(6000, 20_000)))
+    assert shard.store.miniatures is not None
+
+
+def test_what_they_take_is_no_hole_in_the_data() -> None:
+    """A shard that simulates may hold as much data as one that does not: at most a mebibyte, beside the limit."""
+    allowed = []
+    for simulating in (False, True):
+        shard = make("allkeys-lru", LIMIT)
+        shard.simulating = simulating
+        misses_of(shard, list(range(15_000)))
+        taken = shard.store.miniatures.memory if simulating and shard.store.miniatures is not None else 0
+        assert taken <= 1 << 20 and bool(taken) == simulating
+        for _ in range(3):
+            shard.govern_memory(LIMIT + LIMIT // 2 + taken)
+        allowed.append(shard.budget.allowed)
+    assert LIMIT * 2 // 3 < allowed[0] == allowed[1] < LIMIT
 
 
 def test_more_keys_than_are_known_at_once() -> None:
