@@ -15,7 +15,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     to the router   HELLO_OK, HELLO_NO       the answer to HELLO; nothing else comes before it
                     REPLY    count, session | u32 n, reply | u32 n, reply …            in the order of the frames
                     DEFERRED token | reply         of a frame that was answered REPLY_PARKED or REPLY_BLOCKED, token
-                    RETRY    token                 the same was not executed: the shard is leaving, and another takes its place
+                    RETRY    token | ids           the same was not executed: the shard is leaving, and another takes its place;
+                                                   whoever reads streams goes on behind these ids, with spaces between them
                     PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)

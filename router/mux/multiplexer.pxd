@@ -331,7 +331,7 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1
     @cython.final
-    cdef int take_retry(self, uint64_t token) except -1
+    cdef int take_retry(self, uint64_t token, bytes ids) except -1
     @cython.final
     cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
     @cython.final
@@ -639,6 +639,7 @@ cdef class Blocked(Pending):
     cdef int told                # to end, before it was known to wait: without (0) or with an error (1); -1: not
     cdef object timer
     cdef int send(self) except -1
+    cdef int read_on_behind(self, bytes ids) except -1
     cdef int stay_away(self) except -1
     cdef int end_with(self, object value) except -1
     cdef int cancel_timer(self) except -1
@@ -1047,6 +1048,7 @@ cdef class Shards:
     cdef int connect(self, int index) except -1
     cdef int retry(self, int index) except -1
     cdef int is_up(self, Link link) except -1
+    cdef int is_back(self, Link link) except -1
     cdef int is_leaving(self, int index) except -1
     cdef bint comes_back(self, int index) except -1
     cdef int is_lost(self, Backend backend, bint was_up) except -1

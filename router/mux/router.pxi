@@ -226,14 +226,16 @@ cdef class Router(Reactor):
         It raises ShardLeaves when the shard is being restarted and nothing was executed.
         """
         cdef Registration question = Registration.__new__(Registration)
-        cdef Backend backend = <Backend> self.links[shard]
+        cdef Link backend = <Link> self.links[shard]
         row = self.table.by_key[command]
         question.router = self
         question.session = session
         question.acknowledges = True
         question.future = self.loop.create_future()
-        if backend.phase != UP:
-            question.answer(ShardLeaves() if self.shards.comes_back(shard) else CommandError(backend.down_text().decode()))
+        if (backend.phase != UP or backend.loading) and self.shards.comes_back(shard):
+            question.answer(ShardLeaves())
+        elif backend.phase != UP:
+            question.answer(CommandError(backend.down_text().decode()))
         else:
             if since:
                 tell_since(backend, session, since)
@@ -246,7 +248,7 @@ cdef class Router(Reactor):
         return self.shards.comes_back(shard)
 
     def when_back(self, int shard, again not None):
-        """Calls `again` when the shard is up the next time."""
+        """Calls `again` when the shard is up, and has loaded what it kept, the next time."""
         self.shards.returning[shard].append(again)
 
     async def call_all(self, str command, arguments, int db=0, Session session=None, timeout_ms=None):

@@ -855,11 +855,11 @@ cdef class Executor:
             self.blocking.forget((token,))
         return True
 
-    def retry_deferred(self, token):
-        """A deferred command was not executed and will not be; its router may send it again."""
+    def retry_deferred(self, token, bytes ids=b""):
+        """A deferred command was not executed and will not be; its router may send it again, behind these ids of streams."""
         waiting = self.take_deferred(token)
         if waiting is not None:
-            waiting[0].send_retry(token)
+            waiting[0].send_retry(token, ids)
 
     cdef bint waits_for(self, object link) except -1:
         """Whether a deferred reply of this link comes soon. One that may never come keeps nobody."""

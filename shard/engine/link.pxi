@@ -916,10 +916,10 @@ cdef class Link(Endpoint):
             self.put_message(LINK_DEFERRED, token, reply, form)
             self.finish_if_done()
 
-    def send_retry(self, uint64_t token):
+    def send_retry(self, uint64_t token, bytes ids not None):
         """A frame that was answered with a token is not executed here."""
         if self.fd >= 0:
-            self.put_message(LINK_RETRY, token, b"")
+            self.put_message(LINK_RETRY, token, ids)
             self.finish_if_done()
 
     def send_push(self, uint64_t session, bytes push not None):
