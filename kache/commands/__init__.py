@@ -28,7 +28,7 @@ The column `cluster` says what a command does where the router stands in front o
 its own shards (`row.CLUSTER`). It is data for the reference, and for whoever builds or checks that.
 
 Modules: row (the type), extract (keys of one command), describe (COMMAND's replies), syntax (argument lines as
-trees), reference and elsewhere (docs/commands.md, docs/not-implemented.md). Everything is pure and shared by the router, the shards and the command line.
+trees), reference and elsewhere (docs/commands.md, docs/not-implemented.md), behind (what differs in front of a Redis Cluster). Everything is pure and shared by the router, the shards and the command line.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ __all__ = ["NOT_YET", "differences", "markdown", "told"]
 
 NOT_YET: Final = frozenset((
     "wait", "waitaof", "monitor",
-    "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub",
-    "lget", "zquery", "advise",
+    "zquery",
 ))  # fmt: skip
 """Rows that will be served there, and are refused so far."""
 

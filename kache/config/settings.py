@@ -841,7 +841,9 @@ def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
     """The field that `text` changes, if it does. Raises ConfigError, and SettingError for what is no value."""
     setting = SETTINGS[name]
     if config.backend and name in _OF_THE_NODES and not setting.is_already(config.setting(name), text):
-        raise ConfigError(f"{name} belongs to the data, which is that of the backend's nodes", name, "set it on the nodes")
+        raise ConfigError(
+            f"{name} belongs to the data, which is that of the backend's nodes", name, "set it on the nodes"
+        )
     if not setting.live:
         if setting.is_already(config.setting(name), text):
             # Clients and tools set what they need to be so; where it is so, nothing has to change.

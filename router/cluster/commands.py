@@ -11,11 +11,16 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from kache.commands import TABLE, Row
 from kache.commands.behind import NOT_YET
 from kache.errors import CommandError
 from kache.replies import OK, Reply
+from kache.slots import slot_of_key
+from kache.wire.link import CHANNEL, PATTERN, SHARD_CHANNEL
 
+from ..peers import answers, ask
 from .scan import scan
 from .watching import watch
 
@@ -133,6 +138,68 @@ async def countkeysinslot(router: Router, session: Session, slot: bytes) -> Repl
 async def getkeysinslot(router: Router, session: Session, slot: bytes, count: bytes) -> Reply:
     """As its owner has them."""
     return await _owner_asked(router, session, (b"CLUSTER", b"GETKEYSINSLOT", slot, count), slot)
+
+
+@_handler("pubsub|channels")
+async def channels(router: Router, session: Session, *pattern: bytes) -> Reply:
+    """Those of all nodes."""
+    return _together(await ask_all(router, session, b"PUBSUB", b"CHANNELS", *pattern))
+
+
+@_handler("pubsub|shardchannels")
+async def shardchannels(router: Router, session: Session, *pattern: bytes) -> Reply:
+    """Those of all nodes."""
+    return _together(await ask_all(router, session, b"PUBSUB", b"SHARDCHANNELS", *pattern))
+
+
+def _together(found: list[Any]) -> list[bytes]:
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
+@answers("listening")
+def _listening(router: Router, words: Sequence[bytes]) -> bytes:
+    return msgspec.msgpack.encode(router.listening(int(words[0])))
+
+
+async def _listened(router: Router, kind: int) -> dict[bytes, int]:
+    """How many clients of all routers listen to what of a kind."""
+    counts = dict(router.listening(kind))
+    for answer in (await ask(router, "listening", b"%d" % kind)).values():
+        for name, count in msgspec.msgpack.decode(answer, type=dict[bytes, int]).items():
+            counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+@_handler("pubsub|numsub")
+async def numsub(router: Router, session: Session, *names: bytes) -> Reply:
+    """The clients of all routers."""
+    counts = await _listened(router, CHANNEL)
+    return [word for name in names for word in (name, counts.get(name, 0))]
+
+
+@_handler("pubsub|shardnumsub")
+async def shardnumsub(router: Router, session: Session, *names: bytes) -> Reply:
+    """The clients of all routers."""
+    counts = await _listened(router, SHARD_CHANNEL)
+    return [word for name in names for word in (name, counts.get(name, 0))]
+
+
+@_handler("pubsub|numpat")
+async def numpat(router: Router, session: Session) -> Reply:
+    """The patterns of the clients of all routers."""
+    return len(await _listened(router, PATTERN))
+
+
+@_handler("lget")
+async def lget(router: Router, session: Session, key: bytes) -> Reply:
+    """Sent as LRANGE key 0 -1."""
+    return await router.remote.ask_slot(session, slot_of_key(key), [b"LRANGE", key, b"0", b"-1"], True)
+
+
+@_handler("advise")
+def advise(router: Router, session: Session, *words: bytes) -> Reply:
+    """The nodes have no simulations."""
+    return []
 
 
 HANDLERS["scan"] = scan

@@ -191,6 +191,9 @@ cdef class Node(Backend):
         self.expect(owner, pending, part, 1, deadline, mark)
         if self.sent_mask != self.ring_mask:
             self.grow_sent()
+        if self.tail - self.head == 1:
+            # It owes nothing before: its silence counts from here.
+            self.heard_ms = self.router.now_ms
         sent = &self.sent[(self.tail - 1) & self.sent_mask]
         sent.place = place
         sent.slot = slot

@@ -265,6 +265,10 @@ cdef class Router(Reactor):
             raise failure
         return replies
 
+    def listening(self, int kind):
+        """How many clients listen to each channel or pattern of a kind."""
+        return {name: len(<dict> sessions) for name, sessions in (<dict> self.channels.listeners[kind]).items()}
+
     def published(self, int kind, bytes name not None, bytes channel not None, bytes message not None):
         """A node of a Redis Cluster passes on what was published, for those who listen to `name`."""
         self.channels.deliver_remote(kind, name, channel, message)

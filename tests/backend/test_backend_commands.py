@@ -146,9 +146,41 @@ def test_what_is_not_served_says_so(client: redis.Redis) -> None:
             client.execute_command(*words)
 
 
+LEFT_OUT = {
+    "shutdown", "quit", "reset", "multi", "client|reply", "client|pause", "client|kill", "auth", "hello", "debug|reload",
+    "subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe", "client|no-evict",
+}  # fmt: skip
+"""They end the connection, or change what it may do."""
+
+
+def test_no_command_fails_inside(client: redis.Redis) -> None:
+    """Each with as many words as it needs, whether they make sense or not: answered by the node, or refused in a sentence."""
+    for row in TABLE:
+        if "internal" in row.flags or row.dialect == "binary" or row.key in LEFT_OUT or "blocking" in row.flags:
+            continue
+        words = row.name.split("|")
+        words += ["1"] * (abs(row.arity) - len(words))
+        try:
+            client.execute_command(*words)
+        except redis.ResponseError as error:
+            assert "internal error" not in str(error), row.key
+    assert client.ping()
+
+
+def test_lget_is_a_range(client: redis.Redis) -> None:
+    client.rpush("l", "a", "b")
+    assert client.execute_command("LGET", "l") == [b"a", b"b"]
+
+
 def test_info_and_the_like_answer(client: redis.Redis) -> None:
     assert client.info("server")["redis_mode"]
     assert client.info()
     assert client.ping()
     assert client.client_list()
     assert client.config_get("backend-wait-ms") == {"backend-wait-ms": "5000"}
+    client.set("one", 1)
+    assert client.info("keyspace")["db0"]["keys"] == 1
+    backend = client.info("backend")
+    assert backend["slots_owned"] == 16384 and backend["connections"] >= 3 and backend["node0"]["state"] == "ok"
+    with pytest.raises(redis.ResponseError, match="set it on the nodes"):
+        client.config_set("maxmemory", "1gb")

@@ -43,7 +43,12 @@ OWNERS_OF_IO = {
     "kache/module/source.py",  # asks which threads there are
     "kache/testing/director.py",
     "kache/backend/conversation.py",
+    "router/cluster/blocking.py",
     "router/cluster/director.py",
+    "router/cluster/exclusive.py",
+    "router/cluster/scan.py",  # waits between two tries
+    "router/cluster/sets.py",  # asks several nodes at once
+    "router/cluster/subscriber.py",
     "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
     "router/commands/statistics.py",  # asks all shards at once
