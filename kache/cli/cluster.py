@@ -344,15 +344,15 @@ def _ask_about_data(shards: list[int]) -> None:
 
 
 @cluster.command("reload", short_help="Read the configuration and the TLS certificate again.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 def reload(port: int, timeout: float) -> int:
     """Read the file of --config and the files of the TLS certificate again, as SIGHUP does; nobody is disconnected.
 
     Settings that cannot change while the cluster runs stay as they are; the log names them. A certificate that cannot be
     used changes nothing, and the command says why.
     """
-    _Admin(port, timeout).request(messages.Reload(1))
+    Admin(port, timeout).request(messages.Reload(1))
     click.echo(f"The cluster on port {port} has read its configuration again.")
     return 0
 
