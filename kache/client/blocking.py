@@ -54,7 +54,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
-def _connected(address: tuple[str, int] | str, timeout: float | None) -> socket.socket:
+def connected(address: tuple[str, int] | str, timeout: float | None) -> socket.socket:
     """A socket connected to a host and port, or to the path of a Unix socket; raises `ConnectError`."""
     try:
         return _connected_socket(address, timeout)
@@ -82,7 +82,7 @@ class _Connection:
     """One socket and what was read from it. Used by one thread at a time; closed by whoever finds it unusable."""
 
     def __init__(self, address: tuple[str, int] | str, timeout: float | None, decode: bool) -> None:
-        self._socket = _connected(address, timeout)
+        self._socket = connected(address, timeout)
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -401,7 +401,7 @@ class Client(Commands[S]):
 
     def _connect_to_listen(self, timeout: float | None) -> socket.socket:
         limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
-        return _connected(self._address, min(limits, default=None))
+        return connected(self._address, min(limits, default=None))
 
     def stream(self, key: Key) -> Stream[S]:
         """The stream at a key: adding, reading, and working through it with others. See `Stream`."""
