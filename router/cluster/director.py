@@ -154,6 +154,7 @@ class Director:
         if self._connect(one, frame.dialect, frame.lane) is None and one.reason:
             text = f"CLUSTERDOWN slot {frame.slot} has no reachable owner ({one.name}: {one.reason})"
             frame.reason = text.encode("utf-8", "replace")
+            self._lose_patience(frame)
             self.lost_map()
         return False
 
@@ -205,7 +206,13 @@ class Director:
         elif kind == ASK and target is not None:
             self.gates.ask(held, target)
         else:
+            self._lose_patience(held)
             self.gates.patience(held, text)
+
+    def _lose_patience(self, frame: Held) -> None:
+        """Where nothing is to be waited for, the next look at deadlines refuses it."""
+        if not self.router.config.backend_wait_ms:
+            frame.deadline = 0.0
 
     def is_up(self, lane: Lane) -> None:
         """A connection has been greeted."""

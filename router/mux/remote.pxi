@@ -45,7 +45,15 @@ cdef class Remote(Backend):
         if state.proven:
             node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session))
             if node is not None and node.phase == UP:
-                return session.may_send(node, flags) if node.over_soft() else SEND
+                if node.over_soft():
+                    return session.may_send(node, flags)
+                if node.kept.used() <= self.limits.link_soft_bytes:
+                    return SEND
+                # The bytes of what it has not answered are kept, too.
+                session.resume_at = session.in_flight_now()
+                session.waits_for = node
+                node.wait_for_room(session)
+                return WAIT
         if self.waiting >= self.limits.link_hard_commands or self.waiting_bytes > self.limits.link_hard_bytes:
             self.router.counters.refused_overload += 1
             session.answer_error(OVERLOADED, flags)
@@ -151,7 +159,8 @@ cdef class Remote(Backend):
     cdef int tick(self, int64_t now_ms) except -1:
         """With the timer of deadlines."""
         cdef Node node
-        self.wait_seconds = self.router.config.backend_wait_ms / 1000.0
+        # Without patience what waits for a reply before it still has the time of any command.
+        self.wait_seconds = (self.router.config.backend_wait_ms or self.router.config.request_timeout_ms) / 1000.0
         for node in list(self.lanes):
             if node is not None and node.phase != DOWN:
                 node.expire_node(now_ms, self.router.config.backend_silence_ms)
