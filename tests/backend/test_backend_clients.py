@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import KINDS
-from six_nodes import six_nodes
+from six_nodes import KINDS, PATIENT, six_nodes
 
 from kache.testing.cluster import LocalCluster
 
@@ -29,7 +28,7 @@ def port() -> Iterator[int]:
     """Of Kache in front of a cluster."""
     with (
         six_nodes(KINDS[0], replicas=0) as nodes,
-        LocalCluster(shards=0, backend=nodes.url, backend_transactions="split") as front,
+        LocalCluster(shards=0, backend=nodes.url, backend_transactions="split", **PATIENT) as front,
     ):
         yield front.port
 

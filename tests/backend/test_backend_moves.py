@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from conftest import KINDS
-from six_nodes import SixNodes, six_nodes, until
+from six_nodes import KINDS, PATIENT, SixNodes, six_nodes, until
 
 from kache.slots import slot_of_key
 from kache.testing.cluster import LocalCluster
@@ -103,7 +102,10 @@ def pushing(port: int, keys: list[bytes], action: Callable[[], None], after: flo
 
 @pytest.fixture(scope="module", params=KINDS)
 def moving(request: pytest.FixtureRequest) -> Iterator[tuple[SixNodes, LocalCluster]]:
-    with six_nodes(request.param) as nodes, LocalCluster(shards=0, backend=nodes.url) as front:
+    with (
+        six_nodes(request.param, node_timeout_ms=2000) as nodes,
+        LocalCluster(shards=0, backend=nodes.url, **PATIENT) as front,
+    ):
         yield nodes, front
 
 

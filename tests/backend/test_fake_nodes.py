@@ -24,7 +24,8 @@ def nodes() -> Iterator[FakeNodes]:
 
 
 def serving(fakes: FakeNodes, **settings: object) -> LocalCluster:
-    return LocalCluster(shards=0, backend=fakes.url, **settings)
+    patient: dict[str, object] = {"request_timeout_ms": 20000, "backend_silence_ms": 4000, "backend_wait_ms": 20000}
+    return LocalCluster(shards=0, backend=fakes.url, **patient | settings)
 
 
 def owner(fakes: FakeNodes) -> int:

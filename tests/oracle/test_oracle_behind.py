@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from six_nodes import binaries, six_nodes
+from six_nodes import PATIENT, binaries, six_nodes
 
 from kache.commands import TABLE
 from kache.commands.behind import told
@@ -42,7 +42,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def behind(valkey_port: int) -> Iterator[Oracle]:
     """Three masters behind a router, beside one server."""
-    with six_nodes("valkey", replicas=0) as nodes, LocalCluster(shards=0, backend=nodes.url) as front:
+    with six_nodes("valkey", replicas=0) as nodes, LocalCluster(shards=0, backend=nodes.url, **PATIENT) as front:
         oracle = Oracle(lambda protocol: _connected(front.port, protocol), valkey_port)
         yield oracle
         oracle.close()
