@@ -545,7 +545,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(
             MILLISECONDS,
             "How long a command that no node has executed waits for one that can, during a failover or while slots move; "
-            "then the error says that nothing was executed.",
+            "then the error says that nothing was executed. 0: not at all.",
             live=True,
         ),
     ] = 5000

@@ -110,6 +110,7 @@ from kache.slots import contiguous
 from kache.commands.extract import block_position
 from kache.timeouts import block_ms, timeout_ms
 
+from ..cluster.splitting import joined
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
