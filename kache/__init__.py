@@ -22,6 +22,7 @@ Beside the path of a request:
 
 ========================  =============================================================================
 `kache.commands`          the table: one row per command, from which everything else about it follows
+`kache.module`            commands in Python: what their authors import, and how a file becomes rows
 `kache.cluster`           the supervisor: forks and restarts routers and shards, owns the listening
                           sockets; what it and they say to one another
 `kache.config`            every setting, its limits and its reason; options, variables and the file
