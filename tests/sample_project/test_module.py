@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.mark.kache(shards=4, modules="limits.py", frozen=True)
+@pytest.mark.kache(modules="limits.py", frozen=True)
 def test_the_limit_is_over_after_a_minute(kache, kache_cluster):
     for key in ("a", "b", "c", "d"):
         assert [kache.execute("SHOP.TAKE", key, 2) for _ in range(3)] == [1, 1, 0]
