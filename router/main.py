@@ -15,6 +15,8 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import uvloop
 
@@ -34,6 +36,7 @@ from kache.cluster.messages import (
     Slots,
     Stage,
     StageIs,
+    UsersChanged,
 )
 from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
@@ -44,6 +47,7 @@ from kache.wire.clock import Clock
 
 from . import peers, registry
 from .commands import (
+    acl,
     clients,
     cluster,
     connection,
@@ -68,7 +72,7 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
@@ -77,6 +81,9 @@ registry.check(TABLE)
 
 RESERVED_DESCRIPTORS = 64
 """Descriptors that clients may not take: links, listeners, logs, the loop's own."""
+
+SETTLE_SECONDS = 3.0
+"""How long shards may take for what they had been sent when the rights of users change: less than a router has to say so."""
 
 READY_WAIT_SECONDS = 2.0
 """How long the first answer of the shards is waited for; a shard that cannot start must not keep the others' clients out."""
@@ -103,6 +110,7 @@ class _Process:
         self.done = asyncio.Event()
         self.draining: asyncio.Task[None] | None = None
         self.told_to_drain = False
+        self.tasks: set[asyncio.Task[None]] = set()
         self.router = Router(
             loop,
             ctx.config,
@@ -119,6 +127,7 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
+            users=ctx.users,
         )
         if ctx.stage is not None:
             self._play(ctx.stage)
@@ -161,6 +170,9 @@ class _Process:
         elif isinstance(message, Slots):
             self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, UsersChanged):
+            self.router.take_users(message.epoch, message.records, message.removed)
+            self._spawn(self._acknowledge_users(message.id))
         elif isinstance(message, StageIs):
             self._play(message.stage)
             self.channel.send(Ack(message.id))
@@ -176,6 +188,16 @@ class _Process:
                 self._leave()
             self.told_to_drain = True
             self._drain(message.seconds)
+
+    async def _acknowledge_users(self, number: int) -> None:
+        """What clients had under way before the change is answered: nothing is executed by the old rights behind this."""
+        await self.router.settle(SETTLE_SECONDS)
+        self.channel.send(Ack(number))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _play(self, stage: Stage) -> None:
         """A test has moved the clock: clients have been idle for so much longer."""

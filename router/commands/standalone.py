@@ -1,4 +1,4 @@
-"""What a server answers that has no replicas, no modules and one user: ROLE, MODULE LIST, ACL WHOAMI.
+"""What a server answers that has no replicas and no modules: ROLE, MODULE LIST.
 
 Consoles, exporters and client libraries ask these when they connect or now and then, and take an unknown command for a
 broken server.
@@ -28,9 +28,3 @@ def role(router: Router, session: Session) -> Reply:
 def module_list(router: Router, session: Session) -> Reply:
     """No modules."""
     return []
-
-
-@local("acl|whoami")
-def acl_whoami(router: Router, session: Session) -> Reply:
-    """The only user."""
-    return session.user.encode()
