@@ -15,6 +15,8 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import uvloop
 
@@ -37,6 +39,7 @@ from kache.cluster.messages import (
     StageIs,
     TlsCommit,
     TlsPrepare,
+    UsersChanged,
 )
 from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
@@ -51,6 +54,7 @@ from . import peers, registry
 from .cluster.commands import HANDLERS
 from .cluster.director import Director
 from .commands import (
+    acl,
     clients,
     cluster,
     connection,
@@ -76,7 +80,7 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
@@ -85,6 +89,9 @@ registry.check(TABLE)
 
 RESERVED_DESCRIPTORS = 64
 """Descriptors that clients may not take: links, listeners, logs, the loop's own."""
+
+SETTLE_SECONDS = 3.0
+"""How long shards may take for what they had been sent when the rights of users change: less than a router has to say so."""
 
 READY_WAIT_SECONDS = 2.0
 """How long the first answer of the shards is waited for; a shard that cannot start must not keep the others' clients out."""
@@ -111,6 +118,7 @@ class _Process:
         self.done = asyncio.Event()
         self.draining: asyncio.Task[None] | None = None
         self.told_to_drain = False
+        self.tasks: set[asyncio.Task[None]] = set()
         self.director = Director(ctx.config, loop) if ctx.config.backend else None
         self.router = Router(
             loop,
@@ -128,6 +136,7 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
+            users=ctx.users,
             director=self.director,
         )
         if ctx.modules is not None:
@@ -182,6 +191,9 @@ class _Process:
         elif isinstance(message, Slots):
             self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, UsersChanged):
+            self.router.take_users(message.epoch, message.records, message.removed)
+            self._spawn(self._acknowledge_users(message.id))
         elif isinstance(message, ModulesAre):
             self._take_modules(message)
             self.channel.send(Ack(message.id))
@@ -202,6 +214,16 @@ class _Process:
                 self._leave()
             self.told_to_drain = True
             self._drain(message.seconds)
+
+    async def _acknowledge_users(self, number: int) -> None:
+        """What clients had under way before the change is answered: nothing is executed by the old rights behind this."""
+        await self.router.settle(SETTLE_SECONDS)
+        self.channel.send(Ack(number))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _take_modules(self, message: ModulesAre) -> None:
         """From here on clients know these commands, and no others of modules."""

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import uvloop
 
+from kache.acl.rights import Users
 from kache.cluster import logs, pages, processes
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
@@ -44,6 +45,7 @@ from kache.cluster.messages import (
     Slots,
     Stage,
     StageIs,
+    UsersChanged,
 )
 from kache.commands import DIGEST
 from kache.config.client_limits import flow_room
@@ -174,6 +176,8 @@ class _Process:
             Claims(pages.mapped(ctx.pages["claims"])),
         )
         self.shard.loading = ctx.data is not None
+        self.users = Users(ctx.users or (), ctx.acl_epoch)
+        """For what runs commands inside the shard; those of clients are checked before they come here."""
         self.module_changes: asyncio.Queue[ModulesAre] = asyncio.Queue()
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
@@ -275,6 +279,9 @@ class _Process:
         elif isinstance(message, Slots):
             self.slot_epoch, self.slots = message.epoch, message.ranges
             self._own()
+            self.channel.send(Ack(message.id))
+        elif isinstance(message, UsersChanged):
+            self.users.take(message.epoch, message.records, message.removed)
             self.channel.send(Ack(message.id))
         elif isinstance(message, ModulesAre):
             self.module_changes.put_nowait(message)

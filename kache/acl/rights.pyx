@@ -70,6 +70,20 @@ cdef class User:
         return any([may_hear(&self.selectors[i], PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel), literal)
                     for i in range(self.count)])
 
+    def may_read_under(self, bytes prefix not None):
+        """Whether any selector may read every key that begins so."""
+        cdef Py_ssize_t i, k
+        cdef Pattern* pattern
+        for i in range(self.count):
+            if may_touch_all(&self.selectors[i], MAY_READ):
+                return True
+            for k in range(self.selectors[i].key_count):
+                pattern = &self.selectors[i].keys[k]
+                if pattern.kind == MATCHES_PREFIX and pattern.rights & MAY_READ and prefix[:pattern.size] == (
+                        pattern.text[:pattern.size]):
+                    return True
+        return False
+
     def may_read_all(self):
         """Whether any selector may read every key."""
         cdef Py_ssize_t i

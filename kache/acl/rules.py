@@ -26,7 +26,7 @@ from .record import DEFAULT, READ, WRITE, Selector, UserRecord
 
 __all__ = [
     "MOST_PATTERNS", "RuleError", "allowed", "apply", "channel_patterns", "check_name", "command_rules", "describe", "hashed",
-    "key_patterns", "words_of",
+    "key_patterns", "with_password", "words_of",
 ]  # fmt: skip
 
 MOST_PATTERNS: Final = 1024
@@ -283,6 +283,13 @@ def apply(user: UserRecord, rules: Iterable[bytes], catalogue: Catalogue = CATAL
     for rule in rules:
         draft.apply(rule)
     return draft.done()
+
+
+def with_password(user: UserRecord, password: str) -> UserRecord:
+    """The user with this password alone; with "" any is right. What the setting `requirepass` does to the default user."""
+    if not password:
+        return msgspec.structs.replace(user, nopass=True, passwords=())
+    return msgspec.structs.replace(user, nopass=False, passwords=(hashed(password.encode()),))
 
 
 # What it comes to -----------------------------------------------------------------------------------------------

@@ -42,8 +42,10 @@ class Owner(Protocol):
 class Changes:
     """Each change is made of the configuration that the one before it has left."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, after: Callable[[Config, Config, Answer], None] | None = None) -> None:
         self._owner = owner
+        self._after = after
+        """Called with the configuration before and the one that was stored; it calls the answer."""
         self._waiting: deque[tuple[Make, Answer]] = deque()
         self._trying = False
 
@@ -89,8 +91,12 @@ class Changes:
 
     def _try(self, wanted: Config, answer: Answer) -> None:
         def accept(late: str) -> None:
+            before = self._owner.config
             self._owner.store(wanted)
-            end(late)
+            if self._after is None:
+                end(late)
+            else:
+                self._after(before, wanted, lambda error: end(late or error))
 
         def refuse(cause: str) -> None:
             self._owner.take_back()

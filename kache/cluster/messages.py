@@ -10,12 +10,15 @@ from typing import Literal
 
 import msgspec
 
+from kache.acl.record import UserRecord
 from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 from kache.slots import SlotRange
 
 __all__ = [
     "Ack",
+    "AclChange",
+    "AclFile",
     "Answer",
     "AskRouters",
     "CancelDump",
@@ -67,6 +70,7 @@ __all__ = [
     "TlsIs",
     "TlsPrepare",
     "Up",
+    "UsersChanged",
 ]
 
 Role = Literal["router", "shard", "metrics"]
@@ -174,6 +178,10 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """The commands in Python of the cluster, for routers and shards; None: there are none."""
     stage: Stage | None = None
     """What a test has staged; None in a cluster that was not started for tests."""
+    users: list[UserRecord] | None = None
+    """All users; None: the default one, with the password of the configuration."""
+    acl_epoch: int = 0
+    """The number of the last change of users."""
 
     def descriptors(self) -> list[int]:
         """All that are the child's own."""
@@ -232,6 +240,8 @@ class Ack(_Message, tag=True):
 
     id: int
     error: str = ""
+    count: int = 0
+    """Of users that were deleted."""
 
 
 class ConfigChanged(_Message, tag=True):
@@ -250,6 +260,16 @@ class Slots(_Message, tag=True):
     id: int
     epoch: int
     ranges: list[SlotRange]
+
+
+class UsersChanged(_Message, tag=True):
+    """Down: these users are so from now on, those of the names in `removed` are gone. A child answers with Ack once nothing is
+    executed by the rights of before."""
+
+    id: int
+    epoch: int
+    records: list[UserRecord]
+    removed: list[bytes]
 
 
 class ModulesAre(_Message, tag=True):
@@ -389,6 +409,23 @@ class ConfigSet(_Message, tag=True):
     values: dict[str, str]
 
 
+class AclChange(_Message, tag=True):
+    """Up: apply these rules to users (or make them), and delete others. Ack comes once every process goes by it."""
+
+    id: int
+    actor: bytes
+    """The user who asks, for the log."""
+    changes: list[tuple[bytes, list[bytes]]]
+    deletions: list[bytes]
+
+
+class AclFile(_Message, tag=True):
+    """Up: read the users from their file (`what`: load), or write them there (save). Ack as for AclChange."""
+
+    id: int
+    what: str
+
+
 class ConfigRewrite(_Message, tag=True):
     """Up: write the settings changed at run time into the configuration file."""
 
@@ -511,6 +548,7 @@ class Answer(_Message, tag=True):
 
 Down = (
     ConfigChanged
+    | UsersChanged
     | Slots
     | ModulesAre
     | ModulesReply
@@ -540,6 +578,8 @@ Up = (
     | Ack
     | ConfigSet
     | ConfigRewrite
+    | AclChange
+    | AclFile
     | Reload
     | RestartShard
     | SetStage
@@ -553,4 +593,16 @@ Up = (
     | Answer
     | TlsIs
 )
-Request = ConfigSet | ConfigRewrite | Reload | RestartShard | SetStage | Save | Shutdown | StatusRequest | AskRouters
+Request = (
+    ConfigSet
+    | ConfigRewrite
+    | Reload
+    | AclChange
+    | AclFile
+    | RestartShard
+    | SetStage
+    | Save
+    | Shutdown
+    | StatusRequest
+    | AskRouters
+)

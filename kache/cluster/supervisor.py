@@ -49,6 +49,7 @@ from kache.cluster.spread import Spread
 from kache.cluster.status import cluster_status, ready_line
 from kache.cluster.tls_reload import TlsReload
 from kache.cluster.transactions import Decision
+from kache.cluster.users import Users
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import Config, changed
@@ -103,7 +104,8 @@ class Supervisor:
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._spread = Spread(config, self._data, self._children, self._acknowledgements, self._send)
-        self._changes = Changes(self._spread)
+        self._users = Users(self._children, self._acknowledgements, self._send)
+        self._changes = Changes(self._spread, self._after_change)
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._modules = Modules(self._children, self._acknowledgements, self._selector, self._send)
         self._health = Health(self._children, self._send, self._on_unresponsive)
@@ -133,6 +135,7 @@ class Supervisor:
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
+            self._users.start(self.config)
             self._data.start(self.config)
         except KacheError:
             self._resources.leave()
@@ -359,6 +362,8 @@ class Supervisor:
             config_file=self._config_file,
             modules=self._modules.of_child(child.role),
             stage=self._simulation.stage,
+            users=list(self._users.records.values()),
+            acl_epoch=self._users.epoch,
         )
         if self._executes():
             return children.start_executed(ctx, child.title)
@@ -549,7 +554,12 @@ class Supervisor:
                     lambda error: self._answer(asker, messages.Ack(number, error)),
                 )
             case messages.ConfigRewrite(id=number):
-                self._answer(asker, messages.Ack(number, rewrite(self._config_file, self.config)))
+                self._answer(asker, messages.Ack(number, self._rewrite()))
+            case messages.AclChange(id=number):
+                self._users.change(message, functools.partial(self._answer_count, asker, number))
+            case messages.AclFile(id=number, what=what):
+                work = self._users.load if what == "load" else self._users.save
+                work(functools.partial(self._answer_count, asker, number))
             case messages.Reload(id=number):
                 self._reload(lambda error: self._answer(asker, messages.Ack(number, error)))
             case messages.RestartShard(id=number, index=index):
@@ -566,6 +576,27 @@ class Supervisor:
                 self._answer(asker, messages.Ack(number))
                 self._end.ask(save, now)
                 self._stop("a request to stop")
+
+    def _answer_count(self, asker: Conversation, number: int, error: str, count: int) -> None:
+        self._answer(asker, messages.Ack(number, error, count))
+
+    def _after_change(self, before: Config, after: Config, answer: Callable[[str], None]) -> None:
+        """What the configuration says beyond itself: `requirepass` is the password of the default user."""
+        if before.requirepass == after.requirepass:
+            answer("")
+        else:
+            self._users.require(after, lambda error, _: answer(error))
+
+    def _rewrite(self) -> str:
+        """Write the changed settings, and the users unless they have a file of their own; "" or why not."""
+        try:
+            users = None if self.config.aclfile else self._users.as_settings(self.config)
+        except KacheError as error:
+            return str(error)
+        config = self.config
+        if users and "default" in users:
+            config = msgspec.structs.replace(config, requirepass="")
+        return rewrite(self._config_file, config, users)
 
     def _on_module_request(self, asker: Conversation, message: Any) -> None:
         """Of the command line alone: whoever may execute code here owns the cluster."""

@@ -104,7 +104,6 @@ _OF_GROUPS: Final = {
 """Why, where nothing more exact is said of a command."""
 
 _OF_COMMANDS: Final = {
-    "acl": "There is one user, with the password `requirepass`; ACL WHOAMI is answered.",
     "client|capa": "Nothing is redirected.",
     "client|import-source": "Nothing is imported from another server.",
     "clusterscan": "SCAN covers all shards.",

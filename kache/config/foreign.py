@@ -94,8 +94,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "latency-monitor-threshold": _number(0),
     "latency-tracking": _yes_no("yes"),
     "latency-tracking-info-percentiles": _text("50 99 99.9"),
-    "acllog-max-len": _number(128),
-    "aclfile": _text("", "there is one user, default, whose password is requirepass"),
     "acl-pubsub-default": _one_of("resetchannels", "resetchannels", "allchannels"),
     # Scripts
     "lua-time-limit": _number(5000),

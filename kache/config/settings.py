@@ -46,6 +46,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "changed",
+    "exposed_hosts",
     "is_known",
     "load",
     "redis_settings",
@@ -313,6 +314,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     requirepass: Annotated[
         str, Setting(TEXT, "Password that clients must give; empty asks for none.", live=True, secret=True)
     ] = ""
+    aclfile: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "File of users and their rights, as ACL SAVE writes it; only its owner may read it. Empty: they are in [users] of the "
+            "configuration file.",
+        ),
+    ] = ""
+    acllog_max_len: Annotated[int, Setting(COUNT, "Entries of ACL LOG, for each router.", live=True, high=100000)] = 128
     protected_mode: Annotated[
         bool,
         Setting(
@@ -776,6 +786,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int, Setting(SIZE, PACKED.format("bytes of a member", "sorted set"), live=True)
     ] = 64
 
+    users: dict[str, str] = {}
+    """Not a setting: ``[users]`` of the configuration file, rules by name."""
     foreign: dict[str, str] = {}
     """Not a setting: what clients have set of the parameters that mean nothing here (`kache.config.foreign`)."""
 
@@ -787,7 +799,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 def _settings() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for field, hint in get_type_hints(Config, include_extras=True).items():
-        if field != "foreign":
+        if field not in ("foreign", "users"):
             found[field.replace("_", "-")] = next(extra for extra in hint.__metadata__ if isinstance(extra, Setting))
     return found
 
@@ -878,6 +890,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
     if values.get("backend"):
         _check_backend(values)
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
+    _check_users(config)
     _check_together(config)
     return config
 
@@ -966,6 +979,9 @@ def _from_file(path: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, raw in table.items():
         name = key.replace("_", "-")
+        if name == "users":
+            values[name] = _users_from_file(raw, path)
+            continue
         if name not in SETTINGS:
             raise ConfigError(f"There is no setting '{key}' ({path}).{nearest(key, SETTINGS)}")
         if name in values:
@@ -974,10 +990,30 @@ def _from_file(path: str) -> dict[str, Any]:
     return values
 
 
+def _users_from_file(raw: object, path: str) -> dict[str, str]:
+    """``[users]``: a table of rules by name, which whoever knows the commands looks at."""
+    if not isinstance(raw, dict) or not all(isinstance(rules, str) for rules in raw.values()):
+        raise ConfigError(f'[users] has one line for each user, NAME = "rules" ({path}).', "users")
+    return {str(name): str(rules) for name, rules in raw.items()}
+
+
+def _check_users(config: Config) -> None:
+    """There is one place where users are, and one where the password of the default user is; raises ConfigError."""
+    if config.aclfile and config.users:
+        raise ConfigError("aclfile and [users] are both set; where are the users?", "aclfile")
+    if config.requirepass and (config.aclfile or "default" in config.users):
+        where = f"the file {config.aclfile}" if config.aclfile else "[users]"
+        raise ConfigError(
+            f"requirepass is a password of the user default, who is in {where}: give it the rule '>PASSWORD' there instead.",
+            "requirepass",
+        )
+
+
 def _check_together(config: Config) -> None:
     """What no setting can say of itself alone; raises ConfigError."""
-    exposed = [host for host in config.bind if not _is_loopback(host)]
-    if config.protected_mode and not config.requirepass and exposed:
+    exposed = exposed_hosts(config)
+    known = config.requirepass or config.aclfile or "default" in config.users
+    if config.protected_mode and not known and exposed:
         raise ConfigError(
             f"Listening on {', '.join(exposed)} without a password is refused, since whoever reaches the port owns the "
             "data: set requirepass (KACHE_REQUIREPASS), or say protected-mode no.",
@@ -992,6 +1028,11 @@ def _check_together(config: Config) -> None:
             raise ConfigError(
                 f"{low} ({config.setting(low)}) must not be larger than {high} ({config.setting(high)}).", low
             )
+
+
+def exposed_hosts(config: Config) -> list[str]:
+    """The addresses of `bind` that others than this machine may reach."""
+    return [host for host in config.bind if not _is_loopback(host)]
 
 
 def _check_tls(config: Config) -> None:

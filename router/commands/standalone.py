@@ -1,4 +1,4 @@
-"""What a server answers that has no replicas and one user: ROLE, ACL WHOAMI; and MODULE LIST.
+"""What a server answers that has no replicas: ROLE; and MODULE LIST.
 
 Consoles, exporters and client libraries ask these when they connect or now and then, and take an unknown command for a
 broken server.
@@ -33,9 +33,3 @@ def module_list(router: Router, session: Session) -> Reply:
 def modules_of(router: Router) -> list[Reply]:
     """Each module as a real server describes its own. Where a file lies is nothing for clients."""
     return [{b"name": name.encode(), b"ver": 1, b"path": b"", b"args": []} for name in router.modules]
-
-
-@local("acl|whoami")
-def acl_whoami(router: Router, session: Session) -> Reply:
-    """The only user."""
-    return session.user.encode()

@@ -21,7 +21,6 @@ cdef class Limits:
     cdef int keepalive                                  # seconds
     cdef int max_clients                                # of all routers together
     cdef int64_t slow_ns                                # from which a command enters the slow log
-    cdef bint auth_required                             # of new clients
     # One request, and what a client may have unanswered
     cdef Py_ssize_t max_frame, max_strings, max_bulk, query_limit, preauth_bytes, preauth_commands
     cdef Py_ssize_t session_commands, session_bytes

@@ -42,6 +42,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     channels.pxi  who listens to what, and what is published on its way to them
     tracking.pxi  who is told what has changed, and when that may leave
     monitor.pxi   every command as a line, to whoever watches
+    permits.pxi   what users may do: the check of a frame, again at EXEC, and when their rights change
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
     shards.pxi    the connections to all shards
@@ -70,6 +71,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
+from kache.acl.rights cimport (
+    MAY_READ, MAY_WRITE, Rights, User, Users, may_hear, may_run, may_touch, may_touch_all,
+)
 from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
@@ -98,19 +102,23 @@ from kache.wire.link cimport (
 from .limits cimport CLASS_NORMAL, CLASS_PUBSUB, Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
+    CHOOSES_BITFIELD, CHOOSES_NOTHING, CHOOSES_SET, HEARS_CHANNELS, HEARS_NOTHING, HEARS_ONE, HEARS_PATTERNS, KeyRights,
     FOLD_CONCAT, FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_ALL, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
+from kache.acl.record import default_user
+from kache.acl.rules import with_password
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
 from kache.glob import compile_glob
 from kache.replies import NULL_ARRAY, Messages, Missing, Pairs, Push
 from kache.slots import contiguous
-from kache.commands.extract import block_position
+from kache.commands.extract import block_position, count_is_usable, located, other_keys_of_sort
 from kache.timeouts import block_ms, timeout_ms
 
 from ..cluster.splitting import joined
+from ..accounts import Accounts, rights_of
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
@@ -247,6 +255,7 @@ include "blocks.pxi"
 include "channels.pxi"
 include "tracking.pxi"
 include "monitor.pxi"
+include "permits.pxi"
 include "session.pxi"
 include "clients.pxi"
 include "shards.pxi"

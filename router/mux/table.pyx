@@ -18,6 +18,7 @@ from libc.string cimport memcmp
 
 from kache.wire.codec cimport Span
 
+from ..accounts import rights_of
 from ..registry import LOCALS, MOVES
 
 cdef enum:
@@ -36,6 +37,14 @@ cdef frozenset INSTANT = frozenset(("select", "client|setname", "client|setinfo"
 cdef frozenset SUBSCRIBING = frozenset((
     "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"))
 cdef frozenset WHILE_SUBSCRIBED = frozenset(("ping", "quit", "reset"))
+
+# What may leave a session under another user.
+cdef frozenset LOGS_IN = frozenset(("auth", "hello"))
+
+# Where a command names channels; leaving them needs no right.
+cdef dict HEARING = {
+    "publish": HEARS_ONE, "spublish": HEARS_ONE, "subscribe": HEARS_CHANNELS, "ssubscribe": HEARS_CHANNELS,
+    "psubscribe": HEARS_PATTERNS}
 
 cdef uint8_t[256] LOWER
 
@@ -75,11 +84,14 @@ cdef class CommandTable:
         self.block_sizes = NULL
 
     def __dealloc__(self):
-        cdef int i
+        cdef int i, k
         if self.commands != NULL:
             for i in range(self.count):
                 free(self.commands[i].latency)
+                free(self.commands[i].keys)
         for i in range(self.block_count):
+            for k in range(self.block_sizes[i]):
+                free(self.blocks[i][k].keys)
             free(self.blocks[i])
         free(self.blocks)
         free(self.block_sizes)
@@ -99,6 +111,7 @@ cdef class CommandTable:
         self.subscribe = self.by_key["_subscribe"].id
         self.track, self.untrack = self.by_key["_track"].id, self.by_key["_untrack"].id
         self.broken, self.monitored = self.by_key["_broken"].id, self.by_key["_monitored"].id
+        self.monitor = self.by_key["monitor"].id
         self.keep = []
         self.count = len(rows)
         self.commands = <Command*> calloc(self.count, sizeof(Command))
@@ -239,6 +252,7 @@ cdef class CommandTable:
         if row.route == "split":
             command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER, "concat": FOLD_CONCAT}.get(row.merge, FOLD_NONE)
         self._fill_keys(command, row)
+        self._fill_rights(command, row)
         return 0
 
     cdef int _fill_keys(self, Command* command, object row) except -1:
@@ -259,6 +273,26 @@ cdef class CommandTable:
         command.read_streams = any([spec.kind == "half" for spec in row.keys])
         if not row.keys or command.may_block:
             command.planned = True
+        return 0
+
+    cdef int _fill_rights(self, Command* command, object row) except -1:
+        """What of the command is checked against the rights of its user."""
+        cdef int i
+        command.logs_in = row.key in LOGS_IN
+        command.sorts = row.name in ("sort", "sort_ro")
+        command.chooses = {"set": CHOOSES_SET, "bitfield": CHOOSES_BITFIELD}.get(row.name, CHOOSES_NOTHING)
+        command.hears = HEARING.get(row.name, HEARS_NOTHING)
+        command.keyed = bool(row.keys) and row.route != "channel"
+        command.located = any([spec.kind != "range" for spec in row.keys])
+        if not command.keyed or command.located:
+            return 0
+        command.keys = <KeyRights*> calloc(len(row.keys), sizeof(KeyRights))
+        if command.keys == NULL:
+            raise MemoryError("no memory for the command table")
+        command.key_count = len(row.keys)
+        for i, spec in enumerate(row.keys):
+            command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
+            command.keys[i].wanted = rights_of(spec.flags)
         return 0
 
     def adapt(self, handlers):

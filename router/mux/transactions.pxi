@@ -69,7 +69,8 @@ cdef class Queue:
         self.db = session.db_now
         self.run_db = -1
         self.shard = NO_SHARD
-        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = False
+        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = self.logs_in = False
+        self.denied = None
         self.epoch = session.router.slots.epoch
         return 0
 
@@ -220,6 +221,7 @@ cdef int queue_local_command(Session session, Queue queue, Command* command) exc
     """One that the router answers: in its place when EXEC is executed."""
     cdef int64_t number
     queue.locals += 1
+    queue.logs_in |= command.logs_in
     if not command.instant:
         queue.led = True
     elif not command.harmless:
@@ -339,6 +341,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
         end_multi(session)
         session.answer_error(MOVED, flags)
         return True
+    if not session.rights.unrestricted or queue.logs_in:
+        check_queue(session, queue)
     shards = participants(session, queue)
     if queue.publishes and len(shards) == 1 and not session.may_publish(<int> shards[0]):
         return False

@@ -192,6 +192,8 @@ def test_rights_of_keys_and_channels() -> None:
     assert one.may_touch(b"both", 3) and not one.may_touch(b"both2", 0) and one.may_touch(b"r-mixed", 1)
     assert one.may_hear(b"news") and not one.may_hear(b"new") and one.may_hear(b"the end")
     assert one.may_hear(b"*end", True) and not one.may_hear(b"the end", True)
+    assert one.may_read_under(b"r") and one.may_read_under(b"r1") and not one.may_read_under(b"w")
+    assert not one.may_read_under(b"") and not one.may_read_under(b"bot")
     assert not one.may_read_all() and User(user(b"%R~*")).may_read_all()
 
 
