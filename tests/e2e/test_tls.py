@@ -402,9 +402,9 @@ def test_a_flood_of_key_updates(cluster: TlsCluster) -> None:
 def test_who_does_not_finish_a_handshake_is_closed() -> None:
     with TlsCluster(tls_handshake_timeout_ms=500) as cluster:
         waiting = []
-        for number in range(400):
+        for number in range(420):  # most of them are answered, and more than may wait for their client
             wire = Wire(cluster)
-            if number % 2:
+            if number % 10:
                 wire.socket.sendall(wire.hello())
             waiting.append(wire)
         began = time.monotonic()
