@@ -55,20 +55,23 @@ def library(name: str) -> str:
     return os.path.realpath(path) if os.path.isabs(path) and os.path.exists(path) else ""
 
 
-def build(directory: Path) -> None:
-    """A copy of the sources with sanitized modules in `directory`."""
+def build(directory: Path, seconds: float | None) -> bool:
+    """A copy of the sources with sanitized modules in `directory`; False when that takes longer than so many seconds."""
     for name in ("kache", "router", "shard", "deploy"):
         _copy(ROOT / name, directory / name)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         _copy(ROOT / name, directory / name)
     environment = {**os.environ, "KACHE_SANITIZE": FLAGS}
     environment.pop("CFLAGS", None)
-    subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=directory, env=environment, check=True
-    )
+    code = run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], environment, seconds, directory)
+    if code is None:
+        return False
+    if code:
+        raise SystemExit("sanitized: it cannot be built")
     for built in directory.rglob("*.so"):
         if b"__asan_report" not in built.read_bytes():
             raise SystemExit(f"sanitized: {built.name} was not built with the sanitizers")
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -99,9 +102,11 @@ def environment_of(directory: Path, reports: Path) -> dict[str, str]:
     }
 
 
-def run(program: Sequence[str], environment: dict[str, str], seconds: float | None) -> int | None:
+def run(
+    program: Sequence[str], environment: dict[str, str], seconds: float | None, directory: Path = ROOT
+) -> int | None:
     """Its exit status; None when it was ended after so many seconds."""
-    process = subprocess.Popen(program, cwd=ROOT, env=environment, start_new_session=True)
+    process = subprocess.Popen(program, cwd=directory, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -145,7 +150,9 @@ def main() -> int:
         failed = []
         if "build" in wanted:
             began = time.monotonic()
-            build(directory)
+            if not build(directory, chosen.within):
+                print("sanitized: nothing was tried, since it was not built in the time allowed")
+                return 0
             print(f"sanitized: built in {time.monotonic() - began:.0f} s", flush=True)
         environment = environment_of(directory.resolve(), reports)
         left_out = [f"--ignore={path}" for path in NOT_HERE] + [f"--deselect={test}" for test in TOO_SLOW]
