@@ -423,6 +423,32 @@ def test_who_does_not_finish_a_handshake_is_closed() -> None:
         assert "no TLS handshake in time" in cluster.log()
 
 
+def test_without_a_descriptor_of_our_own() -> None:
+    """The reactor below the event loop, as elsewhere than on Linux: handshakes, pauses, ends."""
+    with TlsCluster(2, reactor="loop") as cluster:
+        connections = [cluster.secure() for _ in range(40)]
+        for number, connection in enumerate(connections):
+            connection.send(*[("echo", f"{number}-" * 3000)] * 20, ("client", "pause", 20))
+        for number, connection in enumerate(connections):
+            assert connection.read_many(21) == [f"{number}-".encode() * 3000] * 20 + ["OK"]
+        with Wire(cluster) as wire:
+            wire.shake(7)
+            for _ in range(500):
+                wire.ssl.write(encode(("ping",)))
+            wire.send(100)
+            wire.socket.shutdown(socket.SHUT_WR)
+            data = b""
+            while piece := wire.socket.recv(1 << 16):
+                data += piece
+            wire.incoming.write(data)
+            assert wire.read_to_close_notify() == b"+PONG\r\n" * 500
+        for connection in connections:
+            assert connection.request("ping") == "PONG"
+            connection.close()
+        until(lambda: info(cluster, "tls_connected_clients") == "0", "nobody is left")
+        assert "Traceback" not in cluster.log()
+
+
 def test_certificates_of_clients(tmp_path: Path) -> None:
     other_dir = tmp_path / "other"
     other_dir.mkdir()
