@@ -7,10 +7,9 @@ leaves those clients to the other routers, says so, and tries again.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kache.cluster.certificates import LIVE, Certificate, CertificateError, loaded, say_expiry
 from kache.cluster.messages import TlsIs
@@ -18,6 +17,9 @@ from kache.config.settings import Config
 from kache.wire.tls import TlsPool
 
 from .mux.multiplexer import Router, Session
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Tls", "log_in_as", "names"]
 
@@ -118,12 +120,12 @@ class Tls:
 
 
 def names(certificate: Mapping[str, Any], which: str) -> list[str]:
-    """The names of users that a certificate (`ssl.SSLSocket.getpeercert`) can stand for; `which`: CN or URI.
+    """The names of users that a certificate (`ssl.SSLSocket.getpeercert`) can stand for; `which`: cn or uri.
 
     A certificate with several common names, or a name with a NUL or another control character in it, is nobody's: what a CA
     has read in it may differ from what is compared here.
     """
-    if which == "CN":
+    if which == "cn":
         found = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
         found = found if len(found) == 1 else []
     else:
