@@ -746,6 +746,7 @@ cdef class Exec(Pending):
     cdef list logging            # and whether it is one of `writers`; None: nobody is
     cdef Py_ssize_t missing      # participants that have not answered
     cdef bint dirty, busy, lost
+    cdef bint log_is_slow            # what it waited for, as far as a shard has said
     cdef object refusal          # why it is not executed
     # Shares
     cdef list got, lefts         # of each participant: its replies (None: it executes nothing), how many are to come
@@ -760,6 +761,7 @@ cdef class Exec(Pending):
     cdef int ask_lock(self, Py_ssize_t part, int more) except -1
     cdef int take_lock(self, Py_ssize_t part, const char* reply, Py_ssize_t n) except -1
     cdef int after_locks(self) except -1
+    cdef bytes too_slow(self)
     cdef int stand_in_line(self) except -1
     cdef int ask_next(self) except -1
     cdef int extend(self) except -1
