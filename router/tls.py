@@ -21,7 +21,7 @@ from .mux.multiplexer import Router, Session
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Tls", "log_in_as", "names"]
+__all__ = ["Tls", "names"]
 
 AGAIN_SECONDS = 10.0
 EXPIRY_SECONDS = 3600.0
@@ -49,6 +49,7 @@ class Tls:
         self._pool: TlsPool | None = None
         self._prepared: Certificate | None = None
         self._told: set[int] = set()
+        self._warned: set[bytes] = set()
         self._router.on_secured = self._on_secured if config.tls_auth_clients_user != "off" else None
         self.certificate: Certificate | None = None
 
@@ -104,14 +105,27 @@ class Tls:
                 raise
 
     def _on_secured(self, session: Session) -> None:
-        """Its client has shown what it is: the first name of its certificate that is an enabled user's."""
+        """Its client has shown what it is: the first name of its certificate that is an enabled user's. One that is nobody's
+        is the default user's, and noted in ACL LOG."""
         try:
             certificate = session.certificate or {}
         except ValueError:
-            return  # a name that is no UTF-8 is nobody's
-        for name in names(certificate, self._config.tls_auth_clients_user):
-            if log_in_as(self._router, session, name):
+            certificate = {}  # a name that is no UTF-8 is nobody's
+        accounts = self._router.accounts
+        found = [name.encode() for name in names(certificate, self._config.tls_auth_clients_user)]
+        for name in found:
+            if accounts.log_in(session, name):
+                self._look_at_password(session)
                 return
+        accounts.refused(session, "tls-cert", "toplevel", found[0] if found else b"", found[0] if found else None)
+
+    def _look_at_password(self, session: Session) -> None:
+        """A user of certificates who is `nopass` is anybody's: AUTH with this name succeeds from everywhere."""
+        if session.rights.nopass and session.rights.name != b"default" and session.rights.name not in self._warned:
+            self._warned.add(session.rights.name)
+            _log.warning(
+                "user %s logs in by certificate and is nopass: anybody may AUTH with this name; use resetpass", session.user
+            )
 
     def _look_at_expiry(self) -> None:
         if self.certificate is not None:
@@ -131,15 +145,6 @@ def names(certificate: Mapping[str, Any], which: str) -> list[str]:
     else:
         found = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
     return [name for name in found if name and all(ord(letter) >= 32 and ord(letter) != 127 for letter in name)]
-
-
-def log_in_as(router: Router, session: Session, name: str) -> bool:
-    """Make this session one of the user `name`, without a password; False when there is no such user, or it is off."""
-    if name != "default":
-        return False
-    session.user = name
-    session.authenticated = True
-    return True
 
 
 def _on_trouble(session: Session, failure: str) -> None:

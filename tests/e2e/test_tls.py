@@ -513,6 +513,21 @@ def test_certificates_as_users(tmp_path: Path) -> None:
                 assert connection.request("get", "k") == b"1"
         with Connection(cluster.port) as plain:
             plain.request("auth", "open-sesame")
+            refusals = [row for row in plain.request("acl", "log") if row[3] == b"tls-cert"]
+            assert refusals and {row[9] for row in refusals} >= {b"nobody"}
+            assert plain.request("acl", "setuser", "nobody", "on", "resetpass", "~k", "+get", "+acl|whoami") == "OK"
+        with cluster.secure(authority.context(nobody)) as connection:
+            assert connection.request("acl", "whoami") == b"nobody"
+            assert connection.request("get", "k") == b"1"
+            refused = connection.request("get", "other")
+            assert isinstance(refused, CommandError) and refused.code == "NOPERM"
+        with Connection(cluster.port) as plain:
+            plain.request("auth", "open-sesame")
+            assert plain.request("acl", "setuser", "nobody", "off") == "OK"
+        with cluster.secure(authority.context(nobody)) as connection:
+            assert isinstance(connection.request("get", "k"), CommandError)
+        with Connection(cluster.port) as plain:
+            plain.request("auth", "open-sesame")
             assert plain.request("config", "set", "tls-auth-clients-user", "off") == "OK"
         with cluster.secure(authority.context(me)) as connection:
             assert isinstance(connection.request("get", "k"), CommandError)
