@@ -343,7 +343,7 @@ class Twemproxy(Contender):
         (self.directory / "nutcracker.yml").write_text("\n".join(lines) + "\n")
         self.spawn(
             proxy, "-c", str(self.directory / "nutcracker.yml"), "-s", str(free_port()), "-a", "127.0.0.1",
-            "-m", self.options.get("mbuf", "16384"), *self.extra,
+            "-m", self.options.get("mbuf", "16384"), "-o", str(self.directory / "nutcracker.log"), *self.extra,
         )  # fmt: skip
 
     def version(self) -> str:
