@@ -54,12 +54,14 @@ class Changes:
         self._waiting.append((make, answer))
         self._go_on()
 
-    def read_again(self, read: Callable[[], Config]) -> None:
-        """Change to what `read` returns, as far as a running cluster can; the log says what came of it."""
+    def read_again(self, read: Callable[[], Config], answer: Answer = lambda error: None) -> None:
+        """Change to what `read` returns, as far as a running cluster can; the log says what came of it, and `answer` gets
+        what went wrong."""
         try:
             fresh = read()
         except ConfigError as error:
             _log.warning("the configuration was not read again: %s", error)
+            answer(str(error))
             return
         now = self._owner.config
         fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != now.setting(n)]
@@ -72,6 +74,7 @@ class Changes:
                 _log.warning("the configuration was read again: %s", error)
             else:
                 _log.info("configuration read again%s", also)
+            answer(error)
 
         self.ask(lambda config: changed(config, live), told)
 

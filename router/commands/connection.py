@@ -13,6 +13,7 @@ from kache.replies import OK, Reply
 
 from ..registry import REPLY_ON, local
 from .arguments import integer, valid_name
+from .standalone import modules_of
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
@@ -117,7 +118,7 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
         b"id": session.id,
         b"mode": b"standalone",
         b"role": b"master",
-        b"modules": [],
+        b"modules": modules_of(router),
     }
 
 

@@ -59,6 +59,12 @@ cdef class Blocked(Pending):
             return 0
         return self.stay_away()
 
+    cdef int read_on_behind(self, bytes ids) except -1:
+        """A stream is read on from where it was when the wait began: `$` would pass over what others have added by then."""
+        cdef list found = ids.split()
+        self.arguments = self.arguments[:len(self.arguments) - len(found)] + tuple(found)
+        return 0
+
     cdef int stay_away(self) except -1:
         """Its shard is away and comes back; so does this, unless its time is over before."""
         cdef Router router = self.router
@@ -158,8 +164,9 @@ cdef bint begin_blocking(Session session, Command* command, tuple arguments, int
     """A command that may wait, all of whose keys are on one shard; False when it must wait to be sent."""
     cdef Router router = session.router
     cdef Blocked blocked
-    cdef bint away = (<Backend> router.links[shard]).phase != UP and router.shards.comes_back(shard)
-    cdef int verdict = SEND if away else session.may_send(<Backend> router.links[shard], flags)
+    cdef Link link = <Link> router.links[shard]
+    cdef bint away = (link.phase != UP or link.loading) and router.shards.comes_back(shard)
+    cdef int verdict = SEND if away else session.may_send(<Backend> link, flags)
     if verdict != SEND:
         return verdict == REFUSED
     blocked = Blocked.__new__(Blocked)

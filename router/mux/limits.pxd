@@ -16,6 +16,7 @@ cdef class Limits:
     cdef int64_t transaction_hold                       # how long locks keep others out before their share is sent
     cdef bint logged                                    # shards log what they change
     cdef int64_t request_timeout, command_timeout, idle_timeout, preauth_timeout, soft_output_ms
+    cdef int64_t handshake_timeout                      # of TLS
     cdef int64_t[2] output_over_ms                      # how long a client of a class may be over its soft limit
     cdef int keepalive                                  # seconds
     cdef int max_clients                                # of all routers together

@@ -16,6 +16,7 @@ cdef class Limits:
         self.logged = config.appendonly
         self.idle_timeout = config.timeout * 1000
         self.preauth_timeout = config.preauth_timeout_ms
+        self.handshake_timeout = config.tls_handshake_timeout_ms
         self.soft_output_ms = config.output_soft_seconds * 1000
         self.keepalive = config.tcp_keepalive
         self.max_clients = config.maxclients

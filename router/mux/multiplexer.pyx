@@ -31,10 +31,14 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like, KEYS
     placed.pxi    large values, by memory that router and shard share
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
+    node.pxi      the connection to a node of a Redis Cluster, another kind of backend
+    remote.pxi    such a cluster as one backend: which connection a command goes to, and what waits
+    divided.pxi   what is divided by slot there, or carried out by Python
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
     blocked.pxi   commands that wait for their keys
     upload.pxi    a large argument on its way to its shard, in pieces
     transactions.pxi  MULTI … EXEC: what is queued, locks and shares
+    blocks.pxi    the same in front of a Redis Cluster: a block for the node of its slot
     channels.pxi  who listens to what, and what is published on its way to them
     tracking.pxi  who is told what has changed, and when that may leave
     monitor.pxi   every command as a line, to whoever watches
@@ -55,6 +59,7 @@ import itertools
 import logging
 import socket
 from collections import deque
+from functools import partial
 from select import POLLIN, poll
 from types import CoroutineType
 
@@ -73,11 +78,12 @@ from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
 from kache.wire.clock cimport Clock, monotonic_ns
-from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
+from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor, begin_tls
+from kache.wire.tls cimport TLS_OPEN
 from kache.wire.codec cimport (
     BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, RESP3, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_bulk, put_error, put_int, put_null, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
-    put_reply, parse_int64, slot_of,
+    put_reply, parse_int64, format_int64, slot_of,
 )
 
 from kache.wire.link cimport (
@@ -101,6 +107,7 @@ from .table cimport (
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
+from kache.acl.catalogue import CATALOGUE
 from kache.acl.record import default_user
 from kache.acl.rules import with_password
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
@@ -117,7 +124,7 @@ from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
 from ..slowlog import SlowLog, unframed, unpacked
 
-__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split", "give_memory_back"]
+__all__ = ["Acceptor", "Backend", "Link", "Node", "Remote", "ReplyScanner", "Router", "Session", "Split", "give_memory_back"]
 
 log = logging.getLogger("kache.router")
 
@@ -237,10 +244,14 @@ include "weave.pxi"
 include "gather.pxi"
 include "placed.pxi"
 include "link.pxi"
+include "node.pxi"
+include "remote.pxi"
+include "divided.pxi"
 include "planned.pxi"
 include "blocked.pxi"
 include "upload.pxi"
 include "transactions.pxi"
+include "blocks.pxi"
 include "channels.pxi"
 include "tracking.pxi"
 include "monitor.pxi"

@@ -28,9 +28,11 @@ cdef class Session(Replies):
         self.name = self.lib_name = self.lib_ver = b""
         self.dialect_now = RESP2
 
-    def __init__(self, Router router, int fd):
-        """Takes over the descriptor of an accepted connection."""
+    def __init__(self, Router router, int fd, bint sealed=False):
+        """Takes over the descriptor of an accepted connection; `sealed`: it speaks TLS."""
         Endpoint.__init__(self, router, fd)
+        if sealed:
+            begin_tls(self, router.handshakes)
         self.router = router
         self.id = router.clients.next_id()
         self.rights = router.users.default
@@ -121,6 +123,12 @@ cdef class Session(Replies):
         if self.peer_name is None:
             self.peer_name = name_of_socket(self.fd, True)
         return self.peer_name
+
+    @property
+    def certificate(self):
+        """What its client has proved to be (`ssl.SSLSocket.getpeercert`): {} without a certificate, None without TLS."""
+        cdef object peer = None if self.tls is None else self.tls.ssl_object
+        return None if peer is None else peer.getpeercert() or {}
 
     @property
     def local_address(self):
@@ -362,7 +370,8 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
-                    if self.parser.pending_size > LARGE and (self.protocol == PROTOCOL_BINARY or data[at] == c"*"):
+                    if (self.parser.pending_size > LARGE and self.router.remote is None
+                            and (self.protocol == PROTOCOL_BINARY or data[at] == c"*")):
                         taken = begin_upload(self, data + at, n - at)
                         if taken:
                             at += taken
@@ -418,6 +427,9 @@ cdef class Session(Replies):
         elif data[0] == 0x16 and data[1] == 3 and <uint8_t> data[2] <= 4:
             log.warning("TLS on the plain port, from %s", self.address)
             self.close("TLS on the plain port")
+            return False
+        elif <uint8_t> data[3] <= 8 and self.router.remote is not None:
+            self.close("the binary protocol, which is not served in front of a Redis Cluster")
             return False
         elif <uint8_t> data[3] <= 8:
             self.protocol = PROTOCOL_BINARY
@@ -756,14 +768,14 @@ cdef class Session(Replies):
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
-        cdef Backend backend = <Backend> self.router.links[shard]
-        cdef int verdict
+        cdef Backend backend = <Backend> self.router.places[shard]
+        cdef int verdict, source
         if backend.phase != UP or backend.over_soft():
-            verdict = self.may_send(backend, flags)
+            verdict = backend.admits(self, slot, flags)
             if verdict != SEND:
                 return verdict == REFUSED
-        backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
-        self.order.put_u16(<uint16_t> shard | flags)
+        source = backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
+        self.order.put_u16(<uint16_t> source | flags)
         self.unanswered_bytes += self.parser.consumed
         return True
 
@@ -901,12 +913,26 @@ cdef class Session(Replies):
             self.close("the client reset the connection")
         return 0
 
+    cdef int on_secured(self) except -1:
+        if self.router.on_secured is not None:
+            self.router.on_secured(self)
+        return 0
+
+    cdef int on_tls_cost(self, Py_ssize_t n) except -1:
+        self.elsewhere += n
+        self.router.clients.link_bytes += n
+        if n > 0 and self.router.clients.over_budget():
+            self.router.clients.relieve()
+        return 0
+
     cdef int on_closed(self, object reason) except -1:
         cdef Backend backend
         cdef Pending pending
         cdef bint waited = (self.order.used() > 0 or self.upload is not None or self.watched is not None
                             or self.tracks is not None)
         self.gone = True
+        if self.exclusive is not None:
+            unwatch(self)
         if self.subscriptions or self.monitors_all:
             self.router.channels.forget(self)
         if self.tracks is not None:

@@ -102,9 +102,18 @@ cdef class CommandTable:
     cdef uint16_t lock, unlock, unwatch, subscribe, track, untrack, broken, monitored   # numbers of internal rows
     cdef uint16_t monitor        # that of MONITOR
     cdef list keep               # what the C pointers point into
+    # Commands of modules: a block of them for every change, which never moves, since sessions point into them.
+    cdef Command** blocks
+    cdef int* block_sizes
+    cdef int block_count
+    cdef Command** more          # an index of those that are there, by name; NULL: none is
+    cdef uint32_t more_mask
     cdef int _fill(self, Command* command, object row) except -1
     cdef int _fill_keys(self, Command* command, object row) except -1
     cdef int _fill_rights(self, Command* command, object row) except -1
+    cdef int _add_block(self, list rows) except -1
+    cdef int _index_more(self, set live) except -1
+    cdef Command* _find_more(self, uint32_t hash, Span* word) noexcept
     # The command that `words` start with; a container itself when its second word is unknown; or NULL.
     cdef Command* find(self, bint binary, Span* words, Py_ssize_t count) noexcept
 

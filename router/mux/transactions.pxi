@@ -169,6 +169,8 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
     cdef RequestParser parser = session.parser
     cdef Queued* one
     cdef uint16_t slot = NO_SLOT
+    if session.router.remote is not None:
+        return queue_remote(session, command, flags)
     if command.no_multi or command.route == ROUTE_CONTAINER:
         queue.broken = True
         session.answer_error(NOT_IN_MULTI if command.no_multi else wrong_arity(command), flags)
@@ -284,6 +286,9 @@ cdef int end_multi(Session session) except -1:
 
 
 cdef int unwatch(Session session) except -1:
+    if session.exclusive is not None:
+        watching, session.exclusive = session.exclusive, None
+        watching.leave()
     watched, session.watched = session.watched, None
     return unwatch_on(session, watched) if watched is not None else 0
 
@@ -322,6 +327,10 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
     cdef Router router = session.router
     cdef list shards
     cdef int verdict
+    if router.remote is not None:
+        if not session.rights.unrestricted and not queue.broken and not may_still_execute(session, queue, flags):
+            return True
+        return exec_remote(session, command, flags)
     if queue.broken:
         end_multi(session)
         session.answer_error(ABORTED_BEFORE, flags)

@@ -40,8 +40,16 @@ OWNERS_OF_IO = {
     "kache/metrics/pages.py",
     "kache/metrics/server.py",
     "kache/metrics/source.py",
+    "kache/module/source.py",  # asks which threads there are
     "kache/testing/director.py",
     "router/accounts.py",  # a wrong password is answered late
+    "kache/backend/conversation.py",
+    "router/cluster/blocking.py",
+    "router/cluster/director.py",
+    "router/cluster/exclusive.py",
+    "router/cluster/scan.py",  # waits between two tries
+    "router/cluster/sets.py",  # asks several nodes at once
+    "router/cluster/subscriber.py",
     "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
     "router/commands/statistics.py",  # asks all shards at once
@@ -61,16 +69,18 @@ MAY_IMPORT = {
     "ground": {"wire"},  # the slot hash and the doubles of replies are compiled
     "wire": {"ground"},
     "commands": {"ground"},
+    "module": {"ground", "commands"},
     "acl": {"ground", "commands"},
-    "config": {"ground"},
+    "backend": {"ground", "wire"},
+    "config": {"ground", "backend"},
     "client": {"ground", "config"},
-    "cluster": {"ground", "wire", "acl", "config"},
+    "cluster": {"ground", "wire", "acl", "backend", "config"},
     "load": {"ground", "client"},
     "metrics": {"ground", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
-    "cli": {"ground", "wire", "commands", "config", "client", "cluster", "load"},
-    "router": {"ground", "wire", "commands", "acl", "config", "cluster"},
-    "shard": {"ground", "wire", "commands", "acl", "config", "cluster"},
+    "cli": {"ground", "wire", "backend", "commands", "config", "client", "cluster", "load"},
+    "router": {"ground", "wire", "backend", "commands", "acl", "module", "config", "cluster"},
+    "shard": {"ground", "wire", "commands", "acl", "module", "config", "cluster"},
 }
 """Which household uses which. `ground` is what lies directly in kache/."""
 

@@ -21,7 +21,7 @@ from kache.wire import link as wire_link
 from kache.wire.clock import Clock
 
 BOOT_ID = 77
-HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID)
+HELLO = struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID, 0)
 RESP2 = 2
 
 
@@ -130,9 +130,9 @@ async def test_the_handshake_says_who_is_there() -> None:
 @pytest.mark.parametrize(
     "hello",
     [
-        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, 9, 0, DIGEST, BOOT_ID),
-        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, b"?" * 8, BOOT_ID),
-        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, 9, 0, DIGEST, BOOT_ID, 0),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, b"?" * 8, BOOT_ID, 0),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1, 0),
     ],
 )
 def test_a_stranger_is_refused_with_the_reason(hello: bytes) -> None:
