@@ -35,6 +35,7 @@ MODULES = {
     "kache.load.driver": HOT,
     "kache.shard.engine.zset": HOT,
     "kache.shard.engine.listvalue": HOT,
+    "kache.shard.engine.stream_chunks": HOT,
     "kache.shard.engine.stream": HOT,
     "kache.shard.engine.fields": HOT,
     "kache.shard.engine.packed": HOT,

@@ -215,7 +215,8 @@ def check_exact(
 
 
 def print_table(traces: Sequence[str], capacity: int, requests: int) -> None:
-    """The misses of the exact simulators with room for so many keys, as Markdown; sizes make LFU and others another thing."""
+    """The misses of the exact simulators with room for so many keys, as Markdown; where sizes differ, of those that heed them,
+    in the requests and in their bytes."""
     columns = (*EXACT, "GDSF")
     print(f"| trace | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name in traces:
@@ -223,8 +224,22 @@ def print_table(traces: Sequence[str], capacity: int, requests: int) -> None:
         sizes = sizes_of(max(trace) + 1) if name in SIZED else None
         room = capacity if sizes is None else sum(sizes) // len(sizes) * capacity
         shown = EXACT if sizes is None else EXACT_SIZED
-        cells = [f"{misses(exact(each, trace, room, sizes)):.1f}" if each in shown else "" for each in columns]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        found = {each: exact(each, trace, room, sizes) for each in shown}
+        print_row(name, [f"{misses(found[each]):.1f}" if each in shown else "" for each in columns])
+        if sizes is not None:
+            asked = sum(sizes[key] for key in trace)
+            missed = {
+                each: sum(sizes[key] for key, hit in zip(trace, hits, strict=True) if not hit)
+                for each, hits in found.items()
+            }
+            print_row(
+                f"{name}: bytes", [f"{100 * missed[each] / asked:.1f}" if each in shown else "" for each in columns]
+            )
+
+
+def print_row(name: str, cells: Sequence[str]) -> None:
+    """A row of a Markdown table."""
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def check_memory(report: Report, args: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ class Accounts:
     def __init__(self, router: Router) -> None:
         self._router = router
         self.log = AclLog(router.index << ROUTER_BITS)
-        self.denied = dict.fromkeys(("auth", "command", "key", "channel"), 0)
+        self.denied = dict.fromkeys(("auth", "command", "key", "channel", "tls-cert"), 0)
         """How often something was refused, by reason."""
         self._guesses: OrderedDict[str, deque[float]] = OrderedDict()
         self._held = 0
@@ -142,7 +142,7 @@ class Accounts:
 
     def counters(self) -> dict[str, int]:
         """How often something was refused, as a router tells it of itself."""
-        return {f"denied_{reason}": count for reason, count in self.denied.items()}
+        return {f"denied_{reason.replace('-', '_')}": count for reason, count in self.denied.items()}
 
     def reset_counters(self) -> None:
         """They start again from zero."""

@@ -7,10 +7,9 @@ leaves those clients to the other routers, says so, and tries again.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kache.cluster.certificates import LIVE, Certificate, CertificateError, loaded, say_expiry
 from kache.cluster.messages import TlsIs
@@ -19,7 +18,10 @@ from kache.wire.tls import TlsPool
 
 from .mux.multiplexer import Router, Session
 
-__all__ = ["Tls", "log_in_as", "names"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Tls", "names"]
 
 AGAIN_SECONDS = 10.0
 EXPIRY_SECONDS = 3600.0
@@ -47,6 +49,7 @@ class Tls:
         self._pool: TlsPool | None = None
         self._prepared: Certificate | None = None
         self._told: set[int] = set()
+        self._warned: set[bytes] = set()
         self._router.on_secured = self._on_secured if config.tls_auth_clients_user != "off" else None
         self.certificate: Certificate | None = None
 
@@ -102,14 +105,27 @@ class Tls:
                 raise
 
     def _on_secured(self, session: Session) -> None:
-        """Its client has shown what it is: the first name of its certificate that is an enabled user's."""
+        """Its client has shown what it is: the first name of its certificate that is an enabled user's. One that is nobody's
+        is the default user's, and noted in ACL LOG."""
         try:
             certificate = session.certificate or {}
         except ValueError:
-            return  # a name that is no UTF-8 is nobody's
-        for name in names(certificate, self._config.tls_auth_clients_user):
-            if log_in_as(self._router, session, name):
+            certificate = {}  # a name that is no UTF-8 is nobody's
+        accounts = self._router.accounts
+        found = [name.encode() for name in names(certificate, self._config.tls_auth_clients_user)]
+        for name in found:
+            if accounts.log_in(session, name):
+                self._look_at_password(session)
                 return
+        accounts.refused(session, "tls-cert", "toplevel", found[0] if found else b"", found[0] if found else None)
+
+    def _look_at_password(self, session: Session) -> None:
+        """A user of certificates who is `nopass` is anybody's: AUTH with this name succeeds from everywhere."""
+        if session.rights.nopass and session.rights.name != b"default" and session.rights.name not in self._warned:
+            self._warned.add(session.rights.name)
+            _log.warning(
+                "user %s logs in by certificate and is nopass: anybody may AUTH with this name; use resetpass", session.user
+            )
 
     def _look_at_expiry(self) -> None:
         if self.certificate is not None:
@@ -118,22 +134,17 @@ class Tls:
 
 
 def names(certificate: Mapping[str, Any], which: str) -> list[str]:
-    """The names of users that a certificate (`ssl.SSLSocket.getpeercert`) can stand for; `which`: CN or URI.
+    """The names of users that a certificate (`ssl.SSLSocket.getpeercert`) can stand for; `which`: cn or uri.
 
     A certificate with several common names, or a name with a NUL or another control character in it, is nobody's: what a CA
     has read in it may differ from what is compared here.
     """
-    if which == "CN":
+    if which == "cn":
         found = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
         found = found if len(found) == 1 else []
     else:
         found = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
     return [name for name in found if name and all(ord(letter) >= 32 and ord(letter) != 127 for letter in name)]
-
-
-def log_in_as(router: Router, session: Session, name: str) -> bool:
-    """Make this session one of the user `name`, without a password; False when there is no such user, or it is off."""
-    return router.accounts.log_in(session, name.encode())
 
 
 def _on_trouble(session: Session, failure: str) -> None:

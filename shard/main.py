@@ -58,7 +58,7 @@ from kache.wire.clock import Clock
 from .engine.engine import Budget, Host, LinkListener, ShardReactor
 from .engine.memory import only_free, seed_random, trim_memory, tune_malloc
 from .engine.packed import set_limits
-from .engine.stream import set_node_limits
+from .engine.stream_chunks import set_node_limits
 from .service.cleanup import Cleanup
 from .service.keeping import Keeper, hear
 from .service.statistics import Gauges, resident_memory

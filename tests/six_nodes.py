@@ -22,7 +22,8 @@ import redis
 from kache.slots import SLOT_COUNT, slot_of_key
 
 MASTERS = 3
-NODE_TIMEOUT_MS = 2000
+NODE_TIMEOUT_MS = 15000
+"""Nothing fails over on a machine that is busy with other tests; whoever wants a failover says less."""
 PATIENCE_S = 60.0
 
 
@@ -37,6 +38,12 @@ def binaries() -> dict[str, str]:
     if at:
         found["redis"] = at
     return found
+
+
+KINDS = sorted(binaries())
+
+PATIENT = {"request_timeout_ms": 30000, "backend_silence_ms": 20000, "backend_wait_ms": 40000}
+"""Settings of a front: on a machine that is busy with other tests a node may be slow, and a failover late."""
 
 
 def _free_ports(count: int) -> list[int]:
@@ -65,9 +72,12 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
 class SixNodes:
     """`nodes[0:3]` are the first masters, `nodes[3:6]` their replicas."""
 
-    def __init__(self, binary: str, *, password: str = "", replicas: int = 3) -> None:
+    def __init__(
+        self, binary: str, *, password: str = "", replicas: int = 3, node_timeout_ms: int = NODE_TIMEOUT_MS
+    ) -> None:
         self.binary = binary
         self.password = password
+        self.node_timeout_ms = node_timeout_ms
         self.directory = tempfile.mkdtemp(prefix="kache-nodes-")
         ports = _free_ports(2 * (MASTERS + replicas))
         self.ports, self.buses = ports[: MASTERS + replicas], ports[MASTERS + replicas :]
@@ -95,7 +105,7 @@ class SixNodes:
             "bind": "127.0.0.1",
             "dir": folder,
             "cluster-enabled": "yes",
-            "cluster-node-timeout": NODE_TIMEOUT_MS,
+            "cluster-node-timeout": self.node_timeout_ms,
             "save": "",
             "appendonly": "no",
             "repl-diskless-sync-delay": 0,

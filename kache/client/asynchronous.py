@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from ssl import SSLContext
@@ -16,7 +17,7 @@ from typing import Any, Literal, cast, overload
 
 from kache.client.async_commands import AsyncCommands
 from kache.client.async_pubsub import AsyncPubSub, Streams
-from kache.client.blocking import UNSET, Unset, check_greeting, greeting
+from kache.client.blocking import UNSET, Unset, check_greeting, connected, greeting
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
 from kache.client.commands import Key, S, T
 from kache.client.errors import (
@@ -29,6 +30,7 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
+from kache.client.near import NEAR_READS, NearCache, near_cache_of
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import (
     AsyncPipeline,
@@ -40,7 +42,7 @@ from kache.client.pipeline import (
     raise_first,
 )
 from kache.client.streams import AsyncStream
-from kache.client.tls import Tls, refusal, tls_of
+from kache.client.tls import SealedSocket, Tls, refusal, tls_of
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -56,6 +58,8 @@ class _Connection(asyncio.Protocol):
         self._wanted = 0
         self._done: asyncio.Future[None] | None = None
         self._open = self._heard = False
+        self.tracked_for = 0
+        """The connection that is told when what is read here changes; 0: nobody is."""
 
     @property
     def usable(self) -> bool:
@@ -171,6 +175,8 @@ class _Pool:
         self._idle: list[_Connection] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
+        self.tracked_for: Callable[[], int] = lambda: 0
+        """For whom connections must track: one that tracks for another is not used again."""
 
     @asynccontextmanager
     async def connection(self, timeout: float | None) -> AsyncIterator[tuple[_Connection, Callable[[], None]]]:
@@ -198,7 +204,7 @@ class _Pool:
     def _take_idle(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            if connection.usable and connection.tracked_for == self.tracked_for():
                 return connection
             connection.close()
         return None
@@ -272,6 +278,7 @@ class AsyncClient(AsyncCommands[S]):
         cert: str | None = ...,
         key: str | None = ...,
         server_hostname: str | None = ...,
+        near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
     @overload
@@ -293,6 +300,7 @@ class AsyncClient(AsyncCommands[S]):
         cert: str | None = ...,
         key: str | None = ...,
         server_hostname: str | None = ...,
+        near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -313,6 +321,7 @@ class AsyncClient(AsyncCommands[S]):
         cert: str | None = None,
         key: str | None = None,
         server_hostname: str | None = None,
+        near_cache: NearCache | int | None = None,
     ) -> None:
         check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
         self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
@@ -322,7 +331,20 @@ class AsyncClient(AsyncCommands[S]):
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._max_connections = max_connections
-        self._pool = _Pool(self._connect, max_connections)
+        self.near_cache = near_cache_of(near_cache)
+        self._pool = self._new_pool()
+        if self.near_cache is not None:
+            self.near_cache.listen(self._connect_listener, self._greeting)
+
+    def _new_pool(self) -> _Pool:
+        pool = _Pool(self._connect, self._max_connections)
+        pool.tracked_for = lambda: near.id if (near := self.near_cache) is not None else 0
+        return pool
+
+    def _connect_listener(self, timeout: float | None) -> socket.socket | SealedSocket:
+        """For the thread of the near cache."""
+        limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
+        return connected(self._address, min(limits, default=None), self._tls)
 
     @overload
     @classmethod
@@ -345,10 +367,17 @@ class AsyncClient(AsyncCommands[S]):
                 connection = await _connected(self._address, self._decode, self._tls)
         except OSError as error:
             raise self._not_connected(error) from error
-        if self._greeting:
+        listener = 0 if self.near_cache is None else await self._listener_of(self.near_cache)
+        if self._greeting or listener:
             try:
-                data, ends = encode_many(self._greeting)
-                check_greeting(self._greeting, await connection.exchange(data, len(ends), timeout))
+                if self._greeting:
+                    data, ends = encode_many(self._greeting)
+                    check_greeting(self._greeting, await connection.exchange(data, len(ends), timeout))
+                if listener:
+                    request = encode_request(("client", "tracking", "on", "redirect", listener))
+                    (reply,) = await connection.exchange(request, 1, timeout)
+                    # One that has just gone: what is read here is not kept.
+                    connection.tracked_for = 0 if isinstance(reply, CommandError) else listener
             except UncertainError as error:
                 # Uncertain is only the greeting: the command itself has not been sent.
                 connection.close()
@@ -362,6 +391,7 @@ class AsyncClient(AsyncCommands[S]):
         """Any command by its name; see `kache.Client.execute`."""
         check_stateless(arguments)
         (reply,) = await self._exchange(encode_request(arguments), 1, leaves_state(arguments), timeout)
+        self._note_changed((arguments,))
         if isinstance(reply, CommandError):
             raise reply
         return reply
@@ -373,7 +403,14 @@ class AsyncClient(AsyncCommands[S]):
         if not requests:
             return []
         data, ends = encode_many(requests)
-        return await self._exchange(data, len(ends), leave_state(requests), timeout)
+        replies = await self._exchange(data, len(ends), leave_state(requests), timeout)
+        self._note_changed(requests)
+        return replies
+
+    def _note_changed(self, requests: Sequence[Sequence[Argument]]) -> None:
+        if self.near_cache is not None:
+            for arguments in requests:
+                self.near_cache.changed_here(arguments)
 
     def pipeline(self, transaction: bool = False) -> AsyncPipeline[S]:
         """Collects commands to send them together; with ``transaction`` they are executed at once and alone."""
@@ -418,6 +455,7 @@ class AsyncClient(AsyncCommands[S]):
                 replies = executed(await send(watching.queue.requests()))
                 keep()
             if replies is not None:
+                self._note_changed(watching.queue.requests())
                 return result, watching.queue.shaped(replies)
         raise ConflictError(
             f"CONFLICT the watched keys changed during each of {attempts} attempts; nothing was executed"
@@ -426,15 +464,45 @@ class AsyncClient(AsyncCommands[S]):
     async def close(self) -> None:
         """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""
         self._pool.close()
+        if self.near_cache is not None:
+            self.near_cache.close()
 
     async def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
-        (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET)
+        near = self.near_cache
+        if near is not None and arguments[0] in NEAR_READS:
+            reply = await self._read_near(near, arguments)
+        else:
+            (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET)
+            if near is not None:
+                near.changed_here(arguments)
         if isinstance(reply, CommandError):
             raise reply
         return convert(reply)
 
+    async def _listener_of(self, near: NearCache) -> int:
+        """The connection that listens; whoever asks first waits until it is there."""
+        return near.id if near.begun or self._pool.closed else await asyncio.to_thread(lambda: near.id)
+
+    async def _read_near(self, near: NearCache, arguments: Sequence[Argument]) -> Reply:
+        """The copy of a reply, or the reply, which is kept."""
+        await self._listener_of(near)
+        copy, token = near.look(arguments)
+        if token is None:
+            return copy
+        reply: Reply = None
+        tracked_for = 0
+        try:
+            async with self._pool_here().connection(self._timeout) as (connection, keep):
+                (reply,) = await connection.exchange(encode_request(arguments), 1, self._timeout)
+                tracked_for = connection.tracked_for
+                keep()
+        finally:
+            near.keep(arguments, token, reply, tracked_for)
+        return reply
+
     async def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
         (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET, seconds or math.inf)
+        self._note_changed((arguments,))
         if isinstance(reply, CommandError):
             raise reply
         return convert(reply)
@@ -463,7 +531,7 @@ class AsyncClient(AsyncCommands[S]):
                 )
             closed = pool.closed
             pool.close()
-            pool = self._pool = _Pool(self._connect, self._max_connections)
+            pool = self._pool = self._new_pool()
             pool.loop, pool.closed = loop, closed
         return pool
 

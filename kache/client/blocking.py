@@ -58,7 +58,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
-def _connected(address: tuple[str, int] | str, timeout: float | None, tls: Tls | None) -> socket.socket | SealedSocket:
+def connected(address: tuple[str, int] | str, timeout: float | None, tls: Tls | None) -> socket.socket | SealedSocket:
     """A socket connected to a host and port, or to the path of a Unix socket; raises `ConnectError`."""
     try:
         plain = _connected_socket(address, timeout)
@@ -90,7 +90,7 @@ class _Connection:
     def __init__(
         self, address: tuple[str, int] | str, timeout: float | None, decode: bool, tls: Tls | None = None
     ) -> None:
-        self._socket = _connected(address, timeout, tls)
+        self._socket = connected(address, timeout, tls)
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -427,7 +427,7 @@ class Client(Commands[S]):
 
     def _connect_to_listen(self, timeout: float | None) -> socket.socket | SealedSocket:
         limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
-        return _connected(self._address, min(limits, default=None), self._tls)
+        return connected(self._address, min(limits, default=None), self._tls)
 
     def stream(self, key: Key) -> Stream[S]:
         """The stream at a key: adding, reading, and working through it with others. See `Stream`."""

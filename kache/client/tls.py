@@ -6,12 +6,12 @@ asks for TLS.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
 from kache.client.errors import ConnectError
 
 if TYPE_CHECKING:
+    import socket
     from ssl import SSLContext, SSLSocket
 
 __all__ = ["SealedSocket", "Tls", "refusal", "tls_of"]

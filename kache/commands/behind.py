@@ -15,7 +15,6 @@ __all__ = ["NOT_YET", "differences", "markdown", "told"]
 
 NOT_YET: Final = frozenset((
     "wait", "waitaof", "monitor",
-    "zquery",
 ))  # fmt: skip
 """Rows that will be served there, and are refused so far."""
 

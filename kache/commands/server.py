@@ -167,7 +167,7 @@ ROWS = in_group("server",
     row("module|help", "", 2, "loading stale", "", "5.0.0", "O(1)",
         "Lists the subcommands of MODULE.", route="local", cluster="local"),
     row("module|list", "", 2, "admin noscript", "", "4.0.0", "O(1)",
-        "Lists the loaded modules: there are none.", route="local", cluster="local"),
+        "Lists the loaded modules, which are files of commands in Python.", route="local", cluster="local"),
     row("monitor", "", 1, "admin noscript loading stale", "", "1.0.0", "O(1); every command of the cluster costs a line",
         "Shows this connection every command of all clients, as it is executed.", route="local", dialect="resp",
         differs="Of all routers, in the order in which they were told. What a transaction executes is shown before it is "

@@ -424,7 +424,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             WORD,
             "Which name in a client's certificate is that of the user it is logged in as: its common name, a URI; off: none.",
             live=True,
-            choices=("off", "CN", "URI"),
+            choices=("off", "cn", "uri"),
         ),
     ] = "off"
     tls_protocols: Annotated[
@@ -555,7 +555,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(
             MILLISECONDS,
             "How long a command that no node has executed waits for one that can, during a failover or while slots move; "
-            "then the error says that nothing was executed.",
+            "then the error says that nothing was executed. 0: not at all.",
             live=True,
         ),
     ] = 5000

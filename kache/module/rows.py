@@ -75,14 +75,15 @@ def row_of(declared: Declaration) -> Row:
         raise _wrong(declared, "a command of that name is built in")
     shape = shape_of(declared)
     flags = _flags(declared)
-    keys = _keys(declared, "RW access update" if "write" in flags else "RO access", shape.fewest)
+    keys, reached = _keys(declared, "RW access update" if "write" in flags else "RO access", shape)
+    fewest = max(shape.fewest, reached)
     exact = shape.most == shape.fewest
     function = inspect.getdoc(declared.function) or ""
     try:
         made = row(
             name,
             declared.syntax or _syntax(declared, shape),
-            shape.fewest + 1 if exact else -shape.fewest - 1,
+            fewest + 1 if exact else -fewest - 1,
             " ".join(sorted(flags)),
             keys,
             declared.since,
@@ -134,8 +135,8 @@ def _flags(declared: Declaration) -> frozenset[str]:
     return flags
 
 
-def _keys(declared: Declaration, access: str, fewest: int) -> str:
-    """The key spec in the notation of rows."""
+def _keys(declared: Declaration, access: str, shape: Shape) -> tuple[str, int]:
+    """The key spec in the notation of rows, and how many arguments its keys reach to."""
     given = declared.keys
     if isinstance(given, bool) or not isinstance(given, int | str):
         raise _wrong(declared, f"keys is a number or a range, not {given!r}")
@@ -146,9 +147,12 @@ def _keys(declared: Declaration, access: str, fewest: int) -> str:
     if match is None or (match["first"] and 0 < int(match["last"]) < int(match["first"])):
         raise _wrong(declared, f"keys is a number of arguments, a range such as 1..-1, or #1, not {given!r}")
     reached = int(match["count"] or max(int(match["first"]), int(match["last"])))
-    if reached > fewest:
-        raise _wrong(declared, f"its function takes {fewest} arguments at least, and its keys reach to the {reached}.")
-    return f"{access} #{match['count']}" if match["count"] else f"{access} @{text}"
+    if reached > shape.fewest and not shape.rest:
+        raise _wrong(
+            declared,
+            f"its keys reach to argument {reached}, and its function may be called with {shape.fewest} of them",
+        )
+    return f"{access} #{match['count']}" if match["count"] else f"{access} @{text}", reached
 
 
 def _syntax(declared: Declaration, shape: Shape) -> str:

@@ -141,6 +141,7 @@ cdef enum:
     LOCK_GRANTED = 1
     LOCK_DIRTY = 2              # a watched key has changed
     LOCK_LOST = 3               # there is none to be extended
+    LOCK_LOG_IS_SLOW = 4        # as LOCK_BUSY: who writes waits for the log
 
     # Forms of DEFERRED.
     DEFERRED_REPLY_FORM = 0

@@ -5,8 +5,14 @@ director    the map of slots, connections, failures: the world that gates stand 
 blocking    commands that wait for their keys
 exclusive   connections that are one client's own
 watching    WATCH
+splitting   replies to what is divided inside of a transaction
 subscriber  channels and patterns that clients listen to
+asking      questions to every master
 scan        SCAN
+scripts     SCRIPT and FUNCTION
+binary      what the binary protocol means otherwise
+zquery      ZQUERY
+dialects    HELLO and RESET
 sets        SINTER, SUNION and SDIFF over several slots
 commands    commands that concern all nodes, or that a cluster does not have
 """

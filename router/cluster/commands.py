@@ -21,8 +21,13 @@ from kache.slots import slot_of_key
 from kache.wire.link import CHANNEL, PATTERN, SHARD_CHANNEL
 
 from ..peers import answers, ask
+from .asking import ask_all
+from .binary import BINARY
+from .dialects import DIALECTS
 from .scan import scan
+from .scripts import SCRIPTS
 from .watching import watch
+from .zquery import zquery
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
@@ -40,24 +45,6 @@ def _handler(key: str) -> Callable[[Handler], Handler]:
         return function
 
     return add
-
-
-async def ask_all(router: Router, session: Session, *words: bytes) -> list[Any]:
-    """The replies of all masters. Raises CommandError: the first error, once all have answered."""
-    director = router.remote.director
-    lanes = [await director.lane(number, session) for number in director.masters()]
-    if not lanes:
-        raise CommandError("CLUSTERDOWN no node owns a slot; nothing was executed")
-    asked = [router.remote.ask_node(lane, list(words)) for lane in lanes]
-    replies, failure = [], None
-    for question in asked:
-        try:
-            replies.append(await question)
-        except CommandError as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    return replies
 
 
 async def keys_of_all(router: Router, session: Session) -> int | None:
@@ -203,7 +190,11 @@ def advise(router: Router, session: Session, *words: bytes) -> Reply:
 
 
 HANDLERS["scan"] = scan
+HANDLERS.update(SCRIPTS)
+HANDLERS.update(DIALECTS)
+HANDLERS.update(BINARY)
 HANDLERS["watch"] = watch
+HANDLERS["zquery"] = zquery
 
 
 def _refusing(text: str) -> Handler:

@@ -30,6 +30,7 @@ from kache.slots import SLOT_COUNT, slot_of_key
 from kache.wire.codec import ReplyTooShort, decode_reply
 
 from .blocking import BLOCKING
+from .dialects import SETTLED
 from .exclusive import Pool
 from .gate import Gates
 from .sets import DIVIDED
@@ -56,8 +57,13 @@ FIRST_RETRY = 0.05
 LONGEST_RETRY = 1.0
 """Seconds before a node is connected to once more, doubled with each failure."""
 
+MOST_NODES = 512
+"""Addresses that are remembered; behind them numbers are used again."""
+
 PING_SECONDS = 1.0
 """How long a connection is silent before it is asked whether the node is there: a black hole sends no FIN."""
+
+LEFT = "it owns no slots any more"
 
 _log = logging.getLogger("kache.router")
 
@@ -96,6 +102,7 @@ class Director:
         self.map: list[int | None] = [None] * SLOT_COUNT
         self.gates = Gates(self)
         self.pool = Pool(self)
+        self.settled = SETTLED
         self.subscriber = Subscriber(self)
         self._listening: set[asyncio.Task[None]] = set()
         self.maps_read = 0
@@ -147,6 +154,7 @@ class Director:
         if self._connect(one, frame.dialect, frame.lane) is None and one.reason:
             text = f"CLUSTERDOWN slot {frame.slot} has no reachable owner ({one.name}: {one.reason})"
             frame.reason = text.encode("utf-8", "replace")
+            self._lose_patience(frame)
             self.lost_map()
         return False
 
@@ -198,7 +206,13 @@ class Director:
         elif kind == ASK and target is not None:
             self.gates.ask(held, target)
         else:
+            self._lose_patience(held)
             self.gates.patience(held, text)
+
+    def _lose_patience(self, frame: Held) -> None:
+        """Where nothing is to be waited for, the next look at deadlines refuses it."""
+        if not self.router.config.backend_wait_ms:
+            frame.deadline = 0.0
 
     def is_up(self, lane: Lane) -> None:
         """A connection has been greeted."""
@@ -216,7 +230,9 @@ class Director:
         node.reason = str(lane.reason)
         node.failures += 1
         node.retry_at = self.now() + min(FIRST_RETRY * 2 ** min(node.failures - 1, 10), LONGEST_RETRY)
-        if not self.router.shutting_down:
+        if lane.reason == LEFT:
+            node.reason, node.failures, node.retry_at = "", 0, 0.0
+        elif not self.router.shutting_down:
             self._say(f"node {node.name}: {node.reason}")
         self._tell_waiters(lane)
         self.gates.doubt([slot for slot in self.gates.by_slot if self.map[slot] == node.number])
@@ -239,8 +255,12 @@ class Director:
             self._read_if_due()
         if now >= self._next_ping:
             self._next_ping = now + PING_SECONDS
+            masters = set(self.masters())
             for lane in self.remote.idle_lanes(int(1000 * PING_SECONDS)):
-                self.remote.ask_node(lane, [b"PING"]).add_done_callback(_forget)
+                if lane.number in masters:
+                    self.remote.ask_node(lane, [b"PING"]).add_done_callback(_forget)
+                else:
+                    lane.close(LEFT)
 
     def waits(self, row: Row, arguments: tuple[bytes, ...]) -> Callable[..., Any] | None:
         """What carries the command out if it waits for its keys, or divides them itself."""
@@ -414,9 +434,19 @@ class Director:
     def _node(self, address: Node) -> _Node:
         node = self.by_address.get(address)
         if node is None:
-            node = self.by_address[address] = _Node(len(self.nodes), address)
-            self.nodes.append(node)
+            node = self.by_address[address] = _Node(self._free_number(), address)
+            self.nodes[node.number : node.number + 1] = [node]
         return node
+
+    def _free_number(self) -> int:
+        """A new one; where addresses come and go, after a while, that of one that is not there any longer."""
+        if len(self.nodes) >= MOST_NODES:
+            masters = set(self.masters())
+            for old in self.nodes:
+                if old.number not in masters and not self.remote.has_lanes(old.number):
+                    self.by_address.pop(old.address, None)
+                    return old.number
+        return len(self.nodes)
 
     def _own(self, slot: int, number: int | None) -> None:
         if self.map[slot] != number:

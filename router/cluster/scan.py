@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from kache.backend.conversation import command
 from kache.backend.topology import migrations
 from kache.errors import INVALID_CURSOR, SYNTAX, CommandError
 from kache.glob import compile_glob
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["SLOT_SHIFT", "scan"]
 
 SLOT_SHIFT: Final = 39
-AT_ONCE: Final = 256
-"""Slots whose keys are counted together."""
-MOST_SLOTS: Final = 2048
+FIRST_AT_ONCE: Final = 32
+MOST_AT_ONCE: Final = 1024
+"""Slots whose keys are counted together, in one transaction of each node; four times as many while little is found."""
+MOST_SLOTS: Final = 4096
 """Slots that one call looks at: it must not take as long as it likes."""
 EVERYTHING: Final = b"2147483647"
 PAUSE_SECONDS: Final = 0.1
@@ -42,8 +44,10 @@ async def scan(router: Router, session: Session, cursor: bytes, *options: bytes)
     found: list[bytes] = []
     seen = 0
     last = min(slot + MOST_SLOTS, SLOT_COUNT)
+    at_once = FIRST_AT_ONCE
     while slot < last and seen < count:
-        end = min(slot + AT_ONCE, last)
+        end = min(slot + at_once, last)
+        at_once = min(4 * at_once, MOST_AT_ONCE)
         sizes = await _patiently(router, _counts(router, session, slot, end))
         chosen = []
         while slot < end and seen < count:
@@ -104,17 +108,15 @@ def _counts(router: Router, session: Session, first: int, end: int) -> Callable[
     """How many keys each slot has at its owner; -1 where the slot is leaving it, or has left."""
 
     async def ask() -> dict[int, int]:
-        director, remote = router.remote.director, router.remote
         by_node: dict[int, list[int]] = {}
         for slot in range(first, end):
             by_node.setdefault(_owner(router, slot), []).append(slot)
         sizes: dict[int, int] = {}
-        for number, slots in by_node.items():
-            lane = await director.lane(number, session)
-            asked = [remote.ask_node(lane, [b"CLUSTER", b"COUNTKEYSINSLOT", b"%d" % slot]) for slot in slots]
-            map_of_it = remote.ask_node(lane, [b"CLUSTER", b"NODES"])
-            counts = await _all(asked)
-            own, leaving = migrations(_text(await map_of_it))
+        for slots in by_node.values():
+            frames = [command("CLUSTER", "COUNTKEYSINSLOT", str(slot)) for slot in slots]
+            # Whichever node answers says of which slots it can.
+            *counts, nodes = await router.remote.ask_block(session, slots[0], [*frames, command("CLUSTER", "NODES")])
+            own, leaving = migrations(_text(nodes))
             for slot, size in zip(slots, counts, strict=True):
                 sizes[slot] = size if slot in own and slot not in leaving else -1
         return sizes

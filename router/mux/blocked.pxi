@@ -141,6 +141,13 @@ cdef class Blocked(Pending):
 cdef class Registration(Call):
     """A question of Python's whose reply may be a long time coming (`Router.block`)."""
 
+    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
+        if self.token:
+            # It has been served, and the shard was told that it was delivered. Python hears of it a moment later: a client
+            # that closes its sending side in between is one with a reply on its way, not one that waits.
+            self.session.unblocked()
+        return Call.receive(self, part, reply, n)
+
     cdef int deferred_as(self, Backend backend, uint64_t token) except -1:
         self.backend = backend
         self.token = token

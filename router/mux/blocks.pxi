@@ -7,8 +7,6 @@
 # node that could not queue a command answers EXEC with EXECABORT, and the block goes back into the gate of its slot. Over
 # several slots there is no transaction: CROSSSLOT, unless `backend-transactions` says split, which makes one of each slot.
 
-cdef bytes MULTI_FRAME = b"*1\r\n$5\r\nMULTI\r\n"
-cdef bytes EXEC_FRAME = b"*1\r\n$4\r\nEXEC\r\n"
 cdef bytes NOT_QUEUED = b"ERR %s inside MULTI is not served in front of a Redis Cluster"
 cdef bytes SEVERAL_SLOTS = (
     b"CROSSSLOT the commands of this transaction have keys in several slots, over which a Redis Cluster has none; nothing "
@@ -31,10 +29,14 @@ cdef bint queue_remote(Session session, Command* command, uint16_t flags) except
     else:
         try:
             slots = session.router.remote.director.slots_of(<object> command.row, session.arguments(command))
-            if len(slots) > 1:
+            if len(slots) == 1:
+                slot = slots.pop()
+            elif not slots:
+                slot = 0
+            elif divides_in_block(session, command):
+                slot = SEVERAL
+            else:
                 refusal = CROSSES_SLOTS
-            for found in slots or (0,):
-                slot = found
         except CommandError as error:
             refusal = error.message.encode()
     if refusal is not None:
@@ -48,6 +50,9 @@ cdef bint queue_remote(Session session, Command* command, uint16_t flags) except
     if slot == NO_SHARD:
         queue.planned[queue.count - 1] = session.arguments(command)
         queue_local_command(session, queue, command)
+    elif slot == SEVERAL:
+        one.shard = queue.shard = SEVERAL
+        queue.planned[queue.count - 1] = parts_in_block(session, command)
     else:
         one.shard = slot
         queue.shard = slot if queue.shard == NO_SHARD or queue.shard == slot else SEVERAL
@@ -55,6 +60,40 @@ cdef bint queue_remote(Session session, Command* command, uint16_t flags) except
     one.size = queue.frames.used() - one.at
     answer_word(session, "QUEUED", b"+QUEUED\r\n", flags)
     return True
+
+
+cdef bint divides_in_block(Session session, Command* command) except -1:
+    """Whether the command may be divided by slot inside of a transaction that is split itself."""
+    return (session.router.config.backend_transactions == "split" and command.fold in (FOLD_SUM, FOLD_OK, FOLD_IN_ORDER)
+            and command.first > 0 and not command.planned)
+
+
+cdef tuple parts_in_block(Session session, Command* command):
+    """(fold, {slot: places of its keys}, {slot: frame})"""
+    cdef RequestParser parser = session.parser
+    cdef Py_ssize_t last = command.last if command.last >= 0 else parser.count + command.last
+    cdef Py_ssize_t k, at
+    cdef dict places = {}
+    cdef dict words = {}
+    for k in range((last - command.first) // command.step + 1):
+        slot = key_slot(parser, command, k)
+        places.setdefault(slot, []).append(k)
+        own = words.setdefault(slot, [PyBytes_FromStringAndSize(parser.spans[0].data, parser.spans[0].size)])
+        for at in range(command.first + k * command.step, command.first + (k + 1) * command.step):
+            own.append(PyBytes_FromStringAndSize(parser.spans[at].data, parser.spans[at].size))
+    return command.fold, places, {slot: resp_of(own) for slot, own in words.items()}
+
+
+cdef list slots_of_queue(Queue queue):
+    """All that its commands have keys in, in their order."""
+    cdef dict found = {}
+    cdef Py_ssize_t i
+    for i in range(queue.count):
+        if queue.commands[i].shard >= 0:
+            found[queue.commands[i].shard] = None
+        elif queue.commands[i].shard == SEVERAL:
+            found.update(dict.fromkeys(queue.planned[i][1]))
+    return list(found)
 
 
 cdef bint exec_remote(Session session, Command* command, uint16_t flags) except -1:
@@ -74,7 +113,7 @@ cdef bint exec_remote(Session session, Command* command, uint16_t flags) except 
         return True
     if session.exclusive is not None:
         return exec_exclusively(session, command, flags)
-    slots = list(dict.fromkeys([queue.commands[i].shard for i in range(queue.count) if queue.commands[i].shard >= 0]))
+    slots = slots_of_queue(queue)
     for slot in slots:
         verdict = router.remote.admits(session, <uint16_t> slot, flags)
         if verdict == WAIT:
@@ -111,28 +150,33 @@ cdef bint exec_exclusively(Session session, Command* command, uint16_t flags) ex
     """The client watches something: its block goes where that is watched, behind all that it asked before."""
     cdef Queue queue = session.queue
     cdef Queued* one
-    cdef Py_ssize_t i, count = 0
-    cdef list frames = [MULTI_FRAME]
-    cdef dict own = {}
+    cdef Py_ssize_t i
+    cdef dict blocks = {}
+    cdef list commands = []
     if session.in_flight_now() > 0:
         session.resume_at = 0
         return False
-    if queue.shard != NO_SHARD and queue.shard != session.exclusive.slot:
+    if session.router.config.backend_transactions != "split" and set(slots_of_queue(queue)) - set(session.exclusive.slots):
         end_multi(session)
         session.answer_error(CROSSES_SLOTS, flags)
         return True
     for i in range(queue.count):
         one = &queue.commands[i]
-        if one.shard < 0:
-            own[i] = partial(<object> one.command.handler, session.router, session, *queue.planned[i])
+        if one.shard >= 0:
+            blocks.setdefault(one.shard, []).append(
+                PyBytes_FromStringAndSize(queue.frames.data + queue.frames.start + one.at, one.size))
+            commands.append(one.shard)
+        elif one.shard == SEVERAL:
+            fold, places, frames = queue.planned[i]
+            for slot, frame in frames.items():
+                blocks.setdefault(slot, []).append(frame)
+            commands.append((fold, places))
         else:
-            frames.append(PyBytes_FromStringAndSize(queue.frames.data + queue.frames.start + one.at, one.size))
-            count += 1
-    frames.append(EXEC_FRAME)
+            commands.append(partial(<object> one.command.handler, session.router, session, *queue.planned[i]))
     session.queue = None
     session.set_restricted()
     session.run_coroutine(
-        command, session.router.remote.director.execute_watched(session.router, session, b"".join(frames), count, own), flags)
+        command, session.router.remote.director.execute_watched(session.router, session, blocks, commands), flags)
     return True
 
 
@@ -151,6 +195,11 @@ cdef int send_block(Block block, uint32_t part) except -1:
         one = &queue.commands[i]
         if one.shard == slot:
             frame.append(queue.frames.data + queue.frames.start + one.at, one.size)
+            count += 1
+            reads = reads and remote.reads[one.command.id]
+        elif one.shard == SEVERAL and slot in queue.planned[i][2]:
+            part_frame = queue.planned[i][2][slot]
+            frame.append(PyBytes_AS_STRING(<bytes> part_frame), PyBytes_GET_SIZE(<bytes> part_frame))
             count += 1
             reads = reads and remote.reads[one.command.id]
     frame.append(PyBytes_AS_STRING(EXEC_FRAME), PyBytes_GET_SIZE(EXEC_FRAME))
@@ -190,6 +239,11 @@ cdef class Block(Pending):
         cdef Queue queue = self.queue
         if self.failure is not None:
             return self.complete(CommandError(self.why().decode("utf-8", "replace")))
+        if self.dialect == BINARY:
+            values = self.values()
+            self.texts = None
+            put_away(queue)
+            return self.complete(values)
         if len(self.slots) == 1 and queue.locals == 0:
             self.reply = Buffer()
             self.reply.append(PyBytes_AS_STRING(<bytes> self.texts[0]), PyBytes_GET_SIZE(<bytes> self.texts[0]))
@@ -227,18 +281,45 @@ cdef class Block(Pending):
             at[part] = begin
         begin_array(self.reply, self.dialect, queue.count)
         for i in range(queue.count):
-            if queue.commands[i].shard < 0:
+            if queue.commands[i].shard == NO_SHARD:
                 put_reply(self.reply, self.dialect, self.local_value(i))
                 continue
-            part = part_of[queue.commands[i].shard]
-            text = self.texts[part]
-            begin = at[part]
-            n = scanner.scan(PyBytes_AS_STRING(text) + begin, PyBytes_GET_SIZE(text) - begin)
-            if n <= 0:
-                return False
-            self.reply.append(PyBytes_AS_STRING(text) + begin, n)
-            at[part] = begin + n
+            taken = {}
+            for slot in (queue.planned[i][1] if queue.commands[i].shard == SEVERAL else (queue.commands[i].shard,)):
+                part = part_of[slot]
+                text = self.texts[part]
+                begin = at[part]
+                n = scanner.scan(PyBytes_AS_STRING(text) + begin, PyBytes_GET_SIZE(text) - begin)
+                if n <= 0:
+                    return False
+                at[part] = begin + n
+                if queue.commands[i].shard >= 0:
+                    self.reply.append(PyBytes_AS_STRING(text) + begin, n)
+                else:
+                    taken[slot] = decode_span(PyBytes_AS_STRING(text) + begin, n)
+            if taken:
+                fold, places, _ = queue.planned[i]
+                put_reply(self.reply, self.dialect, joined(fold, places, taken))
         return True
+
+    cdef list values(self):
+        """The same for the binary protocol, whose parts came in RESP3."""
+        cdef Queue queue = self.queue
+        cdef dict parts = {}
+        cdef list found = []
+        cdef Py_ssize_t i
+        cdef bytes text
+        for slot, text in zip(self.slots, self.texts):
+            parts[slot] = iter(decode_span(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
+        for i in range(queue.count):
+            if queue.commands[i].shard == NO_SHARD:
+                found.append(self.local_value(i))
+            elif queue.commands[i].shard == SEVERAL:
+                fold, places, _ = queue.planned[i]
+                found.append(joined(fold, places, {slot: next(parts[slot]) for slot in places}))
+            else:
+                found.append(next(parts[queue.commands[i].shard]))
+        return found
 
     cdef object local_value(self, Py_ssize_t i):
         """What the router answers itself, when its turn comes."""

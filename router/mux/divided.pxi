@@ -47,11 +47,20 @@ cdef class Divided(Pending):
             put_int(self.reply, self.dialect, self.total)
         elif self.fold == FOLD_OK:
             put_ok(self.reply, self.dialect)
+        elif self.dialect == BINARY:
+            return self.complete(self.values())
         else:
             self.put_values()
             if self.session.gone:
                 return 0
         return self.deliver()
+
+    cdef list values(self):
+        """The same for the binary protocol, whose parts came in RESP3."""
+        cdef list parts = [iter(decode_span(PyBytes_AS_STRING(<bytes> text), PyBytes_GET_SIZE(<bytes> text))) for text in self.texts]
+        cdef Py_ssize_t k
+        self.texts = None
+        return [next(parts[self.part_of[k]]) for k in range(self.keys)]
 
     cdef int put_values(self) except -1:
         """Each key's value in the client's order."""
@@ -186,6 +195,9 @@ cdef bint run_remote(Session session, Command* command, uint16_t flags) except -
         return True
     handler = <object> command.handler if command.handler != NULL else remote.director.waits(row, arguments)
     if handler is not None:
+        if handler in remote.director.settled and session.in_flight_now() > 0:
+            session.resume_at = 0
+            return False
         try:
             value = handler(session.router, session, *arguments)
         except Exception as error:

@@ -542,6 +542,7 @@ cdef class Node(Backend):
     cdef int grow_sent(self) except -1
     cdef int take(self, const char* reply, Py_ssize_t n) except -1
     cdef int take_greeting(self, const char* reply, Py_ssize_t n) except -1
+    cdef int translate(self, Session session, Sent* sent, const char* reply, Py_ssize_t n) except -1
     cdef int done(self) except -1
     cdef int pass_batch(self) except -1
     cdef Held again(self, Expected* expected, Sent* sent, const char* data)
@@ -574,6 +575,7 @@ cdef class Remote(Backend):
     cdef Py_ssize_t waiting, waiting_bytes   # in gates
     cdef double wait_seconds
     cdef Node node_of(self, int node, int dialect, int lane)
+    cdef int lane_of_session(self, Session session) noexcept
     cdef int hold(self, Session session, Command* command, uint16_t slot, Span* words, Py_ssize_t count) except -1
     cdef int hold_place(self, Held held, uint16_t slot, uint64_t place, int source) except -1
     cdef int wait_for(self, Held held) except -1
@@ -598,6 +600,7 @@ cdef class Divided(Pending):
     cdef int64_t total
     cdef Py_ssize_t missing
     cdef int one_less(self) except -1
+    cdef list values(self)
     cdef int put_values(self) except -1
 
 
@@ -743,6 +746,7 @@ cdef class Exec(Pending):
     cdef list logging            # and whether it is one of `writers`; None: nobody is
     cdef Py_ssize_t missing      # participants that have not answered
     cdef bint dirty, busy, lost
+    cdef bint log_is_slow            # what it waited for, as far as a shard has said
     cdef object refusal          # why it is not executed
     # Shares
     cdef list got, lefts         # of each participant: its replies (None: it executes nothing), how many are to come
@@ -757,6 +761,7 @@ cdef class Exec(Pending):
     cdef int ask_lock(self, Py_ssize_t part, int more) except -1
     cdef int take_lock(self, Py_ssize_t part, const char* reply, Py_ssize_t n) except -1
     cdef int after_locks(self) except -1
+    cdef bytes too_slow(self)
     cdef int stand_in_line(self) except -1
     cdef int ask_next(self) except -1
     cdef int extend(self) except -1
@@ -802,11 +807,15 @@ cdef class Block(Pending):
     cdef int assemble(self) except -1
     cdef bytes why(self)
     cdef bint put_elements(self) except -1
+    cdef list values(self)
     cdef object local_value(self, Py_ssize_t i)
 
 
 cdef bint queue_remote(Session session, Command* command, uint16_t flags) except -1
 cdef bint exec_remote(Session session, Command* command, uint16_t flags) except -1
+cdef bint divides_in_block(Session session, Command* command) except -1
+cdef tuple parts_in_block(Session session, Command* command)
+cdef list slots_of_queue(Queue queue)
 cdef bint exec_exclusively(Session session, Command* command, uint16_t flags) except -1
 cdef int send_block(Block block, uint32_t part) except -1
 

@@ -28,6 +28,12 @@ cdef int put_length(Buffer out, char mark, Py_ssize_t n) except -1:
     cdef char* at = out.reserve(24)
     cdef int size
     at[0] = mark
+    if 0 <= n < 10:
+        at[1] = <char> (c"0" + n)
+        at[2] = c"\r"
+        at[3] = c"\n"
+        out.end += 4
+        return 0
     size = format_int64(at + 1, n)
     at[size + 1] = c"\r"
     at[size + 2] = c"\n"
@@ -290,6 +296,9 @@ cdef class Node(Backend):
         elif expected.pending:
             self.pass_batch()
             (<Pending> expected.owner).receive(expected.part, reply, n)
+        elif (<Session> expected.owner).dialect_now == BINARY:
+            self.pass_batch()
+            self.translate(<Session> expected.owner, sent, reply, n)
         elif sent.frame != NULL:
             self.pass_batch()
             (<Session> expected.owner).receive_deferred((<Held> sent.frame).source, (<Held> sent.frame).token, reply, n)
@@ -304,6 +313,15 @@ cdef class Node(Backend):
             self.batch.append(reply, n)
             self.batched += 1
         return self.done()
+
+    cdef int translate(self, Session session, Sent* sent, const char* reply, Py_ssize_t n) except -1:
+        """For a client of the binary protocol."""
+        cdef Buffer encoded = Buffer()
+        put_reply(encoded, BINARY, decode_span(reply, n))
+        if sent.frame != NULL:
+            return session.receive_deferred((<Held> sent.frame).source, (<Held> sent.frame).token,
+                                            encoded.data + encoded.start, encoded.used())
+        return session.receive(self.index, encoded.data + encoded.start, encoded.used())
 
     cdef int done(self) except -1:
         """The first command is answered."""

@@ -13,6 +13,10 @@ cdef enum:
     MOST_LANES = 0x3FF0
 
 
+cdef bytes MULTI_FRAME = b"*1\r\n$5\r\nMULTI\r\n"
+cdef bytes EXEC_FRAME = b"*1\r\n$4\r\nEXEC\r\n"
+
+
 cdef class Remote(Backend):
 
     def __init__(self, Router router, object director, int connections):
@@ -32,13 +36,24 @@ cdef class Remote(Backend):
         cdef Py_ssize_t at = (node * 2 + (0 if dialect == RESP2 else 1)) * self.connections + lane
         return <Node> self.lanes[at] if at < len(self.lanes) else None
 
+    cdef inline int lane_of_session(self, Session session) noexcept:
+        return <int> (session.id % <uint64_t> self.connections) if self.connections > 1 else 0
+
     cdef int admits(self, Session session, uint16_t slot, uint16_t flags) except -1:
         cdef Slot* state = &self.slots[slot]
         cdef Node node
         if state.proven:
-            node = self.node_of(state.owner, session.dialect_now, session.id % self.connections)
+            node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session))
             if node is not None and node.phase == UP:
-                return session.may_send(node, flags) if node.over_soft() else SEND
+                if node.over_soft():
+                    return session.may_send(node, flags)
+                if node.kept.used() <= self.limits.link_soft_bytes:
+                    return SEND
+                # The bytes of what it has not answered are kept, too.
+                session.resume_at = session.in_flight_now()
+                session.waits_for = node
+                node.wait_for_room(session)
+                return WAIT
         if self.waiting >= self.limits.link_hard_commands or self.waiting_bytes > self.limits.link_hard_bytes:
             self.router.counters.refused_overload += 1
             session.answer_error(OVERLOADED, flags)
@@ -52,7 +67,7 @@ cdef class Remote(Backend):
         cdef Node node = None
         self.places += 1
         if state.proven:
-            node = self.node_of(state.owner, session.dialect_now, session.id % self.connections)
+            node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session))
             if node is None or node.phase != UP:
                 state.proven = False
                 node = None
@@ -73,7 +88,7 @@ cdef class Remote(Backend):
         held.owner = session
         held.data = PyBytes_FromStringAndSize(out.data + out.start, out.used())
         held.dialect = session.dialect_now
-        held.lane = session.id % self.connections
+        held.lane = self.lane_of_session(session)
         held.reads = self.reads[command.id]
         self.hold_place(held, slot, self.places, SOURCE_GATE)
         self.wait_for(held)
@@ -109,7 +124,7 @@ cdef class Remote(Backend):
         cdef Py_ssize_t mark
         self.places += 1
         if state.proven:
-            node = self.node_of(state.owner, owner.dialect, session.id % self.connections)
+            node = self.node_of(state.owner, owner.dialect, self.lane_of_session(session))
             if node is None or node.phase != UP:
                 state.proven = False
                 node = None
@@ -127,7 +142,7 @@ cdef class Remote(Backend):
         held.part = part
         held.data = PyBytes_FromStringAndSize(frame.data + frame.start, frame.used())
         held.dialect = owner.dialect
-        held.lane = session.id % self.connections
+        held.lane = self.lane_of_session(session)
         held.reads = reads
         held.skip = skip
         self.hold_place(held, slot, self.places, SOURCE_GATE)
@@ -144,7 +159,8 @@ cdef class Remote(Backend):
     cdef int tick(self, int64_t now_ms) except -1:
         """With the timer of deadlines."""
         cdef Node node
-        self.wait_seconds = self.router.config.backend_wait_ms / 1000.0
+        # Without patience what waits for a reply before it still has the time of any command.
+        self.wait_seconds = (self.router.config.backend_wait_ms or self.router.config.request_timeout_ms) / 1000.0
         for node in list(self.lanes):
             if node is not None and node.phase != DOWN:
                 node.expire_node(now_ms, self.router.config.backend_silence_ms)
@@ -210,6 +226,11 @@ cdef class Remote(Backend):
         one.connected(connection.detach(), greeting, replies)
         return one
 
+    def has_lanes(self, int node):
+        """Whether there is a connection to it."""
+        cdef Py_ssize_t first = (node + 1) * 2 * self.connections
+        return any([lane is not None for lane in self.lanes[first:first + 2 * self.connections]])
+
     def idle_lanes(self, int64_t silent_ms):
         """Connections on which nothing is expected, and nothing has come for so long."""
         cdef Node node
@@ -269,6 +290,20 @@ cdef class Remote(Backend):
         question.future = self.router.loop.create_future()
         frame.append(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
         self.put_frame(question, 0, session, <uint16_t> slot, reads, frame, 0)
+        self.work()
+        return question.future
+
+    def ask_block(self, Session session not None, int slot, list frames):
+        """The same for encoded commands between MULTI and EXEC, whose replies are the answer."""
+        cdef Call question = Call.__new__(Call)
+        cdef Buffer frame = Buffer()
+        cdef bytes one
+        question.router = self.router
+        question.dialect = session.dialect_now
+        question.future = self.router.loop.create_future()
+        for one in [MULTI_FRAME, *frames, EXEC_FRAME]:
+            frame.append(PyBytes_AS_STRING(one), PyBytes_GET_SIZE(one))
+        self.put_frame(question, 0, session, <uint16_t> slot, False, frame, 1 + <uint32_t> len(frames))
         self.work()
         return question.future
 

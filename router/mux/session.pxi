@@ -428,9 +428,6 @@ cdef class Session(Replies):
             log.warning("TLS on the plain port, from %s", self.address)
             self.close("TLS on the plain port")
             return False
-        elif <uint8_t> data[3] <= 8 and self.router.remote is not None:
-            self.close("the binary protocol, which is not served in front of a Redis Cluster")
-            return False
         elif <uint8_t> data[3] <= 8:
             self.protocol = PROTOCOL_BINARY
             self.dialect_now = BINARY

@@ -41,6 +41,8 @@ cdef int64_t SETTLED_NS = 1000000000
 cdef int64_t WAKE_NS = 1000000
 
 
+# A collection must not take the page away before its buffer is given back: who owns a page with a buffer cannot go.
+@cython.no_gc_clear
 @cython.final
 cdef class Budget:
     """The line of shard `index` in `memory` (writable, NUMBERS of 8 bytes for each shard), and what follows from all.

@@ -24,7 +24,8 @@ from .listvalue cimport Chunks, ListValue
 from .miniature cimport Miniatures
 from .queues cimport Ghosts, Queue
 from .sketch cimport HotKeys
-from .stream cimport Stream, StreamId
+from .stream cimport Stream
+from .stream_chunks cimport StreamId
 from .table cimport Segment, Table
 from .zset cimport ZSet
 

@@ -181,7 +181,7 @@ cdef class Miniatures:
         """A read of a key in the sample, which the shard's own cache had or not (then `size` is a guess); `total` reads were
         there before."""
         cdef uint16_t id = self.find(hash)
-        cdef bint nowhere
+        cdef bint nowhere, older = id == NONE and found
         cdef bint[CACHES] missed
         cdef int i
         self.count_read(total)
@@ -195,6 +195,11 @@ cdef class Miniatures:
             missed[i] = nowhere or not is_resident(&self.caches[i], id)
             if not missed[i]:
                 self.touch(&self.caches[i], id, True)
+                continue
+            if older and self.caches[i].bytes + self.sizes[id] <= self.caches[i].capacity:
+                # It was there before anybody simulated: a cache that is not full yet would have kept it.
+                missed[i] = False
+                self.insert(&self.caches[i], id)
                 continue
             self.caches[i].misses += 1
             self.caches[i].recent += 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from six_nodes import SixNodes, binaries, six_nodes
+from six_nodes import KINDS, PATIENT, SixNodes, six_nodes
 
 from kache.testing.cluster import LocalCluster
-
-KINDS = sorted(binaries())
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -22,5 +20,5 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[SixNodes]:
 @pytest.fixture(scope="module")
 def front(nodes: SixNodes) -> Iterator[LocalCluster]:
     """Kache in front of them."""
-    with LocalCluster(shards=0, backend=nodes.url) as cluster:
+    with LocalCluster(shards=0, backend=nodes.url, **PATIENT) as cluster:
         yield cluster

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import socket
 
 import pytest
 import redis
 from six_nodes import SixNodes
 
+from kache.backend.conversation import command
 from kache.commands import TABLE
 from kache.slots import slot_of_key
 from kache.testing.cluster import LocalCluster
@@ -109,6 +111,14 @@ def test_scripts_pass(client: redis.Redis) -> None:
     assert client.eval("return redis.call('INCR', KEYS[1])", 1, "script:key") == 1
     with pytest.raises(redis.ResponseError, match=r"(?i)slot"):
         client.eval("return 1", 2, "a", "b")
+    digest = client.script_load("return redis.call('GET', KEYS[1])")
+    assert client.script_exists(digest) == [True]
+    for number in range(20):
+        client.set(f"of:{number}", number)
+        assert client.evalsha(digest, 1, f"of:{number}") == b"%d" % number
+    assert client.script_flush()
+    with pytest.raises(redis.exceptions.NoScriptError):
+        client.evalsha(digest, 1, "of:1")
 
 
 def test_what_concerns_all_nodes(client: redis.Redis) -> None:
@@ -155,16 +165,64 @@ LEFT_OUT = {
 
 def test_no_command_fails_inside(client: redis.Redis) -> None:
     """Each with as many words as it needs, whether they make sense or not: answered by the node, or refused in a sentence."""
+    connection = client.connection_pool.get_connection()
     for row in TABLE:
         if "internal" in row.flags or row.dialect == "binary" or row.key in LEFT_OUT or "blocking" in row.flags:
             continue
         words = row.name.split("|")
         words += ["1"] * (abs(row.arity) - len(words))
+        connection.send_command(*words)
         try:
-            client.execute_command(*words)
+            connection.read_response()
         except redis.ResponseError as error:
             assert "internal error" not in str(error), row.key
+    client.connection_pool.release(connection)
     assert client.ping()
+
+
+def test_the_binary_protocol(client: redis.Redis, front: LocalCluster) -> None:
+    ours = front.client()
+    assert ours.set("k", "v") in (True, None, b"OK", "OK")
+    assert ours.get("k") == b"v"
+    assert ours.get("none") is None
+    ours.mset({f"k{number}": number for number in range(20)})
+    assert list(ours.mget([f"k{number}" for number in range(20)]))[:3] == [b"0", b"1", b"2"]
+    assert ours.hset("h", "f", "v") == 1
+    assert ours.hgetall("h") == {b"f": b"v"}
+    assert ours.delete("k", "k1", "none") == 2
+    assert ours.delete("none") == 0
+    assert client.get("k2") == b"2"
+
+
+def test_zquery_is_a_script(client: redis.Redis) -> None:
+    client.zadd("z", {f"m{number}": number // 3 for number in range(30)})
+    answer = client.execute_command("ZQUERY", "z", "4", "m13", "1", "2")
+    flat = [value for pair in answer for value in (pair if isinstance(pair, list) else [pair])]
+    assert [float(value) if at % 2 else value for at, value in enumerate(flat)] == [b"m14", 4.0, b"m15", 5.0]
+    assert client.execute_command("ZQUERY", "z", "0", "", "-1", "5") == []
+    assert client.execute_command("ZQUERY", "none", "0", "", "0", "5") is None
+    client.set("s", 1)
+    with pytest.raises(
+        redis.ResponseError, match=r"WRONGTYPE Operation against a key holding the wrong kind of value$"
+    ):
+        client.execute_command("ZQUERY", "s", "0", "", "0", "5")
+    with pytest.raises(redis.ResponseError, match="not a valid float"):
+        client.execute_command("ZQUERY", "z", "x", "", "0", "5")
+
+
+def test_a_change_of_the_dialect_overtakes_nothing(front: LocalCluster) -> None:
+    """In one pipeline: what is asked in one dialect sees what was written in the other."""
+    with socket.create_connection(("127.0.0.1", front.port), 20) as connection:
+        for number in range(200):
+            key, value = f"dialect:{number}", f"value{number}".encode()
+            hello = command("HELLO", "3" if number % 2 == 0 else "2")
+            connection.sendall(command("SET", key, value) + hello + command("GET", key))
+            end = b"$%d\r\n%b\r\n" % (len(value), value)
+            received = b""
+            while not received.endswith(end):
+                more = connection.recv(65536)
+                assert more and not received.endswith((b"$-1\r\n", b"_\r\n")), received
+                received += more
 
 
 def test_lget_is_a_range(client: redis.Redis) -> None:
@@ -177,7 +235,7 @@ def test_info_and_the_like_answer(client: redis.Redis) -> None:
     assert client.info()
     assert client.ping()
     assert client.client_list()
-    assert client.config_get("backend-wait-ms") == {"backend-wait-ms": "5000"}
+    assert client.config_get("backend-connections") == {"backend-connections": "1"}
     client.set("one", 1)
     assert client.info("keyspace")["db0"]["keys"] == 1
     backend = client.info("backend")

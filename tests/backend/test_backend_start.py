@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import KINDS
-from six_nodes import SixNodes, six_nodes
+from six_nodes import KINDS, SixNodes, six_nodes
 
 from kache.testing.cluster import LocalCluster
 

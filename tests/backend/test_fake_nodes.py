@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +24,8 @@ def nodes() -> Iterator[FakeNodes]:
 
 
 def serving(fakes: FakeNodes, **settings: object) -> LocalCluster:
-    return LocalCluster(shards=0, backend=fakes.url, **settings)
+    patient: dict[str, object] = {"request_timeout_ms": 20000, "backend_silence_ms": 4000, "backend_wait_ms": 20000}
+    return LocalCluster(shards=0, backend=fakes.url, **patient | settings)
 
 
 def owner(fakes: FakeNodes) -> int:
@@ -174,6 +176,19 @@ def test_patience_ends(nodes: FakeNodes) -> None:
         nodes.rule = lambda node, words, asking: b"-CLUSTERDOWN The cluster is down\r\n"
         with pytest.raises(redis.ResponseError, match="The cluster is down; nothing was executed"):
             client.set(KEY, 1)
+
+
+def test_without_patience_nothing_is_waited_for(nodes: FakeNodes) -> None:
+    with serving(nodes, backend_wait_ms=0) as front, redis.Redis(port=front.port) as client:
+        with client.pipeline(transaction=False) as pipe:
+            for number in range(200):
+                pipe.set(f"many:{number % 20}", number)
+            assert pipe.execute() == [True] * 200
+        nodes.rule = lambda node, words, asking: b"-TRYAGAIN it\r\n"
+        begun = time.monotonic()
+        with pytest.raises(redis.ResponseError, match="it; nothing was executed"):
+            client.set(KEY, 1)
+        assert time.monotonic() - begun < 3
 
 
 def test_a_slow_node_is_answered_for(nodes: FakeNodes) -> None:

@@ -31,6 +31,7 @@ OWNERS_OF_IO = {
     "kache/cluster/children.py",
     "kache/cluster/control.py",
     "kache/cluster/listeners.py",
+    "kache/cluster/modules.py",
     "kache/cluster/resources.py",
     "kache/cluster/service_manager.py",
     "kache/cluster/supervisor.py",
@@ -63,6 +64,7 @@ OWNERS_OF_IO = {
     "shard/service/cleanup.py",
     "shard/service/keeping.py",
     "shard/service/loading.py",
+    "shard/service/watchdog.py",  # asks which thread it is in
 }
 
 MAY_IMPORT = {

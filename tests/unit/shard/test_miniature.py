@@ -120,8 +120,9 @@ def test_what_is_deleted_is_a_miss_in_every_size() -> None:
                 shard.execute([b"SET", key, VALUE])
             shard.execute([b"DEL", key])
     report = advice(shard)
+    # All but those of the first of six rounds, which found what was there before the simulations.
     for name in ("lru", "lfu", "s3fifo"):
-        assert all(misses > 0.95 * report["reads"] for misses in report["misses"][name]), name
+        assert all(misses > 0.95 * 5 / 6 * report["reads"] for misses in report["misses"][name]), name
 
 
 def test_what_is_never_there_is_a_miss_in_every_size() -> None:
@@ -134,6 +135,23 @@ def test_what_is_never_there_is_a_miss_in_every_size() -> None:
             shard.execute([b"GET", b"absent:%d" % number])
     report = advice(shard)
     assert report["misses"]["lru"][5] > 0.95 * report["reads"]
+
+
+def test_what_was_there_before_them_is_no_miss() -> None:
+    """Simulations that begin with a cache full of data: until theirs are full, what is found is what they would have found."""
+    shard = make("allkeys-lru", 0)
+    for number in range(40_000):
+        shard.execute([b"SET", b"key:%d" % number, VALUE])
+    shard.ask_advice()
+    shard.tune_simulations()
+    for _ in range(2):
+        for number in range(40_000):
+            assert shard.execute([b"GET", b"key:%d" % number]) != b"$-1\r\n"
+    report = advice(shard)
+    assert report["sampled"] > 1000
+    for name in ("lru", "lfu", "s3fifo"):
+        assert all(misses < 0.02 * report["reads"] for misses in report["misses"][name][4:]), (name, report["misses"])
+        assert report["misses"][name][0] > 0.5 * report["reads"], (name, report["misses"])
 
 
 def test_dead_weight_and_prefixes_are_known() -> None:

@@ -148,6 +148,23 @@ def test_a_stranger_is_refused_with_the_reason(hello: bytes) -> None:
     body()
 
 
+def test_a_router_is_not_ahead_of_the_modules() -> None:
+    """It would send numbers that this shard has not heard of, so it comes again; one that is behind does no harm."""
+
+    @on_a_loop
+    async def body() -> None:
+        for epoch, kind in ((3, wire_link.HELLO_OK), (4, wire_link.HELLO_OK), (5, wire_link.HELLO_NO)):
+            peer = Peer()
+            peer.host.module_epoch = 4
+            await peer.send(struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, BOOT_ID, epoch))
+            answer = await peer.message()
+            assert answer[0] == kind
+            assert (kind == wire_link.HELLO_OK) or b"modules of epoch 4, not yet those of 5" in answer
+            peer.close()
+
+    body()
+
+
 def script(draw: random.Random) -> tuple[bytes, list[bytes | int]]:
     """Runs of every sort and what they must be answered."""
     data, expected = b"", []
