@@ -37,6 +37,7 @@ def router(index: int, **others: Any) -> RouterStats:
         "connections_accepted": 10 * two, "connections_refused": two, "connections_current": two, "connections_blocked": 0,
         "blocked_clients": 1, "tracking_clients": 0, "pubsub_clients": 1, "watching_clients": 0, "commands": 1000 * two, "bytes_in": 5000 * two, "bytes_out": 6000 * two, "in_flight": two,
         "timeouts": 1, "uncertain": 0, "refused_down": 0, "refused_overload": 2, "protocol_errors": 1,
+        "denied_auth": 2, "denied_command": 1, "denied_key": 3, "denied_channel": 0,
         "errors": {"ERR": two}, "closed_by_output_limit": 0, "closed_for_memory": 0, "closed_by_timeout": 0,
         "closings": {"idle": 1}, "client_bytes": 4096 * two, "output_bytes": 100, "ops_per_second": 250.25 * two,
         "input_kbps": 3.25, "output_kbps": 4.5, "lag_us": 700 * two, "local_calls": {"ping": (5, 25, 0)},

@@ -117,6 +117,12 @@ cdef class Users:
         self.default = self.by_name[DEFAULT]
         self.epoch = epoch
 
+    def compile_again(self):
+        """The commands that rules can name are other ones: what each user may do follows from its rules again."""
+        cdef User user
+        for user in self.by_name.values():
+            user.take(user.record)
+
 
 # Making --------------------------------------------------------------------------------------------------
 cdef void free_rights(Rights* rights, Py_ssize_t count) noexcept:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kache.acl.catalogue import CATALOGUE
 from kache.cluster import messages
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.children import Child, signal_name
@@ -123,6 +124,11 @@ def _started(request: _Request, answer: Callable[[_Tried], None]) -> _Probe:
     return _Probe(process, reader, time.monotonic() + PROBE_SECONDS, answer)
 
 
+def let_rules_name(modules: Sequence[messages.Module]) -> None:
+    """From here on rules of users can name the commands of these modules, and no others'."""
+    CATALOGUE.take_packed((command.row, command.number) for each in modules for command in each.commands)
+
+
 class Modules:
     """`send` sends a child a message. One change at a time; the others wait for their turn."""
 
@@ -182,6 +188,7 @@ class Modules:
             except KacheError as error:
                 raise KacheError(f"the module {path} cannot be loaded: {error}") from None
         if self._modules:
+            let_rules_name(self._modules)
             self._epoch = 1
             self._told = {"shard": (1, self._modules), "router": (1, self._modules)}
 
@@ -338,6 +345,8 @@ class Modules:
     def _tell(self, role: messages.Role, modules: list[messages.Module], answer: Answer) -> None:
         number, epoch = self._acknowledgements.next_id(), self._epoch
         self._told[role] = (epoch, modules)
+        if role == "router":
+            let_rules_name(modules)
         told = [child for child in self._children if child.role == role and child.conversation is not None]
         for child in told:
             self._send(child, messages.ModulesAre(number, epoch, self._for(role, modules)))

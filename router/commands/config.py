@@ -87,6 +87,7 @@ async def config_resetstat(router: Router, session: Session) -> Reply:
     """Counters of every router and of every shard start again at zero."""
     await ask(router, "reset")
     router.reset_statistics()
+    router.accounts.reset_counters()
     await router.call_all("_reset_stats", [])
     return OK
 
@@ -94,4 +95,5 @@ async def config_resetstat(router: Router, session: Session) -> Reply:
 @answers("reset")
 def _reset_for_another(router: Router, _words: Sequence[bytes]) -> bytes:
     router.reset_statistics()
+    router.accounts.reset_counters()
     return b""

@@ -323,6 +323,10 @@ def _stats(state: _State) -> Fields:
             "evicted_clients",
             "request_timeouts",
             "protocol_errors",
+            "acl_access_denied_auth",
+            "acl_access_denied_cmd",
+            "acl_access_denied_key",
+            "acl_access_denied_channel",
             "commands_in_flight",
         ),
     }

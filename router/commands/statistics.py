@@ -96,7 +96,7 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return RouterStats(
         started_ms=router.started_ms,
-        counters=router.statistics() | {"tls_expires": _tls_expires(router)},
+        counters=router.statistics() | {"tls_expires": _tls_expires(router)} | router.accounts.counters(),
         links=[link.in_flight for link in router.links],
         input_buffer=max((one.unparsed_bytes for one in sessions), default=0),
         output_buffer=max((one.unsent_bytes for one in sessions), default=0),

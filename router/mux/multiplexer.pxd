@@ -908,6 +908,8 @@ cdef class Monitors:
 cdef bint may_execute(Session session, Command* command, uint16_t flags) except -1
 # Refuses those of the queued commands that may not be executed any more.
 cdef int check_queue(Session session, Queue queue) except -1
+# The same in front of a Redis Cluster, where a block is refused as a whole: that is answered, and False.
+cdef bint may_still_execute(Session session, Queue queue, uint16_t flags) except -1
 # The rights of users have changed: what may not go on ends.
 cdef int follow_rights(Router router) except -1
 # Why a user may not execute a command (0: it may), and in `place` the word for which.

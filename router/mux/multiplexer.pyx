@@ -107,6 +107,7 @@ from .table cimport (
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
+from kache.acl.catalogue import CATALOGUE
 from kache.acl.record import default_user
 from kache.acl.rules import with_password
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of

@@ -217,6 +217,38 @@ cdef int check_queue(Session session, Queue queue) except -1:
     return 0
 
 
+cdef bint may_still_execute(Session session, Queue queue, uint16_t flags) except -1:
+    cdef Command* command
+    cdef Py_ssize_t i, place
+    cdef int found
+    cdef Span* words
+    cdef tuple arguments
+    for i in range(queue.count):
+        command = queue.commands[i].command
+        arguments = queued_words(queue, i)
+        words = spans_of(arguments, command)
+        try:
+            found = denial_of(session.rights, command, words, command.words + len(arguments), &place)
+            if found != PERMITTED:
+                note_denial(session, command, found, words, place, True)
+        finally:
+            free(words)
+        if found != PERMITTED:
+            end_multi(session)
+            session.answer_error(ABORTED_BY + RULES_CHANGED + REASONS[found], flags)
+            return False
+    return True
+
+
+cdef tuple queued_words(Queue queue, Py_ssize_t i):
+    """The arguments of a command that is queued as RESP, or kept beside the queue."""
+    cdef Queued* one = &queue.commands[i]
+    cdef const char* at = queue.frames.data + queue.frames.start + one.at
+    if one.shard < 0:
+        return queue.planned[i]
+    return tuple(decode_span(at, one.size)[one.command.words:])
+
+
 cdef int deny_queued(Queue queue, Py_ssize_t i, object error) except -1:
     """The command answers this in its place and is not executed."""
     if queue.denied is None:

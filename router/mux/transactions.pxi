@@ -329,6 +329,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
     cdef list shards
     cdef int verdict
     if router.remote is not None:
+        if not session.rights.unrestricted and not queue.broken and not may_still_execute(session, queue, flags):
+            return True
         return exec_remote(session, command, flags)
     if queue.broken:
         end_multi(session)

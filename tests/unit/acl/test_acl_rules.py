@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kache.acl.catalogue import CATALOGUE, CATEGORIES
+from kache.acl.catalogue import CATALOGUE, CATEGORIES, Catalogue
 from kache.acl.file import AclFileError, load, parse, save
 from kache.acl.record import DEFAULT, Selector, UserRecord, default_user
 from kache.acl.rights import User, Users, matches
 from kache.acl.rules import RuleError, UnmatchedError, allowed, apply, check_name, describe, words_of
-from kache.commands import BY_KEY
+from kache.commands import BY_KEY, TABLE
 from kache.glob import compile_glob
 
 NEW = UserRecord(b"someone")
@@ -127,6 +128,20 @@ def test_containers_and_their_subcommands() -> None:
 def test_a_variant_of_the_binary_protocol_is_the_same_command() -> None:
     assert may_run(b"+del", "del", "binary|del") == [True, True]
     assert may_run(b"+@write -del", "del", "binary|del", "set") == [False, False, True]
+
+
+def test_commands_beside_the_table_come_and_go() -> None:
+    catalogue = Catalogue(TABLE)
+    row = msgspec.structs.replace(BY_KEY["get"], name="shop.buy", id=9000, flags=frozenset({"write"}), group="string")
+    with pytest.raises(RuleError):
+        apply(NEW, [b"+shop.buy"], catalogue)
+    catalogue.take_modules([row])
+    everything, some, one = (
+        apply(NEW, rules, catalogue) for rules in ([b"+@all"], [b"+@all", b"-@write"], [b"+@read", b"+SHOP.buy"])
+    )
+    assert [9000 in allowed(each.root, catalogue)[0] for each in (everything, some, one)] == [True, False, True]
+    catalogue.take_modules([])
+    assert not any(9000 in allowed(each.root, catalogue)[0] for each in (everything, some, one))
 
 
 def test_first_arguments() -> None:
