@@ -23,6 +23,8 @@ Beside the path of a request:
 
 ========================  =============================================================================
 `kache.commands`          the table: one row per command, from which everything else about it follows
+`kache.acl`               users and what they may do: rules, files, and the compiled checks
+`kache.module`            commands in Python: what their authors import, and how a file becomes rows
 `kache.cluster`           the supervisor: forks and restarts routers and shards, owns the listening
                           sockets; what it and they say to one another
 `kache.backend`           a Redis Cluster behind the routers: addresses, slots, what a node is asked once

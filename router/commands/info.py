@@ -40,6 +40,7 @@ DEFAULT_SECTIONS = (
     "replication",
     "cpu",
     "errorstats",
+    "tls",
     "cluster",
     "keyspace",
     "shards",
@@ -67,7 +68,7 @@ async def info(router: Router, session: Session, *sections: bytes) -> Reply:
 
 
 def _title(section: str) -> str:
-    return {"cpu": "CPU"}.get(section, section.capitalize())
+    return {"cpu": "CPU", "tls": "TLS"}.get(section, section.capitalize())
 
 
 def _wanted(sections: tuple[bytes, ...], *, behind: bool = False) -> list[str]:
@@ -431,6 +432,19 @@ def _shards(state: _State) -> Fields:
     return fields
 
 
+def _tls(state: _State) -> Fields:
+    router = state.router
+    certificate = router.tls.certificate if router.tls is not None else None
+    own: Fields = {"tls_port": router.config.tls_port}
+    if certificate is not None:
+        own |= {
+            "tls_server_cert_serial": certificate.serial,
+            "tls_server_cert_expires_in_seconds": certificate.expires - router.clock.now() // 1000,
+        }
+    counted = ("tls_connected_clients", "tls_handshakes", "tls_resumed_handshakes", "tls_failed_handshakes")
+    return own | state.shown(*counted)
+
+
 SECTIONS: dict[str, Callable[[_State], Fields]] = {
     "server": _server,
     "clients": _clients,
@@ -442,6 +456,7 @@ SECTIONS: dict[str, Callable[[_State], Fields]] = {
     "commandstats": _commandstats,
     "latencystats": _latencystats,
     "errorstats": _errorstats,
+    "tls": _tls,
     "cluster": _cluster,
     "keyspace": _keyspace,
     "shards": _shards,

@@ -9,6 +9,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.acl.rights cimport User, Users
 from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
@@ -124,6 +125,7 @@ cdef class Led(Pending):
     """A command that a coroutine leads; it is its session's barrier meanwhile."""
     cdef object task
     cdef Command* command
+    cdef tuple arguments         # of one that may wait for its keys
     cdef int start(self, object coroutine) except -1
 
 
@@ -331,7 +333,7 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int take_deferred(self, uint64_t token, bint aborted, const char* reply, Py_ssize_t n) except -1
     @cython.final
-    cdef int take_retry(self, uint64_t token) except -1
+    cdef int take_retry(self, uint64_t token, bytes ids) except -1
     @cython.final
     cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
     @cython.final
@@ -640,8 +642,10 @@ cdef class Blocked(Pending):
     cdef Backend backend         # where it is, or waits; None while its shard is away
     cdef uint64_t token          # of its wait there; 0 before
     cdef int told                # to end, before it was known to wait: without (0) or with an error (1); -1: not
+    cdef object refusal          # what it answers when it is ended by an error; None: that CLIENT UNBLOCK ended it
     cdef object timer
     cdef int send(self) except -1
+    cdef int read_on_behind(self, bytes ids) except -1
     cdef int stay_away(self) except -1
     cdef int end_with(self, object value) except -1
     cdef int cancel_timer(self) except -1
@@ -708,6 +712,8 @@ cdef class Queue:
     cdef bint waits              # what its client sends next depends on what is queued
     cdef bint broken             # a command could not be queued: EXEC will be refused
     cdef bint publishes          # a command among them passes something on
+    cdef bint logs_in            # a command among them may change the user
+    cdef readonly dict denied    # number of a command -> why its user may not run it any more; None: none
     cdef readonly bint writes, needs_room
     cdef uint64_t epoch          # of the slot map
     cdef int begin(self, Session session) except -1
@@ -740,6 +746,7 @@ cdef class Exec(Pending):
     cdef list logging            # and whether it is one of `writers`; None: nobody is
     cdef Py_ssize_t missing      # participants that have not answered
     cdef bint dirty, busy, lost
+    cdef bint log_is_slow            # what it waited for, as far as a shard has said
     cdef object refusal          # why it is not executed
     # Shares
     cdef list got, lefts         # of each participant: its replies (None: it executes nothing), how many are to come
@@ -754,6 +761,7 @@ cdef class Exec(Pending):
     cdef int ask_lock(self, Py_ssize_t part, int more) except -1
     cdef int take_lock(self, Py_ssize_t part, const char* reply, Py_ssize_t n) except -1
     cdef int after_locks(self) except -1
+    cdef bytes too_slow(self)
     cdef int stand_in_line(self) except -1
     cdef int ask_next(self) except -1
     cdef int extend(self) except -1
@@ -895,6 +903,17 @@ cdef class Monitors:
     cdef int take(self, const char* line, Py_ssize_t n) except -1
 
 
+# permits.pxi -----------------------------------------------------------------------------------------
+# Whether the user of the session may execute the command in its parser; that it may not is answered.
+cdef bint may_execute(Session session, Command* command, uint16_t flags) except -1
+# Refuses those of the queued commands that may not be executed any more.
+cdef int check_queue(Session session, Queue queue) except -1
+# The rights of users have changed: what may not go on ends.
+cdef int follow_rights(Router router) except -1
+# Why a user may not execute a command (0: it may), and in `place` the word for which.
+cdef int denial_of(User user, Command* command, Span* words, Py_ssize_t count, Py_ssize_t* place) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -935,7 +954,7 @@ cdef class Session(Replies):
     cdef int caching_for             # CLIENT CACHING holds: for the command to come (1), or for the one before (2)
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
-    cdef public str user
+    cdef readonly User rights        # the user whose name it acts in
     cdef readonly int64_t connected_ms, last_ms
     cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
     cdef uint64_t stranger_commands  # and behind which of its commands
@@ -979,6 +998,7 @@ cdef class Session(Replies):
     cdef int keep_input(self, Py_ssize_t n) except -1
     cdef bint must_wait(self) noexcept
     cdef void set_restricted(self) noexcept
+    cdef bint held_up(self) noexcept
     cdef bint admitted(self, Command* command)
     cdef int refuse(self, Command* command, uint16_t flags) except -1
     cdef bint forward(self, Command* command, uint16_t flags) except -1
@@ -1012,6 +1032,7 @@ cdef class Clients:
     cdef object pause_timer
     cdef uint64_t next_id(self) noexcept
     cdef int add(self, Session session) except -1
+    cdef int count_tls(self) except -1
     cdef int remove(self, Session session) except -1
     cdef void count(self) noexcept
     cdef bint has_room(self) noexcept
@@ -1053,6 +1074,7 @@ cdef class Shards:
     cdef int connect(self, int index) except -1
     cdef int retry(self, int index) except -1
     cdef int is_up(self, Link link) except -1
+    cdef int is_back(self, Link link) except -1
     cdef int is_leaving(self, int index) except -1
     cdef bint comes_back(self, int index) except -1
     cdef int is_lost(self, Backend backend, bint was_up) except -1
@@ -1101,6 +1123,7 @@ cdef class Timers:
 cdef class Acceptor(Listener):
     """The client port."""
     cdef Router router
+    cdef bint sealed             # its clients speak TLS
     cdef int spare               # a descriptor given up to tell a client that there are none left
     cdef int rests               # how often in a row the connection that is waiting was left to the other routers
 
@@ -1115,8 +1138,12 @@ cdef class Router(Reactor):
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
     cdef public object pauses            # CLIENT PAUSE, as all routers know it (kache/cluster/pauses.py); None in tests
+    cdef public object tls               # its certificate (router/tls.py); None in tests
+    cdef public object on_secured        # called with every client whose TLS handshake is over; None: nobody asks
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef readonly object slowlog         # of the commands of its clients
+    cdef readonly Users users            # of the cluster
+    cdef readonly object accounts        # who logs in, and what was refused (kache/router/accounts.py)
     cdef public object config_file       # the TOML file the cluster was started with, or None
     cdef readonly Board board            # where shards show what they have begun, and that they live
     cdef readonly SlotMap slots
@@ -1125,6 +1152,9 @@ cdef class Router(Reactor):
     cdef readonly Remote remote          # the Redis Cluster that commands go to; None: they go to shards
     cdef Limits limits
     cdef CommandTable table
+    cdef readonly uint32_t module_epoch  # of `modules`
+    cdef readonly object modules         # a dict: name of a module -> its rows, by name
+    cdef readonly object module_rows     # a dict: name of a command of a module -> its row
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
     cdef Shards shards
