@@ -907,9 +907,9 @@ def _variable(name: str) -> str:
 
 _OF_THE_NODES = (
     "maxmemory", "maxmemory-policy", "maxmemory-samples", "appendonly", "appendfsync", "save", "shards",
-    "notify-keyspace-events",
+    "notify-keyspace-events", "modules",
 )  # fmt: skip
-"""Settings about data, which lies in the nodes of a backend."""
+"""Settings of shards, of which a backend has none: the data lies in its nodes."""
 
 
 def _check_backend(values: Mapping[str, Any]) -> None:
@@ -921,7 +921,9 @@ def _check_backend(values: Mapping[str, Any]) -> None:
     for name in _OF_THE_NODES:
         if name in values and values[name] != _DEFAULTS.setting(name):
             raise ConfigError(
-                f"{name} cannot be set together with backend: the data is that of the nodes, where it is set.", name
+                f"{name} cannot be set together with backend: there are no shards then, and what belongs to data is set on "
+                "the nodes.",
+                name,
             )
 
 
