@@ -162,7 +162,7 @@ def idle_subscribers(cluster: Cluster) -> float:
     """MiB that so many subscribers of a channel each take, over what the cluster took before."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, IDLE + 1000), hard))
-    before = sum(pss_mib(pid) for pid in processes(cluster))
+    before = pss_mib(processes(cluster))
     made = []
     for number in range(IDLE):
         one = connected(cluster.port)
@@ -171,7 +171,7 @@ def idle_subscribers(cluster: Cluster) -> float:
     for one in made:
         one.recv(1000)
     time.sleep(1.5)
-    grown = sum(pss_mib(pid) for pid in processes(cluster)) - before
+    grown = pss_mib(processes(cluster)) - before
     for one in made:
         one.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Literal, cast, overload
 
 from kache.client.async_commands import AsyncCommands
 from kache.client.async_pubsub import AsyncPubSub, Streams
-from kache.client.blocking import UNSET, Unset, check_greeting, greeting
+from kache.client.blocking import UNSET, Unset, check_greeting, connected, greeting
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
 from kache.client.commands import Key, S, T
 from kache.client.errors import (
@@ -28,6 +30,7 @@ from kache.client.errors import (
     RequestTimeoutError,
     UncertainError,
 )
+from kache.client.near import NEAR_READS, NearCache, near_cache_of
 from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, check_seconds, url_options
 from kache.client.pipeline import (
     AsyncPipeline,
@@ -39,6 +42,7 @@ from kache.client.pipeline import (
     raise_first,
 )
 from kache.client.streams import AsyncStream
+from kache.client.tls import SealedSocket, Tls, refusal, tls_of
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -53,7 +57,9 @@ class _Connection(asyncio.Protocol):
         self._replies: list[Reply] = []
         self._wanted = 0
         self._done: asyncio.Future[None] | None = None
-        self._open = False
+        self._open = self._heard = False
+        self.tracked_for = 0
+        """The connection that is told when what is read here changes; 0: nobody is."""
 
     @property
     def usable(self) -> bool:
@@ -69,6 +75,7 @@ class _Connection(asyncio.Protocol):
         self._open = True
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         self._reader.feed(data)
         if self._done is not None:
             self._collect()
@@ -91,6 +98,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
+        why = refusal(error) if isinstance(error, OSError) and not self._heard else ""
+        if why:
+            # A client without the certificate that the server wants is told behind its handshake.
+            error = ConnectError(f"the server refuses TLS with this client: {why}")
         self._finish(error or ConnectionResetError("closed by the server"))
 
     def _finish(self, error: Exception | None) -> None:
@@ -140,13 +151,17 @@ class _Connection(asyncio.Protocol):
         return self._replies
 
 
-async def _connected(address: tuple[str, int] | str, decode: bool) -> _Connection:
+def _ssl_arguments(tls: Tls | None) -> dict[str, Any]:
+    return {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
+
+
+async def _connected(address: tuple[str, int] | str, decode: bool, tls: Tls | None) -> _Connection:
     """A connection to a host and port, or to the path of a Unix socket."""
     loop = asyncio.get_running_loop()
     if isinstance(address, str):
         _, connection = await loop.create_unix_connection(lambda: _Connection(decode), address)
     else:
-        _, connection = await loop.create_connection(lambda: _Connection(decode), *address)
+        _, connection = await loop.create_connection(lambda: _Connection(decode), *address, **_ssl_arguments(tls))
     return connection
 
 
@@ -160,6 +175,8 @@ class _Pool:
         self._idle: list[_Connection] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
+        self.tracked_for: Callable[[], int] = lambda: 0
+        """For whom connections must track: one that tracks for another is not used again."""
 
     @asynccontextmanager
     async def connection(self, timeout: float | None) -> AsyncIterator[tuple[_Connection, Callable[[], None]]]:
@@ -187,7 +204,7 @@ class _Pool:
     def _take_idle(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            if connection.usable and connection.tracked_for == self.tracked_for():
                 return connection
             connection.close()
         return None
@@ -256,6 +273,12 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        tls: bool | SSLContext = ...,
+        ca: str | None = ...,
+        cert: str | None = ...,
+        key: str | None = ...,
+        server_hostname: str | None = ...,
+        near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
     @overload
@@ -272,6 +295,12 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        tls: bool | SSLContext = ...,
+        ca: str | None = ...,
+        cert: str | None = ...,
+        key: str | None = ...,
+        server_hostname: str | None = ...,
+        near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -287,15 +316,35 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
         unixsocket: str | None = None,
+        tls: bool | SSLContext = False,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        server_hostname: str | None = None,
+        near_cache: NearCache | int | None = None,
     ) -> None:
         check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
         self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
+        self._tls = tls_of(tls, ca, cert, key, server_hostname, host, unixsocket)
         self._greeting = greeting(password, username, db)
         self._decode = decode
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._max_connections = max_connections
-        self._pool = _Pool(self._connect, max_connections)
+        self.near_cache = near_cache_of(near_cache)
+        self._pool = self._new_pool()
+        if self.near_cache is not None:
+            self.near_cache.listen(self._connect_listener, self._greeting)
+
+    def _new_pool(self) -> _Pool:
+        pool = _Pool(self._connect, self._max_connections)
+        pool.tracked_for = lambda: near.id if (near := self.near_cache) is not None else 0
+        return pool
+
+    def _connect_listener(self, timeout: float | None) -> socket.socket | SealedSocket:
+        """For the thread of the near cache."""
+        limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
+        return connected(self._address, min(limits, default=None), self._tls)
 
     @overload
     @classmethod
@@ -307,7 +356,7 @@ class AsyncClient(AsyncCommands[S]):
     def from_url(cls, url: str, *, decode: bool = False, **options: Any) -> AsyncClient[Any]:
         """A client for ``kache://[[user]:password@]host[:port][/db][?timeout=5]``, or ``unix:///path/of/socket``.
 
-        ``redis://`` means the same as ``kache://``. Other parameters as of `AsyncClient`; what the URL says wins.
+        ``redis://`` means the same as ``kache://``; ``kaches://`` and ``rediss://`` with TLS. Other parameters as of `AsyncClient`; what the URL says wins.
         """
         # What a URL says is known at run time only, so no overload fits.
         return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
@@ -315,13 +364,20 @@ class AsyncClient(AsyncCommands[S]):
     async def _connect(self, timeout: float | None) -> _Connection:
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await _connected(self._address, self._decode)
+                connection = await _connected(self._address, self._decode, self._tls)
         except OSError as error:
             raise self._not_connected(error) from error
-        if self._greeting:
+        listener = 0 if self.near_cache is None else await self._listener_of(self.near_cache)
+        if self._greeting or listener:
             try:
-                data, ends = encode_many(self._greeting)
-                check_greeting(self._greeting, await connection.exchange(data, len(ends), timeout))
+                if self._greeting:
+                    data, ends = encode_many(self._greeting)
+                    check_greeting(self._greeting, await connection.exchange(data, len(ends), timeout))
+                if listener:
+                    request = encode_request(("client", "tracking", "on", "redirect", listener))
+                    (reply,) = await connection.exchange(request, 1, timeout)
+                    # One that has just gone: what is read here is not kept.
+                    connection.tracked_for = 0 if isinstance(reply, CommandError) else listener
             except UncertainError as error:
                 # Uncertain is only the greeting: the command itself has not been sent.
                 connection.close()
@@ -335,6 +391,7 @@ class AsyncClient(AsyncCommands[S]):
         """Any command by its name; see `kache.Client.execute`."""
         check_stateless(arguments)
         (reply,) = await self._exchange(encode_request(arguments), 1, leaves_state(arguments), timeout)
+        self._note_changed((arguments,))
         if isinstance(reply, CommandError):
             raise reply
         return reply
@@ -346,7 +403,14 @@ class AsyncClient(AsyncCommands[S]):
         if not requests:
             return []
         data, ends = encode_many(requests)
-        return await self._exchange(data, len(ends), leave_state(requests), timeout)
+        replies = await self._exchange(data, len(ends), leave_state(requests), timeout)
+        self._note_changed(requests)
+        return replies
+
+    def _note_changed(self, requests: Sequence[Sequence[Argument]]) -> None:
+        if self.near_cache is not None:
+            for arguments in requests:
+                self.near_cache.changed_here(arguments)
 
     def pipeline(self, transaction: bool = False) -> AsyncPipeline[S]:
         """Collects commands to send them together; with ``transaction`` they are executed at once and alone."""
@@ -361,13 +425,13 @@ class AsyncClient(AsyncCommands[S]):
             async with asyncio.timeout(self._connect_timeout):
                 if isinstance(self._address, str):
                     return await asyncio.open_unix_connection(self._address)
-                return await asyncio.open_connection(*self._address)
+                return await asyncio.open_connection(*self._address, **_ssl_arguments(self._tls))
         except OSError as error:
             raise self._not_connected(error) from error
 
     def _not_connected(self, error: OSError) -> ConnectError:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        return ConnectError(f"cannot connect to {address_text(self._address)}: {reason}")
+        return ConnectError(f"cannot connect to {address_text(self._address)}: {refusal(error) or reason}")
 
     def stream(self, key: Key) -> AsyncStream[S]:
         """The stream at a key: adding, reading, and working through it with others. See `AsyncStream`."""
@@ -391,6 +455,7 @@ class AsyncClient(AsyncCommands[S]):
                 replies = executed(await send(watching.queue.requests()))
                 keep()
             if replies is not None:
+                self._note_changed(watching.queue.requests())
                 return result, watching.queue.shaped(replies)
         raise ConflictError(
             f"CONFLICT the watched keys changed during each of {attempts} attempts; nothing was executed"
@@ -399,15 +464,45 @@ class AsyncClient(AsyncCommands[S]):
     async def close(self) -> None:
         """Closes all idle connections, those in use when their exchange ends. Using the client again raises."""
         self._pool.close()
+        if self.near_cache is not None:
+            self.near_cache.close()
 
     async def _run(self, arguments: Sequence[Argument], convert: Callable[[Reply], T]) -> T:
-        (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET)
+        near = self.near_cache
+        if near is not None and arguments[0] in NEAR_READS:
+            reply = await self._read_near(near, arguments)
+        else:
+            (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET)
+            if near is not None:
+                near.changed_here(arguments)
         if isinstance(reply, CommandError):
             raise reply
         return convert(reply)
 
+    async def _listener_of(self, near: NearCache) -> int:
+        """The connection that listens; whoever asks first waits until it is there."""
+        return near.id if near.begun or self._pool.closed else await asyncio.to_thread(lambda: near.id)
+
+    async def _read_near(self, near: NearCache, arguments: Sequence[Argument]) -> Reply:
+        """The copy of a reply, or the reply, which is kept."""
+        await self._listener_of(near)
+        copy, token = near.look(arguments)
+        if token is None:
+            return copy
+        reply: Reply = None
+        tracked_for = 0
+        try:
+            async with self._pool_here().connection(self._timeout) as (connection, keep):
+                (reply,) = await connection.exchange(encode_request(arguments), 1, self._timeout)
+                tracked_for = connection.tracked_for
+                keep()
+        finally:
+            near.keep(arguments, token, reply, tracked_for)
+        return reply
+
     async def _wait(self, arguments: Sequence[Argument], convert: Callable[[Reply], T], seconds: float) -> T:
         (reply,) = await self._exchange(encode_request(arguments), 1, False, UNSET, seconds or math.inf)
+        self._note_changed((arguments,))
         if isinstance(reply, CommandError):
             raise reply
         return convert(reply)
@@ -436,7 +531,7 @@ class AsyncClient(AsyncCommands[S]):
                 )
             closed = pool.closed
             pool.close()
-            pool = self._pool = _Pool(self._connect, self._max_connections)
+            pool = self._pool = self._new_pool()
             pool.loop, pool.closed = loop, closed
         return pool
 

@@ -9,8 +9,8 @@ late that news may be is the bound: the way from shard to client, microseconds t
 and is lost takes all copies with it, and none are made until there is another. What this client itself changes is dropped
 at once.
 
-Owns the copies and the thread that listens; threads may use it at the same time. The pool of `Client` tells its connections
-to track for it.
+Owns the copies and the thread that listens, of an `AsyncClient` too: its news do not wait for the event loop. Threads may use
+it at the same time. The pool of the client tells its connections to track for it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from kache.client.codec import MORE, Argument, Reply
 from kache.client.errors import ConnectError, ProtocolError
 from kache.client.messages import Push, RespReader, encode_resp
 from kache.client.pubsub import FIRST_RETRY, LONGEST_RETRY, QUIET_SECONDS, greeting_bytes
+from kache.client.tls import SealedSocket
 from kache.errors import CommandError
 
 __all__ = ["NEAR_READS", "NearCache", "near_cache_of"]
@@ -42,8 +43,8 @@ _READ_SIZE: Final = 256 * 1024
 class NearCache:
     """Up to ``max_keys`` keys, those longest unused dropped first. ``hits``, ``misses`` and ``dropped`` count.
 
-    Given to a `Client`: ``Client(near_cache=NearCache(max_keys=1000))``, or just ``Client(near_cache=1000)``. It belongs to
-    that client alone.
+    Given to a client: ``Client(near_cache=NearCache(max_keys=1000))``, or just ``Client(near_cache=1000)``, and likewise to an
+    `AsyncClient`. It belongs to that client alone.
     """
 
     def __init__(self, max_keys: int = DEFAULT_KEYS) -> None:
@@ -65,11 +66,18 @@ class NearCache:
         return len(self._copies)
 
     # Of the client ----------------------------------------------------------------------------------------
-    def listen(self, connect: Callable[[float | None], socket.socket], greeting: Sequence[Sequence[Any]]) -> None:
+    def listen(
+        self, connect: Callable[[float | None], socket.socket | SealedSocket], greeting: Sequence[Sequence[Any]]
+    ) -> None:
         """Begins to listen in a thread of its own."""
         if self._listener is not None:
             raise ValueError("a NearCache belongs to one client: make one for each")
         self._listener = _Listener(self, connect, greeting)
+
+    @property
+    def begun(self) -> bool:
+        """Whether `id` answers at once: its first call connects."""
+        return self._listener is not None and self._listener.begun
 
     @property
     def id(self) -> int:
@@ -78,6 +86,19 @@ class NearCache:
 
     def read(self, arguments: Sequence[Argument], ask: Callable[[], tuple[Reply, int]]) -> Reply:
         """The copy of a reply, or what `ask` answers: the reply, and for which listening connection it is tracked."""
+        copy, token = self.look(arguments)
+        if token is None:
+            return copy
+        try:
+            reply, tracked_for = ask()
+        except BaseException:
+            self.keep(arguments, token, None, 0)
+            raise
+        self.keep(arguments, token, reply, tracked_for)
+        return reply
+
+    def look(self, arguments: Sequence[Argument]) -> tuple[Reply, object | None]:
+        """The copy of a reply and None; or a token to be given to `keep` with what the server answers."""
         _ = self.id  # begins to listen, if nobody does yet: no token is older than that
         key = key_bytes(arguments[1])
         request = tuple(arguments)
@@ -86,18 +107,16 @@ class NearCache:
             if copies is not None and request in copies:
                 self._copies.move_to_end(key)
                 self.hits += 1
-                return copies[request]
+                return copies[request], None
             self.misses += 1
             token = object()
             self._tokens.setdefault(key, set()).add(token)
-        try:
-            reply, tracked_for = ask()
-        except BaseException:
-            self._keep(key, token, None, None)
-            raise
+        return None, token
+
+    def keep(self, arguments: Sequence[Argument], token: object, reply: Reply, tracked_for: int) -> None:
+        """A reply, and for which listening connection its key is tracked; 0: it is not kept, and the token ends."""
         fresh = tracked_for != 0 and tracked_for == self.id and not isinstance(reply, CommandError)
-        self._keep(key, token, request if fresh else None, reply)
-        return reply
+        self._keep(key_bytes(arguments[1]), token, tuple(arguments) if fresh else None, reply)
 
     def _keep(self, key: bytes, token: object, request: tuple[Argument, ...] | None, reply: Reply) -> None:
         with self._lock:
@@ -180,34 +199,43 @@ class _Listener:
     """The connection that is told of changes, and the thread that reads it."""
 
     def __init__(
-        self, cache: NearCache, connect: Callable[[float | None], socket.socket], greeting: Sequence[Sequence[Any]]
+        self,
+        cache: NearCache,
+        connect: Callable[[float | None], socket.socket | SealedSocket],
+        greeting: Sequence[Sequence[Any]],
     ) -> None:
         self._cache = cache
         self._connect = connect
         self._greeting = greeting
         self._id = 0
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | SealedSocket | None = None
         self._closed = threading.Event()
         self._pid = 0
         self._starting = threading.Lock()
 
+    @property
+    def begun(self) -> bool:
+        """Whether this process has begun to listen."""
+        return self._pid == os.getpid()
+
     def current(self) -> int:
         """The number of the connection, 0 while there is none. The first call, and the first behind a fork, begins."""
-        if self._pid != os.getpid():
+        if not self.begun:
             self._start()
         return self._id
 
     def _start(self) -> None:
         with self._starting:
-            if self._pid == os.getpid() or self._closed.is_set():
+            if self.begun or self._closed.is_set():
                 return
             self._id = 0
             self._cache.drop_all()
-            self._pid = os.getpid()
             try:
                 self._open()
             except (OSError, CommandError, ConnectError, ProtocolError):
                 self._lose()  # the thread tries again
+            # Only now: whoever sees that it has begun, and does not wait, is not told that nobody listens.
+            self._pid = os.getpid()
             threading.Thread(target=self._run, name="kache near cache", daemon=True).start()
 
     def close(self) -> None:
@@ -264,7 +292,7 @@ class _Listener:
                 retry = min(2 * retry, LONGEST_RETRY)
         self._lose()
 
-    def _read(self, connection: socket.socket | None) -> None:
+    def _read(self, connection: socket.socket | SealedSocket | None) -> None:
         while connection is not None and connection is self._socket:
             try:
                 data = connection.recv(_READ_SIZE)

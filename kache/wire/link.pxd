@@ -2,7 +2,8 @@
 
 Every message is ``u32 length | u8 kind | …``, little-endian; the length counts what follows it.
 
-    to the shard    HELLO    version, router, digest of the command table, boot id, maybe the size of an area     once, first
+    to the shard    HELLO    version, router, digest of the command table, boot id, module epoch, maybe the size of
+                    an area                once, first
                     RUN      dialect, db, flags, count, session, deadline, transaction | frame frame …
                     CANCEL   session, maybe token  what is deferred for it, or that one reply alone, is not wanted any more
                     PART     session, argument | bytes     of an argument of the run to come: what is too large for one
@@ -14,7 +15,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
     to the router   HELLO_OK, HELLO_NO       the answer to HELLO; nothing else comes before it
                     REPLY    count, session | u32 n, reply | u32 n, reply …            in the order of the frames
                     DEFERRED token | reply         of a frame that was answered REPLY_PARKED or REPLY_BLOCKED, token
-                    RETRY    token                 the same was not executed: the shard is leaving, and another takes its place
+                    RETRY    token | ids           the same was not executed: the shard is leaving, and another takes its place;
+                                                   whoever reads streams goes on behind these ids, with spaces between them
                     PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
@@ -56,7 +58,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 5
+    LINK_VERSION = 6
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -139,6 +141,7 @@ cdef enum:
     LOCK_GRANTED = 1
     LOCK_DIRTY = 2              # a watched key has changed
     LOCK_LOST = 3               # there is none to be extended
+    LOCK_LOG_IS_SLOW = 4        # as LOCK_BUSY: who writes waits for the log
 
     # Forms of DEFERRED.
     DEFERRED_REPLY_FORM = 0

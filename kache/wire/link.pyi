@@ -57,5 +57,6 @@ BUSY: int
 GRANTED: int
 DIRTY: int
 LOST: int
+LOG_IS_SLOW: int
 READY: int
 DRAINING: int

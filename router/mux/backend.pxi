@@ -47,6 +47,9 @@ cdef class Backend(Endpoint):
         """One command of a client, to be answered in its dialect and in its place."""
         raise NotImplementedError
 
+    cdef int admits(self, Session session, uint16_t slot, uint16_t flags) except -1:
+        return session.may_send(self, flags)
+
     cdef int end_run(self) except -1:
         raise NotImplementedError
 
@@ -214,11 +217,13 @@ cdef class Backend(Endpoint):
             self.put_word(LINK_RECEIVED, token, 0)
         return pending.receive(owner[1], reply, n)
 
-    cdef int take_retry(self, uint64_t token) except -1:
+    cdef int take_retry(self, uint64_t token, bytes ids) except -1:
         owner = self.deferred.pop(token, None)
         if owner is None:
             return 0
         if isinstance(owner, tuple):
+            if ids and isinstance(owner[0], Blocked):
+                (<Blocked> owner[0]).read_on_behind(ids)
             return (<Pending> owner[0]).retry(owner[1])
         return (<Session> owner).deferred_lost(self.index, token, LEAVING_TEXT)
 

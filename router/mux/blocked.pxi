@@ -32,6 +32,8 @@ cdef class Blocked(Pending):
         if self.ready or self.session.gone:
             return 0
         self.session.unblocked()
+        if self.refusal is not None and decode_span(reply, n) == CommandError(UNBLOCKED):
+            return self.complete(self.refusal)
         self.reply = Buffer()
         self.reply.append(reply, n)
         return self.deliver()
@@ -56,6 +58,12 @@ cdef class Blocked(Pending):
         if self.session.gone:
             return 0
         return self.stay_away()
+
+    cdef int read_on_behind(self, bytes ids) except -1:
+        """A stream is read on from where it was when the wait began: `$` would pass over what others have added by then."""
+        cdef list found = ids.split()
+        self.arguments = self.arguments[:len(self.arguments) - len(found)] + tuple(found)
+        return 0
 
     cdef int stay_away(self) except -1:
         """Its shard is away and comes back; so does this, unless its time is over before."""
@@ -115,6 +123,14 @@ cdef class Blocked(Pending):
         else:
             self.told = error
 
+    def deny(self, refusal not None):
+        """Its user may not wait for these keys any longer; what a shard has served by then is answered all the same."""
+        self.refusal = refusal
+        if self.backend is None:
+            self.end_with(refusal)
+        else:
+            self.unblock(True)
+
     def leave(self):
         """The client is gone; what comes for it goes back."""
         self.cancel_timer()
@@ -124,6 +140,13 @@ cdef class Blocked(Pending):
 
 cdef class Registration(Call):
     """A question of Python's whose reply may be a long time coming (`Router.block`)."""
+
+    cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
+        if self.token:
+            # It has been served, and the shard was told that it was delivered. Python hears of it a moment later: a client
+            # that closes its sending side in between is one with a reply on its way, not one that waits.
+            self.session.unblocked()
+        return Call.receive(self, part, reply, n)
 
     cdef int deferred_as(self, Backend backend, uint64_t token) except -1:
         self.backend = backend
@@ -148,8 +171,9 @@ cdef bint begin_blocking(Session session, Command* command, tuple arguments, int
     """A command that may wait, all of whose keys are on one shard; False when it must wait to be sent."""
     cdef Router router = session.router
     cdef Blocked blocked
-    cdef bint away = (<Backend> router.links[shard]).phase != UP and router.shards.comes_back(shard)
-    cdef int verdict = SEND if away else session.may_send(<Backend> router.links[shard], flags)
+    cdef Link link = <Link> router.links[shard]
+    cdef bint away = (link.phase != UP or link.loading) and router.shards.comes_back(shard)
+    cdef int verdict = SEND if away else session.may_send(<Backend> link, flags)
     if verdict != SEND:
         return verdict == REFUSED
     blocked = Blocked.__new__(Blocked)

@@ -59,7 +59,12 @@ cdef class Shards:
             if not waiter.done():
                 waiter.set_result(None)
         self.router.must_yield = True
+        return 0 if link.loading else self.is_back(link)
+
+    cdef int is_back(self, Link link) except -1:
+        """It has what it kept on disk, too: until then it would refuse whoever waited on it."""
         self.left_ms[link.index] = 0
+        self.router.must_yield = True
         returning, self.returning[link.index] = self.returning[link.index], []
         for again in returning:
             again()
@@ -71,7 +76,7 @@ cdef class Shards:
         return 0
 
     cdef bint comes_back(self, int index) except -1:
-        """Whether a shard that is not up left in order a moment ago."""
+        """Whether a shard that is not up, or loads what it kept, left in order a moment ago."""
         return self.left_ms[index] > 0 and self.router.now_ms - self.left_ms[index] < RETURN_MS
 
     cdef int is_lost(self, Backend backend, bint was_up) except -1:

@@ -45,6 +45,7 @@ cdef list SPARE_QUEUES = []
 cdef bytes NOT_IN_MULTI = b"ERR Command not allowed inside a transaction"
 cdef bytes ABORTED_BEFORE = b"EXECABORT Transaction discarded because of previous errors."
 cdef bytes ABORTED_BY = b"EXECABORT Transaction discarded because of: "
+cdef bytes LOG_TOO_SLOW = b"TRYAGAIN the log could not be written for too long; nothing was executed"
 cdef bytes LOCKS_TOO_SLOW = b"TRYAGAIN other transactions held the keys for too long; nothing was executed"
 
 
@@ -69,7 +70,8 @@ cdef class Queue:
         self.db = session.db_now
         self.run_db = -1
         self.shard = NO_SHARD
-        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = False
+        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = self.logs_in = False
+        self.denied = None
         self.epoch = session.router.slots.epoch
         return 0
 
@@ -168,6 +170,8 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
     cdef RequestParser parser = session.parser
     cdef Queued* one
     cdef uint16_t slot = NO_SLOT
+    if session.router.remote is not None:
+        return queue_remote(session, command, flags)
     if command.no_multi or command.route == ROUTE_CONTAINER:
         queue.broken = True
         session.answer_error(NOT_IN_MULTI if command.no_multi else wrong_arity(command), flags)
@@ -218,6 +222,7 @@ cdef int queue_local_command(Session session, Queue queue, Command* command) exc
     """One that the router answers: in its place when EXEC is executed."""
     cdef int64_t number
     queue.locals += 1
+    queue.logs_in |= command.logs_in
     if not command.instant:
         queue.led = True
     elif not command.harmless:
@@ -282,6 +287,9 @@ cdef int end_multi(Session session) except -1:
 
 
 cdef int unwatch(Session session) except -1:
+    if session.exclusive is not None:
+        watching, session.exclusive = session.exclusive, None
+        watching.leave()
     watched, session.watched = session.watched, None
     return unwatch_on(session, watched) if watched is not None else 0
 
@@ -320,6 +328,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
     cdef Router router = session.router
     cdef list shards
     cdef int verdict
+    if router.remote is not None:
+        return exec_remote(session, command, flags)
     if queue.broken:
         end_multi(session)
         session.answer_error(ABORTED_BEFORE, flags)
@@ -332,6 +342,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
         end_multi(session)
         session.answer_error(MOVED, flags)
         return True
+    if not session.rights.unrestricted or queue.logs_in:
+        check_queue(session, queue)
     shards = participants(session, queue)
     if queue.publishes and len(shards) == 1 and not session.may_publish(<int> shards[0]):
         return False
@@ -545,8 +557,9 @@ cdef class Exec(Pending):
             self.states[part] = HELD if granted == LOCK_GRANTED else NOT_ASKED
             if granted == LOCK_DIRTY:
                 self.dirty = True
-            elif granted == LOCK_BUSY:
+            elif granted == LOCK_BUSY or granted == LOCK_LOG_IS_SLOW:
                 self.busy = True
+                self.log_is_slow |= granted == LOCK_LOG_IS_SLOW
             elif granted != LOCK_GRANTED:
                 self.lost = True
         else:
@@ -568,7 +581,7 @@ cdef class Exec(Pending):
         if self.phase == TRYING and (self.busy or self.lost):
             return self.stand_in_line()
         if self.busy or (self.lost and self.phase != EXTENDING):
-            return self.give_up(CommandError(LOCKS_TOO_SLOW.decode()))
+            return self.give_up(CommandError(self.too_slow().decode()))
         if self.lost:
             # Held too long while the next was waited for: once more from the beginning.
             self.unlock()
@@ -580,12 +593,16 @@ cdef class Exec(Pending):
             return self.extend()
         return self.go()
 
+    cdef bytes too_slow(self):
+        """Why the locks were not to be had in time."""
+        return LOG_TOO_SLOW if self.log_is_slow else LOCKS_TOO_SLOW
+
     cdef int stand_in_line(self) except -1:
         """Not all could be had at once: one shard after the other, in the order in which everybody does."""
         self.unlock()
         self.busy = self.lost = False
         if self.router.now_ms >= self.ends:
-            return self.give_up(CommandError(LOCKS_TOO_SLOW.decode()))
+            return self.give_up(CommandError(self.too_slow().decode()))
         self.phase = STANDING
         self.soonest = self.router.now_ms + self.router.limits.transaction_hold
         return self.ask_next()
@@ -600,7 +617,7 @@ cdef class Exec(Pending):
         """A later end for all locks, if they still hold."""
         cdef Py_ssize_t part
         if self.router.now_ms >= self.ends:
-            return self.give_up(CommandError(LOCKS_TOO_SLOW.decode()))
+            return self.give_up(CommandError(self.too_slow().decode()))
         self.phase = EXTENDING
         self.until = self.soonest = self.router.now_ms + self.router.limits.transaction_hold
         self.missing = len(self.links)
@@ -762,7 +779,7 @@ cdef class Exec(Pending):
         if message.startswith(b"UNCERTAIN"):
             message = (<Link> self.links[part]).down_text()
         elif message.startswith(b"TIMEOUT"):
-            message = LOCKS_TOO_SLOW
+            message = self.too_slow()
         if self.refusal is None:
             self.refusal = CommandError(message.decode("utf-8", "replace"))
         self.missing -= 1

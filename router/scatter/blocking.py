@@ -96,7 +96,7 @@ class Wait:
         if error is None:
             if future.result() is not None and future.result() is not NULL_ARRAY:
                 self.finish(future.result())
-        elif isinstance(error, ShardLeaves) or not isinstance(error, CommandError):
+        elif isinstance(error, ShardLeaves) or not isinstance(error, CommandError) or error.code == "LOADING":
             self.router.when_back(shard, again)
         elif self.claim is not None and self.router.claims.owner(self.claim[0]) == shard:
             self.finish(error)
@@ -124,6 +124,10 @@ class Wait:
     def unblock(self, error: bool) -> None:
         """CLIENT UNBLOCK."""
         self.end(CommandError(UNBLOCKED) if error else self.nothing)
+
+    def deny(self, refusal: CommandError) -> None:
+        """Its user may not wait for these keys any longer."""
+        self.end(refusal)
 
     def leave(self) -> None:
         """The client is gone. What a shard serves all the same is given back."""
@@ -230,7 +234,7 @@ class _Pop:
     def _checked(self, shard: int, answer: Any) -> Any:
         """The reply; a shard that is being restarted has nothing for now."""
         if isinstance(answer, CommandError):
-            if answer.code == "CLUSTERDOWN" and self.router.comes_back(shard):
+            if answer.code in ("CLUSTERDOWN", "LOADING") and self.router.comes_back(shard):
                 return None
             raise answer
         return answer

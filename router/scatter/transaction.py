@@ -40,6 +40,7 @@ SLICE_ELEMENTS = 8192
 """Elements of one part: a shard takes one to two milliseconds to insert so many."""
 TIMEOUTS = frozenset({"TIMEOUT", "UNCERTAIN"})
 TOO_SLOW = "TRYAGAIN other transactions held the keys for too long; nothing was executed"
+LOG_TOO_SLOW = "TRYAGAIN the log could not be written for too long; nothing was executed"
 LOST = "TRYAGAIN nothing was changed: the locks of this command have ended"
 _ANY_SLOT = struct.pack("<H", 0xFFFF)
 """For a shard where no slot in particular is to be locked."""
@@ -87,6 +88,7 @@ class Transaction:
         self._reads = reads
         self._shares = link.SHARES if shares else 0
         self._until = 0
+        self._log_is_slow = False
         self._ends = router.clock.now() + router.config.command_timeout_ms
         self._joined: Transaction | None = None
         slots: dict[int, set[int]] = {}
@@ -120,16 +122,18 @@ class Transaction:
                 soonest = self.router.clock.now() + self.router.config.transaction_hold_ms
                 for shard in sorted(self.places):
                     if not await self._take([shard], link.WAITS):
-                        raise CommandError(TOO_SLOW)
+                        raise CommandError(self._too_slow())
                 # The first of them ends first.
                 self._until = soonest
                 if self._fresh() or await self._extended():
                     return
                 if self.router.clock.now() >= ends:
-                    raise CommandError(TOO_SLOW)
+                    raise CommandError(self._too_slow())
         except BaseException as error:
             self._unlock()
             if isinstance(error, CommandError) and error.code in TIMEOUTS:
+                if self._log_is_slow:
+                    raise CommandError(LOG_TOO_SLOW) from None
                 raise CommandError(f"TRYAGAIN nothing was changed: {error.message}") from None
             raise
 
@@ -139,7 +143,12 @@ class Transaction:
         found = await answers([self._ask_lock(shard, more) for shard in shards])
         if link.DIRTY in found:
             raise Dirty
+        self._log_is_slow |= link.LOG_IS_SLOW in found
         return all(granted == link.GRANTED for granted in found)
+
+    def _too_slow(self) -> str:
+        """Why the locks were not to be had in time."""
+        return LOG_TOO_SLOW if self._log_is_slow else TOO_SLOW
 
     def _ask_lock(self, shard: int, more: int) -> Awaitable[Any]:
         mode = more | self._shares | self._steps | (link.LETS_READ if self._reads and not self.isolated else 0)

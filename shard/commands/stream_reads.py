@@ -176,6 +176,10 @@ class Reading:
         if self.count < 0:
             self.count = MOST_AFTER_WAITING
 
+    def position(self) -> bytes:
+        """The ids behind which it reads, with spaces between them; empty for one of a group, which knows its own."""
+        return b"" if self.grouped else b" ".join(id_text(number) for number in self.ids)
+
     def take(self, ks: Keyspace, key: bytes) -> Keyed | None:
         """What one of its keys has by now, as it is answered; None for nothing."""
         for each, behind in zip(self.keys, self.ids, strict=True):

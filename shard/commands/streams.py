@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from kache.errors import NO_SUCH_KEY, SYNTAX, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
-from ..engine.stream import node_entries
+from ..engine.stream_chunks import node_entries
 from .arguments import integer
 from .registry import command
 from .stream_ids import interval, parse_id, parse_partial

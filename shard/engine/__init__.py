@@ -12,7 +12,8 @@
     listvalue   ListValue: the value of a longer list, on chunks.pxi
     fields      FieldTable: the value of a larger hash or set
     zset        ZSet: the value of a larger sorted set, on ranks.pxi
-    stream      Stream: the entries of a stream, in chunks
+    stream_chunks  the entries of a stream, as they lie in memory
+    stream      Stream: the value of a stream: its entries, ranges, trimming, groups
     consumer_groups  its groups, in Python: what was delivered, to whom, and how often
     sketch      which keys are used most
     effects     the sink that every change is told to: observers, and the records of a log

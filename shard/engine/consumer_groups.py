@@ -13,13 +13,12 @@ within a tenth of what is allocated. Nothing here refers back to what owns it, s
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Final, cast
 
 from sortedcontainers import SortedList
 
-from .stream import Pending
+from .stream import Pending, pend, size_of_pending, still_pending, unpend
 
 __all__ = ["Consumer", "Group", "Order"]
 
@@ -32,10 +31,7 @@ IN_GROUP: Final = 1
 IN_CONSUMER: Final = 2
 
 GROUP_BYTES: Final = 1100
-CONSUMER_BYTES: Final = 530
-"""A consumer with its name and its order, sorted containers included."""
-PENDING_BYTES: Final = 115
-"""A Pending, its id, and its places in two orders; what it takes in the dict is known exactly."""
+"""A group with its name, its order and the tables, empty."""
 
 
 class Order:
@@ -52,7 +48,7 @@ class Order:
         """They belong here from now on, among so many."""
         self.arrivals += fresh
         if len(self.arrivals) > min(2 * living + SPARE_ARRIVALS, MOST_ARRIVALS):
-            self.arrivals = [each for each in self.arrivals if self.belongs(each)]
+            self.arrivals = self.fresh()
             if len(self.arrivals) > min(living + SPARE_ARRIVALS, MOST_ARRIVALS // 2):
                 self.settle()
 
@@ -63,22 +59,23 @@ class Order:
             assert self.ids is not None
             self.ids.remove(cast(int, pending.id))
 
-    def belongs(self, pending: Pending) -> bool:
-        """Whether something that arrived here is still to be sorted in."""
-        return pending.id is not None and not pending.placed & self.flag
+    def fresh(self) -> list[Pending]:
+        """What of all that arrived here is still to be sorted in."""
+        return still_pending(self.arrivals, self.flag, None)
 
     def settle(self) -> SortedList[int]:
         """Every id that belongs here, in order."""
         if self.ids is None:
             self.ids = SortedList()
         if self.arrivals:
-            fresh = []
-            for pending in self.arrivals:
-                if self.belongs(pending):
+            ids = []
+            for pending in self.fresh():
+                # What moved away and came back has arrived twice.
+                if not pending.placed & self.flag:
                     pending.placed |= self.flag
-                    fresh.append(cast(int, pending.id))
+                    ids.append(cast(int, pending.id))
             self.arrivals.clear()
-            self.ids.update(fresh)
+            self.ids.update(ids)
         return self.ids
 
     def from_id(self, first: int) -> Iterator[int]:
@@ -101,9 +98,9 @@ class Consumer(Order):
         self.count = 0
         """How many entries it has."""
 
-    def belongs(self, pending: Pending) -> bool:
+    def fresh(self) -> list[Pending]:
         """The same, of those that did not go to another consumer meanwhile."""
-        return super().belongs(pending) and pending.consumer == self.name
+        return still_pending(self.arrivals, self.flag, self.name)
 
 
 class Group:
@@ -131,14 +128,7 @@ class Group:
     @property
     def memory(self) -> int:
         """Bytes that it takes, about. O(1)."""
-        return (
-            GROUP_BYTES
-            + self.text_bytes
-            + sys.getsizeof(self.pending)
-            + sys.getsizeof(self.consumers)
-            + len(self.pending) * PENDING_BYTES
-            + len(self.consumers) * CONSUMER_BYTES
-        )
+        return GROUP_BYTES + self.text_bytes + size_of_pending(self.pending, self.consumers)
 
     # Consumers ------------------------------------------------------------------------------------
     def consumer_put(self, name: bytes, seen: int, active: int) -> bool:
@@ -194,29 +184,14 @@ class Group:
             consumer.add([pending], consumer.count)
 
     def _put_new(self, ids: list[int], consumer: Consumer, delivered: int, count: int) -> None:
-        name = consumer.name
-        found = {number: Pending(number, name, delivered, count) for number in ids}
-        self.pending.update(found)
-        fresh = list(found.values())
+        fresh = pend(self.pending, ids, consumer.name, delivered, count)
         self.order.add(fresh, len(self.pending))
         consumer.count += len(fresh)
         consumer.add(fresh, consumer.count)
 
     def pending_drop(self, ids: list[int], owner: Consumer | None = None) -> int:
         """These entries are pending no more; how many were. `owner`: the consumer, gone already, that has them all."""
-        dropped = 0
-        for number in ids:
-            pending = self.pending.pop(number, None)
-            if pending is None:
-                continue
-            consumer = owner or self.consumers[pending.consumer]
-            consumer.count -= 1
-            if pending.placed:
-                consumer.remove(pending)
-                self.order.remove(pending)
-            pending.gone()
-            dropped += 1
-        return dropped
+        return unpend(self.pending, ids, self.consumers, owner, self.order)
 
     def bounds(self) -> tuple[int, int] | None:
         """The smallest and the greatest id that is pending, or None."""

@@ -2,7 +2,7 @@
 """The compiled core of a shard: its data, its one execution point, its end of the links.
 
 One extension module of several parts, each in a file of its own, on the structures that are modules with declarations
-of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, stream, effects, sketch;
+of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, fields, zset, stream_chunks, stream, effects, sketch;
 `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
@@ -17,9 +17,11 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     sizes                      BigKeys: which keys take most
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
+    extension                  the commands of modules, behind its own
     watches, channels,         WATCH; who listens to what is published; what is published of changes
     notifications, tracking    … and told to clients that have read it
     locks                      what keeps others out of a transaction over several shards, and who waits
+    programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
     compiled_collections
@@ -35,6 +37,7 @@ import time
 from collections import deque
 from heapq import heapify, heappop, heappush
 
+import msgspec
 from sortedcontainers import SortedDict
 
 cimport cython
@@ -44,6 +47,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
+from posix.strings cimport strncasecmp
 
 from ..log.format cimport FRAME_EFFECTS, FRAME_SHARE
 from ..log.format cimport FRAME_HEADER as LOG_HEADER
@@ -84,7 +88,7 @@ from kache.wire.link cimport (
     DEFERRED_ABORTED_FORM, DEFERRED_REPLY_FORM,
     DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
     IN_CAPITALS, LARGE, FLAG_DIVIDED,
-    LINK_CANCEL, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOST,
+    LINK_CANCEL, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOG_IS_SLOW, LOCK_LOST,
     LOCK_NEEDS_ROOM, LOCK_SHARES, LOCK_STEPS, LOCK_WAITS,
     LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
     LINK_PUBLISHED, LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED, LINK_REPLY, LINK_RUN, LINK_SLOW,
@@ -146,9 +150,10 @@ from .packed cimport (
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
     list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
 )
-from .stream cimport (
-    LARGEST_ENTRY, PairWalk, Pending, Stream, StreamChunk, StreamId, StreamSlot, StreamWalk, compare_ids, entries_from,
-    format_id, id_bytes, id_of, next_id, next_living, next_pair, number_of, pairs_of, parse_id,
+from .stream cimport Pending, Stream, format_id, id_bytes, id_of, number_of, parse_id
+from .stream_chunks cimport (
+    LARGEST_ENTRY, PairWalk, StreamChunk, StreamId, StreamSlot, StreamWalk, compare_ids, entries_from, next_id, next_living,
+    next_pair, node_limits, pairs_of,
 )
 from .table cimport (
     POINTER_BITS,
@@ -183,7 +188,7 @@ from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Ranks, Step, ZSet, entr
 from kache.commands import keys_of
 from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
-from kache.replies import Missing
+from kache.replies import Keyed, Missing
 
 from .consumer_groups import Group
 from .effects import KINDS, kind_of
@@ -219,11 +224,13 @@ cdef class Link(Endpoint)
 include "meter.pxi"
 include "context.pxi"
 include "execute.pxi"
+include "extension.pxi"
 include "watches.pxi"
 include "channels.pxi"
 include "notifications.pxi"
 include "tracking.pxi"
 include "locks.pxi"
+include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"
 include "compiled_collections.pxi"

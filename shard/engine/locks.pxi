@@ -117,7 +117,8 @@ cdef class Locks:
 
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
                   bytes shards) except -1:
-        """LOCK_GRANTED, or why not: LOCK_BUSY, LOCK_DIRTY, LOCK_LOST; CommandError without memory or while loading."""
+        """LOCK_GRANTED, or why not: LOCK_BUSY, LOCK_LOG_IS_SLOW, LOCK_DIRTY, LOCK_LOST; CommandError without memory or while
+        loading."""
         cdef Lock lock = <Lock> self.by_number.get(number)
         if mode & LOCK_EXTENDS:
             if lock is None:
@@ -130,7 +131,9 @@ cdef class Locks:
             raise CommandError(PARKED_TOO_MANY.decode())
         if mode & LOCK_STEPS:
             shards = b""
-        if (self.parking and shards is not None) or not self.are_free(context, mode, slots, n):
+        if self.parking and shards is not None:
+            return LOCK_LOG_IS_SLOW
+        if not self.are_free(context, mode, slots, n):
             return LOCK_BUSY
         return self.grant(context, number, until, mode, slots, n, shards)
 
@@ -597,7 +600,8 @@ cdef class Locks:
         for token in waiter.tokens:
             out = Buffer()
             if waiter.number:
-                put_int(out, waiter.dialect, LOCK_BUSY)
+                # Who holds the slots is waiting for the log, too.
+                put_int(out, waiter.dialect, LOCK_LOG_IS_SLOW if self.parking else LOCK_BUSY)
             else:
                 put_error(out, waiter.dialect, text)
             self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
@@ -657,7 +661,7 @@ cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     granted = context.shard.locks.take(
         context, number, until, mode, args[3].data, args[3].size // 2,
         PyBytes_FromStringAndSize(args[4].data, args[4].size) if n == 5 else None)
-    if granted == LOCK_BUSY and mode & LOCK_WAITS:
+    if (granted == LOCK_BUSY or granted == LOCK_LOG_IS_SLOW) and mode & LOCK_WAITS:
         return DECLINE
     put_int(out, context.dialect, granted)
     return DONE

@@ -157,7 +157,7 @@ class Blocking:
         unique = tuple(dict.fromkeys(keys))
         waiter = Waiter(deferred.token, ctx.link, ctx.session, ctx.dialect, ctx.keys.db, way, unique, cell, claim)
         if self.draining:
-            self.shard.retry_deferred(deferred.token)
+            self._send_back(deferred.token, way)
             return deferred
         waiter.since = self._take_since(ctx)
         self._enter(waiter)
@@ -473,7 +473,10 @@ class Blocking:
         self.draining = True
         for waiter in list(self._waiters.values()):
             self._leave(waiter)
-            self.shard.retry_deferred(waiter.token)
+            self._send_back(waiter.token, waiter.way)
+
+    def _send_back(self, token: int, way: Way | Move | Reading) -> None:
+        self.shard.retry_deferred(token, way.position() if isinstance(way, Reading) else b"")
 
     def check(self) -> None:
         """Raises AssertionError unless the waiters, their queues and their slots agree."""

@@ -8,8 +8,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, Connection
 from test_clients import INSTALL_SECONDS, installed, run
+
+from kache.replies import NULL_ARRAY
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,8 @@ def port() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment with what is built on pub/sub, and what that needs."""
-    return installed(tmp_path_factory.mktemp("pubsub"), "channels_redis>=4.2", alone=False)
+    wanted = ["channels_redis>=4.2", "celery>=5.4", "kombu>=5.4", "packaging", "python-socketio>=5.11"]
+    return installed(tmp_path_factory.mktemp("pubsub"), *wanted, alone=False)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -37,6 +40,21 @@ def test_client_side_cache_of_redis_py(port: int) -> None:
 
 def test_channels_redis(port: int, packages: dict[str, str]) -> None:
     assert "fine" in run("channels_layer.py", port, environment=packages)
+
+
+def test_fanout_of_kombu(port: int, packages: dict[str, str]) -> None:
+    assert "fine" in run("kombu_fanout.py", port, environment=packages)
+
+
+def test_events_and_results_of_celery(port: int, packages: dict[str, str]) -> None:
+    with Connection(port) as connection:
+        if connection.request("command", "info", "evalsha") == [NULL_ARRAY]:
+            pytest.skip("Celery's workers give their lock back with EVALSHA, which this server does not know")
+    assert "fine" in run("celery_events.py", port, environment=packages)
+
+
+def test_manager_of_socketio(port: int, packages: dict[str, str]) -> None:
+    assert "fine" in run("socketio_manager.py", port, environment=packages)
 
 
 @pytest.mark.parametrize("version", [4, 5])

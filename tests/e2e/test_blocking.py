@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import select
 import signal
 import socket
 import struct
@@ -19,12 +18,10 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, encode, until
+from waiters import blocked, empty_keys, of_router, silent, wait
 
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY
-
-SOON = 0.1
-"""Seconds in which a command that does not wait has long been answered."""
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +32,7 @@ def four() -> Iterator[Cluster]:
 
 @pytest.fixture
 def keys(four: Cluster) -> list[str]:
-    """A key of every shard; nothing is stored and nobody waits."""
-    until(lambda: blocked(four) == 0, "nobody waits any more")
-    four.request("flushall")
-    return [found[0] for found in four.keys_by_shard()]
-
-
-def of_router(cluster: Cluster, router: int) -> Connection:
-    """A connection to one of the routers; ids have the router's index above bit 48."""
-    others: list[Connection] = []
-    while True:
-        connection = cluster.connect()
-        if connection.request("client", "id") >> 48 == router:
-            for each in others:
-                each.close()
-            return connection
-        others.append(connection)
+    return empty_keys(four)
 
 
 @pytest.fixture
@@ -63,23 +45,6 @@ def near(four: Cluster) -> Iterator[Connection]:
 def far(four: Cluster) -> Iterator[Connection]:
     with of_router(four, 1) as connection:
         yield connection
-
-
-def blocked(cluster: Cluster) -> int:
-    """How many clients wait, by INFO."""
-    found = cluster.request("info", "clients")
-    return int(found.split(b"blocked_clients:")[1].split()[0])
-
-
-def wait(cluster: Cluster, connection: Connection, *words: object) -> None:
-    """Sends a command and returns when it waits."""
-    number = blocked(cluster) + 1
-    connection.send(words)
-    until(lambda: blocked(cluster) == number, f"{words[0]} waits")
-
-
-def silent(*connections: Connection) -> bool:
-    return not select.select([each.socket for each in connections], [], [], SOON)[0]
 
 
 # Served -------------------------------------------------------------------------------------------------

@@ -284,3 +284,45 @@ def test_kache_subscribe(cluster: Cluster, client: Client[bytes]) -> None:
 def test_kache_monitor(cluster: Cluster, client: Client[bytes]) -> None:
     found = shown_by(cluster, "monitor", when=lambda: client.set("shown", "value"), lines=3)
     assert all('"set" "shown" "value"' in line for line in found)
+
+
+def test_the_async_client_keeps_copies_too(cluster: Cluster) -> None:
+    async def changed(client: AsyncClient[bytes], key: str, value: bytes) -> None:
+        async with asyncio.timeout(30):
+            while await client.get(key) != value:
+                await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        near = NearCache(max_keys=50)
+        async with AsyncClient(port=cluster.port, near_cache=near) as client, AsyncClient(port=cluster.port) as other:
+            await other.execute("mset", *[word for n in range(40) for word in (f"anear:{n}", n)])
+            for _ in range(2):
+                assert [await client.get(f"anear:{n}") for n in range(40)] == [b"%d" % n for n in range(40)]
+            assert (near.hits, near.misses, len(near)) == (40, 40, 40)
+            await other.set("anear:7", "x")
+            await changed(client, "anear:7", b"x")
+            await client.set("anear:8", "own")
+            assert await client.get("anear:8") == b"own", "its own change at once"
+            async with client.pipeline() as pipeline:
+                pipeline.set("anear:9", "own")
+                await pipeline.execute()
+            assert await client.get("anear:9") == b"own"
+            # Many at once, each key read before and behind its change.
+            await asyncio.gather(*(client.get(f"anear:{n}") for n in range(40) for _ in range(3)))
+            await other.execute("mset", *[word for n in range(40) for word in (f"anear:{n}", n + 100)])
+            await asyncio.gather(*(changed(client, f"anear:{n}", b"%d" % (n + 100)) for n in range(40)))
+            # Whoever listens is lost: nothing of before is believed any more.
+            before = near.id
+            await other.execute("client", "kill", "id", before)
+            until(lambda: near.id not in (0, before), "it listens again")
+            assert len(near) == 0
+            await other.set("anear:1", "again")
+            await changed(client, "anear:1", b"again")
+            hits = near.hits
+            assert await client.get("anear:1") == b"again" and near.hits == hits + 1
+        with pytest.raises(ClientClosedError):
+            await client.get("anear:1")
+
+    asyncio.run(work())
+    with pytest.raises(TypeError, match="near_cache"):
+        AsyncClient(near_cache="yes")  # type: ignore[call-overload]  # that is the point

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, until
+from waiters import blocked, empty_keys, wait
 
 from kache.client import AsyncClient, Client
 from kache.errors import CommandError
@@ -26,29 +27,13 @@ def four() -> Iterator[Cluster]:
 
 @pytest.fixture
 def keys(four: Cluster) -> list[str]:
-    """A key of every shard; nothing is stored and nobody waits."""
-    until(lambda: blocked(four) == 0, "nobody waits any more")
-    four.request("flushall")
-    return [found[0] for found in four.keys_by_shard()]
+    return empty_keys(four)
 
 
 @pytest.fixture
 def reader(four: Cluster) -> Iterator[Connection]:
     with four.connect() as connection:
         yield connection
-
-
-def blocked(cluster: Cluster) -> int:
-    """How many clients wait, by INFO."""
-    found = cluster.request("info", "clients")
-    return int(found.split(b"blocked_clients:")[1].split()[0])
-
-
-def wait(cluster: Cluster, connection: Connection, *words: object) -> None:
-    """Sends a command and returns when it waits."""
-    number = blocked(cluster) + 1
-    connection.send(words)
-    until(lambda: blocked(cluster) == number, f"{words[0]} waits")
 
 
 def entry(number: str, *fields: bytes) -> list[Any]:

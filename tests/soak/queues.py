@@ -21,9 +21,7 @@ import argparse
 import contextlib
 import random
 import socket
-import struct
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -32,6 +30,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cluster import Cluster, Connection, until
+from waiters import blocked
+from workers import SharedRun, Worker, cut_off, told
 
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY
@@ -40,91 +40,63 @@ BATCH = 50
 """Elements of one push at most, and pushes that a producer sends together."""
 
 
-class Run:
+class Run(SharedRun):
     """What all threads share."""
 
-    def __init__(self, cluster: Cluster, elements: int, consumers: int, seed: int) -> None:
-        self.cluster = cluster
-        self.elements = elements
+    def __init__(self, cluster: Cluster, consumers: int, seed: int) -> None:
+        super().__init__(cluster, seed)
         self.consumers = consumers
-        self.seed = seed
         self.queues = [key for keys in cluster.keys_by_shard(2) for key in keys]
         self.moved = {queue: f"moved:{number}" for number, queue in enumerate(self.queues)}
-        self.lock = threading.Lock()
         self.had: Counter[tuple[str, int]] = Counter()
-        self.uncertain = 0
         self.kills = self.leaves = 0
-        self.wrong: list[str] = []
-        self.stop = threading.Event()
-        self.latency: list[float] = []
-
-    def complain(self, text: str) -> None:
-        with self.lock:
-            self.wrong.append(text)
 
     def have(self, queue: str, number: int) -> None:
         with self.lock:
             self.had[queue, number] += 1
 
-    @property
-    def consumed(self) -> int:
-        with self.lock:
-            return self.had.total()
 
-
-class Producer(threading.Thread):
+class Producer(Worker):
     """Pushes the numbers from `first` to `last` on its queues, each queue's in rising order."""
 
     def __init__(self, run: Run, queues: list[str], first: int, last: int, number: int) -> None:
-        super().__init__()
-        self.shared = run
-        self.queues = queues
-        self.first, self.last = first, last
-        self.dice = random.Random(f"{run.seed}:p{number}")
+        super().__init__(run, f"producer {number}")
+        self.last = last
+        self.at = dict.fromkeys(queues, first)
 
-    def run(self) -> None:
-        with self.shared.cluster.connect() as connection:
-            at = dict.fromkeys(self.queues, self.first)
-            while at:
-                pushes = []
-                for _ in range(self.dice.randint(1, BATCH)):
-                    if not at:
-                        break
-                    queue = self.dice.choice(list(at))
-                    count = min(self.dice.randint(1, 3), self.last - at[queue])
-                    pushes.append(("rpush", queue, *range(at[queue], at[queue] + count)))
-                    at[queue] += count
-                    if at[queue] == self.last:
-                        del at[queue]
-                connection.send(*pushes)
-                for reply in connection.read_many(len(pushes)):
-                    if isinstance(reply, CommandError):
-                        self.shared.complain(f"a push answered {reply.message}")
+    def is_over(self) -> bool:
+        return not self.at
+
+    def live(self, connection: Connection) -> None:
+        while self.at:
+            pushes = []
+            for _ in range(self.dice.randint(1, BATCH)):
+                if not self.at:
+                    break
+                queue = self.dice.choice(list(self.at))
+                first = self.at[queue]
+                count = min(self.dice.randint(1, 3), self.last - first)
+                pushes.append(("rpush", queue, *range(first, first + count)))
+                self.at[queue] += count
+                if self.at[queue] == self.last:
+                    del self.at[queue]
+            connection.send(*pushes)
+            for reply in connection.read_many(len(pushes)):
+                if isinstance(reply, CommandError):
+                    self.of.complain(f"a push answered {reply.message}")
 
 
-class Consumer(threading.Thread):
+class Consumer(Worker):
     """Takes elements in one way until it is told to stop."""
 
     def __init__(self, run: Run, number: int) -> None:
-        super().__init__()
+        super().__init__(run, f"consumer {number}")
         self.shared = run
-        self.number = number
-        self.dice = random.Random(f"{run.seed}:c{number}")
         self.leaves = number % 8 == 0
         self.is_killed = number % 8 == 1
         self.moves = number % 8 == 2
-        self.last: dict[str, int] = {}
 
-    def run(self) -> None:
-        try:
-            while not self.shared.stop.is_set():
-                with self.shared.cluster.connect() as connection:
-                    self.consume(connection)
-        except Exception as error:
-            self.shared.complain(f"consumer {self.number}: {type(error).__name__}: {error}")
-
-    def consume(self, connection: Connection) -> None:
-        """One life of a connection."""
+    def live(self, connection: Connection) -> None:
         rounds = self.dice.randint(1, 200) if self.leaves or self.is_killed else 10**9
         for left in range(rounds, 0, -1):
             if self.shared.stop.is_set():
@@ -163,7 +135,7 @@ class Consumer(threading.Thread):
         if self.is_killed:
             with self.shared.lock:
                 self.shared.kills += 1
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            cut_off(connection)
             return
         with self.shared.lock:
             self.shared.leaves += 1
@@ -231,11 +203,6 @@ def check_order(run: Run, rounds: int) -> None:
                     run.complain(f"waiter {number} was served {reply}")
 
 
-def blocked(cluster: Cluster) -> int:
-    """How many clients wait, by INFO."""
-    return int(cluster.request("info", "clients").split(b"blocked_clients:")[1].split()[0])
-
-
 def account(run: Run, total: dict[str, int]) -> int:
     """Compares what was pushed with what was had; how many elements a killed client must have had."""
     with run.cluster.connect() as connection:
@@ -260,8 +227,7 @@ def account(run: Run, total: dict[str, int]) -> int:
 def main(elements: int, consumers: int, seed: int) -> int:
     """Runs it all; 0 when nothing was wrong."""
     with Cluster(4, routers=2) as cluster:
-        run = Run(cluster, elements, consumers, seed)
-        began = time.monotonic()
+        run = Run(cluster, consumers, seed)
         check_order(run, rounds=3)
         restart_under_waiting_consumers(run)
         began = time.monotonic()
@@ -280,17 +246,12 @@ def main(elements: int, consumers: int, seed: int) -> int:
         took = time.monotonic() - began
         until(lambda: blocked(cluster) == 0, "nobody waits")
         missing = account(run, dict.fromkeys(run.queues, each))
-        tracebacks = cluster.log().count("Traceback")
-        if tracebacks:
-            run.complain(f"{tracebacks} tracebacks in the log")
-        print(
+        return told(
+            run,
             f"{each * len(run.queues):,} elements, {consumers} consumers, 4 shards, 2 routers: {took:.0f} s "
             f"({each * len(run.queues) / took:,.0f} a second); {run.leaves:,} clients left and {run.kills:,} were killed with a "
-            f"command under way: every element had exactly once, but {missing} that went to a killed client"
+            f"command under way: every element had exactly once, but {missing} that went to a killed client",
         )
-        for text in run.wrong[:20]:
-            print("WRONG:", text)
-        return 1 if run.wrong else 0
 
 
 if __name__ == "__main__":

@@ -17,12 +17,8 @@ Prints its figures; exit status 1 when one of them is wrong.
 from __future__ import annotations
 
 import argparse
-import random
-import socket
-import struct
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,37 +27,29 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cluster import Cluster, Connection, until
+from workers import SharedRun, Worker, cut_off, told
 
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY
 
-BATCH = 50
-"""Entries that a producer sends together, and a consumer asks for."""
 IDLE_MS = 300
 """How long something is pending before another consumer takes it over."""
 NOT_EXECUTED = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MISCONF")
 
 
-class Run:
+class Run(SharedRun):
     """What all threads share."""
 
-    def __init__(self, cluster: Cluster, entries: int, groups: int, seed: int) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, entries: int, groups: int, seed: int, batch: int) -> None:
+        super().__init__(cluster, seed)
+        self.batch = batch
         self.streams = [key for keys in cluster.keys_by_shard(2) for key in keys]
         self.each = entries // len(self.streams)
         self.groups = [f"group{number}" for number in range(groups)]
-        self.seed = seed
-        self.lock = threading.Lock()
         self.seen = {(g, s): bytearray(self.each) for g in self.groups for s in self.streams}
         self.acknowledged: Counter[tuple[str, str]] = Counter()
         self.unsure: Counter[tuple[str, str]] = Counter()
         self.kills = self.claims = self.refused = 0
-        self.wrong: list[str] = []
-        self.stop = threading.Event()
-
-    def complain(self, text: str) -> None:
-        with self.lock:
-            self.wrong.append(text)
 
 
 def retried(connection: Connection, command: tuple[Any, ...]) -> Any:
@@ -74,22 +62,24 @@ def retried(connection: Connection, command: tuple[Any, ...]) -> Any:
         return reply
 
 
-class Producer(threading.Thread):
+class Producer(Worker):
     """Adds the entries of some streams, in the order of their numbers; each has its number as its id, so none is there twice."""
 
     def __init__(self, run: Run, streams: list[str]) -> None:
-        super().__init__()
+        super().__init__(run, f"producer of {streams[0]}")
         self.shared = run
         self.streams = streams
+        self.done = False
 
-    def run(self) -> None:
-        try:
-            with self.shared.cluster.connect() as connection:
-                for first in range(0, self.shared.each, BATCH):
-                    for stream in self.streams:
-                        self.add(connection, stream, range(first, min(first + BATCH, self.shared.each)))
-        except Exception as error:
-            self.shared.complain(f"a producer: {type(error).__name__}: {error}")
+    def is_over(self) -> bool:
+        return self.done
+
+    def live(self, connection: Connection) -> None:
+        each, batch = self.shared.each, self.shared.batch
+        for first in range(0, each, batch):
+            for stream in self.streams:
+                self.add(connection, stream, range(first, min(first + batch, each)))
+        self.done = True
 
     def add(self, connection: Connection, stream: str, numbers: range) -> None:
         commands = [("xadd", stream, f"1-{number + 1}", "n", number) for number in numbers]
@@ -107,27 +97,17 @@ class Producer(threading.Thread):
                 reply = connection.request(*command)
 
 
-class Consumer(threading.Thread):
+class Consumer(Worker):
     """One member of a group, under the same name in every life of its connection."""
 
     def __init__(self, run: Run, group: str, number: int) -> None:
-        super().__init__()
+        super().__init__(run, f"{group}, consumer {number}")
         self.shared = run
         self.group = group
         self.name_there = f"consumer{number}"
-        self.dice = random.Random(f"{run.seed}:{group}:{number}")
         self.is_killed = number % 4 == 0
 
-    def run(self) -> None:
-        try:
-            while not self.shared.stop.is_set():
-                with self.shared.cluster.connect() as connection:
-                    self.consume(connection)
-        except Exception as error:
-            self.shared.complain(f"{self.group} {self.name_there}: {type(error).__name__}: {error}")
-
-    def consume(self, connection: Connection) -> None:
-        """One life of a connection."""
+    def live(self, connection: Connection) -> None:
         rounds = self.dice.randint(1, 60) if self.is_killed else 10**9
         for left in range(rounds, 0, -1):
             if self.shared.stop.is_set():
@@ -137,14 +117,14 @@ class Consumer(threading.Thread):
                 # The delivery is noted, the work is not done.
                 with self.shared.lock:
                     self.shared.kills += 1
-                connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                cut_off(connection)
                 return
             for stream, ids in found:
                 self.acknowledge(connection, stream, ids)
 
     def read(self, connection: Connection) -> list[tuple[str, list[bytes]]]:
         streams = self.dice.sample(self.shared.streams, self.dice.choice((1, 2, len(self.shared.streams))))
-        head = ("xreadgroup", "group", self.group, self.name_there, "count", BATCH, "block", 200, "streams")
+        head = ("xreadgroup", "group", self.group, self.name_there, "count", self.shared.batch, "block", 200, "streams")
         reply = retried(connection, (*head, *streams, *[">"] * len(streams)))
         if reply is NULL_ARRAY or reply is None:
             return []
@@ -157,7 +137,8 @@ class Consumer(threading.Thread):
 
     def taken_over(self, connection: Connection) -> list[tuple[str, list[bytes]]]:
         stream = self.dice.choice(self.shared.streams)
-        reply = retried(connection, ("xautoclaim", stream, self.group, self.name_there, IDLE_MS, 0, "count", BATCH))
+        claim = ("xautoclaim", stream, self.group, self.name_there, IDLE_MS, 0, "count", self.shared.batch)
+        reply = retried(connection, claim)
         if isinstance(reply, CommandError):
             if reply.code not in ("UNCERTAIN", "TIMEOUT"):
                 self.shared.complain(f"XAUTOCLAIM answered {reply.message}")
@@ -207,10 +188,10 @@ def account(run: Run) -> None:
             run.complain(f"{place}: {total} of {run.each} acknowledged, {unsure} unsure")
 
 
-def main(entries: int, consumers: int, groups: int, seed: int) -> int:
+def main(entries: int, consumers: int, groups: int, seed: int, batch: int) -> int:
     """Runs it all; 0 when nothing was wrong."""
     with tempfile.TemporaryDirectory() as directory, Cluster(4, routers=2, dir=directory, appendonly="yes") as cluster:
-        run = Run(cluster, entries, groups, seed)
+        run = Run(cluster, entries, groups, seed, batch)
         for stream in run.streams:
             for group in run.groups:
                 assert cluster.request("xgroup", "create", stream, group, 0, "mkstream") == "OK"
@@ -232,18 +213,13 @@ def main(entries: int, consumers: int, groups: int, seed: int) -> int:
             thread.join()
         took = time.monotonic() - began
         account(run)
-        tracebacks = cluster.log().count("Traceback")
-        if tracebacks:
-            run.complain(f"{tracebacks} tracebacks in the log")
-        print(
+        return told(
+            run,
             f"{run.each * len(run.streams):,} entries, {consumers} consumers in {groups} groups, 4 shards, 2 routers: {took:.0f} s; "
             f"{run.kills:,} consumers killed, {run.claims:,} entries taken over, {run.refused} XADDs sent again, every shard "
             f"restarted: each entry delivered to each group, {sum(run.acknowledged.values()):,} acknowledged, "
-            f"{sum(run.unsure.values())} unsure"
+            f"{sum(run.unsure.values())} unsure",
         )
-        for text in run.wrong[:20]:
-            print("WRONG:", text)
-        return 1 if run.wrong else 0
 
 
 if __name__ == "__main__":
@@ -252,5 +228,6 @@ if __name__ == "__main__":
     parser.add_argument("--consumers", type=int, default=50)
     parser.add_argument("--groups", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=50, help="entries that a producer sends, and a consumer asks for")
     options = parser.parse_args()
-    sys.exit(main(options.entries, options.consumers, options.groups, options.seed))
+    sys.exit(main(options.entries, options.consumers, options.groups, options.seed, options.batch))

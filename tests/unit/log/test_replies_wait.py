@@ -25,7 +25,7 @@ from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.clock import Clock
 
-HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1)
+HELLO = struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1, 0)
 INTERNAL, RESP2 = 1, 2
 
 
@@ -48,6 +48,13 @@ def internal(name: str, *words: bytes) -> bytes:
     frame = struct.pack("<I", len(body)) + body
     header = struct.pack("<BBBBIQQQ", wire_link.RUN, INTERNAL, 0, 0, 1, 9, 0, 0)
     return struct.pack("<I", len(header) + len(frame)) + header + frame
+
+
+async def asked(router: Any, run: bytes) -> bytes:
+    """The reply of a run of one frame."""
+    await asyncio.get_running_loop().sock_sendall(router.sock, run)
+    [reply] = await router.replies(1)
+    return bytes(reply)
 
 
 def slot(key: str) -> bytes:
@@ -382,6 +389,26 @@ def test_what_waits_for_the_log_too_long_is_refused(tmp_path: Path) -> None:
             soon[20:28] = struct.pack("<Q", Clock().now() + 100)
             await asyncio.get_running_loop().sock_sendall(router.sock, soon)
             assert (await router.replies(1))[0].startswith(b"-TRYAGAIN the log could not be written for too long")
+            assert here.state() == "slow" and not here.shard.locks.waiting
+
+    run(test)
+
+
+def test_a_lock_says_that_it_waits_for_the_log(tmp_path: Path) -> None:
+    """At once where it does not wait, and when its time is over where it does."""
+
+    async def test() -> None:
+        async with slow(tmp_path / "s") as (here, router):
+            until = struct.pack("<q", Clock().now() + 60_000)
+            words = [until, bytes([0]), slot("k"), struct.pack("<HH", 0, 1)]
+            assert (
+                await asked(router, internal("_lock", struct.pack("<Q", 7), *words))
+                == b":%d\r\n" % wire_link.LOG_IS_SLOW
+            )
+            words[1] = bytes([wire_link.WAITS])
+            soon = bytearray(internal("_lock", struct.pack("<Q", 8), *words))
+            soon[20:28] = struct.pack("<Q", Clock().now() + 100)
+            assert await asked(router, bytes(soon)) == b":%d\r\n" % wire_link.LOG_IS_SLOW
             assert here.state() == "slow" and not here.shard.locks.waiting
 
     run(test)

@@ -45,9 +45,49 @@ ODD_IDS = (
 )
 
 
+ADD_OPTIONS = (
+    (), (), (b"NOMKSTREAM",), (b"MAXLEN", b"~", b"3"), (b"maxlen", b"4"), (b"MAXLEN", b"=", b"5"), (b"MINID", b"6"),
+    (b"minid", b"~", b"5-1"), (b"LIMIT", b"2"), (b"LIMIT", b"0"), (b"MAXLEN", b"-1"), (b"MINID", b"x"), (b"MAXLEN",),
+)  # fmt: skip
+
+
+def of_a_group(draw: random.Random, key: bytes) -> list[bytes]:
+    """A command about a group of a stream, now and then of none, or misspelt."""
+    group, consumer = draw.choice((b"g", b"g", b"h", b"none")), draw.choice((b"c", b"d"))
+    ids = [
+        draw.choice((b"%d" % draw.randrange(9), b"%d-0" % NOW, b"7-3", *ODD_IDS)) for _ in range(draw.randrange(1, 4))
+    ]
+    match draw.randrange(8):
+        case 0:
+            return [
+                b"XGROUP",
+                b"CREATE",
+                key,
+                group,
+                draw.choice((b"0", b"$", b"5")),
+                *draw.choice(([], [b"MKSTREAM"])),
+            ]
+        case 1 | 2:
+            return [b"XACK", key, group, *ids]
+        case 3:
+            return [b"XDEL", key, *ids]
+        case 4:
+            return [b"XPENDING", key, group, b"-", b"+", b"9"]
+        case _:
+            options = draw.choice(
+                ([], [], [b"COUNT", b"2"], [b"count", b"0"], [b"BLOCK", b"5"], [b"BLOCK", b"x"], [b"NOACK"])
+            )
+            named = draw.choice(([b"GROUP", group, consumer],) * 9 + ([],))
+            behind = draw.choice((b">", b">", b">", b">", b"0", b"$", b"5"))
+            more = draw.choice(((),) * 9 + ((b"x9", b">"),))
+            return [b"XREADGROUP", *named, *options, b"STREAMS", key, behind, *more]
+
+
 def words(draw: random.Random) -> list[bytes]:
     """A command, mostly on the type it is for, now and then misspelt or on another."""
-    letter = draw.choices("lhszx", (4, 4, 4, 6, 4))[0]
+    letter = draw.choices("lhszxg", (4, 4, 4, 6, 4, 4))[0]
+    if letter == "g":
+        return of_a_group(draw, b"%s%d" % (b"x" if draw.random() < 0.97 else b"t", draw.randrange(3)))
     kind = letter if draw.random() < 0.97 else draw.choice("lhszxt")
     key = b"%s%d" % (kind.encode(), draw.randrange(3))
 
@@ -91,7 +131,7 @@ def words(draw: random.Random) -> list[bytes]:
             number = draw.choice(
                 (b"*", b"*", b"5-*", b"%d" % draw.randrange(9), b"7-%d" % draw.randrange(99), *ODD_IDS)
             )
-            option = draw.choice(([], [], [], [b"NOMKSTREAM"], [b"MAXLEN", b"~", b"3"], [b"MINID", b"6"]))
+            option = [word for _ in range(draw.randrange(3)) for word in draw.choice(ADD_OPTIONS)]
             rest = {
                 b"XADD": [*option, number, *(word for _ in range(draw.randrange(3)) for word in (field(), field()))],
                 b"XRANGE": [b"-", b"+"],

@@ -11,7 +11,7 @@ from log_files import SEED, SLOTS, LiveDump, Record, counted, number, place_of
 from state import state
 
 from kache.shard.engine.engine import Keyspace, Merge, RecordError, Replay, Store, UnknownRecord, records_of
-from kache.shard.engine.stream import set_node_limits
+from kache.shard.engine.stream_chunks import set_node_limits
 from kache.shard.log import format as log_format
 from kache.shard.shard import Shard
 from kache.slots import slot_of_key

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from kache.shard.engine.consumer_groups import MOST_ARRIVALS, Group
-from kache.shard.engine.stream import Stream, id_text, node_entries, set_node_limits
+from kache.shard.engine.stream import Stream, id_text
+from kache.shard.engine.stream_chunks import node_entries, set_node_limits
 
 HIGHEST = 2**128 - 1
 NOW = 1_700_000_000_000

@@ -12,6 +12,7 @@ from kache.shard.commands.dump import dump_value, restore_value
 from kache.shard.engine.consumer_groups import Group
 from kache.shard.engine.engine import Replay, Store
 from kache.shard.engine.stream import Stream
+from kache.shard.engine.stream_chunks import StreamChunks
 from kache.shard.shard import Shard
 from kache.wire.codec import decode_reply
 
@@ -53,7 +54,7 @@ def test_what_is_large_is_freed_elsewhere() -> None:
     used = shard.store.used_memory
     assert run(shard, "XTRIM", "s", "MAXLEN", 10) == 4990
     assert run(shard, "XGROUP", "DESTROY", "s", "g") == 1
-    assert [type(value) for value in kept.values] == [Stream, Group]
+    assert [type(value) for value in kept.values] == [StreamChunks, Group]
     assert shard.store.used_memory < used // 10
     shard.store.check()
     grouped(shard, "t", 500)

@@ -1,0 +1,53 @@
+"""What tests of commands that wait share: a cluster's clients that wait, and keys of every shard with nothing in them.
+
+wait(cluster, connection, "blpop", "k", 0)     sent, and it waits
+silent(connection, other)                      nobody has been answered
+"""
+
+from __future__ import annotations
+
+import select
+
+from cluster import Cluster, Connection, until
+
+__all__ = ["blocked", "empty_keys", "of_router", "silent", "wait"]
+
+SOON = 0.1
+"""Seconds in which a command that does not wait has long been answered."""
+
+
+def blocked(cluster: Cluster) -> int:
+    """How many clients wait, by INFO."""
+    found = cluster.request("info", "clients")
+    return int(found.split(b"blocked_clients:")[1].split()[0])
+
+
+def wait(cluster: Cluster, connection: Connection, *words: object) -> None:
+    """Sends a command and returns when it waits."""
+    number = blocked(cluster) + 1
+    connection.send(words)
+    until(lambda: blocked(cluster) == number, f"{words[0]} waits")
+
+
+def silent(*connections: Connection) -> bool:
+    """Whether none of them has anything to read, for a while."""
+    return not select.select([each.socket for each in connections], [], [], SOON)[0]
+
+
+def empty_keys(cluster: Cluster) -> list[str]:
+    """A key of every shard; nothing is stored and nobody waits."""
+    until(lambda: blocked(cluster) == 0, "nobody waits any more")
+    cluster.request("flushall")
+    return [found[0] for found in cluster.keys_by_shard()]
+
+
+def of_router(cluster: Cluster, router: int) -> Connection:
+    """A connection to one of the routers; ids have the router's index above bit 48."""
+    others: list[Connection] = []
+    while True:
+        connection = cluster.connect()
+        if connection.request("client", "id") >> 48 == router:
+            for each in others:
+                each.close()
+            return connection
+        others.append(connection)
