@@ -201,7 +201,7 @@ def main() -> int:
                 print(f"{name:8} subscribers, {pipeline:2} in one write: {shown}", flush=True)
                 if ratios["kache"] < BARS.get(name, 0):
                     missed.append(f"{name} subscribers, {pipeline} in one write: {ratios['kache']:.2f}")
-                if publishers > 1 and (os.cpu_count() or 1) >= MANY_CORES and ratios["kache 4+2"] <= 1:
+                if publishers > 1 and len(os.sched_getaffinity(0)) >= MANY_CORES and ratios["kache 4+2"] <= 1:
                     missed.append(f"{name}, {pipeline} in one write, 4 shards: {ratios['kache 4+2']:.2f}")
         if "latency" in parts:
             times: dict[str, list[float]] = {each: [] for each in ports}
