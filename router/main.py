@@ -36,6 +36,7 @@ from kache.cluster.messages import (
     StageIs,
 )
 from kache.cluster.pauses import Pauses
+from kache.cluster.running import Running
 from kache.commands import TABLE
 from kache.config.settings import Config
 from kache.wire.board import Board
@@ -53,6 +54,7 @@ from .commands import (
     latency,
     persistence,
     pubsub,
+    scripting,
     slowlog,
     standalone,
     statistics,
@@ -68,7 +70,7 @@ __all__ = ["HANDLER_MODULES", "run"]
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence, scripting,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
@@ -126,6 +128,7 @@ class _Process:
         self.router.control = self.channel
         self.router.config_file = ctx.config_file
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
+        self.router.running = Running(ctx.pages["running"])
         self.router.pauses = Pauses(ctx.pages["pauses"])
         self.router.tell_elsewhere = functools.partial(tracking.tell_elsewhere, self.router)
 

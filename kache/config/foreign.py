@@ -97,9 +97,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "acllog-max-len": _number(128),
     "aclfile": _text("", "there is one user, default, whose password is requirepass"),
     "acl-pubsub-default": _one_of("resetchannels", "resetchannels", "allchannels"),
-    # Scripts
-    "lua-time-limit": _number(5000),
-    "busy-reply-threshold": _number(5000),
     # Snapshots and logs
     "stop-writes-on-bgsave-error": _yes_no("yes"),
     "rdbcompression": _yes_no("yes"),
@@ -160,5 +157,5 @@ ALIASES: Final[Mapping[str, str]] = {
     f"{name}-max-ziplist-{what}": f"{name}-max-listpack-{what}"
     for name, whats in (("hash", ("entries", "value")), ("list", ("size",)), ("zset", ("entries", "value")))
     for what in whats
-}
+} | {"lua-time-limit": "busy-reply-threshold"}
 """The setting that is meant, by its older name."""

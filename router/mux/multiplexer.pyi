@@ -7,6 +7,7 @@ from typing import Any
 
 from kache.cluster.control import ControlChannel
 from kache.cluster.pauses import Pauses
+from kache.cluster.running import Running
 from kache.commands import Row
 from kache.config.settings import Config
 from kache.replies import Messages, Reply
@@ -178,6 +179,8 @@ class Acceptor(Listener):
 class Router(Reactor):
     control: ControlChannel
     pauses: Pauses
+    running: Running
+    scripts: dict[bytes, bytes]
     @property
     def slowlog(self) -> SlowLog: ...
     config_file: str | None

@@ -33,6 +33,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
     blocked.pxi   commands that wait for their keys
+    scripts.pxi   scripts, whose shard may ask for more keys
     upload.pxi    a large argument on its way to its shard, in pieces
     transactions.pxi  MULTI … EXEC: what is queued, locks and shares
     channels.pxi  who listens to what, and what is published on its way to them
@@ -107,6 +108,7 @@ from kache.timeouts import block_ms, timeout_ms
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
+from ..scatter.scripts import run_script
 from ..slowlog import SlowLog, unframed, unpacked
 
 __all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split", "give_memory_back"]
@@ -215,6 +217,7 @@ def give_memory_back():
 
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
+cdef bytes BUSY_SCRIPT = b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"
@@ -231,6 +234,7 @@ include "placed.pxi"
 include "link.pxi"
 include "planned.pxi"
 include "blocked.pxi"
+include "scripts.pxi"
 include "upload.pxi"
 include "transactions.pxi"
 include "channels.pxi"
