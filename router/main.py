@@ -42,6 +42,7 @@ from kache.cluster.messages import (
     UsersChanged,
 )
 from kache.cluster.pauses import Pauses
+from kache.cluster.running import Running
 from kache.commands import TABLE
 from kache.config.settings import Config
 from kache.errors import KacheError
@@ -64,6 +65,7 @@ from .commands import (
     latency,
     persistence,
     pubsub,
+    scripting,
     slowlog,
     standalone,
     statistics,
@@ -81,6 +83,7 @@ log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
     acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    scripting,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
@@ -151,6 +154,7 @@ class _Process:
         self.router.tls = self.tls
         self.router.config_file = ctx.config_file
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
+        self.router.running = Running(ctx.pages["running"])
         self.router.pauses = Pauses(ctx.pages["pauses"])
         self.router.tell_elsewhere = functools.partial(tracking.tell_elsewhere, self.router)
 

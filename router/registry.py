@@ -41,7 +41,7 @@ REPLY_SKIP_AGAIN: Final = 3
 """Values of `Session.reply_mode`: REPLY_SKIP silences the next command only; the last is for a SKIP that was itself
 silenced, and becomes REPLY_SKIP behind it."""
 
-MOVE_ROUTES: Final = frozenset({"move", "cursor", "weighted"})
+MOVE_ROUTES: Final = frozenset({"move", "cursor", "weighted", "script"})
 """Routes that need a coroutine of their own, since one question to each shard does not answer them."""
 
 LOCALS: dict[str, Handler] = {}

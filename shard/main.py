@@ -47,6 +47,7 @@ from kache.cluster.messages import (
     StageIs,
     UsersChanged,
 )
+from kache.cluster.running import Running
 from kache.commands import DIGEST
 from kache.config.client_limits import flow_room
 from kache.config.settings import Config
@@ -170,6 +171,7 @@ class _Process:
         self.kept: Kept | None = None
         """What the supervisor was told last."""
         self.shard.gauges = _LiveGauges(self)
+        self.shard.scripts.page = Running(ctx.pages["running"])
         self.shard.blocking.start(
             clock.now,
             lambda seconds, work: loop.call_later(seconds, self.host.perform, work),
@@ -256,6 +258,7 @@ class _Process:
         shard.modules.watchdog.configure(config.module_time_limit_ms)
         shard.notifications.configure(config.notify_keyspace_events)
         shard.tracking.most_keys = config.tracking_table_max_keys
+        shard.scripts.set_memory_limit(config.lua_memory_limit)
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes

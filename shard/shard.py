@@ -6,6 +6,7 @@ from kache.commands import TABLE
 
 from .commands import registry
 from .engine.engine import Budget, Executor
+from .scripting.scripts import Scripts
 from .service.blocking import Blocking
 from .service.modules import Modules
 from .service.slowlog import SlowLog
@@ -45,5 +46,7 @@ class Shard(Executor):
             budget=budget,
         )
         self.gauges = Gauges()
+        self.inner = registry.INNER
+        self.scripts = Scripts(self)
         self.wait_with(Blocking(self))
         self.modules = Modules(self)

@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, budget, claims, client_counts, listeners, monitors, numbers, pauses, run_dir
+from kache.cluster import board, budget, claims, client_counts, listeners, monitors, numbers, pauses, run_dir, running
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -92,6 +92,7 @@ class Resources:
             self.numbers = numbers.create(self.run_dir)
             self.pauses = pauses.create(self.run_dir)
             self.monitors = monitors.create(self.run_dir)
+            self.running = running.create(self.run_dir, max(1, config.shards))
             self.board = board.create(self.run_dir, max(1, config.shards), max(1, config.routers))
             self.claims = claims.create(self.run_dir, max(1, config.routers))
             self.budget = budget.create(self.run_dir, max(1, config.shards))
@@ -120,7 +121,7 @@ class Resources:
         """What a child shares with others, by name."""
         if role == "metrics":
             return {}
-        shared = {"board": self.board, "claims": self.claims}
+        shared = {"board": self.board, "claims": self.claims, "running": self.running}
         if role == "router":
             return shared | {
                 "clients": self.client_counts,
@@ -188,6 +189,7 @@ class Resources:
             self.numbers,
             self.pauses,
             self.monitors,
+            self.running,
             self.board,
             self.claims,
             self.budget,

@@ -3,7 +3,7 @@
 Arity errors, key extraction, routing, refusal when memory is full, what is logged, COMMAND and COMMAND DOCS, the
 command line's help and docs/commands.md all read these rows. Adding a command is one row in the file of its group
 (strings.py, keys.py, hashes.py, lists.py, sets.py, zsets.py, geo.py, hyperloglog.py, streams.py, transactions.py, pubsub.py,
-connection.py, cluster.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself
+scripting.py, connection.py, cluster.py, server.py, internal.py, binary.py) and one function that carries it out. A row that contradicts itself
 fails this import.
 
 Routes, where a command is executed:
@@ -51,6 +51,7 @@ from . import (
     keys,
     lists,
     pubsub,
+    scripting,
     server,
     sets,
     streams,
@@ -94,6 +95,7 @@ _CONTAINER_SUMMARIES: Final = {
     "module": ("4.0.0", "server", "Commands about modules."),
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
     "pubsub": ("2.8.0", "pubsub", "Commands about channels and who listens to them."),
+    "script": ("2.6.0", "scripting", "Commands about scripts."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
     "xgroup": ("5.0.0", "stream", "Commands about consumer groups."),
     "xinfo": ("5.0.0", "stream", "Commands about what streams, groups and consumers hold."),
@@ -114,6 +116,7 @@ def _assemble() -> tuple[Row, ...]:
         streams,
         transactions,
         pubsub,
+        scripting,
         connection,
         cluster,
         server,

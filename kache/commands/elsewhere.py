@@ -98,7 +98,7 @@ _OF_GROUPS: Final = {
     "cluster": "Slots are moved, and nodes joined, only between servers; Kache is one node to its clients.",
     "connection": "Replies are not tracked for caches inside of clients.",
     "generic": "DUMP and RESTORE move keys between servers.",
-    "scripting": "No code of clients runs in a shard; MULTI with WATCH changes several keys at once, on any shards.",
+    "scripting": "Scripts are run by EVAL and EVALSHA (docs/scripts.md); there are no libraries of functions, and no debugger.",
     "server": "Kache has no such part.",
 }
 """Why, where nothing more exact is said of a command."""

@@ -95,9 +95,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "latency-tracking": _yes_no("yes"),
     "latency-tracking-info-percentiles": _text("50 99 99.9"),
     "acl-pubsub-default": _one_of("resetchannels", "resetchannels", "allchannels"),
-    # Scripts
-    "lua-time-limit": _number(5000),
-    "busy-reply-threshold": _number(5000),
     # Snapshots and logs
     "stop-writes-on-bgsave-error": _yes_no("yes"),
     "rdbcompression": _yes_no("yes"),
@@ -160,5 +157,5 @@ ALIASES: Final[Mapping[str, str]] = {
     f"{name}-max-ziplist-{what}": f"{name}-max-listpack-{what}"
     for name, whats in (("hash", ("entries", "value")), ("list", ("size",)), ("zset", ("entries", "value")))
     for what in whats
-}
+} | {"lua-time-limit": "busy-reply-threshold"}
 """The setting that is meant, by its older name."""

@@ -665,6 +665,38 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     ] = 10000
     parked_bytes: Annotated[int, Setting(SIZE, "The same in bytes of requests.", live=True, low=64 * KIB)] = 64 * MIB
 
+    # Scripts
+    busy_reply_threshold: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "For how long a script may keep its shard before commands to that shard are answered BUSY; 0: never.",
+            live=True,
+            low=0,
+            high=3600000,
+        ),
+    ] = 5000
+    lua_memory_limit: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "What the scripts of one shard may use while they run; a script that needs more ends with an error.",
+            live=True,
+            low=MIB,
+            high=4 * 1024 * MIB,
+        ),
+    ] = 64 * MIB
+    script_borrow_bytes: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "Values of other shards that one script may have at hand; with more it is refused before it runs.",
+            live=True,
+            low=64 * KIB,
+            high=1024 * MIB,
+        ),
+    ] = 64 * MIB
+
     # A shard's tick
     tick_us: Annotated[
         int,

@@ -98,7 +98,7 @@ cdef class Backend(Endpoint):
     # Limits ---------------------------------------------------------------------------------------
     cdef inline bint over_soft(self) noexcept:
         return (self.in_flight >= <uint64_t> self.limits.link_soft_commands
-                or self.unsent() > self.limits.link_soft_bytes)
+                or self.unsent() > self.limits.link_soft_bytes or self.busy)
 
     cdef inline bint stuck(self) noexcept:
         """Whether requests have timed out that were not answered since: waiting for it is no use."""

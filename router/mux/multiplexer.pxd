@@ -275,6 +275,7 @@ cdef class Backend(Endpoint):
     cdef readonly int index
     cdef int phase
     cdef readonly object reason          # why it is down
+    cdef bint busy               # it runs a script for so long that nothing else is sent to it
     cdef readonly uint64_t in_flight     # commands whose replies are still to come, swallowed ones included
     cdef readonly uint64_t timeouts
     cdef readonly uint64_t reconnects
@@ -661,6 +662,21 @@ cdef class Registration(Call):
 
 # Sends it; False when it must wait for that.
 cdef bint begin_blocking(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
+
+
+# scripts.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Scripted(Pending):
+    """A script with its declared keys on one shard."""
+    cdef Command* command
+    cdef tuple arguments
+    cdef int db
+    cdef int pass_on(self, const char* reply, Py_ssize_t n) except -1
+    cdef int take_notice(self, list notice) except -1
+
+
+# Sends it; False when it must wait for that.
+cdef bint begin_script(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
 
 
 # upload.pxi ------------------------------------------------------------------------------------------
@@ -1083,6 +1099,7 @@ cdef class Shards:
     cdef int apply_limits(self) except -1
     cdef int cool_down(self) except -1
     cdef int expire(self, int64_t now) except -1
+    cdef int look_for_scripts(self) except -1
     cdef int say(self, int index, str state, str reason) except -1
 
 
@@ -1134,6 +1151,9 @@ cdef class Acceptor(Listener):
 @cython.final
 cdef class Router(Reactor):
     """One router process: the reactor of its descriptors, and everything that belongs to it."""
+    cdef public object running      # the scripts that run in the shards (kache.cluster.running); None: nobody says
+    cdef readonly dict scripts      # by digest: those that were loaded by way of this router
+    cdef set far_scripts         # scripts, as they are named, that want keys of other shards
     cdef readonly int index, shard_count
     cdef readonly object config, address
     cdef readonly int64_t started_ms

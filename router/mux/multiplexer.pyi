@@ -10,6 +10,7 @@ from kache.acl.record import UserRecord
 from kache.acl.rights import User, Users
 from kache.cluster.control import ControlChannel
 from kache.cluster.pauses import Pauses
+from kache.cluster.running import Running
 from kache.commands import Row
 from kache.config.settings import Config
 from kache.errors import CommandError
@@ -248,6 +249,8 @@ class Router(Reactor):
     on_secured: Callable[[Session], None] | None
     control: ControlChannel
     pauses: Pauses
+    running: Running
+    scripts: dict[bytes, bytes]
     @property
     def slowlog(self) -> SlowLog: ...
     config_file: str | None

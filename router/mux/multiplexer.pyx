@@ -36,6 +36,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     divided.pxi   what is divided by slot there, or carried out by Python
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
     blocked.pxi   commands that wait for their keys
+    scripts.pxi   scripts, whose shard may ask for more keys
     upload.pxi    a large argument on its way to its shard, in pieces
     transactions.pxi  MULTI … EXEC: what is queued, locks and shares
     blocks.pxi    the same in front of a Redis Cluster: a block for the node of its slot
@@ -124,6 +125,7 @@ from ..accounts import Accounts, rights_of
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
+from ..scatter.scripts import run_script
 from ..slowlog import SlowLog, unframed, unpacked
 
 __all__ = ["Acceptor", "Backend", "Link", "Node", "Remote", "ReplyScanner", "Router", "Session", "Split", "give_memory_back"]
@@ -232,6 +234,7 @@ def give_memory_back():
 
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
+cdef bytes BUSY_SCRIPT = b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"
@@ -251,6 +254,7 @@ include "remote.pxi"
 include "divided.pxi"
 include "planned.pxi"
 include "blocked.pxi"
+include "scripts.pxi"
 include "upload.pxi"
 include "transactions.pxi"
 include "blocks.pxi"

@@ -782,6 +782,9 @@ cdef class Session(Replies):
             self.router.counters.refused_down += 1
             self.answer_error(backend.down_text(), flags)
             return REFUSED
+        if backend.busy:
+            self.answer_error(BUSY_SCRIPT, flags)
+            return REFUSED
         if not backend.over_soft():
             return SEND
         if backend.stuck():

@@ -54,6 +54,8 @@ cdef class Shards:
         self.retry_seconds[link.index] = FIRST_RETRY
         self.router.channels.register_on(link)
         self.router.trackers.register_on(link)
+        for text in self.router.scripts.values():
+            self.router.tell(link.index, "_script_load", [text])
         waiters, self.up_waiters = self.up_waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -138,6 +140,19 @@ cdef class Shards:
             self.is_touched[self.touched[i]] = 0
             (<Link> self.links[self.touched[i]]).end_run()
         self.touched_count = 0
+        return 0
+
+    cdef int look_for_scripts(self) except -1:
+        """Nothing is sent to a shard that has been running one script for too long; who waits for room there is told."""
+        cdef Link link
+        cdef int64_t threshold = self.router.config.busy_reply_threshold
+        cdef bint busy
+        for link in self.links:
+            busy = <int64_t> self.router.running.runs_for(link.index) >= threshold > 0
+            if busy != link.busy:
+                link.busy = busy
+                if link.waiters is not None:
+                    link.wake_waiters()
         return 0
 
     cdef int expire(self, int64_t now) except -1:

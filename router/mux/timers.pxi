@@ -44,6 +44,8 @@ cdef class Timers:
             router.shards.expire(router.now_ms)
             if router.remote is not None:
                 router.remote.tick(router.now_ms)
+            if router.running is not None:
+                router.shards.look_for_scripts()
             router.clients.feed()
             self.give_back()
             if router.now_ms >= self.next_sweep_ms:

@@ -106,7 +106,7 @@ class _Leader:
             self._take(await self._call(LOCALS[row.key], args), False)
             return
         parts = None
-        if row.key not in MOVES or row.route == "move":
+        if row.key not in MOVES or row.route in ("move", "script"):
             try:
                 parts = planner.split(row, args, self.router)
             except NeedsMove:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import TYPE_CHECKING
 
 from kache.commands import Row
 from kache.commands.extract import key_positions
 from kache.errors import CommandError
+from kache.slots import slot_of_key
 
 from ..registry import NeedsMove, Part
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router
 
-__all__ = ["CROSS_SLOT", "keys", "split"]
+__all__ = ["CROSS_SLOT", "home_of_script", "keys", "split"]
 
 CROSS_SLOT = "CROSSSLOT Keys in request don't hash to the same slot"
 
@@ -39,10 +41,12 @@ def split(row: Row, args: tuple[bytes, ...], router: Router) -> list[Part]:
         # MSET with a key that has no value: no part of it may be executed, so one shard refuses the whole.
         return [Part(0, row.key, args)]
     owners = [router.shard_of(args[position]) for position in positions]
+    if row.route == "script" and not owners:
+        return [Part(home_of_script(row, args, router), row.key, args)]
     if len(set(owners)) <= 1:
         # Without keys the arguments are wrong in some way: any shard words the error.
         return [Part(owners[0] if owners else 0, row.key, args, tuple(range(len(positions))))]
-    if row.route == "move":
+    if row.route in ("move", "script"):
         raise NeedsMove
     if row.route != "split":
         raise CommandError(CROSS_SLOT)
@@ -53,6 +57,14 @@ def split(row: Row, args: tuple[bytes, ...], router: Router) -> list[Part]:
         words += args[position : position + step]
         numbers.append(number)
     return [Part(owner, row.key, words, tuple(numbers)) for owner, (words, numbers) in parts.items()]
+
+
+def home_of_script(row: Row, args: tuple[bytes, ...], router: Router) -> int:
+    """Where a script without keys runs: always on the same shard, which then knows it."""
+    name = args[0].lower()
+    if row.name.startswith("eval") and not row.name.startswith("evalsha"):
+        name = hashlib.sha1(args[0], usedforsecurity=False).hexdigest().encode()
+    return router.shard_of_slot(slot_of_key(name))
 
 
 def _check_patterns(args: tuple[bytes, ...], router: Router) -> None:

@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 from kache.commands import BY_KEY, TABLE
 from kache.errors import KacheError
 
-__all__ = ["Handler", "RegistryError", "command", "handler_of", "load"]
+__all__ = ["INNER", "Handler", "RegistryError", "command", "handler_of", "inner", "load"]
 
 Handler = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
 _HANDLERS: dict[str, Handler] = {}
+INNER: dict[int, Handler] = {}
+"""By command id: what answers, inside of programs, commands that routers answer to clients."""
 _loaded: list[Handler | None] = []
 
 
@@ -41,6 +43,19 @@ def command(name: str) -> Callable[[_H], _H]:
         if name in _HANDLERS:
             raise RegistryError(f"{handler.__module__}: {name!r} has a handler already")
         _HANDLERS[name] = handler
+        return handler
+
+    return register
+
+
+def inner(name: str) -> Callable[[_H], _H]:
+    """Registers what a program is answered, under the key of a row that no shard executes for clients."""
+
+    def register(handler: _H) -> _H:
+        row = BY_KEY.get(name)
+        if row is None or row.on_shard:
+            raise RegistryError(f"{handler.__module__}: no row that routers answer has the handler {name!r}")
+        INNER[row.id] = handler
         return handler
 
     return register

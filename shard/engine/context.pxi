@@ -13,6 +13,15 @@ class Deferred:
         self.blocked = blocked
 
 
+class Raw:
+    """A whole reply that is in the dialect of the run already; what a client's own command is answered, alone."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data):
+        self.data = data
+
+
 cdef class Context:
     """The run that a command belongs to, the data it sees, and the way to execute commands inside it.
 

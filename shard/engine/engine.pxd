@@ -830,7 +830,10 @@ cdef class Program:
     cdef public bint read_only          # it may not write
     cdef public bint allows_oom         # it may, although memory is full
     cdef public object check            # what is asked before each command: check(user, row, arguments); None: nothing
+    cdef public object retell           # with some: retell(key, existed) tells what a key of this shard has become
     cdef public set lent                # keys of other shards that lie here for as long as it runs; None: there are none
+    cdef bint publishes                 # its router passes on what is for channels that live elsewhere
+    cdef bint lent_changed              # a command that writes has had a key of another shard
     cdef readonly bint wrote            # it has executed a command that writes
     cdef readonly list published        # (kind, channel, message) for channels that live elsewhere
     cdef bint short_of_room
@@ -840,6 +843,7 @@ cdef class Program:
     cdef int look_at_key(self, bytes key, bint reads) except -1
     cdef bint is_held(self, int slot, bint reads) noexcept
     cdef int look_at_patterns(self, tuple args) except -1
+    cdef object execute_lent(self, Command* command, int number, tuple args, Words words)
     cdef object execute(self, Command* command, int number, tuple args, Words words)
 
 

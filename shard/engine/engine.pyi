@@ -9,6 +9,7 @@ from kache.wire.board import Board
 from kache.wire.reactor import Endpoint, Listener, Reactor
 
 from ..log.writer import Writer
+from ..scripting.scripts import Scripts
 from ..service.blocking import Blocking
 from ..service.slowlog import SlowLog
 from ..service.statistics import Gauges
@@ -287,6 +288,12 @@ class Locks:
     def sweep(self, now_ms: int) -> bool: ...
     def check(self) -> None: ...
 
+class Raw:
+    """A whole reply that is in the dialect of the run already."""
+
+    data: bytes
+    def __init__(self, data: bytes) -> None: ...
+
 class Context:
     """What a command runs in."""
 
@@ -415,6 +422,9 @@ class Executor:
     def command_counts(self) -> list[tuple[str, int, int, int, int, dict[int, int]]]: ...
     def reset_counters(self) -> None: ...
     inner: dict[int, Callable[..., Any]]
+    scripts: Scripts
+    @property
+    def owned(self) -> bytes | None: ...
     def own(self, slots: Iterable[tuple[int, int]] | None) -> None: ...
     @property
     def owned(self) -> bytes | None: ...
@@ -448,6 +458,7 @@ class Program:
     resp: int
     check: Callable[[str, Row, tuple[bytes, ...]], None] | None
     lent: set[bytes] | None
+    retell: Callable[[bytes, bool], None] | None
     def __init__(
         self,
         context: Context,
@@ -456,6 +467,7 @@ class Program:
         allows_oom: bool = ...,
         check: Callable[[str, Row, tuple[bytes, ...]], None] | None = ...,
         lent: set[bytes] | None = ...,
+        publishes: bool = ...,
     ) -> None: ...
     def __enter__(self) -> Program: ...
     def __exit__(self, *error: object) -> None: ...
@@ -468,6 +480,7 @@ class Program:
     @property
     def published(self) -> list[tuple[int, bytes, bytes]]: ...
     def call(self, *words: bytes) -> Any: ...
+    def row_of(self, *words: bytes) -> Row | None: ...
 
 class ShardReactor(Reactor):
     host: Host

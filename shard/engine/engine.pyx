@@ -185,7 +185,7 @@ from .table cimport (
 )
 from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Ranks, Step, ZSet, entry_score, ranks_at, ranks_first
 
-from kache.commands import keys_of
+from kache.commands import keys_of, keys_with_flags
 from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Keyed, Missing

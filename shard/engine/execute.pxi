@@ -223,6 +223,8 @@ cdef class Executor:
                 return BLOCKED if reply.blocked else PARKED
             if context.flags & FLAG_TRACK:
                 self.tracking.remember(context, command, number, args, n)
+            if type(reply) is Raw:
+                return out.append(PyBytes_AS_STRING(<bytes> reply.data), PyBytes_GET_SIZE(<bytes> reply.data))
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark

@@ -31,13 +31,15 @@ cdef class Program:
     said to be 3; SELECT holds until the end.
     """
 
-    def __init__(self, Context context not None, *, bint read_only=False, bint allows_oom=False, check=None, set lent=None):
+    def __init__(self, Context context not None, *, bint read_only=False, bint allows_oom=False, check=None, set lent=None,
+                 bint publishes=True):
         self.context = context
         self.shard = context.shard
         self.read_only = read_only
         self.allows_oom = allows_oom
         self.check = check
         self.lent = lent
+        self.publishes = publishes
         self.published = []
 
     def __enter__(self):
@@ -56,7 +58,7 @@ cdef class Program:
     @property
     def changed(self):
         """Whether anything is not as it was before."""
-        return self.shard.store.dirty != self.dirty_before or len(self.published) > 0
+        return self.shard.store.dirty != self.dirty_before or len(self.published) > 0 or self.lent_changed
 
     @property
     def resp(self):
@@ -87,6 +89,8 @@ cdef class Program:
             raise CommandError("ERR Write commands are not allowed from read-only scripts.")
         if command.channel and shard.owned is not None:
             if not shard.owned[slot_of(spans.spans[0].data, spans.spans[0].size)]:
+                if not self.publishes:
+                    raise CommandError("ERR a script inside a transaction cannot publish to a channel of another shard")
                 self.published.append((PUBLISHED_CHANNEL if shard.rows[number].name == "publish" else
                                        PUBLISHED_SHARD_CHANNEL, args[0], args[1]))
                 return 0
@@ -96,14 +100,43 @@ cdef class Program:
             raise CommandError(PROGRAM_OUT_OF_MEMORY.decode())
         return self.execute(command, number, args, spans)
 
+    def row_of(self, *words):
+        """The row of a command that is named so; None for none."""
+        try:
+            return self.shard.rows[self.shard.number_of(words)]
+        except CommandError:
+            return None
+
     cdef object execute(self, Command* command, int number, tuple args, Words words):
         cdef int flags = self.context.flags
         self.wrote = self.wrote or command.writes
         self.context.flags |= ROOM_ASKED
         try:
+            if self.lent is not None:
+                return self.execute_lent(command, number, args, words)
             return self.shard.call_number(self.context, number, args, words)
         finally:
             self.context.flags = flags
+
+    # Keys of others that lie here -----------------------------------------------------------------------
+    cdef object execute_lent(self, Command* command, int number, tuple args, Words words):
+        """What a command does to keys that are lent is no change of this shard; what it does to others is told as values."""
+        row = self.shard.rows[number]
+        if row.name in ("select", "move", "swapdb") or (row.name == "copy" and b"DB" in [word.upper() for word in args[2:]]):
+            raise CommandError(f"ERR '{row.name}' leads to another database; a script with keys on several shards has one")
+        touched = keys_with_flags(row, list(args))
+        if not any([key in self.lent for key, _ in touched]):
+            return self.shard.call_number(self.context, number, args, words)
+        own = [(key, self.context.keys.exists(key)) for key, flags in touched
+               if flags[0] != "RO" and key not in self.lent] if command.writes else []
+        self.lent_changed = self.lent_changed or command.writes
+        self.shard.store.set_aside(True)
+        try:
+            return self.shard.call_number(self.context, number, args, words)
+        finally:
+            self.shard.store.set_aside(False)
+            for key, existed in own:
+                self.retell(key, existed)
 
     # Keys -----------------------------------------------------------------------------------------------
     cdef int look_at_keys(self, Command* command, int number, tuple args, Words words) except -1:

@@ -92,6 +92,13 @@ def queues(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def scripting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with libraries whose locks, limits and groups are scripts."""
+    wanted = ("limits>=4", "Flask-Limiter>=3", "channels_redis>=4", "dogpile.cache>=1.3", "cashews[redis]>=7")
+    return installed(tmp_path_factory.mktemp("scripting"), *wanted, alone=False)
+
+
+@pytest.fixture(scope="session")
 def walrus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment with walrus, without what it needs: redis-py is here."""
     return installed(tmp_path_factory.mktemp("walrus"), "walrus>=0.9")
@@ -139,6 +146,24 @@ def test_kombu(port: int, queues: dict[str, str]) -> None:
 
 def test_rq(port: int, queues: dict[str, str]) -> None:
     assert "fine" in run("rq_jobs.py", port, environment=queues)
+
+
+def test_scripts_of_redis_py(port: int) -> None:
+    assert "fine" in run("scripts_python.py", port, "redis")
+
+
+def test_scripts_of_redis_py_7(port: int, redis7: dict[str, str]) -> None:
+    assert "fine" in run("scripts_python.py", port, "redis", environment=redis7)
+
+
+@pytest.mark.parametrize("part", ["limits", "flask", "channels", "dogpile", "cashews"])
+def test_libraries_that_live_by_scripts(port: int, part: str, scripting: dict[str, str]) -> None:
+    assert "fine" in run("scripts_python.py", port, part, environment=scripting)
+
+
+@pytest.mark.parametrize("part", ["django", "aiocache"])
+def test_locks_of_caches(port: int, part: str, libraries: dict[str, str]) -> None:
+    assert "fine" in run("scripts_python.py", port, part, environment=libraries)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

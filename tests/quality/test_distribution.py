@@ -19,8 +19,8 @@ import kache
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SOURCES = {".html", ".py", ".pyx", ".pxi", ".pxd", ".pyi"}
-IN_A_WHEEL = {".html", ".py", ".pxd", ".pyi"}
+SOURCES = {".html", ".lua", ".py", ".pyx", ".pxi", ".pxd", ".pyi"}
+IN_A_WHEEL = {".html", ".lua", ".py", ".pxd", ".pyi"}
 
 
 def setup(*arguments: str | Path) -> None:

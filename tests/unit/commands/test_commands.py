@@ -45,9 +45,9 @@ def test_ids_are_places_and_keys_are_unique() -> None:
 
 def test_every_route_and_merge_is_used() -> None:
     """A route nobody takes is a line that lies; the words of families that have no command yet are named here."""
-    assert {each.route for each in TABLE} == ROUTES.keys() - {"none", "script"}
+    assert {each.route for each in TABLE} == ROUTES.keys() - {"none"}
     assert {each.merge for each in TABLE} == MERGES.keys()
-    assert {each.group for each in TABLE} == GROUPS.keys() - {"scripting", "module"}
+    assert {each.group for each in TABLE} == GROUPS.keys() - {"module"}
     assert {each.cluster for each in TABLE} == CLUSTER.keys()
 
 
@@ -109,7 +109,7 @@ def test_containers_are_found_but_never_executed() -> None:
 
 
 def test_later_families_are_unknown() -> None:
-    for name in (b"eval", b"fcall"):
+    for name in (b"fcall", b"function|load"):
         assert lookup(name, RESP3) is None
 
 

@@ -1,0 +1,170 @@
+"""Scripts: EVALSHA of a lock's release and of a sliding window, beside a Valkey, in one run on the same cores.
+
+    python bench/scripts.py [--seconds 3] [--clients 50] [--rounds 3] [--shards 1 4]
+
+Prints calls a second, the ratio to Valkey's in the same round, and Kache's CPU per call. Each server is asked by the same
+clients in one process, one request in flight each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from programs import valkey_server
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+RELEASE = b"""
+if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end
+return 0
+"""
+WINDOW = b"""
+local now, width, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+redis.call('zremrangebyscore', KEYS[1], '-inf', now - width)
+if redis.call('zcard', KEYS[1]) < limit then
+    redis.call('zadd', KEYS[1], now, ARGV[4])
+    redis.call('pexpire', KEYS[1], width)
+    return 1
+end
+return 0
+"""
+
+
+def encoded(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+def requests(kind: str, sha: bytes, client: int) -> list[bytes]:
+    """What one client sends, over and over."""
+    if kind == "release":
+        return [encoded(b"EVALSHA", sha, b"1", b"lock:%d" % client, b"token")]
+    return [
+        encoded(b"EVALSHA", sha, b"1", b"window:%d" % client, b"%d" % now, b"1000", b"20", b"%d" % now)
+        for now in range(1_000_000, 1_000_000 + 2000, 20)
+    ]
+
+
+class Load:
+    """Clients of one server, each with one request in flight."""
+
+    def __init__(self, port: int, clients: int, kind: str) -> None:
+        text = RELEASE if kind == "release" else WINDOW
+        self.selector = selectors.DefaultSelector()
+        for number in range(clients):
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if number == 0:
+                connection.sendall(encoded(b"SCRIPT", b"LOAD", text))
+                connection.recv(100)
+            words = requests(kind, hashlib.sha1(text).hexdigest().encode(), number)
+            self.selector.register(connection, selectors.EVENT_READ, [words, 0])
+
+    def run(self, seconds: float) -> float:
+        """Calls a second."""
+        for key in self.selector.get_map().values():
+            key.fileobj.sendall(key.data[0][0])  # type: ignore[union-attr]
+        count, began = 0, time.perf_counter()
+        until = began + seconds
+        while time.perf_counter() < until:
+            for key, _ in self.selector.select(1):
+                words, at = key.data
+                reply = key.fileobj.recv(4096)  # type: ignore[union-attr]
+                if reply[:1] != b":":
+                    raise SystemExit(f"an unexpected reply: {reply!r}")
+                key.data[1] = at = (at + 1) % len(words)
+                key.fileobj.send(words[at])  # type: ignore[union-attr]
+                count += 1
+        took = time.perf_counter() - began
+        for key in self.selector.get_map().values():
+            key.fileobj.recv(4096)  # type: ignore[union-attr]
+        return count / took
+
+    def close(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    total = 0.0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def valkey(folder: str) -> tuple[subprocess.Popen[bytes], int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(valkey_server()), "--port", str(port), "--save", "", "--dir", folder]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return process, port
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise SystemExit("the other server does not start")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 4])
+    options = parser.parse_args()
+    from cluster import Cluster
+
+    print(f"{options.clients} clients, {options.rounds} rounds of {options.seconds} s, medians")
+    with tempfile.TemporaryDirectory() as folder:
+        process, port = valkey(folder)
+        try:
+            for shards in options.shards:
+                with Cluster(shards=shards) as cluster:
+                    roles = {c["role"]: [] for c in cluster.status()["children"]}
+                    for child in cluster.status()["children"]:
+                        roles[child["role"]].append(child["pid"])
+                    for kind in ("release", "window"):
+                        measure(options, kind, shards, port, cluster.port, roles)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def measure(
+    options: argparse.Namespace, kind: str, shards: int, other: int, port: int, roles: dict[str, list[int]]
+) -> None:
+    theirs, ours, in_shards, in_routers = [], [], [], []
+    for _ in range(options.rounds):
+        for target, rates in ((other, theirs), (port, ours)):
+            load = Load(target, options.clients, kind)
+            before = cpu_seconds(roles["shard"]), cpu_seconds(roles["router"])
+            rate = load.run(options.seconds)
+            rates.append(rate)
+            if target == port:
+                calls = rate * options.seconds
+                in_shards.append((cpu_seconds(roles["shard"]) - before[0]) / calls * 1e6)
+                in_routers.append((cpu_seconds(roles["router"]) - before[1]) / calls * 1e6)
+            load.close()
+    ratio = statistics.median(mine / their for mine, their in zip(ours, theirs, strict=True))
+    print(
+        f"{kind:8} {shards} shards: valkey {statistics.median(theirs):8.0f}/s  kache {statistics.median(ours):8.0f}/s  "
+        f"ratio {ratio:.2f}  CPU per call: shards {statistics.median(in_shards):.1f} us, "
+        f"routers {statistics.median(in_routers):.1f} us",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

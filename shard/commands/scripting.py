@@ -1,0 +1,114 @@
+"""EVAL and its kin: scripts on the shard that has their keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kache.errors import CommandError
+from kache.replies import OK, Reply
+
+from ..scripting.lent import run_lent
+from ..scripting.scripts import NO_SCRIPT, Scripts
+from .arguments import integer
+from .registry import command
+
+if TYPE_CHECKING:
+    from ..engine.engine import Context
+
+__all__: list[str] = []
+
+
+def _scripts(ctx: Context) -> Scripts:
+    return ctx.shard.scripts
+
+
+def _keys(args: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Keys and arguments, behind their number."""
+    try:
+        count = int(args[0])
+        if str(count).encode() != args[0]:
+            raise ValueError
+    except ValueError:
+        raise CommandError("ERR value is not an integer or out of range") from None
+    if count > len(args) - 1:
+        raise CommandError("ERR Number of keys can't be greater than number of args")
+    if count < 0:
+        raise CommandError("ERR Number of keys can't be negative")
+    return args[1 : 1 + count], args[1 + count :]
+
+
+def _evaluate(ctx: Context, text: bytes, args: tuple[bytes, ...], read_only: bool) -> Reply:
+    keys, rest = _keys(args)
+    scripts = _scripts(ctx)
+    return scripts.answer(ctx, scripts.evaluate(text), keys, rest, read_only)
+
+
+def _evaluate_known(ctx: Context, sha: bytes, args: tuple[bytes, ...], read_only: bool) -> Reply:
+    keys, rest = _keys(args)
+    scripts = _scripts(ctx)
+    name = sha.lower()
+    if scripts.find(name) is None:
+        raise CommandError(NO_SCRIPT)
+    return scripts.answer(ctx, name, keys, rest, read_only)
+
+
+@command("eval")
+def evaluate(ctx: Context, text: bytes, *args: bytes) -> Reply:
+    """Runs a script, which is known by its digest from then on."""
+    return _evaluate(ctx, text, args, False)
+
+
+@command("eval_ro")
+def evaluate_ro(ctx: Context, text: bytes, *args: bytes) -> Reply:
+    """The same for a script that may not write."""
+    return _evaluate(ctx, text, args, True)
+
+
+@command("evalsha")
+def evaluate_known(ctx: Context, sha: bytes, *args: bytes) -> Reply:
+    """Runs a script that is known."""
+    return _evaluate_known(ctx, sha, args, False)
+
+
+@command("evalsha_ro")
+def evaluate_known_ro(ctx: Context, sha: bytes, *args: bytes) -> Reply:
+    """The same for a script that may not write."""
+    return _evaluate_known(ctx, sha, args, True)
+
+
+@command("_script_load")
+def load(ctx: Context, text: bytes) -> Reply:
+    """SCRIPT LOAD."""
+    return _scripts(ctx).load(text)
+
+
+@command("_script_exists")
+def exists(ctx: Context, *shas: bytes) -> Reply:
+    """SCRIPT EXISTS."""
+    return [int(_scripts(ctx).find(sha.lower()) is not None) for sha in shas]
+
+
+@command("_script_flush")
+def flush(ctx: Context) -> Reply:
+    """SCRIPT FLUSH."""
+    _scripts(ctx).flush()
+    return OK
+
+
+@command("_script_show")
+def show(ctx: Context, sha: bytes) -> Reply:
+    """SCRIPT SHOW."""
+    script = _scripts(ctx).find(sha.lower())
+    return None if script is None else script.text
+
+
+@command("_script_run")
+def run(ctx: Context, name: bytes, count: bytes, *rest: bytes) -> Reply:
+    """Runs a script with keys of other shards beside its own."""
+    lent = 2 * integer(count)
+    text, *args = rest[lent:]
+    keys, words = _keys(tuple(args))
+    scripts = _scripts(ctx)
+    sha = text.lower() if name.startswith(b"evalsha") else scripts.evaluate(text)
+    images = dict(zip(rest[:lent:2], rest[1:lent:2], strict=True))
+    return run_lent(scripts, ctx, sha, keys, words, images, read_only=name.endswith(b"_ro"))

@@ -1,0 +1,347 @@
+"""The scripts that one shard knows, and the one that runs.
+
+A script is known by the SHA1 digest of its text: from SCRIPT LOAD until SCRIPT FLUSH, or from EVAL for as long as it is
+among the `MOST_EVALUATED` that were used last. The interpreter is made with the first script, and made anew when what
+scripts have left in it does not go away.
+
+A script is one command of its client; what it does goes by `Program`. It ends early when somebody kills it, when it wants a
+key of another shard before it has changed anything (then `run_program` raises KeyElsewhere), or when its memory is used up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from kache.cluster.running import Running
+from kache.errors import CommandError
+from kache.replies import Reply
+from kache.wire.codec import decode_reply, encode_reply
+
+from ..engine.engine import KeyElsewhere, Program, Raw
+from .convert import to_lua
+
+if TYPE_CHECKING:
+    from ..engine.engine import Context, Executor
+    from .interpreter import Interpreter
+
+__all__ = ["NO_SCRIPT", "Script", "Scripts", "sha_of"]
+
+NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
+KILLED: Final = "ERR Error running script (user_script): Script killed by user with SCRIPT KILL..."
+OUT_OF_MEMORY: Final = "OOM the script needs more memory than lua-memory-limit allows"
+MOST_EVALUATED: Final = 500
+"""Scripts that nobody has loaded: those whose texts are made for each call would otherwise fill the shard."""
+FLAGS: Final = frozenset({"no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"})
+SERVER_VERSION: Final = "7.4.2"
+"""What scripts read as redis.REDIS_VERSION: the version whose commands there are."""
+INTERNAL: Final = 1
+BINARY: Final = 0
+RESP3: Final = 3
+
+_RETURNED_CALL: Final = re.compile(rb"return\s+(?:redis|server)\s*\.\s*p?call\b")
+
+
+class Script(NamedTuple):
+    """A script as it came, and what its first line says of it."""
+
+    text: bytes
+    flags: frozenset[str]
+
+
+def sha_of(text: bytes) -> bytes:
+    """The name of a script."""
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+
+
+def flags_of(text: bytes) -> frozenset[str]:
+    """What ``#!lua flags=…`` says. CommandError for what it must not say."""
+    if not text.startswith(b"#!"):
+        return frozenset({"compatible"})
+    line = text.partition(b"\n")[0].rstrip(b"\r")
+    engine, *options = line.split()
+    if engine != b"#!lua":
+        raise CommandError(f"ERR Unexpected engine in script shebang: {engine.decode('utf-8', 'backslashreplace')}")
+    found: set[str] = set()
+    for option in options:
+        name, _, value = option.decode("utf-8", "backslashreplace").partition("=")
+        if name != "flags":
+            raise CommandError(f"ERR Unknown lua shebang option: {option.decode('utf-8', 'backslashreplace')}")
+        found.update(value.split(",") if value else ())
+    unknown = sorted(found - FLAGS)
+    if unknown:
+        raise CommandError(f"ERR Unexpected flag in script shebang: {unknown[0]}")
+    return frozenset(found)
+
+
+class Scripts:
+    """The scripts of one shard."""
+
+    def __init__(self, shard: Executor) -> None:
+        self.shard = shard
+        self.loaded: dict[bytes, Script] = {}
+        self.evaluated: OrderedDict[bytes, Script] = OrderedDict()
+        self.memory_limit = 64 << 20
+        self.page = Running()
+        """Where routers see that a script runs, and have it killed."""
+        self.check: Callable[[str, Any, tuple[bytes, ...]], None] | None = None
+        """What is asked before each command of a script (the user, the command's row, its arguments)."""
+        self.running: Run | None = None
+        self._interpreter: Interpreter | None = None
+        self._compiled: set[bytes] = set()
+
+    # Knowing ------------------------------------------------------------------------------------------
+    def find(self, sha: bytes) -> Script | None:
+        """The script of that name."""
+        found = self.loaded.get(sha)
+        if found is None:
+            found = self.evaluated.get(sha)
+            if found is not None:
+                self.evaluated.move_to_end(sha)
+        return found
+
+    def load(self, text: bytes) -> bytes:
+        """SCRIPT LOAD: the name of the script. CommandError when it cannot be compiled."""
+        sha = sha_of(text)
+        if sha not in self.loaded:
+            known = self.evaluated.pop(sha, None)
+            self.loaded[sha] = known or self._new(sha, text)
+        return sha
+
+    def evaluate(self, text: bytes) -> bytes:
+        """EVAL: the name of the script, which is known from here on. CommandError when it cannot be compiled."""
+        sha = sha_of(text)
+        if self.find(sha) is None:
+            self.evaluated[sha] = self._new(sha, text)
+            if len(self.evaluated) > MOST_EVALUATED:
+                self._forget(self.evaluated.popitem(last=False)[0])
+        return sha
+
+    def _new(self, sha: bytes, text: bytes) -> Script:
+        script = Script(text, flags_of(text))
+        self._compile(sha, script)
+        return script
+
+    def _forget(self, sha: bytes) -> None:
+        self._compiled.discard(sha)
+        if self._interpreter is not None:
+            self._interpreter.forget(sha)
+
+    def flush(self) -> None:
+        """SCRIPT FLUSH."""
+        self.loaded.clear()
+        self.evaluated.clear()
+        self._renew()
+
+    # The interpreter ----------------------------------------------------------------------------------
+    @property
+    def interpreter(self) -> Interpreter:
+        """Made when it is needed first."""
+        if self._interpreter is None:
+            from .interpreter import Interpreter
+
+            self._interpreter = Interpreter(self.memory_limit, SERVER_VERSION)
+        return self._interpreter
+
+    def set_memory_limit(self, limit: int) -> None:
+        """Bytes that scripts may use, from here on."""
+        if limit != self.memory_limit:
+            self.memory_limit = limit
+            if self._interpreter is not None:
+                self._interpreter.set_limit(limit)
+
+    @property
+    def memory(self) -> int:
+        """Bytes in use by the interpreter."""
+        return 0 if self._interpreter is None else int(self._interpreter.lua.get_memory_used())
+
+    def _renew(self) -> None:
+        """The next script finds an empty interpreter."""
+        if self.running is None:
+            self._interpreter = None
+            self._compiled.clear()
+
+    def _compile(self, sha: bytes, script: Script) -> None:
+        from .interpreter import OutOfMemory
+
+        if sha in self._compiled:
+            return
+        text = script.text
+        if text.startswith(b"#!"):
+            text = b"\n" + text.partition(b"\n")[2]
+        try:
+            fault = self.interpreter.remember(sha, text)
+        except OutOfMemory:
+            raise CommandError(OUT_OF_MEMORY) from None
+        if fault is not None:
+            raise CommandError(
+                f"ERR Error compiling script (new function): {fault.decode('utf-8', 'backslashreplace')}"
+            )
+        self._compiled.add(sha)
+
+    # Running ------------------------------------------------------------------------------------------
+    def answer(
+        self, ctx: Context, sha: bytes, keys: tuple[bytes, ...], args: tuple[bytes, ...], read_only: bool
+    ) -> Reply:
+        """The reply to a client's EVAL, or what its router is to do (see mux/scripts.pxi)."""
+        alone = self.shard.owned is None
+        tells = not alone and ctx.may_wait
+        try:
+            program = self.program(ctx, sha, read_only=read_only, publishes=alone or tells)
+            reply = self.run_program(ctx, program, sha, keys, args)
+        except KeyElsewhere as elsewhere:
+            if not tells:
+                raise
+            return _notice(b"again", elsewhere.keys)
+        if not program.published:
+            return reply
+        return _notice(b"publish", program.published, _encoded(reply, ctx.dialect))
+
+    def program(
+        self,
+        ctx: Context,
+        sha: bytes,
+        *,
+        read_only: bool = False,
+        lent: set[bytes] | None = None,
+        publishes: bool = True,
+    ) -> Program:
+        """What a script that is known will run as. CommandError when it is not."""
+        script = self.find(sha)
+        if script is None:
+            raise CommandError(NO_SCRIPT)
+        self._compile(sha, script)
+        return Program(
+            ctx,
+            read_only=read_only or "no-writes" in script.flags,
+            allows_oom="allow-oom" in script.flags,
+            check=self.check,
+            lent=lent,
+            publishes=publishes,
+        )
+
+    def run_program(
+        self, ctx: Context, program: Program, sha: bytes, keys: tuple[bytes, ...], args: tuple[bytes, ...]
+    ) -> Reply:
+        """The reply of the script `sha`. CommandError; KeyElsewhere, when nothing was done yet."""
+        script = self.find(sha)
+        assert script is not None
+        dialect = ctx.dialect
+        run = Run(self, program)
+        before, self.running = self.running, run
+        try:
+            with program:
+                kind, value = self.interpreter.run(run, sha, 2 if dialect == 2 else 3, keys, args)
+        finally:
+            self.running = before
+            if run.is_shown:
+                self.page.clear(self.shard.index)
+        if self.interpreter.is_full:
+            self._renew()
+        return self._reply(run, kind, value, dialect, sha, script)
+
+    def _reply(self, run: Run, kind: int, value: Any, dialect: int, sha: bytes, script: Script) -> Reply:
+        if run.elsewhere is not None:
+            raise run.elsewhere
+        if kind == 0:
+            return None
+        if kind == 1:
+            return value
+        if kind == 2:
+            return Raw(value) if dialect >= 2 else decode_reply(value)[0]
+        if run.killed:
+            raise CommandError(KILLED)
+        raise CommandError(_failure(value, sha, script))
+
+
+class Run:
+    """One script while it runs: what the interpreter asks."""
+
+    def __init__(self, scripts: Scripts, program: Program) -> None:
+        self.scripts = scripts
+        self.program = program
+        self.resp = 2
+        self.killed = self.is_shown = self.written_shown = False
+        self.elsewhere: KeyElsewhere | None = None
+
+    def call(self, words: tuple[bytes, ...]) -> tuple[int, Any]:
+        """A command of the script; see `Runner`."""
+        try:
+            reply = self.program.call(*words)
+        except KeyElsewhere as elsewhere:
+            if not self.program.changed:
+                self.elsewhere = elsewhere
+                return 4, None
+            return 2, elsewhere.message.encode("utf-8", "backslashreplace")
+        except CommandError as error:
+            return 2, error.message.encode("utf-8", "surrogateescape")
+        kind = type(reply)
+        if kind is bytes or kind is int:
+            return 0, reply
+        if kind is str:
+            return 1, reply.encode()
+        return 0, to_lua(reply, self.resp)
+
+    def tick(self) -> bool:
+        """Whether it is to end. It has been running for a while: routers may know."""
+        if self.killed or self.elsewhere is not None:
+            return True
+        page, shard = self.scripts.page, self.scripts.shard.index
+        if not self.is_shown:
+            self.is_shown = True
+            page.show(shard)
+        if self.program.wrote:
+            if not self.written_shown:
+                self.written_shown = True
+                page.show_written(shard)
+        elif page.is_killed(shard):
+            self.killed = True
+        return self.killed
+
+    def set_resp(self, version: int) -> None:
+        """redis.setresp."""
+        self.resp = self.program.resp = version
+
+    def may(self, words: tuple[bytes, ...]) -> bool | None:
+        """redis.acl_check_cmd."""
+        row = self.program.row_of(*words)
+        if row is None:
+            return None
+        if self.scripts.check is not None:
+            try:
+                self.scripts.check(self.program.context.user, row, words[row.words :])
+            except CommandError:
+                return False
+        return True
+
+    def register(self, name: bytes, description: bytes | None, flags: tuple[str, ...]) -> str:
+        """No script registers functions."""
+        return "ERR redis.register_function can only be called on FUNCTION LOAD command"
+
+
+def _notice(*words: Any) -> Raw:
+    return Raw(bytes(4) + encode_reply(list(words), INTERNAL))
+
+
+def _encoded(reply: Reply, dialect: int) -> bytes:
+    return reply.data if type(reply) is Raw else encode_reply(reply, dialect)
+
+
+def _failure(failure: Any, sha: bytes, script: Script) -> str:
+    """The text of an error as a real server words it."""
+    text, source, line = failure
+    shown = text.decode("utf-8", "surrogateescape")
+    if not source and b"not enough memory" not in text:
+        # `return redis.call(…)` leaves no trace of the line that it was on.
+        source, line = b"@user_script", _line_of_call(script.text)
+    if not source:
+        return f"{shown} script: {sha.decode()}"
+    return f"{shown} script: {sha.decode()}, on {source.decode('utf-8', 'backslashreplace')}:{line}."
+
+
+def _line_of_call(text: bytes) -> int:
+    found = list(_RETURNED_CALL.finditer(text))
+    return text.count(b"\n", 0, found[-1].start()) + 1 if found else 1
