@@ -124,7 +124,8 @@ class Tls:
         if session.rights.nopass and session.rights.name != b"default" and session.rights.name not in self._warned:
             self._warned.add(session.rights.name)
             _log.warning(
-                "user %s logs in by certificate and is nopass: anybody may AUTH with this name; use resetpass", session.user
+                "user %s logs in by certificate and is nopass: anybody may AUTH with this name; use resetpass",
+                session.user,
             )
 
     def _look_at_expiry(self) -> None:
