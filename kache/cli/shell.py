@@ -48,7 +48,7 @@ def _colour(reply: Any) -> str | None:
     return "green" if isinstance(reply, bytes) else None
 
 
-def _help(words: list[bytes]) -> None:
+def _help(conversation: Conversation, words: list[bytes]) -> None:
     from kache.cli.data import known_names
     from kache.commands.reference import text
     from kache.config.kinds import nearest
@@ -57,7 +57,42 @@ def _help(words: list[bytes]) -> None:
     try:
         _page(text(name or None))
     except KeyError:
-        click.echo(f"There is no command '{name}'.{nearest(name, known_names(''))}")
+        found = _loaded(conversation, name)
+        if found:
+            _page(found)
+        else:
+            click.echo(f"There is no command '{name}'.{nearest(name, known_names(''))}")
+
+
+def _loaded(conversation: Conversation, name: str) -> str:
+    """What the cluster says of a command of its modules, which no table here has; empty if there is none."""
+    try:
+        docs = conversation.request([b"COMMAND", b"DOCS", name.encode()])
+    except (CommandError, Failure):
+        return ""
+    pairs = docs.items() if isinstance(docs, dict) else zip(docs[::2], docs[1::2], strict=True)
+    for command, facts in pairs:
+        facts = facts if isinstance(facts, dict) else dict(zip(facts[::2], facts[1::2], strict=True))
+        if facts[b"group"] == b"module":
+            usage = b" ".join([command.upper(), *(_argument(each) for each in facts.get(b"arguments", []))])
+            lines = (
+                usage,
+                b"",
+                facts[b"summary"],
+                b"",
+                b"Complexity: %s. A command of a module." % facts[b"complexity"],
+            )
+            return b"\n".join(lines).decode("utf-8", "replace") + "\n"
+    return ""
+
+
+def _argument(described: Any) -> bytes:
+    facts = described if isinstance(described, dict) else dict(zip(described[::2], described[1::2], strict=True))
+    name: bytes = facts.get(b"display_text") or facts[b"name"]
+    flags = [flag if isinstance(flag, bytes) else str(flag).encode() for flag in facts.get(b"flags", ())]
+    if b"optional" in flags:
+        return b"[%s ...]" % name if b"multiple" in flags else b"[%s]" % name
+    return b"%s [%s ...]" % (name, name) if b"multiple" in flags else name
 
 
 def _page(text: str) -> None:
@@ -77,7 +112,7 @@ def _answer(conversation: Conversation, line: str) -> None:
     if not words:
         return
     if words[0].lower() == b"help":
-        _help(words)
+        _help(conversation, words)
         return
     started = time.perf_counter()
     try:
