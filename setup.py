@@ -23,6 +23,8 @@ COLD = ["-O1"]
 """What is not run for every frame is compiled for a short installation."""
 ALWAYS = ["-g0", "-w"]
 """Symbols for a debugger, and warnings about what Cython has written, take time."""
+SANITIZE = os.environ.get("KACHE_SANITIZE", "").split()
+"""Flags in the place of all these, to compile and to link with (tests/soak/sanitized.py)."""
 
 MODULES = {
     "kache.shard.engine.engine": LARGE,
@@ -49,8 +51,10 @@ MODULES = {
     "kache.shard.engine.miniature": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
+    "kache.acl.rights": HOT,
     "kache.router.mux.slot_map": COLD,
     "kache.router.mux.limits": COLD,
+    "kache.wire.tls": HOT,
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
@@ -135,7 +139,12 @@ def made_by(path: Path, version: str) -> bool:
 
 setup(
     ext_modules=[
-        Extension(name, [name.replace(".", "/") + ".pyx"], extra_compile_args=[*flags, *ALWAYS])
+        Extension(
+            name,
+            [name.replace(".", "/") + ".pyx"],
+            extra_compile_args=[*SANITIZE, "-w"] if SANITIZE else [*flags, *ALWAYS],
+            extra_link_args=SANITIZE,
+        )
         for name, flags in MODULES.items()
     ],
     cmdclass={"build_ext": BuildInParallel},

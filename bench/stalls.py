@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,15 +26,13 @@ MILLION = 1_000_000
 START_BAR_MS = 500.0
 
 
-def shard_stats(connection: Connection) -> dict[bytes, object]:
+def shard_stats(connection: Connection) -> dict[bytes, Any]:
     """The one shard's statistics."""
-    rows = connection.call("STATS")
-    assert isinstance(rows, list)
-    flat = rows[0]
+    flat = connection.array("STATS")[0]
     return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def settled(connection: Connection, done: Callable[[dict[bytes, object]], bool], seconds: float) -> float:
+def settled(connection: Connection, done: Callable[[dict[bytes, Any]], bool], seconds: float) -> float:
     """Waits until `done`; how long it took."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
@@ -149,7 +148,7 @@ def main() -> None:
         try:
             with Connection(contender.port) as connection:
                 remark = experiment(connection, max(1000, int(size * args.scale)))
-                stall = float(shard_stats(connection)[b"longest_stall_us"]) / 1000  # type: ignore[arg-type]
+                stall = float(shard_stats(connection)[b"longest_stall_us"]) / 1000
         finally:
             contender.stop()
         verdict = "ok" if stall <= bar else "MISSED"

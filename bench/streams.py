@@ -115,7 +115,7 @@ def stall(connection: Connection, *words: str) -> float:
     connection.call("CONFIG", "RESETSTAT")
     connection.call(*words)
     settled(connection, lambda stats: stats[b"cleanup_pending"] == 0, 120)
-    return float(shard_stats(connection)[b"longest_stall_us"]) / 1000  # type: ignore[arg-type]
+    return float(shard_stats(connection)[b"longest_stall_us"]) / 1000
 
 
 def main() -> None:

@@ -90,9 +90,16 @@ def recency(length: int) -> list[int]:
     return out
 
 
+def turns(length: int) -> list[int]:
+    """Half of the requests as in `loop`, then traffic like that of `recency`: the best policy becomes the worst."""
+    first = loop(length // 2)
+    beyond = max(first) + 1
+    return first + [beyond + key for key in recency(length - length // 2)]
+
+
 TRACES: dict[str, Callable[[int], list[int]]] = {
     "zipf 0.9": zipf_09, "zipf 0.7": zipf_07, "once": once, "scans": scans, "drift": drift, "phases": phases,
-    "loop": loop, "recency": recency,
+    "loop": loop, "recency": recency, "turns": turns,
 }  # fmt: skip
 
 SIZED = {"zipf 0.9, sizes": zipf_09, "scans, sizes": scans}

@@ -35,7 +35,7 @@ CPU_BAR = 0.3
 
 def settle(observer: Connection, waiting: int) -> None:
     """Returns when so many clients wait."""
-    while b"blocked_clients:%d\r\n" % waiting not in observer.call("INFO", "clients"):  # type: ignore[operator]
+    while b"blocked_clients:%d\r\n" % waiting not in observer.text("INFO", "clients"):
         pass
 
 

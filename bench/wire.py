@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 from kache.wire.codec import ReplyTooShort, decode_reply
 
@@ -39,6 +39,27 @@ class Connection:
         reply = self.pipeline([command(*words)])[0]
         if isinstance(reply, Exception):
             raise reply
+        return reply
+
+    def integer(self, *words: bytes | str | int) -> int:
+        """One request whose reply is a number."""
+        reply = self.call(*words)
+        if not isinstance(reply, int):
+            raise TypeError(f"{words[0]!r} was answered with {reply!r}, which is no number")
+        return reply
+
+    def array(self, *words: bytes | str | int) -> list[Any]:
+        """One request whose reply is a list."""
+        reply = self.call(*words)
+        if not isinstance(reply, list):
+            raise TypeError(f"{words[0]!r} was answered with {reply!r}, which is no list")
+        return reply
+
+    def text(self, *words: bytes | str | int) -> bytes:
+        """One request whose reply is a string."""
+        reply = self.call(*words)
+        if not isinstance(reply, bytes):
+            raise TypeError(f"{words[0]!r} was answered with {reply!r}, which is no string")
         return reply
 
     def pipeline(self, requests: Iterable[bytes]) -> list[object]:

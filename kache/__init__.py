@@ -11,6 +11,7 @@ A tour of the house, in the order in which a request meets it. `kache/` is what 
 · `mux`                   compiled: connections, framing, slots, transactions, the order of replies
 · `commands`              what the router answers itself
 · `scatter`               what goes to several shards: split, merged, moved in steps
+· `cluster`               in front of a Redis Cluster instead of shards: its slots, gates, connections
 `kache.shard`             N processes, each with the keys of its slots
 · `engine`                compiled: the keyspace and its structures, expiry, eviction, execution
 · `commands`              what each command does, one function per row of the table
@@ -22,8 +23,11 @@ Beside the path of a request:
 
 ========================  =============================================================================
 `kache.commands`          the table: one row per command, from which everything else about it follows
+`kache.acl`               users and what they may do: rules, files, and the compiled checks
+`kache.module`            commands in Python: what their authors import, and how a file becomes rows
 `kache.cluster`           the supervisor: forks and restarts routers and shards, owns the listening
                           sockets; what it and they say to one another
+`kache.backend`           a Redis Cluster behind the routers: addresses, slots, what a node is asked once
 `kache.config`            every setting, its limits and its reason; options, variables and the file
 `kache.cli`               the command line
 `kache.load`              the load generator behind ``kache bench`` and the benchmarks

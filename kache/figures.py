@@ -80,6 +80,10 @@ def _counter(name: str) -> Callable[[RouterStats], Number]:
     return lambda router: router.counters[name]
 
 
+def _tls(name: str) -> Callable[[RouterStats], Number]:
+    return lambda router: router.counters.get(name, 0)
+
+
 def _added(snapshot: Snapshot, name: str) -> int:
     return sum(getattr(shard, name) for shard in snapshot.shards)
 
@@ -237,6 +241,16 @@ _OF_ROUTERS = (
            _counter("refused_overload"), metric="kache_router_refused_overload_total"),
     Figure("protocol_errors", "counter", "connections", "router", "Connections closed for what they sent.",
            _counter("protocol_errors"), metric="kache_router_protocol_errors_total", info="protocol_errors"),
+    Figure("tls_clients", "gauge", "clients", "router", "Of the clients, those that speak TLS.",
+           _tls("tls_clients"), metric="kache_router_tls_clients", info="tls_connected_clients"),
+    Figure("tls_handshakes", "counter", "handshakes", "router", "TLS handshakes of clients.",
+           _tls("tls_handshakes"), metric="kache_router_tls_handshakes_total", info="tls_handshakes"),
+    Figure("tls_resumed", "counter", "handshakes", "router", "Of those, resumptions of an earlier session.",
+           _tls("tls_resumed"), metric="kache_router_tls_resumptions_total", info="tls_resumed_handshakes"),
+    Figure("tls_failed", "counter", "connections", "router", "Connections to the TLS port that failed: no TLS, or refused.",
+           _tls("tls_failed"), metric="kache_router_tls_failures_total", info="tls_failed_handshakes"),
+    Figure("tls_expires", "gauge", "seconds", "router", "Unix time at which the TLS certificate expires.",
+           lambda r: r.counters.get("tls_expires") or None, "min", "kache_router_tls_certificate_expires_timestamp_seconds"),
     Figure("closed_by_output_limit", "counter", "clients", "router", "Clients closed because they read too slowly.",
            _counter("closed_by_output_limit"), metric="kache_router_output_limit_disconnections_total",
            info="client_output_buffer_limit_disconnections"),

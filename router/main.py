@@ -15,6 +15,8 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import uvloop
 
@@ -26,6 +28,7 @@ from kache.cluster.messages import (
     ConfigChanged,
     Down,
     Drain,
+    ModulesAre,
     Ping,
     Pong,
     Question,
@@ -34,16 +37,24 @@ from kache.cluster.messages import (
     Slots,
     Stage,
     StageIs,
+    TlsCommit,
+    TlsPrepare,
+    UsersChanged,
 )
 from kache.cluster.pauses import Pauses
 from kache.commands import TABLE
 from kache.config.settings import Config
+from kache.errors import KacheError
+from kache.module.rows import known_row
 from kache.wire.board import Board
 from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from . import peers, registry
+from .cluster.commands import HANDLERS
+from .cluster.director import Director
 from .commands import (
+    acl,
     clients,
     cluster,
     connection,
@@ -62,13 +73,14 @@ from .commands import (
 from .commands import config as config_commands
 from .mux.multiplexer import Router, give_memory_back
 from .scatter import blocking, cursor, merges, moves, planner, streams
+from .tls import Tls
 
 __all__ = ["HANDLER_MODULES", "run"]
 
 log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
-    blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
+    acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
@@ -77,6 +89,9 @@ registry.check(TABLE)
 
 RESERVED_DESCRIPTORS = 64
 """Descriptors that clients may not take: links, listeners, logs, the loop's own."""
+
+SETTLE_SECONDS = 3.0
+"""How long shards may take for what they had been sent when the rights of users change: less than a router has to say so."""
 
 READY_WAIT_SECONDS = 2.0
 """How long the first answer of the shards is waited for; a shard that cannot start must not keep the others' clients out."""
@@ -103,6 +118,8 @@ class _Process:
         self.done = asyncio.Event()
         self.draining: asyncio.Task[None] | None = None
         self.told_to_drain = False
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.director = Director(ctx.config, loop) if ctx.config.backend else None
         self.router = Router(
             loop,
             ctx.config,
@@ -119,11 +136,19 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
+            users=ctx.users,
+            director=self.director,
         )
+        if ctx.modules is not None:
+            self._take_modules(ctx.modules)
+        if self.director is not None:
+            self.router.command_table.adapt(HANDLERS)
         if ctx.stage is not None:
             self._play(ctx.stage)
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self._leave)
         self.router.control = self.channel
+        self.tls = Tls(self.router, loop, ctx.config, ctx.tls_listeners, self.channel.send)
+        self.router.tls = self.tls
         self.router.config_file = ctx.config_file
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
         self.router.pauses = Pauses(ctx.pages["pauses"])
@@ -143,15 +168,20 @@ class _Process:
             await asyncio.wait_for(router.all_up(), READY_WAIT_SECONDS)
         except TimeoutError:
             log.warning("serving without some shards: %s", _down_shards(router))
+        if self.director is not None:
+            await self.director.start(READY_WAIT_SECONDS)
         self._join_in_pause()
         for fd in self.ctx.listeners:
             router.listen(fd)
+        self.tls.start()
         # What was imported and built so far lives as long as the process: never scan it again, nor now
         # (see `children.preload`).
         gc.freeze()
         self._look_at_log()
         self.channel.send(Ready())
         await self.done.wait()
+        if self.director is not None:
+            self.director.stop()
         router.stop()
         self.channel.close()
 
@@ -161,9 +191,17 @@ class _Process:
         elif isinstance(message, Slots):
             self.router.take_slots(message.epoch, message.ranges)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, UsersChanged):
+            self.router.take_users(message.epoch, message.records, message.removed)
+            self._spawn(self._acknowledge_users(message.id))
+        elif isinstance(message, ModulesAre):
+            self._take_modules(message)
+            self.channel.send(Ack(message.id))
         elif isinstance(message, StageIs):
             self._play(message.stage)
             self.channel.send(Ack(message.id))
+        elif isinstance(message, TlsPrepare | TlsCommit):
+            self._take_in_certificate(message)
         elif isinstance(message, Ping):
             self.channel.send(Pong(message.id))
         elif isinstance(message, Question):
@@ -176,6 +214,21 @@ class _Process:
                 self._leave()
             self.told_to_drain = True
             self._drain(message.seconds)
+
+    async def _acknowledge_users(self, number: int) -> None:
+        """What clients had under way before the change is answered: nothing is executed by the old rights behind this."""
+        await self.router.settle(SETTLE_SECONDS)
+        self.channel.send(Ack(number))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _take_modules(self, message: ModulesAre) -> None:
+        """From here on clients know these commands, and no others of modules."""
+        modules = {each.name: [known_row(c.row, c.number) for c in each.commands] for each in message.modules}
+        self.router.take_modules(message.epoch, modules)
 
     def _play(self, stage: Stage) -> None:
         """A test has moved the clock: clients have been idle for so much longer."""
@@ -191,11 +244,25 @@ class _Process:
         try:
             self._apply(message.config)
         except Exception as refused:
-            error = f"{type(refused).__name__}: {refused}"
+            error = str(refused) if isinstance(refused, KacheError) else f"{type(refused).__name__}: {refused}"
             self._apply(before)
         self.channel.send(Ack(message.id, error))
 
+    def _take_in_certificate(self, message: TlsPrepare | TlsCommit) -> None:
+        error = ""
+        try:
+            if isinstance(message, TlsPrepare):
+                self.tls.prepare()
+            else:
+                self.tls.commit()
+        except KacheError as refused:
+            error = str(refused)
+        except Exception as refused:
+            error = f"{type(refused).__name__}: {refused}"
+        self.channel.send(Ack(message.id, error))
+
     def _apply(self, config: Config) -> None:
+        self.tls.apply(config)
         logs.set_level(config)
         self.router.apply_config(config)
         self.router.limit_clients(_descriptors_for_clients(len(self.ctx.shard_paths)))

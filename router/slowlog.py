@@ -124,6 +124,8 @@ def _without_secrets(words: list[bytes]) -> list[bytes]:
     name = words[0].lower()
     if name == b"auth":
         return [words[0], *(REDACTED for _ in words[1:])]
+    if name == b"acl" and len(words) > 2 and words[1].lower() == b"setuser":
+        return [*words[:3], *(REDACTED for _ in words[3:])]
     secret: set[int] = set()
     for at, word in enumerate(words):
         if name == b"hello" and word.lower() == b"auth":

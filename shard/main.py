@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import uvloop
 
+from kache.acl.rights import Users
 from kache.cluster import logs, pages, processes
 from kache.cluster.control import ControlChannel
 from kache.cluster.messages import (
@@ -34,6 +35,7 @@ from kache.cluster.messages import (
     DumpShard,
     Kept,
     Loading,
+    ModulesAre,
     NewListener,
     Ping,
     Pong,
@@ -43,10 +45,12 @@ from kache.cluster.messages import (
     Slots,
     Stage,
     StageIs,
+    UsersChanged,
 )
 from kache.commands import DIGEST
 from kache.config.client_limits import flow_room
 from kache.config.settings import Config
+from kache.module.source import ModuleError
 from kache.wire.board import Board
 from kache.wire.claims import Claims
 from kache.wire.clock import Clock
@@ -74,6 +78,8 @@ SWEEP_SECONDS: Final = 0.1
 """So much of each is spent on looking at the sizes of keys, while there is something new: 0.3 %."""
 TIDY_PAUSE: Final = 0.003
 """Seconds between two of them: at most a quarter of the process's time goes into that."""
+MODULE_SECONDS: Final = 10.0
+"""How long a module may take to be executed: less than the supervisor waits for."""
 LONGEST_WAIT: Final = 0.05
 """Seconds between two looks at the deadlines at most: the time by which an expired key may outlive it in memory. While
 nothing is executed there are as many looks as `hz` says, since each wakes an idle process."""
@@ -170,14 +176,20 @@ class _Process:
             Claims(pages.mapped(ctx.pages["claims"])),
         )
         self.shard.loading = ctx.data is not None
+        self.users = Users(ctx.users or (), ctx.acl_epoch)
+        """For what runs commands inside the shard; those of clients are checked before they come here."""
+        self.module_changes: asyncio.Queue[ModulesAre] = asyncio.Queue()
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
+        self._own()
         self.config = ctx.config
         self._apply(ctx.config)
         if ctx.stage is not None:
             self._play(ctx.stage)
         self.listeners = [LinkListener(self.host, fd) for fd in ctx.listeners]
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self.done.set)
+        if ctx.modules is not None:
+            self._take_modules_of_before(ctx.modules)
 
     async def serve(self) -> None:
         """Serves, and returns once drained or abandoned."""
@@ -189,6 +201,8 @@ class _Process:
             self.loop.add_reader(self.waker, self._give_way)
         self.cleanup.start()
         self.beat.start()
+        self.shard.modules.watchdog.start()
+        self._spawn(self._follow_modules())
         # What was imported and built so far lives as long as the process, and entries are no objects of the
         # collector: a full collection would only stall. Nor is there one now (see `children.preload`).
         gc.freeze()
@@ -200,6 +214,7 @@ class _Process:
         self.channel.send(Ready())
         await self.done.wait()
         await self.keeper.close(self.save_at_end, self.config)
+        self.shard.modules.watchdog.stop()
         self.reactor.close()
         self.channel.close()
         self.cleanup.stop()
@@ -238,6 +253,7 @@ class _Process:
         store.lfu_log_factor = config.lfu_log_factor
         store.lfu_decay_time = config.lfu_decay_time
         shard.configure_slowlog(config.slowlog_log_slower_than)
+        shard.modules.watchdog.configure(config.module_time_limit_ms)
         shard.notifications.configure(config.notify_keyspace_events)
         shard.tracking.most_keys = config.tracking_table_max_keys
         host.tick_ns = config.tick_us * 1000
@@ -262,7 +278,13 @@ class _Process:
             self._take_in(message)
         elif isinstance(message, Slots):
             self.slot_epoch, self.slots = message.epoch, message.ranges
+            self._own()
             self.channel.send(Ack(message.id))
+        elif isinstance(message, UsersChanged):
+            self.users.take(message.epoch, message.records, message.removed)
+            self.channel.send(Ack(message.id))
+        elif isinstance(message, ModulesAre):
+            self.module_changes.put_nowait(message)
         elif isinstance(message, StageIs):
             self._play(message.stage)
             self._expire_all(message.id)
@@ -281,6 +303,51 @@ class _Process:
                 self.done.set()
             self.save_at_end = message.save
             self._drain(message.seconds)
+
+    def _own(self) -> None:
+        """What scripts may touch here: an only shard has every key."""
+        mine = [(first, last) for first, last, shard in self.slots if shard == self.ctx.index]
+        self.shard.own(mine if self.ctx.shards > 1 else None)
+
+    # Modules --------------------------------------------------------------------------------------------
+    def _take_modules_of_before(self, message: ModulesAre) -> None:
+        """A shard that is started again has what it had. What does not load any more keeps nobody from the other data."""
+        executed = {}
+        for module in message.modules:
+            try:
+                executed[module.serial] = self.shard.modules.execute(module)
+            except ModuleError as error:
+                log.error("a module is not there: %s", error)
+                executed[module.serial] = self.shard.modules.refuse(module, str(error))
+        self.shard.modules.take(message.epoch, message.modules, executed)
+        self.host.module_epoch = message.epoch
+
+    async def _follow_modules(self) -> None:
+        """One change after the other, as they come."""
+        while True:
+            message = await self.module_changes.get()
+            error = ""
+            try:
+                await self._take_modules(message)
+            except ModuleError as refused:
+                error = str(refused)
+            except Exception as wrong:
+                log.exception("internal error with a module")
+                error = f"internal error: {wrong!r:.200}"
+            self.channel.send(Ack(message.id, error))
+
+    async def _take_modules(self, message: ModulesAre) -> None:
+        modules = self.shard.modules
+        executed = {}
+        for module in modules.unknown(message.modules):
+            # Its imports may take long, and nobody else waits for them.
+            work = self.loop.run_in_executor(None, modules.execute, module)
+            try:
+                executed[module.serial] = await asyncio.wait_for(work, MODULE_SECONDS)
+            except TimeoutError:
+                raise ModuleError(f"{module.name}: it did not come to an end within {MODULE_SECONDS:g} s") from None
+        modules.take(message.epoch, message.modules, executed)
+        self.host.module_epoch = message.epoch
 
     def _play(self, stage: Stage) -> None:
         """Does what a test has staged for this shard."""
@@ -387,6 +454,7 @@ class _Process:
             self.shard.hot.pace(time.monotonic())
             self.shard.govern_memory(resident_memory() - self.empty_size)
             logs.tell_left_out()
+            self.shard.modules.collect()
             kept = self.keeper.kept()
             if kept is not None and kept != self.kept:
                 self.kept = kept

@@ -7,6 +7,7 @@ from kache.commands import TABLE
 from .commands import registry
 from .engine.engine import Budget, Executor
 from .service.blocking import Blocking
+from .service.modules import Modules
 from .service.slowlog import SlowLog
 from .service.statistics import Gauges
 
@@ -45,3 +46,4 @@ class Shard(Executor):
         )
         self.gauges = Gauges()
         self.wait_with(Blocking(self))
+        self.modules = Modules(self)

@@ -167,7 +167,7 @@ class Cluster:
             f"--port={self.port}",
             f"--dir={self.directory}",
         ]
-        log = open(self.directory / "log", "ab")  # noqa: SIM115
+        log = open(self.directory / "log", "ab")  # noqa: SIM115  # the process has it as long as it lives
         self.process = subprocess.Popen(
             [*self.command, *arguments, f"--exit-with-fd={reader}", *self._options],
             stdin=subprocess.DEVNULL,

@@ -199,8 +199,9 @@ class LiveDump:
     def _follow(self, name: str, db: int, _now: int, key: bytes | None, arguments: list[Any]) -> None:
         if name == "swap":
             left, right = arguments
-            for kept in (self.cursors, self.later):
-                kept[left], kept[right] = kept[right], kept[left]  # type: ignore[index]
+            both: tuple[Any, Any] = (self.cursors, self.later)  # lists of different things
+            for kept in both:
+                kept[left], kept[right] = kept[right], kept[left]
         elif name in ("rename", "move", "copy"):
             assert key is not None
             target = arguments[0] if name != "move" else key

@@ -11,6 +11,8 @@ hot                 which keys are used most, and which take most
 advise              which policy and how much memory the traffic needs
 data                every data command
 shell               a prompt for them: lines, what is typed; conversation, the connection as the user knows it
+modules             commands in Python of a running cluster
+backend             a Redis Cluster, looked at before Kache stands in front of it
 files               what lies on disk, looked at without a cluster
 bench               load on a cluster
 listen              messages and commands as they come: subscribe, monitor

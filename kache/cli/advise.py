@@ -168,7 +168,8 @@ def text(advice: Mapping[str, Any]) -> str:
     if advice["sampled"] < FEWEST_SAMPLED:
         blocks.append(
             f"Too little is known yet: {advice['sampled']:,} reads of sampled keys were seen, {FEWEST_SAMPLED:,} are needed. "
-            "Shards simulate from 1,000 keys on, unless miniature-simulations is no."
+            "Shards simulate from 1,000 keys on, unless miniature-simulations is no; where nothing is evicted, for an hour "
+            "from when they were asked: ask again in some minutes."
         )
         return "\n\n".join(blocks)
     curves, now = advice["curves"], current(advice)

@@ -1,4 +1,4 @@
-"""``kache cluster start | stop | status | restart | settings``."""
+"""``kache cluster start | stop | status | restart | reload | settings``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import shutil
 import socket
 import sys
+import time
 from typing import Any
 
 import click
 import msgspec
 
+from kache.cli.backend import check
 from kache.cli.connection import PORT, TIMEOUT, WholeNumber
 from kache.cli.exits import EXIT_ERROR, EXIT_NO_CLUSTER, EXIT_STATUS, EXIT_USAGE, Failure
 from kache.cli.group import Group
@@ -21,16 +23,21 @@ from kache.config.kinds import Setting, format_address, format_size
 from kache.config.settings import SETTINGS, Config, ConfigError, load, secret_variables
 from kache.errors import KacheError
 
-__all__ = ["cluster"]
+__all__ = ["Admin", "cluster", "port_option", "timeout_option"]
 
 _SHOWN = (
     "shards", "routers", "port", "bind", "maxmemory", "maxmemory-policy", "dir", "requirepass", "maxclients", "timeout",
+    "backend",
     "request-timeout-ms", "loglevel", "logformat", "logfile", "pin-cores", "scheduling",
 )  # fmt: skip
 """Options in the help of `start`; the others are options, too, and listed by `kache cluster settings`."""
 
 
+_NEVER_TYPED = ("backend-password",)
+"""Settings that are no options: who else is on the machine can read them."""
+
 _METAVARS = {
+    "backend": "URL",
     "port": "PORT", "bind": "ADDRESS", "dir": "DIRECTORY", "maxmemory-policy": "POLICY", "requirepass": "PASSWORD",
     "timeout": "SECONDS", "logfile": "FILE", "pin-cores": "yes|no",
 }  # fmt: skip
@@ -55,7 +62,7 @@ def _choices(name: str, setting: Setting) -> str:
 def _setting_options(function: Any) -> Any:
     defaults = Config()
     for name, setting in reversed(list(SETTINGS.items())):
-        if not setting.fixed:
+        if not setting.fixed and name not in _NEVER_TYPED:
             default = setting.show(defaults.setting(name)) or "none"
             function = click.option(
                 f"--{name}",
@@ -159,7 +166,7 @@ def _say(text: str, _whole: bool) -> None:
         raise
 
 
-class _Admin:
+class Admin:
     """A blocking conversation with a running supervisor."""
 
     def __init__(self, port: int, timeout: float) -> None:
@@ -177,6 +184,7 @@ class _Admin:
             raise Failure(f"No cluster runs on port {port}.", EXIT_NO_CLUSTER) from None
 
     def request(self, message: messages.Up) -> messages.Down:
+        """The answer to a request; Failure when it is refused, or does not come."""
         try:
             control.send(self._socket, message)
             answer = control.receive(self._socket, self._buffer)
@@ -187,6 +195,7 @@ class _Admin:
         return answer
 
     def status(self) -> messages.ClusterStatus:
+        """What the supervisor says of its cluster."""
         answer = self.request(messages.StatusRequest(1))
         assert isinstance(answer, messages.StatusReply)
         return answer.status
@@ -203,7 +212,7 @@ class _Admin:
         return True
 
 
-_port = click.option(
+port_option = click.option(
     "--port",
     "-p",
     envvar="KACHE_PORT",
@@ -213,14 +222,14 @@ _port = click.option(
     show_default=True,
     help="Port of the cluster, or KACHE_PORT.",
 )
-_timeout = click.option(
+timeout_option = click.option(
     "--timeout", type=TIMEOUT, metavar="SECONDS", default=30.0, show_default=True, help="How long to wait for it."
 )
 
 
 @cluster.command("status", short_help="Show the processes of a cluster.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything, with all settings, as JSON.")
 def status(port: int, timeout: float, as_json: bool) -> int:
     """Show the processes of a cluster of yours on this machine; it needs no password.
@@ -229,7 +238,7 @@ def status(port: int, timeout: float, as_json: bool) -> int:
 
     Exit status: 0 all is well, 1 a process is not up or something cannot be healed, 3 no cluster runs on this port.
     """
-    found = _Admin(port, timeout).status()
+    found = Admin(port, timeout).status()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found)))
     else:
@@ -242,10 +251,9 @@ def _show_status(found: messages.ClusterStatus) -> None:
     from kache.cli.stats import text_table, uptime
 
     state = "stopping" if found.draining else f"up {uptime(found.now_ms - found.started_ms)}"
-    click.echo(
-        f"Kache {found.version} on {', '.join(format_address(host, found.port) for host in found.bind)}, {state}, "
-        f"supervisor pid {found.pid}"
-    )
+    where = ", ".join(format_address(host, found.port or found.tls_port) for host in found.bind)
+    tls = "" if not found.tls_port else f", TLS on port {found.tls_port}" if found.port else " with TLS only"
+    click.echo(f"Kache {found.version} on {where}{tls}, {state}, supervisor pid {found.pid}")
     lines = [
         [
             f"{child.role} {child.index}",
@@ -261,6 +269,10 @@ def _show_status(found: messages.ClusterStatus) -> None:
     click.echo(shown[0] + "  last end")
     for line, child in zip(shown[1:], found.children, strict=True):
         click.echo(f"{line}  {child.reason}".rstrip())
+    if found.tls_serial:
+        days = (found.tls_expires * 1000 - found.now_ms) // 86_400_000
+        until = time.strftime("%Y-%m-%d", time.gmtime(found.tls_expires))
+        click.echo(f"TLS certificate {found.tls_serial}, valid until {until} ({days} days)")
     for trouble in found.troubles:
         click.echo(trouble)
 
@@ -275,11 +287,11 @@ def _kept(kept: messages.Kept | None) -> str:
 
 
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 def stop(port: int, timeout: float) -> int:
     """Answer what is in flight, then end the cluster; returns when it is gone."""
-    admin = _Admin(port, timeout)
+    admin = Admin(port, timeout)
     pid = admin.status().pid
     admin.request(messages.Shutdown(2))
     if not admin.wait_for_end():
@@ -289,8 +301,8 @@ def stop(port: int, timeout: float) -> int:
 
 
 @cluster.command("restart", short_help="Restart the processes of a cluster one after the other.")
-@_port
-@_timeout
+@port_option
+@timeout_option
 @click.option("--shard", "-s", type=WholeNumber(0), metavar="INDEX", help="Only this shard; the first is 0.")
 @click.option("--router", "-r", "only_router", is_flag=True, help="Only the routers.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask whether the data of the shards may go.")
@@ -302,7 +314,7 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes
     """
     if shard is not None and only_router:
         raise click.UsageError("--shard and --router exclude each other.", click.get_current_context())
-    admin = _Admin(port, timeout)
+    admin = Admin(port, timeout)
     found = admin.status()
     children = found.children
     if shard is not None:
@@ -331,6 +343,20 @@ def _ask_about_data(shards: list[int]) -> None:
         raise Failure("Nothing was restarted.")
 
 
+@cluster.command("reload", short_help="Read the configuration and the TLS certificate again.")
+@port_option
+@timeout_option
+def reload(port: int, timeout: float) -> int:
+    """Read the file of --config and the files of the TLS certificate again, as SIGHUP does; nobody is disconnected.
+
+    Settings that cannot change while the cluster runs stay as they are; the log names them. A certificate that cannot be
+    used changes nothing, and the command says why.
+    """
+    Admin(port, timeout).request(messages.Reload(1))
+    click.echo(f"The cluster on port {port} has read its configuration again.")
+    return 0
+
+
 @cluster.command("settings", short_help="List every setting with its reason and default, as TOML.")
 def settings() -> int:
     """List every setting with its reason and default, as TOML to be pasted into a file of --config.
@@ -343,6 +369,8 @@ def settings() -> int:
     click.echo(settings_text(), nl=False)
     return 0
 
+
+cluster.add_command(check)
 
 if sys.platform == "win32":
     raise ImportError("Kache needs a POSIX system")

@@ -5,16 +5,20 @@ Blocking, one command at a time. Programs use `kache.Client`.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kache.cli.exits import EXIT_NO_CLUSTER, Failure
+from kache.cli.exits import EXIT_NO_CLUSTER, EXIT_USAGE, Failure
 from kache.config.kinds import format_address
 from kache.errors import CommandError
+
+if TYPE_CHECKING:
+    from kache.client.tls import Tls
 
 __all__ = ["PORT", "TIMEOUT", "Connection", "WholeNumber", "address_options"]
 
@@ -96,9 +100,9 @@ PORT = WholeNumber(1, 65535)
 
 
 def address_options(function: F) -> F:
-    """The options that say which cluster: --host, --port, --password, --db, --timeout.
+    """The options that say which cluster: --host, --port, --password, --db, --timeout, and --tls with its own.
 
-    They arrive under these names, to be passed on to `Connection`.
+    They arrive under these names, to be passed on to `Connection`; those of TLS as one, `tls`.
     """
     options = (
         click.option(
@@ -121,10 +125,52 @@ def address_options(function: F) -> F:
             "--timeout", type=TIMEOUT, metavar="SECONDS", default=10.0, show_default=True,
             help="How long to wait for a reply.",
         ),
+        *_TLS_OPTIONS,
     )  # fmt: skip
+
+    @functools.wraps(function)
+    def with_tls(*args: Any, **given: Any) -> Any:
+        of_tls = {name: given.pop(name) for name in ("tls", "cacert", "cert", "key", "insecure", "sni")}
+        return function(*args, **given, tls=_tls(given["host"], **of_tls))
+
+    wrapped: Any = with_tls
     for option in reversed(options):
-        function = option(function)
-    return function
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]  # click's decorators do not say what they return
+
+
+_TLS_OPTIONS = (
+    click.option("--tls", is_flag=True, envvar="KACHE_TLS", help="Connect with TLS; the port is that of tls-port."),
+    click.option(
+        "--cacert", envvar="KACHE_CACERT", metavar="FILE",
+        help="Certificates to trust instead of the system's, or KACHE_CACERT.",
+    ),
+    click.option("--cert", envvar="KACHE_CERT", metavar="FILE", help="Certificate to show, or KACHE_CERT."),
+    click.option("--key", envvar="KACHE_KEY", metavar="FILE", help="Its private key, or KACHE_KEY."),
+    click.option("--insecure", is_flag=True, help="Do not verify who answers."),
+    click.option("--sni", metavar="NAME", help="Name that the certificate must have, if it is not that of --host."),
+)  # fmt: skip
+
+
+def _tls(
+    host: str, tls: bool, cacert: str | None, cert: str | None, key: str | None, insecure: bool, sni: str | None
+) -> Tls | None:
+    from kache.client.tls import tls_of
+
+    if not tls:
+        return None
+    try:
+        found = tls_of(True, cacert, cert, key, sni, host, None)
+    except ValueError as error:
+        text = str(error)
+        raise Failure(f"{text[0].upper()}{text[1:]}.", EXIT_USAGE) from None
+    assert found is not None
+    if insecure:
+        import ssl
+
+        found[0].check_hostname = False
+        found[0].verify_mode = ssl.CERT_NONE
+    return found
 
 
 class Connection:
@@ -133,7 +179,9 @@ class Connection:
     Raises Failure when there is no cluster or it went away.
     """
 
-    def __init__(self, host: str, port: int, password: str | None, db: int, timeout: float) -> None:
+    def __init__(
+        self, host: str, port: int, password: str | None, db: int, timeout: float, tls: Tls | None = None
+    ) -> None:
         from kache.wire.codec import ReplyTooShort, decode_reply
 
         self._too_short = ReplyTooShort
@@ -146,6 +194,8 @@ class Connection:
             reason = error.strerror or str(error)
             raise Failure(f"No cluster answers at {self._where}: {reason}.", EXIT_NO_CLUSTER) from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self._secure(tls)
         greeting = ["hello", "3"]
         if password:
             greeting += ["auth", "default", password]
@@ -158,6 +208,16 @@ class Connection:
             self.needs_password = True
         if db:
             self.request(["select", str(db)])
+
+    def _secure(self, tls: Tls) -> None:
+        from kache.client.tls import refusal
+
+        try:
+            self._socket = tls[0].wrap_socket(self._socket, server_hostname=tls[1])
+        except OSError as error:
+            self._socket.close()
+            reason = "no answer in time" if isinstance(error, TimeoutError) else refusal(error) or error.strerror
+            raise Failure(f"No TLS with {self._where}: {reason}.", EXIT_NO_CLUSTER) from None
 
     def request(self, words: Sequence[str | bytes]) -> Any:
         """Send one command and return its reply."""
@@ -202,7 +262,9 @@ class Connection:
         except TimeoutError:
             raise Failure(f"{self._where} did not answer in time.") from None
         except OSError as error:
-            raise Failure(f"{self._where} is gone: {error.strerror}.", EXIT_NO_CLUSTER) from None
+            from kache.client.tls import refusal
+
+            raise Failure(f"{self._where} is gone: {refusal(error) or error.strerror}.", EXIT_NO_CLUSTER) from None
 
     def wait_for_ever(self) -> None:
         """From here on `read` waits however long it takes."""

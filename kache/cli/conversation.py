@@ -8,12 +8,15 @@ twice, and nothing is sent to another database than the prompt shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kache.cli.connection import Connection
 from kache.cli.exits import Failure
 from kache.config.kinds import format_address
 from kache.errors import CommandError
+
+if TYPE_CHECKING:
+    from kache.client.tls import Tls
 
 __all__ = ["Conversation"]
 
@@ -21,12 +24,15 @@ __all__ = ["Conversation"]
 class Conversation:
     """Talks to one address. `request` raises CommandError for an error reply, Failure when there is no connection."""
 
-    def __init__(self, host: str, port: int, password: str | None, db: int, timeout: float) -> None:
+    def __init__(
+        self, host: str, port: int, password: str | None, db: int, timeout: float, tls: Tls | None = None
+    ) -> None:
         self.db = db
         self.name: bytes | None = None
         self.in_transaction = False
         self.needs_password = False
         self._address = (host, port, timeout)
+        self._tls = tls
         self._credentials: list[str | bytes] = ["default", password] if password else []
         self._queued_db: int | None = None
         self._connection: Connection | None = None
@@ -44,7 +50,7 @@ class Conversation:
         if self._connection is not None:
             return
         host, port, timeout = self._address
-        connection = Connection(host, port, None, 0, timeout)
+        connection = Connection(host, port, None, 0, timeout, self._tls)
         try:
             if self._credentials:
                 connection.request(["auth", *self._credentials])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kache.cli.connection import Connection, address_options
 from kache.cli.exits import EXIT_STATUS, PASSWORD_HINT, Failure
 from kache.errors import CommandError
+
+if TYPE_CHECKING:
+    from kache.client.tls import Tls
 
 __all__ = ["monitor", "subscribe"]
 
@@ -33,6 +36,7 @@ def subscribe(
     password: str | None,
     db: int,
     timeout: float,
+    tls: Tls | None,
 ) -> None:
     """Show what is published on CHANNELS until Ctrl-C: `channel: message`, a line each.
 
@@ -43,7 +47,8 @@ def subscribe(
     if pattern and shard:
         raise click.UsageError("Shard channels have no patterns: --pattern or --shard.")
     names = [channel.encode("utf-8", "surrogateescape") for channel in channels]
-    client: Client[bytes] = Client(host, port, password=password, db=db, timeout=timeout)
+    secure: dict[str, Any] = {} if tls is None else {"tls": tls[0], "server_hostname": tls[1]}
+    client: Client[bytes] = Client(host, port, password=password, db=db, timeout=timeout, **secure)
     with client, client.pubsub() as listening:
         listen = listening.psubscribe if pattern else listening.ssubscribe if shard else listening.subscribe
         listen(*names)
@@ -76,9 +81,9 @@ def _text(data: bytes) -> str:
 
 @click.command("monitor", epilog=EXIT_STATUS)
 @address_options
-def monitor(host: str, port: int, password: str | None, db: int, timeout: float) -> None:
+def monitor(**address: Any) -> None:
     """Show every command that clients send, until Ctrl-C: time, database, address, words. It slows the cluster down."""
-    connection = Connection(host, port, password, db, timeout)
+    connection = Connection(**address)
     try:
         if connection.needs_password:
             raise Failure(f"The cluster wants a password. {PASSWORD_HINT}")

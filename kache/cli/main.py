@@ -34,6 +34,7 @@ _COMMANDS = {
     "bench": ("kache.cli.bench:bench", "Put load on a cluster and measure it."),
     "check-aof": ("kache.cli.files:check_aof", "Check the files of a cluster that does not run."),
     "dump": ("kache.cli.files:dump", "Print what the files of a cluster hold, as JSON lines."),
+    "module": ("kache.cli.modules:module", "Load, replace, unload and list commands in Python."),
     "completion": ("kache.cli.main:completion", "Print the completion script for a shell."),
 }
 

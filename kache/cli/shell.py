@@ -154,7 +154,7 @@ def _read_pipe(connection: Connection) -> int:
 
 @click.command("shell")
 @address_options
-def shell(host: str, port: int, password: str | None, db: int, timeout: float) -> int:
+def shell(**address: Any) -> int:
     """Talk to a cluster at a prompt with history and completion.
 
     A backslash at its end continues a line, and so does an open quote. After a lost connection the next one has the same
@@ -163,5 +163,5 @@ def shell(host: str, port: int, password: str | None, db: int, timeout: float) -
     When standard input is no terminal, each of its lines is a command; exit status 1 when one of them failed.
     """
     if sys.stdin.isatty():
-        return _interact(Conversation(host, port, password, db, timeout))
-    return _read_pipe(Connection(host, port, password, db, timeout))
+        return _interact(Conversation(**address))
+    return _read_pipe(Connection(**address))

@@ -114,8 +114,9 @@ def _aligned(found: Mapping[str, Any], with_total: bool, columns: Sequence[tuple
 
 def _footnotes(total: Mapping[str, Any], width: int | None) -> list[str]:
     limit = int(total.get("maxmemory") or 0)
+    clients = int(total.get("clients") or 0)
     facts = [
-        f"{total.get('clients') or 0:,} clients",
+        f"{clients:,} client{'' if clients == 1 else 's'}",
         f"{total.get('client_ops_per_second') or 0:,.0f} commands of clients/s",
         f"maxmemory {format_size(limit)}" if limit else "no maxmemory",
         f"rates: last {RATE_WINDOW} s",

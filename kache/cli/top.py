@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -185,10 +186,8 @@ def top(interval: float, once: bool, **address: Any) -> int:
 
     Latencies, loads and hits are those since the look before; commands per second as in `kache stats`.
     """
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        raise Failure("kache top needs Rich: pip install 'kache-cluster[top]'.") from None
+    if find_spec("rich") is None:
+        raise Failure("kache top needs Rich: pip install 'kache-cluster[top]'.")
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Failure("kache top needs a terminal; --once prints one screen without.", EXIT_USAGE)
     watcher = _Watcher(address)

@@ -9,6 +9,7 @@
     streams                     streams, and working through one as a member of a group
     codec                       requests and replies as functions over bytes
     arguments, stubs            what the typed methods make of what they are given; their types on a pipeline
+    tls                         what they connect with where the server speaks TLS
     options, errors             what may be asked for, and what a failure means
 
 Here are the two clients and what they raise. A client is loaded when it is first asked for, so that a program pays

@@ -11,6 +11,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Literal, cast, overload
 
@@ -41,6 +42,7 @@ from kache.client.pipeline import (
     raise_first,
 )
 from kache.client.streams import AsyncStream
+from kache.client.tls import SealedSocket, Tls, refusal, tls_of
 from kache.errors import CommandError
 
 __all__ = ["AsyncClient"]
@@ -55,7 +57,7 @@ class _Connection(asyncio.Protocol):
         self._replies: list[Reply] = []
         self._wanted = 0
         self._done: asyncio.Future[None] | None = None
-        self._open = False
+        self._open = self._heard = False
         self.tracked_for = 0
         """The connection that is told when what is read here changes; 0: nobody is."""
 
@@ -73,6 +75,7 @@ class _Connection(asyncio.Protocol):
         self._open = True
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         self._reader.feed(data)
         if self._done is not None:
             self._collect()
@@ -95,6 +98,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
+        why = refusal(error) if isinstance(error, OSError) and not self._heard else ""
+        if why:
+            # A client without the certificate that the server wants is told behind its handshake.
+            error = ConnectError(f"the server refuses TLS with this client: {why}")
         self._finish(error or ConnectionResetError("closed by the server"))
 
     def _finish(self, error: Exception | None) -> None:
@@ -144,13 +151,17 @@ class _Connection(asyncio.Protocol):
         return self._replies
 
 
-async def _connected(address: tuple[str, int] | str, decode: bool) -> _Connection:
+def _ssl_arguments(tls: Tls | None) -> dict[str, Any]:
+    return {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
+
+
+async def _connected(address: tuple[str, int] | str, decode: bool, tls: Tls | None) -> _Connection:
     """A connection to a host and port, or to the path of a Unix socket."""
     loop = asyncio.get_running_loop()
     if isinstance(address, str):
         _, connection = await loop.create_unix_connection(lambda: _Connection(decode), address)
     else:
-        _, connection = await loop.create_connection(lambda: _Connection(decode), *address)
+        _, connection = await loop.create_connection(lambda: _Connection(decode), *address, **_ssl_arguments(tls))
     return connection
 
 
@@ -262,6 +273,11 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        tls: bool | SSLContext = ...,
+        ca: str | None = ...,
+        cert: str | None = ...,
+        key: str | None = ...,
+        server_hostname: str | None = ...,
         near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
@@ -279,6 +295,11 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        tls: bool | SSLContext = ...,
+        ca: str | None = ...,
+        cert: str | None = ...,
+        key: str | None = ...,
+        server_hostname: str | None = ...,
         near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
@@ -295,10 +316,16 @@ class AsyncClient(AsyncCommands[S]):
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
         unixsocket: str | None = None,
+        tls: bool | SSLContext = False,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        server_hostname: str | None = None,
         near_cache: NearCache | int | None = None,
     ) -> None:
         check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
         self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
+        self._tls = tls_of(tls, ca, cert, key, server_hostname, host, unixsocket)
         self._greeting = greeting(password, username, db)
         self._decode = decode
         self._timeout = timeout
@@ -314,10 +341,10 @@ class AsyncClient(AsyncCommands[S]):
         pool.tracked_for = lambda: near.id if (near := self.near_cache) is not None else 0
         return pool
 
-    def _connect_listener(self, timeout: float | None) -> socket.socket:
+    def _connect_listener(self, timeout: float | None) -> socket.socket | SealedSocket:
         """For the thread of the near cache."""
         limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
-        return connected(self._address, min(limits, default=None))
+        return connected(self._address, min(limits, default=None), self._tls)
 
     @overload
     @classmethod
@@ -329,7 +356,7 @@ class AsyncClient(AsyncCommands[S]):
     def from_url(cls, url: str, *, decode: bool = False, **options: Any) -> AsyncClient[Any]:
         """A client for ``kache://[[user]:password@]host[:port][/db][?timeout=5]``, or ``unix:///path/of/socket``.
 
-        ``redis://`` means the same as ``kache://``. Other parameters as of `AsyncClient`; what the URL says wins.
+        ``redis://`` means the same as ``kache://``; ``kaches://`` and ``rediss://`` with TLS. Other parameters as of `AsyncClient`; what the URL says wins.
         """
         # What a URL says is known at run time only, so no overload fits.
         return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
@@ -337,7 +364,7 @@ class AsyncClient(AsyncCommands[S]):
     async def _connect(self, timeout: float | None) -> _Connection:
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await _connected(self._address, self._decode)
+                connection = await _connected(self._address, self._decode, self._tls)
         except OSError as error:
             raise self._not_connected(error) from error
         listener = 0 if self.near_cache is None else await self._listener_of(self.near_cache)
@@ -398,13 +425,13 @@ class AsyncClient(AsyncCommands[S]):
             async with asyncio.timeout(self._connect_timeout):
                 if isinstance(self._address, str):
                     return await asyncio.open_unix_connection(self._address)
-                return await asyncio.open_connection(*self._address)
+                return await asyncio.open_connection(*self._address, **_ssl_arguments(self._tls))
         except OSError as error:
             raise self._not_connected(error) from error
 
     def _not_connected(self, error: OSError) -> ConnectError:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        return ConnectError(f"cannot connect to {address_text(self._address)}: {reason}")
+        return ConnectError(f"cannot connect to {address_text(self._address)}: {refusal(error) or reason}")
 
     def stream(self, key: Key) -> AsyncStream[S]:
         """The stream at a key: adding, reading, and working through it with others. See `AsyncStream`."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from kache.client.codec import MORE, Argument, Reader, Reply, encode_many, encode_request
 from kache.client.commands import Commands, Key, S, T
@@ -36,7 +36,11 @@ from kache.client.options import TIMEOUT_SECONDS, address_text, check_options, c
 from kache.client.pipeline import Pipeline, Watching, check_stateless, executed, leave_state, leaves_state, raise_first
 from kache.client.pubsub import PubSub
 from kache.client.streams import Stream
+from kache.client.tls import SealedSocket, Tls, refusal, tls_of
 from kache.errors import CommandError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["UNSET", "Client", "Unset", "check_greeting", "greeting"]
 
@@ -54,12 +58,14 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
-def connected(address: tuple[str, int] | str, timeout: float | None) -> socket.socket:
+def connected(address: tuple[str, int] | str, timeout: float | None, tls: Tls | None) -> socket.socket | SealedSocket:
     """A socket connected to a host and port, or to the path of a Unix socket; raises `ConnectError`."""
     try:
-        return _connected_socket(address, timeout)
+        plain = _connected_socket(address, timeout)
+        return plain if tls is None else SealedSocket(plain, tls)
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        reason = refusal(error) or reason
         raise ConnectError(f"cannot connect to {address_text(address)}: {reason}") from error
 
 
@@ -81,8 +87,10 @@ def _connected_socket(address: tuple[str, int] | str, timeout: float | None) -> 
 class _Connection:
     """One socket and what was read from it. Used by one thread at a time; closed by whoever finds it unusable."""
 
-    def __init__(self, address: tuple[str, int] | str, timeout: float | None, decode: bool) -> None:
-        self._socket = connected(address, timeout)
+    def __init__(
+        self, address: tuple[str, int] | str, timeout: float | None, decode: bool, tls: Tls | None = None
+    ) -> None:
+        self._socket = connected(address, timeout, tls)
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -249,7 +257,9 @@ class Client(Commands[S]):
     Parameters: ``host`` and ``port``; ``password`` (and ``username``); ``db`` 0 to 15; ``decode=True`` returns `str`
     (UTF-8) instead of `bytes`; ``timeout`` in seconds for a whole exchange, None to wait for ever; ``connect_timeout``
     in seconds for making a connection; ``max_connections`` of the pool, for one of which a thread waits at most
-    ``timeout``; ``unixsocket``, the path of a Unix socket instead of host and port; ``near_cache``, a `NearCache` or a number of keys of which
+    ``timeout``; ``unixsocket``, the path of a Unix socket instead of host and port; ``tls``, True or an `ssl.SSLContext`, with ``ca``
+    (a file of certificates to trust instead of the system's), ``cert`` and ``key`` (files of the client's own) and
+    ``server_hostname`` (if it is not ``host``); ``near_cache``, a `NearCache` or a number of keys of which
     this program keeps copies, dropped when they change. `from_url` takes them from a URL. One that cannot be meant raises TypeError or ValueError, which name it.
 
     The default of 10 seconds is longer than the 5 within which the server begins with a command or says that it has not
@@ -279,6 +289,11 @@ class Client(Commands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        tls: bool | SSLContext = ...,
+        ca: str | None = ...,
+        cert: str | None = ...,
+        key: str | None = ...,
+        server_hostname: str | None = ...,
         near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
@@ -296,6 +311,11 @@ class Client(Commands[S]):
         connect_timeout: float | None = ...,
         max_connections: int = ...,
         unixsocket: str | None = ...,
+        tls: bool | SSLContext = ...,
+        ca: str | None = ...,
+        cert: str | None = ...,
+        key: str | None = ...,
+        server_hostname: str | None = ...,
         near_cache: NearCache | int | None = ...,
     ) -> None: ...
 
@@ -312,10 +332,16 @@ class Client(Commands[S]):
         connect_timeout: float | None = 2.0,
         max_connections: int = 64,
         unixsocket: str | None = None,
+        tls: bool | SSLContext = False,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        server_hostname: str | None = None,
         near_cache: NearCache | int | None = None,
     ) -> None:
         check_options(host, port, password, username, db, decode, timeout, connect_timeout, max_connections, unixsocket)
         self._address: tuple[str, int] | str = (host, port) if unixsocket is None else unixsocket
+        self._tls = tls_of(tls, ca, cert, key, server_hostname, host, unixsocket)
         self._greeting = greeting(password, username, db)
         self._decode = decode
         self._timeout = timeout
@@ -336,13 +362,13 @@ class Client(Commands[S]):
     def from_url(cls, url: str, *, decode: bool = False, **options: Any) -> Client[Any]:
         """A client for ``kache://[[user]:password@]host[:port][/db][?timeout=5]``, or ``unix:///path/of/socket``.
 
-        ``redis://`` means the same as ``kache://``. Other parameters as of `Client`; what the URL says wins.
+        ``redis://`` means the same as ``kache://``; ``kaches://`` and ``rediss://`` with TLS. Other parameters as of `Client`; what the URL says wins.
         """
         # What a URL says is known at run time only, so no overload fits.
         return cls(decode=decode, **options | url_options(url))  # type: ignore[call-overload,no-any-return]
 
     def _connect(self, timeout: float | None) -> _Connection:
-        connection = _Connection(self._address, self._connect_timeout, self._decode)
+        connection = _Connection(self._address, self._connect_timeout, self._decode, self._tls)
         listener = 0 if self.near_cache is None else self.near_cache.id
         if self._greeting or listener:
             try:
@@ -399,9 +425,9 @@ class Client(Commands[S]):
         """Listens to channels, over a connection of its own. See `PubSub`; publish with ``execute("publish", channel, data)``."""
         return PubSub(self._connect_to_listen, self._greeting, self._decode, self._timeout)
 
-    def _connect_to_listen(self, timeout: float | None) -> socket.socket:
+    def _connect_to_listen(self, timeout: float | None) -> socket.socket | SealedSocket:
         limits = [seconds for seconds in (timeout, self._connect_timeout) if seconds is not None]
-        return connected(self._address, min(limits, default=None))
+        return connected(self._address, min(limits, default=None), self._tls)
 
     def stream(self, key: Key) -> Stream[S]:
         """The stream at a key: adding, reading, and working through it with others. See `Stream`."""

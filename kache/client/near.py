@@ -26,6 +26,7 @@ from kache.client.codec import MORE, Argument, Reply
 from kache.client.errors import ConnectError, ProtocolError
 from kache.client.messages import Push, RespReader, encode_resp
 from kache.client.pubsub import FIRST_RETRY, LONGEST_RETRY, QUIET_SECONDS, greeting_bytes
+from kache.client.tls import SealedSocket
 from kache.errors import CommandError
 
 __all__ = ["NEAR_READS", "NearCache", "near_cache_of"]
@@ -65,7 +66,9 @@ class NearCache:
         return len(self._copies)
 
     # Of the client ----------------------------------------------------------------------------------------
-    def listen(self, connect: Callable[[float | None], socket.socket], greeting: Sequence[Sequence[Any]]) -> None:
+    def listen(
+        self, connect: Callable[[float | None], socket.socket | SealedSocket], greeting: Sequence[Sequence[Any]]
+    ) -> None:
         """Begins to listen in a thread of its own."""
         if self._listener is not None:
             raise ValueError("a NearCache belongs to one client: make one for each")
@@ -196,13 +199,16 @@ class _Listener:
     """The connection that is told of changes, and the thread that reads it."""
 
     def __init__(
-        self, cache: NearCache, connect: Callable[[float | None], socket.socket], greeting: Sequence[Sequence[Any]]
+        self,
+        cache: NearCache,
+        connect: Callable[[float | None], socket.socket | SealedSocket],
+        greeting: Sequence[Sequence[Any]],
     ) -> None:
         self._cache = cache
         self._connect = connect
         self._greeting = greeting
         self._id = 0
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | SealedSocket | None = None
         self._closed = threading.Event()
         self._pid = 0
         self._starting = threading.Lock()
@@ -286,7 +292,7 @@ class _Listener:
                 retry = min(2 * retry, LONGEST_RETRY)
         self._lose()
 
-    def _read(self, connection: socket.socket | None) -> None:
+    def _read(self, connection: socket.socket | SealedSocket | None) -> None:
         while connection is not None and connection is self._socket:
             try:
                 data = connection.recv(_READ_SIZE)

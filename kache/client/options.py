@@ -68,7 +68,7 @@ def url_options(url: str) -> dict[str, Any]:
     """The options of a client that a URL stands for; ValueError, which does not show its password, for what is none.
 
     ``kache://[[user]:password@]host[:port][/db][?timeout=5&max_connections=8]``, with ``redis://`` for ``kache://`` if that is
-    what a setting has, or ``unix://[[user]:password@]/path/of/socket[?db=1]``.
+    what a setting has, ``kaches://`` or ``rediss://`` with TLS, or ``unix://[[user]:password@]/path/of/socket[?db=1]``.
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL is a str, not of type {type(url).__name__}")
@@ -77,13 +77,11 @@ def url_options(url: str) -> dict[str, Any]:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"not a URL of a cluster: {error}") from None
-    if parts.scheme in _TLS:
-        raise ValueError(f"a URL cannot begin with {parts.scheme}://, since the server has no TLS; kache:// has none")
-    if parts.scheme not in (*_TCP, "unix"):
+    if parts.scheme not in (*_TCP, *_TLS, "unix"):
         raise ValueError(
             f"a URL begins with kache://, redis:// or unix://, not with {parts.scheme + '://' if parts.scheme else url[:12]!r}"
         )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"tls": True} if parts.scheme in _TLS else {}
     if parts.password is not None:
         options["password"] = unquote(parts.password)
         if parts.username:

@@ -17,6 +17,7 @@ from typing import Any, Generic
 
 from kache.client.errors import ClientClosedError, ConnectError, RequestTimeoutError, UncertainError
 from kache.client.messages import Listening, Message, S, encode_resp
+from kache.client.tls import SealedSocket
 from kache.errors import CommandError
 
 __all__ = ["FIRST_RETRY", "LONGEST_RETRY", "QUIET_SECONDS", "PubSub", "greeting_bytes", "names_of"]
@@ -61,7 +62,7 @@ class PubSub(Generic[S]):
 
     def __init__(
         self,
-        connect: Callable[[float | None], socket.socket],
+        connect: Callable[[float | None], socket.socket | SealedSocket],
         greeting: Sequence[Sequence[Any]],
         decode: bool,
         timeout: float | None,
@@ -71,7 +72,7 @@ class PubSub(Generic[S]):
         self._timeout = timeout
         self._core: Listening[S] = Listening(decode)
         self._waiting: deque[Message[S]] = deque()
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | SealedSocket | None = None
         self._was_connected = False
         self._heard = 0.0
         self._retry = FIRST_RETRY

@@ -5,8 +5,10 @@ children, child                 one child over all its lives; how a process beco
 messages, control               what goes over the control channels, and the channels
 changes, spread,                changes of the configuration: what is tried, stored, taken back; how children are told;
 acknowledgements                who has yet to answer
+certificates, tls_reload        the TLS certificate: what is wrong with it, and how another one is taken in
 ending                          the routers first, then the shards
 questions                       what one router asks the others
+modules                         commands in Python: tried, numbered, the same in all shards
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets

@@ -21,6 +21,7 @@ class _Change:
     missing: set[str]
     deadline: float
     refusals: list[str] = field(default_factory=list)
+    late: Callable[[set[str]], None] | None = None
 
     def end(self, late: str) -> None:
         """Tell whoever waits: the refusals of children if there are any, else what is late."""
@@ -51,13 +52,17 @@ class Acknowledgements:
         answer: Callable[[str], None],
         seconds: float = ACK_SECONDS,
         refuse: Callable[[str], None] | None = None,
+        late: Callable[[set[str]], None] | None = None,
     ) -> None:
-        """Wait for the acknowledgement of `children`, by name, for `seconds`. Without `refuse`, `answer` is told all."""
+        """Wait for the acknowledgement of `children`, by name, for `seconds`. Without `refuse`, `answer` is told all.
+
+        With `late`, that is called instead when time is up, with the names of those who are late.
+        """
         missing = set(children)
         if not missing:
             answer("")
             return
-        self._under_way[number] = _Change(answer, refuse or answer, missing, now + seconds)
+        self._under_way[number] = _Change(answer, refuse or answer, missing, now + seconds, late=late)
 
     def acknowledged(self, number: int, child: str, error: str = "") -> bool:
         """A child has taken in change `number`, or could not for the reason `error`; False when nobody waits for it."""
@@ -80,6 +85,9 @@ class Acknowledgements:
         for number, change in list(self._under_way.items()):
             if now >= change.deadline:
                 del self._under_way[number]
+                if change.late is not None:
+                    change.late(change.missing)
+                    continue
                 late = ", ".join(sorted(change.missing))
                 change.end(f"{late} did not acknowledge in time; the change holds once it does")
 

@@ -42,8 +42,10 @@ class Owner(Protocol):
 class Changes:
     """Each change is made of the configuration that the one before it has left."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, after: Callable[[Config, Config, Answer], None] | None = None) -> None:
         self._owner = owner
+        self._after = after
+        """Called with the configuration before and the one that was stored; it calls the answer."""
         self._waiting: deque[tuple[Make, Answer]] = deque()
         self._trying = False
 
@@ -52,12 +54,14 @@ class Changes:
         self._waiting.append((make, answer))
         self._go_on()
 
-    def read_again(self, read: Callable[[], Config]) -> None:
-        """Change to what `read` returns, as far as a running cluster can; the log says what came of it."""
+    def read_again(self, read: Callable[[], Config], answer: Answer = lambda error: None) -> None:
+        """Change to what `read` returns, as far as a running cluster can; the log says what came of it, and `answer` gets
+        what went wrong."""
         try:
             fresh = read()
         except ConfigError as error:
             _log.warning("the configuration was not read again: %s", error)
+            answer(str(error))
             return
         now = self._owner.config
         fixed = [n for n, s in SETTINGS.items() if not s.live and fresh.setting(n) != now.setting(n)]
@@ -70,6 +74,7 @@ class Changes:
                 _log.warning("the configuration was read again: %s", error)
             else:
                 _log.info("configuration read again%s", also)
+            answer(error)
 
         self.ask(lambda config: changed(config, live), told)
 
@@ -86,8 +91,12 @@ class Changes:
 
     def _try(self, wanted: Config, answer: Answer) -> None:
         def accept(late: str) -> None:
+            before = self._owner.config
             self._owner.store(wanted)
-            end(late)
+            if self._after is None:
+                end(late)
+            else:
+                self._after(before, wanted, lambda error: end(late or error))
 
         def refuse(cause: str) -> None:
             self._owner.take_back()

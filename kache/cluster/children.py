@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import msgspec
 
 from kache.cluster import logs, processes
 from kache.cluster.control import Conversation, pack
-from kache.cluster.messages import ChildContext, ChildStatus, Failed, Health, Kept, Role, State
+from kache.cluster.messages import ChildContext, ChildStatus, Failed, Health, Kept, Role, State, TlsIs
 from kache.errors import KacheError
 
 __all__ = ["Child", "enter", "preload", "signal_name", "start_executed", "start_forked"]
@@ -65,6 +66,8 @@ class Child:
     """Whether its socket was made anew, and it has yet to be given it."""
     kept: Kept | None = None
     """Of a shard that keeps something on disk: the last it has said of that."""
+    tls: TlsIs | None = None
+    """Of one that has a TLS port: what it serves there."""
     progress: str = ""
     """Of a shard that loads: how far it is, for people."""
 
@@ -88,6 +91,8 @@ class Child:
             state, reason = "loading", self.progress
         if state == "up" and self.kept is not None and self.kept.error:
             reason = self.kept.error
+        if state == "up" and self.tls is not None and self.tls.error:
+            reason = self.tls.error
         return ChildStatus(
             role=self.role,
             index=self.index,
@@ -108,7 +113,7 @@ class Child:
         self.started_ms = time.time_ns() // 1_000_000
         self.asked = self.unresponsive = self.listener_due = False
         self.silent = 0.0
-        self.kept = None
+        self.kept = self.tls = None
 
     def how_it_ended(self, code: int) -> str:
         """The exit code of its process, and its last words, for people."""
@@ -159,15 +164,14 @@ def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> i
 
 def start_executed(ctx: ChildContext, title: str) -> int:
     """Start a fresh interpreter for `ctx` with the same descriptors; returns its pid."""
-    reader, writer = os.pipe()
-    os.write(writer, msgspec.msgpack.encode(ctx))  # less than a pipe holds
-    os.close(writer)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kache.cluster.child", str(reader), str(os.getpid()), title],
-        pass_fds=(reader, *ctx.descriptors()),
-        stdin=subprocess.DEVNULL,
-    )
-    os.close(reader)
+    with tempfile.TemporaryFile() as given:
+        given.write(msgspec.msgpack.encode(ctx))
+        given.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kache.cluster.child", str(given.fileno()), str(os.getpid()), title],
+            pass_fds=(given.fileno(), *ctx.descriptors()),
+            stdin=subprocess.DEVNULL,
+        )
     process.returncode = 0  # the supervisor reaps it by its pid, Popen need not
     return process.pid
 

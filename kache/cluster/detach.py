@@ -42,7 +42,7 @@ def detached(config: Config, supervise: Supervise, keep: Collection[int] = ()) -
     The background process logs to `config.logfile`, or to ``kache-<port>.log`` in its directory. `keep` are
     descriptors that it must not lose.
     """
-    config = msgspec.structs.replace(config, logfile=config.logfile or f"kache-{config.port}.log")
+    config = msgspec.structs.replace(config, logfile=config.logfile or f"kache-{config.port or config.tls_port}.log")
     try:
         before = _Before(config)
         log = os.open(config.logfile, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -88,7 +88,7 @@ class _Before:
 
     def __init__(self, config: Config) -> None:
         self._log = config.logfile
-        self._port = config.port
+        self._port = config.port or config.tls_port
         self._base = run_dir.base_directory(os.environ)
         self._had_base = os.path.isdir(self._base)
         self._had_log = os.path.exists(config.logfile)

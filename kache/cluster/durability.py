@@ -39,7 +39,7 @@ class DataDirectory:
         self.path = os.path.abspath(config.dir)
         self.shards = config.shards
         self.hash_seed = secrets.token_bytes(16)
-        self.slots: list[SlotRange] = contiguous(config.shards)
+        self.slots: list[SlotRange] = contiguous(config.shards) if config.shards else []
         self._cluster = secrets.token_bytes(16)
         self._epoch = 1
         self._lock: Any = None

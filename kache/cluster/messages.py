@@ -10,12 +10,15 @@ from typing import Literal
 
 import msgspec
 
+from kache.acl.record import UserRecord
 from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 from kache.slots import SlotRange
 
 __all__ = [
     "Ack",
+    "AclChange",
+    "AclFile",
     "Answer",
     "AskRouters",
     "CancelDump",
@@ -34,11 +37,20 @@ __all__ = [
     "Health",
     "Kept",
     "Loading",
+    "Module",
+    "ModuleCommand",
+    "ModuleList",
+    "ModuleLoad",
+    "ModuleStatus",
+    "ModuleUnload",
+    "ModulesAre",
+    "ModulesReply",
     "NewListener",
     "Ping",
     "Pong",
     "Question",
     "Ready",
+    "Reload",
     "Reports",
     "Request",
     "Resolved",
@@ -54,7 +66,11 @@ __all__ = [
     "State",
     "StatusReply",
     "StatusRequest",
+    "TlsCommit",
+    "TlsIs",
+    "TlsPrepare",
     "Up",
+    "UsersChanged",
 ]
 
 Role = Literal["router", "shard", "metrics"]
@@ -86,6 +102,34 @@ class Stage(msgspec.Struct, kw_only=True, frozen=True):
     """Children that are not started again."""
 
 
+class ModuleCommand(msgspec.Struct, frozen=True):
+    """A command of a module: its number on the link, and its row (kache.commands.Row) as msgpack."""
+
+    name: str
+    number: int
+    row: bytes
+
+
+class Module(msgspec.Struct, frozen=True):
+    """A module, or one version of it: each has a serial of its own. `source` is empty for those who do not execute it."""
+
+    name: str
+    serial: int
+    path: str
+    source: str
+    commands: list[ModuleCommand]
+    loaded_ms: int
+
+
+class ModuleStatus(msgspec.Struct, frozen=True):
+    """A module for `kache module list`; the time is unix milliseconds."""
+
+    name: str
+    path: str
+    loaded_ms: int
+    commands: list[str]
+
+
 class ChildContext(msgspec.Struct, kw_only=True):
     """All that a child is given when it starts. The descriptors are open and the child's own."""
 
@@ -106,6 +150,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     listeners: list[int]
     """Router: the client port's listeners, one per address, shared by all routers. Shard: its Unix socket. Metrics: those of
     the metrics port."""
+    tls_listeners: list[int] = []
+    """Router: those of the port that speaks TLS."""
     shard_paths: list[str]
     """Path of every shard's Unix socket, by index."""
     slots: list[SlotRange]
@@ -128,12 +174,18 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """How often this child was started before."""
     config_file: str | None = None
     """The TOML file that the cluster was started with."""
+    modules: ModulesAre | None = None
+    """The commands in Python of the cluster, for routers and shards; None: there are none."""
     stage: Stage | None = None
     """What a test has staged; None in a cluster that was not started for tests."""
+    users: list[UserRecord] | None = None
+    """All users; None: the default one, with the password of the configuration."""
+    acl_epoch: int = 0
+    """The number of the last change of users."""
 
     def descriptors(self) -> list[int]:
         """All that are the child's own."""
-        return [self.control_fd, self.death_fd, *self.listeners, *self.pages.values()]
+        return [self.control_fd, self.death_fd, *self.listeners, *self.tls_listeners, *self.pages.values()]
 
 
 class ChildStatus(msgspec.Struct, kw_only=True):
@@ -160,6 +212,7 @@ class ClusterStatus(msgspec.Struct, kw_only=True):
     version: str
     pid: int
     port: int
+    """Of the plain port; 0: there is none."""
     bind: list[str]
     started_ms: int
     now_ms: int
@@ -169,6 +222,11 @@ class ClusterStatus(msgspec.Struct, kw_only=True):
     slots: list[SlotRange]
     slot_epoch: int
     draining: bool = False
+    tls_port: int = 0
+    tls_serial: str = ""
+    """Of the certificate that is served, in hexadecimal digits; empty without TLS."""
+    tls_expires: int = 0
+    """Unix seconds."""
     troubles: list[str] = []
     """What the cluster cannot heal by itself: a file of its directory that cannot be made again, say."""
 
@@ -182,6 +240,8 @@ class Ack(_Message, tag=True):
 
     id: int
     error: str = ""
+    count: int = 0
+    """Of users that were deleted."""
 
 
 class ConfigChanged(_Message, tag=True):
@@ -200,6 +260,25 @@ class Slots(_Message, tag=True):
     id: int
     epoch: int
     ranges: list[SlotRange]
+
+
+class UsersChanged(_Message, tag=True):
+    """Down: these users are so from now on, those of the names in `removed` are gone. A child answers with Ack once nothing is
+    executed by the rights of before."""
+
+    id: int
+    epoch: int
+    records: list[UserRecord]
+    removed: list[bytes]
+
+
+class ModulesAre(_Message, tag=True):
+    """Down, to shards and routers: the modules from now on, of which later ones win where a number is in two. A child answers
+    with Ack once it goes by it, or with why it cannot: then it has what it had."""
+
+    id: int
+    epoch: int
+    modules: list[Module]
 
 
 class Drain(_Message, tag=True):
@@ -261,6 +340,27 @@ class Failed(_Message, tag=True):
     reason: str
 
 
+class TlsPrepare(_Message, tag=True):
+    """Down: read the files of the certificate again. Acknowledged when they can be used, or with why not; what is served
+    stays as it is."""
+
+    id: int
+
+
+class TlsCommit(_Message, tag=True):
+    """Down: serve new connections with what was prepared last; existing ones keep what they have."""
+
+    id: int
+
+
+class TlsIs(_Message, tag=True):
+    """Up: the certificate that a child serves from now on (hexadecimal digits, Unix seconds), or why it serves no TLS."""
+
+    serial: str
+    expires: int
+    error: str = ""
+
+
 class Ready(_Message, tag=True):
     """Up: this child serves. A router says so once it accepts clients and its links to the shards are up."""
 
@@ -309,8 +409,31 @@ class ConfigSet(_Message, tag=True):
     values: dict[str, str]
 
 
+class AclChange(_Message, tag=True):
+    """Up: apply these rules to users (or make them), and delete others. Ack comes once every process goes by it."""
+
+    id: int
+    actor: bytes
+    """The user who asks, for the log."""
+    changes: list[tuple[bytes, list[bytes]]]
+    deletions: list[bytes]
+
+
+class AclFile(_Message, tag=True):
+    """Up: read the users from their file (`what`: load), or write them there (save). Ack as for AclChange."""
+
+    id: int
+    what: str
+
+
 class ConfigRewrite(_Message, tag=True):
     """Up: write the settings changed at run time into the configuration file."""
+
+    id: int
+
+
+class Reload(_Message, tag=True):
+    """Up: read the configuration and the files of the certificate again. Ack with what could not be taken in."""
 
     id: int
 
@@ -352,6 +475,35 @@ class Shutdown(_Message, tag=True):
     id: int
     save: bool | None = None
     now: bool = False
+
+
+class ModuleLoad(_Message, tag=True):
+    """Up, over the admin socket: load this text of the file `path`, in the place of the module of its name if `replace`."""
+
+    id: int
+    path: str
+    source: str
+    replace: bool = False
+
+
+class ModuleUnload(_Message, tag=True):
+    """Up, over the admin socket: the commands of this module are unknown from now on."""
+
+    id: int
+    name: str
+
+
+class ModuleList(_Message, tag=True):
+    """Up, over the admin socket: answered with ModulesReply."""
+
+    id: int
+
+
+class ModulesReply(_Message, tag=True):
+    """Down: the answer to ModuleList."""
+
+    id: int
+    modules: list[ModuleStatus]
 
 
 class StatusRequest(_Message, tag=True):
@@ -396,7 +548,10 @@ class Answer(_Message, tag=True):
 
 Down = (
     ConfigChanged
+    | UsersChanged
     | Slots
+    | ModulesAre
+    | ModulesReply
     | Drain
     | DumpShard
     | CancelDump
@@ -409,6 +564,8 @@ Down = (
     | Answer
     | Resolved
     | StageIs
+    | TlsCommit
+    | TlsPrepare
 )
 Up = (
     Ready
@@ -421,12 +578,31 @@ Up = (
     | Ack
     | ConfigSet
     | ConfigRewrite
+    | AclChange
+    | AclFile
+    | Reload
+    | RestartShard
+    | SetStage
+    | Save
+    | Shutdown
+    | ModuleLoad
+    | ModuleUnload
+    | ModuleList
+    | StatusRequest
+    | AskRouters
+    | Answer
+    | TlsIs
+)
+Request = (
+    ConfigSet
+    | ConfigRewrite
+    | Reload
+    | AclChange
+    | AclFile
     | RestartShard
     | SetStage
     | Save
     | Shutdown
     | StatusRequest
     | AskRouters
-    | Answer
 )
-Request = ConfigSet | ConfigRewrite | RestartShard | SetStage | Save | Shutdown | StatusRequest | AskRouters

@@ -18,10 +18,12 @@ from kache.cluster import board, budget, claims, client_counts, listeners, monit
 from kache.config.settings import Config
 from kache.errors import KacheError
 
-__all__ = ["Resources"]
+__all__ = ["METRICS_SOCKET", "Resources"]
 
 PATIENCE_SECONDS = 3.0
 """How long to wait for a port whose last cluster was killed: its children need a moment to go."""
+METRICS_SOCKET = "clients.sock"
+"""In the run directory: how the metrics process asks a cluster whose ports all speak TLS."""
 BACKLOG = 64
 """Of the metrics port: few ask there."""
 
@@ -35,23 +37,34 @@ class Resources:
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._base = base = run_dir.base_directory(environ)
         run_dir.make_private(base)
-        lock = run_dir.PortLock(base, config.port) if config.port else None
+        named = config.port or config.tls_port
+        lock = run_dir.PortLock(base, named) if named else None
         try:
             patience = PATIENCE_SECONDS if lock is not None and lock.abandoned else 0.0
-            self.client_listeners, self.port = listeners.bind_tcp(
-                config.bind, config.port, config.tcp_backlog, patience
-            )
-            self._lock = lock or run_dir.PortLock(base, self.port)
+            self.tls_listeners: list[int] = []
+            self.client_listeners: list[int] = []
+            self.port = 0
+            if config.tls_port:
+                self.tls_listeners, _ = listeners.bind_tcp(config.bind, config.tls_port, config.tcp_backlog, patience)
+            if config.port or not config.tls_port:
+                self.client_listeners, self.port = listeners.bind_tcp(
+                    config.bind, config.port, config.tcp_backlog, patience
+                )
+            self.name = self.port or config.tls_port
+            """The port that the run directory and the admin socket are named by."""
+            self._lock = lock or run_dir.PortLock(base, self.name)
         except (KacheError, OSError):
+            for fd in (*self.tls_listeners, *self.client_listeners):
+                os.close(fd)
             if lock is not None:
                 lock.release()
             raise
-        self.run_dir = os.path.join(base, str(self.port))
+        self.run_dir = os.path.join(base, str(self.name))
         self.shard_paths = [os.path.join(self.run_dir, f"shard-{index}.sock") for index in range(config.shards)]
         self.shard_listeners: list[int] = []
         self.metrics_listeners: list[int] = []
         self._client_socket: listeners.ClientSocket | None = None
-        self._admin_path = run_dir.control_path(base, self.port)
+        self._admin_path = run_dir.control_path(base, self.name)
         self._made: dict[str, tuple[int, int] | None] = {}
         """Which file each socket is, by its path."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -72,19 +85,22 @@ class Resources:
             run_dir.make_private(self.run_dir)
             for path in self.shard_paths:
                 self.shard_listeners.append(self._bind(path))
+            if config.metrics_port and not self.port:
+                # The metrics process is a client like any other, but for its certificate.
+                self.client_listeners.append(listeners.bind_unix(os.path.join(self.run_dir, METRICS_SOCKET)))
             self.client_counts = client_counts.create(self.run_dir, max(1, config.routers))
             self.numbers = numbers.create(self.run_dir)
             self.pauses = pauses.create(self.run_dir)
             self.monitors = monitors.create(self.run_dir)
-            self.board = board.create(self.run_dir, config.shards, max(1, config.routers))
+            self.board = board.create(self.run_dir, max(1, config.shards), max(1, config.routers))
             self.claims = claims.create(self.run_dir, max(1, config.routers))
-            self.budget = budget.create(self.run_dir, config.shards)
+            self.budget = budget.create(self.run_dir, max(1, config.shards))
             self._wakers = budget.wakers(config.shards)
             self.admin = socket.socket(fileno=self._bind(self._admin_path))
             self.death_reader, self._death_writer = os.pipe()
             """Children hold the read end; nobody writes. It ends when the supervisor does."""
         except (KacheError, OSError) as error:
-            for fd in (*self.client_listeners, *self.shard_listeners, *self.metrics_listeners):
+            for fd in (*self.client_listeners, *self.tls_listeners, *self.shard_listeners, *self.metrics_listeners):
                 os.close(fd)
             if self._client_socket is not None:
                 self._client_socket.remove()
@@ -150,7 +166,7 @@ class Resources:
             troubles[f"{path} is lost, and cannot be made again: {error.strerror}."] = None
 
     def _lock_again(self) -> None:
-        before, self._lock = self._lock, run_dir.PortLock(self._base, self.port)
+        before, self._lock = self._lock, run_dir.PortLock(self._base, self.name)
         os.close(before.fd)
 
     def _listen_again(self, index: int, on_shard: Callable[[int], None]) -> None:
@@ -178,7 +194,8 @@ class Resources:
             *self._wakers,
         )
         mine = (*pages, self.death_reader, self._death_writer)
-        for fd in (*self.client_listeners, *self.shard_listeners, *self.metrics_listeners, *mine):
+        ports = (*self.client_listeners, *self.tls_listeners, *self.metrics_listeners)
+        for fd in (*ports, *self.shard_listeners, *mine):
             os.close(fd)
         self.admin.close()
         if self._client_socket is not None:

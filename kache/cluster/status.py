@@ -20,13 +20,16 @@ def ready_line(config: Config, broken: Sequence[Child]) -> str:
     """Where clients are served and how it is stopped; `broken` are the children that could not be started."""
     memory = f"maxmemory {format_size(config.maxmemory)} ({config.maxmemory_policy})"
     shards = f"{config.shards} shard{'s' if config.shards > 1 else ''}"
-    if config.routers > 1:
+    if config.backend:
+        shards = f"{config.routers} router{'s' if config.routers > 1 else ''} in front of {config.backend}"
+    elif config.routers > 1:
         shards += f" behind {config.routers} routers"
-    where = ", ".join(format_address(host, config.port) for host in config.bind)
+    where = ", ".join(format_address(host, config.port or config.tls_port) for host in config.bind)
+    tls = "" if not config.tls_port else f"; TLS on port {config.tls_port}" if config.port else "; with TLS only"
     text = (
         f"Kache {__version__} ready on {where}: {shards}, "
-        f"{memory if config.maxmemory else 'no maxmemory'}. "
-        f"Stop with Ctrl-C or `kache cluster stop --port {config.port}`."
+        f"{memory if config.maxmemory else 'no maxmemory' if not config.backend else 'the data is its own'}{tls}. "
+        f"Stop with Ctrl-C or `kache cluster stop --port {config.port or config.tls_port}`."
     )
     return text + "".join(f" {child.name} is down: {child.reason}." for child in broken)
 
@@ -41,6 +44,7 @@ def cluster_status(
 ) -> ClusterStatus:
     """All that `kache cluster status` shows, secrets not; `slots` is (epoch, ranges)."""
     shown = {n: "***" if s.secret and config.setting(n) else s.show(config.setting(n)) for n, s in SETTINGS.items()}
+    served = next((child.tls for child in children if child.tls is not None and child.tls.serial), None)
     return ClusterStatus(
         version=__version__,
         pid=os.getpid(),
@@ -54,4 +58,7 @@ def cluster_status(
         slot_epoch=slots[0],
         slots=slots[1],
         draining=draining,
+        tls_port=config.tls_port,
+        tls_serial=served.serial if served else "",
+        tls_expires=served.expires if served else 0,
     )

@@ -26,9 +26,11 @@ from typing import Any
 
 import msgspec
 
+from kache.backend.conversation import check_backend
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
+from kache.cluster.certificates import CertificateError, checked_in_a_child
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
@@ -37,6 +39,7 @@ from kache.cluster.durability import DataDirectory, Resolution
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
+from kache.cluster.modules import Modules
 from kache.cluster.progress import LoadingBar, loading_text
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
@@ -44,7 +47,9 @@ from kache.cluster.service_manager import ServiceManager
 from kache.cluster.simulation import Simulation
 from kache.cluster.spread import Spread
 from kache.cluster.status import cluster_status, ready_line
+from kache.cluster.tls_reload import TlsReload
 from kache.cluster.transactions import Decision
+from kache.cluster.users import Users
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import Config, changed
@@ -99,9 +104,12 @@ class Supervisor:
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._spread = Spread(config, self._data, self._children, self._acknowledgements, self._send)
-        self._changes = Changes(self._spread)
+        self._users = Users(self._children, self._acknowledgements, self._send)
+        self._changes = Changes(self._spread, self._after_change)
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
+        self._modules = Modules(self._children, self._acknowledgements, self._selector, self._send)
         self._health = Health(self._children, self._send, self._on_unresponsive)
+        self._certificates = TlsReload(self._children, self._acknowledgements, self._send, lambda: self.config)
         self._troubles: list[str] = []
         self._manager = ServiceManager(os.environ)
         self._end = Ending(self._spread, self._data, self._children, self._send)
@@ -117,9 +125,17 @@ class Supervisor:
     def run(self) -> int:
         """Start the cluster and look after it until it has ended."""
         logs.set_up(self.config, "supervisor")
+        self._modules.start(self.config.modules)
+        if self.config.tls_port or self.config.metrics_tls:
+            trouble = checked_in_a_child(self.config)
+            if trouble:
+                raise CertificateError(trouble)
+        if self.config.backend:
+            check_backend(self.config.backend, self.config.backend_user, self.config.backend_password)
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:
+            self._users.start(self.config)
             self._data.start(self.config)
         except KacheError:
             self._resources.leave()
@@ -134,7 +150,7 @@ class Supervisor:
             if not self.config.core_dumps:
                 processes.forbid_core_dumps()
             processes.raise_descriptor_limit(self.config.maxclients + SPARE_DESCRIPTORS)
-            processes.set_title(f"kache: supervisor :{self.config.port}")
+            processes.set_title(f"kache: supervisor :{self._resources.name}")
             self._catch_signals()
             if not self._executes():
                 children.preload()
@@ -157,6 +173,7 @@ class Supervisor:
                     os.waitpid(child.pid, 0)
                 except ChildProcessError:
                     pass  # somebody else has seen its end
+        self._modules.close()
         self._resources.leave()
         self._admins.close()
         self._data.close()
@@ -185,11 +202,13 @@ class Supervisor:
                 _log.warning("%s did not end in time and is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
         self._acknowledgements.expire(now)
+        self._modules.expire(now)
         if now >= self._health.due:
             self._health.look(now, self.config.unresponsive_seconds)
             if self._end.phase == "serving" and self._data.is_open:
                 self._dumps.look(now, self.config)
             self._look_after_children(now)
+            self._certificates.look(now)
             logs.tell_left_out()
             self._manager.alive()
         if self._end.phase != "serving":
@@ -197,7 +216,7 @@ class Supervisor:
 
     def _until_next_timer(self) -> float:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None]
-        times += [*self._acknowledgements.deadlines(), self._health.due]
+        times += [*self._acknowledgements.deadlines(), *self._modules.deadlines(), self._health.due]
         return max(0.0, min(times) - time.monotonic())
 
     def _look_after_children(self, now: float) -> None:
@@ -247,10 +266,20 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
-                if self._read is not None:
-                    self._changes.read_again(self._read)
+                self._reload(lambda error: None)
             else:
                 self._stop(signal.Signals(number).name)
+
+    def _reload(self, answer: Callable[[str], None]) -> None:
+        """Read the configuration again, and the certificate behind it; `answer` gets what could not be taken in."""
+
+        def then(error: str) -> None:
+            self._certificates.ask(lambda also: answer(error or also))
+
+        if self._read is None:
+            then("")
+        else:
+            self._changes.read_again(self._read, then)
 
     def _stop(self, cause: str) -> None:
         self._manager.stopping()
@@ -267,7 +296,7 @@ class Supervisor:
     def _child(self, role: messages.Role, index: int) -> Child:
         alone = role == "metrics" or (role == "router" and self.config.routers == 1)
         number = "" if alone else f" {index}"
-        return Child(role, index, f"kache: {role}{number} :{self.config.port}")
+        return Child(role, index, f"kache: {role}{number} :{self._resources.name}")
 
     def _executes(self) -> bool:
         method = self.config.start_method
@@ -320,6 +349,7 @@ class Supervisor:
             hash_seed=self._data.hash_seed,
             boot_id=self._boot_id,
             listeners=resources.listeners(child.role, child.index),
+            tls_listeners=resources.tls_listeners if child.role == "router" else [],
             shard_paths=resources.shard_paths,
             slots=self._slots,
             slot_epoch=self._slot_epoch,
@@ -330,7 +360,10 @@ class Supervisor:
             data=self._data.of_shard(child.index) if child.role == "shard" else None,
             restarts=child.restarts + 1,
             config_file=self._config_file,
+            modules=self._modules.of_child(child.role),
             stage=self._simulation.stage,
+            users=list(self._users.records.values()),
+            acl_epoch=self._users.epoch,
         )
         if self._executes():
             return children.start_executed(ctx, child.title)
@@ -371,6 +404,8 @@ class Supervisor:
                         self._send(child, self._spread.message(child, 0, self.config))
                 case messages.Reports(shares=shares):
                     self._resolution.report(child.index, shares, child.restarts > 0)
+                case messages.TlsIs():
+                    child.tls = message
                 case messages.Loading():
                     child.progress = loading_text(message)
                     self._loading.told(child.index, message)
@@ -511,7 +546,7 @@ class Supervisor:
                 slots = (self._slot_epoch, self._slots)
                 run_dir = self._resources.run_dir
                 status = cluster_status(self.config, self._children, slots, self._started_ms, run_dir, draining)
-                status.troubles = self._troubles
+                status.troubles = self._troubles + [text for text in (self._certificates.trouble,) if text]
                 self._answer(asker, messages.StatusReply(number, status))
             case messages.ConfigSet(id=number, values=values):
                 self._changes.ask(
@@ -519,7 +554,14 @@ class Supervisor:
                     lambda error: self._answer(asker, messages.Ack(number, error)),
                 )
             case messages.ConfigRewrite(id=number):
-                self._answer(asker, messages.Ack(number, rewrite(self._config_file, self.config)))
+                self._answer(asker, messages.Ack(number, self._rewrite()))
+            case messages.AclChange(id=number):
+                self._users.change(message, functools.partial(self._answer_count, asker, number))
+            case messages.AclFile(id=number, what=what):
+                work = self._users.load if what == "load" else self._users.save
+                work(functools.partial(self._answer_count, asker, number))
+            case messages.Reload(id=number):
+                self._reload(lambda error: self._answer(asker, messages.Ack(number, error)))
             case messages.RestartShard(id=number, index=index):
                 self._on_restart(asker, number, index)
             case messages.SetStage(id=number, stage=stage):
@@ -528,10 +570,47 @@ class Supervisor:
                 self._save(asker, number, what)
             case messages.AskRouters(id=number, what=what, words=words):
                 self._questions.ask(asker, number, what, words)
+            case messages.ModuleLoad() | messages.ModuleUnload() | messages.ModuleList() if asker in self._admins:
+                self._on_module_request(asker, message)
             case messages.Shutdown(id=number, save=save, now=now):
                 self._answer(asker, messages.Ack(number))
                 self._end.ask(save, now)
                 self._stop("a request to stop")
+
+    def _answer_count(self, asker: Conversation, number: int, error: str, count: int) -> None:
+        self._answer(asker, messages.Ack(number, error, count))
+
+    def _after_change(self, before: Config, after: Config, answer: Callable[[str], None]) -> None:
+        """What the configuration says beyond itself: `requirepass` is the password of the default user."""
+        if before.requirepass == after.requirepass:
+            answer("")
+        else:
+            self._users.require(after, lambda error, _: answer(error))
+
+    def _rewrite(self) -> str:
+        """Write the changed settings, and the users unless they have a file of their own; "" or why not."""
+        try:
+            users = None if self.config.aclfile else self._users.as_settings(self.config)
+        except KacheError as error:
+            return str(error)
+        config = self.config
+        if users and "default" in users:
+            config = msgspec.structs.replace(config, requirepass="")
+        return rewrite(self._config_file, config, users)
+
+    def _on_module_request(self, asker: Conversation, message: Any) -> None:
+        """Of the command line alone: whoever may execute code here owns the cluster."""
+
+        def answer(error: str) -> None:
+            self._answer(asker, messages.Ack(message.id, error))
+
+        match message:
+            case messages.ModuleLoad(path=path, source=source, replace=replace):
+                self._modules.load(path, source, replace, answer)
+            case messages.ModuleUnload(name=name):
+                self._modules.unload(name, answer)
+            case _:
+                self._answer(asker, messages.ModulesReply(message.id, self._modules.listed))
 
     def _save(self, asker: Conversation, number: int, what: str) -> None:
         """BGSAVE, SAVE, BGREWRITEAOF: a round of dumps; `what` is that of `messages.Save`."""

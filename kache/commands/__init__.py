@@ -28,13 +28,13 @@ The column `cluster` says what a command does where the router stands in front o
 its own shards (`row.CLUSTER`). It is data for the reference, and for whoever builds or checks that.
 
 Modules: row (the type), extract (keys of one command), describe (COMMAND's replies), syntax (argument lines as
-trees), reference and elsewhere (docs/commands.md, docs/not-implemented.md). Everything is pure and shared by the router, the shards and the command line.
+trees), reference and elsewhere (docs/commands.md, docs/not-implemented.md), behind (what differs in front of a Redis Cluster). Everything is pure and shared by the router, the shards and the command line.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -68,6 +68,7 @@ __all__ = [
     "DIGEST",
     "GROUPS",
     "MERGES",
+    "NO_MODULES",
     "ROUTES",
     "TABLE",
     "KeySpec",
@@ -189,16 +190,24 @@ _BINARY: Final = {
 _INTERNAL: Final = {each.key.encode(): each for each in TABLE}
 
 
-def lookup(name: bytes, dialect: int) -> Row | None:
+NO_MODULES: Final[Mapping[str, Row]] = MappingProxyType({})
+"""The rows of modules, by name, where there are none: only routers and shards know what a cluster has loaded."""
+
+
+def lookup(name: bytes, dialect: int, modules: Mapping[str, Row] = NO_MODULES) -> Row | None:
     """The row of a command, in any case, as a client of that dialect (the u8 of the link) sees it; None if unknown.
 
     `name` is ``get`` or ``object|encoding``; a container alone (``config``) is found too and has the route "none".
-    In the internal dialect names are row keys, so ``binary|del`` and ``_scan`` exist. One or two dict lookups.
+    In the internal dialect names are row keys, so ``binary|del`` and ``_scan`` exist. `modules` are rows beside the table.
+    One to three dict lookups.
     """
     names = _BINARY if dialect == BINARY else _INTERNAL if dialect == INTERNAL else _RESP
     lowered = name.lower()
     found = names.get(lowered)
-    return found if found is not None else CONTAINERS.get(lowered.decode("latin-1"))
+    if found is not None:
+        return found
+    word = lowered.decode("latin-1")
+    return CONTAINERS.get(word) or modules.get(word)
 
 
 def atomicity(row: Row) -> str:

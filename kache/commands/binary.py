@@ -21,7 +21,7 @@ ROWS = in_group("generic",
     row("persist", "key", 2, "write fast", "RW update", "2.2.0", "O(1)",
         "Removes the time to live of a key.",
         dialect="binary", differs="Answers nil, also when there was no time to live, or RES_NX without the key.",
-        cluster="differs: Sent as EXISTS and PERSIST in one transaction."),
+        cluster="differs: Sent as PERSIST, and as EXISTS where that finds no time to live."),
 )
 ROWS += in_group("sorted-set",
     row("zadd", "key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]",

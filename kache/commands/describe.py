@@ -5,13 +5,13 @@ Everything is derived from the rows, in the shape in which a real server answers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from kache.errors import CommandError
 from kache.replies import Reply, SetReply
 
-from . import BINARY, BY_KEY, CONTAINERS, TABLE, Row, keys_of, keys_with_flags, lookup
+from . import BINARY, BY_KEY, CONTAINERS, NO_MODULES, TABLE, Row, keys_of, keys_with_flags, lookup
 from .extract import count_is_usable
 from .row import FLAGS_NOT_TOLD, GROUPS, KeySpec
 from .syntax import Argument, parse
@@ -38,12 +38,14 @@ _CATEGORY_OF_FLAG: Final = {
 _RESPONSE_POLICY: Final = {"sum": "agg_sum", "all_ok": "all_succeeded"}
 
 
-def listed(dialect: int) -> list[Row]:
-    """The rows a client of that dialect sees, without subcommands, in the order of the table; containers last."""
+def listed(dialect: int, modules: Mapping[str, Row] = NO_MODULES) -> list[Row]:
+    """The rows a client of that dialect sees, without subcommands, in the order of the table; containers and those of
+    modules last."""
     hidden = "resp" if dialect == BINARY else "binary"
     rows = [row for row in TABLE if row.words == 1 and row.group != "internal" and row.dialect != hidden]
     replaced = {row.name for row in rows if row.dialect == "binary"}
-    return [row for row in rows if row.dialect == "binary" or row.name not in replaced] + list(CONTAINERS.values())
+    own = [row for row in rows if row.dialect == "binary" or row.name not in replaced]
+    return [*own, *CONTAINERS.values(), *modules.values()]
 
 
 def subcommands(row: Row, dialect: int) -> list[Row]:
@@ -151,14 +153,16 @@ def arity_error(row: Row) -> CommandError:
     return CommandError(f"ERR wrong number of arguments for '{row.name}' command")
 
 
-def command_keys(words: Sequence[bytes], dialect: int) -> list[bytes]:
+def command_keys(words: Sequence[bytes], dialect: int, modules: Mapping[str, Row] = NO_MODULES) -> list[bytes]:
     """COMMAND GETKEYS: the keys of a complete command. Raises CommandError as a real server words it."""
-    return keys_of(*_complete(words, dialect))
+    return keys_of(*_complete(words, dialect, modules))
 
 
-def command_keys_with_flags(words: Sequence[bytes], dialect: int) -> list[tuple[bytes, tuple[str, ...]]]:
+def command_keys_with_flags(
+    words: Sequence[bytes], dialect: int, modules: Mapping[str, Row] = NO_MODULES
+) -> list[tuple[bytes, tuple[str, ...]]]:
     """COMMAND GETKEYSANDFLAGS: the same with the flags of each key; those that depend on the arguments do."""
-    row, args = _complete(words, dialect)
+    row, args = _complete(words, dialect, modules)
     found = keys_with_flags(row, args)
     narrowed = _narrowed(row.name, [word.upper() for word in args])
     return [(key, narrowed) for key, _ in found] if narrowed else found
@@ -173,9 +177,9 @@ def _narrowed(name: str, args: Sequence[bytes]) -> tuple[str, ...]:
     return ()
 
 
-def _complete(words: Sequence[bytes], dialect: int) -> tuple[Row, Sequence[bytes]]:
+def _complete(words: Sequence[bytes], dialect: int, modules: Mapping[str, Row]) -> tuple[Row, Sequence[bytes]]:
     """The row and the arguments of a complete command that has keys."""
-    row = lookup(words[0], dialect)
+    row = lookup(words[0], dialect, modules)
     if row is not None and row.subcommands and len(words) > 1:
         row = lookup(words[0] + b"|" + words[1], dialect)
     if row is None:

@@ -104,7 +104,6 @@ _OF_GROUPS: Final = {
 """Why, where nothing more exact is said of a command."""
 
 _OF_COMMANDS: Final = {
-    "acl": "There is one user, with the password `requirepass`; ACL WHOAMI is answered.",
     "client|capa": "Nothing is redirected.",
     "client|import-source": "Nothing is imported from another server.",
     "clusterscan": "SCAN covers all shards.",
@@ -113,7 +112,7 @@ _OF_COMMANDS: Final = {
     "failover": "There are no replicas.",
     "memory|malloc-stats": "Inside of a Redis server; INFO memory and `kache stats` have the figures.",
     "memory|purge": "Freed pages go back by themselves.",
-    "module": "Modules of Redis (JSON, search, time series, Bloom filters) cannot be loaded.",
+    "module": "Modules of Redis (JSON, search, time series, Bloom filters) cannot be loaded; those in Python are, by `kache module` (python-commands.md).",
     "pfdebug": "Inside of a Redis server.",
     "pfselftest": "Inside of a Redis server.",
     "psync": "There are no replicas.",

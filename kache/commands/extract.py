@@ -10,7 +10,9 @@ from typing import Final
 
 from .row import KeySpec, Row
 
-__all__ = ["block_position", "count_is_usable", "key_positions", "keys_of", "keys_with_flags"]
+__all__ = [
+    "block_position", "count_is_usable", "key_positions", "keys_of", "keys_with_flags", "located", "other_keys_of_sort",
+]  # fmt: skip
 
 _OPTION_LENGTH: Final = {b"LIMIT": 2, b"BY": 1, b"GET": 1, b"COUNT": 1}
 """Options that may stand before STORE and the words they take, so that a *value* "store" is not taken for it."""
@@ -40,6 +42,25 @@ def count_is_usable(row: Row, args: Sequence[bytes]) -> bool:
 def keys_with_flags(row: Row, args: Sequence[bytes]) -> list[tuple[bytes, tuple[str, ...]]]:
     """The keys of a command, each with the access flags of its spec."""
     return [(args[position], spec.flags) for position, spec in _located(row, args)]
+
+
+def located(row: Row, args: Sequence[bytes]) -> list[tuple[int, tuple[str, ...]]]:
+    """`key_positions`, each with the access flags of its spec."""
+    return [(position, spec.flags) for position, spec in _located(row, args)]
+
+
+def other_keys_of_sort(args: Sequence[bytes]) -> str:
+    """Which option of SORT reads keys that the command does not name, "BY" or "GET"; "" when none does."""
+    place = 1
+    while place + 1 < len(args):
+        word = args[place].upper()
+        if word == b"GET" or (word == b"BY" and b"*" in args[place + 1]):
+            return word.decode()
+        place += 1 + _SORT_OPTIONS.get(word, 0)
+    return ""
+
+
+_SORT_OPTIONS: Final = {b"LIMIT": 2, b"BY": 1, b"STORE": 1}
 
 
 def _located(row: Row, args: Sequence[bytes]) -> list[tuple[int, KeySpec]]:

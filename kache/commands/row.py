@@ -94,6 +94,7 @@ GROUPS: Final = {
     "connection": "@connection",
     "cluster": "",
     "server": "",
+    "module": "",
     "internal": "",
 }
 """Groups as COMMAND DOCS names them, and the ACL category that membership implies (@pubsub comes with the flag)."""

@@ -56,7 +56,7 @@ _PROCESSES: Final = "Kache has processes instead of threads (--routers, --shards
 _NO_REPLICAS: Final = "a cluster of Kache has no replicas"
 _SUPERVISED: Final = "how the cluster runs is said when it is started (kache cluster start)"
 _NO_SYSLOG: Final = "Kache logs to standard error or to its logfile"
-_NO_TLS: Final = "Kache does not speak TLS"
+_NO_PEERS: Final = "there are no other servers that Kache speaks to over the network"
 _ONE_NODE: Final = "clients see one node, behind which the shards are"
 _NOT_LOADED: Final = "what could be loaded or debugged this way does not exist here"
 
@@ -94,8 +94,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "latency-monitor-threshold": _number(0),
     "latency-tracking": _yes_no("yes"),
     "latency-tracking-info-percentiles": _text("50 99 99.9"),
-    "acllog-max-len": _number(128),
-    "aclfile": _text("", "there is one user, default, whose password is requirepass"),
     "acl-pubsub-default": _one_of("resetchannels", "resetchannels", "allchannels"),
     # Scripts
     "lua-time-limit": _number(5000),
@@ -146,9 +144,11 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "cluster-migration-barrier": _number(1),
     "cluster-replica-no-failover": _yes_no("no"),
     # TLS, modules, debugging
-    "tls-port": Foreign(Setting(COUNT, "", high=65535), "0", _NO_TLS),
-    "tls-replication": _yes_no("no", _NO_TLS),
-    "tls-cluster": _yes_no("no", _NO_TLS),
+    "tls-replication": _yes_no("no", _NO_PEERS),
+    "tls-cluster": _yes_no("no", _NO_PEERS),
+    "tls-session-cache-size": _number(20480),
+    "tls-session-cache-timeout": _number(300, kind=SECONDS),
+    "tls-dh-params-file": _text(""),
     "enable-module-command": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     "enable-protected-configs": _one_of("no", "no", "yes", "local", reason=_NOT_LOADED),
     # How values are encoded

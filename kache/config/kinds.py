@@ -129,6 +129,8 @@ class Kind:
     low: int | None = None
     high: int | None = None
     """Bounds for a setting that names none of its own. Their reason is beside the kind."""
+    may_be_empty: bool = False
+    """Of a list."""
     merge: Callable[[Any, Any], Any] | None = None
     """For kinds whose text may name a part only: the value made of the one before and what was named."""
 
@@ -165,7 +167,9 @@ class Setting:
         if self.kind.name == "list":
             parts = raw if isinstance(raw, list | tuple) else str(raw).replace(",", " ").split()
             try:
-                if not parts or not all(isinstance(part, str) and _parse_text(part) for part in parts):
+                if not (parts or self.kind.may_be_empty) or not all(
+                    isinstance(part, str) and _parse_text(part) for part in parts
+                ):
                     raise ValueError(raw)
             except ValueError:
                 raise SettingError(f"must be {self.kind.wants}") from None
@@ -265,7 +269,7 @@ def _show_list(value: tuple[str, ...]) -> str:
 
 
 LONGEST_TEXT: Final = 4095
-"""Bytes of a text: the longest path. All settings together must fit the pipe by which an executed child is told them."""
+"""Bytes of a text: the longest path."""
 
 C_INT: Final = 2**31 - 1
 DAY: Final = 24 * 60 * 60
@@ -304,4 +308,5 @@ EVENTS: Final = Kind(
     parse_events,
     str,
 )
+FILES: Final = Kind("list", "paths of files", str, _show_list, may_be_empty=True)
 ADDRESSES: Final = Kind("list", "one or more addresses", str, _show_list)

@@ -17,7 +17,10 @@ __all__ = ["resolved", "routers_for", "usable_cores"]
 
 
 def resolved(config: Config) -> Config:
-    """With the numbers of processes that 0 leaves to the machine."""
+    """With the numbers of processes that 0 leaves to the machine; in front of a backend there are no shards."""
+    if config.backend:
+        routers = config.routers or max(1, min(usable_cores(), MOST_ROUTERS))
+        return msgspec.structs.replace(config, shards=0, routers=routers)
     shards = config.shards or usable_cores()
     return msgspec.structs.replace(config, shards=shards, routers=config.routers or routers_for(shards))
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
+from kache.backend.address import AddressError, nodes_of
 from kache.config.client_limits import DEFAULT_LIMITS, Limit
 from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import (
@@ -21,6 +22,7 @@ from kache.config.kinds import (
     COUNT,
     DAY,
     EVENTS,
+    FILES,
     LIMITS,
     MICROSECONDS,
     MILLISECONDS,
@@ -44,6 +46,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "changed",
+    "exposed_hosts",
     "is_known",
     "load",
     "redis_settings",
@@ -53,6 +56,8 @@ __all__ = [
 KIB = 1024
 MIB = 1024 * KIB
 MOST_ROUTERS = 16
+TLS_PROTOCOLS = ("TLSv1.2", "TLSv1.3")
+"""Older versions are broken."""
 PACKED = "Up to how many {} a {} is packed: kept in one block, searched from its start. Holds for what is written from then on."
 
 
@@ -79,7 +84,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             high=MOST_ROUTERS,
         ),
     ] = 0
-    port: Annotated[int, Setting(COUNT, "TCP port of both protocols; 0 takes a free one.", low=0, high=65535)] = 7379
+    port: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "TCP port of both protocols; 0 takes a free one, or with tls-port none at all.",
+            low=0,
+            high=65535,
+        ),
+    ] = 7379
     bind: Annotated[
         tuple[str, ...],
         Setting(ADDRESSES, "Addresses to listen on; only loopback by default, since a cache often has no password."),
@@ -119,6 +132,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str,
         Setting(TEXT, "Group that the file of that socket belongs to, by name or number; empty: that of the process."),
     ] = ""
+    metrics_tls: Annotated[
+        bool,
+        Setting(YES_NO, "Whether metrics-port speaks TLS, with tls-cert-file and tls-key-file."),
+    ] = False
     cluster_announce_ip: Annotated[
         str,
         Setting(
@@ -135,6 +152,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     dir: Annotated[
         str, Setting(TEXT, "Directory of the data, where it is kept (appendonly, save); a relative logfile lies here.")
     ] = "."
+    modules: Annotated[
+        tuple[str, ...],
+        Setting(
+            FILES,
+            "Files of commands in Python that are loaded at the start (docs/python-commands.md); a relative one lies in dir. "
+            "`kache module` changes what a running cluster has.",
+        ),
+    ] = ()
+    module_time_limit_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a command in Python may take before it is ended, if it has changed nothing, since its shard does nothing "
+            "else meanwhile; 0: as long as it likes.",
+            live=True,
+        ),
+    ] = 100
     databases: Annotated[
         int, Setting(COUNT, "Numbered databases (SELECT) in every shard.", low=16, high=16, fixed=True)
     ] = 16
@@ -172,8 +206,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         bool,
         Setting(
             YES_NO,
-            "Whether every shard simulates other policies and sizes of memory on a sample of its keys, for kache advise. Takes "
-            "up to a megabyte a shard; the policies auto need it and have it anyway.",
+            "Whether every shard simulates other policies and sizes of memory on a sample of its keys, for kache advise: "
+            "while memory is nearly full and a policy evicts, otherwise for an hour after kache advise asked. Takes up to a "
+            "megabyte a shard; the policies auto need it and have it anyway.",
             live=True,
         ),
     ] = True
@@ -279,6 +314,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     requirepass: Annotated[
         str, Setting(TEXT, "Password that clients must give; empty asks for none.", live=True, secret=True)
     ] = ""
+    aclfile: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "File of users and their rights, as ACL SAVE writes it; only its owner may read it. Empty: they are in [users] of the "
+            "configuration file.",
+        ),
+    ] = ""
+    acllog_max_len: Annotated[int, Setting(COUNT, "Entries of ACL LOG, for each router.", live=True, high=100000)] = 128
     protected_mode: Annotated[
         bool,
         Setting(
@@ -341,6 +385,90 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(SECONDS, "How long a stop waits for commands in flight; Docker kills after 10.", high=DAY),
     ] = 5
 
+    # TLS: docs/tls.md
+    tls_port: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "TCP port that speaks TLS, on the same addresses; 0: none. With it, port 0 turns the plain port off.",
+            low=0,
+            high=65535,
+        ),
+    ] = 0
+    tls_cert_file: Annotated[
+        str, Setting(TEXT, "PEM file of the server's certificate, and of those between it and the CA; relative to dir.")
+    ] = ""
+    tls_key_file: Annotated[str, Setting(TEXT, "PEM file of its private key, readable by nobody else.")] = ""
+    tls_key_file_pass_file: Annotated[
+        str, Setting(TEXT, "File whose first line is tls-key-file-pass; for secrets of systemd, Docker, Kubernetes.")
+    ] = ""
+    tls_key_file_pass: Annotated[str, Setting(TEXT, "Passphrase of that key; empty: it has none.", secret=True)] = ""
+    tls_ca_cert_file: Annotated[
+        str, Setting(TEXT, "PEM file of the CA certificates that clients' certificates are held against.")
+    ] = ""
+    tls_ca_cert_dir: Annotated[
+        str, Setting(TEXT, "Directory of such certificates, named by their hashes (openssl rehash).")
+    ] = ""
+    tls_auth_clients: Annotated[
+        str,
+        Setting(
+            WORD,
+            "Whether clients must show a certificate of that CA: yes, as in Redis, no, or only if they have one (optional).",
+            live=True,
+            choices=("yes", "no", "optional"),
+        ),
+    ] = "yes"
+    tls_auth_clients_user: Annotated[
+        str,
+        Setting(
+            WORD,
+            "Which name in a client's certificate is that of the user it is logged in as: its common name, a URI; off: none.",
+            live=True,
+            choices=("off", "cn", "uri"),
+        ),
+    ] = "off"
+    tls_protocols: Annotated[
+        str, Setting(TEXT, "Versions that are spoken, of TLSv1.2 and TLSv1.3; empty: both.", live=True)
+    ] = ""
+    tls_ciphers: Annotated[
+        str, Setting(TEXT, "Ciphers of TLSv1.2, in OpenSSL's form; empty: OpenSSL's choice.", live=True)
+    ] = ""
+    tls_ciphersuites: Annotated[
+        str,
+        Setting(TEXT, "Ciphers of TLSv1.3, where this Python can choose them; empty: OpenSSL's choice.", live=True),
+    ] = ""
+    tls_prefer_server_ciphers: Annotated[
+        bool, Setting(YES_NO, "Whether the server's order of ciphers goes before the client's.", live=True)
+    ] = False
+    tls_session_caching: Annotated[
+        bool,
+        Setting(
+            YES_NO,
+            "Whether clients get tickets with which they come back without a full handshake, to the same router.",
+            live=True,
+        ),
+    ] = True
+    tls_auto_reload_interval: Annotated[
+        int,
+        Setting(
+            SECONDS,
+            "Seconds between two looks at whether the files of the certificate have changed; 0: only when told to.",
+            live=True,
+            low=0,
+            high=DAY,
+        ),
+    ] = 0
+    tls_handshake_timeout_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "Time for a TLS handshake; a connection that has not finished it is closed.",
+            live=True,
+            low=100,
+            high=600000,
+        ),
+    ] = 3000
+
     # Limits on what a client may send
     max_frame_bytes: Annotated[
         int,
@@ -382,6 +510,64 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int,
         Setting(COUNT, "Commands a client may send before it authenticates; then it is closed.", live=True, low=4),
     ] = 128
+
+    # A Redis Cluster behind the routers, instead of shards
+    backend: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "A Redis or Valkey Cluster that the routers stand in front of, redis-cluster://host:port,host:port; there are no "
+            "shards then. Empty: none.",
+        ),
+    ] = ""
+    backend_user: Annotated[
+        str, Setting(TEXT, "User of the nodes that routers authenticate as; empty: the password alone.")
+    ] = ""
+    backend_password_file: Annotated[
+        str,
+        Setting(TEXT, "File whose first line is the password of the nodes; or KACHE_BACKEND_PASSWORD. Empty: none."),
+    ] = ""
+    backend_password: Annotated[
+        str,
+        Setting(TEXT, "Password of the nodes, from KACHE_BACKEND_PASSWORD or backend-password-file.", secret=True),
+    ] = ""
+    backend_connections: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Connections of a router to a node, for each of RESP2 and RESP3; a client keeps to the same on every node.",
+            low=1,
+            high=8,
+        ),
+    ] = 1
+    backend_transactions: Annotated[
+        str,
+        Setting(
+            WORD,
+            "MULTI over several slots of the backend: strict refuses it (CROSSSLOT), split makes a transaction of each "
+            "slot's commands and promises nothing over slots.",
+            live=True,
+            choices=("strict", "split"),
+        ),
+    ] = "strict"
+    backend_wait_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a command that no node has executed waits for one that can, during a failover or while slots move; "
+            "then the error says that nothing was executed. 0: not at all.",
+            live=True,
+        ),
+    ] = 5000
+    backend_silence_ms: Annotated[
+        int,
+        Setting(
+            MILLISECONDS,
+            "How long a node may say nothing while it owes an answer before its connection is given up.",
+            live=True,
+            low=100,
+        ),
+    ] = 2000
 
     # Back-pressure between clients, router and shards
     max_inflight_per_client: Annotated[
@@ -600,6 +786,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         int, Setting(SIZE, PACKED.format("bytes of a member", "sorted set"), live=True)
     ] = 64
 
+    users: dict[str, str] = {}
+    """Not a setting: ``[users]`` of the configuration file, rules by name."""
     foreign: dict[str, str] = {}
     """Not a setting: what clients have set of the parameters that mean nothing here (`kache.config.foreign`)."""
 
@@ -611,7 +799,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 def _settings() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for field, hint in get_type_hints(Config, include_extras=True).items():
-        if field != "foreign":
+        if field not in ("foreign", "users"):
             found[field.replace("_", "-")] = next(extra for extra in hint.__metadata__ if isinstance(extra, Setting))
     return found
 
@@ -619,6 +807,8 @@ def _settings() -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _settings()
 """Every setting by its name, in the order of `Config`."""
 
+_FROM_FILES = ("requirepass", "tls-key-file-pass", "backend-password")
+"""Secrets that may be the first line of a file, which the setting of the same name and -file says."""
 _BY_REDIS_NAME = {setting.redis or name: name for name, setting in SETTINGS.items()} | dict(ALIASES)
 _DEFAULTS = Config()
 
@@ -662,6 +852,10 @@ def changed(config: Config, values: Mapping[str, str]) -> Config:
 def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
     """The field that `text` changes, if it does. Raises ConfigError, and SettingError for what is no value."""
     setting = SETTINGS[name]
+    if config.backend and name in _OF_THE_NODES and not setting.is_already(config.setting(name), text):
+        raise ConfigError(
+            f"{name} belongs to the data, which is that of the backend's nodes", name, "set it on the nodes"
+        )
     if not setting.live:
         if setting.is_already(config.setting(name), text):
             # Clients and tools set what they need to be so; where it is so, nothing has to change.
@@ -690,9 +884,13 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | 
         if raw is not None:
             name = field.replace("_", "-")
             values[name] = _read(name, raw, f"the option --{name}")
-    if values.get("requirepass-file"):
-        values["requirepass"] = _password_of(values)
+    for name in _FROM_FILES:
+        if values.get(f"{name}-file"):
+            values[name] = _secret_of(values, name)
+    if values.get("backend"):
+        _check_backend(values)
     config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
+    _check_users(config)
     _check_together(config)
     return config
 
@@ -707,20 +905,41 @@ def _variable(name: str) -> str:
     return "KACHE_" + name.replace("-", "_").upper()
 
 
-def _password_of(values: Mapping[str, Any]) -> str:
-    """The first line of requirepass-file; raises ConfigError when there is none, or another password."""
-    path = values["requirepass-file"]
-    if values.get("requirepass"):
-        raise ConfigError("requirepass and requirepass-file are both set; which password is meant?", "requirepass-file")
+_OF_THE_NODES = (
+    "maxmemory", "maxmemory-policy", "maxmemory-samples", "appendonly", "appendfsync", "save", "shards",
+    "notify-keyspace-events",
+)  # fmt: skip
+"""Settings about data, which lies in the nodes of a backend."""
+
+
+def _check_backend(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an address that is none, and for what only shards could do."""
+    try:
+        nodes_of(values["backend"])
+    except AddressError as error:
+        raise ConfigError(f"backend {error}.", "backend", str(error)) from None
+    for name in _OF_THE_NODES:
+        if name in values and values[name] != _DEFAULTS.setting(name):
+            raise ConfigError(
+                f"{name} cannot be set together with backend: the data is that of the nodes, where it is set.", name
+            )
+
+
+def _secret_of(values: Mapping[str, Any], name: str) -> str:
+    """The first line of requirepass-file, say; raises ConfigError when there is none, or another password."""
+    source = f"{name}-file"
+    path = values[source]
+    if values.get(name):
+        raise ConfigError(f"{name} and {source} are both set; which password is meant?", source)
     try:
         with open(path, encoding="utf-8") as file:
             password = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"requirepass-file {path} cannot be read: {reason}.", "requirepass-file") from None
+        raise ConfigError(f"{source} {path} cannot be read: {reason}.", source) from None
     if not password:
-        raise ConfigError(f"requirepass-file {path} has no password in its first line.", "requirepass-file")
-    return str(_read("requirepass", password, f"the file {path}"))
+        raise ConfigError(f"{source} {path} has no password in its first line.", source)
+    return str(_read(name, password, f"the file {path}"))
 
 
 def _read(name: str, raw: object, origin: str) -> Any:
@@ -760,6 +979,9 @@ def _from_file(path: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, raw in table.items():
         name = key.replace("_", "-")
+        if name == "users":
+            values[name] = _users_from_file(raw, path)
+            continue
         if name not in SETTINGS:
             raise ConfigError(f"There is no setting '{key}' ({path}).{nearest(key, SETTINGS)}")
         if name in values:
@@ -768,15 +990,36 @@ def _from_file(path: str) -> dict[str, Any]:
     return values
 
 
+def _users_from_file(raw: object, path: str) -> dict[str, str]:
+    """``[users]``: a table of rules by name, which whoever knows the commands looks at."""
+    if not isinstance(raw, dict) or not all(isinstance(rules, str) for rules in raw.values()):
+        raise ConfigError(f'[users] has one line for each user, NAME = "rules" ({path}).', "users")
+    return {str(name): str(rules) for name, rules in raw.items()}
+
+
+def _check_users(config: Config) -> None:
+    """There is one place where users are, and one where the password of the default user is; raises ConfigError."""
+    if config.aclfile and config.users:
+        raise ConfigError("aclfile and [users] are both set; where are the users?", "aclfile")
+    if config.requirepass and (config.aclfile or "default" in config.users):
+        where = f"the file {config.aclfile}" if config.aclfile else "[users]"
+        raise ConfigError(
+            f"requirepass is a password of the user default, who is in {where}: give it the rule '>PASSWORD' there instead.",
+            "requirepass",
+        )
+
+
 def _check_together(config: Config) -> None:
     """What no setting can say of itself alone; raises ConfigError."""
-    exposed = [host for host in config.bind if not _is_loopback(host)]
-    if config.protected_mode and not config.requirepass and exposed:
+    exposed = exposed_hosts(config)
+    known = config.requirepass or config.aclfile or "default" in config.users
+    if config.protected_mode and not known and exposed:
         raise ConfigError(
             f"Listening on {', '.join(exposed)} without a password is refused, since whoever reaches the port owns the "
             "data: set requirepass (KACHE_REQUIREPASS), or say protected-mode no.",
             "protected-mode",
         )
+    _check_tls(config)
     for low, high in (
         ("link-soft-commands", "link-hard-commands"),
         ("link-soft-bytes", "link-hard-bytes"),
@@ -784,6 +1027,31 @@ def _check_together(config: Config) -> None:
         if config.setting(low) > config.setting(high):
             raise ConfigError(
                 f"{low} ({config.setting(low)}) must not be larger than {high} ({config.setting(high)}).", low
+            )
+
+
+def exposed_hosts(config: Config) -> list[str]:
+    """The addresses of `bind` that others than this machine may reach."""
+    return [host for host in config.bind if not _is_loopback(host)]
+
+
+def _check_tls(config: Config) -> None:
+    wanting = "tls-port" if config.tls_port else "metrics-tls" if config.metrics_tls else ""
+    for name in ("tls-cert-file", "tls-key-file"):
+        if wanting and not config.setting(name):
+            raise ConfigError(f"{wanting} needs a certificate and its key: {name} is not set.", name)
+    if config.tls_port and config.tls_auth_clients != "no" and not (config.tls_ca_cert_file or config.tls_ca_cert_dir):
+        raise ConfigError(
+            f"tls-auth-clients {config.tls_auth_clients} needs the CA of the clients' certificates: set tls-ca-cert-file or "
+            "tls-ca-cert-dir, or say tls-auth-clients no.",
+            "tls-auth-clients",
+        )
+    if config.tls_port and config.tls_port == config.port:
+        raise ConfigError(f"port and tls-port are both {config.port}; one port cannot speak both.", "tls-port")
+    for word in config.tls_protocols.replace('"', "").split():
+        if word not in TLS_PROTOCOLS:
+            raise ConfigError(
+                f"tls-protocols can be {' and '.join(TLS_PROTOCOLS)}, not '{_shortened(word)}'.", "tls-protocols"
             )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from socket import socket
+from ssl import SSLContext
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,6 +21,8 @@ __all__ = ["MOST_CONNECTIONS", "Request", "Response", "Server"]
 MOST_CONNECTIONS = 64
 """Scrapers and browsers are few; the descriptors are for them alone."""
 IDLE_SECONDS = 30.0
+TLS_SECONDS = 5.0
+"""For a TLS handshake."""
 BODY_BYTES = 1 << 20
 """More is asked of nobody: what a person types into the console."""
 LINGER_BYTES = 4 << 20
@@ -63,9 +66,12 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def listen(self, sock: socket) -> None:
-        """Accept on `sock`."""
-        self._servers.append(await asyncio.start_server(self._on_connection, sock=sock))
+    async def listen(self, sock: socket, tls: SSLContext | None = None) -> None:
+        """Accept on `sock`, with `tls` after a handshake."""
+        patience = TLS_SECONDS if tls is not None else None
+        self._servers.append(
+            await asyncio.start_server(self._on_connection, sock=sock, ssl=tls, ssl_handshake_timeout=patience)
+        )
 
     async def close(self) -> None:
         """Accept nothing more and close what is open."""
@@ -137,7 +143,8 @@ async def _next_request(http: h11.Connection, reader: asyncio.StreamReader) -> R
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Take what is still on its way: closing with it unread would reset the connection, and the answer with it."""
-    writer.write_eof()
+    if writer.can_write_eof():  # not with TLS
+        writer.write_eof()
     left = LINGER_BYTES
     async with asyncio.timeout(LINGER_SECONDS):
         while left > 0 and (data := await reader.read(65536)):

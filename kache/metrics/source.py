@@ -53,8 +53,9 @@ def client_host(bind: Sequence[str]) -> str:
 class Source:
     """`snapshot` raises SourceError; `client` is for whatever else is asked. `sample` runs as long as the process."""
 
-    def __init__(self, config: Config, port: int) -> None:
+    def __init__(self, config: Config, port: int, unixsocket: str | None = None) -> None:
         self._port = port
+        self._unixsocket = unixsocket
         self._asking: asyncio.Task[Snapshot] | None = None
         self._last: Snapshot | None = None
         self.interval: Interval | None = None
@@ -71,7 +72,7 @@ class Source:
         """The client for a numbered database."""
         if db not in self._clients:
             self._clients[db] = AsyncClient(
-                client_host(self._config.bind), self._port, password=self._config.requirepass or None, db=db,
+                client_host(self._config.bind), self._port or 1, unixsocket=self._unixsocket, password=self._config.requirepass or None, db=db,
                 timeout=TIMEOUT_SECONDS, connect_timeout=TIMEOUT_SECONDS, max_connections=CONNECTIONS,
             )  # fmt: skip
         return self._clients[db]

@@ -43,7 +43,7 @@ class LocalCluster:
             redis.Redis(port=cluster.port)               # or redis.from_url(cluster.url)
             cluster.client()                             # a kache.Client
 
-    ``shards`` is 2 unless said otherwise, so that keys lie on different ones. ``dir`` is a temporary directory that ends
+    ``modules`` are files of commands in Python, relative to where the test runs. ``shards`` is 2 unless said otherwise, so that keys lie on different ones. ``dir`` is a temporary directory that ends
     with the cluster, unless a test names one of its own: then the next cluster there finds what this one has kept
     (``appendonly=True``, ``save="900 1"``). Raises `ClusterFailed` when it does not start, with what it said.
     """
@@ -118,6 +118,9 @@ class LocalCluster:
         ours = ["--for-tests", f"--exit-with-fd={reader}"]
         if self._directory:
             ours += [f"--dir={self._directory}", "--remove-dir"]
+        if "modules" in self._settings:
+            # It runs in a directory of its own.
+            given = [(name, os.path.abspath(value) if name == "modules" else value) for name, value in given]
         return [*ours, *(f"--{name.replace('_', '-')}={_text(value)}" for name, value in given)]
 
     def _wait_until_ready(self) -> int:

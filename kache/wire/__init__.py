@@ -6,6 +6,8 @@ clock       the cluster's one time base
 board       where shards show routers what they have begun, and that they live
 claims      which one of several shards serves a client that waits on all of them
 area        memory that a router and a shard share for large values
-reactor     descriptors under an event loop: reads, batched writes; each is an endpoint (endpoint.pxi)
+tls         TLS over bytes: Python's ssl, driven from compiled code
+reactor     descriptors under an event loop: reads, batched writes; each is an endpoint (endpoint.pxi,
+            sealed.pxi with TLS)
 link        the numbers and the messages of the link between a router and a shard
 """

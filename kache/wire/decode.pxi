@@ -10,6 +10,10 @@ class ReplyTooShort(Exception):
     """The bytes end before the reply does."""
 
 
+# What a length can be, far beyond any limit of a server.
+cdef Py_ssize_t MOST_BYTES = <Py_ssize_t> 1 << 46
+
+
 cdef bytes read_line(_Reader reader):
     cdef const char* found
     cdef bytes line
@@ -34,6 +38,14 @@ cdef bytes read_blob(_Reader reader, Py_ssize_t n):
     return blob
 
 
+cdef Py_ssize_t length_of(bytes line) except -2:
+    """A length or a count, -1 for a null; ValueError for what can be none."""
+    length = int(line)
+    if not -1 <= length <= MOST_BYTES:
+        raise ValueError(f"{length} is no length")
+    return length
+
+
 cdef object read_value(_Reader reader):
     cdef bytes line = read_line(reader)
     cdef char mark
@@ -48,7 +60,7 @@ cdef object read_value(_Reader reader):
     if mark == c":":
         return int(line)
     if mark == c"$" or mark == c"=":
-        n = int(line)
+        n = length_of(line)
         if n < 0:
             return None
         line = read_blob(reader, n)
@@ -57,7 +69,10 @@ cdef object read_value(_Reader reader):
         return None
     if mark == c"-" or mark == c"!":
         if mark == c"!":
-            line = read_blob(reader, int(line))
+            n = length_of(line)
+            if n < 0:
+                raise ValueError("an error without a text")
+            line = read_blob(reader, n)
         return CommandError(line.decode("utf-8", "replace"))
     if mark == c"," :
         return float(line)
@@ -69,7 +84,7 @@ cdef object read_value(_Reader reader):
         return DecimalDouble(float(line), line)
     if mark == c"?":
         return Missing(read_value(reader))
-    return read_aggregate(reader, mark, int(line))
+    return read_aggregate(reader, mark, length_of(line))
 
 
 cdef object read_aggregate(_Reader reader, char mark, Py_ssize_t n):
@@ -85,6 +100,8 @@ cdef object read_aggregate(_Reader reader, char mark, Py_ssize_t n):
         pairs = {}
         for i in range(n):
             key = read_value(reader)
+            if isinstance(key, (list, dict, set)):
+                raise ValueError("a key of a map that is no scalar")
             pairs[key] = read_value(reader)
         reader.depth -= 1
         return pairs

@@ -45,6 +45,12 @@ cdef class Endpoint:
     cdef int on_closed(self, object reason) except -1:
         return 0
 
+    cdef int on_secured(self) except -1:
+        return 0
+
+    cdef int on_tls_cost(self, Py_ssize_t n) except -1:
+        return 0
+
     # Input ----------------------------------------------------------------------------------------
     cdef int read_some(self) except -1:
         """One read. A small partial frame moves to the front of the shared read buffer and is read on there; a
@@ -52,6 +58,8 @@ cdef class Endpoint:
         cdef Py_ssize_t n, kept = 0, size = self.reactor.scratch_size
         cdef char* into = self.reactor.block.data
         cdef bint partial = False
+        if self.tls is not None:
+            return read_sealed(self)
         if self.inbuf is not None and not self.lingering:
             kept = self.inbuf.used()
             if kept > SMALL_PARTIAL:
@@ -68,15 +76,7 @@ cdef class Endpoint:
             self.close(f"read failed: {strerror(errno).decode()}")
             return 0
         if n == 0:
-            self.eof = True
-            if self.lingering or self.closing:
-                if self.lingering or not self.unsent():
-                    self.close(self.linger_reason)
-                else:
-                    self.reactor.interest(self)
-                return 0
-            self.reactor.interest(self)
-            return self.on_eof()
+            return self.end_of_input()
         self.bytes_in += n
         if self.closing:
             self.lingered += n
@@ -89,6 +89,18 @@ cdef class Endpoint:
         if kept:
             self.inbuf.clear()
         return self.take_in(self.reactor.block.data, kept + n)
+
+    cdef int end_of_input(self) except -1:
+        """The peer has closed its sending side."""
+        self.eof = True
+        if self.lingering or self.closing:
+            if self.lingering or not self.unsent():
+                self.close(self.linger_reason)
+            else:
+                self.reactor.interest(self)
+            return 0
+        self.reactor.interest(self)
+        return self.on_eof()
 
     cdef int take_in(self, const char* data, Py_ssize_t n) except -1:
         """What was read into the reactor's buffer."""
@@ -152,12 +164,14 @@ cdef class Endpoint:
             return 0
         self.reading = True
         self.offer()
-        if self.fd >= 0:
-            return self.reactor.interest(self)
-        return 0
+        if self.fd < 0:
+            return 0
+        if self.tls is not None and self.reading:
+            open_later(self)
+        return self.reactor.interest(self)
 
     cdef inline bint reads(self) noexcept:
-        return self.reading and not self.eof
+        return self.reading and not self.eof and not self.held_back
 
     cdef int hang_up(self, uint32_t events) except -1:
         """The poller has told something of the peer of an endpoint that is not read."""
@@ -199,7 +213,7 @@ cdef class Endpoint:
         cdef Buffer out = self.out
         cdef char* at = out.data + out.start
         cdef Py_ssize_t behind = out.used() - split, sent = 0, left
-        if self.chain is None and not self.wants_write and self.fd >= 0:
+        if self.chain is None and not self.wants_write and self.fd >= 0 and self.tls is None:
             # An error is met again by the write at the end of the iteration, which closes.
             sent = max(kache_send_three(self.fd, at, split, data, n, at + split, behind), 0)
             self.bytes_out += sent
@@ -237,6 +251,8 @@ cdef class Endpoint:
         cdef bint was_blocked = self.wants_write
         if self.fd < 0:
             return 0
+        if self.tls is not None:
+            return flush_sealed(self)
         while left > 0 and self.unsent():
             # Asked for anew each time: whoever is told of what was written may say more.
             out = self.out if self.chain is None else <Buffer> self.chain[0]
@@ -278,7 +294,8 @@ cdef class Endpoint:
         return 0
 
     cdef Py_ssize_t unsent(self) noexcept:
-        return self.chained + (self.out.used() if self.out is not None else 0)
+        cdef Py_ssize_t n = self.chained + (self.out.used() if self.out is not None else 0)
+        return n if self.tls is None else n + self.tls.plain
 
     cdef Py_ssize_t unparsed(self) noexcept:
         return self.inbuf.used() if self.inbuf is not None else 0
@@ -306,6 +323,8 @@ cdef class Endpoint:
             self.out.release()
         if not self.feeding and self.inbuf is not None:
             self.drop_input()
+        if self.tls is not None:
+            drop_tls(self)
         self.on_closed(reason)
 
     cpdef close_after_reply(self, object reason="closed"):

@@ -2,7 +2,8 @@
 
 Every message is ``u32 length | u8 kind | …``, little-endian; the length counts what follows it.
 
-    to the shard    HELLO    version, router, digest of the command table, boot id, maybe the size of an area     once, first
+    to the shard    HELLO    version, router, digest of the command table, boot id, module epoch, maybe the size of
+                    an area                once, first
                     RUN      dialect, db, flags, count, session, deadline, transaction | frame frame …
                     CANCEL   session, maybe token  what is deferred for it, or that one reply alone, is not wanted any more
                     PART     session, argument | bytes     of an argument of the run to come: what is too large for one
@@ -57,7 +58,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 5
+    LINK_VERSION = 6
 
     # Kinds of messages.
     LINK_HELLO = 1

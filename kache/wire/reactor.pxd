@@ -5,12 +5,17 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kache.wire.clock cimport Clock
 from kache.wire.codec cimport Buffer
+from kache.wire.tls cimport Tls, TlsPool
 
 cdef enum:
     # What is known of the peer of an endpoint that is not read.
     PEER_SENDS = 0          # it may send more
     PEER_HALF_CLOSED = 1    # it sends no more, but may still read
     PEER_GONE = 2           # there is nothing more to be learned of it
+
+
+cdef class Endpoint
+cdef class Handshakes
 
 
 cdef class Reactor:
@@ -34,6 +39,7 @@ cdef class Reactor:
     cdef readonly uint64_t iterations
     cdef public double linger_seconds   # how long a close after a reply waits for the peer, and
     cdef public Py_ssize_t linger_bytes # how much input it discards meanwhile
+    cdef readonly Handshakes handshakes # of endpoints that speak TLS; None: there are none
     @cython.final
     cdef int attach(self, Endpoint endpoint) except -1
     @cython.final
@@ -83,6 +89,9 @@ cdef class Endpoint:
     cdef uint32_t armed                 # what the poller was last told
     cdef int peer                       # PEER_…: what is known of it while it is not read
     cdef object linger_timer, linger_reason
+    cdef readonly Tls tls               # what it receives and sends is sealed; None: it is not
+    cdef Handshakes handshakes          # that its own is one of; None without tls
+    cdef bint held_back                 # it is not read until its handshake has gone on
 
     # To be overridden. data is valid during the call only. Returns how many bytes were consumed; what is left is
     # kept and comes back, joined with what was read next, or when resume() is called.
@@ -97,6 +106,8 @@ cdef class Endpoint:
     cdef int on_drained(self) except -1             # output became empty after having been blocked
     cdef int on_written(self, Py_ssize_t n) except -1   # n bytes went out
     cdef int on_closed(self, object reason) except -1   # once, however it was closed
+    cdef int on_secured(self) except -1             # its TLS handshake is over
+    cdef int on_tls_cost(self, Py_ssize_t n) except -1  # TLS takes n bytes more for it; 0 again before on_closed
     # To be called.
     cdef Buffer output(self)                        # the output buffer; another one once it has grown large
     cdef int chain_output(self, Buffer full) except -1  # `full` leaves next, behind what is there; it is given away
@@ -112,6 +123,8 @@ cdef class Endpoint:
     cdef int begin_chunk(self) except -1
     @cython.final
     cdef int read_some(self) except -1
+    @cython.final
+    cdef int end_of_input(self) except -1
     @cython.final
     cdef int take_in(self, const char* data, Py_ssize_t n) except -1
     @cython.final
@@ -129,6 +142,27 @@ cdef class Endpoint:
     cpdef close_after_reply(self, object reason=*)  # flush, shut down the sending side, discard input up to a limit, close
     cdef Py_ssize_t unsent(self) noexcept           # bytes waiting in the chain and in out
     cdef Py_ssize_t unparsed(self) noexcept         # bytes waiting in inbuf
+
+
+# For those who make endpoints: what a new one receives and sends is sealed.
+cdef int begin_tls(Endpoint self, Handshakes handshakes) except -1
+
+
+@cython.final
+cdef class Handshakes:
+    """Whose TLS handshake goes on when (sealed.pxi)."""
+    cdef Reactor reactor
+    cdef readonly TlsPool pool
+    cdef list steps                     # endpoints whose handshake can go on; the newest is the last
+    cdef list resumed                   # endpoints that are read again, and have received something meanwhile
+    cdef dict waiting                   # Endpoint -> since when (monotonic ns) its answer is waited for; the longest is the first
+    cdef int64_t window_began, spent    # on steps, of the present WINDOW_OF_STEPS_NS
+    cdef object timer
+    cdef int run(self) except -1
+    cdef bint make_room(self, int64_t now) except -1
+    cdef int take_turn(self, Endpoint endpoint, int64_t now) except -1
+    cdef int step(self, Endpoint endpoint, int64_t now) except -1
+    cdef int stop(self) except -1
 
 
 cdef class Listener(Endpoint):

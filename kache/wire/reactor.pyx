@@ -22,10 +22,13 @@ endpoint asks for it, at most a moment later); `on_closed` runs
 exactly once; data offered to `on_data` and not consumed is offered again, in order; an endpoint that is not read still
 learns that its peer has gone (`on_hangup`), and what the peer sent before stays to be read.
 
-Included: `endpoint.pxi`, what a descriptor does with its bytes; here is when it does it.
+Included: `endpoint.pxi`, what a descriptor does with its bytes, and `sealed.pxi`, what it does with them under TLS; here
+is when it does it.
 """
 import logging
 
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -33,6 +36,7 @@ from libc.string cimport memcpy, memmove, strerror
 
 from kache.wire.clock cimport Clock, monotonic_ns
 from kache.wire.codec cimport Buffer
+from kache.wire.tls cimport TLS_FAILED, TLS_OPEN, TLS_SHAKES, TLS_WAITS, Tls, TlsPool
 
 cdef extern from *:
     """
@@ -271,8 +275,16 @@ cdef class Reactor:
             (<Endpoint> endpoint).close("shutting down")
         self.graveyard.clear()
         self.held.clear()
+        if self.handshakes is not None:
+            self.handshakes.stop()
         if self.nested:
             self.loop.remove_reader(self.poll_fd)
+
+    def serve_tls(self, TlsPool pool not None):
+        """Some of its endpoints will speak TLS (`begin_tls`)."""
+        if self.scratch_size < LEAST_SCRATCH:
+            raise ValueError(f"TLS needs a read buffer of {LEAST_SCRATCH} bytes, not {self.scratch_size}")
+        self.handshakes = Handshakes(self, pool)
 
     def yield_to_loop(self):
         """Whoever schedules something on the event loop from within a batch calls this, so that the loop
@@ -538,6 +550,11 @@ cdef class Reactor:
                     log.exception("closing descriptor %d after an internal error", endpoint.fd)
                     endpoint.close(f"internal error: {error}")
         self.dirty.clear()
+        if self.handshakes is not None:
+            self.handshakes.run()
+            if self.dirty or self.handshakes.resumed:
+                self._schedule_flush()
+                self.must_yield = True
         self.graveyard.clear()
         return 0
 
@@ -549,3 +566,4 @@ cdef class Reactor:
 
 
 include "endpoint.pxi"
+include "sealed.pxi"

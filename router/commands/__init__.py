@@ -14,6 +14,6 @@ statistics      what all processes say of themselves, put together: one moment o
 pubsub          SUBSCRIBE and its like, PUBSUB
 tracking        CLIENT TRACKING, and who is told of what has changed
 transactions    MULTI, DISCARD, WATCH
-standalone      ROLE, ACL WHOAMI: what a server without replicas and modules answers
+standalone      ROLE, ACL WHOAMI: what a server without replicas answers
 arguments       what they share in reading arguments
 """

@@ -121,7 +121,7 @@ def describe(router: Router, session: Session, command: str | None = None) -> st
         "tot-mem": session.unparsed_bytes + session.queued_bytes + session.held_bytes + session.unsent_bytes,
         "events": "r",
         "cmd": command or session.last_command or "NULL",
-        "user": session.user or "default",
+        "user": session.user,
         "redir": -1 if session.tracks is None else session.tracks.redirect,
         "resp": session.dialect or 0,
         "lib-name": text(session.lib_name),
@@ -225,9 +225,9 @@ def _filtered(router: Router, sessions: list[Session], name: bytes, value: bytes
     if name == b"laddr":
         return [one for one in sessions if one.local_address.encode() == value]
     if name == b"user":
-        if value != b"default":
+        if value not in router.users.by_name:
             raise CommandError(f"ERR No such user '{text(value)}'")
-        return [one for one in sessions if one.authenticated]
+        return [one for one in sessions if one.authenticated and one.rights.name == value]
     if name == b"type":
         if text(value).lower() not in TYPES:
             raise CommandError(f"ERR Unknown client type '{text(value)}'")

@@ -1,19 +1,19 @@
 """Connection commands, answered in the router: PING, ECHO, AUTH, HELLO, SELECT, RESET, QUIT, TIME.
 
-They change only the session that asks. Passwords are compared in constant time, and a connection that
-keeps guessing is closed.
+They change only the session that asks. Who it is, `kache.router.accounts` decides.
 """
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING
 
+from kache.acl.record import DEFAULT
 from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply
 
 from ..registry import REPLY_ON, local
 from .arguments import integer, valid_name
+from .standalone import modules_of
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
@@ -27,7 +27,6 @@ among them. Client libraries refuse by it what the server could do (coredis HEXP
 a higher one would promise types that are not here."""
 
 DATABASES = 16
-WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
 
 
 @local("ping")
@@ -61,33 +60,20 @@ def select(router: Router, session: Session, index: bytes) -> Reply:
 
 @local("auth")
 def auth(router: Router, session: Session, *args: bytes) -> Reply:
-    """AUTH password, or AUTH username password; the only user is `default`."""
+    """AUTH password, for the user `default`, or AUTH username password."""
     if len(args) > 2:
         raise CommandError(SYNTAX)
-    if len(args) == 1 and not router.config.requirepass:
+    if len(args) == 1 and router.users.default.nopass:
         raise CommandError(
             "ERR AUTH <password> called without any password configured for the default user. "
             "Are you sure your configuration is correct?"
         )
-    user, password = (b"default", args[0]) if len(args) == 1 else (args[0], args[1])
-    authenticate(router, session, user, password)
+    name, password = (DEFAULT, args[0]) if len(args) == 1 else (args[0], args[1])
+    user = router.accounts.check(name, password)
+    if user is None:
+        return router.accounts.reject(session, name, b"AUTH")
+    session.log_in(user)
     return OK
-
-
-def authenticate(router: Router, session: Session, user: bytes, password: bytes) -> None:
-    """Logs the session in or raises WRONGPASS; too many failures end the connection after the answer."""
-    expected = router.config.requirepass.encode()
-    # Without a password any is right for the default user, as in Redis ("nopass").
-    matches = not expected or hmac.compare_digest(password, expected)
-    if user == b"default" and matches:
-        session.user = "default"
-        session.authenticated = True
-        session.auth_failures = 0
-        return
-    session.auth_failures += 1
-    if session.auth_failures >= router.config.auth_max_failures:
-        session.finish()
-    raise CommandError(WRONG_PASSWORD)
 
 
 @local("hello")
@@ -111,7 +97,10 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
             raise CommandError(f"ERR Syntax error in HELLO option '{word.decode('utf-8', 'replace')}'")
     # Only now is the command known to be whole: an error leaves the session as it was.
     if credentials is not None:
-        authenticate(router, session, *credentials)
+        user = router.accounts.check(*credentials)
+        if user is None:
+            return router.accounts.reject(session, credentials[0], b"HELLO")
+        session.log_in(user)
     if not session.authenticated:
         raise CommandError(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "
@@ -129,7 +118,7 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
         b"id": session.id,
         b"mode": b"standalone",
         b"role": b"master",
-        b"modules": [],
+        b"modules": modules_of(router),
     }
 
 
@@ -145,8 +134,7 @@ def reset(router: Router, session: Session) -> Reply:
     session.no_touch = False
     session.no_evict = False
     session.reply_mode = REPLY_ON
-    session.user = "default"
-    session.authenticated = not router.config.requirepass
+    session.log_out()
     return "RESET"
 
 

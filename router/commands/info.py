@@ -18,6 +18,7 @@ from kache.commands import DIGEST
 from kache.replies import Reply, Verbatim
 from kache.stats import MemoryUse, ShardStats, Snapshot, added, percentile
 
+from ..cluster.commands import keys_of_all
 from ..registry import local
 from .arguments import text
 from .connection import SERVER_VERSION
@@ -39,10 +40,13 @@ DEFAULT_SECTIONS = (
     "replication",
     "cpu",
     "errorstats",
+    "tls",
     "cluster",
     "keyspace",
     "shards",
 )
+BACKEND_SECTIONS = (*(name for name in DEFAULT_SECTIONS if name not in ("persistence", "shards")), "backend")
+"""In front of a Redis Cluster, whose nodes have their own to say."""
 ALL_SECTIONS = (*DEFAULT_SECTIONS[:7], "commandstats", "latencystats", *DEFAULT_SECTIONS[7:])
 
 TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -51,8 +55,10 @@ TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 @local("info")
 async def info(router: Router, session: Session, *sections: bytes) -> Reply:
     """The asked sections; without any, those of Redis's default."""
-    wanted = _wanted(sections)
+    wanted = _wanted(sections, behind=router.remote is not None)
     state = _State(router, await snapshot(router, buffers="clients" in wanted))
+    if router.remote is not None and "keyspace" in wanted:
+        state.keys = await keys_of_all(router, session)
     blocks = []
     for section in wanted:
         fields = SECTIONS[section](state)
@@ -62,14 +68,16 @@ async def info(router: Router, session: Session, *sections: bytes) -> Reply:
 
 
 def _title(section: str) -> str:
-    return {"cpu": "CPU"}.get(section, section.capitalize())
+    return {"cpu": "CPU", "tls": "TLS"}.get(section, section.capitalize())
 
 
-def _wanted(sections: tuple[bytes, ...]) -> list[str]:
+def _wanted(sections: tuple[bytes, ...], *, behind: bool = False) -> list[str]:
+    """The asked sections; `behind`: the router stands in front of a Redis Cluster."""
+    default, everything = (BACKEND_SECTIONS, BACKEND_SECTIONS) if behind else (DEFAULT_SECTIONS, ALL_SECTIONS)
     names = [text(section).lower() for section in sections] or ["default"]
     wanted: list[str] = []
     for name in names:
-        group: Iterable[str] = {"default": DEFAULT_SECTIONS, "all": ALL_SECTIONS, "everything": ALL_SECTIONS}.get(
+        group: Iterable[str] = {"default": default, "all": everything, "everything": everything}.get(
             name, (name,) if name in SECTIONS else ()
         )
         wanted += [section for section in group if section not in wanted]
@@ -86,6 +94,8 @@ class _State:
         self.routers = added(found.routers)
         self.shards = found.shards
         self.silent = found.silent
+        self.keys: int | None = None
+        """In front of a Redis Cluster: as its nodes count them."""
 
     def sum(self, name: str) -> Any:
         """A counter added up over the shards."""
@@ -369,7 +379,17 @@ def _cluster(state: _State) -> Fields:
     return {"cluster_enabled": 0}
 
 
+def _backend(state: _State) -> Fields:
+    """Of the Redis Cluster as this router sees it."""
+    remote = state.router.remote
+    if remote is None:
+        return {}
+    return {"backend": state.router.config.backend, **remote.director.nodes_shown(), **remote.statistics()}
+
+
 def _keyspace(state: _State) -> Fields:
+    if state.keys is not None:
+        return {"db0": f"keys={state.keys},expires=0,avg_ttl=0"} if state.keys else {}
     databases: dict[int, list[int]] = {}
     for shard in state.shards:
         for one in shard.databases:
@@ -412,6 +432,19 @@ def _shards(state: _State) -> Fields:
     return fields
 
 
+def _tls(state: _State) -> Fields:
+    router = state.router
+    certificate = router.tls.certificate if router.tls is not None else None
+    own: Fields = {"tls_port": router.config.tls_port}
+    if certificate is not None:
+        own |= {
+            "tls_server_cert_serial": certificate.serial,
+            "tls_server_cert_expires_in_seconds": certificate.expires - router.clock.now() // 1000,
+        }
+    counted = ("tls_connected_clients", "tls_handshakes", "tls_resumed_handshakes", "tls_failed_handshakes")
+    return own | state.shown(*counted)
+
+
 SECTIONS: dict[str, Callable[[_State], Fields]] = {
     "server": _server,
     "clients": _clients,
@@ -423,7 +456,9 @@ SECTIONS: dict[str, Callable[[_State], Fields]] = {
     "commandstats": _commandstats,
     "latencystats": _latencystats,
     "errorstats": _errorstats,
+    "tls": _tls,
     "cluster": _cluster,
     "keyspace": _keyspace,
     "shards": _shards,
+    "backend": _backend,
 }

@@ -35,13 +35,13 @@ __all__: list[str] = []
 @local("command")
 def command(router: Router, session: Session) -> Reply:
     """Every command as COMMAND INFO describes it."""
-    return [info(row, session.dialect) for row in listed(session.dialect)]
+    return [info(row, session.dialect) for row in listed(session.dialect, router.module_rows)]
 
 
 @local("command|count")
 def command_count(router: Router, session: Session) -> Reply:
     """How many commands there are, subcommands not counted."""
-    return len(listed(session.dialect))
+    return len(listed(session.dialect, router.module_rows))
 
 
 @local("command|info")
@@ -49,41 +49,47 @@ def command_info(router: Router, session: Session, *names: bytes) -> Reply:
     """The asked commands, null for an unknown one."""
     if not names:
         return command(router, session)
-    rows = [lookup(name, session.dialect) for name in names]
+    rows = [lookup(name, session.dialect, router.module_rows) for name in names]
     return [None if row is None else info(row, session.dialect) for row in rows]
 
 
 @local("command|docs")
 def command_docs(router: Router, session: Session, *names: bytes) -> Reply:
     """A map of name and documentation; unknown names are left out."""
-    rows = [lookup(name, session.dialect) for name in names] if names else list(listed(session.dialect))
+    rows = (
+        [lookup(name, session.dialect, router.module_rows) for name in names]
+        if names
+        else list(listed(session.dialect, router.module_rows))
+    )
     return {row.name.encode(): docs(row, session.dialect) for row in rows if row is not None}
 
 
 @local("command|getkeys")
 def command_getkeys(router: Router, session: Session, *words: bytes) -> Reply:
     """The keys of a complete command."""
-    return command_keys(words, session.dialect)
+    return command_keys(words, session.dialect, router.module_rows)
 
 
 @local("command|getkeysandflags")
 def command_getkeysandflags(router: Router, session: Session, *words: bytes) -> Reply:
     """The same with what is done with each of them."""
-    return [[key, SetReply(flags)] for key, flags in command_keys_with_flags(words, session.dialect)]
+    return [
+        [key, SetReply(flags)] for key, flags in command_keys_with_flags(words, session.dialect, router.module_rows)
+    ]
 
 
 @local("command|list")
 def command_list(router: Router, session: Session, *options: bytes) -> Reply:
     """Names, those of subcommands too; optionally FILTERBY MODULE|ACLCAT|PATTERN."""
     dialect = session.dialect
-    everything = [each for row in listed(dialect) for each in (row, *subcommands(row, dialect))]
+    everything = [each for row in listed(dialect, router.module_rows) for each in (row, *subcommands(row, dialect))]
     if not options:
         return [row.name.encode() for row in everything]
     if len(options) != 3 or options[0].upper() != b"FILTERBY":
         raise CommandError(SYNTAX)
     kind, value = options[1].upper(), options[2]
     if kind == b"MODULE":
-        return []
+        return [row.name.encode() for row in router.modules.get(value.decode("utf-8", "replace"), ())]
     if kind == b"ACLCAT":
         wanted = f"@{text(value).lower()}"
         return [row.name.encode() for row in everything if wanted in categories(row)]

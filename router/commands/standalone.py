@@ -1,4 +1,4 @@
-"""What a server answers that has no replicas, no modules and one user: ROLE, MODULE LIST, ACL WHOAMI.
+"""What a server answers that has no replicas: ROLE; and MODULE LIST.
 
 Consoles, exporters and client libraries ask these when they connect or now and then, and take an unknown command for a
 broken server.
@@ -15,7 +15,7 @@ from ..registry import local
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
-__all__: list[str] = []
+__all__ = ["modules_of"]
 
 
 @local("role")
@@ -26,11 +26,10 @@ def role(router: Router, session: Session) -> Reply:
 
 @local("module|list")
 def module_list(router: Router, session: Session) -> Reply:
-    """No modules."""
-    return []
+    """The modules in Python; one of Redis is never there."""
+    return modules_of(router)
 
 
-@local("acl|whoami")
-def acl_whoami(router: Router, session: Session) -> Reply:
-    """The only user."""
-    return session.user.encode()
+def modules_of(router: Router) -> list[Reply]:
+    """Each module as a real server describes its own. Where a file lies is nothing for clients."""
+    return [{b"name": name.encode(), b"ver": 1, b"path": b"", b"args": []} for name in router.modules]

@@ -96,7 +96,7 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return RouterStats(
         started_ms=router.started_ms,
-        counters=router.statistics(),
+        counters=router.statistics() | {"tls_expires": _tls_expires(router)},
         links=[link.in_flight for link in router.links],
         input_buffer=max((one.unparsed_bytes for one in sessions), default=0),
         output_buffer=max((one.unsent_bytes for one in sessions), default=0),
@@ -104,6 +104,10 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
         cpu_system_s=used.ru_stime,
         index=router.index,
     )
+
+
+def _tls_expires(router: Router) -> int:
+    return router.tls.certificate.expires if router.tls is not None and router.tls.certificate is not None else 0
 
 
 @local("stats")

@@ -102,6 +102,9 @@ def _check(session: Session, redirect: int, modes: int, prefixes: tuple[bytes, .
         raise CommandError(OTHER_OPTS)
     if not modes & BCAST:
         return ()
+    if not all(session.rights.may_read_under(prefix) for prefix in prefixes or (b"",)):
+        # What it is told are names of keys.
+        raise CommandError("NOPERM this user has no permissions to access one of the keys used as arguments")
     kept = () if before is None else before.prefixes
     _check_overlap(kept, prefixes)
     return (*kept, *(prefix for prefix in prefixes if prefix not in kept))

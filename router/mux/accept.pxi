@@ -9,6 +9,7 @@ cdef double REST_OF_SEVERAL = 0.001
 cdef int ACCEPTS_AFTER_REST = 8
 cdef int RESTS_WHEN_FULL = 100
 
+cdef const char* NOTHING = ""
 cdef bytes TOO_MANY_CLIENTS = b"ERR max number of clients reached"
 cdef bytes NO_DESCRIPTORS = b"-ERR max number of clients reached (the router has no file descriptors left)\r\n"
 
@@ -23,8 +24,9 @@ cdef class Refusal(Endpoint):
 
 cdef class Acceptor(Listener):
 
-    def __init__(self, Router router, int fd):
+    def __init__(self, Router router, int fd, bint sealed=False):
         self.router = router
+        self.sealed = sealed
         self.spare = kache_spare()
         Listener.__init__(self, router, fd)
 
@@ -61,10 +63,11 @@ cdef class Acceptor(Listener):
         cdef Refusal refusal
         cdef Router router = self.router
         if router.clients.has_room() and not router.shutting_down:
-            Session(router, fd)
+            Session(router, fd, self.sealed)
             return 0
         router.counters.refused += 1
-        if router.refusing >= MOST_REFUSALS:
+        if router.refusing >= MOST_REFUSALS or self.sealed:
+            # Where TLS is spoken nothing is said without it, and a handshake is what there is no room for.
             close_fd(fd)
             return 0
         refusal = Refusal(router, fd)
@@ -76,11 +79,12 @@ cdef class Acceptor(Listener):
     cdef int on_accept_error(self, int error) except -1:
         """Out of descriptors: the spare one serves to refuse those who wait, clearly, one after the other."""
         cdef int count = 0
+        cdef const char* text = PyBytes_AS_STRING(NO_DESCRIPTORS) if not self.sealed else NOTHING
         if error != EMFILE and error != ENFILE:
             return Listener.on_accept_error(self, error)
         if self.spare >= 0:
             close_fd(self.spare)
-            while count < MOST_REFUSALS and kache_refuse(self.fd, PyBytes_AS_STRING(NO_DESCRIPTORS)) == 0:
+            while count < MOST_REFUSALS and kache_refuse(self.fd, text) == 0:
                 count += 1
                 self.router.counters.refused += 1
             self.spare = kache_spare()

@@ -47,6 +47,9 @@ cdef class Backend(Endpoint):
         """One command of a client, to be answered in its dialect and in its place."""
         raise NotImplementedError
 
+    cdef int admits(self, Session session, uint16_t slot, uint16_t flags) except -1:
+        return session.may_send(self, flags)
+
     cdef int end_run(self) except -1:
         raise NotImplementedError
 

@@ -32,6 +32,8 @@ cdef class Blocked(Pending):
         if self.ready or self.session.gone:
             return 0
         self.session.unblocked()
+        if self.refusal is not None and decode_span(reply, n) == CommandError(UNBLOCKED):
+            return self.complete(self.refusal)
         self.reply = Buffer()
         self.reply.append(reply, n)
         return self.deliver()
@@ -120,6 +122,14 @@ cdef class Blocked(Pending):
             self.backend.put_word(LINK_UNBLOCK, self.token, error)
         else:
             self.told = error
+
+    def deny(self, refusal not None):
+        """Its user may not wait for these keys any longer; what a shard has served by then is answered all the same."""
+        self.refusal = refusal
+        if self.backend is None:
+            self.end_with(refusal)
+        else:
+            self.unblock(True)
 
     def leave(self):
         """The client is gone; what comes for it goes back."""

@@ -40,6 +40,10 @@ cdef class Subscription(Pending):
             return 0
         return self.complete(self.messages)
 
+    def told(self):
+        """The nodes of a Redis Cluster know."""
+        self.one_less()
+
     def __await__(self):
         return self._confirmed().__await__()
 
@@ -75,11 +79,21 @@ cdef class Channels:
                 self.enter(session, kind, name, changed)
             one.messages.append(Push([SUBSCRIBED[kind].encode(), name, session.listens(kind)]))
         self.router.shards.end_runs()
+        if self.router.remote is not None:
+            return self.subscribe_remote(one, kind, changed)
         for shard, words in changed.items():
             link = <Link> self.router.links[<int> shard]
             if link.phase == UP:
                 one.missing += 1
                 put_names(link, one, kind, words)
+        return one
+
+    cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed):
+        """The same in front of a Redis Cluster."""
+        cdef list words = changed.get(0, [])
+        one.missing = 1 if words else 0
+        if words:
+            self.router.remote.director.listen([(kind, name) for name in words[::2]], one.told)
         return one
 
     cdef object unsubscribe(self, Session session, int kind, tuple names):
@@ -135,6 +149,8 @@ cdef class Channels:
         return 0
 
     cdef object shards_of(self, int kind, bytes name):
+        if self.router.remote is not None:
+            return (0,)
         if kind == PUBLISHED_PATTERN or (kind == PUBLISHED_CHANNEL and name.startswith(EVERYWHERE)):
             return range(self.router.shard_count)
         if kind == PUBLISHED_MONITOR:
@@ -144,6 +160,11 @@ cdef class Channels:
     # What shards know -----------------------------------------------------------------------------
     cdef int tell(self, int kind, dict changed) except -1:
         cdef Link link
+        if self.router.remote is not None:
+            words = changed.get(0, [])
+            self.router.remote.director.forget([
+                (kind, name) for name, sessions in zip(words[::2], words[1::2]) if sessions == b"0"])
+            return 0
         for shard, words in changed.items():
             link = <Link> self.router.links[<int> shard]
             if link.phase == UP:
@@ -186,12 +207,22 @@ cdef class Channels:
             put_bulk(out, RESP2, name, n)
             put_bulk(out, RESP2, message, size)
             self.send(listeners)
-        if what == PUBLISHED_CHANNEL and self.matchers:
+        # What comes from a node for a pattern comes by itself.
+        if what == PUBLISHED_CHANNEL and self.matchers and self.router.remote is None:
             for pattern, matches in list(self.matchers.items()):
                 if matches(channel):
                     self.deliver_pattern(<bytes> pattern, channel, message, size)
         out.release()
         return 0
+
+    cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1:
+        """The same from a node, which says for which of the names it is."""
+        if kind == PUBLISHED_PATTERN:
+            self.deliver_pattern(name, channel, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+            self.scratch.release()
+            return 0
+        return self.deliver(kind, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel),
+                            PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
 
     cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1:
         cdef Buffer out = self.scratch

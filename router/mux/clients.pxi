@@ -69,6 +69,13 @@ cdef class Clients:
             least = min(least, self.counts[i])
         return len(self.by_id) - least
 
+    cdef int count_tls(self) except -1:
+        cdef Session session
+        cdef int n = 0
+        for session in self.by_id.values():
+            n += session.tls is not None
+        return n
+
     cdef int add(self, Session session) except -1:
         self.router.counters.accepted += 1
         self.by_id[session.id] = session
@@ -253,6 +260,10 @@ cdef class Clients:
 
     cdef str overstayed(self, Session session, int64_t now):
         """Why a client has been here too long, or None."""
+        if session.tls is not None and session.tls.state != TLS_OPEN:
+            if now - session.connected_ms > self.limits.handshake_timeout and not session.stalled:
+                return "no TLS handshake in time"
+            return None
         if not session.authenticated_now:
             if now - session.stranger_ms > self.limits.preauth_timeout:
                 return "no authentication in time"

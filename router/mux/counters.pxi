@@ -62,6 +62,10 @@ cdef class Counters:
             "tracking_clients": len(router.trackers.sessions),
             "watching_clients": sum([1 for session in router.clients.by_id.values()
                                      if (<Session> session).watched is not None]),
+            "tls_clients": router.clients.count_tls(),
+            "tls_handshakes": 0 if router.handshakes is None else router.handshakes.pool.handshakes,
+            "tls_resumed": 0 if router.handshakes is None else router.handshakes.pool.resumed,
+            "tls_failed": 0 if router.handshakes is None else router.handshakes.pool.failed,
             "commands": commands,
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
@@ -93,6 +97,8 @@ cdef class Counters:
         self.commands = self.accepted = self.refused = self.timeouts = self.uncertain = 0
         self.refused_down = self.refused_overload = self.protocol_errors = 0
         self.output_closed = self.evicted = self.timeout_closed = 0
+        if router.handshakes is not None:
+            router.handshakes.pool.reset()
         self.errors.clear()
         self.closings.clear()
         # Modulo 2**64: open connections go on counting from where they are.

@@ -234,7 +234,10 @@ cdef bint gather_parts(Session session, Command* command, Py_ssize_t last, uint1
     cdef Py_ssize_t keys = (last - command.first) // command.step + 1, k
     cdef int shard, part, verdict
     cdef int64_t deadline = router.now_ms + router.limits.request_timeout
-    cdef Py_ssize_t framed = session.framed_size() if router.limits.slow_ns < NEVER_SLOW else 0
+    cdef Py_ssize_t framed
+    if router.remote is not None:
+        return divide(session, command, last, flags)
+    framed = session.framed_size() if router.limits.slow_ns < NEVER_SLOW else 0
     if command.fold == FOLD_IN_ORDER and not session.may_merge():
         return False
     gather.owner = <uint8_t*> malloc(keys + max(framed, 0))

@@ -16,11 +16,11 @@ cdef class Limits:
     cdef int64_t transaction_hold                       # how long locks keep others out before their share is sent
     cdef bint logged                                    # shards log what they change
     cdef int64_t request_timeout, command_timeout, idle_timeout, preauth_timeout, soft_output_ms
+    cdef int64_t handshake_timeout                      # of TLS
     cdef int64_t[2] output_over_ms                      # how long a client of a class may be over its soft limit
     cdef int keepalive                                  # seconds
     cdef int max_clients                                # of all routers together
     cdef int64_t slow_ns                                # from which a command enters the slow log
-    cdef bint auth_required                             # of new clients
     # One request, and what a client may have unanswered
     cdef Py_ssize_t max_frame, max_strings, max_bulk, query_limit, preauth_bytes, preauth_commands
     cdef Py_ssize_t session_commands, session_bytes

@@ -16,10 +16,10 @@ cdef class Limits:
         self.logged = config.appendonly
         self.idle_timeout = config.timeout * 1000
         self.preauth_timeout = config.preauth_timeout_ms
+        self.handshake_timeout = config.tls_handshake_timeout_ms
         self.soft_output_ms = config.output_soft_seconds * 1000
         self.keepalive = config.tcp_keepalive
         self.max_clients = config.maxclients
-        self.auth_required = bool(config.requirepass)
         self.slow_ns = 0x7FFFFFFFFFFFFFFF
         if 0 <= config.slowlog_log_slower_than < self.slow_ns // 1000:
             self.slow_ns = config.slowlog_log_slower_than * 1000

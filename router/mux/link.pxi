@@ -53,12 +53,13 @@ cdef class Link(Backend):
         self.widen()
         out = self.output()
         out.keep = LINK_BUFFER
-        out.put_u32(20)
+        out.put_u32(24)
         out.put_u8(LINK_HELLO)
         out.put_u8(LINK_VERSION)
         out.put_u16(self.router.index)
         out.append(PyBytes_AS_STRING(<bytes> DIGEST), 8)
         out.put_u64(self.router.boot_id)
+        out.put_u32(self.router.module_epoch)
         return 0 if offer_with(self, out) else self.mark_dirty()
 
     @property
@@ -70,8 +71,10 @@ cdef class Link(Backend):
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1:
         self.begin_run(session)
         if session.parser.consumed > GATHERED and count > 0:
-            return self.put_gathered(command, slot, arguments, count)
-        return self.put_spans(command, slot, arguments, count)
+            self.put_gathered(command, slot, arguments, count)
+        else:
+            self.put_spans(command, slot, arguments, count)
+        return self.index
 
     cdef int begin_run(self, Session session) except -1:
         """Opens a run of `session` unless its run is open already."""

@@ -88,6 +88,8 @@ cdef list without_passwords(str name, list words):
     cdef Py_ssize_t at
     if name == "auth":
         return words[:1] + [REDACTED] * (len(words) - 1)
+    if name == "acl|setuser":
+        return words[:3] + [REDACTED] * (len(words) - 3)
     if name == "hello":
         shown = list(words)
         for at in range(2, len(words) - 2):

@@ -9,6 +9,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.acl.rights cimport User, Users
 from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
@@ -58,6 +59,7 @@ cdef class Session(Replies)
 cdef class Backend(Endpoint)
 cdef class Gather(Pending)
 cdef class Link(Backend)
+cdef class Remote(Backend)
 cdef class Queue
 cdef class Router(Reactor)
 
@@ -123,6 +125,7 @@ cdef class Led(Pending):
     """A command that a coroutine leads; it is its session's barrier meanwhile."""
     cdef object task
     cdef Command* command
+    cdef tuple arguments         # of one that may wait for its keys
     cdef int start(self, object coroutine) except -1
 
 
@@ -285,7 +288,9 @@ cdef class Backend(Endpoint):
     cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
     # For those who send; each kind of backend has its own. The words that name the command stand before its arguments.
     # Nothing is asked before sending but `phase` and the limits.
+    # It returns under which number its reply comes (Session.order).
     cdef int put(self, Session session, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
+    cdef int admits(self, Session session, uint16_t slot, uint16_t flags) except -1   # Session.may_send, where it is not idle
     cdef int end_run(self) except -1     # whoever has put something ends it before anything else happens
     cdef int ask(self, Pending owner, uint32_t part, uint16_t command, uint16_t slot, object arguments, int db,
                  int flags, uint64_t session, int64_t deadline, uint64_t transaction) except -1
@@ -475,6 +480,136 @@ cdef class Link(Backend):
 cdef int put_frame(Buffer out, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
 
 
+# node.pxi --------------------------------------------------------------------------------------------
+cdef struct Sent:
+    uint64_t place       # among all commands of this router
+    uint32_t size        # of its bytes in `kept`; 0: its frame has them
+    uint16_t slot
+    uint32_t skip        # replies before its own that nobody waits for
+    bint reads           # it may be sent again
+    PyObject* frame      # the Held that it was in its gate, owned; NULL: it went straight
+
+
+@cython.final
+cdef class ReplyScanner:
+    """Finds the end of replies in RESP; a reply that is not all here is looked at on from where it ended."""
+    cdef Py_ssize_t at           # what is scanned of the present reply
+    cdef Py_ssize_t looked       # and behind that, of a line that has no end yet
+    cdef int64_t left            # values of it that are still to come; 0: none has begun
+    cdef Py_ssize_t scan(self, const char* data, Py_ssize_t n) noexcept
+
+
+@cython.final
+cdef class Held:
+    """A command that waits in the gate of its slot, or was sent from there."""
+    cdef object owner            # Session or Pending
+    cdef bint pending
+    cdef uint32_t part
+    cdef bytes data
+    cdef bint reads
+    cdef uint32_t skip           # replies before its own: those of a block
+    cdef readonly int dialect, lane
+    cdef int source
+    cdef uint64_t token          # under which its reply keeps its place
+    cdef readonly uint64_t place
+    cdef readonly int slot
+    cdef public object target
+    cdef public int hops, waits
+    cdef public double not_before, deadline
+    cdef public bytes reason
+
+
+@cython.final
+cdef class Node(Backend):
+    """A connection to a node of a Redis Cluster, for clients of one dialect."""
+    cdef Remote remote
+    cdef int node, dialect, lane
+    cdef Sent* sent
+    cdef uint64_t sent_mask
+    cdef Buffer kept, batch
+    cdef Session batch_owner
+    cdef uint32_t batched
+    cdef ReplyScanner scanner
+    cdef int greetings           # answers of the greeting that are still to come
+    cdef int64_t heard_ms
+    cdef bytes refusal           # the first error among replies that are skipped: why EXEC will be refused; None: none
+    cdef uint32_t skips(self, Sent* sent, const char* data) noexcept
+    cdef int connected(self, int fd, bytes greeting, int replies) except -1
+    cdef int note(self, PyObject* owner, bint pending, uint32_t part, uint16_t slot, uint64_t place, bint reads,
+                  Py_ssize_t mark, Py_ssize_t size, int64_t deadline) except -1
+    cdef int put_held(self, Held held, bint asking, int64_t deadline) except -1
+    cdef int expire_node(self, int64_t now_ms, int64_t silence_ms) except -1
+    cdef int grow_sent(self) except -1
+    cdef int take(self, const char* reply, Py_ssize_t n) except -1
+    cdef int take_greeting(self, const char* reply, Py_ssize_t n) except -1
+    cdef int translate(self, Session session, Sent* sent, const char* reply, Py_ssize_t n) except -1
+    cdef int done(self) except -1
+    cdef int pass_batch(self) except -1
+    cdef Held again(self, Expected* expected, Sent* sent, const char* data)
+    cdef int redirected(self, int kind, const char* reply, Py_ssize_t n) except -1
+    cdef int refuse(self, PyObject* owner, bint pending, uint32_t part, PyObject* frame, bytes message) except -1
+
+
+cdef int put_length(Buffer out, char mark, Py_ssize_t n) except -1
+cdef int put_resp_words(Buffer out, Span* words, Py_ssize_t count) except -1
+cdef bytes resp_of(list words)
+
+
+# remote.pxi ------------------------------------------------------------------------------------------
+cdef struct Slot:
+    uint16_t owner       # number of the node + 1; 0: nobody's
+    uint8_t proven       # its commands may be pipelined
+    uint32_t flying      # commands of it in flight
+
+
+@cython.final
+cdef class Remote(Backend):
+    """A Redis Cluster: which connection a command goes to, and what waits meanwhile."""
+    cdef Slot[16384] slots
+    cdef readonly object director
+    cdef int connections
+    cdef list lanes                      # Node or None, by (node, dialect, number)
+    cdef list reads                      # by number of a row: whether it only reads
+    cdef list arrived                    # Held whose gate has not seen them
+    cdef uint64_t places, tokens, redirects, repeats, connects, split_blocks
+    cdef Py_ssize_t waiting, waiting_bytes   # in gates
+    cdef double wait_seconds
+    cdef Node node_of(self, int node, int dialect, int lane)
+    cdef int lane_of_session(self, Session session) noexcept
+    cdef int hold(self, Session session, Command* command, uint16_t slot, Span* words, Py_ssize_t count) except -1
+    cdef int hold_place(self, Held held, uint16_t slot, uint64_t place, int source) except -1
+    cdef int wait_for(self, Held held) except -1
+    cdef int put_frame(self, Pending owner, uint32_t part, Session session, uint16_t slot, bint reads, Buffer frame,
+                       uint32_t skip) except -1
+    cdef int work(self) except -1
+    cdef int tick(self, int64_t now_ms) except -1
+    cdef int is_lost(self, Node node) except -1
+
+
+# divided.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Divided(Pending):
+    """A command over several slots of a Redis Cluster, one frame for each."""
+    cdef Command* command
+    cdef uint8_t fold
+    cdef Py_ssize_t keys
+    cdef uint32_t* part_of       # each key's part
+    cdef list slots              # of the parts
+    cdef list texts              # their replies, if they are merged
+    cdef list errors             # (part, CommandError)
+    cdef int64_t total
+    cdef Py_ssize_t missing
+    cdef int one_less(self) except -1
+    cdef list values(self)
+    cdef int put_values(self) except -1
+
+
+cdef bint divide(Session session, Command* command, Py_ssize_t last, uint16_t flags) except -1
+cdef int put_divided(Divided divided, Session session, Remote remote, bint reads) except -1
+cdef int put_span(Buffer out, Span* span) except -1
+cdef bint run_remote(Session session, Command* command, uint16_t flags) except -1
+
+
 # planned.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Split(Pending):
@@ -507,6 +642,7 @@ cdef class Blocked(Pending):
     cdef Backend backend         # where it is, or waits; None while its shard is away
     cdef uint64_t token          # of its wait there; 0 before
     cdef int told                # to end, before it was known to wait: without (0) or with an error (1); -1: not
+    cdef object refusal          # what it answers when it is ended by an error; None: that CLIENT UNBLOCK ended it
     cdef object timer
     cdef int send(self) except -1
     cdef int read_on_behind(self, bytes ids) except -1
@@ -576,6 +712,8 @@ cdef class Queue:
     cdef bint waits              # what its client sends next depends on what is queued
     cdef bint broken             # a command could not be queued: EXEC will be refused
     cdef bint publishes          # a command among them passes something on
+    cdef bint logs_in            # a command among them may change the user
+    cdef readonly dict denied    # number of a command -> why its user may not run it any more; None: none
     cdef readonly bint writes, needs_room
     cdef uint64_t epoch          # of the slot map
     cdef int begin(self, Session session) except -1
@@ -657,6 +795,31 @@ cdef int end_multi(Session session) except -1
 cdef int unwatch(Session session) except -1
 
 
+# blocks.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Block(Pending):
+    """A transaction in front of a Redis Cluster: a block of commands for each slot, of which strictly there is one."""
+    cdef Queue queue
+    cdef list slots, texts       # of the parts, and their replies
+    cdef bytes failure           # the first error of a part; None: none
+    cdef Py_ssize_t failed, missing
+    cdef int one_less(self) except -1
+    cdef int assemble(self) except -1
+    cdef bytes why(self)
+    cdef bint put_elements(self) except -1
+    cdef list values(self)
+    cdef object local_value(self, Py_ssize_t i)
+
+
+cdef bint queue_remote(Session session, Command* command, uint16_t flags) except -1
+cdef bint exec_remote(Session session, Command* command, uint16_t flags) except -1
+cdef bint divides_in_block(Session session, Command* command) except -1
+cdef tuple parts_in_block(Session session, Command* command)
+cdef list slots_of_queue(Queue queue)
+cdef bint exec_exclusively(Session session, Command* command, uint16_t flags) except -1
+cdef int send_block(Block block, uint32_t part) except -1
+
+
 # channels.pxi ----------------------------------------------------------------------------------------
 @cython.final
 cdef class Subscription(Pending):
@@ -675,6 +838,8 @@ cdef class Channels:
     cdef dict matchers           # pattern -> what says whether a channel matches
     cdef Buffer scratch          # the message being delivered
     cdef Subscription subscribe(self, Session session, int kind, tuple names)
+    cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed)
+    cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1
     cdef object unsubscribe(self, Session session, int kind, tuple names)
     cdef int forget(self, Session session) except -1
     cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1
@@ -738,6 +903,17 @@ cdef class Monitors:
     cdef int take(self, const char* line, Py_ssize_t n) except -1
 
 
+# permits.pxi -----------------------------------------------------------------------------------------
+# Whether the user of the session may execute the command in its parser; that it may not is answered.
+cdef bint may_execute(Session session, Command* command, uint16_t flags) except -1
+# Refuses those of the queued commands that may not be executed any more.
+cdef int check_queue(Session session, Queue queue) except -1
+# The rights of users have changed: what may not go on ends.
+cdef int follow_rights(Router router) except -1
+# Why a user may not execute a command (0: it may), and in `place` the word for which.
+cdef int denial_of(User user, Command* command, Span* words, Py_ssize_t count, Py_ssize_t* place) except -1
+
+
 # session.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Session(Replies):
@@ -760,6 +936,7 @@ cdef class Session(Replies):
     cdef dict watched                # Link -> slots of what it watches there; None: nothing
     cdef public uint64_t transaction # that its coroutine leads; 0: none
     cdef public object led           # and the object that stands for it; None
+    cdef public object exclusive     # in front of a Redis Cluster: what it watches (cluster/watching.py); None: nothing
     cdef bint starving               # it is in clients.starving: it waits for others to cost less
     cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
     cdef int db_now
@@ -777,7 +954,7 @@ cdef class Session(Replies):
     cdef int caching_for             # CLIENT CACHING holds: for the command to come (1), or for the one before (2)
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
-    cdef public str user
+    cdef readonly User rights        # the user whose name it acts in
     cdef readonly int64_t connected_ms, last_ms
     cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
     cdef uint64_t stranger_commands  # and behind which of its commands
@@ -821,6 +998,7 @@ cdef class Session(Replies):
     cdef int keep_input(self, Py_ssize_t n) except -1
     cdef bint must_wait(self) noexcept
     cdef void set_restricted(self) noexcept
+    cdef bint held_up(self) noexcept
     cdef bint admitted(self, Command* command)
     cdef int refuse(self, Command* command, uint16_t flags) except -1
     cdef bint forward(self, Command* command, uint16_t flags) except -1
@@ -854,6 +1032,7 @@ cdef class Clients:
     cdef object pause_timer
     cdef uint64_t next_id(self) noexcept
     cdef int add(self, Session session) except -1
+    cdef int count_tls(self) except -1
     cdef int remove(self, Session session) except -1
     cdef void count(self) noexcept
     cdef bint has_room(self) noexcept
@@ -944,6 +1123,7 @@ cdef class Timers:
 cdef class Acceptor(Listener):
     """The client port."""
     cdef Router router
+    cdef bint sealed             # its clients speak TLS
     cdef int spare               # a descriptor given up to tell a client that there are none left
     cdef int rests               # how often in a row the connection that is waiting was left to the other routers
 
@@ -958,14 +1138,23 @@ cdef class Router(Reactor):
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
     cdef public object pauses            # CLIENT PAUSE, as all routers know it (kache/cluster/pauses.py); None in tests
+    cdef public object tls               # its certificate (router/tls.py); None in tests
+    cdef public object on_secured        # called with every client whose TLS handshake is over; None: nobody asks
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests
     cdef readonly object slowlog         # of the commands of its clients
+    cdef readonly Users users            # of the cluster
+    cdef readonly object accounts        # who logs in, and what was refused (kache/router/accounts.py)
     cdef public object config_file       # the TOML file the cluster was started with, or None
     cdef readonly Board board            # where shards show what they have begun, and that they live
     cdef readonly SlotMap slots
     cdef readonly list links             # the current Link of every shard; the list of `shards`
+    cdef list places                     # where the commands of a place in `slots` go: `links`, or `remote` for every slot
+    cdef readonly Remote remote          # the Redis Cluster that commands go to; None: they go to shards
     cdef Limits limits
     cdef CommandTable table
+    cdef readonly uint32_t module_epoch  # of `modules`
+    cdef readonly object modules         # a dict: name of a module -> its rows, by name
+    cdef readonly object module_rows     # a dict: name of a command of a module -> its row
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
     cdef Shards shards

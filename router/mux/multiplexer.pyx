@@ -31,13 +31,18 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     gather.pxi    the split commands merged without Python: DEL, EXISTS, MSET, MGET and their like, KEYS
     placed.pxi    large values, by memory that router and shard share
     link.pxi      the wire of a shard, a kind of backend: runs out, replies in
+    node.pxi      the connection to a node of a Redis Cluster, another kind of backend
+    remote.pxi    such a cluster as one backend: which connection a command goes to, and what waits
+    divided.pxi   what is divided by slot there, or carried out by Python
     planned.pxi   commands over several shards that the planner divides or a coroutine leads
     blocked.pxi   commands that wait for their keys
     upload.pxi    a large argument on its way to its shard, in pieces
     transactions.pxi  MULTI … EXEC: what is queued, locks and shares
+    blocks.pxi    the same in front of a Redis Cluster: a block for the node of its slot
     channels.pxi  who listens to what, and what is published on its way to them
     tracking.pxi  who is told what has changed, and when that may leave
     monitor.pxi   every command as a line, to whoever watches
+    permits.pxi   what users may do: the check of a frame, again at EXEC, and when their rights change
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
     shards.pxi    the connections to all shards
@@ -54,6 +59,7 @@ import itertools
 import logging
 import socket
 from collections import deque
+from functools import partial
 from select import POLLIN, poll
 from types import CoroutineType
 
@@ -65,15 +71,19 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
+from kache.acl.rights cimport (
+    MAY_READ, MAY_WRITE, Rights, User, Users, may_hear, may_run, may_touch, may_touch_all,
+)
 from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
 from kache.wire.clock cimport Clock, monotonic_ns
-from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor
+from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor, begin_tls
+from kache.wire.tls cimport TLS_OPEN
 from kache.wire.codec cimport (
     BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, RESP3, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_bulk, put_error, put_int, put_null, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
-    put_reply, parse_int64, slot_of,
+    put_reply, parse_int64, format_int64, slot_of,
 )
 
 from kache.wire.link cimport (
@@ -92,24 +102,29 @@ from kache.wire.link cimport (
 from .limits cimport CLASS_NORMAL, CLASS_PUBSUB, Limits
 from .slot_map cimport SLOTS, SlotMap
 from .table cimport (
+    CHOOSES_BITFIELD, CHOOSES_NOTHING, CHOOSES_SET, HEARS_CHANNELS, HEARS_NOTHING, HEARS_ONE, HEARS_PATTERNS, KeyRights,
     FOLD_CONCAT, FOLD_IN_ORDER, FOLD_OK, FOLD_SUM, ROUTE_ALL, ROUTE_CONTAINER, ROUTE_CURSOR, ROUTE_LOCAL, ROUTE_MOVE, Command, CommandTable, c_text,
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
+from kache.acl.record import default_user
+from kache.acl.rules import with_password
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
 from kache.glob import compile_glob
 from kache.replies import NULL_ARRAY, Messages, Missing, Pairs, Push
 from kache.slots import contiguous
-from kache.commands.extract import block_position
+from kache.commands.extract import block_position, count_is_usable, located, other_keys_of_sort
 from kache.timeouts import block_ms, timeout_ms
 
+from ..cluster.splitting import joined
+from ..accounts import Accounts, rights_of
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
 from ..slowlog import SlowLog, unframed, unpacked
 
-__all__ = ["Acceptor", "Backend", "Link", "Router", "Session", "Split", "give_memory_back"]
+__all__ = ["Acceptor", "Backend", "Link", "Node", "Remote", "ReplyScanner", "Router", "Session", "Split", "give_memory_back"]
 
 log = logging.getLogger("kache.router")
 
@@ -229,13 +244,18 @@ include "weave.pxi"
 include "gather.pxi"
 include "placed.pxi"
 include "link.pxi"
+include "node.pxi"
+include "remote.pxi"
+include "divided.pxi"
 include "planned.pxi"
 include "blocked.pxi"
 include "upload.pxi"
 include "transactions.pxi"
+include "blocks.pxi"
 include "channels.pxi"
 include "tracking.pxi"
 include "monitor.pxi"
+include "permits.pxi"
 include "session.pxi"
 include "clients.pxi"
 include "shards.pxi"

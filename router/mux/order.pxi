@@ -246,13 +246,16 @@ cdef class Replies(Endpoint):
         return 0
 
     cdef inline bint has_held(self, int shard):
-        cdef Buffer queue = <Buffer> self.held[shard] if self.held is not None else None
+        cdef Buffer queue = <Buffer> self.held[shard] if self.held is not None and shard < len(self.held) else None
         return queue is not None and queue.used() > 0
 
     cdef Buffer held_of(self, int shard):
         cdef Buffer queue
         if self.held is None:
             self.held = [None] * self.router.shard_count
+        if shard >= len(self.held):
+            # In front of a Redis Cluster connections come and go.
+            self.held += [None] * (shard + 1 - len(self.held))
         queue = <Buffer> self.held[shard]
         if queue is None:
             queue = Buffer()
@@ -289,7 +292,7 @@ cdef class Replies(Endpoint):
         for (shard, token), reply in self.resolved.items():
             if type(reply) is Flow:
                 (<Flow> reply).drop()
-            elif reply is None:
+            elif reply is None and self.router.remote is None:
                 backend = <Backend> self.router.links[<int> shard]
                 if backend.deferred.get(token) is self:
                     del backend.deferred[token]
@@ -454,7 +457,7 @@ cdef class Replies(Endpoint):
         while self.waiting and order.used():
             memcpy(&head, order.data + order.start, 2)
             if (head & SOURCE) < FROM_PENDING:
-                queue = <Buffer> self.held[head & SOURCE] if self.held is not None else None
+                queue = <Buffer> self.held[head & SOURCE] if self.held is not None and (head & SOURCE) < len(self.held) else None
                 if queue is None or queue.used() == 0:
                     break
                 memcpy(&size, queue.data + queue.start, 4)

@@ -6,8 +6,9 @@
 # What has been in use of it counts in the budget of the clients until it is given back, which it is after some seconds
 # without use; it is at most a sixteenth of that budget.
 
-# Bytes of each of the two rings of a link: some values in flight, and no more than a processor's cache.
-cdef Py_ssize_t AREA_ROOM = 2 << 20
+# Bytes of each of the two rings of a link: what some pipelines have in flight. Who has less there stays at its start, which
+# a processor's cache holds.
+cdef Py_ssize_t AREA_ROOM = 16 << 20
 # Less is not worth it.
 cdef Py_ssize_t LEAST_ROOM = 64 << 10
 cdef enum:

@@ -47,7 +47,10 @@ cdef class Split(Pending):
 
 cdef bint run_planned(Session session, Command* command, uint16_t flags) except -1:
     """Asks the planner for the parts of the command, or starts its coroutine; False when it must wait."""
-    cdef tuple arguments = session.arguments(command)
+    cdef tuple arguments
+    if session.router.remote is not None:
+        return run_remote(session, command, flags)
+    arguments = session.arguments(command)
     row = <object> command.row
     if command.route == ROUTE_CONTAINER:
         session.answer_error(wrong_arity(command), flags)

@@ -7,17 +7,19 @@ cdef double GOODBYE = 0.25
 cdef class Router(Reactor):
 
     def __init__(self, loop, config, paths, planner, *, slots=None, slot_epoch=0, index=0, boot_id=0, Clock clock=None,
-                 nested=None, address=("127.0.0.1", 0), counts=None,
-                 Board board=None, Claims claims=None, monitors=None):
+                 nested=None, address=("127.0.0.1", 0), counts=None, director=None,
+                 Board board=None, Claims claims=None, monitors=None, users=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
         `planner(row, args, router)` divides what the compiled path cannot (planner.py). `slots` says which shard owns
         which slots as of `slot_epoch`; without it each has an even range. `counts` is what all routers have mapped,
         `index` this one's place in it; without it the router is alone; so are `monitors`, how many watch all commands. On the `board` shards show what they have begun;
         without it nothing is waited for beyond its deadline. `claims` are shared with the shards; without them no client
-        is served that waits on several.
+        is served that waits on several. `users` are records of them (kache.acl.record); without them there is the default
+        user, with the password of the configuration. With a `director` (`cluster/director.py`) there are no shards, `paths` is empty:
+        commands go to the nodes of a Redis Cluster.
         """
-        if not 0 < len(paths) <= MAX_SHARDS:
+        if director is None and not 0 < len(paths) <= MAX_SHARDS:
             raise ValueError(f"{len(paths)} shards: there must be 1 to {MAX_SHARDS}")
         Reactor.__init__(self, loop, clock, nested)
         self.index = index
@@ -30,17 +32,28 @@ cdef class Router(Reactor):
         self.started_ms = self.now_ms
         self.slowlog = SlowLog(itertools.count())
         self.table = CommandTable(TABLE, CONTAINERS.values())
-        self.slots = SlotMap(self.shard_count, slot_epoch, contiguous(self.shard_count) if slots is None else slots)
+        self.users = Users([with_password(default_user(), config.requirepass)] if users is None else users)
+        self.accounts = Accounts(self)
+        self.take_modules(0, {})
+        if director is not None:
+            # A place is a slot: keys of different slots are never together.
+            slots = contiguous(SLOTS)
+        self.slots = SlotMap(self.shard_count if director is None else SLOTS, slot_epoch,
+                             contiguous(self.shard_count) if slots is None else slots)
         self.limits = Limits()
         self.counters = Counters(self.now_ms)
         self.shards = Shards(self, paths)
-        self.links = self.shards.links
+        self.links = self.places = self.shards.links
         self.clients = Clients(self, counts)
         self.channels = Channels(self)
         self.trackers = Trackers(self)
         self.monitors = Monitors(self, monitors)
         self.watched = self.monitors.words
         self.acceptors = []
+        if director is not None:
+            self.remote = Remote(self, director, config.backend_connections)
+            self.places = [self.remote] * SLOTS
+            director.belongs_to(self, self.remote)
         self.apply_config(config)
 
     # Settings -------------------------------------------------------------------------------------
@@ -53,14 +66,22 @@ cdef class Router(Reactor):
         self.clients.apply_limits()
         self.shards.apply_limits()
         self.slowlog.configure(config.slowlog_max_len)
+        self.accounts.log.configure(config.acllog_max_len)
 
     def limit_clients(self, int most):
         """No more clients than this, whatever the setting says (what the descriptors allow)."""
         self.clients.most_here = most
 
-    def require_auth(self, bint required):
-        """Whether new clients must authenticate; existing ones keep what they have."""
-        self.limits.auth_required = required
+    def take_users(self, epoch, records, removed):
+        """The supervisor's change of users: these records from now on, and nobody of the names in `removed`."""
+        self.users.take(epoch, records, removed)
+        follow_rights(self)
+
+    def denial(self, User user not None, list words not None):
+        """Why the user may not execute a command, as (what is refused, the word that is): ("command", b"config|get"),
+        ("key", b"a"), ("channel", b"c"); None: it may. Raises CommandError when there is no such command, or for its arity.
+        """
+        return dry_run(self, user, words)
 
     def take_slots(self, epoch, ranges):
         """The supervisor's new map of slots; ValueError when it is none. What is in flight goes on as it was sent."""
@@ -70,6 +91,17 @@ cdef class Router(Reactor):
             if link.phase == UP:
                 self.channels.register_on(link)
 
+    def take_modules(self, epoch, modules):
+        """These are the modules from here on: {name: its rows, with their numbers}. What is in flight goes on as it was sent."""
+        self.table.take_rows([row for rows in modules.values() for row in rows])
+        CATALOGUE.take_modules([row for rows in modules.values() for row in rows])
+        self.users.compile_again()
+        if self.clients is not None:
+            follow_rights(self)
+        self.module_epoch = epoch
+        self.modules = modules
+        self.module_rows = {row.name: row for rows in modules.values() for row in rows}
+
     # Life -----------------------------------------------------------------------------------------
     def start(self):
         """Connects to the shards and starts the timers."""
@@ -78,9 +110,12 @@ cdef class Router(Reactor):
             self.shards.connect(i)
         self.timers = Timers(self)
 
-    def listen(self, int fd):
-        """Accepts clients on a listening socket; the descriptor is the router's from here on."""
-        self.acceptors.append(Acceptor(self, fd))
+    def listen(self, int fd, bint sealed=False):
+        """Accepts clients on a listening socket; the descriptor is the router's from here on. `sealed`: they speak TLS, behind
+        `serve_tls`."""
+        if sealed and self.handshakes is None:
+            raise ValueError("no certificate to serve TLS with")
+        self.acceptors.append(Acceptor(self, fd, sealed))
 
     async def all_up(self):
         """Returns once every shard has answered the handshake."""
@@ -124,6 +159,8 @@ cdef class Router(Reactor):
         self.close()
 
     cdef int before_flush(self) except -1:
+        if self.remote is not None and self.remote.arrived:
+            self.remote.work()
         return self.clients.wake() if self.clients.waking else 0
 
     def shard_is(self, int index, str state not None, str reason not None):
@@ -242,6 +279,14 @@ cdef class Router(Reactor):
         if failure is not None:
             raise failure
         return replies
+
+    def listening(self, int kind):
+        """How many clients listen to each channel or pattern of a kind."""
+        return {name: len(<dict> sessions) for name, sessions in (<dict> self.channels.listeners[kind]).items()}
+
+    def published(self, int kind, bytes name not None, bytes channel not None, bytes message not None):
+        """A node of a Redis Cluster passes on what was published, for those who listen to `name`."""
+        self.channels.deliver_remote(kind, name, channel, message)
 
     def tell_all_changed(self, id):
         """The client of that id, if it is here, is told that everything that others have read for it may have changed."""

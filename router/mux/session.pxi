@@ -26,15 +26,17 @@ cdef class Session(Replies):
     def __cinit__(self):
         self.order = Buffer()
         self.name = self.lib_name = self.lib_ver = b""
-        self.user = "default"
         self.dialect_now = RESP2
 
-    def __init__(self, Router router, int fd):
-        """Takes over the descriptor of an accepted connection."""
+    def __init__(self, Router router, int fd, bint sealed=False):
+        """Takes over the descriptor of an accepted connection; `sealed`: it speaks TLS."""
         Endpoint.__init__(self, router, fd)
+        if sealed:
+            begin_tls(self, router.handshakes)
         self.router = router
         self.id = router.clients.next_id()
-        self.authenticated_now = not router.limits.auth_required
+        self.rights = router.users.default
+        self.authenticated_now = self.rights.enabled and self.rights.nopass
         self.set_restricted()
         self.connected_ms = self.stranger_ms = self.last_ms = self.written_ms = router.now_ms
         self.average = FIRST_AVERAGE
@@ -93,6 +95,24 @@ cdef class Session(Replies):
         self.set_limits()
 
     @property
+    def user(self):
+        """The name of its user."""
+        return self.rights.name.decode("utf-8", "replace")
+
+    def log_in(self, User user not None):
+        """It acts in the name of this user from its next command on."""
+        self.router.shards.end_runs()
+        self.rights = user
+        self.auth_failures = 0
+        self.authenticated = True
+
+    def log_out(self):
+        """It is as one that has just connected: the default user's, if that needs no password."""
+        self.router.shards.end_runs()
+        self.rights = self.router.users.default
+        self.authenticated = self.rights.enabled and self.rights.nopass
+
+    @property
     def binary(self):
         """Whether it speaks the binary protocol."""
         return self.protocol == PROTOCOL_BINARY
@@ -103,6 +123,12 @@ cdef class Session(Replies):
         if self.peer_name is None:
             self.peer_name = name_of_socket(self.fd, True)
         return self.peer_name
+
+    @property
+    def certificate(self):
+        """What its client has proved to be (`ssl.SSLSocket.getpeercert`): {} without a certificate, None without TLS."""
+        cdef object peer = None if self.tls is None else self.tls.ssl_object
+        return None if peer is None else peer.getpeercert() or {}
 
     @property
     def local_address(self):
@@ -344,7 +370,8 @@ cdef class Session(Replies):
                 elif state == EMPTY:
                     at += self.parser.consumed
                 elif state == NEED_MORE:
-                    if self.parser.pending_size > LARGE and (self.protocol == PROTOCOL_BINARY or data[at] == c"*"):
+                    if (self.parser.pending_size > LARGE and self.router.remote is None
+                            and (self.protocol == PROTOCOL_BINARY or data[at] == c"*")):
                         taken = begin_upload(self, data + at, n - at)
                         if taken:
                             at += taken
@@ -611,10 +638,13 @@ cdef class Session(Replies):
         return True
 
     cdef bint execute_restricted(self, Command* command, uint16_t flags) except -1:
-        """A command of a stranger, of one that listens, behind MULTI, or while writing clients are paused; False when it
-        must wait."""
+        """A command of a stranger, of a user who may not do everything, of one that listens, behind MULTI, or while writing
+        clients are paused; False when it must wait."""
         if self.caching_for == 2 and self.queue is None:
             self.caching_over()
+        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not may_execute(
+                self, command, flags):
+            return True
         if not self.admitted(command):
             if self.authenticated_now:
                 # CLIENT PAUSE
@@ -644,9 +674,13 @@ cdef class Session(Replies):
         return run_planned(self, command, flags)
 
     cdef void set_restricted(self) noexcept:
-        self.restricted = (not self.authenticated_now or self.queue is not None
-                           or (self.subscriptions > 0 and self.dialect_now == RESP2) or self.caching_for != 0
-                           or self.router.clients.pause_mode == PAUSE_WRITES)
+        self.restricted = self.held_up() or not self.rights.unrestricted
+
+    cdef bint held_up(self) noexcept:
+        """Whether not every command is executed at once, whatever its user may do."""
+        return (not self.authenticated_now or self.queue is not None
+                or (self.subscriptions > 0 and self.dialect_now == RESP2) or self.caching_for != 0
+                or self.router.clients.pause_mode == PAUSE_WRITES)
 
     cdef bint admitted(self, Command* command):
         """Whether a stranger, or anybody while writing clients are paused, may have the command executed now."""
@@ -731,14 +765,14 @@ cdef class Session(Replies):
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
-        cdef Backend backend = <Backend> self.router.links[shard]
-        cdef int verdict
+        cdef Backend backend = <Backend> self.router.places[shard]
+        cdef int verdict, source
         if backend.phase != UP or backend.over_soft():
-            verdict = self.may_send(backend, flags)
+            verdict = backend.admits(self, slot, flags)
             if verdict != SEND:
                 return verdict == REFUSED
-        backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
-        self.order.put_u16(<uint16_t> shard | flags)
+        source = backend.put(self, command, slot, self.parser.spans + command.words, self.parser.count - command.words)
+        self.order.put_u16(<uint16_t> source | flags)
         self.unanswered_bytes += self.parser.consumed
         return True
 
@@ -816,6 +850,8 @@ cdef class Session(Replies):
         led.session = self
         led.dialect = self.dialect_now
         led.command = command
+        if command.may_block:
+            led.arguments = self.arguments(command)
         self.barrier = led
         led.keep_words(self)
         led.started = monotonic_ns()
@@ -874,12 +910,26 @@ cdef class Session(Replies):
             self.close("the client reset the connection")
         return 0
 
+    cdef int on_secured(self) except -1:
+        if self.router.on_secured is not None:
+            self.router.on_secured(self)
+        return 0
+
+    cdef int on_tls_cost(self, Py_ssize_t n) except -1:
+        self.elsewhere += n
+        self.router.clients.link_bytes += n
+        if n > 0 and self.router.clients.over_budget():
+            self.router.clients.relieve()
+        return 0
+
     cdef int on_closed(self, object reason) except -1:
         cdef Backend backend
         cdef Pending pending
         cdef bint waited = (self.order.used() > 0 or self.upload is not None or self.watched is not None
                             or self.tracks is not None)
         self.gone = True
+        if self.exclusive is not None:
+            unwatch(self)
         if self.subscriptions or self.monitors_all:
             self.router.channels.forget(self)
         if self.tracks is not None:

@@ -22,6 +22,24 @@ cdef enum:
     FOLD_CONCAT = 4
 
 
+    # Channels that a command names.
+    HEARS_NOTHING = 0
+    HEARS_ONE = 1        # its first argument
+    HEARS_CHANNELS = 2   # all arguments
+    HEARS_PATTERNS = 3   # all arguments, as patterns
+
+    # Whose rights depend on the options.
+    CHOOSES_NOTHING = 0
+    CHOOSES_SET = 1
+    CHOOSES_BITFIELD = 2
+
+
+cdef struct KeyRights:
+    # A range of keys as KeySpec has it, and what is done with them (kache.acl.record.READ and WRITE).
+    int first, last, step
+    int wanted
+
+
 cdef struct Command:
     uint16_t id
     int arity
@@ -49,6 +67,14 @@ cdef struct Command:
     int last             # last key; negative from the end
     int step
     int words            # how many words name it
+    KeyRights* keys      # all of its ranges of keys
+    int key_count
+    bint keyed           # it has keys, of whatever kind;
+    bint located         # of a kind that Python finds
+    bint sorts           # it is SORT, which may read other keys than it names
+    uint8_t chooses
+    uint8_t hears
+    bint logs_in         # it may change the user of its session
     uint64_t word        # the name as one number if it is a single word of at most eight letters, else 0
     const char* name     # as in error texts: "get", "config|get"
     Py_ssize_t name_size
@@ -74,9 +100,20 @@ cdef class CommandTable:
     cdef dict by_key             # Row.key -> Row, internal rows included
     cdef list rows               # by their number
     cdef uint16_t lock, unlock, unwatch, subscribe, track, untrack, broken, monitored   # numbers of internal rows
+    cdef uint16_t monitor        # that of MONITOR
     cdef list keep               # what the C pointers point into
+    # Commands of modules: a block of them for every change, which never moves, since sessions point into them.
+    cdef Command** blocks
+    cdef int* block_sizes
+    cdef int block_count
+    cdef Command** more          # an index of those that are there, by name; NULL: none is
+    cdef uint32_t more_mask
     cdef int _fill(self, Command* command, object row) except -1
     cdef int _fill_keys(self, Command* command, object row) except -1
+    cdef int _fill_rights(self, Command* command, object row) except -1
+    cdef int _add_block(self, list rows) except -1
+    cdef int _index_more(self, set live) except -1
+    cdef Command* _find_more(self, uint32_t hash, Span* word) noexcept
     # The command that `words` start with; a container itself when its second word is unknown; or NULL.
     cdef Command* find(self, bint binary, Span* words, Py_ssize_t count) noexcept
 

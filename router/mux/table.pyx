@@ -4,17 +4,21 @@ One array of commands, two open-addressing indexes over it: what a RESP client s
 client sees (binary variants overlay rows of the same name). A container ("config") is an entry whose
 second word completes the name ("config|get").
 
-Read by every session of a router, never changed but for the statistics of each command.
+Commands of modules lie beside it, with an index of their own that is asked for what is not built in; one that is unloaded
+stays where it is, and is not found any more.
+
+Read by every session of a router, never changed but for the statistics of each command and by `take_rows`.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp
 
 from kache.wire.codec cimport Span
 
+from ..accounts import rights_of
 from ..registry import LOCALS, MOVES
 
 cdef enum:
@@ -33,6 +37,14 @@ cdef frozenset INSTANT = frozenset(("select", "client|setname", "client|setinfo"
 cdef frozenset SUBSCRIBING = frozenset((
     "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"))
 cdef frozenset WHILE_SUBSCRIBED = frozenset(("ping", "quit", "reset"))
+
+# What may leave a session under another user.
+cdef frozenset LOGS_IN = frozenset(("auth", "hello"))
+
+# Where a command names channels; leaving them needs no right.
+cdef dict HEARING = {
+    "publish": HEARS_ONE, "spublish": HEARS_ONE, "subscribe": HEARS_CHANNELS, "ssubscribe": HEARS_CHANNELS,
+    "psubscribe": HEARS_PATTERNS}
 
 cdef uint8_t[256] LOWER
 
@@ -68,12 +80,22 @@ cdef class CommandTable:
     def __cinit__(self):
         self.commands = NULL
         self.resp.slots = self.binary.slots = NULL
+        self.blocks = self.more = NULL
+        self.block_sizes = NULL
 
     def __dealloc__(self):
-        cdef int i
+        cdef int i, k
         if self.commands != NULL:
             for i in range(self.count):
                 free(self.commands[i].latency)
+                free(self.commands[i].keys)
+        for i in range(self.block_count):
+            for k in range(self.block_sizes[i]):
+                free(self.blocks[i][k].keys)
+            free(self.blocks[i])
+        free(self.blocks)
+        free(self.block_sizes)
+        free(self.more)
         free(self.commands)
         free(self.resp.slots)
         free(self.binary.slots)
@@ -89,6 +111,7 @@ cdef class CommandTable:
         self.subscribe = self.by_key["_subscribe"].id
         self.track, self.untrack = self.by_key["_track"].id, self.by_key["_untrack"].id
         self.broken, self.monitored = self.by_key["_broken"].id, self.by_key["_monitored"].id
+        self.monitor = self.by_key["monitor"].id
         self.keep = []
         self.count = len(rows)
         self.commands = <Command*> calloc(self.count, sizeof(Command))
@@ -108,6 +131,80 @@ cdef class CommandTable:
         for i in range(self.count):
             if rows[i].dialect == "binary":
                 index_put(&self.binary, self.commands, i)
+
+    def take_rows(self, list rows not None):
+        """These, with their numbers, are the commands of modules from here on."""
+        cdef int i, k
+        cdef set live = {row.id for row in rows}, known = set()
+        for i in range(self.block_count):
+            for k in range(self.block_sizes[i]):
+                known.add(self.blocks[i][k].id)
+        fresh = [row for row in rows if row.id not in known]
+        if fresh:
+            self._add_block(fresh)
+        self._index_more(live)
+        for key in [key for key, row in self.by_key.items() if row.group == "module"]:
+            del self.by_key[key]
+        self.by_key.update({row.key: row for row in rows})
+
+    cdef int _add_block(self, list rows) except -1:
+        cdef int i, n = len(rows)
+        cdef Command** blocks = <Command**> realloc(self.blocks, (self.block_count + 1) * sizeof(Command*))
+        cdef int* sizes
+        if blocks == NULL:
+            raise MemoryError("no memory for the command table")
+        self.blocks = blocks
+        sizes = <int*> realloc(self.block_sizes, (self.block_count + 1) * sizeof(int))
+        if sizes == NULL:
+            raise MemoryError("no memory for the command table")
+        self.block_sizes = sizes
+        blocks[self.block_count] = <Command*> calloc(n, sizeof(Command))
+        if blocks[self.block_count] == NULL:
+            raise MemoryError("no memory for the command table")
+        sizes[self.block_count] = n
+        self.block_count += 1
+        for i, row in enumerate(rows):
+            self._fill(&blocks[self.block_count - 1][i], row)
+        return 0
+
+    cdef int _index_more(self, set live) except -1:
+        """Those whose numbers are `live` are found by name from here on, the others are not, not even by who has just used them."""
+        cdef Command** index = NULL
+        cdef Command* command
+        cdef uint32_t mask = 15, at
+        cdef int i, k
+        while <int> mask < 4 * len(live):
+            mask = mask * 2 + 1
+        if live:
+            index = <Command**> calloc(mask + 1, sizeof(Command*))
+            if index == NULL:
+                raise MemoryError("no memory for the command table")
+        for i in range(self.block_count):
+            for k in range(self.block_sizes[i]):
+                command = &self.blocks[i][k]
+                command.word = 0
+                if command.id not in live:
+                    continue
+                if (<object> command.row).name.isalpha():
+                    command.word = short_word(command.name, command.name_size)
+                at = command.hash & mask
+                while index[at] != NULL:
+                    at = (at + 1) & mask
+                index[at] = command
+        free(self.more)
+        self.more = index
+        self.more_mask = mask
+        return 0
+
+    cdef Command* _find_more(self, uint32_t hash, Span* word) noexcept:
+        cdef uint32_t at = hash & self.more_mask
+        cdef Command* command
+        while self.more[at] != NULL:
+            command = self.more[at]
+            if command.hash == hash and command.name_size == word.size and same_word(command.name, word.data, word.size):
+                return command
+            at = (at + 1) & self.more_mask
+        return NULL
 
     cdef int _fill(self, Command* command, object row) except -1:
         cdef bytes name = row.name.encode()
@@ -155,6 +252,7 @@ cdef class CommandTable:
         if row.route == "split":
             command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER, "concat": FOLD_CONCAT}.get(row.merge, FOLD_NONE)
         self._fill_keys(command, row)
+        self._fill_rights(command, row)
         return 0
 
     cdef int _fill_keys(self, Command* command, object row) except -1:
@@ -177,6 +275,41 @@ cdef class CommandTable:
             command.planned = True
         return 0
 
+    cdef int _fill_rights(self, Command* command, object row) except -1:
+        """What of the command is checked against the rights of its user."""
+        cdef int i
+        command.logs_in = row.key in LOGS_IN
+        command.sorts = row.name in ("sort", "sort_ro")
+        command.chooses = {"set": CHOOSES_SET, "bitfield": CHOOSES_BITFIELD}.get(row.name, CHOOSES_NOTHING)
+        command.hears = HEARING.get(row.name, HEARS_NOTHING)
+        command.keyed = bool(row.keys) and row.route != "channel"
+        command.located = any([spec.kind != "range" for spec in row.keys])
+        if not command.keyed or command.located:
+            return 0
+        command.keys = <KeyRights*> calloc(len(row.keys), sizeof(KeyRights))
+        if command.keys == NULL:
+            raise MemoryError("no memory for the command table")
+        command.key_count = len(row.keys)
+        for i, spec in enumerate(row.keys):
+            command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
+            command.keys[i].wanted = rights_of(spec.flags)
+        return 0
+
+    def adapt(self, handlers):
+        """In front of a Redis Cluster: `handlers`, by Row.key, carry out what does not simply go to the node of its keys."""
+        cdef Command* command
+        cdef int i
+        for i in range(self.count):
+            command = &self.commands[i]
+            if <object> command.key in handlers:
+                handler = handlers[<object> command.key]
+                self.keep.append(handler)
+                command.handler = <PyObject*> handler
+                command.route = ROUTE_CURSOR
+                command.begins = command.executes = command.pushes = False
+            elif command.route != ROUTE_LOCAL:
+                command.handler = NULL
+
     cdef Command* find(self, bint binary, Span* words, Py_ssize_t count) noexcept:
         """The command that `words` start with; a container itself when its second word is unknown; or NULL."""
         cdef Index* index = &self.binary if binary else &self.resp
@@ -193,6 +326,8 @@ cdef class CommandTable:
             inner = index_find(index, self.commands, hash, words, 2)
             if inner != NULL:
                 return inner
+        if command == NULL and self.more != NULL:
+            return self._find_more(hash, words)
         return command
 
     def lookup(self, list words, bint binary=False):

@@ -42,6 +42,8 @@ cdef class Timers:
                 router.counters.lag_us = max(router.counters.lag_us, (monotonic_ns() - self.due) // 1000)
             router.now_ms = router.clock.now_ms()
             router.shards.expire(router.now_ms)
+            if router.remote is not None:
+                router.remote.tick(router.now_ms)
             router.clients.feed()
             self.give_back()
             if router.now_ms >= self.next_sweep_ms:

@@ -70,7 +70,8 @@ cdef class Queue:
         self.db = session.db_now
         self.run_db = -1
         self.shard = NO_SHARD
-        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = False
+        self.everything = self.led = self.waits = self.broken = self.writes = self.needs_room = self.logs_in = False
+        self.denied = None
         self.epoch = session.router.slots.epoch
         return 0
 
@@ -169,6 +170,8 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
     cdef RequestParser parser = session.parser
     cdef Queued* one
     cdef uint16_t slot = NO_SLOT
+    if session.router.remote is not None:
+        return queue_remote(session, command, flags)
     if command.no_multi or command.route == ROUTE_CONTAINER:
         queue.broken = True
         session.answer_error(NOT_IN_MULTI if command.no_multi else wrong_arity(command), flags)
@@ -219,6 +222,7 @@ cdef int queue_local_command(Session session, Queue queue, Command* command) exc
     """One that the router answers: in its place when EXEC is executed."""
     cdef int64_t number
     queue.locals += 1
+    queue.logs_in |= command.logs_in
     if not command.instant:
         queue.led = True
     elif not command.harmless:
@@ -283,6 +287,9 @@ cdef int end_multi(Session session) except -1:
 
 
 cdef int unwatch(Session session) except -1:
+    if session.exclusive is not None:
+        watching, session.exclusive = session.exclusive, None
+        watching.leave()
     watched, session.watched = session.watched, None
     return unwatch_on(session, watched) if watched is not None else 0
 
@@ -321,6 +328,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
     cdef Router router = session.router
     cdef list shards
     cdef int verdict
+    if router.remote is not None:
+        return exec_remote(session, command, flags)
     if queue.broken:
         end_multi(session)
         session.answer_error(ABORTED_BEFORE, flags)
@@ -333,6 +342,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
         end_multi(session)
         session.answer_error(MOVED, flags)
         return True
+    if not session.rights.unrestricted or queue.logs_in:
+        check_queue(session, queue)
     shards = participants(session, queue)
     if queue.publishes and len(shards) == 1 and not session.may_publish(<int> shards[0]):
         return False

@@ -28,7 +28,7 @@ cdef Py_ssize_t begin_upload(Session session, const char* data, Py_ssize_t n) ex
     if binary:
         memcpy(&declared, data + 4, 4)
         strings = declared
-    if strings > UPLOAD_STRINGS or session.restricted:
+    if strings > UPLOAD_STRINGS or session.restricted and session.held_up():
         return 0
     for i in range(parser.resume_count):
         parser.spans[i].data = data + parser.offsets[i]

@@ -125,6 +125,10 @@ class Wait:
         """CLIENT UNBLOCK."""
         self.end(CommandError(UNBLOCKED) if error else self.nothing)
 
+    def deny(self, refusal: CommandError) -> None:
+        """Its user may not wait for these keys any longer."""
+        self.end(refusal)
+
     def leave(self) -> None:
         """The client is gone. What a shard serves all the same is given back."""
         if self.claim is not None:

@@ -79,9 +79,13 @@ class _Leader:
     async def run(self, queue: Queue) -> Reply:
         commands = queue.commands_of()
         try:
-            for row, args, _ in commands:
+            for number, (row, args, _) in enumerate(commands):
                 await self.transaction.renew()
-                await self._execute(row, args)
+                if queue.denied is not None and number in queue.denied:
+                    await self._settle()
+                    self._take(queue.denied[number], False)
+                else:
+                    await self._execute(row, args)
         except CommandError as error:
             self.failures.append(error)
         await self._settle()

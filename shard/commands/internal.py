@@ -29,6 +29,7 @@ def stats(ctx: Context, *_: bytes) -> Reply:
 @command("_advice")
 def advice_of(ctx: Context) -> Reply:
     """What the miniature simulations say, as msgpack."""
+    ctx.shard.ask_advice()
     return _encoder.encode(advice(ctx.shard))
 
 

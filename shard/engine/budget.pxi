@@ -29,7 +29,7 @@ cdef extern from *:
 cdef enum:
     STEP_PARTS = 64             # of the limit is 1: what all shards together may take between two looks when memory is full
     HOLES_PART = 16             # of the limit is 1: resident memory above it that is nobody's fault
-    OWN_GROWTH = 1835008        # bytes that a process grows by, with its first tables and buffers, and its miniature simulations
+    OWN_GROWTH = 786432         # bytes that a process grows by, with its first tables and buffers
 
 # How old what is known of the others may get while commands are executed.
 cdef int64_t LOOK_NS = 1000000
@@ -41,6 +41,8 @@ cdef int64_t SETTLED_NS = 1000000000
 cdef int64_t WAKE_NS = 1000000
 
 
+# A collection must not take the page away before its buffer is given back: who owns a page with a buffer cannot go.
+@cython.no_gc_clear
 @cython.final
 cdef class Budget:
     """The line of shard `index` in `memory` (writable, NUMBERS of 8 bytes for each shard), and what follows from all.
@@ -197,13 +199,13 @@ cdef class Budget:
 
     # Resident memory ------------------------------------------------------------------------------------
     cdef int govern(self, int64_t grown) except -1:
-        """Publishes how much this process has grown since it was empty. To be called once a second.
+        """Publishes how much this process has grown since it was empty, simulations left out. To be called once a second.
 
         When all have grown beyond a sixteenth above the limit, because the allocator has holes, less data is allowed,
         down to two thirds of it; and more again as soon as there is room. What a process takes whatever the limit is, is no
         hole.
         """
-        cdef int64_t room = self.limit + max(self.limit // HOLES_PART, <int64_t> OWN_GROWTH * self.shards)
+        cdef int64_t room = self.limit + self.limit // HOLES_PART + <int64_t> OWN_GROWTH * self.shards
         cdef int shard
         kache_show(self.line_of(self.index) + GROWN, max(grown, 0))
         if not self.limit:

@@ -321,6 +321,7 @@ cdef class Evictor:
     cdef int pooled
     cdef bint volatile_only, by_ttl, at_random
     cdef bint queued                    # by S3-FIFO
+    cdef bint limited                   # there is a limit: without one nobody will ask which keys are new
     cdef bint auto                      # by what the miniature simulations say
     cdef int followed                   # FOLLOW_LRU, FOLLOW_S3FIFO or FOLLOW_NARROW
     cdef readonly uint64_t changed_policy # how often auto went over to another policy
@@ -342,6 +343,7 @@ cdef class Evictor:
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef void set_limited(self, bint limited) noexcept
     cdef void choose(self) noexcept
     cdef bint is_small(self, Entry* entry) noexcept
     cdef bint small_is_full(self) noexcept
@@ -468,6 +470,10 @@ cdef struct Command:
     Compiled compiled           # the compiled case, or NULL
     int arity                   # of the arguments alone: exact, or minus (at least) minus one
     bint writes, denyoom, readonly, internal, while_loading, unlogged, blocking
+    bint noscript               # no program executes it inside itself
+    bint whole                  # it is about all shards
+    bint channel                # its key is a channel
+    int words                   # how many name it
     int first, last, step       # its keys among the arguments, the last one from the end where negative; step 0: none
     bint movable                # they are found by its row
     uint64_t calls, ns, rejected, failed
@@ -512,7 +518,8 @@ cdef class Executor:
     cdef readonly Store store
     cdef readonly Evictor evictor
     cdef int64_t fitted_keys            # how many there were when the simulations were fitted to them
-    cdef public bint simulating         # miniature simulations run, if there is enough to simulate
+    cdef public bint simulating         # miniature simulations may run, if there is something to simulate
+    cdef int64_t asked_at_ms            # when somebody last asked what they say, by clock_ms; 0: nobody has
     cdef readonly object slowlog
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
@@ -522,8 +529,12 @@ cdef class Executor:
     cdef public object gauges           # what the process around it knows
     cdef Command* commands
     cdef readonly int command_count
+    cdef readonly int built_in          # so many of them are; those behind are modules' (extension.pxi)
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
+    cdef dict spelled                   # how a program names a command -> its number
+    cdef public dict inner              # by number: functions of commands that routers answer, for programs
+    cdef readonly bytes owned           # by slot: 1 where it is this shard's; None: every one is
     cdef readonly Budget budget
     cdef readonly Defragmenter defragmenter
     cdef readonly HotKeys hot           # the keys that are used most
@@ -562,10 +573,13 @@ cdef class Executor:
     cdef void look(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef int fill_commands(self, object rows) except -1
     cdef int look_at_rows(self) except -1
+    cdef int fill_command(self, Command* command, object row) except -1
     cdef int fill_keys(self, Command* command, object row) except -1
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
     cpdef object call(self, Context context, str key, tuple args)
+    cdef object call_number(self, Context context, int number, tuple args, Words words)
+    cdef int number_of(self, tuple words) except -1
     cdef bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef void enter(self, Context context, Command* command, int number) noexcept
@@ -581,6 +595,7 @@ cdef class Executor:
     cdef bytes refused_write(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
     cdef bytes error_text(self, object error, int number)
     cdef int note_error(self, bytes text) except -1
+    cdef bint is_simulating(self) except -1
     cpdef int tune_simulations(self) except -1
     cdef int look_at_budget(self, int64_t now_ns) noexcept
     cdef int spare_keys(self, Command* command, Span* args, Py_ssize_t n) noexcept
@@ -806,6 +821,28 @@ cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
 cdef int run_unlock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
 
 
+# programs.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Program:
+    """A script, a function or a command in Python while it runs."""
+    cdef Executor shard
+    cdef readonly Context context
+    cdef public bint read_only          # it may not write
+    cdef public bint allows_oom         # it may, although memory is full
+    cdef public object check            # what is asked before each command: check(user, row, arguments); None: nothing
+    cdef public set lent                # keys of other shards that lie here for as long as it runs; None: there are none
+    cdef readonly bint wrote            # it has executed a command that writes
+    cdef readonly list published        # (kind, channel, message) for channels that live elsewhere
+    cdef bint short_of_room
+    cdef int dialect_before, db_before
+    cdef uint64_t dirty_before
+    cdef int look_at_keys(self, Command* command, int number, tuple args, Words words) except -1
+    cdef int look_at_key(self, bytes key, bint reads) except -1
+    cdef bint is_held(self, int slot, bint reads) noexcept
+    cdef int look_at_patterns(self, tuple args) except -1
+    cdef object execute(self, Command* command, int number, tuple args, Words words)
+
+
 # compiled_strings.pxi ---------------------------------------------------------------------------------
 cdef Compiled compiled_of(str key)
 
@@ -905,6 +942,7 @@ cdef class Host:
     cdef list waiting                   # links with more to execute than a tick allowed
     cdef bint scheduled, draining
     cdef bytes digest
+    cdef public uint32_t module_epoch    # of the modules that the shard has: no router is ahead of it
     cdef uint64_t boot_id
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit, flow_room

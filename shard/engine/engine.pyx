@@ -17,9 +17,11 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     keyspace                   Keyspace: readers and mutators with Python's types, for the handlers
     sizes                      BigKeys: which keys take most
     meter, context, execute    Context: what a command runs in; Executor: the one execution point
+    extension                  the commands of modules, behind its own
     watches, channels,         WATCH; who listens to what is published; what is published of changes
     notifications, tracking    … and told to clients that have read it
     locks                      what keeps others out of a transaction over several shards, and who waits
+    programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
     compiled_collections
@@ -35,6 +37,7 @@ import time
 from collections import deque
 from heapq import heapify, heappop, heappush
 
+import msgspec
 from sortedcontainers import SortedDict
 
 cimport cython
@@ -221,11 +224,13 @@ cdef class Link(Endpoint)
 include "meter.pxi"
 include "context.pxi"
 include "execute.pxi"
+include "extension.pxi"
 include "watches.pxi"
 include "channels.pxi"
 include "notifications.pxi"
 include "tracking.pxi"
 include "locks.pxi"
+include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"
 include "compiled_collections.pxi"

@@ -56,9 +56,18 @@ cdef class Evictor:
         """S3-FIFO with this share of the data for what is new; or what the policy says otherwise."""
         if not queued:
             queue_clear(&self.store.queue)
-        self.queued = self.store.queueing = queued
+        self.queued = queued
+        self.store.queueing = queued and self.limited
         self.small_share = small_share
         self.pooled = 0
+
+    cdef void set_limited(self, bint limited) noexcept:
+        """Whether there is a limit. Without one no key is put into a queue; those that came before it count as in the main
+        one, but for what is used while the first of the new ones are in the small queue."""
+        self.limited = limited
+        self.store.queueing = self.queued and limited
+        if not limited:
+            self.store.forget_queues()
 
     cdef int run(self, int64_t limit, int64_t budget_ns) except -1:
         """Evicts until memory is at most `limit`: 1, it fits; 2, the time was up; 0, nothing can be evicted."""

@@ -14,6 +14,8 @@ cdef enum:
     FEWEST_KEYS = 1000          # that simulations say anything about
     PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
     HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
+    ASKED_LATELY_MS = 3600000   # so long the simulations of a shard that evicts nothing run for whoever has asked
+    MOST_SPELLINGS = 8192       # of names of commands that are remembered
     OVERSHOOT_PART = 64         # of the limit is 1: so much above it others are not waited for
 
     # What a unit needs (`look_at`).
@@ -64,6 +66,8 @@ cdef class Executor:
     ):
         self.store = Store(hash_seed, cleanup)
         self.handlers = handlers
+        self.inner = {}
+        self.spelled = {}
         self.fill_commands(rows)
         self.slowlog = slowlog
         self.locks = Locks(self)
@@ -111,7 +115,7 @@ cdef class Executor:
             ROW_COMMANDS = self.commands
         self.rows = ROWS_LIST
         self.numbers = ROW_NUMBERS
-        self.command_count = len(self.rows)
+        self.command_count = self.built_in = len(self.rows)
         self.commands = <Command*> calloc(self.command_count, sizeof(Command))
         if self.commands == NULL:
             raise MemoryError("no memory for the commands")
@@ -120,23 +124,28 @@ cdef class Executor:
 
     cdef int look_at_rows(self) except -1:
         cdef int i
-        cdef Command* command
         self.commands = <Command*> calloc(len(self.rows), sizeof(Command))
         if self.commands == NULL:
             raise MemoryError("no memory for the commands")
         for i, row in enumerate(self.rows):
-            command = &self.commands[i]
-            command.compiled = compiled_of(row.key)
-            command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
-            command.writes = "write" in row.flags
-            command.denyoom = "denyoom" in row.flags
-            command.readonly = "readonly" in row.flags
-            command.internal = "internal" in row.flags
-            command.while_loading = "loading" in row.flags
-            command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
-            command.blocking = "blocking" in row.flags
-            self.fill_keys(command, row)
+            self.fill_command(&self.commands[i], row)
+            self.commands[i].compiled = compiled_of(row.key)
         return 0
+
+    cdef int fill_command(self, Command* command, object row) except -1:
+        command.arity = row.arity - row.words if row.arity >= 0 else row.arity + row.words - 1
+        command.writes = "write" in row.flags
+        command.denyoom = "denyoom" in row.flags
+        command.readonly = "readonly" in row.flags
+        command.internal = "internal" in row.flags
+        command.while_loading = "loading" in row.flags
+        command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
+        command.blocking = "blocking" in row.flags
+        command.noscript = "noscript" in row.flags
+        command.whole = row.route not in ("key", "split", "move", "script", "channel", "local", "none")
+        command.channel = row.route == "channel"
+        command.words = row.words
+        return self.fill_keys(command, row)
 
     cdef int fill_keys(self, Command* command, object row) except -1:
         """Where its keys stand among its arguments, if they are one range; else its row finds them."""
@@ -233,15 +242,16 @@ cdef class Executor:
 
     cpdef object call(self, Context context, str key, tuple args):
         """A command inside another; see Context.call."""
-        cdef int number = self.numbers.get(key, -1), outer = context.number
-        cdef bint no_touch = self.store.no_touch, counting = self.store.counting
-        cdef Command* command
-        cdef Words words = Words(args)
-        cdef bytes refused
+        cdef int number = self.numbers.get(key, -1)
         if number < 0:
             raise CommandError(f"ERR unknown command '{key}'")
-        command = &self.commands[number]
-        refused = self.refusal(context, command, number, words.spans, words.count)
+        return self.call_number(context, number, args, Words(args))
+
+    cdef object call_number(self, Context context, int number, tuple args, Words words):
+        cdef int outer = context.number
+        cdef bint no_touch = self.store.no_touch, counting = self.store.counting
+        cdef Command* command = &self.commands[number]
+        cdef bytes refused = self.refusal(context, command, number, words.spans, words.count)
         if refused is not None:
             command.rejected += self.counts(context, command)
             raise CommandError(refused.decode())
@@ -262,6 +272,42 @@ cdef class Executor:
             context.number = outer
             self.store.no_touch = no_touch
             self.store.counting = counting
+
+    cdef int number_of(self, tuple words) except -1:
+        """The number of a command as a client of RESP names it; CommandError for none."""
+        cdef bytes name
+        cdef int number
+        from kache.commands import lookup
+
+        name = words[0] if words else b""
+        number = self.spelled.get(name, -1)
+        if number >= 0:
+            return number
+        row = lookup(name, RESP2)
+        if row is not None and (row.is_container or row.subcommands) and len(words) > 1:
+            inner = lookup(name + b"|" + <bytes> words[1], RESP2)
+            if inner is not None:
+                return inner.id
+        if row is None:
+            number = self.numbers.get(name.lower().decode("latin-1"), -1)
+            if number >= self.built_in:
+                return number
+        if row is None or row.is_container or "internal" in row.flags:
+            raise CommandError("ERR Unknown Redis command called from script")
+        if not row.subcommands and len(self.spelled) < MOST_SPELLINGS:
+            self.spelled[name] = row.id
+        return row.id
+
+    def own(self, slots):
+        """Which slots are this shard's, as pairs of the first and the last; None: every one."""
+        cdef bytearray owned
+        if slots is None:
+            self.owned = None
+            return
+        owned = bytearray(SLOT_COUNT)
+        for first, last in slots:
+            owned[first:last + 1] = b"\1" * (last + 1 - first)
+        self.owned = bytes(owned)
 
     cdef inline bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept:
         """Whether nothing keeps the command from being executed, as far as that is seen at a glance."""
@@ -327,6 +373,8 @@ cdef class Executor:
         cdef int64_t began = monotonic_ns(), took
         cdef int bucket
         cdef object handler = self.handlers[number]
+        if handler is None:
+            handler = self.inner.get(number) if context.depth else None
         if handler is None:
             raise CommandError("ERR this command is answered by the router")
         try:
@@ -436,6 +484,9 @@ cdef class Executor:
         if isinstance(error, MemoryError):
             log.error("no memory for %s: %s", self.rows[number].key, error)
             return b"OOM the shard has no memory for this command"
+        if number >= self.built_in:
+            log.error("error in %s, a command of a module", self.rows[number].key, exc_info=error)
+            return f"ERR {self.rows[number].name}: {type(error).__name__}: {error}".encode("utf-8", "replace")
         log.error("internal error in %s", self.rows[number].key, exc_info=error)
         return f"ERR internal error: {type(error).__name__}: {error}".encode("utf-8", "replace")
 
@@ -588,6 +639,7 @@ cdef class Executor:
     def set_maxmemory(self, int64_t maxmemory):
         """The limit of all shards together in bytes; 0 for none."""
         self.budget.set_limit(maxmemory)
+        self.evictor.set_limited(maxmemory > 0)
         self.look_at_budget(monotonic_ns())
 
     @property
@@ -605,17 +657,36 @@ cdef class Executor:
 
         `resident_growth` is how much the process has grown over its empty state; see Budget.govern.
         """
+        if self.store.miniatures is not None:
+            resident_growth -= self.store.miniatures.memory
         self.budget.govern(resident_growth)
+
+    cdef bint is_simulating(self) except -1:
+        """Whether there is anything to simulate for: a policy that chooses by it, memory that is nearly full, with a policy that
+        evicts, or somebody who has asked lately."""
+        cdef int64_t limit = self.budget.limit
+        if not self.simulating:
+            return False
+        if limit and self.store.policy != "noeviction" and (
+            self.evictor.auto or self.budget.total() >= (limit // 2 if self.store.sampled_below else limit - limit // 4)
+        ):
+            return True
+        return self.asked_at_ms and self.clock_ms - self.asked_at_ms < ASKED_LATELY_MS
+
+    def ask_advice(self):
+        """Somebody wants to know what the simulations say: for a while from now on they run without a limit, too."""
+        self.asked_at_ms = self.clock_ms
 
     cpdef int tune_simulations(self) except -1:
         """Fits the miniature simulations to the memory and the keys that are there: to be called a few times a second."""
         cdef int64_t used = self.store.used(), base = self.budget.limit // self.budget.shards, keys = 0, wanted
         cdef uint32_t below = self.store.sampled_below
+        cdef bint simulating = self.is_simulating()
         cdef int i
         for i in range(self.store.active):
             keys += self.store.databases[i].count
-        if not self.simulating or keys < FEWEST_KEYS:
-            return self.store.simulate(0, 0) if below and keys == 0 or not self.simulating else 0
+        if not simulating or keys < FEWEST_KEYS:
+            return self.store.simulate(0, 0) if below and keys == 0 or not simulating else 0
         if base == 0:
             # Without a limit the present size is that of the data, which grows: a step at a time.
             base = self.store.miniatures.base if below else 0
@@ -844,6 +915,8 @@ cdef class Executor:
             if inner is not None:
                 row = inner
                 used = 2
+        if row is None and self.numbers.get(name.lower().decode("latin-1"), -1) >= self.built_in:
+            row = self.rows[<int> self.numbers[name.lower().decode("latin-1")]]
         if row is None or row.is_container:
             put_error(out, dialect, b"ERR unknown command '%s'" % name)
             return bytes(out)

@@ -1,7 +1,7 @@
 # Link: one router's end of the conversation. Runs of frames come in, replies go out in the same order.
 #
 #   in    u32 length | kind | …
-#         HELLO    version, router, digest of the command table, boot id …  once, first, answered HELLO_OK or HELLO_NO
+#         HELLO    version, router, digest of the command table, boot id, module epoch …  once, first, answered HELLO_OK or HELLO_NO
 #         RUN      dialect, db, flags, count, session, deadline | frame frame …
 #         CANCEL   session, maybe token
 #   out   REPLY    count, session | reply reply …     a run may be answered by several, none answers two runs
@@ -299,13 +299,15 @@ cdef class Link(Endpoint):
 
     cdef int on_hello(self, const char* body, Py_ssize_t n) except -1:
         cdef uint64_t boot_id, size
+        cdef uint32_t module_epoch
         cdef uint16_t router
         cdef Buffer out = self.output()
         cdef str refusal = ""
-        if n < 19:
+        if n < 23:
             return self.broken(0, "a greeting that is too short")
         memcpy(&router, body + 1, 2)
         memcpy(&boot_id, body + 11, 8)
+        memcpy(&module_epoch, body + 19, 4)
         self.router = router
         if <unsigned char> body[0] != LINK_VERSION:
             refusal = f"this shard speaks version {LINK_VERSION} of the link, not {<unsigned char> body[0]}"
@@ -313,6 +315,9 @@ cdef class Link(Endpoint):
             refusal = "router and shard have different command tables"
         elif boot_id != self.host.boot_id:
             refusal = "the router belongs to another cluster"
+        elif module_epoch > self.host.module_epoch:
+            # It comes again. One that is behind is served: numbers of commands are never used twice.
+            refusal = f"this shard has the modules of epoch {self.host.module_epoch}, not yet those of {module_epoch}"
         if refusal:
             text = refusal.encode()
             out.put_u32(<uint32_t> (1 + len(text)))
@@ -324,8 +329,8 @@ cdef class Link(Endpoint):
         self.greeted = True
         self.awaits_descriptor = False
         self.count_on_board()
-        if n >= 27 and self.passed >= 0:
-            memcpy(&size, body + 19, 8)
+        if n >= 31 and self.passed >= 0:
+            memcpy(&size, body + 23, 8)
             self.area = self.context.area = accept_area(self.passed, size)
             self.passed = -1
         out.put_u32(14)

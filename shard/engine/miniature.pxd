@@ -18,6 +18,7 @@ cdef struct Miniature:
     int policy
     int small_share             # thousandths, of the small queue
     int64_t capacity, bytes, small_bytes
+    bint pressed                # it was full since it was last emptied, or made larger
     uint32_t residents, ghosts
     uint16_t[2] head, tail      # of the main list, and of the small one
     double misses, recent
@@ -38,6 +39,7 @@ cdef class Miniatures:
     cdef double[PREFIXES] prefix_hits
     cdef int prefix_count
     cdef void* block
+    cdef readonly int64_t memory            # bytes of all this
     cdef uint16_t vacant
     cdef uint32_t hand
     cdef readonly uint32_t below            # of 1 << RATE_BITS: the sampling rate

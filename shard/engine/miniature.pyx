@@ -56,10 +56,11 @@ cdef enum:
 cdef double LONG = 65536
 cdef double SHORT = 2048
 # The part of the misses that another policy has to save to be followed, and how many misses of the sample more than that it
-# must have saved: a cumulative sum (Page, 1954). What saves a tenth of the misses is followed after some 1,500 reads of the
-# sample where a third of them misses; of two that are equal, neither takes the other's place for long.
+# must have saved: a cumulative sum (Page, 1954). What saves a tenth of the misses is followed after some 1,000 reads of the
+# sample where a third of them misses; of two that are equal, neither takes the other's place for long: by chance it happens
+# once in some hundred thousand reads of the sample.
 cdef double WORTH = 0.03
-cdef double ENOUGH = 30
+cdef double ENOUGH = 20
 # The caches whose policies can be followed.
 cdef int[FOLLOWERS] CANDIDATES = [PRESENT_SIZE, S3FIFO * SIZES + PRESENT_SIZE, CACHES - 1]
 
@@ -103,6 +104,7 @@ cdef class Miniatures:
         self.block = calloc(CACHES, UNIVERSE * 5)
         if self.block == NULL:
             raise MemoryError("no memory for the miniature simulations")
+        self.memory = CACHES * UNIVERSE * 5 + self.__sizeof__()
         at = <char*> self.block
         for i in range(CACHES):
             self.caches[i].policy = i // SIZES if i < 3 * SIZES else S3FIFO
@@ -126,6 +128,7 @@ cdef class Miniatures:
             self.caches[i].head[0] = self.caches[i].head[1] = self.caches[i].tail[0] = self.caches[i].tail[1] = NONE
             self.caches[i].residents = self.caches[i].ghosts = 0
             self.caches[i].bytes = self.caches[i].small_bytes = 0
+            self.caches[i].pressed = False
         memset(self.block, 0, CACHES * UNIVERSE * 5)
         memset(self.chains, 255, sizeof(self.chains))
         memset(self.flags, 0, sizeof(self.flags))
@@ -166,6 +169,7 @@ cdef class Miniatures:
         self.base = base
         for i in range(CACHES):
             self.caches[i].capacity = scaled << (i % SIZES if i < 3 * SIZES else PRESENT_SIZE)
+            self.caches[i].pressed &= self.caches[i].bytes >= self.caches[i].capacity - self.caches[i].capacity // 8
             while self.caches[i].bytes > self.caches[i].capacity:
                 self.evict(&self.caches[i])
         return 0
@@ -177,7 +181,7 @@ cdef class Miniatures:
         """A read of a key in the sample, which the shard's own cache had or not (then `size` is a guess); `total` reads were
         there before."""
         cdef uint16_t id = self.find(hash)
-        cdef bint nowhere
+        cdef bint nowhere, older = id == NONE and found
         cdef bint[CACHES] missed
         cdef int i
         self.count_read(total)
@@ -191,6 +195,11 @@ cdef class Miniatures:
             missed[i] = nowhere or not is_resident(&self.caches[i], id)
             if not missed[i]:
                 self.touch(&self.caches[i], id, True)
+                continue
+            if older and self.caches[i].bytes + self.sizes[id] <= self.caches[i].capacity:
+                # It was there before anybody simulated: a cache that is not full yet would have kept it.
+                missed[i] = False
+                self.insert(&self.caches[i], id)
                 continue
             self.caches[i].misses += 1
             self.caches[i].recent += 1
@@ -392,7 +401,10 @@ cdef class Miniatures:
             cache.next[cache.residents - 1] = id
         else:
             since = cache.ghosts - (<uint32_t> cache.prev[id] | <uint32_t> cache.next[id] << 16)
-            if state & WHERE == GHOST and since <= cache.residents:
+            # Before memory is full the small queue does not grow beyond its part, as in the shard: filled with all there is it
+            # would take as long as the cache lasts until what it keeps is what S3-FIFO keeps.
+            if state & WHERE == GHOST and since <= cache.residents or not cache.pressed and (
+                cache.small_bytes + size) * 1000 > cache.capacity * cache.small_share:
                 cache.state[id] = MAIN
                 link_first(cache, 0, id)
             else:
@@ -445,6 +457,7 @@ cdef class Miniatures:
 
     cdef void evict_queued(self, Miniature* cache) noexcept:
         cdef uint16_t id
+        cache.pressed = True
         while True:
             if cache.tail[0] == NONE or (
                 cache.tail[1] != NONE and cache.small_bytes * 1000 > cache.capacity * cache.small_share

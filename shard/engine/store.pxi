@@ -233,15 +233,15 @@ cdef class Store:
 
     cdef int simulate(self, uint32_t below, int64_t base) except -1:
         """Samples at this rate, of 1 << RATE_BITS, for `base` bytes of memory; 0: nothing."""
-        if self.miniatures is None:
-            if below == 0:
-                return 0
-            self.miniatures = Miniatures()
         self.sampled_below = below
+        if below == 0:
+            # What is off costs no memory either.
+            self.miniatures = None
+            return 0
+        if self.miniatures is None:
+            self.miniatures = Miniatures()
         self.key_overhead = self.overhead()
         self.miniatures.configure(self.lfu_decay_time, self.lfu_log_factor)
-        if below == 0:
-            self.miniatures.clear()
         self.miniatures.tune(below, base)
         return 0
 

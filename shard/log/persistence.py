@@ -211,8 +211,10 @@ class Persistence:
 
     async def close(self, save: bool = False) -> None:
         """The shard leaves: a snapshot first if that is wanted, then everything that was said is durable."""
-        if self._dumping is not None and not save:
+        if self._dumping is not None:
+            # Also if one is wanted: what was executed last may come behind the end of the one under way.
             self.cancel()
+            await asyncio.wait([self._dumping])
         if save:
             with suppress(DumpError):
                 await self.dump(urgent=True)
@@ -508,6 +510,8 @@ class Persistence:
             return
         limits = self.config.log_lag_ms * 1_000_000, self.config.log_queue_bytes, self.config.log_stall_ms * 1_000_000
         trouble = writer.troubled(*limits)
+        if trouble == OK == self._host_trouble[0] and not self.repairing:
+            return  # every sync under always comes by here
         if not self.logging:
             if trouble >= STALLED and self._dumping is not None:
                 self._dumping.cancel()  # a snapshot's own log: nobody waits for it

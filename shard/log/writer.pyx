@@ -42,7 +42,6 @@ cdef extern from *:
     #include <stdlib.h>
     #include <time.h>
     #include <unistd.h>
-    #include <sys/time.h>
 
     static void *kache_mutex(void) {
         pthread_mutex_t *mutex = malloc(sizeof(pthread_mutex_t));
@@ -51,21 +50,33 @@ cdef extern from *:
     }
     static void *kache_condition(void) {
         pthread_cond_t *condition = malloc(sizeof(pthread_cond_t));
-        if (condition) pthread_cond_init(condition, NULL);
+        pthread_condattr_t attributes;
+        if (condition && pthread_condattr_init(&attributes) == 0) {
+    #ifndef __APPLE__
+            pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    #endif
+            pthread_cond_init(condition, &attributes);
+            pthread_condattr_destroy(&attributes);
+        }
         return condition;
     }
     static void kache_drop_mutex(void *mutex) { if (mutex) { pthread_mutex_destroy(mutex); free(mutex); } }
     static void kache_drop_condition(void *c) { if (c) { pthread_cond_destroy(c); free(c); } }
-    /* By the wall clock, which may be stepped: nobody relies on how long it was. */
+    /* Never by the wall clock: when that is set back by an hour, a second would last as long, and nothing be synced meanwhile. */
     static void kache_wait(void *condition, void *mutex, int64_t ns) {
-        struct timespec until;
-        struct timeval now;
+        struct timespec until = {0, 0};
         if (ns < 0) { pthread_cond_wait(condition, mutex); return; }
-        gettimeofday(&now, NULL);
-        ns += (int64_t) now.tv_usec * 1000;
-        until.tv_sec = now.tv_sec + ns / 1000000000;
+    #ifdef __APPLE__
+        until.tv_sec = ns / 1000000000;
+        until.tv_nsec = ns % 1000000000;
+        pthread_cond_timedwait_relative_np(condition, mutex, &until);
+    #else
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        ns += until.tv_nsec;
+        until.tv_sec += ns / 1000000000;
         until.tv_nsec = ns % 1000000000;
         pthread_cond_timedwait(condition, mutex, &until);
+    #endif
     }
     static int64_t kache_load(int64_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
     static void kache_store(int64_t *to, int64_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from cluster import Cluster
@@ -236,9 +237,9 @@ def test_reports(cache: Client[bytes]) -> None:
 
 @pytest.mark.parametrize("protocol", ["binary", "resp"])
 @pytest.mark.parametrize("commands", ["original", "mix", "mset,mget", "incr,zadd,zrange,hset,lpush"])
-def test_load(cache: Client[bytes], port: int, commands: str, protocol: str) -> None:
+def test_load(cache: Client[bytes], port: int, commands: str, protocol: Literal["resp", "binary"]) -> None:
     result = loadgen.run(
-        LoadSpec(port=port, protocol=protocol, commands=commands, pipeline=16, keys=2000, warmup=0.1, seconds=0.5)  # type: ignore[arg-type]
+        LoadSpec(port=port, protocol=protocol, commands=commands, pipeline=16, keys=2000, warmup=0.1, seconds=0.5)
     )
     assert result.requests > 500
     assert (result.errors, result.unexpected, result.mismatches, result.lost, result.unanswered) == (0, 0, 0, 0, 0)

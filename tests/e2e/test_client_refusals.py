@@ -54,7 +54,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     path = tmp_path_factory.mktemp("socket") / "k.sock"
     with Cluster(shards=2, unixsocket=path) as running:
-        running.path = str(path)  # type: ignore[attr-defined]
+        running.path = str(path)  # type: ignore[attr-defined]  # of these tests alone
         yield running
 
 
@@ -119,11 +119,11 @@ def test_somebody_else_answers(kind: Any) -> None:
 def test_urls_and_unix_sockets(cluster: Cluster) -> None:
     with Client.from_url(f"redis://127.0.0.1:{cluster.port}/3?timeout=5", decode=True) as cache:
         cache.set("where", "three")
-    with Client.from_url(f"unix://{cluster.path}?db=3") as cache:  # type: ignore[attr-defined]
+    with Client.from_url(f"unix://{cluster.path}?db=3") as cache:  # type: ignore[attr-defined]  # see there
         assert cache.get("where") == b"three"
 
     async def awaited() -> bytes | None:
-        async with AsyncClient(unixsocket=cluster.path, db=3) as cache:  # type: ignore[attr-defined]
+        async with AsyncClient(unixsocket=cluster.path, db=3) as cache:  # type: ignore[attr-defined]  # see there
             return await cache.get("where")
 
     assert asyncio.run(awaited()) == b"three"

@@ -112,3 +112,19 @@ def test_the_wall_clock_is_made_up_for_slowly(clock: StepClock, stepped: Cluster
                 assert abs(server_ms(connection) - before - passed) < passed * (SLEW - 1) + 50
         finally:
             clock.step(0)
+
+
+@pytest.mark.parametrize("step", [HOUR_MS, -HOUR_MS])
+def test_the_second_of_everysec_is_not_one_of_the_wall_clock(clock: StepClock, tmp_path: Path, step: int) -> None:
+    def unsynced(connection: Connection) -> bool:
+        return b"aof_pending_bio_fsync:0\r\n" not in connection.request("info", "persistence")
+
+    options = {"dir": tmp_path, "appendonly": "yes", "appendfsync": "everysec"}
+    with Cluster(1, environment=clock.environment(), **options) as cluster, cluster.connect() as connection:
+        clock.step(step)
+        try:
+            for number in range(3):
+                assert connection.request("set", f"key:{number}", "v") == "OK"
+                until(lambda: not unsynced(connection), "what was written is synced", 20)
+        finally:
+            clock.step(0)

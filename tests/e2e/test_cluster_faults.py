@@ -113,7 +113,7 @@ def test_a_killed_shard_is_back_and_the_others_notice_nothing() -> None:
                     with cluster.connect() as connection:
                         return not isinstance(connection.request("get", keys[1][0]), CommandError)
 
-                until(lambda: not serves() or cluster.pid_of("shard", 1) != before, "its end")  # noqa: B023
+                until(lambda: not serves() or cluster.pid_of("shard", 1) != before, "its end")  # noqa: B023  # it is over before the next round
                 until(serves, "its return", 5)
                 took.append(time.monotonic() - started)
 

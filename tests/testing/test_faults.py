@@ -179,11 +179,11 @@ def test_wrong_faults(cluster: LocalCluster) -> None:
     with pytest.raises(ValueError, match="ms must be above 0"):
         cluster.fault.slow(0, ms=0)
     with pytest.raises(TypeError, match="whole number of milliseconds"):
-        cluster.fault.slow(0, ms=1.5)  # type: ignore[arg-type]
+        cluster.fault.slow(0, ms=1.5)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(ValueError, match="an error is one line"):
         cluster.fault.refuse_writes(error="two\nlines")
     with pytest.raises(TypeError, match="by its index"):
-        cluster.fault.slow("router", ms=5)  # type: ignore[arg-type]
+        cluster.fault.slow("router", ms=5)  # type: ignore[arg-type]  # that is the point
     assert not cluster.fault.active
 
 

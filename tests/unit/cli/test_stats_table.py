@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from moments import router, shard, snapshot
@@ -48,7 +49,8 @@ def test_a_wider_terminal_shows_no_less() -> None:
 
 def test_who_does_not_answer_is_named() -> None:
     rows = found(1)
-    rows["shards"] = [*rows["shards"], {"shard": 1, "state": "down", "reason": "killed by SIGKILL"}]  # type: ignore[misc]
+    shards: Any = rows["shards"]
+    rows["shards"] = [*shards, {"shard": 1, "state": "down", "reason": "killed by SIGKILL"}]
     lines = table(rows, True, 80).splitlines()
     assert lines[2].split()[0] == "1" and "None" not in lines[2]
     assert "shard 1 does not answer: killed by SIGKILL" in lines

@@ -228,7 +228,7 @@ def test_a_time_to_wait_is_a_number_of_seconds(timeout: float) -> None:
 def test_scan_iter_follows_the_cursor() -> None:
     client = Sent(None)
     pages: dict[Any, list[Any]] = {0: [b"9", [b"a", b"b"]], 9: [b"4", []], 4: [b"0", [b"c"]]}
-    client._run = lambda arguments, convert: convert(pages[arguments[1]])  # type: ignore[method-assign]
+    client._run = lambda arguments, convert: convert(pages[arguments[1]])  # type: ignore[method-assign]  # the network
     assert list(client.scan_iter()) == [b"a", b"b", b"c"]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import ssl
 from typing import Any
 
 import pytest
 
 from kache import AsyncClient, Client
 from kache.client.options import check_options, url_options
+from kache.client.tls import tls_of
 
 KINDS = (Client, AsyncClient)
 
@@ -69,6 +71,8 @@ def test_taken(kind: Any) -> None:
             "host": "h", "username": "me", "password": "secret", "timeout": 0.5, "max_connections": 7,
         }),
         ("unix:///run/kache%20a.sock?db=2", {"unixsocket": "/run/kache a.sock", "db": 2}),
+        ("rediss://:pw@h:7380", {"tls": True, "host": "h", "port": 7380, "password": "pw"}),
+        ("kaches://h", {"tls": True, "host": "h"}),
         ("unix://:pw@/run/k.sock", {"unixsocket": "/run/k.sock", "password": "pw"}),
     ],
 )  # fmt: skip
@@ -83,7 +87,7 @@ def test_urls(url: str, options: dict[str, Any]) -> None:
     [
         ("localhost:7379", "a URL begins with kache://"),
         ("http://h", "a URL begins with kache://, redis:// or unix://, not with 'http://'"),
-        ("rediss://h", "since the server has no TLS"),
+        ("https://h", "a URL begins with kache://"),
         ("kache://h:99999", "not a URL of a cluster: Port out of range"),
         ("kache://secret@h", "gives a password behind a colon"),
         ("kache://h/first", "the database in a URL must be a number, not 'first'"),
@@ -103,10 +107,32 @@ def test_urls_that_cannot_be_meant(kind: Any, url: str, said: str) -> None:
 def test_every_option_of_both_clients_is_checked() -> None:
     checked = list(inspect.signature(check_options).parameters)
     for kind in KINDS:
-        # What a near cache is given is checked where it is made.
+        # What a near cache is given is checked where it is made, and so is what TLS is.
+        of_tls = list(inspect.signature(tls_of).parameters)[:5]
+        elsewhere = {"near_cache", *of_tls}
         assert [
-            name for name in list(inspect.signature(kind.__init__).parameters)[1:] if name != "near_cache"
+            name for name in list(inspect.signature(kind.__init__).parameters)[1:] if name not in elsewhere
         ] == checked
+        assert [name for name in inspect.signature(kind.__init__).parameters if name in of_tls] == of_tls
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"tls": "yes"}, TypeError, "tls must be True, False or an ssl.SSLContext, not 'yes'"),
+        ({"ca": "ca.pem"}, ValueError, "ca is for TLS: say tls=True as well"),
+        ({"tls": True, "ca": 1}, TypeError, "ca must be a str or None, not 1"),
+        ({"tls": True, "ca": "/none/ca.pem"}, ValueError, "ca /none/ca.pem holds no certificates that can be read"),
+        ({"tls": True, "cert": "/none/c.pem"}, ValueError, "cert /none/c.pem and its key cannot be used"),
+        ({"tls": True, "key": "k.pem"}, ValueError, "give cert as well"),
+        ({"tls": True, "unixsocket": "/run/k.sock"}, ValueError, "not for a unixsocket"),
+        ({"tls": ssl.create_default_context(), "ca": "ca.pem"}, ValueError, "a context has its certificates already"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_meant_with_tls(kind: Any, options: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=re.escape(said)):
+        kind(**options)
 
 
 def test_the_timeout_of_one_call() -> None:

@@ -23,7 +23,7 @@ def test_every_number_has_bounds_within_which_nobody_overflows() -> None:
         if setting.kind.number:
             assert setting.low is not None and setting.high is not None, name
             assert setting.low <= setting.high and setting.high * scale[setting.kind.name] < 2**63, name
-    assert SETTINGS["lfu-decay-time"].high < 2**32  # type: ignore[operator]
+    assert (SETTINGS["lfu-decay-time"].high or 2**32) < 2**32
 
 
 def test_what_is_so_already_is_taken() -> None:
@@ -49,7 +49,11 @@ def test_what_means_nothing_is_kept_and_shown() -> None:
             "yes",
             "argument can only be 'no', since clients see one node, behind which the shards are",
         ),
-        ("tls-port", "6380", "argument can only be '0', since Kache does not speak TLS"),
+        (
+            "tls-replication",
+            "yes",
+            "argument can only be 'no', since there are no other servers that Kache speaks to over the network",
+        ),
         ("databases", "17", "argument can only be '16' for now"),
         ("active-expire-effort", "11", "argument must be a whole number, from 1 to 10"),
         ("oom-score-adj", "perhaps", "argument must be one of no, yes, relative, absolute"),

@@ -319,8 +319,12 @@ def test_open_loop_does_not_hide_a_stall() -> None:
 def test_same_seed_same_keys() -> None:
     def keys(seed: int) -> list[bytes]:
         seen: list[bytes] = []
-        generator = engine(lambda words: seen.append(words[1]) or value_of(words), seed=seed)  # type: ignore[func-returns-value]
-        run_for(generator, 20)
+
+        def answer(words: list[bytes]) -> bytes:
+            seen.append(words[1])
+            return value_of(words)
+
+        run_for(engine(answer, seed=seed), 20)
         return seen
 
     assert keys(1) == keys(1) != keys(2)

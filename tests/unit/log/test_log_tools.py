@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
@@ -40,8 +41,8 @@ def made(path: Path, *, behind: int | None = None) -> Path:
     return shard / log.name
 
 
-def run(command: object, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(each) for each in arguments], standalone_mode=False)  # type: ignore[arg-type]
+def run(command: click.Command, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(each) for each in arguments], standalone_mode=False)
 
 
 def test_all_is_well(tmp_path: Path) -> None:

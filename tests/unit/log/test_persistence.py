@@ -238,7 +238,7 @@ def write_golden(directory: Path) -> None:
 
     async def test() -> None:
         async with kept(directory) as shard:
-            shard.reactor = None  # type: ignore[assignment]
+            shard.reactor = None  # type: ignore[assignment]  # nobody waits for replies
             for words in [*GOLDEN_COMMANDS, *large()]:
                 shard.execute(*words)
             await shard.persistence.dump()
@@ -266,6 +266,38 @@ def test_a_snapshot_without_a_log_is_as_of_its_end(tmp_path: Path) -> None:
             assert recovered(shard.directory, NOW).counts()[0][1] != 5001
             manifest = manifests.read(Files(), str(shard.directory))
             assert manifest is not None and manifest.stopped_ms
+
+    run(test)
+
+
+@pytest.mark.parametrize("reached", ["slices", "swap"])
+def test_a_dump_under_way_does_not_take_the_place_of_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    """The shard leaves while it dumps, a moment after a command."""
+    monkeypatch.setattr(persisting, "SLICE_NS", 1)
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard", appendonly=False) as shard:
+            for number in range(3000):
+                shard.execute("SET", f"key{number}", "before")
+            dump = asyncio.ensure_future(shard.persistence.dump())
+            swapping = asyncio.Event()
+            swap = shard.persistence._swap
+
+            async def seen(*arguments: Any) -> None:
+                swapping.set()
+                await swap(*arguments)
+
+            monkeypatch.setattr(shard.persistence, "_swap", seen)
+            while shard.persistence.dump_running is None or (reached == "swap" and not swapping.is_set()):
+                await asyncio.sleep(0)
+            shard.execute("SET", "last", "command")
+            await shard.persistence.close(save=True)
+            await asyncio.wait([dump])
+            if not dump.cancelled():
+                dump.exception()  # it was given up, or just made it: both are fine
+            shard.same_as_on_disk()
 
     run(test)
 

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from log_files import LiveDump, Record, Written, counted, number, write_directory
@@ -24,13 +25,13 @@ NOW = 1_700_000_000_000
 EVERY_BYTE = bool(os.environ.get("KACHE_EXPLORE"))
 
 
-def load(path: Path, **options: object) -> tuple[Store, Recovery]:
+def load(path: Path, **options: Any) -> tuple[Store, Recovery]:
     """A store with what the directory holds."""
     files = Files()
     found = manifests.read(files, str(path))
     assert found is not None
     store = Store()
-    recovery = Recovery(files, str(path), store, found, **options)  # type: ignore[arg-type]
+    recovery = Recovery(files, str(path), store, found, **options)
     try:
         while recovery.step(1000):
             pass

@@ -25,7 +25,7 @@ from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.clock import Clock
 
-HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1)
+HELLO = struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1, 0)
 INTERNAL, RESP2 = 1, 2
 
 

@@ -222,6 +222,7 @@ def run_exec(steps: Steps) -> Any:
         for place in key_positions(BY_KEY[name], tuple(args)):
             slots.setdefault(steps.shard_of(args[place]), set()).add(slot_of_key(args[place]))
     queue: Any = SimpleNamespace(
+        denied=None,
         needs_room=False,
         everything=False,
         writes=True,

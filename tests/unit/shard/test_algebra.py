@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from kache.shard.engine.engine import Building, RecordError, Sieve
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
-COMBINE = {0: lambda a, b: a + b, 1: min, 2: max}
+COMBINE: dict[int, Any] = {0: lambda a, b: a + b, 1: min, 2: max}
 
 
 def filled(seed: int) -> tuple[Shard, dict[bytes, dict[bytes, float]]]:
@@ -32,11 +33,11 @@ def filled(seed: int) -> tuple[Shard, dict[bytes, dict[bytes, float]]]:
     return shard, scores
 
 
-def picked(shard: Shard, key: bytes, most: int, **options: object) -> list[bytes]:
+def picked(shard: Shard, key: bytes, most: int, **options: Any) -> list[bytes]:
     """The parts of `key`, as another shard would get them."""
     parts, cursor = [], 0
     while True:
-        sieve = Sieve(shard.keyspace, **options)  # type: ignore[arg-type]
+        sieve = Sieve(shard.keyspace, **options)
         cursor = sieve.pick(key, cursor=cursor, most=most)
         parts.append(sieve.part())
         if cursor == 0:
@@ -73,7 +74,7 @@ def test_scores_are_weighted_and_combined(seed: int, aggregate: int) -> None:
     first, second = scores[b"z1"], {m: 3 * s for m, s in scores[b"s2"].items()}
     wanted = dict(first)
     for member, score in second.items():
-        wanted[member] = COMBINE[aggregate](wanted[member], score) if member in wanted else score  # type: ignore[no-untyped-call]
+        wanted[member] = COMBINE[aggregate](wanted[member], score) if member in wanted else score
     building = Building(shard.keyspace.store, b"result", "zset")
     sieve = Sieve(shard.keyspace, scored=True, aggregate=aggregate, into=building)
     sieve.pick(b"z1")
@@ -82,7 +83,7 @@ def test_scores_are_weighted_and_combined(seed: int, aggregate: int) -> None:
     filters = [(b"s2", False, 3.0)]
     common = gathered(shard, picked(shard, b"z1", 50, scored=True, aggregate=aggregate, filters=filters), scored=True)
     both = first.keys() & second.keys()
-    assert dict(common.pairs()) == {m: COMBINE[aggregate](first[m], second[m]) for m in both}  # type: ignore[no-untyped-call]
+    assert dict(common.pairs()) == {m: COMBINE[aggregate](first[m], second[m]) for m in both}
 
 
 def test_infinities_together_count_as_nothing() -> None:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import random
-from collections import OrderedDict
 
 import pytest
+from yardsticks import LIMIT, VALUE, ExactLru, hits_of, make, read_through, zipf
 
-from kache.shard.engine.memory import seed_random
-from kache.shard.shard import Shard
-
-NOW = 1_700_000_000_000
-LIMIT = 4 << 20
-VALUE = b"v" * 400
 POLICIES = [
     "allkeys-lru",
     "allkeys-lfu",
@@ -26,11 +18,6 @@ POLICIES = [
     "allkeys-s3fifo",
     "volatile-s3fifo",
 ]
-
-
-def make(policy: str, limit: int = LIMIT) -> Shard:
-    seed_random(11)
-    return Shard(maxmemory=limit, policy=policy, now_ms=NOW, hash_seed=b"0123456789abcdef")
 
 
 def test_noeviction_refuses_writes_and_serves_reads() -> None:
@@ -91,37 +78,13 @@ def test_frequent_keys_survive_a_scan_under_lfu() -> None:
     assert sum(shard.keyspace.exists(key) for key in hot) > 480
 
 
-def zipf(count: int, exponent: float, draw: random.Random, length: int) -> list[int]:
-    weights = list(itertools.accumulate(1 / rank**exponent for rank in range(1, count + 1)))
-    return [bisect.bisect(weights, draw.random() * weights[-1]) for _ in range(length)]
-
-
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru"])
 def test_the_hit_ratio_is_that_of_an_exact_lru(policy: str) -> None:
     """A Zipf trace of exponent 0.9, read-through; within half a point of an exact LRU of as many entries."""
     shard = make(policy)
     trace = zipf(40_000, 0.9, random.Random(42), 250_000)
-    extra = [b"EX", b"100000"] if policy.startswith("volatile") else []
-    hits, warm, now = 0, 100_000, NOW
-    for number, rank in enumerate(trace):
-        if number % 20 == 0:
-            now += 1
-            shard.set_time(now)
-        key = b"key:%d" % rank
-        if shard.execute([b"GET", key]) == b"$-1\r\n":
-            shard.execute([b"SET", key, VALUE, *extra])
-        elif number >= warm:
-            hits += 1
-    entries = shard.keyspace.size()
-    exact: OrderedDict[int, None] = OrderedDict()
-    exact_hits = 0
-    for number, rank in enumerate(trace):
-        if rank in exact:
-            exact.move_to_end(rank)
-            exact_hits += number >= warm
-        else:
-            exact[rank] = None
-            if len(exact) > entries:
-                exact.popitem(last=False)
-    ratio, wanted = hits / (len(trace) - warm), exact_hits / (len(trace) - warm)
-    assert abs(ratio - wanted) < 0.005, (ratio, wanted)
+    warm = 100_000
+    found = read_through(shard, trace, extra=[b"EX", b"100000"] if policy.startswith("volatile") else ())
+    wanted = hits_of(ExactLru(shard.keyspace.size()), trace)
+    difference = (sum(found[warm:]) - sum(wanted[warm:])) / (len(trace) - warm)
+    assert abs(difference) < 0.005, difference

@@ -268,7 +268,7 @@ async def test_what_came_in_time_is_executed_although_the_shard_was_late() -> No
 async def test_locks_and_watches_end_with_their_link() -> None:
     peer = await greeted()
     other = another(peer)
-    await other.send(struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 4, DIGEST, 77))
+    await other.send(struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 4, DIGEST, 77, 0))
     await other.message()
     assert await other.ask(b"_watch", b"a", dialect=INTERNAL) == b"+OK\r\n"
     assert await other.granted(7, b"a") == wire_link.GRANTED

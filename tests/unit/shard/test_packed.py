@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from packed_limits import LARGE_ONLY, Limits, limits
@@ -38,7 +39,7 @@ class Commands:
     def __init__(self) -> None:
         self.shard = Shard(now_ms=1_700_000_000_000)
 
-    def __call__(self, *words: bytes | str | int | float) -> object:
+    def __call__(self, *words: bytes | str | int | float) -> Any:
         argv = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         reply, _ = decode_reply(self.shard.execute(argv))
         self.shard.store.check()
@@ -161,7 +162,7 @@ def test_small_hashes_and_sets_keep_the_order_of_insertion(run: Commands) -> Non
     run("COPY", "h", "copy")
     run("COPY", "h", "other")
     run("RENAME", "other", "renamed")
-    run("RESTORE", "restored", 0, run("DUMP", "h"))  # type: ignore[arg-type]
+    run("RESTORE", "restored", 0, run("DUMP", "h"))
     for key in ("h", "copy", "renamed", "restored"):
         assert run("HKEYS", key) == expected
     assert run("SMEMBERS", "s") == names
@@ -172,7 +173,7 @@ def test_small_values_keep_their_order_over_a_replay(run: Commands) -> None:
     names = [b"f%d" % number for number in random.Random(3).sample(range(1000), 60)]
     run("HSET", "h", *[word for name in names for word in (name, b"v")])
     run("SADD", "s", *names)
-    run("RESTORE", "restored", 0, run("DUMP", "h"))  # type: ignore[arg-type]
+    run("RESTORE", "restored", 0, run("DUMP", "h"))
     copy = Store()
     Replay(copy).apply(*run.shard.store.effects.take())
     for key in (b"h", b"restored"):

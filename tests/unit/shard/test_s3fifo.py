@@ -3,61 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
 
 import pytest
-from test_keyspace_eviction import VALUE, make, zipf
+from yardsticks import NOW, VALUE, ExactS3Fifo, hits_of, make, read_through, zipf
 
 from kache.shard.engine.memory import seed_random
 from kache.shard.shard import Shard
-
-NOW = 1_700_000_000_000
-
-
-class ExactS3Fifo:
-    """The yardstick: three real queues of keys, a tenth of them new ones, one use to stay, as many ghosts as keys."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.small: deque[int] = deque()
-        self.main: deque[int] = deque()
-        self.ghosts: OrderedDict[int, None] = OrderedDict()
-        self.uses: dict[int, int] = {}
-
-    def get(self, key: int) -> bool:
-        """Whether it was there; stores it otherwise."""
-        if key in self.uses:
-            self.uses[key] = min(3, self.uses[key] + 1)
-            return True
-        if len(self.uses) >= self.capacity:
-            self._evict()
-        if key in self.ghosts:
-            del self.ghosts[key]
-            self.main.append(key)
-        else:
-            self.small.append(key)
-        self.uses[key] = 0
-        return False
-
-    def _evict(self) -> None:
-        while True:
-            if len(self.small) > self.capacity // 10 or not self.main:
-                key = self.small.popleft()
-                if self.uses[key]:
-                    self.uses[key] = 0
-                    self.main.append(key)
-                    continue
-                self.ghosts[key] = None
-                if len(self.ghosts) > self.capacity:
-                    self.ghosts.popitem(last=False)
-            else:
-                key = self.main.popleft()
-                if self.uses[key]:
-                    self.uses[key] -= 1
-                    self.main.append(key)
-                    continue
-            del self.uses[key]
-            return
 
 
 def with_loop(length: int) -> list[int]:
@@ -73,22 +24,12 @@ TRACES = {"zipf": lambda: zipf(40_000, 0.9, random.Random(42), 250_000), "loop":
 @pytest.mark.parametrize("policy", ["allkeys-s3fifo", "volatile-s3fifo"])
 def test_the_hit_ratio_is_that_of_an_exact_one(policy: str, trace: str) -> None:
     shard = make(policy)
-    extra = [b"EX", b"100000"] if policy.startswith("volatile") else []
-    requests = TRACES[trace]()
-    hits, warm, now = 0, 100_000, NOW
-    for number, rank in enumerate(requests):
-        if number % 20 == 0:
-            now += 1
-            shard.set_time(now)
-        key = b"key:%d" % rank
-        if shard.execute([b"GET", key]) == b"$-1\r\n":
-            shard.execute([b"SET", key, VALUE, *extra])
-        elif number >= warm:
-            hits += 1
+    requests, warm = TRACES[trace](), 100_000
+    found = read_through(shard, requests, extra=[b"EX", b"100000"] if policy.startswith("volatile") else ())
     shard.store.check()
-    exact = ExactS3Fifo(shard.keyspace.size())
-    wanted = sum([exact.get(rank) for rank in requests][warm:])
-    assert (hits - wanted) / (len(requests) - warm) > -0.005, (hits, wanted)
+    wanted = hits_of(ExactS3Fifo(shard.keyspace.size()), requests)
+    difference = (sum(found[warm:]) - sum(wanted[warm:])) / (len(requests) - warm)
+    assert difference > -0.005, difference
 
 
 def test_what_was_used_survives_a_scan_and_the_scan_does_not() -> None:
@@ -219,6 +160,31 @@ def test_seeded_changes_of_every_kind_leave_everything_in_order() -> None:
             shard.store.check()
     shard.store.check()
     assert shard.store.used_memory <= (1 << 20) + 2000
+
+
+def test_without_a_limit_it_costs_nothing() -> None:
+    """No queue where nothing will be evicted; with a limit that is set later it is as good as any."""
+    used = {}
+    for policy in ("allkeys-lru", "allkeys-s3fifo", "allkeys-auto"):
+        shard = make(policy, 0)
+        for number in range(20_000):
+            shard.execute([b"SET", b"k%d" % number, VALUE])
+        used[policy] = shard.store.used_memory
+    assert len(set(used.values())) == 1, used
+    shard = make("allkeys-s3fifo", 0)
+    for number in range(9_000):
+        shard.execute([b"SET", b"k%d" % number, VALUE])
+    shard.set_maxmemory(4 << 20)
+    requests = zipf(40_000, 0.9, random.Random(42), 200_000)
+    found = read_through(shard, requests)
+    shard.store.check()
+    wanted = hits_of(ExactS3Fifo(shard.keyspace.size()), requests)
+    assert (sum(found[100_000:]) - sum(wanted[100_000:])) / 100_000 > -0.005
+    assert not any(shard.keyspace.exists(b"k%d" % number) for number in range(9_000))
+    before = shard.store.used_memory
+    shard.set_maxmemory(0)
+    assert shard.store.used_memory < before
+    shard.store.check()
 
 
 def test_a_queue_of_deleted_keys_does_not_grow() -> None:

@@ -47,7 +47,7 @@ class Sharing(Peer):
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.memory = mmap.mmap(memory, size)
         self.memory[:8] = struct.pack("<Q", ROOM)
-        hello = struct.pack("<IBBH8sQQ", 28, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID, said or size)
+        hello = struct.pack("<IBBH8sQIQ", 32, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID, 0, said or size)
         socket.send_fds(self.sock, [hello], [memory])
         os.close(memory)
 
@@ -189,7 +189,7 @@ async def test_memory_that_is_none_is_not_taken(what: str) -> None:
 async def test_a_descriptor_nobody_asked_for_is_closed() -> None:
     peer = Sharing()
     memory = os.memfd_create("test")
-    hello = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID)
+    hello = struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID, 0)
     socket.send_fds(peer.sock, [hello[:7]], [memory])
     await asyncio.sleep(0.01)
     socket.send_fds(peer.sock, [hello[7:]], [memory])

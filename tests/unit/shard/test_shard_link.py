@@ -21,7 +21,7 @@ from kache.wire import link as wire_link
 from kache.wire.clock import Clock
 
 BOOT_ID = 77
-HELLO = struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID)
+HELLO = struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 3, DIGEST, BOOT_ID, 0)
 RESP2 = 2
 
 
@@ -130,9 +130,9 @@ async def test_the_handshake_says_who_is_there() -> None:
 @pytest.mark.parametrize(
     "hello",
     [
-        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, 9, 0, DIGEST, BOOT_ID),
-        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, b"?" * 8, BOOT_ID),
-        struct.pack("<IBBH8sQ", 20, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, 9, 0, DIGEST, BOOT_ID, 0),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, b"?" * 8, BOOT_ID, 0),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1, 0),
     ],
 )
 def test_a_stranger_is_refused_with_the_reason(hello: bytes) -> None:
@@ -144,6 +144,23 @@ def test_a_stranger_is_refused_with_the_reason(hello: bytes) -> None:
         assert answer[0] == wire_link.HELLO_NO and len(answer) > 10
         assert await peer.message() == b"" and not peer.shard.keyspace.exists(b"k")
         peer.close()
+
+    body()
+
+
+def test_a_router_is_not_ahead_of_the_modules() -> None:
+    """It would send numbers that this shard has not heard of, so it comes again; one that is behind does no harm."""
+
+    @on_a_loop
+    async def body() -> None:
+        for epoch, kind in ((3, wire_link.HELLO_OK), (4, wire_link.HELLO_OK), (5, wire_link.HELLO_NO)):
+            peer = Peer()
+            peer.host.module_epoch = 4
+            await peer.send(struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, BOOT_ID, epoch))
+            answer = await peer.message()
+            assert answer[0] == kind
+            assert (kind == wire_link.HELLO_OK) or b"modules of epoch 4, not yet those of 5" in answer
+            peer.close()
 
     body()
 

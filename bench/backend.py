@@ -1,0 +1,243 @@
+"""What a router costs in front of a Redis Cluster: rates beside the router before shards, calls of redis-py beside its
+own cluster client, several keys beside a pipeline, and what moving a thousand slots does to fifty clients.
+
+    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,single,calls,mget,moves]
+
+Starts three masters (no replicas), Kache in front of them, and Kache with shards; everything on this machine, so the
+figures are ratios of things that share its cores. Each row is printed as it comes, with its bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import redis
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from six_nodes import SixNodes, six_nodes
+
+from kache.slots import SLOT_COUNT, slot_of_key
+from kache.testing.cluster import LocalCluster
+
+CLIENTS = 50
+
+
+def get(key: bytes) -> bytes:
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+
+
+def rate(port: int, depth: int, seconds: float) -> float:
+    """GETs a second of fifty connections, each with `depth` in flight; one thread, since it is the server that is measured."""
+    import selectors
+
+    selector = selectors.DefaultSelector()
+    answer = len(b"$3\r\nxxx\r\n") * depth
+    sockets = []
+    for number in range(CLIENTS):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        batch = b"".join([get(b"bench:%d" % (number * depth + at)) for at in range(depth)])
+        selector.register(connection, selectors.EVENT_READ, [batch, answer])
+        connection.sendall(batch)
+        sockets.append(connection)
+    done = 0
+    end = time.perf_counter() + seconds
+    begun = time.perf_counter()
+    while time.perf_counter() < end:
+        for key, _ in selector.select(1):
+            got = len(key.fileobj.recv(65536))
+            key.data[1] -= got
+            if key.data[1] <= 0:
+                done += depth
+                key.data[1] = answer
+                key.fileobj.sendall(key.data[0])
+    took = time.perf_counter() - begun
+    for connection in sockets:
+        connection.close()
+    return done / took
+
+
+def fill(client: redis.Redis) -> None:
+    for number in range(CLIENTS * 16):
+        client.set(f"bench:{number}", "xxx")
+
+
+def interleaved(first: Callable[[], float], second: Callable[[], float], rounds: int = 5) -> tuple[float, float]:
+    """Medians of both, taken in turns."""
+    pairs = [(first(), second()) for _ in range(rounds)]
+    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
+
+
+def row(name: str, value: float, bar: str, detail: str) -> None:
+    print(f"{name:44} {value:6.2f}   {bar:12} {detail}", flush=True)
+
+
+def rates(front: LocalCluster, shards: LocalCluster, seconds: float) -> None:
+    for depth in (1, 16):
+        ours, theirs = interleaved(
+            lambda depth=depth: rate(front.port, depth, seconds / 2),
+            lambda depth=depth: rate(shards.port, depth, seconds / 2),
+        )
+        row(
+            f"GET, 50 clients, P={depth}, to shards",
+            ours / theirs,
+            ">= 0.9",
+            f"{ours:,.0f} against {theirs:,.0f} a second",
+        )
+
+
+def single(front: LocalCluster, nodes: SixNodes, seconds: float) -> None:
+    key = b"bench:1"
+
+    def call(port: int) -> float:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            count, end, begun = 0, time.perf_counter() + seconds / 5, time.perf_counter()
+            while time.perf_counter() < end:
+                connection.sendall(get(key))
+                connection.recv(100)
+                count += 1
+            return (time.perf_counter() - begun) / count * 1e6
+
+    ours, direct = interleaved(lambda: call(front.port), lambda: call(nodes.ports[nodes.owner_of(key)]))
+    row("one connection, to a direct one", ours / direct, "<= 2.2", f"{ours:.1f} against {direct:.1f} us")
+
+
+def calls(front: LocalCluster, nodes: SixNodes, seconds: float) -> None:
+    plain = redis.Redis(port=front.port)
+    cluster = redis.RedisCluster(host="127.0.0.1", port=nodes.ports[0])
+    count = max(int(500 * seconds), 50)
+
+    def each(client: redis.Redis) -> float:
+        begun = time.perf_counter()
+        for number in range(count):
+            client.get(f"bench:{number % 800}")
+        return (time.perf_counter() - begun) / count * 1e6
+
+    def piped(client: redis.Redis) -> float:
+        begun = time.perf_counter()
+        for _ in range(max(count // 100, 2)):
+            pipe = client.pipeline(transaction=False) if client is plain else client.pipeline()
+            for number in range(100):
+                pipe.get(f"bench:{number}")
+            pipe.execute()
+        return (time.perf_counter() - begun) / max(count // 100, 2) * 1e3
+
+    ours, theirs = interleaved(lambda: each(plain), lambda: each(cluster))
+    row("redis-py Redis.get, to RedisCluster.get", ours / theirs, "<= 0.9", f"{ours:.0f} against {theirs:.0f} us")
+    ours, theirs = interleaved(lambda: piped(plain), lambda: piped(cluster))
+    row("redis-py pipeline of 100, to RedisCluster's", ours / theirs, "<= 0.5", f"{ours:.2f} against {theirs:.2f} ms")
+
+
+def mget(front: LocalCluster, seconds: float) -> None:
+    keys = [b"bench:%d" % number for number in range(100)]
+    one = b"*101\r\n$4\r\nMGET\r\n" + b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys])
+    many = b"".join(map(get, keys))
+    size = 100 * len(b"$3\r\nxxx\r\n")
+
+    def ask(request: bytes, expected: int) -> float:
+        with socket.create_connection(("127.0.0.1", front.port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            count, end, begun = 0, time.perf_counter() + seconds / 5, time.perf_counter()
+            while time.perf_counter() < end:
+                connection.sendall(request)
+                left = expected
+                while left:
+                    left -= len(connection.recv(65536))
+                count += 1
+            return (time.perf_counter() - begun) / count * 1e6
+
+    ours, theirs = interleaved(lambda: ask(one, size + len(b"*100\r\n")), lambda: ask(many, size))
+    row("MGET of 100 keys, to 100 pipelined GETs", ours / theirs, "<= 1.5", f"{ours:.0f} against {theirs:.0f} us")
+
+
+def moves(front: LocalCluster, nodes: SixNodes, slots: int) -> None:
+    """Clients count a key of their own up while slots move: each answer is one more than the one before."""
+    stop = threading.Event()
+    waits: list[list[float]] = [[] for _ in range(CLIENTS)]
+    wrong: list[str] = []
+
+    def client(number: int) -> None:
+        with redis.Redis(port=front.port, socket_timeout=60) as connection:
+            last = 0
+            while not stop.is_set():
+                begun = time.perf_counter()
+                try:
+                    answer = connection.incr(f"moves:{number}")
+                    if answer != last + 1:
+                        wrong.append(f"{number}: {answer} behind {last}")
+                    last = answer
+                except redis.RedisError as error:
+                    wrong.append(str(error))
+                waits[number].append(time.perf_counter() - begun)
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    still = sorted(wait for each in waits for wait in each)
+    for each in waits:
+        each.clear()
+    begun = time.perf_counter()
+    chosen = [slot_of_key(b"moves:%d" % number) for number in range(CLIENTS)]
+    chosen = list(dict.fromkeys(chosen + list(range(SLOT_COUNT))))[:slots]
+    for slot in chosen:
+        source = next(nodes.ports.index(port) for first, last, port in nodes.slots(0) if first <= slot <= last)
+        nodes.move_slot(slot, source, (source + 1) % 3)
+    took = time.perf_counter() - begun
+    stop.set()
+    for thread in threads:
+        thread.join()
+    moving = sorted(wait for each in waits for wait in each)
+    p99 = [values[len(values) * 99 // 100] * 1000 for values in (moving, still)]
+    row(f"errors, {slots} slots moved in {took:.1f} s", len(wrong), "0", "; ".join(wrong[:3]) or "order kept by number")
+    row("p99 while they move, to before", p99[0] / p99[1], "<= 3", f"{p99[0]:.1f} against {p99[1]:.1f} ms")
+
+
+@contextlib.contextmanager
+def started(server: str) -> Iterator[tuple[SixNodes, LocalCluster, LocalCluster]]:
+    with (
+        six_nodes(server, replicas=0) as nodes,
+        LocalCluster(shards=0, backend=nodes.url) as front,
+        LocalCluster(shards=1) as shards,
+    ):
+        for port in (front.port, shards.port):
+            with redis.Redis(port=port) as client:
+                fill(client)
+        yield nodes, front, shards
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--server", default="redis", choices=("redis", "valkey"))
+    parser.add_argument("--rows", default="rates,single,calls,mget,moves")
+    parser.add_argument("--slots", type=int, default=1000, help="that are moved")
+    options = parser.parse_args()
+    with started(options.server) as (nodes, front, shards):
+        print(f"in front of three masters of {options.server}; ratio, bar", flush=True)
+        for name in options.rows.split(","):
+            if name == "rates":
+                rates(front, shards, options.seconds)
+            elif name == "single":
+                single(front, nodes, options.seconds)
+            elif name == "calls":
+                calls(front, nodes, options.seconds)
+            elif name == "mget":
+                mget(front, options.seconds)
+            elif name == "moves":
+                moves(front, nodes, options.slots)
+
+
+if __name__ == "__main__":
+    main()

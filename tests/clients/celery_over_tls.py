@@ -1,0 +1,45 @@
+"""Celery over TLS: results by the backend, tasks published to the broker, and a worker where the server has scripts.
+
+Run: python celery_over_tls.py PORT CA CERT KEY worker|results. A worker's broker releases a lock with EVALSHA.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import uuid
+from urllib.parse import quote
+
+import celery
+from celery import states
+from celery.contrib.testing.worker import start_worker
+
+
+def main() -> None:
+    port, ca, cert, key, what = sys.argv[1:6]
+    options = f"ssl_cert_reqs=required&ssl_ca_certs={quote(ca)}&ssl_certfile={quote(cert)}&ssl_keyfile={quote(key)}"
+    url = f"rediss://localhost:{port}/0?{options}"
+    files = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key}
+    app = celery.Celery("tls", broker=url, backend=url)
+    app.conf.update(broker_use_ssl=files, redis_backend_use_ssl=files, worker_hijack_root_logger=False)
+
+    @app.task  # type: ignore[untyped-decorator]  # celery has no types
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    backend = app.backend
+    for number in range(20):
+        task = uuid.uuid4().hex
+        backend.store_result(task, number, states.SUCCESS)
+        assert backend.get_state(task) == states.SUCCESS and backend.get_result(task) == number
+        backend.forget(task)
+    results = [add.delay(number, 1) for number in range(20)]
+    if what == "worker":
+        with start_worker(app, pool="solo", perform_ping_check=False, loglevel="WARNING"):
+            assert [result.get(timeout=60) for result in results] == list(range(1, 21))
+    else:
+        assert backend.client.llen("celery") == 20
+    print(f"Celery {celery.__version__} over TLS, {what}: fine")
+
+
+main()
