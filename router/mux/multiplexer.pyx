@@ -111,7 +111,6 @@ from .table cimport (
 from kache.acl.catalogue import CATALOGUE
 from kache.acl.record import default_user
 from kache.acl.rules import with_password
-from kache.acl.catalogue import CATALOGUE
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
 from kache.errors import CommandError
 from kache.glob import compile_glob
