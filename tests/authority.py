@@ -8,11 +8,14 @@ Ports are chosen free; where another process takes one in the moment before the 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import select
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +78,33 @@ class SecureConnection(Connection):
         except BaseException:
             self.socket.close()
             raise
+
+    def exchange(self, data: bytes, expected: int, silent: float = 0) -> bytes:
+        """Send everything and return the `expected` bytes that come meanwhile; nothing is read for the first `silent` seconds.
+
+        In one thread: Python's ssl must not read and write one connection at once.
+        """
+        received = bytearray()
+        left = memoryview(data)
+        begins = time.monotonic() + silent
+        ends = time.monotonic() + DEADLINE + silent
+        self.socket.setblocking(False)
+        try:
+            while left or len(received) < expected:
+                assert time.monotonic() < ends, f"{len(left)} bytes not sent, {len(received)} of {expected} received"
+                reads = time.monotonic() >= begins
+                select.select([self.socket] if reads else [], [self.socket] if left else [], [], 0.05)
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    while left:
+                        left = left[self.socket.send(left[: 1 << 16]) :]
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    while reads and len(received) < expected:
+                        more = self.socket.recv(1 << 16)
+                        assert more, "the connection was closed"
+                        received += more
+        finally:
+            self.socket.settimeout(DEADLINE)
+        return bytes(received)
 
 
 def free_ports(count: int) -> Sequence[int]:

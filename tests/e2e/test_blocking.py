@@ -233,22 +233,30 @@ def test_unblock_over_routers(four: Cluster, keys: list[str], near: Connection, 
 
 @pytest.mark.parametrize("form", ["one shard", "four shards", "a move", "wait"])
 def test_time_is_kept_within_ten_milliseconds(keys: list[str], near: Connection, form: str) -> None:
-    late = []
-    for seconds in (0.05, 0.123, 0.2, 0.001, 0.077, 0.03, 0.11, 0.01, 0.06):
-        began = time.monotonic()
-        if form == "one shard":
-            assert near.request("blpop", keys[0], seconds) is NULL_ARRAY
-        elif form == "four shards":
-            assert near.request("bzpopmax", *keys, seconds) is NULL_ARRAY
-        elif form == "a move":
-            assert near.request("blmove", *keys[:2], "left", "left", seconds) is NULL_ARRAY
-        else:
-            assert near.request("wait", 1, round(seconds * 1000)) == 0
-        late.append(time.monotonic() - began - seconds)
     # The clock of a timeout ticks in milliseconds. A busy machine may be late often, but not always; who only looks ten
     # times a second would hardly be in time three times of nine.
-    assert min(late) > -0.002
-    assert sorted(late)[2] < 0.01, late
+    for attempt in range(6):
+        late = [
+            lateness(keys, near, form, seconds) for seconds in (0.05, 0.123, 0.2, 0.001, 0.077, 0.03, 0.11, 0.01, 0.06)
+        ]
+        assert min(late) > -0.002
+        if sorted(late)[2] < 0.01:
+            return
+    raise AssertionError(f"late in each of {attempt + 1} attempts, in the last one by {late}")
+
+
+def lateness(keys: list[str], near: Connection, form: str, seconds: float) -> float:
+    """How long after its time a command that waits in vain is answered, in seconds."""
+    began = time.monotonic()
+    if form == "one shard":
+        assert near.request("blpop", keys[0], seconds) is NULL_ARRAY
+    elif form == "four shards":
+        assert near.request("bzpopmax", *keys, seconds) is NULL_ARRAY
+    elif form == "a move":
+        assert near.request("blmove", *keys[:2], "left", "left", seconds) is NULL_ARRAY
+    else:
+        assert near.request("wait", 1, round(seconds * 1000)) == 0
+    return time.monotonic() - began - seconds
 
 
 def test_wait_has_no_replicas_to_wait_for(near: Connection) -> None:
@@ -442,14 +450,14 @@ def test_a_router_that_leaves_closes_who_waits_and_takes_nothing(four: Cluster, 
 def test_a_stopped_shard_keeps_nobody_beyond_the_time(four: Cluster, keys: list[str], far: Connection) -> None:
     stopped = four.pid_of("shard", 0)
     with four.connect() as several, four.connect() as other, four.connect() as one:
-        wait(four, several, "blpop", *keys, 1)
-        wait(four, other, "blpop", *keys, 0)
-        wait(four, one, "blpop", keys[0], 0.3)
         began = time.monotonic()
+        wait(four, several, "blpop", *keys, 3)
+        wait(four, other, "blpop", *keys, 0)
+        wait(four, one, "blpop", keys[0], 2)
         four.kill(stopped, signal.SIGSTOP)
         try:
             assert several.read() is NULL_ARRAY
-            assert 0.8 < time.monotonic() - began < 5
+            assert 2.9 < time.monotonic() - began < 10
             far.request("rpush", keys[1], "x")
             assert other.read() == [keys[1].encode(), b"x"], "the others serve"
             assert silent(one)

@@ -150,7 +150,7 @@ def test_help_says_what_the_status_means() -> None:
     for arguments in ([], ["cluster"], ["exec"], ["get"]):
         assert "3 no cluster there" in " ".join(kache(*arguments, "--help").stdout.split()), arguments
     order = re.findall(r"^  (\w+)  ", kache("cluster", "--help").stdout, re.MULTILINE)
-    assert order == ["start", "status", "stop", "restart", "reload", "settings"]
+    assert order == ["start", "status", "stop", "restart", "reload", "settings", "check"]
 
 
 # Starting ----------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_hostile_patterns_take_no_time(pattern: bytes, text: bytes) -> None:
     best = float("inf")
     for _ in range(3):
         compile_glob.cache_clear()
-        started = time.perf_counter()
+        started = time.process_time()
         assert compile_glob(pattern)(text) is False
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     assert best < SLOWEST_S
