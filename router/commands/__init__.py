@@ -1,6 +1,7 @@
 """Commands that the router answers by itself.
 
 connection      PING, AUTH, HELLO, SELECT and their like: about the connection that asks
+acl             ACL: users, through the supervisor; what was refused
 clients         CLIENT: who is connected, over all routers
 cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor
@@ -15,6 +16,6 @@ statistics      what all processes say of themselves, put together: one moment o
 pubsub          SUBSCRIBE and its like, PUBSUB
 tracking        CLIENT TRACKING, and who is told of what has changed
 transactions    MULTI, DISCARD, WATCH
-standalone      ROLE, ACL WHOAMI: what a server without replicas answers
+standalone      ROLE, MODULE: what a server without replicas answers
 arguments       what they share in reading arguments
 """
