@@ -1,7 +1,11 @@
 """Commands that the router answers by itself.
 
 connection      PING, AUTH, HELLO, SELECT and their like: about the connection that asks
+<<<<<<< HEAD
 acl             ACL: users, through the supervisor; ACL LOG over all routers
+=======
+acl             ACL: users, through the supervisor; what was refused
+>>>>>>> rights
 clients         CLIENT: who is connected, over all routers
 cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor
@@ -16,6 +20,6 @@ statistics      what all processes say of themselves, put together: one moment o
 pubsub          SUBSCRIBE and its like, PUBSUB
 tracking        CLIENT TRACKING, and who is told of what has changed
 transactions    MULTI, DISCARD, WATCH
-standalone      ROLE, ACL WHOAMI: what a server without replicas answers
+standalone      ROLE, MODULE: what a server without replicas answers
 arguments       what they share in reading arguments
 """

@@ -235,14 +235,14 @@ def test_unblock_over_routers(four: Cluster, keys: list[str], near: Connection, 
 def test_time_is_kept_within_ten_milliseconds(keys: list[str], near: Connection, form: str) -> None:
     # The clock of a timeout ticks in milliseconds. A busy machine may be late often, but not always; who only looks ten
     # times a second would hardly be in time three times of nine.
-    for attempt in range(6):
+    for _ in range(6):
         late = [
             lateness(keys, near, form, seconds) for seconds in (0.05, 0.123, 0.2, 0.001, 0.077, 0.03, 0.11, 0.01, 0.06)
         ]
         assert min(late) > -0.002
         if sorted(late)[2] < 0.01:
             return
-    raise AssertionError(f"late in each of {attempt + 1} attempts, in the last one by {late}")
+    raise AssertionError(f"late in each of six attempts, in the last one by {late}")
 
 
 def lateness(keys: list[str], near: Connection, form: str, seconds: float) -> float:
