@@ -1,11 +1,7 @@
 """Commands that the router answers by itself.
 
 connection      PING, AUTH, HELLO, SELECT and their like: about the connection that asks
-<<<<<<< HEAD
 acl             ACL: users, through the supervisor; ACL LOG over all routers
-=======
-acl             ACL: users, through the supervisor; what was refused
->>>>>>> rights
 clients         CLIENT: who is connected, over all routers
 cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor
