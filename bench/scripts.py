@@ -2,7 +2,7 @@
 
     python bench/scripts.py [--seconds 3] [--clients 50] [--rounds 3] [--shards 1 4]
 
-Prints calls a second, the ratio to Valkey's in the same round, and Kache's CPU per call. Each server is asked by the same
+Prints calls a second, the ratio to Valkey's in the same round, and the CPU per call of each. Each server is asked by the same
 clients in one process, one request in flight each.
 """
 
@@ -132,7 +132,7 @@ def main() -> None:
         try:
             for shards in options.shards:
                 with Cluster(shards=shards) as cluster:
-                    roles = {c["role"]: [] for c in cluster.status()["children"]}
+                    roles = {c["role"]: [] for c in cluster.status()["children"]} | {"valkey": [process.pid]}
                     for child in cluster.status()["children"]:
                         roles[child["role"]].append(child["pid"])
                     for kind in ("release", "window"):
@@ -145,23 +145,23 @@ def main() -> None:
 def measure(
     options: argparse.Namespace, kind: str, shards: int, other: int, port: int, roles: dict[str, list[int]]
 ) -> None:
-    theirs, ours, in_shards, in_routers = [], [], [], []
+    rates: dict[int, list[float]] = {other: [], port: []}
+    spent: dict[str, list[float]] = {"valkey": [], "shard": [], "router": []}
     for _ in range(options.rounds):
-        for target, rates in ((other, theirs), (port, ours)):
+        for target, asked in ((other, ("valkey",)), (port, ("shard", "router"))):
             load = Load(target, options.clients, kind)
-            before = cpu_seconds(roles["shard"]), cpu_seconds(roles["router"])
+            before = {role: cpu_seconds(roles[role]) for role in asked}
             rate = load.run(options.seconds)
-            rates.append(rate)
-            if target == port:
-                calls = rate * options.seconds
-                in_shards.append((cpu_seconds(roles["shard"]) - before[0]) / calls * 1e6)
-                in_routers.append((cpu_seconds(roles["router"]) - before[1]) / calls * 1e6)
+            rates[target].append(rate)
+            for role in asked:
+                spent[role].append((cpu_seconds(roles[role]) - before[role]) / (rate * options.seconds) * 1e6)
             load.close()
-    ratio = statistics.median(mine / their for mine, their in zip(ours, theirs, strict=True))
+    ratio = statistics.median(mine / their for mine, their in zip(rates[port], rates[other], strict=True))
+    cpu = {role: statistics.median(each) for role, each in spent.items()}
     print(
-        f"{kind:8} {shards} shards: valkey {statistics.median(theirs):8.0f}/s  kache {statistics.median(ours):8.0f}/s  "
-        f"ratio {ratio:.2f}  CPU per call: shards {statistics.median(in_shards):.1f} us, "
-        f"routers {statistics.median(in_routers):.1f} us",
+        f"{kind:8} {shards} shards: valkey {statistics.median(rates[other]):8.0f}/s  "
+        f"kache {statistics.median(rates[port]):8.0f}/s  ratio {ratio:.2f}  CPU per call: valkey {cpu['valkey']:.1f} us, "
+        f"shards {cpu['shard']:.1f} us, routers {cpu['router']:.1f} us",
         flush=True,
     )
 

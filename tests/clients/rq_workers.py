@@ -82,7 +82,7 @@ def plain(client: redis.Redis, queues: list[rq.Queue]) -> None:
     assert second.return_value() == 29
     assert client.type(f"rq:results:{first.id}") == b"stream"
     scheduled = ScheduledJobRegistry(queue=queues[0])
-    assert "one" in scheduled
+    assert "one" in scheduled and Job.fetch("one", connection=client).get_status() == JobStatus.SCHEDULED
     scheduled.remove("one", delete_job=True)
     once = queues[0].enqueue("rq_workers.square", 3, job_id="one", unique=True)
     finished(once)
@@ -91,7 +91,6 @@ def plain(client: redis.Redis, queues: list[rq.Queue]) -> None:
 def scheduled(client: redis.Redis, queues: list[rq.Queue]) -> None:
     """Jobs that come later, once or again, and those that failed."""
     late = queues[1].enqueue_in(timedelta(seconds=1), "rq_workers.square", 7)
-    assert late.get_status() == JobStatus.SCHEDULED
     retried = queues[0].enqueue("rq_workers.stumble", "retried", 2, retry=rq.Retry(max=2, interval=1))
     repeated = queues[1].enqueue("rq_workers.stumble", "repeated", 0, repeat=rq.Repeat(times=2, interval=1))
     bad = queues[0].enqueue("rq_workers.stumble", "bad", 1)
