@@ -13,12 +13,14 @@ cdef enum:
     DENIED_COMMAND = 1
     DENIED_KEY = 2
     DENIED_CHANNEL = 4
+    DENIED_SCRIPT = 5        # nobody looks at what it would do: it is for those who may do everything
 
     LOGGED_BYTES = 128       # of a word, in ACL LOG
 
 cdef bytes NO_COMMAND = b"NOPERM this user has no permissions to run the '%s' command"
 cdef bytes NO_KEY = b"NOPERM this user has no permissions to access one of the keys used as arguments"
 cdef bytes NO_CHANNEL = b"NOPERM this user has no permissions to access one of the channels used as arguments"
+cdef bytes NO_SCRIPTING = b"NOPERM scripts are only for users who may do everything (allcommands, allkeys and allchannels)"
 cdef bytes NO_SORT = b"ERR %s option of SORT denied due to insufficient ACL permissions."
 cdef bytes RULES_CHANGED = (
     b"NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "
@@ -27,8 +29,10 @@ cdef dict REASONS = {
     DENIED_COMMAND: b"no permission to execute the command or subcommand",
     DENIED_KEY: b"no permission to touch the specified keys",
     DENIED_CHANNEL: b"no permission to access one of the channels used as arguments to the command",
+    DENIED_SCRIPT: b"scripts are only for users who may do everything",
 }
-cdef dict DENIED_WHAT = {DENIED_COMMAND: "command", DENIED_KEY: "key", DENIED_CHANNEL: "channel"}
+cdef dict DENIED_WHAT = {
+    DENIED_COMMAND: "command", DENIED_KEY: "key", DENIED_CHANNEL: "channel", DENIED_SCRIPT: "command"}
 
 
 # The check ----------------------------------------------------------------------------------------------
@@ -43,7 +47,7 @@ cdef int denial_of(User user, Command* command, Span* words, Py_ssize_t count, P
         at = 0
         found = denial_by(user, i, command, words, count, found_keys, &at)
         if found == PERMITTED:
-            return PERMITTED
+            return DENIED_SCRIPT if command.runs_script else PERMITTED
         if found > worst or (found == worst and at > place[0]):
             worst, place[0] = found, at
     return worst
@@ -170,12 +174,19 @@ cdef bint may_execute(Session session, Command* command, uint16_t flags) except 
         text = NO_SORT % option.encode()
     else:
         note_denial(session, command, found, parser.spans, place, session.queue is not None)
-        text = NO_COMMAND % command.name[:command.name_size] if found == DENIED_COMMAND else (
-            NO_KEY if found == DENIED_KEY else NO_CHANNEL)
+        text = text_of_denial(command, found)
     if session.queue is not None:
         session.queue.broken = True
     session.answer_error(text, flags)
     return False
+
+
+cdef bytes text_of_denial(Command* command, int found):
+    if found == DENIED_COMMAND:
+        return NO_COMMAND % command.name[:command.name_size]
+    if found == DENIED_SCRIPT:
+        return NO_SCRIPTING
+    return NO_KEY if found == DENIED_KEY else NO_CHANNEL
 
 
 cdef int note_denial(Session session, Command* command, int found, Span* words, Py_ssize_t place, bint queued) except -1:
@@ -337,8 +348,7 @@ cdef int deny_waiting(Session session) except -1:
         found = denial_of(session.rights, command, words, command.words + len(arguments), &place)
         if found != PERMITTED:
             note_denial(session, command, found, words, place, False)
-            text = NO_COMMAND % command.name[:command.name_size] if found == DENIED_COMMAND else NO_KEY
-            session.blocker.deny(CommandError(text.decode("utf-8", "replace")))
+            session.blocker.deny(CommandError(text_of_denial(command, found).decode("utf-8", "replace")))
     finally:
         free(words)
     return 0
@@ -364,6 +374,7 @@ cdef object dry_run(Router router, User user, list words):
         found = PERMITTED if user.unrestricted else denial_of(user, command, spans, count, &place)
         if found == PERMITTED:
             return None
-        return DENIED_WHAT[found], (<bytes> command.name[:command.name_size] if found == DENIED_COMMAND else words[place])
+        return DENIED_WHAT[found], (
+            <bytes> command.name[:command.name_size] if found in (DENIED_COMMAND, DENIED_SCRIPT) else words[place])
     finally:
         free(spans)

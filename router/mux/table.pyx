@@ -279,6 +279,7 @@ cdef class CommandTable:
         """What of the command is checked against the rights of its user."""
         cdef int i
         command.logs_in = row.key in LOGS_IN
+        command.runs_script = row.route == "script"
         command.sorts = row.name in ("sort", "sort_ro")
         command.chooses = {"set": CHOOSES_SET, "bitfield": CHOOSES_BITFIELD}.get(row.name, CHOOSES_NOTHING)
         command.hears = HEARING.get(row.name, HEARS_NOTHING)
