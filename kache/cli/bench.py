@@ -64,7 +64,10 @@ class _Bar:
     metavar="PASSWORD",
     help="Password, if one is set; better in KACHE_PASSWORD.",
 )
-@click.option("--username", metavar="NAME", help="User to authenticate as, if not the default one.")
+@click.option(
+    "--user", "--username", "username", envvar="KACHE_USER", metavar="NAME",
+    help="User to log in as, if not the default one, or KACHE_USER.",
+)  # fmt: skip
 @click.option("--db", metavar="NUMBER", default=0, show_default=True, help="Numbered database.")
 @click.option(
     "-t",

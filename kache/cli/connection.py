@@ -20,7 +20,7 @@ from kache.errors import CommandError
 if TYPE_CHECKING:
     from kache.client.tls import Tls
 
-__all__ = ["PORT", "TIMEOUT", "Connection", "WholeNumber", "address_options"]
+__all__ = ["PORT", "TIMEOUT", "Connection", "WholeNumber", "address_options", "credentials_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,7 +100,7 @@ PORT = WholeNumber(1, 65535)
 
 
 def address_options(function: F) -> F:
-    """The options that say which cluster: --host, --port, --password, --db, --timeout, and --tls with its own.
+    """The options that say which cluster: --host, --port, --password, --user, --db, --timeout, and --tls with its own.
 
     They arrive under these names, to be passed on to `Connection`; those of TLS as one, `tls`.
     """
@@ -116,6 +116,9 @@ def address_options(function: F) -> F:
         click.option(
             "--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], metavar="PASSWORD", default=_password_of_file,
             help="Password, if the cluster wants one; better in KACHE_PASSWORD, which other users cannot see.",
+        ),
+        click.option(
+            "--user", envvar="KACHE_USER", metavar="NAME", help="User to log in as, if not the default one, or KACHE_USER."
         ),
         click.option(
             "--db", "-n", type=WholeNumber(0, 15), metavar="NUMBER", default=0, show_default=True,
@@ -173,6 +176,11 @@ def _tls(
     return found
 
 
+def credentials_of(user: str | None, password: str | None) -> list[str]:
+    """What AUTH is given, empty for nothing. A user without a password may be one that needs none."""
+    return [user or "default", password or ""] if user or password else []
+
+
 class Connection:
     """One connection in RESP3. `request` returns Python values, an error reply raises CommandError.
 
@@ -180,7 +188,14 @@ class Connection:
     """
 
     def __init__(
-        self, host: str, port: int, password: str | None, db: int, timeout: float, tls: Tls | None = None
+        self,
+        host: str,
+        port: int,
+        password: str | None,
+        db: int,
+        timeout: float,
+        tls: Tls | None = None,
+        user: str | None = None,
     ) -> None:
         from kache.wire.codec import ReplyTooShort, decode_reply
 
@@ -197,8 +212,8 @@ class Connection:
         if tls is not None:
             self._secure(tls)
         greeting = ["hello", "3"]
-        if password:
-            greeting += ["auth", "default", password]
+        if credentials := credentials_of(user, password):
+            greeting += ["auth", *credentials]
         self.needs_password = False
         try:
             self.request(greeting)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kache.cli.connection import Connection
+from kache.cli.connection import Connection, credentials_of
 from kache.cli.exits import Failure
 from kache.config.kinds import format_address
 from kache.errors import CommandError
@@ -25,7 +25,14 @@ class Conversation:
     """Talks to one address. `request` raises CommandError for an error reply, Failure when there is no connection."""
 
     def __init__(
-        self, host: str, port: int, password: str | None, db: int, timeout: float, tls: Tls | None = None
+        self,
+        host: str,
+        port: int,
+        password: str | None,
+        db: int,
+        timeout: float,
+        tls: Tls | None = None,
+        user: str | None = None,
     ) -> None:
         self.db = db
         self.name: bytes | None = None
@@ -33,7 +40,7 @@ class Conversation:
         self.needs_password = False
         self._address = (host, port, timeout)
         self._tls = tls
-        self._credentials: list[str | bytes] = ["default", password] if password else []
+        self._credentials: list[str | bytes] = [*credentials_of(user, password)]
         self._queued_db: int | None = None
         self._connection: Connection | None = None
 

@@ -34,6 +34,7 @@ def subscribe(
     host: str,
     port: int,
     password: str | None,
+    user: str | None,
     db: int,
     timeout: float,
     tls: Tls | None,
@@ -48,7 +49,9 @@ def subscribe(
         raise click.UsageError("Shard channels have no patterns: --pattern or --shard.")
     names = [channel.encode("utf-8", "surrogateescape") for channel in channels]
     secure: dict[str, Any] = {} if tls is None else {"tls": tls[0], "server_hostname": tls[1]}
-    client: Client[bytes] = Client(host, port, password=password, db=db, timeout=timeout, **secure)
+    client: Client[bytes] = Client(
+        host, port, username=user, password=password or ("" if user else None), db=db, timeout=timeout, **secure
+    )
     with client, client.pubsub() as listening:
         listen = listening.psubscribe if pattern else listening.ssubscribe if shard else listening.subscribe
         listen(*names)

@@ -16,7 +16,7 @@ from kache.config.settings import SETTINGS, Config
 __all__ = ["announce", "doubts", "machine_memory"]
 
 OTHER_VARIABLES = (
-    "KACHE_CONFIG", "KACHE_HOST", "KACHE_PASSWORD", "KACHE_RUN_DIR", "KACHE_TLS", "KACHE_CACERT", "KACHE_CERT", "KACHE_KEY",
+    "KACHE_CONFIG", "KACHE_HOST", "KACHE_PASSWORD", "KACHE_USER", "KACHE_RUN_DIR", "KACHE_TLS", "KACHE_CACERT", "KACHE_CERT", "KACHE_KEY",
 )  # fmt: skip
 """Variables that are no settings: the command line's."""
 

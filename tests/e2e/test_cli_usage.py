@@ -332,3 +332,41 @@ def test_ctrl_c_in_bench_shows_what_was_measured(cluster: Cluster, processes: st
 
 def _executed(cluster: Cluster) -> int:
     return int(cluster.request("info", "stats").decode().split("total_commands_processed:")[1].split()[0])
+
+
+# Users --------------------------------------------------------------------------------------------------------------
+
+
+def test_any_user_has_the_command_line() -> None:
+    """`default` may be off: by --user or KACHE_USER every command, the shell and a subscription are somebody else's."""
+    with Cluster(1) as cluster:
+        port = str(cluster.port)
+        cluster.request("acl", "setuser", "web", "on", ">sesame", "~*", "&*", "+@all")
+        cluster.request("acl", "setuser", "open", "on", "nopass", "~*", "+@all")
+        web = {"KACHE_PORT": port, "KACHE_USER": "web", "KACHE_PASSWORD": "sesame"}
+        for arguments in (["set", "k", "v"], ["ping"], ["stats"], ["hot"], ["top", "--once", "--interval", "0.2"]):
+            done = kache(*arguments, **web)
+            assert done.returncode == 0, (arguments, done.stderr)
+        assert kache("exec", "acl", "whoami", **web).stdout == "web\n"
+        assert kache("exec", "--user", "open", "acl", "whoami", KACHE_PORT=port).stdout == "open\n"
+        shell = subprocess.run(
+            [*KACHE, "shell"],
+            env={**os.environ, **web},
+            input="acl whoami\n",
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert shell.stdout == "web\n"
+        wrong = kache("get", "--password", "open", "k", **web)
+        assert (wrong.returncode, "WRONGPASS" in wrong.stderr) == (1, True)
+        listening = subprocess.Popen(
+            [*KACHE, "subscribe", "--count", "1", "news"], env={**os.environ, **web}, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            until(lambda: cluster.request("publish", "news", "hello") == 1, "subscribed")
+            assert listening.communicate(timeout=30)[0] == "news: hello\n"
+        finally:
+            listening.kill()
+            listening.wait()
