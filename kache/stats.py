@@ -73,6 +73,12 @@ class ShardStats(msgspec.Struct, kw_only=True):
     """Bytes of the tables of slots, which no eviction frees."""
     log_memory: int
     """Bytes that wait to be written to the log."""
+    lua_memory: int = 0
+    """Bytes of the interpreter of scripts; not accounted to the data, limited by `lua-memory-limit`."""
+    script_memory: int = 0
+    """Bytes of the texts of the scripts that are known."""
+    scripts: int = 0
+    """Scripts that are known."""
     maxmemory: int
     """The limit of all shards together; 0: none."""
     allowed_memory: int

@@ -107,7 +107,7 @@ class _Bar:
     metavar="SECONDS",
     default=10.0,
     show_default=True,
-    help="How long without any reply until the run is given up.",
+    help="Give up after so long without any reply.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context

@@ -217,7 +217,7 @@ class Connection:
         except OSError as error:
             self._socket.close()
             reason = "no answer in time" if isinstance(error, TimeoutError) else refusal(error) or error.strerror
-            raise Failure(f"No TLS with {self._where}: {reason}.", EXIT_NO_CLUSTER) from None
+            raise Failure(f"TLS with {self._where} failed: {reason}.", EXIT_NO_CLUSTER) from None
 
     def request(self, words: Sequence[str | bytes]) -> Any:
         """Send one command and return its reply."""

@@ -18,9 +18,11 @@ def _tools() -> Any:
     return importlib.import_module("kache.shard.log.tools")
 
 
-@click.command("check-aof", short_help="Check the files of a cluster that does not run.")
+@click.command("check-aof", short_help="Check the files of a stopped cluster.")
 @click.argument("path")
-@click.option("--fix", is_flag=True, help="Cut a damaged log off, so that what is before the damage is loaded.")
+@click.option(
+    "--fix", is_flag=True, help="Have the next start load what is before the damage. Only the manifest is changed."
+)
 def check_aof(path: str, fix: bool) -> int:
     """Check the files at PATH, the data directory of a cluster or that of one of its shards, as a start would read them.
 
@@ -41,11 +43,11 @@ def check_aof(path: str, fix: bool) -> int:
         fixed = fix and verdict.fixed is not None and tools.fix(verdict)
         well = well and fixed
         if fixed:
-            click.echo(f"Fixed; lost: {verdict.lost}. The manifest before is manifest.before.")
+            click.echo(f"Fixed; lost: {verdict.lost}. The old manifest is kept as manifest.before.")
         elif verdict.fixed is not None and not fix:
             click.echo(f"--fix would lose {verdict.lost}.")
         else:
-            click.echo("That cannot be fixed: bring the directory back from a backup.")
+            click.echo("This cannot be fixed: restore the directory from a backup.")
     return 0 if well else EXIT_ERROR
 
 
@@ -56,7 +58,7 @@ def _line(file: Any) -> str:
     return f"{file.path}: {file.bytes:,} bytes, {file.frames:,} whole frames up to byte {file.bad_offset}{beyond}"
 
 
-@click.command("dump", short_help="Print what the files of a cluster hold, as JSON lines.")
+@click.command("dump", short_help="Print what the files of a stopped cluster hold, as JSON lines.")
 @click.argument("path")
 @click.option("--frames", is_flag=True, help="Every frame of every file, as it lies there.")
 @click.option("--state", is_flag=True, help="Every key with its value, as a start would have it (the default).")

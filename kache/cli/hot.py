@@ -54,7 +54,7 @@ def _big_table(rows: list[dict[str, Any]]) -> str:
 @click.option(
     "--count", "-c", type=WholeNumber(1, 48), metavar="NUMBER", default=10, show_default=True, help="How many of each."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON; bytes that are no text as \\x...")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON; bytes that are not text as \\x...")
 def hot(count: int, as_json: bool, **address: Any) -> int:
     """Show which keys were used most in the last minute or so, and which take most memory.
 
@@ -70,7 +70,7 @@ def hot(count: int, as_json: bool, **address: Any) -> int:
             row["key"] = name_text(row["key"])
         click.echo(json.dumps({"hot": hot, "big": big}))
         return 0
-    click.echo(_hot_table(hot) if hot else "No key was used of late.")
+    click.echo(_hot_table(hot) if hot else "No key has been used lately.")
     click.echo()
     click.echo(_big_table(big) if big else "There are no keys.")
     return 0

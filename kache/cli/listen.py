@@ -23,7 +23,7 @@ __all__ = ["monitor", "subscribe"]
 @click.option("--pattern", "-P", is_flag=True, help="CHANNELS are patterns such as 'news.*'.")
 @click.option("--shard", is_flag=True, help="CHANNELS are shard channels (SPUBLISH).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--count", "-c", type=click.IntRange(1), metavar="N", help="End after so many messages.")
+@click.option("--count", "-c", type=click.IntRange(1), metavar="N", help="Stop after so many messages.")
 @address_options
 def subscribe(
     channels: tuple[str, ...],

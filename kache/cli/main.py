@@ -32,8 +32,8 @@ _COMMANDS = {
     "subscribe": ("kache.cli.listen:subscribe", "Show what is published on channels."),
     "monitor": ("kache.cli.listen:monitor", "Show every command that clients send."),
     "bench": ("kache.cli.bench:bench", "Put load on a cluster and measure it."),
-    "check-aof": ("kache.cli.files:check_aof", "Check the files of a cluster that does not run."),
-    "dump": ("kache.cli.files:dump", "Print what the files of a cluster hold, as JSON lines."),
+    "check-aof": ("kache.cli.files:check_aof", "Check the files of a stopped cluster."),
+    "dump": ("kache.cli.files:dump", "Print what the files of a stopped cluster hold, as JSON lines."),
     "module": ("kache.cli.modules:module", "Load, replace, unload and list commands in Python."),
     "completion": ("kache.cli.main:completion", "Print the completion script for a shell."),
 }

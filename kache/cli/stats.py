@@ -151,10 +151,10 @@ def following(rows: list[dict[str, Any]]) -> list[str]:
 @address_options
 @click.option("--shard", "-s", type=WholeNumber(0), metavar="INDEX", help="Only this shard; the first is 0.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--watch", "-w", is_flag=True, help="Show them again and again, until Ctrl-C.")
+@click.option("--watch", "-w", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--interval", type=click.FloatRange(0.1, 1e6), metavar="SECONDS", default=1.0, show_default=True,
-    help="How long --watch waits in between.",
+    help="How long --watch waits between two looks.",
 )  # fmt: skip
 def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
     """Show keys, memory, traffic and latency of every shard, and the total.

@@ -249,7 +249,7 @@ def _hot(frame: Frame) -> Rows:
         [name_text(row["key"]), f"{row['percent']:.2f}%", f"{row['per_second']:,.1f}", str(row["shard"])]
         for row in frame.hot
     ]
-    return table, rows, "No key was used of late."
+    return table, rows, "No key has been used lately."
 
 
 def _big(frame: Frame) -> Rows:

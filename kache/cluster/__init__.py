@@ -8,6 +8,7 @@ acknowledgements                who has yet to answer
 certificates, tls_reload        the TLS certificate: what is wrong with it, and how another one is taken in
 ending                          the routers first, then the shards
 questions                       what one router asks the others
+users                           who they are and what they may do: the one truth, and OK once every child goes by it
 modules                         commands in Python: tried, numbered, the same in all shards
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive

@@ -96,8 +96,8 @@ KNOWN: Final = {group: tuple(names.split()) for group, names in _NAMES.items()}
 
 _OF_GROUPS: Final = {
     "cluster": "Slots are moved, and nodes joined, only between servers; Kache is one node to its clients.",
-    "connection": "Replies are not tracked for caches inside of clients.",
-    "generic": "DUMP and RESTORE move keys between servers.",
+    "connection": "Kache has no such part.",
+    "generic": "DUMP and RESTORE copy keys between clusters of one version of Kache.",
     "scripting": "Scripts are run by EVAL and EVALSHA (docs/scripts.md); there are no libraries of functions, and no debugger.",
     "server": "Kache has no such part.",
 }
@@ -108,17 +108,17 @@ _OF_COMMANDS: Final = {
     "client|import-source": "Nothing is imported from another server.",
     "clusterscan": "SCAN covers all shards.",
     "commandlog": "SLOWLOG has the slow ones.",
-    "debug": "Inside of a Redis server.",
+    "debug": "Internal to a Redis server.",
     "failover": "There are no replicas.",
-    "memory|malloc-stats": "Inside of a Redis server; INFO memory and `kache stats` have the figures.",
+    "memory|malloc-stats": "Internal to a Redis server; INFO memory and `kache stats` have the figures.",
     "memory|purge": "Freed pages go back by themselves.",
     "module": "Modules of Redis (JSON, search, time series, Bloom filters) cannot be loaded; those in Python are, by `kache module` (python-commands.md).",
-    "pfdebug": "Inside of a Redis server.",
-    "pfselftest": "Inside of a Redis server.",
+    "pfdebug": "Internal to a Redis server.",
+    "pfselftest": "Internal to a Redis server.",
     "psync": "There are no replicas.",
     "replconf": "There are no replicas.",
     "replicaof": "There are no replicas.",
-    "restore-asking": "Inside of a Redis Cluster.",
+    "restore-asking": "Internal to a Redis Cluster.",
     "slaveof": "There are no replicas.",
     "sync": "There are no replicas.",
 }

@@ -9,7 +9,7 @@ __all__ = ["ROWS"]
 _WHERE = (
     "The keys may live on any shards: those of others are locked and lent to the shard that runs it. A key that is not "
     "declared, of another shard, makes it run again with that key, unless it has changed something by then. Commands about "
-    "all keys (KEYS, SCAN, DBSIZE, FLUSHALL) are refused inside of it when there are several shards."
+    "all keys (KEYS, SCAN, DBSIZE, FLUSHALL) are refused inside it when there are several shards."
 )
 _CLUSTER = "one_slot"
 

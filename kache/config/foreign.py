@@ -56,9 +56,9 @@ _PROCESSES: Final = "Kache has processes instead of threads (--routers, --shards
 _NO_REPLICAS: Final = "a cluster of Kache has no replicas"
 _SUPERVISED: Final = "how the cluster runs is said when it is started (kache cluster start)"
 _NO_SYSLOG: Final = "Kache logs to standard error or to its logfile"
-_NO_PEERS: Final = "there are no other servers that Kache speaks to over the network"
+_NO_PEERS: Final = "Kache speaks TLS with clients alone"
 _ONE_NODE: Final = "clients see one node, behind which the shards are"
-_NOT_LOADED: Final = "what could be loaded or debugged this way does not exist here"
+_NOT_LOADED: Final = "what it would protect does not exist here"
 
 FOREIGN: Final[Mapping[str, Foreign]] = {
     # What a real server frees, defragments and rehashes beside its commands; Kache always does

@@ -797,7 +797,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(COUNT, PACKED.format("elements (-1 to -5: 4, 8, 16, 32, 64 KiB)", "list"), live=True, low=-5),
     ] = -2
     list_compress_depth: Annotated[
-        int, Setting(COUNT, "Taken because Redis has it, and without effect: no list is compressed here.", live=True)
+        int, Setting(COUNT, "Accepted because Redis has it, but without effect: no list is compressed here.", live=True)
     ] = 0
     set_max_intset_entries: Annotated[int, Setting(COUNT, PACKED.format("integers", "set of integers"), live=True)] = (
         512

@@ -5,7 +5,7 @@ director    the map of slots, connections, failures: the world that gates stand 
 blocking    commands that wait for their keys
 exclusive   connections that are one client's own
 watching    WATCH
-splitting   replies to what is divided inside of a transaction
+splitting   replies to what is divided inside a transaction
 subscriber  channels and patterns that clients listen to
 asking      questions to every master
 scan        SCAN

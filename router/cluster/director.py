@@ -221,7 +221,7 @@ class Director:
             _log.info("node %s is reached again", node.name)
         node.failures, node.retry_at, node.reason = 0, 0.0, ""
         self._tell_waiters(lane)
-        # Not from inside of what the connection has received.
+        # Not from inside what the connection has received.
         self.loop.call_soon(self.gates.look)
 
     def is_down(self, lane: Lane, again: list[Held], over: list[Held]) -> None:

@@ -1,4 +1,4 @@
-"""Commands over several slots inside of a transaction that is split: what becomes of their parts' replies."""
+"""Commands over several slots inside a transaction that is split: what becomes of their parts' replies."""
 
 from __future__ import annotations
 

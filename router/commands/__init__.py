@@ -1,6 +1,7 @@
 """Commands that the router answers by itself.
 
 connection      PING, AUTH, HELLO, SELECT and their like: about the connection that asks
+acl             ACL: users, through the supervisor; ACL LOG over all routers
 clients         CLIENT: who is connected, over all routers
 cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor

@@ -98,9 +98,9 @@ def _remarks(moment: Snapshot) -> list[str]:
     for router in moment.routers:
         if router.counters["lag_us"] >= STALL_US:
             lag = router.counters["lag_us"] / 1000
-            remarks.append(f"Router {router.index} came to its timers {lag:.0f} ms late in the last minute.")
+            remarks.append(f"Router {router.index} ran its timers {lag:.0f} ms late in the last minute.")
     for name, histogram in sorted(command_histograms(moment).items()):
         slowest = percentile(histogram, 99) / 1e6
         if slowest >= STALL_US / 1000 and name not in WAITING:
-            remarks.append(f"One of a hundred {name.upper()} takes {slowest:.0f} ms or more.")
+            remarks.append(f"One in a hundred {name.upper()} takes {slowest:.0f} ms or more.")
     return remarks

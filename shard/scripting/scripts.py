@@ -159,6 +159,14 @@ class Scripts:
         """Bytes in use by the interpreter."""
         return 0 if self._interpreter is None else int(self._interpreter.lua.get_memory_used())
 
+    def __len__(self) -> int:
+        return len(self.loaded) + len(self.evaluated)
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the texts of all scripts that are known."""
+        return sum(len(known.text) for known in (*self.loaded.values(), *self.evaluated.values()))
+
     def _renew(self) -> None:
         """The next script finds an empty interpreter."""
         if self.running is None:

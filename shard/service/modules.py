@@ -17,6 +17,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from kache.acl.catalogue import CATALOGUE
+from kache.acl.rights import Users
 from kache.cluster.messages import Module
 from kache.commands import Row
 from kache.errors import CommandError
@@ -43,6 +45,8 @@ class Modules:
         self._versions: dict[int, dict[str, Function]] = {}
         """By the serial of a version: a handler for each of its commands."""
         self.epoch = 0
+        self.users: Users | None = None
+        """Whose rules may name the commands; None: rules and rights are somebody else's."""
 
     def unknown(self, modules: Sequence[Module]) -> list[Module]:
         """Those that have to be executed before `take`."""
@@ -81,6 +85,9 @@ class Modules:
             for command in each.commands:
                 wanted[command.number] = (known_row(command.row, command.number), versions[each.serial][command.name])
         take_commands(self._shard, wanted, _gone)
+        if self.users is not None:
+            CATALOGUE.take_modules(row for row, _ in wanted.values())
+            self.users.compile_again()
         if versions and not self._versions:
             # What there is lives on: only what functions leave behind is looked at (`collect`).
             gc.freeze()

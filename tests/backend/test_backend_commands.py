@@ -106,7 +106,6 @@ def test_keys_of_several_slots_are_refused_where_a_cluster_refuses_them(client: 
     assert client.rename("{t}a", "{t}b") is True
 
 
-@pytest.mark.skipif("eval" not in {row.key for row in TABLE}, reason="no scripts yet")
 def test_scripts_pass(client: redis.Redis) -> None:
     assert client.eval("return redis.call('INCR', KEYS[1])", 1, "script:key") == 1
     with pytest.raises(redis.ResponseError, match=r"(?i)slot"):

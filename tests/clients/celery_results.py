@@ -1,4 +1,4 @@
-"""Celery's result backend: storing, reading, groups and forgetting. Run: python celery_results.py PORT.
+"""Celery's result backend: storing, reading, groups and forgetting. Run: python celery_results.py PORT; KACHE_LOGIN ("user:password@") says as whom.
 
 Storing a result is SETEX and PUBLISH in one MULTI, so that this needs PUBLISH as well; without it the backend is driven by
 what it sends beside that.
@@ -6,6 +6,7 @@ what it sends beside that.
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 
@@ -14,7 +15,8 @@ from celery import states
 
 
 def main() -> None:
-    app = celery.Celery("t", backend=f"redis://127.0.0.1:{sys.argv[1]}/0", broker="memory://")
+    login = os.environ.get("KACHE_LOGIN", "")
+    app = celery.Celery("t", backend=f"redis://{login}127.0.0.1:{sys.argv[1]}/0", broker="memory://")
     backend = app.backend
     task = uuid.uuid4().hex
     key = backend.get_key_for_task(task)

@@ -1,10 +1,11 @@
-"""Django's built-in Redis cache backend. Run: python django_cache.py PORT.
+"""Django's built-in Redis cache backend. Run: python django_cache.py PORT; KACHE_LOGIN ("user:password@") says as whom.
 
 `set_many` sends MULTI: around MSET and, with a timeout, an EXPIRE per key.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import django
@@ -12,7 +13,7 @@ from django.conf import settings
 
 
 def main() -> None:
-    location = f"redis://127.0.0.1:{sys.argv[1]}"
+    location = f"redis://{os.environ.get('KACHE_LOGIN', '')}127.0.0.1:{sys.argv[1]}"
     settings.configure(
         CACHES={"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location}}
     )

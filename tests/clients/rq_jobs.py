@@ -1,7 +1,6 @@
 """rq as an application uses it: jobs on several queues, run by a worker that waits for them. Run: python rq_jobs.py PORT.
 
-Results are kept in streams. Left out is what needs pub/sub (commands to a running worker) and scripts (unique jobs, the
-scheduler's lock, limits of rates).
+Results are kept in streams. What needs pub/sub and scripts is in rq_workers.py, with a newer rq.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Locks, limits and queues of Python libraries that live by scripts. Run: python scripts_python.py PORT PART.
+"""Locks, limits and queues of Python libraries that live by scripts. Run: python scripts_python.py PORT PART [SHARDS].
 
 The parts: redis (Lock, register_script, pipelines), limits (all strategies), flask (Flask-Limiter), django (django-redis: lock,
 incr), channels (groups), dogpile (the distributed lock), cashews (lock, rate limit), aiocache (RedLock).
@@ -156,7 +156,9 @@ def channels_part(port: int) -> None:
     import redis
     from channels_redis.core import RedisChannelLayer
 
-    redis.Redis(port=port).flushall()
+    shards = int(sys.argv[3])
+    client = redis.Redis(port=port)
+    client.flushall()
 
     async def talk() -> None:
         layer = RedisChannelLayer(hosts=[("127.0.0.1", port)], capacity=5)
@@ -172,8 +174,18 @@ def channels_part(port: int) -> None:
         await layer.group_discard("room", channels[0])
         await layer.group_send("room", {"type": "again"})
         assert (await asyncio.wait_for(layer.receive(channels[1]), 20))["type"] == "again"
-        # Left out: flush(), whose script asks for KEYS, which is about all shards.
-        await layer.close_pools()
+        assert client.keys("asgi*")
+        if shards == 1:
+            await layer.flush()
+            assert not client.keys("asgi*")
+        else:
+            # Its script asks for KEYS, which is about all shards.
+            try:
+                await layer.flush()
+                raise AssertionError("KEYS inside of a script saw one shard of several")
+            except redis.ResponseError as error:
+                assert "shard" in str(error), error
+            await layer.close_pools()
 
     asyncio.run(talk())
 

@@ -23,11 +23,16 @@ INSTALL_SECONDS = 180
 RUN_SECONDS = 120
 
 
-@pytest.fixture(scope="module", params=[(1, 1), (4, 2)], ids=["1-shard", "4-shards"])
-def port(request: pytest.FixtureRequest) -> Iterator[int]:
+@pytest.fixture(scope="module", params=[1, 4], ids=["1-shard", "4-shards"])
+def shards(request: pytest.FixtureRequest) -> int:
+    """How many shards the cluster has."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def port(shards: int) -> Iterator[int]:
     """A cluster's port; several shards are behind two routers."""
-    shards, routers = request.param
-    with Cluster(shards=shards, routers=routers) as cluster:
+    with Cluster(shards=shards, routers=1 if shards == 1 else 2) as cluster:
         yield cluster.port
 
 
@@ -61,15 +66,15 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return environment
 
 
-def of_node(folder: Path, package: str) -> dict[str, str]:
-    """The environment with a package on Node's path; skips where there is no Node, or it cannot be installed."""
+def of_node(folder: Path, *packages: str) -> dict[str, str]:
+    """The environment with packages on Node's path; skips where there is no Node, or they cannot be installed."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("Node and npm are not installed")
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), package]
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
     done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode:
-        pytest.skip(f"{package} cannot be installed: {done.stderr[-200:]}")
+        pytest.skip(f"{' '.join(packages)} cannot be installed: {done.stderr[-200:]}")
     return {**os.environ, "NODE_PATH": str(folder / "node_modules")}
 
 
@@ -85,10 +90,23 @@ def node_redis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return of_node(tmp_path_factory.mktemp("node-redis"), "redis")
 
 
+@pytest.fixture(scope="session", params=[5, 6])
+def bullmq(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with BullMQ and the client that it uses, on Node's path."""
+    version = request.param
+    return of_node(tmp_path_factory.mktemp(f"bullmq-{version}"), f"bullmq@{version}", "ioredis@5")
+
+
 @pytest.fixture(scope="session")
 def queues(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment with kombu and rq, and what they need. Both keep what they have in lists, rq its results in streams."""
     return installed(tmp_path_factory.mktemp("queues"), "kombu[redis]>=5.4", "rq>=1.16,<2", alone=False)
+
+
+@pytest.fixture(scope="session")
+def rq3(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment with an rq that has unique jobs and limits of rates, and what it needs."""
+    return installed(tmp_path_factory.mktemp("rq3"), "rq>=3,<4", alone=False)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +166,18 @@ def test_rq(port: int, queues: dict[str, str]) -> None:
     assert "fine" in run("rq_jobs.py", port, environment=queues)
 
 
+def test_workers_of_rq(port: int, shards: int, rq3: dict[str, str]) -> None:
+    assert "fine" in run("rq_workers.py", port, shards, environment=rq3)
+
+
+@pytest.mark.parametrize("prefix", ["bull", "{bull}"])
+def test_bullmq(port: int, shards: int, prefix: str, bullmq: dict[str, str]) -> None:
+    """Its scripts find keys on their way: with several shards a queue has to be in one slot."""
+    if prefix == "bull" and shards > 1:
+        pytest.skip("BullMQ wants a prefix in braces where keys are on several shards")
+    assert "fine" in run("bullmq_jobs.js", port, prefix, environment=bullmq)
+
+
 def test_scripts_of_redis_py(port: int) -> None:
     assert "fine" in run("scripts_python.py", port, "redis")
 
@@ -157,8 +187,8 @@ def test_scripts_of_redis_py_7(port: int, redis7: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("part", ["limits", "flask", "channels", "dogpile", "cashews"])
-def test_libraries_that_live_by_scripts(port: int, part: str, scripting: dict[str, str]) -> None:
-    assert "fine" in run("scripts_python.py", port, part, environment=scripting)
+def test_libraries_that_live_by_scripts(port: int, shards: int, part: str, scripting: dict[str, str]) -> None:
+    assert "fine" in run("scripts_python.py", port, part, shards, environment=scripting)
 
 
 @pytest.mark.parametrize("part", ["django", "aiocache"])

@@ -8,10 +8,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, Connection
+from cluster import Cluster
 from test_clients import INSTALL_SECONDS, installed, run
-
-from kache.replies import NULL_ARRAY
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +45,7 @@ def test_fanout_of_kombu(port: int, packages: dict[str, str]) -> None:
 
 
 def test_events_and_results_of_celery(port: int, packages: dict[str, str]) -> None:
-    with Connection(port) as connection:
-        if connection.request("command", "info", "evalsha") == [NULL_ARRAY]:
-            pytest.skip("Celery's workers give their lock back with EVALSHA, which this server does not know")
+    """With the newest Kombu, whose workers give a lock back by a script."""
     assert "fine" in run("celery_events.py", port, environment=packages)
 
 

@@ -151,9 +151,8 @@ def test_celery(tmp_path: Path) -> None:
         pytest.skip(f"Celery cannot be installed: {done.stderr[-200:]}")
     with TlsCluster(2, tls_auth_clients="yes") as cluster:
         site = Site(cluster)
-        what = "worker" if cluster.request("command", "info", "evalsha")[0] else "results"
         done = subprocess.run(
-            [sys.executable, str(HERE / "celery_over_tls.py"), str(site.port), site.ca, site.cert, site.key, what],
+            [sys.executable, str(HERE / "celery_over_tls.py"), str(site.port), site.ca, site.cert, site.key],
             env={**os.environ, "PYTHONPATH": str(folder)},
             capture_output=True, text=True, timeout=RUN_SECONDS, check=False,
         )  # fmt: skip

@@ -250,6 +250,45 @@ def test_keys_lie_on_one_shard(cluster: Cluster, load: Callable[..., str]) -> No
         cluster.request("both")
 
 
+def test_rules_of_users_name_it(cluster: Cluster, load: Callable[..., str]) -> None:
+    with pytest.raises(CommandError, match="Unknown command or category name in ACL"):
+        cluster.request("acl", "setuser", "draws", "+v")
+    load(version(1))
+    for name, rules in {
+        "draws": ("+v",),
+        "reads": ("+@read",),
+        "writes": ("+@write",),
+        "all": ("+@all", "-v"),
+    }.items():
+        cluster.request("acl", "setuser", name, "on", ">pw", "~mine:*", *rules)
+    try:
+        with as_user("draws", cluster) as draws:
+            assert draws.request("v", "mine:1") == 1
+            assert "NOPERM" in str(draws.request("v", "other")) and "NOPERM" in str(draws.request("get", "mine:1"))
+            load(version(2), replace=True)
+            assert draws.request("v", "mine:1") == 2  # also with another number and what its rules said before
+            cluster.kache("module", "unload", "app")
+            assert "unknown command" in str(draws.request("v", "mine:1"))
+            load(version(3))
+            assert draws.request("v", "mine:1") == 3
+        allowed = []
+        for name in ("draws", "reads", "writes", "all"):
+            with as_user(name, cluster) as user:
+                allowed.append("NOPERM" not in str(user.request("v", "mine:1")))
+        assert allowed == [True, True, False, False]
+        assert cluster.request("acl", "dryrun", "draws", "v", "mine:1") == "OK"
+        assert b"v" in cluster.request("acl", "cat", "read")
+    finally:
+        cluster.request("acl", "deluser", "draws", "reads", "writes", "all")
+
+
+def as_user(name: str, cluster: Cluster) -> Connection:
+    """A connection of this user."""
+    connection = cluster.connect()
+    assert connection.request("auth", name, "pw") == "OK"
+    return connection
+
+
 def test_the_slow_log_statistics_and_monitor_know_it(cluster: Cluster, load: Callable[..., str]) -> None:
     load(COUNTER)
     cluster.request("CONFIG", "SET", "slowlog-log-slower-than", "0")

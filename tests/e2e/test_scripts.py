@@ -280,3 +280,22 @@ def everything(client: Connection) -> dict[bytes, Any]:
     for key in ask(client, "KEYS", "*"):
         found[key] = read[str(ask(client, "TYPE", key))](key)
     return found
+
+
+def test_what_scripts_take_is_told(cluster: Cluster, client: Connection, keys: list[str]) -> None:
+    """INFO's figures are what was loaded, and gone with SCRIPT FLUSH but for the interpreter made anew."""
+
+    def told() -> list[int]:
+        fields = dict(
+            line.split(":", 1) for line in ask(client, "INFO", "memory").decode().split("\r\n") if ":" in line
+        )
+        return [int(fields[each]) for each in ("used_memory_lua", "used_memory_scripts", "number_of_cached_scripts")]
+
+    ask(client, "SCRIPT", "FLUSH")
+    assert told() == [0, 0, 0]
+    ask(client, "SCRIPT", "LOAD", INCREMENT)
+    lua, texts, scripts = told()
+    assert lua > 4 * 10_000
+    assert (texts, scripts) == (4 * len(INCREMENT), 1)
+    assert run(client, INCREMENT + " + 1", [keys[0]]) == 2
+    assert told()[1:] == [5 * len(INCREMENT) + 4, 2]

@@ -110,7 +110,7 @@ def test_an_empty_cluster_says_so() -> None:
     for words in (
         "No commands.",
         "No slow commands (SLOWLOG).",
-        "No key was used of late.",
+        "No key has been used lately.",
         "There are no keys.",
         "No clients.",
     ):

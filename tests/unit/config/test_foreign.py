@@ -52,7 +52,7 @@ def test_what_means_nothing_is_kept_and_shown() -> None:
         (
             "tls-replication",
             "yes",
-            "argument can only be 'no', since there are no other servers that Kache speaks to over the network",
+            "argument can only be 'no', since Kache speaks TLS with clients alone",
         ),
         ("databases", "17", "argument can only be '16' for now"),
         ("active-expire-effort", "11", "argument must be a whole number, from 1 to 10"),

@@ -26,6 +26,6 @@ def test_what_is_slow_is_named() -> None:
         "Shard 2 does not answer: it is down",
         "Shard 0 stalled for 31 ms in the last minute.",
         "Shard 1 took 250 ms to answer just now: it has much to do.",
-        "Router 1 came to its timers 45 ms late in the last minute.",
-        "One of a hundred KEYS takes 285 ms or more.",
+        "Router 1 ran its timers 45 ms late in the last minute.",
+        "One in a hundred KEYS takes 285 ms or more.",
     ]

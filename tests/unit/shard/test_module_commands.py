@@ -8,11 +8,15 @@ import textwrap
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from kache.acl.catalogue import CATALOGUE
+from kache.acl.record import UserRecord
+from kache.acl.rights import Users
+from kache.acl.rules import allowed, apply
 from kache.cluster.messages import Module, ModuleCommand
 from kache.commands import TABLE
 from kache.module.rows import rows_of
@@ -410,3 +414,36 @@ def test_what_refers_to_itself_is_collected() -> None:
         if was_on:
             gc.enable()
         gc.unfreeze()
+
+
+@pytest.fixture
+def rules_name_the_table_again() -> Iterator[None]:
+    """What rules can name is the whole process's."""
+    yield
+    CATALOGUE.take_modules(())
+
+
+def test_the_rules_of_users_name_them_from_the_change_on(rules_name_the_table_again: None) -> None:
+    draw = """
+        @command("draw", flags="readonly")
+        def draw(ctx, key):
+            return 1
+    """
+    compiled = []
+
+    class Noting:
+        """Stands for the users; what a rule names when they are compiled."""
+
+        def compile_again(self) -> None:
+            compiled.append(CATALOGUE.of_name(b"draw"))
+
+    loaded = Loaded()
+    loaded.shard.modules.users = cast(Users, Noting())
+    loaded.take(module(draw))
+    rows, _ = allowed(apply(UserRecord(b"one"), [b"+draw"]).root)
+    assert compiled == [frozenset({FIRST})] and rows == {FIRST}
+    # While a version is replaced, frames with both numbers are on their way.
+    loaded.take(module(draw), module(draw.replace("return 1", "return 2"), serial=2, first=FIRST + 1))
+    assert compiled[1:] == [frozenset({FIRST, FIRST + 1})]
+    loaded.take()
+    assert compiled[2:] == [None]
