@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kache.acl.log import AclLog
-from kache.acl.record import DEFAULT, READ, WRITE
+from kache.acl.record import DEFAULT
 from kache.errors import CommandError
 from kache.replies import Reply
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .mux.multiplexer import Router, Session
 
-__all__ = ["WRONG_PASSWORD", "Accounts", "rights_of"]
+__all__ = ["WRONG_PASSWORD", "Accounts"]
 
 log = logging.getLogger("kache.router")
 
@@ -42,12 +42,6 @@ MOST_HELD: Final = 64
 MOST_ADDRESSES: Final = 1024
 NO_HASHES: Final = ("0" * 64,)
 ROUTER_BITS: Final = 48
-
-
-def rights_of(flags: Sequence[str]) -> int:
-    """What a command does with a key of these flags, as rights; 0: it must only know it."""
-    read = READ if "access" in flags else 0
-    return read | (WRITE if {"update", "insert", "delete"} & set(flags) else 0)
 
 
 class Accounts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import uvloop
 
+from kache.acl.inner import check_inner
 from kache.acl.rights import Users
 from kache.cluster import logs, pages, processes
 from kache.cluster.control import ControlChannel
@@ -180,6 +182,7 @@ class _Process:
         self.shard.loading = ctx.data is not None
         self.users = Users(ctx.users or (), ctx.acl_epoch)
         """For what runs commands inside the shard; those of clients are checked before they come here."""
+        self.shard.scripts.check = functools.partial(check_inner, self.users)
         self.shard.modules.users = self.users
         self.module_changes: asyncio.Queue[ModulesAre] = asyncio.Queue()
         self.slot_epoch = ctx.slot_epoch

@@ -84,6 +84,34 @@ cdef class User:
                     return True
         return False
 
+    def refusal(self, int row, bytes first, object keys, bytes channel):
+        """Why no selector allows a command: ("command" | "key" | "channel", place among the keys), the one that came furthest;
+        None: one does. `row` -1: every user may run it; `first`: its first argument; `keys`: [(key, rights wanted)], None
+        when it has some and they cannot be found; `channel`: where it publishes. None without.
+        """
+        cdef Py_ssize_t i, place
+        cdef Rights* rights
+        cdef tuple worst = ("command", 0)
+        for i in range(self.count):
+            rights = &self.selectors[i]
+            if row >= 0 and not may_run(self, i, row, NULL if first is None else PyBytes_AS_STRING(first),
+                                        0 if first is None else PyBytes_GET_SIZE(first)):
+                continue
+            place = refused_key(rights, keys)
+            if place >= 0:
+                if worst[0] == "command" or (worst[0] == "key" and place > <Py_ssize_t> worst[1]):
+                    worst = ("key", place)
+            elif channel is not None and not may_hear(rights, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel), False):
+                worst = ("channel", 0)
+            else:
+                return None
+        return worst
+
+    def may_sort(self, int row):
+        """Whether any selector may run this row, and read every key."""
+        cdef Py_ssize_t i
+        return any([may_touch_all(&self.selectors[i], MAY_READ) and may_run(self, i, row, NULL, 0) for i in range(self.count)])
+
     def may_read_all(self):
         """Whether any selector may read every key."""
         cdef Py_ssize_t i
@@ -122,6 +150,22 @@ cdef class Users:
         cdef User user
         for user in self.by_name.values():
             user.take(user.record)
+
+
+cdef Py_ssize_t refused_key(Rights* rights, object keys) except -2:
+    """The place of the first key that a selector does not allow; -1: there is none."""
+    cdef Py_ssize_t i = 0
+    cdef bytes key
+    cdef int wanted
+    if rights.all_keys:
+        return -1
+    if keys is None:
+        return 0
+    for key, wanted in keys:
+        if not may_touch(rights, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), wanted):
+            return i
+        i += 1
+    return -1
 
 
 # Making --------------------------------------------------------------------------------------------------

@@ -36,7 +36,15 @@ def keys_of(row: Row, args: Sequence[bytes]) -> list[bytes]:
 
 def count_is_usable(row: Row, args: Sequence[bytes]) -> bool:
     """False if the command says how many keys it has, and the number is none or does not fit its arguments."""
-    return all(_counted(spec, row.words, args) for spec in row.keys if spec.kind == "count")
+    return all(
+        _counted(spec, row.words, args) or _says_none(row, spec, args) for spec in row.keys if spec.kind == "count"
+    )
+
+
+def _says_none(row: Row, spec: KeySpec, args: Sequence[bytes]) -> bool:
+    """It has no keys, which it may say."""
+    place = spec.first - row.words
+    return "no_mandatory_keys" in row.flags and place < len(args) and args[place] == b"0"
 
 
 def keys_with_flags(row: Row, args: Sequence[bytes]) -> list[tuple[bytes, tuple[str, ...]]]:

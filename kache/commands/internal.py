@@ -85,7 +85,7 @@ ROWS = in_group("internal",
         "The largest keys of one shard, as msgpack: [[database, key, type, elements, bytes], ...]."),
     _internal("_hot", "count", 2, "readonly loading stale", "",
         "The most used keys of one shard, as msgpack: [all counted, seconds, [[database, key, its size, count], ...]]."),
-    _internal("_script_run", "command count [key image ...] script numkeys [key [key ...]] [arg [arg ...]]", -4, "", "",
+    _internal("_script_run", "user command count [key image ...] script numkeys [key [key ...]] [arg [arg ...]]", -5, "", "",
         "Runs a script with keys of other shards beside its own: [again, keys], or [done, its reply or failed, its error, "
         "[[key, image], ...] of those that it has changed, what it publishes elsewhere]."),
     _internal("_script_load", "script", 2, "loading stale", "",

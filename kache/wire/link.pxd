@@ -4,7 +4,7 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
 
     to the shard    HELLO    version, router, digest of the command table, boot id, module epoch, maybe the size of
                     an area                once, first
-                    RUN      dialect, db, flags, count, session, deadline, transaction | frame frame …
+                    RUN      dialect, db, flags, count, session, deadline, transaction, user | frame frame …
                     CANCEL   session, maybe token  what is deferred for it, or that one reply alone, is not wanted any more
                     PART     session, argument | bytes     of an argument of the run to come: what is too large for one
                     CREDIT   token, bytes                  so much more of a large reply may come; 0: none of it
@@ -26,7 +26,8 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                                                    to have it; or a word about a key to the session that remembers it
                     NOTICE   ready or draining
 
-    RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction
+    RUN     u32 length | u8 kind | u8 dialect | u8 db | u8 flags | u32 count | u64 session | u64 deadline | u64 transaction |
+            u32 user
     frame   u32 length | u16 command | u16 slot | u32 count | u32 n, argument | …    command: with IN_CAPITALS if so sent;
                                                    n with PLACED: in the argument's place stands a u64 position
 
@@ -49,6 +50,9 @@ is built on a share whose sister is lost. A transaction in steps (LOCK_STEPS) se
 the last one _commit tells every shard that all of it is there. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
 answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
+A run's user is the number of whose command it is, 1 for all who may do everything, 0 for nobody: what a script does is
+checked against the rights of its user, and nobody's is refused.
+
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
 above LARGE comes in PARTs among other clients' runs, and the frame follows, in a run of its own that says FLAG_UPLOADED,
 when all of it is there; in its place the frame has an empty one. A reply above LARGE is answered REPLY_LARGE in its place;
@@ -58,7 +62,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 6
+    LINK_VERSION = 7
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -81,7 +85,7 @@ cdef enum:
     LINK_PUBLISHED = 18
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
-    RUN_HEADER = 36
+    RUN_HEADER = 40
     REPLY_HEADER = 20
     FRAME_HEADER = 12
     PART_HEADER = 20
@@ -107,6 +111,7 @@ cdef enum:
     RUN_DEADLINE_AT = 20
     RUN_REST_AT = 20            # in a transaction's share instead of the deadline
     RUN_TRANSACTION_AT = 28
+    RUN_USER_AT = 36
 
     # Beside the number of a frame's command: how its client wrote the name, for the slow log.
     IN_CAPITALS = 0x8000
@@ -126,6 +131,9 @@ cdef enum:
     DROP_PARTS = 0xFFFFFF       # as the argument of a PART: those of the session are not needed
 
     NO_TRANSACTION = 0          # the frames belong to none
+
+    RUN_OF_NOBODY = 0           # kache.acl.record.NOBODY
+    RUN_UNRESTRICTED = 1        # kache.acl.record.UNRESTRICTED
 
     # Modes of _lock, added up.
     LOCK_WAITS = 1              # the reply comes when it is granted

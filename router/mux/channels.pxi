@@ -255,7 +255,7 @@ cdef int put_names(Link link, Pending owner, int kind, list words) except -1:
 cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1:
     """A question that is answered whenever the shard comes to it, and in the order of all such."""
     link.end_run()
-    link.put_header(INTERNAL, 0, 0, 0, 0, NO_TRANSACTION)
+    link.put_header(INTERNAL, 0, 0, 0, 0, NO_TRANSACTION, RUN_OF_NOBODY)
     link.run_deadline = link.router.now_ms + link.limits.request_timeout
     put_words(link.out, command, NO_SLOT, words)
     link.run_count = 1

@@ -43,6 +43,19 @@ cdef inline int put_frame(Buffer out, Command* command, uint16_t slot, Span* arg
     return 0
 
 
+cdef inline uint32_t number_of(User user) noexcept:
+    """What a run says of whose it is."""
+    return RUN_UNRESTRICTED if user.unrestricted else user.number
+
+
+cdef uint32_t number_of_asker(Router router, Pending owner, uint64_t session) except? 0:
+    """Whose a question is: of the session that waits for it, or of that id; nobody's without one, or if it is gone."""
+    cdef Session one = owner.session
+    if one is None and session:
+        one = router.clients.by_id.get(session)
+    return RUN_OF_NOBODY if one is None else number_of(one.rights)
+
+
 cdef class Link(Backend):
 
     cdef int connected(self, int fd) except -1:
@@ -85,10 +98,10 @@ cdef class Link(Backend):
         self.router.shards.touch(self.index)
         self.run_owner = <PyObject*> session
         return self.put_header(session.dialect_now, session.db_now, session.flags_of_runs(), session.id,
-                               self.router.now_ms + self.limits.request_timeout, NO_TRANSACTION)
+                               self.router.now_ms + self.limits.request_timeout, NO_TRANSACTION, number_of(session.rights))
 
     cdef int put_header(self, int dialect, int db, int flags, uint64_t session, int64_t deadline,
-                        uint64_t transaction) except -1:
+                        uint64_t transaction, uint32_t user) except -1:
         cdef Buffer out = self.output()
         cdef char* at = out.reserve(RUN_HEADER)
         self.run_mark = out.used()
@@ -102,6 +115,7 @@ cdef class Link(Backend):
         memcpy(at + RUN_SESSION_AT, &session, 8)
         memcpy(at + RUN_DEADLINE_AT, &deadline, 8)
         memcpy(at + RUN_TRANSACTION_AT, &transaction, 8)
+        memcpy(at + RUN_USER_AT, &user, 4)
         out.end += RUN_HEADER
         return 0
 
@@ -179,13 +193,14 @@ cdef class Link(Backend):
         cdef Py_ssize_t mark
         cdef uint32_t size
         cdef bytes argument
+        cdef uint32_t user = number_of_asker(self.router, owner, session)
         self.end_run()
         if transaction:
             # A share of one frame, behind which nothing follows at once.
-            self.put_header(dialect, db, flags | FLAG_ATOMIC, session, 0, transaction)
+            self.put_header(dialect, db, flags | FLAG_ATOMIC, session, 0, transaction, user)
             self.run_deadline = deadline
         else:
-            self.put_header(dialect, db, flags, session, deadline, NO_TRANSACTION)
+            self.put_header(dialect, db, flags, session, deadline, NO_TRANSACTION, user)
         out = self.out
         mark = out.used()
         out.put_u32(0)
@@ -222,7 +237,8 @@ cdef class Link(Backend):
         self.end_run()
         # Here is room for all of it: half a run would be the end of the link.
         self.output().reserve(RUN_HEADER + frames.used())
-        self.put_header(owner.dialect, max(queue.run_db, 0), flags, owner.session.id, deadline, NO_TRANSACTION)
+        self.put_header(owner.dialect, max(queue.run_db, 0), flags, owner.session.id, deadline, NO_TRANSACTION,
+                        number_of(owner.session.rights))
         out = self.out
         if queue.locals == 0:
             out.append(frames.data + frames.start, frames.used())
@@ -246,9 +262,10 @@ cdef class Link(Backend):
         self.end_run()
         if gather.merges:
             self.put_header(gather.dialect, session.db_now, session.flags_of_runs() | FLAG_DIVIDED, session.id, deadline,
-                            NO_TRANSACTION)
+                            NO_TRANSACTION, number_of(session.rights))
         else:
-            self.put_header(INTERNAL, session.db_now, session.flags_of_runs(), session.id, deadline, NO_TRANSACTION)
+            self.put_header(INTERNAL, session.db_now, session.flags_of_runs(), session.id, deadline, NO_TRANSACTION,
+                            number_of(session.rights))
         out = self.out
         mark = out.used()
         out.reserve(FRAME_HEADER)

@@ -460,7 +460,7 @@ cdef class Link(Backend):
     cdef int connected(self, int fd) except -1
     cdef int begin_run(self, Session session) except -1
     cdef int put_header(self, int dialect, int db, int flags, uint64_t session, int64_t deadline,
-                        uint64_t transaction) except -1
+                        uint64_t transaction, uint32_t user) except -1
     cdef int put_spans(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int put_gathered(self, Command* command, uint16_t slot, Span* arguments, Py_ssize_t count) except -1
     cdef int finish_run(self, PyObject* owner, bint pending, uint32_t part) except -1

@@ -98,6 +98,7 @@ from kache.wire.link cimport (
     PUBLISHED_BROKEN, PUBLISHED_CHANNEL, PUBLISHED_FLUSH, PUBLISHED_HEADER, PUBLISHED_KEY, PUBLISHED_MONITOR,
     PUBLISHED_PATTERN, PUBLISHED_SHARD_CHANNEL, SUBSCRIBED_KINDS, PLACED, REPLY_PLACED,
     RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_REST_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
+    RUN_OF_NOBODY, RUN_UNRESTRICTED, RUN_USER_AT,
 )
 
 from .limits cimport CLASS_NORMAL, CLASS_PUBSUB, Limits
@@ -120,7 +121,8 @@ from kache.commands.extract import block_position, count_is_usable, located, oth
 from kache.timeouts import block_ms, timeout_ms
 
 from ..cluster.splitting import joined
-from ..accounts import Accounts, rights_of
+from kache.acl.inner import rights_of
+from ..accounts import Accounts
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of

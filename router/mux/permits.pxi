@@ -13,7 +13,7 @@ cdef enum:
     DENIED_COMMAND = 1
     DENIED_KEY = 2
     DENIED_CHANNEL = 4
-    DENIED_SCRIPT = 5        # nobody looks at what it would do: it is for those who may do everything
+    DENIED_SCRIPT = 5        # nobody looks at what it would do: a Redis Cluster would do it with the rights of its routers
 
     LOGGED_BYTES = 128       # of a word, in ACL LOG
 
@@ -21,6 +21,7 @@ cdef bytes NO_COMMAND = b"NOPERM this user has no permissions to run the '%s' co
 cdef bytes NO_KEY = b"NOPERM this user has no permissions to access one of the keys used as arguments"
 cdef bytes NO_CHANNEL = b"NOPERM this user has no permissions to access one of the channels used as arguments"
 cdef bytes NO_SCRIPTING = b"NOPERM scripts are only for users who may do everything (allcommands, allkeys and allchannels)"
+cdef str NO_OTHER_USER = "NOPERM a script cannot run as the user that its own transaction has logged in"
 cdef bytes NO_SORT = b"ERR %s option of SORT denied due to insufficient ACL permissions."
 cdef bytes RULES_CHANGED = (
     b"NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "
@@ -47,7 +48,7 @@ cdef int denial_of(User user, Command* command, Span* words, Py_ssize_t count, P
         at = 0
         found = denial_by(user, i, command, words, count, found_keys, &at)
         if found == PERMITTED:
-            return DENIED_SCRIPT if command.runs_script else PERMITTED
+            return DENIED_SCRIPT if command.unseen else PERMITTED
         if found > worst or (found == worst and at > place[0]):
             worst, place[0] = found, at
     return worst
@@ -217,6 +218,9 @@ cdef int check_queue(Session session, Queue queue) except -1:
                 if found != PERMITTED:
                     note_denial(session, command, found, words, place, True)
                     deny_queued(queue, i, CommandError((RULES_CHANGED + REASONS[found]).decode()))
+                elif command.runs_script and user is not session.rights:
+                    # Shards check it against the rights of whose the transaction is.
+                    deny_queued(queue, i, CommandError(NO_OTHER_USER))
                 elif command.sorts:
                     option = sort_denied(user, command, words, command.words + len(arguments))
                     if option:

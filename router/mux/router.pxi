@@ -56,6 +56,7 @@ cdef class Router(Reactor):
             self.remote = Remote(self, director, config.backend_connections)
             self.places = [self.remote] * SLOTS
             director.belongs_to(self, self.remote)
+            self.table.hide_scripts()
         self.apply_config(config)
 
     # Settings -------------------------------------------------------------------------------------

@@ -473,7 +473,7 @@ cdef class Exec(Pending):
                        uint64_t deadline, uint64_t transaction) except -1:
         """A run of one frame of the router's own."""
         cdef Py_ssize_t mark = out.used()
-        put_run_header(out, dialect, db, flags, 1, self.session.id, deadline, transaction)
+        put_run_header(out, dialect, db, flags, 1, self.session, deadline, transaction)
         put_words(out, command, self.router.slot_for(self.router.table.rows[command], arguments), arguments)
         return end_run_header(out, mark)
 
@@ -705,7 +705,7 @@ cdef class Exec(Pending):
                         end_counted(share, mark, count)
                         runs.append((mark, count))
                     mark, count, db = share.used(), 0, one.db
-                    put_run_header(share, self.dialect, db, flags, 0, self.session.id, 0, self.number)
+                    put_run_header(share, self.dialect, db, flags, 0, self.session, 0, self.number)
                 share.append(queue.frames.data + queue.frames.start + one.at, one.size)
                 count += 1
                 continue
@@ -969,18 +969,20 @@ cdef int put_nested(Buffer out, int dialect, object value) except -1:
     return put_element(out, dialect, one.data + one.start, one.used())
 
 
-cdef int put_run_header(Buffer out, int dialect, int db, int flags, uint32_t count, uint64_t session, uint64_t deadline,
+cdef int put_run_header(Buffer out, int dialect, int db, int flags, uint32_t count, Session session, uint64_t deadline,
                         uint64_t transaction) except -1:
     cdef char* at = out.reserve(RUN_HEADER)
+    cdef uint32_t user = number_of(session.rights)
     memset(at, 0, RUN_HEADER)
     at[RUN_KIND_AT] = LINK_RUN
     at[RUN_DIALECT_AT] = <char> dialect
     at[RUN_DB_AT] = <char> db
     at[RUN_FLAGS_AT] = <char> flags
     memcpy(at + RUN_COUNT_AT, &count, 4)
-    memcpy(at + RUN_SESSION_AT, &session, 8)
+    memcpy(at + RUN_SESSION_AT, &session.id, 8)
     memcpy(at + RUN_DEADLINE_AT, &deadline, 8)
     memcpy(at + RUN_TRANSACTION_AT, &transaction, 8)
+    memcpy(at + RUN_USER_AT, &user, 4)
     out.end += RUN_HEADER
     return 0
 

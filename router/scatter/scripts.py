@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from kache.acl.record import UNRESTRICTED
 from kache.commands import BY_KEY, Row, keys_of
 from kache.errors import CommandError
 from kache.replies import Reply
@@ -34,12 +35,15 @@ ELSEWHERE: Final = "ERR Script attempted to access key '{}' of another shard; de
 
 
 async def run_script(
-    router: Router, session: Session, row: Row, args: tuple[bytes, ...], more: Iterable[bytes], db: int
+    router: Router, session: Session, row: Row, args: tuple[bytes, ...], wants: Iterable[bytes], db: int
 ) -> Reply:
-    """The reply of a script; `more` are keys that it wants beside those it declares."""
+    """The reply of a script. `wants`: the number of its user, as its run said (another may have logged in since), and keys
+    that it wants beside those it declares.
+    """
+    user, *more = wants
     keys = list(dict.fromkeys([*keys_of(row, args), *more]))
     for _ in range(MOST_ROUNDS):
-        found = await _round(router, session, row, args, keys, db)
+        found = await _round(router, session, user, row, args, keys, db)
         if not isinstance(found, _More):
             return found
         keys += [key for key in found.keys if key not in keys]
@@ -54,7 +58,7 @@ class _More:
 
 
 async def _round(
-    router: Router, session: Session, row: Row, args: tuple[bytes, ...], keys: list[bytes], db: int
+    router: Router, session: Session, user: bytes, row: Row, args: tuple[bytes, ...], keys: list[bytes], db: int
 ) -> Reply | _More:
     declared = keys_of(row, args)
     at_home = router.shard_of(declared[0]) if declared else home_of_script(row, args, router)
@@ -65,7 +69,7 @@ async def _round(
     transaction.places.setdefault(at_home, raw_slots(()))
     async with transaction as held:
         lent = await _borrow(router, session, held, foreign, db)
-        words = [row.key.encode(), b"%d" % len(foreign), *lent, *args]
+        words = [user, row.key.encode(), b"%d" % len(foreign), *lent, *args]
         unsafe, held.unsafe = held.unsafe, "it is not known whether the script has run"
         try:
             reply = await router.call(at_home, "_script_run", words, db=db, session=session)
@@ -114,7 +118,9 @@ async def _borrow(router: Router, session: Session, held: Transaction, foreign: 
 
 def _led(row: Row) -> Callable[..., Awaitable[Any]]:
     async def run(router: Router, session: Session, *args: bytes) -> Reply:
-        return await run_script(router, session, row, args, (), session.db)
+        rights = session.rights
+        user = UNRESTRICTED if rights.unrestricted else rights.number
+        return await run_script(router, session, row, args, [b"%d" % user], session.db)
 
     return run
 

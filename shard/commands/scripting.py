@@ -103,12 +103,16 @@ def show(ctx: Context, sha: bytes) -> Reply:
 
 
 @command("_script_run")
-def run(ctx: Context, name: bytes, count: bytes, *rest: bytes) -> Reply:
-    """Runs a script with keys of other shards beside its own."""
+def run(ctx: Context, user: bytes, name: bytes, count: bytes, *rest: bytes) -> Reply:
+    """Runs a script of that user with keys of other shards beside its own."""
     lent = 2 * integer(count)
     text, *args = rest[lent:]
     keys, words = _keys(tuple(args))
     scripts = _scripts(ctx)
     sha = text.lower() if name.startswith(b"evalsha") else scripts.evaluate(text)
     images = dict(zip(rest[:lent:2], rest[1:lent:2], strict=True))
-    return run_lent(scripts, ctx, sha, keys, words, images, read_only=name.endswith(b"_ro"))
+    before, ctx.user_number = ctx.user_number, integer(user)
+    try:
+        return run_lent(scripts, ctx, sha, keys, words, images, read_only=name.endswith(b"_ro"))
+    finally:
+        ctx.user_number = before

@@ -35,6 +35,7 @@ cdef class Context:
         self.keys = Keyspace(shard.store, db)
         self.dialect = dialect
         self.user = "default"
+        self.user_number = RUN_UNRESTRICTED
         self.number = -1
 
     def call(self, str key not None, *args):

@@ -504,6 +504,7 @@ cdef class Context:
     cdef public uint64_t transaction    # 0: none
     cdef bint capitals                  # the client wrote the name of its command so
     cdef public str user
+    cdef public uint32_t user_number    # whose command it is, as the run says (kache/wire/link.pxd)
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them
     cdef uint64_t token                 # by which its reply has been promised already; 0: it has not
@@ -742,6 +743,7 @@ cdef class Waiter:
     cdef object link
     cdef uint64_t session, place        # place: in the order of arrival
     cdef int dialect, db, flags
+    cdef uint32_t user
     cdef int64_t deadline
     cdef Py_ssize_t size
     cdef tuple slots
@@ -829,7 +831,7 @@ cdef class Program:
     cdef readonly Context context
     cdef public bint read_only          # it may not write
     cdef public bint allows_oom         # it may, although memory is full
-    cdef public object check            # what is asked before each command: check(user, row, arguments); None: nothing
+    cdef public object check            # what is asked before each command: check(number of the user, row, arguments); None: nothing
     cdef public object retell           # with some: retell(key, existed) tells what a key of this shard has become
     cdef public set lent                # keys of other shards that lie here for as long as it runs; None: there are none
     cdef bint publishes                 # its router passes on what is for channels that live elsewhere

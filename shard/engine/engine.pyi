@@ -302,6 +302,7 @@ class Context:
     session: int
     transaction: int
     user: str
+    user_number: int
     def __init__(self, shard: Executor, dialect: int = ..., db: int = ...) -> None: ...
     @property
     def shard(self) -> Executor: ...
@@ -454,7 +455,7 @@ class Program:
     read_only: bool
     allows_oom: bool
     resp: int
-    check: Callable[[str, Row, tuple[bytes, ...]], None] | None
+    check: Callable[[int, Row, tuple[bytes, ...]], None] | None
     lent: set[bytes] | None
     retell: Callable[[bytes, bool], None] | None
     def __init__(
@@ -463,7 +464,7 @@ class Program:
         *,
         read_only: bool = ...,
         allows_oom: bool = ...,
-        check: Callable[[str, Row, tuple[bytes, ...]], None] | None = ...,
+        check: Callable[[int, Row, tuple[bytes, ...]], None] | None = ...,
         lent: set[bytes] | None = ...,
         publishes: bool = ...,
     ) -> None: ...

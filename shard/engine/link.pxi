@@ -364,6 +364,7 @@ cdef class Link(Endpoint):
         memcpy(&context.session, header + RUN_SESSION_AT, 8)
         memcpy(&deadline, header + RUN_DEADLINE_AT, 8)
         memcpy(&context.transaction, header + RUN_TRANSACTION_AT, 8)
+        memcpy(&context.user_number, header + RUN_USER_AT, 4)
         context.dialect = <unsigned char> header[RUN_DIALECT_AT]
         context.keys.db = <unsigned char> header[RUN_DB_AT]
         context.flags = <unsigned char> header[RUN_FLAGS_AT]

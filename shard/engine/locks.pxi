@@ -327,6 +327,7 @@ cdef class Locks:
         waiter.dialect = context.dialect
         waiter.db = context.keys.db
         waiter.flags = context.flags
+        waiter.user = context.user_number
         waiter.deadline = context.deadline if context.deadline else NO_DEADLINE
         waiter.size = size
         waiter.frames = []
@@ -514,6 +515,7 @@ cdef class Locks:
         context.dialect = waiter.dialect
         context.keys.db = waiter.db
         context.flags = waiter.flags
+        context.user_number = waiter.user
         context.transaction = 0
         try:
             if waiter.number:

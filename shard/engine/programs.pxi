@@ -84,7 +84,7 @@ cdef class Program:
         if command.noscript:
             raise CommandError("ERR This Redis command is not allowed from script")
         if self.check is not None:
-            self.check(self.context.user, shard.rows[number], args)
+            self.check(self.context.user_number, shard.rows[number], args)
         if command.writes and self.read_only:
             raise CommandError("ERR Write commands are not allowed from read-only scripts.")
         if command.channel and shard.owned is not None:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from kache.acl.record import NOBODY
 from kache.cluster.running import Running
 from kache.errors import CommandError
 from kache.replies import Reply
@@ -87,8 +88,8 @@ class Scripts:
         self.memory_limit = 64 << 20
         self.page = Running()
         """Where routers see that a script runs, and have it killed."""
-        self.check: Callable[[str, Any, tuple[bytes, ...]], None] | None = None
-        """What is asked before each command of a script (the user, the command's row, its arguments)."""
+        self.check: Callable[[int, Any, tuple[bytes, ...]], None] | None = None
+        """What is asked before each command of a script (the user's number, the command's row, its arguments)."""
         self.running: Run | None = None
         self._interpreter: Interpreter | None = None
         self._compiled: set[bytes] = set()
@@ -203,7 +204,7 @@ class Scripts:
         except KeyElsewhere as elsewhere:
             if not tells:
                 raise
-            return _notice(b"again", elsewhere.keys)
+            return _notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
         if not program.published:
             return reply
         return _notice(b"publish", program.published, _encoded(reply, ctx.dialect))
@@ -217,7 +218,9 @@ class Scripts:
         lent: set[bytes] | None = None,
         publishes: bool = True,
     ) -> Program:
-        """What a script that is known will run as. CommandError when it is not."""
+        """What a script that is known will run as. CommandError when it is not, or nobody is said to run it."""
+        if ctx.user_number == NOBODY:
+            raise CommandError("NOPERM it is not known which user runs the script")
         script = self.find(sha)
         if script is None:
             raise CommandError(NO_SCRIPT)
@@ -320,7 +323,7 @@ class Run:
             return None
         if self.scripts.check is not None:
             try:
-                self.scripts.check(self.program.context.user, row, words[row.words :])
+                self.scripts.check(self.program.context.user_number, row, words[row.words :])
             except CommandError:
                 return False
         return True

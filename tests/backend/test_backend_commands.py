@@ -120,6 +120,22 @@ def test_scripts_pass(client: redis.Redis) -> None:
         client.evalsha(digest, 1, "of:1")
 
 
+def test_scripts_are_for_users_who_may_do_everything(client: redis.Redis, front: LocalCluster) -> None:
+    """The nodes would run them with the rights of the routers."""
+    assert client.execute_command("ACL", "SETUSER", "alice", "on", ">pw", "+@all", "~a*", "&*") == b"OK"
+    try:
+        with redis.Redis(port=front.port, username="alice", password="pw") as alice:
+            assert alice.set("a", 1) is True
+            with pytest.raises(
+                redis.exceptions.NoPermissionError, match="scripts are only for users who may do everything"
+            ):
+                alice.eval("return redis.call('GET', 'b')", 1, "a")
+            assert client.execute_command("ACL", "SETUSER", "alice", "~*") == b"OK"
+            assert alice.eval("return redis.call('GET', KEYS[1])", 1, "a") == b"1"
+    finally:
+        client.execute_command("ACL", "DELUSER", "alice")
+
+
 def test_what_concerns_all_nodes(client: redis.Redis) -> None:
     names = {b"all:%d" % number for number in range(100)}
     for name in names:

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from kache.acl.inner import rights_of
 from kache.acl.record import WRITE
 from kache.commands import BY_KEY, TABLE, KeySpec, Row
 from kache.commands.extract import located, other_keys_of_sort
 from kache.commands.syntax import Argument, parse
-from kache.router.accounts import rights_of
 from kache.shard.shard import Shard
 
 _WORD = re.compile(r"[^\s\[\]<>|]+")

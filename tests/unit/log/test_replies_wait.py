@@ -37,7 +37,7 @@ def run_of(*commands: tuple[str, ...], session: int = 9) -> bytes:
         body = struct.pack("<HHI", BY_KEY[name].id, slot, len(args))
         body += b"".join(struct.pack("<I", len(arg)) + arg for arg in args)
         frames += struct.pack("<I", len(body)) + body
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, RESP2, 0, 0, len(commands), session, 0, 0)
+    header = struct.pack("<BBBBIQQQI", wire_link.RUN, RESP2, 0, 0, len(commands), session, 0, 0, 1)
     return struct.pack("<I", len(header) + len(frames)) + header + frames
 
 
@@ -46,7 +46,7 @@ def internal(name: str, *words: bytes) -> bytes:
     body = struct.pack("<HHI", BY_KEY[name].id, 0xFFFF, len(words))
     body += b"".join(struct.pack("<I", len(word)) + word for word in words)
     frame = struct.pack("<I", len(body)) + body
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, INTERNAL, 0, 0, 1, 9, 0, 0)
+    header = struct.pack("<BBBBIQQQI", wire_link.RUN, INTERNAL, 0, 0, 1, 9, 0, 0, 1)
     return struct.pack("<I", len(header) + len(frame)) + header + frame
 
 

@@ -37,6 +37,7 @@ class FakeShard:
         self.cancelled: list[int] = []
         self.sessions: list[int] = []
         self.transactions: list[int] = []
+        self.users: list[int] = []
         self.credits: list[int] = []
         self.chop = False
         self.hold = False
@@ -163,7 +164,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _, _ = struct.unpack_from("<BBH8sQI", message, 4)
-            assert version == wire_link.VERSION == 6
+            assert version == wire_link.VERSION == 7
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
@@ -202,9 +203,10 @@ class _Connection(asyncio.Protocol):
             at += n
 
     def run(self, message: bytes) -> None:
-        _, _, dialect, db, flags, count, session, _, transaction = struct.unpack_from("<IBBBBIQQQ", message)
+        _, _, dialect, db, flags, count, session, _, transaction, user = struct.unpack_from("<IBBBBIQQQI", message)
         self.shard.sessions.append(session)
         self.shard.transactions.append(transaction)
+        self.shard.users.append(user)
         at = wire_link.RUN_HEADER_BYTES
         replies: list[bytes] = []
         later: list[bytes] = []

@@ -24,7 +24,7 @@ def run(
 ) -> bytes:  # fmt: skip
     body = b"".join(frames)
     last = rest if transaction else deadline
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, dialect, db, flags, len(frames), session, last, transaction)
+    header = struct.pack("<BBBBIQQQI", wire_link.RUN, dialect, db, flags, len(frames), session, last, transaction, 1)
     return struct.pack("<I", len(header) + len(body)) + header + body
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kache.acl.record import UNRESTRICTED
 from kache.commands import Row
 from kache.errors import CommandError
 from kache.shard.engine.engine import KeyElsewhere, Program
@@ -113,16 +114,16 @@ def test_a_database_is_selected_until_the_end(host: Host) -> None:
 
 
 def test_rights_are_asked_for_with_the_row(host: Host) -> None:
-    asked: list[tuple[str, str, tuple[bytes, ...]]] = []
+    asked: list[tuple[int, str, tuple[bytes, ...]]] = []
 
-    def check(user: str, row: Row, args: tuple[bytes, ...]) -> None:
+    def check(user: int, row: Row, args: tuple[bytes, ...]) -> None:
         asked.append((user, row.name, args))
         if row.name == "del":
             raise CommandError("NOPERM no")
 
     with pytest.raises(CommandError, match="NOPERM no"):
         host.run(lambda p: [p.call(b"SET", b"a", b"1"), p.call(b"DEL", b"a")], check=check)
-    assert asked == [("default", "set", (b"a", b"1")), ("default", "del", (b"a",))]
+    assert asked == [(UNRESTRICTED, "set", (b"a", b"1")), (UNRESTRICTED, "del", (b"a",))]
     assert host.shard.execute([b"EXISTS", b"a"]) == b":1\r\n"
 
 

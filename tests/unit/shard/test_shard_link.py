@@ -33,10 +33,11 @@ def frame(name: str, *args: bytes) -> bytes:
 
 
 def run_of(
-    frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0, dialect: int = RESP2
-) -> bytes:
+    frames: list[bytes], flags: int = 0, db: int = 0, session: int = 9, deadline: int = 0, dialect: int = RESP2,
+    user: int = 1,
+) -> bytes:  # fmt: skip
     body = b"".join(frames)
-    header = struct.pack("<BBBBIQQQ", wire_link.RUN, dialect, db, flags, len(frames), session, deadline, 0)
+    header = struct.pack("<BBBBIQQQI", wire_link.RUN, dialect, db, flags, len(frames), session, deadline, 0, user)
     return struct.pack("<I", len(header) + len(body)) + header + body
 
 
@@ -381,13 +382,13 @@ GOOD = run_of([frame("get", b"k")])
         struct.pack("<IB", 3, 99) + b"abc",
         struct.pack("<IB", 1 << 20, wire_link.CANCEL),
         struct.pack("<IB", 10, wire_link.RUN) + b"\0" * 40,
-        struct.pack("<I", 32) + GOOD[4:8] + struct.pack("<I", 1000) + GOOD[12:36],
+        struct.pack("<I", 36) + GOOD[4:8] + struct.pack("<I", 1000) + GOOD[12:40],
         GOOD[:6] + b"\x20" + GOOD[7:],
         GOOD[:5] + b"\x09" + GOOD[6:],
-        GOOD[:36] + struct.pack("<I", 2**31) + GOOD[40:],
-        GOOD[:44] + struct.pack("<I", 2**31) + GOOD[48:],
+        GOOD[:40] + struct.pack("<I", 2**31) + GOOD[44:],
         GOOD[:48] + struct.pack("<I", 2**31) + GOOD[52:],
-        GOOD[:48] + struct.pack("<I", 0) + GOOD[52:],
+        GOOD[:52] + struct.pack("<I", 2**31) + GOOD[56:],
+        GOOD[:52] + struct.pack("<I", 0) + GOOD[56:],
         struct.pack("<I", len(GOOD) + 4) + GOOD[4:] + b"tail" * 2,
         HELLO,
     ],
@@ -404,6 +405,25 @@ def test_malformed_input_closes_the_link_and_nothing_else(data: bytes) -> None:
         peer.sock = peer.connect()
         await peer.greet()
         await peer.send(GOOD)
+        assert await peer.replies(1) == [b"$-1\r\n"]
+        peer.close()
+
+    body()
+
+
+def test_a_script_of_nobody_is_refused() -> None:
+    """A router that forgets to say whose a script is must not give it all rights."""
+
+    @on_a_loop
+    async def body() -> None:
+        peer = Peer()
+        await peer.greet()
+        script = frame("eval", b"return redis.call('get', 'k')", b"0")
+        await peer.send(run_of([script, frame("get", b"k")], user=0))
+        refused, plain = await peer.replies(2)
+        assert refused == b"-NOPERM it is not known which user runs the script\r\n"
+        assert plain == b"$-1\r\n"
+        await peer.send(run_of([script], user=1))
         assert await peer.replies(1) == [b"$-1\r\n"]
         peer.close()
 
