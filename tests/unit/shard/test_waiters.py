@@ -250,7 +250,7 @@ async def test_what_expires_before_it_is_served_serves_nobody() -> None:
 
 
 @on_a_loop
-async def test_waiting_ends_with_its_time_within_ten_milliseconds() -> None:
+async def test_waiting_ends_with_its_time() -> None:
     peer = await router()
     timeouts = [b"0.6", b"0.15", b"0.375", b"0.15"]
     began, tokens = [], []
@@ -264,7 +264,7 @@ async def test_waiting_ends_with_its_time_within_ten_milliseconds() -> None:
         late.append(time.monotonic() - began[place] - float(timeouts[place]))
         assert (kind, token, reply) == (DEFERRED, tokens[place], b"*-1\r\n")
     # On a busy machine not each of them; but none is early.
-    assert all(each > -0.002 for each in late) and min(late) < 0.01
+    assert all(each > -0.002 for each in late) and min(late) < 0.02
     assert len(peer.shard.blocking) == 1
     peer.shard.blocking.check()
     peer.close()
