@@ -72,26 +72,26 @@ class Load:
     def run(self, seconds: float) -> float:
         """Calls a second."""
         for key in self.selector.get_map().values():
-            key.fileobj.sendall(key.data[0][0])  # type: ignore[union-attr]
+            key.fileobj.sendall(key.data[0][0])  # type: ignore[union-attr]  # a socket
         count, began = 0, time.perf_counter()
         until = began + seconds
         while time.perf_counter() < until:
             for key, _ in self.selector.select(1):
                 words, at = key.data
-                reply = key.fileobj.recv(4096)  # type: ignore[union-attr]
+                reply = key.fileobj.recv(4096)  # type: ignore[union-attr]  # a socket
                 if reply[:1] != b":":
                     raise SystemExit(f"an unexpected reply: {reply!r}")
                 key.data[1] = at = (at + 1) % len(words)
-                key.fileobj.send(words[at])  # type: ignore[union-attr]
+                key.fileobj.send(words[at])  # type: ignore[union-attr]  # a socket
                 count += 1
         took = time.perf_counter() - began
         for key in self.selector.get_map().values():
-            key.fileobj.recv(4096)  # type: ignore[union-attr]
+            key.fileobj.recv(4096)  # type: ignore[union-attr]  # a socket
         return count / took
 
     def close(self) -> None:
         for key in list(self.selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()  # type: ignore[union-attr]  # a socket
 
 
 def cpu_seconds(pids: list[int]) -> float:

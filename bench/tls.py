@@ -219,7 +219,7 @@ def storm(files: tuple[Path, Path], seconds: float, each: float) -> bool:
         began = time.monotonic()
         connect().close()
         honest = time.monotonic() - began
-        counts = [results.get() for _ in workers]  # type: ignore[attr-defined]
+        counts = [results.get() for _ in workers]  # type: ignore[attr-defined]  # as above
         for worker in workers:
             worker.join()
     done, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)

@@ -64,7 +64,7 @@ async def scan(router: Router, session: Session, cursor: bytes, *options: bytes)
 
 def _options(words: Sequence[bytes]) -> tuple[int, Callable[[bytes], bool], bytes]:
     count, kind = 10, b""
-    matches: Callable[[bytes], bool] = lambda key: True  # noqa: E731
+    matches: Callable[[bytes], bool] = lambda key: True  # noqa: E731  # unless a pattern says which
     if len(words) % 2:
         raise CommandError(SYNTAX)
     for name, value in zip(words[::2], words[1::2], strict=True):

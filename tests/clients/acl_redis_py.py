@@ -69,7 +69,7 @@ def users(admin: redis.Redis, port: int, protocol: int) -> None:
 def refused(call: object, error: type[Exception] = redis.exceptions.NoPermissionError) -> None:
     """The call must be refused in this way."""
     try:
-        call()  # type: ignore[operator]
+        call()  # type: ignore[operator]  # each is a bound method
     except error:
         return
     raise AssertionError(f"it was not refused with {error.__name__}")
