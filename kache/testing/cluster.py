@@ -43,9 +43,9 @@ class LocalCluster:
             redis.Redis(port=cluster.port)               # or redis.from_url(cluster.url)
             cluster.client()                             # a kache.Client
 
-    ``modules`` are files of commands in Python, relative to where the test runs. ``shards`` is 2 unless said otherwise, so that keys lie on different ones. ``dir`` is a temporary directory that ends
-    with the cluster, unless a test names one of its own: then the next cluster there finds what this one has kept
-    (``appendonly=True``, ``save="900 1"``). Raises `ClusterFailed` when it does not start, with what it said.
+    ``modules`` are files of commands in Python, relative to the current directory. ``shards`` is 2 unless said otherwise,
+    so that keys lie on different ones. ``dir`` is a temporary directory that ends with the cluster, unless a test names
+    one of its own: then the next cluster there finds what this one has kept (``appendonly=True``, ``save="900 1"``). Raises `ClusterFailed` when it does not start, with what it said.
     """
 
     host = "127.0.0.1"

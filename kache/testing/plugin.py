@@ -6,6 +6,7 @@ its own cluster, on a port of its own. The first cluster is launched while the t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A marked test has a cluster with the settings of its mark: pytest keeps tests with the same ones together."""
     settings = _settings(metafunc.definition)
     if settings and "kache_cluster" in metafunc.fixturenames:
-        name = ",".join(f"{name}={value}" for name, value in sorted(settings.items()))
+        shown = dict(settings)
+        if "modules" in shown:
+            shown["modules"] = "+".join(os.path.basename(path) for path in shown["modules"])
+        name = ",".join(f"{name}={value}" for name, value in sorted(shown.items()))
         metafunc.parametrize("kache_cluster", [settings], ids=[name], indirect=True, scope="session")
 
 
@@ -83,7 +87,16 @@ def _settings(item: Any) -> dict[str, Any]:
             )
         found = mark.kwargs | found
     found.pop("frozen", None)
+    if "modules" in found:
+        named = found["modules"]
+        found["modules"] = [_module_at(item, name) for name in ([named] if isinstance(named, str) else named)]
     return found
+
+
+def _module_at(item: Any, name: str) -> str:
+    """A module of commands is named from the folder of the test, or else from pytest's root."""
+    beside = item.path.parent / name
+    return str(beside if beside.exists() else item.config.rootpath / name)
 
 
 def _is_frozen(item: Any) -> bool:
