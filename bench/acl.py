@@ -83,7 +83,7 @@ class Cluster:
 
 def measured(cluster: Cluster, user: str, command: str, pipeline: int, requests: int) -> tuple[float, float]:
     """(requests a second, processor microseconds of the router for each)"""
-    login = ["--user", user, "--pass", "secret"] if user else []
+    login = ["--user", user, "-a", "secret"] if user else []
     used, began = cluster.used(), time.perf_counter()
     subprocess.run(
         ["redis-benchmark", "-p", str(cluster.port), *login, "-t", command, "-P", str(pipeline), "-n", str(requests),
