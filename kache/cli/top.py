@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import EXIT_USAGE, Failure
-from kache.config.kinds import format_address
 from kache.errors import CommandError
 
 if TYPE_CHECKING:
@@ -33,16 +32,16 @@ _MOST = 30
 class _Watcher:
     """The moments of a cluster, one after the other; connects again when it went away."""
 
-    def __init__(self, address: dict[str, Any]) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._where = format_address(address["host"], address["port"])
+        self._where = address.where
         self._connection: Connection | None = None
         self._before: Snapshot | None = None
         self._history: dict[int, deque[float]] = {}
 
     def connect(self) -> None:
         """Raises Failure where there is no cluster, CommandError where it wants a password."""
-        self._connection = Connection(**self._address)
+        self._connection = Connection(self._address)
 
     def look(self) -> Frame:
         """The next moment. Raises Failure or CommandError."""
@@ -181,7 +180,7 @@ def _run(watcher: _Watcher, interval: float) -> None:
     help="How long to wait between two looks.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Print one screen, of two looks, and end; works without a terminal.")
-def top(interval: float, once: bool, **address: Any) -> int:
+def top(interval: float, once: bool, address: Address) -> int:
     """Follow a cluster: load, memory, hits and latency of every shard; busy and slow commands, hot and big keys, clients.
 
     Latencies, loads and hits are those since the look before; commands per second as in `kache stats`.

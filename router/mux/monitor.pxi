@@ -10,6 +10,9 @@ cdef bytes WATCHED_NAME = b"monitor"
 cdef bytes REDACTED = b"(redacted)"
 
 
+# A collection must not take the page away before its buffer is given back: who owns a page with a buffer cannot go.
+@cython.no_gc_clear
+@cython.final
 cdef class Monitors:
     """Who watches all commands, and how they are described."""
 
