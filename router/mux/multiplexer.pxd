@@ -655,6 +655,7 @@ cdef class Blocked(Pending):
 @cython.final
 cdef class Registration(Call):
     """A question of Python's whose reply may be a long time coming."""
+    cdef object served           # is called with what a shard has served it with, before its future is done; or None
     cdef Backend backend
     cdef uint64_t token
     cdef int withdraw(self) except -1
@@ -846,6 +847,19 @@ cdef class Subscription(Pending):
     cdef int one_less(self) except -1
 
 
+cdef enum:
+    AUDIENCE_BITS = 6            # of the number of a place among the channels that had a message last
+
+
+@cython.final
+cdef class Audience:
+    """Who has the messages of one channel coming, while nobody comes or goes."""
+    cdef int kind
+    cdef bytes name
+    cdef list sessions           # that listen to the channel itself
+    cdef list matching           # (pattern, the sessions that listen to it), of those that it matches
+
+
 @cython.final
 cdef class Channels:
     """Who of this router's clients listens to what."""
@@ -853,6 +867,10 @@ cdef class Channels:
     cdef list listeners          # by kind: name -> {session: None}
     cdef dict matchers           # pattern -> what says whether a channel matches
     cdef Buffer scratch          # the message being delivered
+    cdef list recent             # by audience_place: an Audience, or None
+    cdef bint remembers          # whether one is there
+    cdef int forget_audiences(self) noexcept
+    cdef Audience audience_of(self, int kind, const char* name, Py_ssize_t n)
     cdef Subscription subscribe(self, Session session, int kind, tuple names)
     cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed)
     cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1
@@ -865,8 +883,9 @@ cdef class Channels:
     cdef int tell(self, int kind, dict changed) except -1
     cdef int register_on(self, Link link) except -1
     cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
-    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1
-    cdef int send(self, dict listeners) except -1
+    cdef int deliver_pattern(self, bytes pattern, list sessions, const char* name, Py_ssize_t n, const char* message,
+                             Py_ssize_t size) except -1
+    cdef int send(self, list sessions) except -1
 
 
 cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1

@@ -237,9 +237,10 @@ cdef class Router(Reactor):
         self.clients.last_transaction += 1
         return self.clients.last_transaction
 
-    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0):
+    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0, served=None):
         """`call` of a command that may wait, for a client, in its database; a Registration with the future. `since`: it has
-        waited on this shard before.
+        waited on this shard before. `served` is called with the value of a reply that ends its wait, as it comes in: the
+        future's callbacks have their turn on the event loop, later.
 
         It raises ShardLeaves when the shard is being restarted and nothing was executed.
         """
@@ -249,6 +250,7 @@ cdef class Router(Reactor):
         question.router = self
         question.session = session
         question.acknowledges = True
+        question.served = served
         question.future = self.loop.create_future()
         if (backend.phase != UP or backend.loading) and self.shards.comes_back(shard):
             question.answer(ShardLeaves())

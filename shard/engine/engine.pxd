@@ -641,9 +641,25 @@ cdef class Watches(Observer):
 
 
 # channels.pxi -----------------------------------------------------------------------------------------
+cdef enum:
+    AUDIENCE_BITS = 6           # of the number of a place among the channels that had a message last
+
+
+@cython.final
+cdef class Audience:
+    """Where the messages of one channel go, while what anybody listens to stays the same."""
+    cdef int kind
+    cdef bytes name
+    cdef list links
+    cdef int64_t clients        # how many of them have it coming, once for each match
+
+
 @cython.final
 cdef class Channels:
     """What is listened to at one shard."""
+    cdef list recent            # by audience_place: an Audience, or None
+    cdef bint remembers         # whether one is there
+    cdef Audience find_audience(self, int what, bytes channel)
     cdef list listeners         # by kind: name -> {link: how many of its clients}
     cdef dict matchers          # pattern -> what says whether a channel matches
     cdef readonly Py_ssize_t active     # names of all kinds that somebody listens to
@@ -788,6 +804,9 @@ cdef class Locks:
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
                   bytes shards) except -1
     cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef uint64_t works                 # how many commands have had work done first
+    cdef dict worked                    # token of such a command that is about to be executed -> what was done
+    cdef int make_holders(self) except -1
     cdef int hold(self, uint16_t slot, Lock lock) except -1
     cdef int let_go(self, uint16_t slot, Lock lock) except -1
     cdef bint keeps_out(self, PyObject* holder, Waiter waiter) noexcept

@@ -1,6 +1,6 @@
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, Protocol, final, overload
 
 from kache.commands import Row
 from kache.errors import CommandError
@@ -259,6 +259,11 @@ class Lock:
     def buildings(self) -> dict[bytes, Building]: ...
 
 @final
+class Work(Protocol):
+    """What is done in slices before a command (`Locks.work_first`)."""
+
+    def step(self) -> bool: ...
+
 class Locks:
     """The locks of one shard, and who waits for them."""
 
@@ -284,6 +289,15 @@ class Locks:
         slots: builtins.bytes,
         shards: builtins.bytes | None = None,
     ) -> Deferred: ...
+    def work_first(
+        self,
+        context: Context,
+        command: str,
+        arguments: tuple[builtins.bytes, ...],
+        key: builtins.bytes,
+        work: Work,
+    ) -> Deferred | None: ...
+    def work_done(self, context: Context) -> Work | None: ...
     def keeps(self, key: builtins.bytes) -> bool: ...
     def sweep(self, now_ms: int) -> bool: ...
     def check(self) -> None: ...

@@ -194,6 +194,18 @@ def test_what_follows_waits_and_others_do_not(
         far.request("flushall")
 
 
+def test_one_wait_after_the_other(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
+    """The reply leaves before the coroutine that led the wait has ended: the next command begins behind the reply."""
+    near.send(*[("BLPOP", *keys, 0)] * 20, ("PING",))
+    for number in range(20):
+        key = keys[number % len(keys)]
+        far.request("RPUSH", key, number)
+        assert near.read() == [key.encode(), b"%d" % number]
+    assert near.read() == "PONG"
+    assert b"blocked_clients:0\r\n" in far.request("INFO", "clients")
+    assert far.request("EXISTS", *keys) == 0
+
+
 def test_client_list_and_info_tell_who_waits(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
     number = near.request("client", "id")
     for command in (("blpop", keys[0], 0), ("bzpopmin", *keys, 0), ("wait", 1, 0)):
