@@ -286,6 +286,7 @@ cdef class CommandTable:
         cdef int i
         command.logs_in = row.key in LOGS_IN
         command.runs_script = row.route == "script"
+        command.while_busy = "allow_busy" in row.flags
         command.sorts = row.name in ("sort", "sort_ro")
         command.chooses = {"set": CHOOSES_SET, "bitfield": CHOOSES_BITFIELD}.get(row.name, CHOOSES_NOTHING)
         command.hears = HEARING.get(row.name, HEARS_NOTHING)

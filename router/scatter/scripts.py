@@ -125,5 +125,5 @@ def _led(row: Row) -> Callable[..., Awaitable[Any]]:
     return run
 
 
-for _name in ("eval", "eval_ro", "evalsha", "evalsha_ro"):
+for _name in ("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"):
     move(_name)(_led(BY_KEY[_name]))

@@ -18,13 +18,14 @@ from ..engine.engine import Building, KeyElsewhere, Raw, RecordError, image_of
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Store
+    from .functions import Functions
     from .scripts import Scripts
 
 __all__ = ["run_lent"]
 
 
 def run_lent(
-    scripts: Scripts,
+    scripts: Scripts | Functions,
     ctx: Context,
     sha: bytes,
     keys: tuple[bytes, ...],
@@ -52,7 +53,7 @@ def run_lent(
 
 
 def _run(
-    scripts: Scripts,
+    scripts: Scripts | Functions,
     ctx: Context,
     sha: bytes,
     keys: tuple[bytes, ...],
