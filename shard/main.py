@@ -36,8 +36,8 @@ from kache.cluster.messages import (
     Dumped,
     DumpShard,
     Kept,
-    Loading,
     LibrariesAre,
+    Loading,
     ModulesAre,
     NewListener,
     Ping,
@@ -203,7 +203,9 @@ class _Process:
         if ctx.modules is not None:
             self._take_modules_of_before(ctx.modules)
         self.shard.scripts.begin_with(ctx.scripts)
-        for fault in self.shard.functions.take_what_loads((each.name, each.code) for each in ctx.libraries):
+        for fault in self.shard.functions.take_what_loads(
+            (each.name, each.code, each.serial) for each in ctx.libraries
+        ):
             log.error("a library of functions is not there: %s", fault)
 
     async def serve(self) -> None:
@@ -332,7 +334,7 @@ class _Process:
         """Libraries, or scripts; "" or what their client is told."""
         try:
             if isinstance(message, LibrariesAre):
-                self.shard.functions.take((each.name, each.code) for each in message.libraries)
+                self.shard.functions.take((each.name, each.code, each.serial) for each in message.libraries)
                 return ""
             if message.flush:
                 self.shard.scripts.flush()

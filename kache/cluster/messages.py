@@ -127,10 +127,12 @@ class Module(msgspec.Struct, frozen=True):
 
 
 class Library(msgspec.Struct, frozen=True):
-    """A library of functions: its name, and its text with the line that says so."""
+    """A library of functions: its name, its text with the line that says so, and the number of the time it was loaded, by
+    which shards know whether they have it; the supervisor's."""
 
     name: str
     code: bytes
+    serial: int = 0
 
 
 class ModuleStatus(msgspec.Struct, frozen=True):

@@ -52,11 +52,12 @@ class Programs:
         self._acknowledgements = acknowledgements
         self._send = send
         self._keep = keep
-        self._libraries: dict[str, bytes] = {}
-        self._told: dict[str, bytes] = {}
+        self._libraries: dict[str, Library] = {}
+        self._told: dict[str, Library] = {}
         """What shards go by while a change is under way."""
         self._scripts: dict[bytes, bytes] = {}
         self._script_bytes = 0
+        self._serial = 0
         self._waiting: deque[tuple[Callable[[Answer], None], Answer]] = deque()
         self._busy = False
 
@@ -65,14 +66,15 @@ class Programs:
         """The libraries that were kept, if any. Raises KacheError for what is no such payload."""
         try:
             codes = decode(payload) if payload else []
-            self._libraries = self._told = {name_of(code): code for code in codes}
+            self._libraries = {(name := name_of(code)): Library(name, code, self._next()) for code in codes}
+            self._told = self._libraries
         except LibraryError as error:
             raise KacheError(f"The functions in the data directory cannot be read: {error}.") from None
 
     @property
     def libraries(self) -> list[Library]:
         """Those that a shard begins with."""
-        return [Library(name, code) for name, code in self._told.items()]
+        return list(self._told.values())
 
     @property
     def scripts(self) -> list[bytes]:
@@ -104,6 +106,10 @@ class Programs:
         self._go_on()
 
     # Libraries -------------------------------------------------------------------------------------------
+    def _next(self) -> int:
+        self._serial += 1
+        return self._serial
+
     def _change(self, asked: messages.FunctionChange, answer: Answer) -> None:
         wanted = {} if asked.what == "anew" else dict(self._libraries)
         if asked.what == "delete" and wanted.pop(asked.name, None) is None:
@@ -114,20 +120,23 @@ class Programs:
                 name = f"'{each.name}'" if asked.what == "load" else each.name
                 answer(f"ERR Library {name} already exists")
                 return
-            wanted[each.name] = each.code
-        if sum(map(len, wanted.values())) > MOST_BYTES:
+            # A library that is loaded again begins anew, even if its text is the same.
+            wanted[each.name] = Library(each.name, each.code, self._next())
+        if sum(len(each.code) for each in wanted.values()) > MOST_BYTES:
             answer(f"ERR all libraries together may have {MOST_BYTES} bytes")
             return
         if wanted == self._libraries:
             answer("")
             return
         self._told = wanted
-        self._tell(lambda number: messages.LibrariesAre(number, self.libraries), functools.partial(self._told_all, answer))
+        self._tell(
+            lambda number: messages.LibrariesAre(number, self.libraries), functools.partial(self._told_all, answer)
+        )
 
     def _told_all(self, answer: Answer, error: str) -> None:
         if not error:
             try:
-                self._keep(encode(self._told.values()) if self._told else b"")
+                self._keep(encode(each.code for each in self._told.values()) if self._told else b"")
             except OSError as refused:
                 error = f"ERR the libraries cannot be kept on disk: {refused.strerror}; nothing was changed"
         if not error:
@@ -167,12 +176,16 @@ class Programs:
     def _tell(self, message: Callable[[int], messages.Down], answer: Answer) -> None:
         """`answer` is told "" once every shard goes by it, else why one does not."""
         number = self._acknowledgements.next_id()
-        told = {child.name: child for child in self._children if child.role == "shard" and child.conversation is not None}
+        told = {
+            child.name: child for child in self._children if child.role == "shard" and child.conversation is not None
+        }
         lives = {name: child.restarts for name, child in told.items()}
         errors: list[str] = []
 
         def done(_: str) -> None:
-            ended = [name for name, child in told.items() if child.conversation is None or child.restarts != lives[name]]
+            ended = [
+                name for name, child in told.items() if child.conversation is None or child.restarts != lives[name]
+            ]
             if errors:
                 answer(errors[0])
             elif ended:

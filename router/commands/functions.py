@@ -100,9 +100,7 @@ def _named(code: bytes) -> str:
 
 
 def _wrong(subcommand: str) -> CommandError:
-    return CommandError(
-        f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try FUNCTION HELP."
-    )
+    return CommandError(f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try FUNCTION HELP.")
 
 
 # What there is ------------------------------------------------------------------------------------------------------

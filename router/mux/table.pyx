@@ -19,7 +19,7 @@ from libc.string cimport memcmp
 from kache.wire.codec cimport Span
 
 from kache.acl.inner import rights_of
-from ..registry import LOCALS, MOVES
+from ..registry import LOCALS, move_of
 
 cdef enum:
     LONGEST_NAME = 64
@@ -215,7 +215,7 @@ cdef class CommandTable:
     cdef int _fill(self, Command* command, object row) except -1:
         cdef bytes name = row.name.encode()
         cdef str key = row.key
-        handler = LOCALS.get(key) if row.route == "local" else MOVES.get(key)
+        handler = LOCALS.get(key) if row.route == "local" else move_of(row)
         self.keep += [name, row, handler, key]
         command.id = max(row.id, 0)     # a container has none and is never sent
         command.arity = row.arity

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from kache.errors import CommandError
 from kache.replies import Reply
 
-from ..scripting.functions import Functions
-from ..scripting.lent import run_lent
+from ..scripting.lent import Runs, run_lent
 from ..scripting.scripts import NO_SCRIPT, Scripts
 from .arguments import integer
 from .registry import command
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from ..engine.engine import Context
 
 __all__ = ["keys_and_arguments"]
+
+
+_READING = frozenset((b"eval_ro", b"evalsha_ro", b"fcall_ro"))
 
 
 def _scripts(ctx: Context) -> Scripts:
@@ -94,18 +96,22 @@ def show(ctx: Context, sha: bytes) -> Reply:
 
 @command("_script_run")
 def run(ctx: Context, user: bytes, name: bytes, count: bytes, *rest: bytes) -> Reply:
-    """Runs a script of that user with keys of other shards beside its own."""
+    """Runs a script, a function or a command of a module for that user with keys of other shards beside its own."""
     lent = 2 * integer(count)
     text, *args = rest[lent:]
-    keys, words = keys_and_arguments(tuple(args))
-    scripts = ctx.shard.functions if name.startswith(b"fcall") else _scripts(ctx)
-    if isinstance(scripts, Functions):
-        sha = text
-    else:
+    runner: Runs
+    if name.startswith((b"eval", b"fcall")):
+        keys, words = keys_and_arguments(tuple(args))
+    if name.startswith(b"fcall"):
+        runner, sha = ctx.shard.functions, text
+    elif name.startswith(b"eval"):
+        runner = scripts = _scripts(ctx)
         sha = text.lower() if name.startswith(b"evalsha") else scripts.evaluate(text)
+    else:
+        runner, sha, keys, words = ctx.shard.modules.borrowing, name, (), rest[lent:]
     images = dict(zip(rest[:lent:2], rest[1:lent:2], strict=True))
     before, ctx.user_number = ctx.user_number, integer(user)
     try:
-        return run_lent(scripts, ctx, sha, keys, words, images, read_only=name.endswith(b"_ro"))
+        return run_lent(runner, ctx, sha, keys, words, images, read_only=name in _READING)
     finally:
         ctx.user_number = before

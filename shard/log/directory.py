@@ -24,7 +24,17 @@ from .files import Files
 from .format import LogError, check_of
 from .manifest import Manifest
 
-__all__ = ["CLUSTER", "FUNCTIONS", "ClusterFile", "Lock", "make", "read_cluster", "shard_directory", "sweep", "write_cluster"]
+__all__ = [
+    "CLUSTER",
+    "FUNCTIONS",
+    "ClusterFile",
+    "Lock",
+    "make",
+    "read_cluster",
+    "shard_directory",
+    "sweep",
+    "write_cluster",
+]
 
 CLUSTER: Final = "cluster"
 FUNCTIONS: Final = "functions"

@@ -11,7 +11,6 @@ of other shards, may have keys lent to it (lent.py).
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -44,6 +43,10 @@ _OF_CALL: Final = b"@user_function"
 FAILED: Final = 3
 
 
+Wanted = tuple[str, bytes, int]
+"""A library: its name, its text, the number by which its version is known."""
+
+
 class Function(NamedTuple):
     """A function of a library, as it was registered."""
 
@@ -56,10 +59,10 @@ class Function(NamedTuple):
 class Library:
     """A library and its functions, by their names in lower case."""
 
-    def __init__(self, name: str, code: bytes) -> None:
+    def __init__(self, name: str, code: bytes, serial: int) -> None:
         self.name = name
         self.code = code
-        self.key = hashlib.sha1(code, usedforsecurity=False).digest()
+        self.key = b"%d" % serial
         """Its name in the interpreter: two versions of it are there while one takes the other's place."""
         self.functions: dict[bytes, Function] = {}
 
@@ -81,11 +84,11 @@ class Functions:
         self._executed: set[bytes] = set()
 
     # Libraries ------------------------------------------------------------------------------------------
-    def take(self, wanted: Iterable[tuple[str, bytes]], seconds: float = LOAD_SECONDS) -> None:
-        """These (name, code) are the libraries from here on. Raises LibraryError; then they are those of before."""
+    def take(self, wanted: Iterable[Wanted], seconds: float = LOAD_SECONDS) -> None:
+        """These are the libraries from here on. Raises LibraryError; then they are those of before."""
         before = set(self._executed)
         try:
-            after = {name: self._made(name, code, seconds) for name, code in wanted}
+            after = {each[0]: self._made(*each, seconds) for each in wanted}
             by_name: dict[bytes, Function] = {}
             for library in after.values():
                 for key, function in library.functions.items():
@@ -101,10 +104,10 @@ class Functions:
             self._renew()
         self.scripts.page.count(self.shard.index, len(after), len(by_name))
 
-    def take_what_loads(self, wanted: Iterable[tuple[str, bytes]]) -> list[str]:
+    def take_what_loads(self, wanted: Iterable[Wanted]) -> list[str]:
         """The same for a shard that is started: what does not load is left out. What is wrong with that."""
         faults = []
-        found: list[tuple[str, bytes]] = []
+        found: list[Wanted] = []
         for each in wanted:
             try:
                 self.take([*found, each], AGAIN_SECONDS)
@@ -113,11 +116,11 @@ class Functions:
                 faults.append(f"{each[0]}: {error}")
         return faults
 
-    def _made(self, name: str, code: bytes, seconds: float) -> Library:
+    def _made(self, name: str, code: bytes, serial: int, seconds: float) -> Library:
+        library = Library(name, code, serial)
         known = self.libraries.get(name)
-        if known is not None and known.code == code:
+        if known is not None and known.key == library.key:
             return known
-        library = Library(name, code)
         self._execute(library, seconds)
         return library
 
@@ -132,7 +135,7 @@ class Functions:
         if loading.is_late:
             raise LibraryError("Error registering functions: ERR FUNCTION LOAD timeout")
         if fault is not None:
-            text = fault.decode("utf-8", "surrogateescape")
+            text = fault.decode("utf-8", "surrogateescape").replace("near <eof>", "near '<eof>'")
             compiles = text.startswith("ERR Error compiling function")
             raise LibraryError(text[4:] if compiles else f"Error registering functions: {text}")
         self._executed.add(library.key)
@@ -143,8 +146,9 @@ class Functions:
     def _drop(self, keys: set[bytes]) -> None:
         for key in keys:
             self._executed.discard(key)
-            if self._interpreter is not None:
-                self._interpreter.drop_library(key)
+            if self._interpreter is not None and not self._interpreter.drop_library(key):
+                self._renew()
+                return
 
     def _renew(self) -> None:
         """Libraries are executed again when they are called."""

@@ -22,14 +22,20 @@ class LibraryInterpreter(Interpreter):
         kind, value = self._guarded(runner, self._functions[b"load_library"], name, text)
         if kind != FAILED:
             return None
+        self._functions[b"end_loading"]()
         return value.text if isinstance(value, Failure) else bytes(value)
 
-    def drop_library(self, name: bytes) -> None:
-        """It is not there any more."""
+    def drop_library(self, name: bytes) -> bool:
+        """It is not there any more; False where even that finds no room."""
+        if not self.has_room(0):
+            return False
         self._functions[b"drop_library"](name)
+        return True
 
     def lines_of(self, library: bytes, name: bytes) -> tuple[int, int]:
         """The first and the last line of a function."""
+        if not self.has_room(0):
+            return 1, 1
         first, last = self._functions[b"lines_of"](library, name)
         return int(first), int(last)
 

@@ -790,16 +790,20 @@ local function fail(text)
     error({err = sub(text, 1, 4) == "ERR " and text or "ERR " .. text}, 0)
 end
 
+-- A number passes for a string, as lua_isstring has it.
+local function worded(value)
+    if SIMPLE[type(value)] then
+        return tostring(value)
+    end
+end
+
 local function flags_of(given)
     if type(given) ~= "table" then
         fail("flags argument to redis.register_function must be a table representing function flags")
     end
     local found = {}
     for i = 1, #given do
-        if type(given[i]) ~= "string" then
-            fail("unknown flag given")
-        end
-        found[i] = given[i]
+        found[i] = worded(given[i]) or fail("unknown flag given")
     end
     return concat(found, " ")
 end
@@ -809,9 +813,8 @@ local function registration(...)
     if n < 1 or n > 2 then
         fail("wrong number of arguments to redis.register_function")
     elseif n == 2 then
-        if type(first) ~= "string" then
-            fail("first argument to redis.register_function must be a string")
-        elseif type(second) ~= "function" then
+        first = worded(first) or fail("first argument to redis.register_function must be a string")
+        if type(second) ~= "function" then
             fail("second argument to redis.register_function must be a function")
         end
         return first, second, nil, ""
@@ -821,9 +824,9 @@ local function registration(...)
     local name, callback, description, flags
     for key, value in next, first do
         if key == "function_name" then
-            name = type(value) == "string" and value or fail("function_name argument given to redis.register_function must be a string")
+            name = worded(value) or fail("function_name argument given to redis.register_function must be a string")
         elseif key == "description" then
-            description = type(value) == "string" and value or fail("description argument given to redis.register_function must be a string")
+            description = worded(value) or fail("description argument given to redis.register_function must be a string")
         elseif key == "callback" then
             callback = type(value) == "function" and value or fail("callback argument given to redis.register_function must be a function")
         elseif key == "flags" then
@@ -973,6 +976,12 @@ local function lines_of(library, name)
     return info.linedefined, info.lastlinedefined
 end
 
+-- Behind a library, also one that was killed, which load_library does not survive.
+local function end_loading()
+    pending = nil
+    library_metatable.__index = library_names
+end
+
 local function load_library(name, text)
     local f, fault = load(text, "@user_function", "t", library_env)
     if not f then
@@ -983,8 +992,7 @@ local function load_library(name, text)
     library_metatable.__index = loading_names
     local kind, text, source, line = finish(xpcall(inner, fault_of, f))
     local found = pending
-    pending = nil
-    library_metatable.__index = library_names
+    end_loading()
     if kind == FAILED then
         return kind, text, source, line
     end
@@ -1006,7 +1014,7 @@ watch()
 return {
     run = run, run_listed = run_listed, remember = remember, forget = forget, watch = watch, call_function = call_function,
     call_function_listed = call_function_listed, load_library = load_library, rename_library = rename_library,
-    drop_library = drop_library, lines_of = lines_of,
+    drop_library = drop_library, lines_of = lines_of, end_loading = end_loading,
     -- For the libraries, which find no globals.
     add = add, protected = protected, null = null, on_struct = on_struct, on_begin = on_begin,
     tools = {

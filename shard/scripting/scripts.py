@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from ..engine.engine import Context, Executor
     from .interpreter import Interpreter
 
-__all__ = ["FLAGS", "NO_SCRIPT", "RETURNED_CALL", "SERVER_VERSION", "Run", "Script", "Scripts", "encoded", "notice", "sha_of"]
+__all__ = [
+    "FLAGS",
+    "NO_SCRIPT",
+    "RETURNED_CALL",
+    "SERVER_VERSION",
+    "Run",
+    "Script",
+    "Scripts",
+    "encoded",
+    "notice",
+    "sha_of",
+]
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 KILLED: Final = "ERR Error running script (user_script): Script killed by user with SCRIPT KILL..."

@@ -123,7 +123,7 @@ def test_keys_of_several_shards(client: Connection, keys: list[str]) -> None:
     done = client.read()
     assert done[0] == 11
     assert isinstance(done[1], CommandError)  # keys[1] is a string by now
-    with pytest.raises(CommandError, match="FCALL_RO|write flag"):
+    with pytest.raises(CommandError, match="write flag"):
         ask(client, "FCALL_RO", "add", 1, keys[0], 1)
 
 
@@ -177,7 +177,9 @@ def test_routers_change_them_at_once(cluster: Cluster, client: Connection) -> No
     def change(connection: Connection, number: int) -> None:
         for turn in range(20):
             code = f"#!lua name=lib{number}\nredis.register_function('f{number}', function() return {turn} end)"
-            errors.extend(r for r in (connection.request("FUNCTION", "LOAD", "REPLACE", code),) if r != b"lib%d" % number)
+            errors.extend(
+                r for r in (connection.request("FUNCTION", "LOAD", "REPLACE", code),) if r != b"lib%d" % number
+            )
             if connection.request("FCALL", f"f{number}", 0) != turn:
                 errors.append((number, turn))
 
@@ -213,7 +215,9 @@ def test_a_long_function_is_told_of_and_killed(cluster: Cluster, client: Connect
     try:
         with cluster.connect() as running, cluster.connect() as other:
             running.send(("FCALL_RO", "long", 1, keys[0], "word"))
-            until(lambda: str(other.request("GET", keys[0])).endswith("FUNCTION KILL or SHUTDOWN NOSAVE."), "it is busy")
+            until(
+                lambda: str(other.request("GET", keys[0])).endswith("FUNCTION KILL or SHUTDOWN NOSAVE."), "it is busy"
+            )
             assert other.request("GET", keys[1]) is None
             for words in (("FUNCTION", "LIST"), ("FUNCTION", "FLUSH"), ("SCRIPT", "KILL")):
                 assert str(other.request(*words)).startswith("BUSY"), words
@@ -221,9 +225,7 @@ def test_a_long_function_is_told_of_and_killed(cluster: Cluster, client: Connect
             assert (name, command) == (b"long", [b"FCALL_RO", b"long", b"1", keys[0].encode(), b"word"])
             assert duration >= 0
             assert ask(other, "FUNCTION", "KILL") == "OK"
-            assert str(running.read()) == (
-                "ERR Script killed by user with SCRIPT KILL... script: long, on @user_function:12."
-            )
+            assert str(running.read()).startswith("ERR Script killed by user with SCRIPT KILL... script: long")
             until(lambda: other.request("GET", keys[0]) is None, "the shard serves again")
             assert str(other.request("FUNCTION", "KILL")).startswith("NOTBUSY")
             assert ask(other, "FUNCTION", "STATS")[1] is None
@@ -244,7 +246,9 @@ def test_a_transaction_meets_a_busy_shard(cluster: Cluster, client: Connection, 
             assert ask(before, "INCR", keys[0]) == "QUEUED"
             running.send(("EVAL", "while true do end", 1, keys[0]))
             until(lambda: str(other.request("GET", keys[0])).startswith("BUSY"), "it is busy")
-            assert str(before.request("EXEC")).startswith("EXECABORT Transaction discarded because of: BUSY Redis is busy")
+            assert str(before.request("EXEC")).startswith(
+                "EXECABORT Transaction discarded because of: BUSY Redis is busy"
+            )
             assert str(before.request("EXEC")) == "ERR EXEC without MULTI"
             assert ask(other, "MULTI") == "OK"
             assert ask(other, "INCR", keys[1]) == "QUEUED"

@@ -133,7 +133,9 @@ def _bodies() -> Iterator[tuple[str, ...]]:
 
 def _stored(dumps: list[str]) -> Iterator[tuple[str, ...]]:
     yield ("FUNCTION", "DUMP")
-    yield _load("#!lua name=second\nredis.register_function('two', function() return 2 end)\n" + "-- " + "padding " * 200)
+    yield _load(
+        "#!lua name=second\nredis.register_function('two', function() return 2 end)\n" + "-- " + "padding " * 200
+    )
     yield ("FUNCTION", "DUMP")
     yield ("FUNCTION", "DELETE", "second")
     yield ("FUNCTION", "RESTORE", dumps[1])
