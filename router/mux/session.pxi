@@ -788,7 +788,7 @@ cdef class Session(Replies):
             self.answer_error(backend.down_text(), flags)
             return REFUSED
         if backend.busy:
-            self.answer_error(BUSY_SCRIPT, flags)
+            self.answer_error(busy_text(backend.busy), flags)
             return REFUSED
         if not backend.over_soft():
             return SEND
@@ -817,6 +817,8 @@ cdef class Session(Replies):
         cdef int mode = self.reply_mode
         if command.begins and self.queue is None:
             return begin_queue(self, command, flags)
+        if self.router.shards.all_busy and not command.while_busy:
+            return self.answer_error(busy_text(self.router.shards.all_busy), flags)
         started = monotonic_ns()
         try:
             value = (<object> command.handler)(self.router, self, *self.arguments(command))

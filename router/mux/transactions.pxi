@@ -170,6 +170,7 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
     cdef RequestParser parser = session.parser
     cdef Queued* one
     cdef uint16_t slot = NO_SLOT
+    cdef int busy
     if session.router.remote is not None:
         return queue_remote(session, command, flags)
     if command.no_multi or command.route == ROUTE_CONTAINER:
@@ -188,6 +189,12 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
         plan_queued(session, queue, one)
     put_frame(queue.frames, command, slot, parser.spans + command.words, parser.count - command.words)
     one.size = queue.frames.used() - one.at
+    if session.router.shards.any_busy:
+        busy = busy_for_queued(session, queue, one)
+        if busy != FREE:
+            queue.broken = True
+            session.answer_error(busy_text(busy), flags)
+            return True
     answer_word(session, "QUEUED", b"+QUEUED\r\n", flags)
     return True
 
@@ -332,6 +339,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
         if not session.rights.unrestricted and not queue.broken and not may_still_execute(session, queue, flags):
             return True
         return exec_remote(session, command, flags)
+    if router.shards.any_busy and refuse_busy_exec(session, queue, flags):
+        return True
     if queue.broken:
         end_multi(session)
         session.answer_error(ABORTED_BEFORE, flags)
