@@ -77,6 +77,15 @@ cdef int denial_by(User user, Py_ssize_t i, Command* command, Span* words, Py_ss
     return PERMITTED
 
 
+cdef inline bint permitted_plainly(Rights* rights, Py_ssize_t count, Command* command, Span* words, Py_ssize_t n) noexcept:
+    """Whether the first selector allows a command whose keys stand in plain ranges, as most do; else `denial_of` decides."""
+    cdef Py_ssize_t place
+    if not command.plain or count == 0 or not (
+            rights.all_commands or (command.id >> 6 < rights.words and rights.rows[command.id >> 6] >> (command.id & 63) & 1)):
+        return False
+    return not command.keyed or rights.all_keys or may_touch_ranges(rights, command, words, n, &place)
+
+
 cdef bint may_touch_ranges(Rights* rights, Command* command, Span* words, Py_ssize_t count, Py_ssize_t* place) noexcept:
     """Keys that stand in plain ranges: without a Python object."""
     cdef Py_ssize_t i, at, last
@@ -295,6 +304,7 @@ cdef int follow_rights(Router router) except -1:
         session.set_restricted()
         if session.gone:
             continue
+        router.quotas.follow(session)
         if session.rights.gone:
             end_session(session, "its user was deleted")
         elif (session.subscriptions or session.monitors_all) and not may_listen_on(session):

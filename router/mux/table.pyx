@@ -291,6 +291,7 @@ cdef class CommandTable:
         command.hears = HEARING.get(row.name, HEARS_NOTHING)
         command.keyed = bool(row.keys) and row.route != "channel"
         command.located = any([spec.kind != "range" for spec in row.keys])
+        command.plain = not (command.located or command.sorts or command.hears != HEARS_NOTHING)
         if not command.keyed or command.located:
             return 0
         command.keys = <KeyRights*> calloc(len(row.keys), sizeof(KeyRights))
