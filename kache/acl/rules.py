@@ -271,6 +271,8 @@ class _Draft:
             raise RuleError(rule, TOO_MANY)
         draft = _SelectorDraft(Selector(), self.catalogue)
         for word in rule[1:-1].split():
+            if word.endswith(b")"):
+                raise RuleError(rule, SYNTAX)  # described, it would end the selector
             try:
                 draft.apply(word)
             except RuleError as error:

@@ -80,8 +80,12 @@ cdef class Router(Reactor):
 
     def take_users(self, epoch, records, removed):
         """The supervisor's change of users: these records from now on, and nobody of the names in `removed`."""
+        gone = [self.users.by_name[name].number for name in removed if name in self.users.by_name]
         self.users.take(epoch, records, removed)
         follow_rights(self)
+        for number in gone:
+            # Numbers are not used twice: nobody counts for it any more.
+            self.quotas.users.drop(number)
 
     def may_join(self, Session session not None, User user not None):
         """Whether the session may act for this user, who may have no more clients than so many."""

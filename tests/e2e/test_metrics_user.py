@@ -29,7 +29,10 @@ def cluster(port: int) -> Iterator[Cluster]:
             first.request("mset", "shop:1", "a", "secret:1", "b")
             for name, rules in (
                 ("root", ("+@all", "~*", "&*")),
-                ("looker", ("+@read", "+memory|usage", "~shop:*")),
+                (
+                    "looker",
+                    ("+get", "+type", "+pttl", "+strlen", "+getrange", "+object|encoding", "+memory|usage", "~shop:*"),
+                ),
                 ("meter", ("+stats",)),
             ):
                 assert first.request("acl", "setuser", name, "on", f">{name}-pw", *rules) == "OK"
