@@ -58,6 +58,7 @@ MODULES = {
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
+    "kache.wire.tallies": HOT,
     "kache.wire.area": COLD,
     "kache.wire.link": COLD,
     "kache.shard.log.recovery": COLD,

@@ -140,9 +140,11 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
+            tallies=(pages.mapped(ctx.pages["addresses"]), pages.mapped(ctx.pages["users"])),
             users=ctx.users,
             director=self.director,
         )
+        self.router.accounts.own_password = ctx.own_password.encode()
         if ctx.modules is not None:
             self._take_modules(ctx.modules)
         if self.director is not None:

@@ -189,7 +189,7 @@ class _Process:
         self.users = Users(ctx.users or (), ctx.acl_epoch)
         """For what runs commands inside the shard; those of clients are checked before they come here."""
         self.shard.scripts.check = functools.partial(check_inner, self.users)
-        self.shard.modules.users = self.users
+        self.shard.modules.users = self.shard.users = self.users
         self.module_changes: asyncio.Queue[ModulesAre] = asyncio.Queue()
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots

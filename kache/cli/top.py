@@ -72,9 +72,9 @@ class _Watcher:
         return Frame(self._where, now, interval, history, *lists)
 
     def _lists(self, connection: Connection) -> tuple[list[Any], list[Any], list[Any], list[dict[str, str]]]:
-        slow = connection.request(["slowlog", "get", str(_MOST), "shards"])
-        hot, big = (_named(connection.request([name, str(_MOST)])) for name in ("hotkeys", "bigkeys"))
-        told = connection.request(["client", "list"])
+        slow = _permitted(connection, "slowlog", "get", str(_MOST), "shards")
+        hot, big = (_named(_permitted(connection, name, str(_MOST))) for name in ("hotkeys", "bigkeys"))
+        told = _permitted(connection, "client", "list") or b""
         text = told.text if hasattr(told, "text") else told
         lines = (text if isinstance(text, bytes) else str(text).encode()).decode(errors="replace").splitlines()
         clients = [dict(pair.partition("=")[::2] for pair in line.split()) for line in lines if line]
@@ -86,6 +86,16 @@ class _Watcher:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _permitted(connection: Connection, *words: str) -> Any:
+    """What the cluster answers; nothing, where the user may not ask: the figures are shown all the same."""
+    try:
+        return connection.request(list(words))
+    except CommandError as error:
+        if error.code != "NOPERM":
+            raise
+        return []
 
 
 def _named(rows: list[dict[bytes, Any]]) -> list[dict[str, Any]]:

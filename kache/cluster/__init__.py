@@ -17,7 +17,7 @@ resources, run_dir, listeners   the port, the locked run directory and what heal
 durability, transactions        the data directory; what of transactions counts after a crash
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
-client_counts, numbers, pauses, monitors, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
+client_counts, numbers, pauses, monitors, tallies, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
 board                           what every shard has begun, and its sign of life;
 claims                          which of several shards serves a waiting client;
 budget                          what every shard uses of the one limit of memory

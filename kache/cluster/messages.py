@@ -178,7 +178,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """Read end of a pipe that ends when the supervisor is gone: then leave at once."""
     pages: dict[str, int]
     """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun, "claims", which of them
-    serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors";
+    serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors",
+    "addresses" and "users", what counts for limits;
     shards also "budget", what each uses of the memory, and "waker…", one for each shard in their order."""
     run_dir: str
     """The cluster's private directory (0700)."""
@@ -200,6 +201,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """All users; None: the default one, with the password of the configuration."""
     acl_epoch: int = 0
     """The number of the last change of users."""
+    own_password: str = ""
+    """Router and metrics: what the user of the metrics process proves itself by (kache.acl.record.METRICS)."""
 
     def descriptors(self) -> list[int]:
         """All that are the child's own."""

@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from kache.backend.conversation import check_backend
-from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
+from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes, tallies
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.certificates import CertificateError, checked_in_a_child
@@ -95,6 +95,7 @@ class Supervisor:
         self._started_ms = time.time_ns() // 1_000_000
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
         self._boot_id = secrets.randbits(64)
+        self._own_password = secrets.token_hex(32)
         self._slot_epoch = 1
         config = resolved(config)
         self._data = DataDirectory(config)
@@ -369,6 +370,7 @@ class Supervisor:
             stage=self._simulation.stage,
             users=list(self._users.records.values()),
             acl_epoch=self._users.epoch,
+            own_password=self._own_password if child.role != "shard" else "",
         )
         if self._executes():
             return children.start_executed(ctx, child.title)
@@ -498,6 +500,7 @@ class Supervisor:
             self._dumps.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
+            tallies.clear(self._resources.tallies, child.index)
             claims.void(self._resources.claims, child.index)
         elif child.role == "shard":
             budget.clear(self._resources.budget, child.index)

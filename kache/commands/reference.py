@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from . import CLUSTER, CONTAINERS, MERGES, ROUTES, TABLE, Row, atomicity
+from .row import Secret
 
 __all__ = ["markdown", "text"]
 
@@ -106,9 +107,24 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "Across shards", across
     if row.difference:
         yield "Differs", row.difference
+    if row.secret is not None:
+        yield "Not shown", f"In logs, SLOWLOG, MONITOR and the shell's history: {_hidden(row.secret)}."
     yield "Behind a Redis or Valkey Cluster", _in_front(row)
     if row.dialect == "resp":
         yield "Protocol", "RESP only."
+
+
+def _hidden(secret: Secret) -> str:
+    """What nobody may see of a command."""
+    if secret.kind == "keyword":
+        return f"the {secret.count} words behind {secret.keyword}"
+    if secret.kind == "settings":
+        return "the values of secret settings, and of names that are none"
+    return (
+        "what is secret of that command"
+        if secret.kind == "command"
+        else "its arguments from the place of the password on"
+    )
 
 
 def _in_front(row: Row) -> str:

@@ -51,6 +51,10 @@ class Context(Protocol):
         an error reply, and for what cannot be called from inside.
         """
 
+    def call_as_user(self, name: str, *args: bytes | str | int | float) -> Any:
+        """The same as the user who has sent the command: CommandError for what that one may not execute, and an entry in
+        ACL LOG. (`call` is trusted with everything.)"""
+
     def get(self, key: bytes) -> bytes | None:
         """GET."""
 

@@ -166,6 +166,7 @@ cdef class Clients:
     cdef int feed(self) except -1:
         """Now and then: those who wait for the others to cost less are read again if they do."""
         cdef Session session
+        self.router.quotas.look()
         if not self.starving:
             return 0
         waiting, self.starving = self.starving, []

@@ -10,6 +10,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kache.acl.rights cimport User, Users
+from kache.wire.tallies cimport Tallies
 from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
@@ -991,6 +992,7 @@ cdef class Session(Replies):
     cdef bint authenticated_now
     cdef bint restricted             # not every command is executed: it is a stranger, or listens in RESP2, or writing
                                      # clients are paused
+    cdef bint limited                # by the rights of its user, and by nothing else
     cdef list listening              # by kind: the names it listens to, in their order; None: it never did
     cdef readonly Py_ssize_t subscriptions   # how many they are
     cdef readonly bint monitors_all  # it watches all commands
@@ -1000,6 +1002,9 @@ cdef class Session(Replies):
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
     cdef readonly User rights        # the user whose name it acts in
+    cdef uint64_t counted            # number of the user that it counts as a client of; 0: of none with a limit
+    cdef uint64_t origin             # what it counts under as a connection of its address; 0: under nothing
+    cdef bint resting                # its user has spent its share of this moment
     cdef readonly int64_t connected_ms, last_ms
     cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
     cdef uint64_t stranger_commands  # and behind which of its commands
@@ -1099,6 +1104,34 @@ cdef class Clients:
     cdef str overstayed(self, Session session, int64_t now)
     cdef int look_at_output(self, Session session, int64_t now) except -1
     cdef int apply_limits(self) except -1
+
+
+# quotas.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Quotas:
+    """What users and addresses may take at most, of all routers together."""
+    cdef Router router
+    cdef Tallies addresses, users
+    cdef bytes seed                      # of the hashes of addresses
+    cdef int64_t per_address             # connections of one; 0: no limit
+    cdef dict resting                    # sessions whose user has spent its share of this window
+    cdef object timer                    # of its end; None
+    cdef bint looks_at_memory            # some user's is limited
+    cdef int apply(self, object config) except -1
+    cdef uint64_t key_of(self, str address) except? 0
+    cdef bint admits(self, uint64_t key) noexcept
+    cdef int note_address(self, Session session, uint64_t key) noexcept
+    cdef bint may_join(self, User user) noexcept
+    cdef int follow(self, Session session) noexcept
+    cdef int64_t* line(self, User user) noexcept
+    cdef int64_t owed(self, User user, int64_t* cell, int word, int64_t share, int64_t passed) noexcept
+    cdef int64_t spent(self, User user, int word, int64_t window) noexcept
+    cdef bint is_spent(self, User user) noexcept
+    cdef int charge(self, User user, int64_t commands, int64_t size) noexcept
+    cdef int rest(self, Session session) except -1
+    cdef int look(self) except -1
+    cdef bint has_most(self, User user, int64_t mine) noexcept
+    cdef Session largest(self, User user)
 
 
 # shards.pxi ------------------------------------------------------------------------------------------
@@ -1207,6 +1240,7 @@ cdef class Router(Reactor):
     cdef readonly object module_rows     # a dict: name of a command of a module -> its row
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
+    cdef Quotas quotas
     cdef Shards shards
     cdef Channels channels
     cdef Trackers trackers

@@ -71,7 +71,7 @@ cdef struct Command:
     int key_count
     bint keyed           # it has keys, of whatever kind;
     bint located         # of a kind that Python finds
-    bint plain           # what is checked of it is one key, its first argument
+    bint plain           # its keys stand in plain ranges, and nothing else of it is checked
     bint sorts           # it is SORT, which may read other keys than it names
     uint8_t chooses
     uint8_t hears

@@ -292,6 +292,7 @@ cdef class CommandTable:
         command.hears = HEARING.get(row.name, HEARS_NOTHING)
         command.keyed = bool(row.keys) and row.route != "channel"
         command.located = any([spec.kind != "range" for spec in row.keys])
+        command.plain = not (command.located or command.sorts or command.runs_script or command.hears != HEARS_NOTHING)
         if not command.keyed or command.located:
             return 0
         command.keys = <KeyRights*> calloc(len(row.keys), sizeof(KeyRights))
@@ -301,8 +302,6 @@ cdef class CommandTable:
         for i, spec in enumerate(row.keys):
             command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
             command.keys[i].wanted = rights_of(spec.flags)
-        command.plain = command.key_count == 1 and command.keys[0].first == command.keys[0].last == 1 and not (
-            command.sorts or command.runs_script or command.hears)
         return 0
 
     def adapt(self, handlers):

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from kache.acl.record import UNRESTRICTED
 from kache.commands import BY_KEY, Row, keys_of
 from kache.errors import CommandError
 from kache.replies import Reply
@@ -118,9 +117,7 @@ async def _borrow(router: Router, session: Session, held: Transaction, foreign: 
 
 def _led(row: Row) -> Callable[..., Awaitable[Any]]:
     async def run(router: Router, session: Session, *args: bytes) -> Reply:
-        rights = session.rights
-        user = UNRESTRICTED if rights.unrestricted else rights.number
-        return await run_script(router, session, row, args, [b"%d" % user], session.db)
+        return await run_script(router, session, row, args, [b"%d" % session.rights.number], session.db)
 
     return run
 

@@ -34,7 +34,6 @@ cdef class Context:
         self.store = shard.store
         self.keys = Keyspace(shard.store, db)
         self.dialect = dialect
-        self.user = "default"
         self.user_number = RUN_UNRESTRICTED
         self.number = -1
 
@@ -52,6 +51,15 @@ cdef class Context:
             return self.shard.call(self, key, args)
         finally:
             self.flags &= ~ROOM_ASKED
+
+    @property
+    def user(self):
+        """The name of whose command it is; "" for one who is gone, "default" where nobody has said which users there are."""
+        users = self.shard.users
+        if users is None or self.user_number == RUN_UNRESTRICTED:
+            return "default"
+        one = users.by_number.get(self.user_number)
+        return "" if one is None else one.name.decode("utf-8", "replace")
 
     @property
     def may_wait(self):

@@ -503,7 +503,6 @@ cdef class Context:
     cdef public uint64_t session        # a client's number, over all routers
     cdef public uint64_t transaction    # 0: none
     cdef bint capitals                  # the client wrote the name of its command so
-    cdef public str user
     cdef public uint32_t user_number    # whose command it is, as the run says (kache/wire/link.pxd)
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them
@@ -522,6 +521,7 @@ cdef class Executor:
     cdef public bint simulating         # miniature simulations may run, if there is something to simulate
     cdef int64_t asked_at_ms            # when somebody last asked what they say, by clock_ms; 0: nobody has
     cdef readonly object slowlog
+    cdef public object users            # kache.acl.rights.Users; None: nobody has said
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
     cdef readonly Channels channels     # who listens to what

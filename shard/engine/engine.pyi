@@ -2,6 +2,7 @@ import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, final, overload
 
+from kache.acl.rights import Users
 from kache.commands import Row
 from kache.errors import CommandError
 from kache.replies import Reply
@@ -316,7 +317,8 @@ class Context:
     flags: int
     session: int
     transaction: int
-    user: str
+    @property
+    def user(self) -> str: ...
     user_number: int
     def __init__(self, shard: Executor, dialect: int = ..., db: int = ...) -> None: ...
     @property
@@ -438,6 +440,7 @@ class Executor:
     def command_counts(self) -> list[tuple[str, int, int, int, int, dict[int, int]]]: ...
     def reset_counters(self) -> None: ...
     inner: dict[int, Callable[..., Any]]
+    users: Users | None
     scripts: Scripts
     functions: Functions
     @property

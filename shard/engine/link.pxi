@@ -936,6 +936,11 @@ cdef class Link(Endpoint):
         if self.fd >= 0:
             self.put_message(LINK_SLOW, session, report)
 
+    def send_denied(self, uint64_t session, bytes report not None):
+        """A script of this session did what its user may not."""
+        if self.fd >= 0:
+            self.put_message(LINK_DENIED, session, report)
+
     def slow_part(self, int64_t took):
         """The frame being executed took so many nanoseconds; told before its reply."""
         cdef Buffer out = self.before if self.answering else self.output()

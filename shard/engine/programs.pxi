@@ -11,6 +11,11 @@
 # before anything is done with it: as long as the program has changed nothing it may then be ended and run again with the
 # key at hand (`changed`). A key that a transaction holds is touched all the same behind a change.
 
+cdef enum:
+    DENIED_BYTES = 128      # of a word that was refused, for ACL LOG
+
+cdef object packed_denial = Encoder().encode
+
 cdef bytes PROGRAM_OUT_OF_MEMORY = b"OOM command not allowed when used memory > 'maxmemory'."
 
 class KeyElsewhere(CommandError):
@@ -84,7 +89,13 @@ cdef class Program:
         if command.noscript:
             raise CommandError("ERR This Redis command is not allowed from script")
         if self.check is not None:
-            self.check(self.context.user_number, shard.rows[number], args)
+            try:
+                self.check(self.context.user_number, shard.rows[number], args)
+            except DeniedError as denied:
+                if self.context.link is not None:
+                    self.context.link.send_denied(
+                        self.context.session, packed_denial((denied.reason, denied.word[:DENIED_BYTES], denied.user)))
+                raise
         if command.writes and self.read_only:
             raise CommandError("ERR Write commands are not allowed from read-only scripts.")
         if command.channel and shard.owned is not None:

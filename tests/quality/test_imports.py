@@ -70,15 +70,15 @@ OWNERS_OF_IO = {
 MAY_IMPORT = {
     "ground": {"wire"},  # the slot hash and the doubles of replies are compiled
     "wire": {"ground"},
-    "commands": {"ground"},
+    "commands": {"ground", "config"},  # which settings are secret
     "module": {"ground", "commands"},
-    "acl": {"ground", "commands"},
+    "acl": {"ground", "commands", "config"},  # sizes, as settings have them
     "backend": {"ground", "wire"},
     "config": {"ground", "backend"},
     "client": {"ground", "config"},
     "cluster": {"ground", "wire", "acl", "backend", "config"},
     "load": {"ground", "client"},
-    "metrics": {"ground", "client", "cluster", "config"},
+    "metrics": {"ground", "acl", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
     "cli": {"ground", "wire", "backend", "commands", "config", "client", "cluster", "load"},
     "router": {"ground", "wire", "backend", "commands", "acl", "module", "config", "cluster"},
