@@ -16,6 +16,7 @@ import click
 
 from kache.cli.connection import Connection, address_options
 from kache.cli.exits import EXIT_USAGE, Failure
+from kache.cli.stats import masters
 from kache.config.kinds import format_address
 from kache.errors import CommandError
 
@@ -58,6 +59,7 @@ class _Watcher:
         try:
             packed = self._connection.request(["stats", "snapshot"])
             lists = self._lists(self._connection)
+            nodes = [] if msgspec.msgpack.decode(packed)["states"] else masters(self._connection)
         except Failure:
             self.close()
             raise
@@ -70,11 +72,11 @@ class _Watcher:
         for index, span in interval.shards.items() if interval else ():
             self._history.setdefault(index, deque(maxlen=_HISTORY)).append(span.percentile_us(99))
         history = {index: list(values) for index, values in self._history.items()}
-        return Frame(self._where, now, interval, history, *lists)
+        return Frame(self._where, now, interval, history, *lists, nodes)
 
     def _lists(self, connection: Connection) -> tuple[list[Any], list[Any], list[Any], list[dict[str, str]]]:
         slow = connection.request(["slowlog", "get", str(_MOST), "shards"])
-        hot, big = (_named(connection.request([name, str(_MOST)])) for name in ("hotkeys", "bigkeys"))
+        hot, big = (_keys(connection, name) for name in ("hotkeys", "bigkeys"))
         told = connection.request(["client", "list"])
         text = told.text if hasattr(told, "text") else told
         lines = (text if isinstance(text, bytes) else str(text).encode()).decode(errors="replace").splitlines()
@@ -87,6 +89,16 @@ class _Watcher:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _keys(connection: Connection, command: str) -> list[dict[str, Any]]:
+    """The list; an empty one in front of a Redis Cluster, whose nodes have the keys."""
+    try:
+        return _named(connection.request([command, str(_MOST)]))
+    except CommandError as error:
+        if "in front of a Redis Cluster" in str(error):
+            return []
+        raise
 
 
 def _named(rows: list[dict[bytes, Any]]) -> list[dict[str, Any]]:
@@ -128,6 +140,8 @@ def react(view: View, key: str, shards: int) -> bool:
         view.sort = (view.sort + 1) % len(SORTS)
     elif key == "\t":
         view.panel = (view.panel + 1) % len(PANELS)
+    elif key in ("\x1b[B", "\x1b[A") and not shards:
+        return True
     elif key == "\x1b[B":
         view.shard = 0 if view.shard is None else (view.shard + 1) % shards
     elif key == "\x1b[A":
