@@ -1,16 +1,20 @@
 """What a router costs in front of a Redis Cluster: rates beside the router before shards, calls of redis-py beside its
 own cluster client, several keys beside a pipeline, and what moving a thousand slots does to fifty clients.
 
-    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,single,calls,mget,moves]
+    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,cpu,single,calls,mget,moves] [--shards 1] [--pinned]
 
-Starts three masters (no replicas), Kache in front of them, and Kache with shards; everything on this machine, so the
-figures are ratios of things that share its cores. Each row is printed as it comes, with its bar.
+Starts three masters (no replicas), Kache in front of them, and Kache with shards (one); everything on this machine, so the
+figures are ratios of things that share its cores. `cpu` is what does not depend on whom they are shared with: processor time
+of the router for a command (its own and the system's for it), and what one router on a core of its own could carry. With
+`--pinned` the router has the last core to itself, the nodes or shards and the client all others. Each row is printed as it
+comes, with its bar.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import socket
 import statistics
 import sys
@@ -19,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import redis
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -79,6 +84,46 @@ def interleaved(first: Callable[[], float], second: Callable[[], float], rounds:
 
 def row(name: str, value: float, bar: str, detail: str) -> None:
     print(f"{name:44} {value:6.2f}   {bar:12} {detail}", flush=True)
+
+
+def router_of(port: int) -> psutil.Process:
+    with redis.Redis(port=port) as client:
+        return psutil.Process(client.info("server")["process_id"])
+
+
+def cost(cluster: LocalCluster, depth: int, seconds: float) -> tuple[float, float, float]:
+    """Microseconds of the router for a GET: its own, the system's; and GETs a second meanwhile."""
+    process = router_of(cluster.port)
+    before, begun = process.cpu_times(), time.perf_counter()
+    found = rate(cluster.port, depth, seconds)
+    after, took = process.cpu_times(), time.perf_counter() - begun
+    done = found * took
+    return (after.user - before.user) / done * 1e6, (after.system - before.system) / done * 1e6, found
+
+
+def cpu(front: LocalCluster, shards: LocalCluster, seconds: float) -> None:
+    for depth in (1, 16, 64):
+        pairs = [(cost(front, depth, seconds / 2), cost(shards, depth, seconds / 2)) for _ in range(5)]
+        ours, theirs = (
+            [statistics.median(each) for each in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+        )
+        whole = ours[0] + ours[1]
+        row(
+            f"router's time a GET, P={depth}, to shards",
+            whole / (theirs[0] + theirs[1]),
+            "",
+            f"{ours[0]:.2f} + {ours[1]:.2f} us against {theirs[0]:.2f} + {theirs[1]:.2f}; alone on a core {1e6 / whole:,.0f} "
+            f"against {1e6 / (theirs[0] + theirs[1]):,.0f} a second",
+        )
+
+
+def pin(front: LocalCluster, shards: LocalCluster) -> None:
+    """A core of its own for each router (they are measured in turns); everything else of ours elsewhere."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    routers = {router_of(front.port).pid, router_of(shards.port).pid}
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {last} if process.pid in routers else set(others))
 
 
 def rates(front: LocalCluster, shards: LocalCluster, seconds: float) -> None:
@@ -205,11 +250,11 @@ def moves(front: LocalCluster, nodes: SixNodes, slots: int) -> None:
 
 
 @contextlib.contextmanager
-def started(server: str) -> Iterator[tuple[SixNodes, LocalCluster, LocalCluster]]:
+def started(server: str, count: int) -> Iterator[tuple[SixNodes, LocalCluster, LocalCluster]]:
     with (
         six_nodes(server, replicas=0) as nodes,
         LocalCluster(shards=0, backend=nodes.url) as front,
-        LocalCluster(shards=1) as shards,
+        LocalCluster(shards=count) as shards,
     ):
         for port in (front.port, shards.port):
             with redis.Redis(port=port) as client:
@@ -221,14 +266,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--server", default="redis", choices=("redis", "valkey"))
-    parser.add_argument("--rows", default="rates,single,calls,mget,moves")
+    parser.add_argument("--rows", default="rates,cpu,single,calls,mget,moves")
+    parser.add_argument("--shards", type=int, default=1, help="of the cluster that it is compared with")
+    parser.add_argument("--pinned", action="store_true", help="a core for the router alone")
     parser.add_argument("--slots", type=int, default=1000, help="that are moved")
     options = parser.parse_args()
-    with started(options.server) as (nodes, front, shards):
+    with started(options.server, options.shards) as (nodes, front, shards):
         print(f"in front of three masters of {options.server}; ratio, bar", flush=True)
+        if options.pinned:
+            pin(front, shards)
         for name in options.rows.split(","):
             if name == "rates":
                 rates(front, shards, options.seconds)
+            elif name == "cpu":
+                cpu(front, shards, options.seconds)
             elif name == "single":
                 single(front, nodes, options.seconds)
             elif name == "calls":

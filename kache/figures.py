@@ -84,6 +84,10 @@ def _tls(name: str) -> Callable[[RouterStats], Number]:
     return lambda router: router.counters.get(name, 0)
 
 
+def _backend(name: str) -> Callable[[RouterStats], Number]:
+    return lambda router: router.counters.get(f"backend_{name}")
+
+
 def _added(snapshot: Snapshot, name: str) -> int:
     return sum(getattr(shard, name) for shard in snapshot.shards)
 
@@ -280,6 +284,24 @@ _OF_ROUTERS = (
            _counter("closed_for_memory"), metric="redis_evicted_clients_total", info="evicted_clients"),
     Figure("lag_us", "gauge", "microseconds", "router", "How late the event loop came to its timers, at worst in the last minute.",
            _counter("lag_us"), "max", "kache_router_loop_lag_seconds", 1e-6),
+    Figure("backend_connections", "gauge", "connections", "router", "To the nodes of the Redis Cluster behind the routers.",
+           _backend("connections"), metric="kache_backend_connections"),
+    Figure("backend_connects", "counter", "connections", "router", "Begun to those nodes since the start.",
+           _backend("connects"), metric="kache_backend_connects_total"),
+    Figure("backend_in_flight", "gauge", "commands", "router", "Sent to those nodes and not answered yet.",
+           _backend("in_flight"), metric="kache_backend_in_flight_commands"),
+    Figure("backend_waiting", "gauge", "commands", "router", "Waiting for a node that can execute them (failover, moving slots).",
+           _backend("waiting"), metric="kache_backend_waiting_commands"),
+    Figure("backend_redirects", "counter", "commands", "router", "Refused by a node and sent on: MOVED, ASK, TRYAGAIN and the like.",
+           _backend("redirects"), metric="kache_backend_redirects_total"),
+    Figure("backend_repeated_reads", "counter", "commands", "router", "Sent once more after a connection was lost.",
+           _backend("repeated_reads"), metric="kache_backend_repeated_reads_total"),
+    Figure("backend_split_transactions", "counter", "transactions", "router", "MULTI over several slots, each of which was one by itself.",
+           _backend("split_transactions"), metric="kache_backend_split_transactions_total"),
+    Figure("backend_slots_owned", "gauge", "slots", "router", "Slots that have an owner, of 16384.",
+           _backend("slots_owned"), "min", "kache_backend_slots_owned"),
+    Figure("backend_slots_proven", "gauge", "slots", "router", "Of those, slots whose owner has answered: their commands are pipelined.",
+           _backend("slots_proven"), "min", "kache_backend_slots_proven"),
     Figure("router_cpu_user_s", "counter", "seconds", "router", "Processor time of the router in user mode.",
            lambda r: r.cpu_user_s, metric="kache_router_cpu_user_seconds_total", info="used_cpu_user_router"),
     Figure("router_cpu_system_s", "counter", "seconds", "router", "Processor time of the router in the kernel.",

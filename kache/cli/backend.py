@@ -23,13 +23,40 @@ __all__ = ["check"]
 @click.command("check", short_help="Look at a Redis Cluster before Kache stands in front of it.")
 @click.option(
     "--backend", "url", envvar="KACHE_BACKEND", required=True, metavar="URL",
-    help="redis-cluster://host:port,…, or KACHE_BACKEND. The password is read from KACHE_BACKEND_PASSWORD.",
+    help="redis-cluster://host:port,… (rediss-cluster:// by TLS), or KACHE_BACKEND. The password is read from KACHE_BACKEND_PASSWORD.",
 )  # fmt: skip
 @click.option(
     "--backend-user", "user", envvar="KACHE_BACKEND_USER", default="", metavar="USER", help="User of the nodes."
 )
+@click.option(
+    "--backend-tls-ca-file",
+    "ca",
+    envvar="KACHE_BACKEND_TLS_CA_FILE",
+    default="",
+    metavar="FILE",
+    help="CA of the nodes, for rediss-cluster://.",
+)
+@click.option(
+    "--backend-tls-cert-file",
+    "cert",
+    envvar="KACHE_BACKEND_TLS_CERT_FILE",
+    default="",
+    metavar="FILE",
+    help="Certificate to show to the nodes.",
+)
+@click.option(
+    "--backend-tls-key-file", "key", envvar="KACHE_BACKEND_TLS_KEY_FILE", default="", metavar="FILE", help="Its key."
+)
+@click.option(
+    "--backend-tls-verify",
+    "verify",
+    envvar="KACHE_BACKEND_TLS_VERIFY",
+    default="name",
+    type=click.Choice(["name", "ca"]),
+    help="Whether the nodes' certificates must have their names.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def check(url: str, user: str, as_json: bool) -> int:
+def check(url: str, user: str, ca: str, cert: str, key: str, verify: str, as_json: bool) -> int:
     """Ask every master of a Redis or Valkey Cluster, changing nothing, whether Kache can stand in front of it.
 
     Of the commands that its nodes have executed so far it lists those whose clients would notice a difference.
@@ -38,9 +65,11 @@ def check(url: str, user: str, as_json: bool) -> int:
     """
     from kache.backend.conversation import NodeError
     from kache.backend.inspection import inspect
+    from kache.backend.tls import context_for
 
     try:
-        report = inspect(nodes_of(url), user, os.environ.get("KACHE_BACKEND_PASSWORD", ""))
+        tls = context_for(url, ca, cert, key, verify=verify)
+        report = inspect(nodes_of(url), user, os.environ.get("KACHE_BACKEND_PASSWORD", ""), tls)
     except AddressError as error:
         raise Failure(f"--backend {error}.", EXIT_USAGE) from None
     except NodeError as error:

@@ -16,6 +16,7 @@ import click
 
 from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import EXIT_USAGE, Failure
+from kache.cli.stats import masters
 from kache.errors import CommandError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class _Watcher:
         try:
             packed = self._connection.request(["stats", "snapshot"])
             lists = self._lists(self._connection)
+            nodes = [] if msgspec.msgpack.decode(packed)["states"] else masters(self._connection)
         except Failure:
             self.close()
             raise
@@ -69,7 +71,7 @@ class _Watcher:
         for index, span in interval.shards.items() if interval else ():
             self._history.setdefault(index, deque(maxlen=_HISTORY)).append(span.percentile_us(99))
         history = {index: list(values) for index, values in self._history.items()}
-        return Frame(self._where, now, interval, history, *lists)
+        return Frame(self._where, now, interval, history, *lists, nodes)
 
     def _lists(self, connection: Connection) -> tuple[list[Any], list[Any], list[Any], list[dict[str, str]]]:
         slow = _permitted(connection, "slowlog", "get", str(_MOST), "shards")
@@ -89,11 +91,12 @@ class _Watcher:
 
 
 def _permitted(connection: Connection, *words: str) -> Any:
-    """What the cluster answers; nothing, where the user may not ask: the figures are shown all the same."""
+    """What the cluster answers; nothing, where the user may not ask or, in front of a Redis Cluster, nobody can: the figures
+    are shown all the same."""
     try:
         return connection.request(list(words))
     except CommandError as error:
-        if error.code != "NOPERM":
+        if error.code != "NOPERM" and "in front of a Redis Cluster" not in str(error):
             raise
         return []
 
@@ -137,6 +140,8 @@ def react(view: View, key: str, shards: int) -> bool:
         view.sort = (view.sort + 1) % len(SORTS)
     elif key == "\t":
         view.panel = (view.panel + 1) % len(PANELS)
+    elif key in ("\x1b[B", "\x1b[A") and not shards:
+        return True
     elif key == "\x1b[B":
         view.shard = 0 if view.shard is None else (view.shard + 1) % shards
     elif key == "\x1b[A":

@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from kache.backend.conversation import check_backend
+from kache.backend.tls import context_of
 from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes, tallies
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
@@ -134,7 +135,8 @@ class Supervisor:
             if trouble:
                 raise CertificateError(trouble)
         if self.config.backend:
-            check_backend(self.config.backend, self.config.backend_user, self.config.backend_password)
+            tls = context_of(self.config)
+            check_backend(self.config.backend, self.config.backend_user, self.config.backend_password, tls)
         self._resources = Resources(self.config, os.environ)
         self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
         try:

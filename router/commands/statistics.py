@@ -96,7 +96,10 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return RouterStats(
         started_ms=router.started_ms,
-        counters=router.statistics() | {"tls_expires": _tls_expires(router)} | router.accounts.counters(),
+        counters=router.statistics()
+        | {"tls_expires": _tls_expires(router)}
+        | router.accounts.counters()
+        | _of_backend(router),
         links=[link.in_flight for link in router.links],
         input_buffer=max((one.unparsed_bytes for one in sessions), default=0),
         output_buffer=max((one.unsent_bytes for one in sessions), default=0),
@@ -104,6 +107,13 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
         cpu_system_s=used.ru_stime,
         index=router.index,
     )
+
+
+def _of_backend(router: Router) -> dict[str, int]:
+    """In front of a Redis Cluster."""
+    if router.remote is None:
+        return {}
+    return {f"backend_{name}": value for name, value in router.remote.statistics().items()}
 
 
 def _tls_expires(router: Router) -> int:

@@ -107,7 +107,8 @@ cdef class Channels:
 
     cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed):
         """The same in front of a Redis Cluster."""
-        cdef list words = changed.get(0, [])
+        # Who watches all commands is told by the routers.
+        cdef list words = changed.get(0, []) if kind != PUBLISHED_MONITOR else []
         one.missing = 1 if words else 0
         if words:
             self.router.remote.director.listen([(kind, name) for name in words[::2]], one.told)

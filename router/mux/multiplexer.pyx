@@ -81,8 +81,8 @@ from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
 from kache.wire.clock cimport Clock, monotonic_ns
-from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor, begin_tls
-from kache.wire.tls cimport TLS_OPEN
+from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor, begin_tls, connect_tls
+from kache.wire.tls cimport TLS_OPEN, TlsPool
 from kache.wire.codec cimport (
     BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, RESP3, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_bulk, put_error, put_int, put_null, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,

@@ -54,7 +54,8 @@ cdef class Router(Reactor):
         self.watched = self.monitors.words
         self.acceptors = []
         if director is not None:
-            self.remote = Remote(self, director, config.backend_connections)
+            self.remote = Remote(self, director, config.backend_connections,
+                                 None if director.tls is None else TlsPool(director.tls))
             self.places = [self.remote] * SLOTS
             director.belongs_to(self, self.remote)
             self.table.hide_scripts()
@@ -302,6 +303,10 @@ cdef class Router(Reactor):
     def published(self, int kind, bytes name not None, bytes channel not None, bytes message not None):
         """A node of a Redis Cluster passes on what was published, for those who listen to `name`."""
         self.channels.deliver_remote(kind, name, channel, message)
+
+    def monitored(self, bytes line not None):
+        """Another router's client has done this: for those who watch all commands here."""
+        self.monitors.take(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
 
     def tell_all_changed(self, id):
         """The client of that id, if it is here, is told that everything that others have read for it may have changed."""

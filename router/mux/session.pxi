@@ -789,8 +789,11 @@ cdef class Session(Replies):
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
-        cdef Backend backend = <Backend> self.router.places[shard]
+        cdef Backend backend
         cdef int verdict, source
+        if self.router.remote is not None:
+            return send_remote(self, self.router.remote, command, slot, flags)
+        backend = <Backend> self.router.places[shard]
         if backend.phase != UP or backend.over_soft():
             verdict = backend.admits(self, slot, flags)
             if verdict != SEND:
