@@ -417,10 +417,11 @@ def test_a_shard_that_dies(four: Cluster, keys: list[str], far: Connection) -> N
         wait(four, one, "blpop", keys[0], 0)
         wait(four, several, "blpop", *keys, 0)
         wait(four, elsewhere, "blpop", keys[1], 0)
-        four.kill(four.pid_of("shard", 0))
+        killed = four.pid_of("shard", 0)
+        four.kill(killed)
         assert one.read().code == "UNCERTAIN"
         assert silent(several, elsewhere)
-        until(lambda: four.child("shard", 0)["state"] == "up", "the shard is back")
+        four.replaced("shard", 0, killed)
         until(lambda: not isinstance(far.request("rpush", keys[0], "x"), CommandError), "it is served again")
         assert several.read() == [keys[0].encode(), b"x"]
         far.request("rpush", keys[1], "y")
@@ -432,11 +433,12 @@ def test_a_router_that_dies_takes_nothing(four: Cluster, keys: list[str], near: 
         wait(four, one, "blpop", keys[0], 0)
         wait(four, several, "blpop", *keys, 0)
         wait(four, near, "blmove", *keys[:2], "left", "left", 0)
-        four.kill(four.pid_of("router", 0))
+        killed = four.pid_of("router", 0)
+        four.kill(killed)
         for each in (one, several, near):
             with pytest.raises((ConnectionError, AssertionError)):
                 each.read()
-    until(lambda: four.child("router", 0)["state"] == "up", "the router is back")
+    four.replaced("router", 0, killed)
     for key in keys:
         assert far.request("rpush", key, "x") == 1 and far.request("llen", key) == 1
     with of_router(four, 0) as again:
