@@ -213,6 +213,12 @@ _OF_SHARDS = (
            _kept("longest_sync_us"), "max", "kache_shard_log_longest_fsync_seconds", 1e-6),
     Figure("changes_since_save", "gauge", "changes", "shard", "Changes since the last save.",
            _kept("changes_since_save"), metric="redis_rdb_changes_since_last_save"),
+    Figure("watched_keys", "gauge", "keys", "shard", "Keys that clients watch.",
+           lambda s: s.watched_keys, metric="redis_total_watched_keys", info="total_watched_keys"),
+    Figure("blocking_keys", "gauge", "keys", "shard", "Keys that clients wait for in a blocking command.",
+           lambda s: s.blocking_keys, metric="redis_total_blocking_keys", info="total_blocking_keys"),
+    Figure("blocking_keys_of_groups", "gauge", "keys", "shard", "Of those, the ones whose end ends a wait, too: of XREADGROUP.",
+           lambda s: s.blocking_keys_of_groups, metric="redis_total_blocking_keys_on_nokey", info="total_blocking_keys_on_nokey"),
 )  # fmt: skip
 
 _OF_ROUTERS = (
@@ -317,6 +323,9 @@ _OF_ALL = (
            lambda n: _memory(n).used, info="used_memory"),
     Figure("clients_memory_percent", "gauge", "percent", "all", "Of what all clients may cost (maxmemory-clients), how much they do.",
            lambda n: _percent(_clients_cost(n), n.most_client_bytes), metric="kache_clients_memory_ratio", scale=0.01),
+    Figure("timed_waits", "gauge", "clients", "all", "Clients whose blocking command ends by time.",
+           lambda n: sum(s.timed_waits for s in n.shards) + sum(r.counters.get("timed_waits", 0) for r in n.routers),
+           metric="redis_clients_in_timeout_table", info="clients_in_timeout_table"),
     Figure("maxclients", "gauge", "clients", "all", "How many may be connected.", lambda n: n.maxclients,
            metric="redis_config_maxclients", info="maxclients"),
     Figure("error_replies", "counter", "replies", "all", "Error replies, of shards and routers.",

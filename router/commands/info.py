@@ -172,10 +172,9 @@ def _clients(state: _State) -> Fields:
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
         **state.shown("blocked_clients", "tracking_clients", "pubsub_clients", "watching_clients"),
-        "clients_in_timeout_table": 0,
-        "total_watched_keys": 0,
-        "total_blocking_keys": 0,
-        "total_blocking_keys_on_nokey": 0,
+        **state.shown(
+            "clients_in_timeout_table", "total_watched_keys", "total_blocking_keys", "total_blocking_keys_on_nokey"
+        ),
     }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kache.commands import BY_KEY
 from kache.commands.extract import key_positions
@@ -54,6 +54,9 @@ class Wait:
     and leaves as it comes: `result` returns behind that.
     """
 
+    timed: ClassVar[int] = 0
+    """How many of this process end by time."""
+
     def __init__(
         self,
         router: Router,
@@ -75,6 +78,7 @@ class Wait:
         if until:
             left = max(until - router.clock.now(), 0)
             self.timer = router.loop.call_later(left / 1000, self._time_over)
+            Wait.timed += 1
             router.yield_to_loop()
 
     # Shards -----------------------------------------------------------------------------------------
@@ -130,6 +134,7 @@ class Wait:
 
     def _time_over(self) -> None:
         self.timer = None
+        Wait.timed -= 1
         self.end(self.nothing)
 
     def unblock(self, error: bool) -> None:
@@ -165,6 +170,8 @@ class Wait:
         self.closed = True
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
+            Wait.timed -= 1
         for registration in self.registrations.values():
             registration.cancel()
         self.registrations.clear()

@@ -433,7 +433,8 @@ cdef class Locks:
         cdef uint16_t slot = slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
         cdef Waiter waiter
         cdef Lock lock
-        if self.host is None or not context.may_wait or self.whole is not None or self.barriers:
+        # One that was parked is executed now: what its session has sent behind it is next.
+        if self.host is None or not context.may_wait or context.token or self.whole is not None or self.barriers:
             return None
         self.make_holders()
         self.scratch.clear()
@@ -445,7 +446,7 @@ cdef class Locks:
         waiter.deadline = NO_DEADLINE
         waiter.writes = True
         waiter.frames.append((self.shard.numbers[command], slot, arguments))
-        waiter.tokens.append(context.token or self.shard.promise(context, False))
+        waiter.tokens.append(self.shard.promise(context, False))
         self.enqueue(waiter)
         self.works += 1
         lock = Lock()

@@ -202,7 +202,7 @@ def test_one_wait_after_the_other(four: Cluster, keys: list[str], near: Connecti
         far.request("RPUSH", key, number)
         assert near.read() == [key.encode(), b"%d" % number]
     assert near.read() == "PONG"
-    assert b"blocked_clients:0\r\n" in far.request("INFO", "clients")
+    until(lambda: b"blocked_clients:0\r\n" in far.request("INFO", "clients"), "nobody waits")
     assert far.request("EXISTS", *keys) == 0
 
 
@@ -215,6 +215,32 @@ def test_client_list_and_info_tell_who_waits(four: Cluster, keys: list[str], nea
         assert far.request("client", "unblock", number) == 1
         near.read()
         assert b" flags=N " in far.request("client", "list", "id", number)
+
+
+def test_info_tells_what_is_waited_for_and_watched(
+    four: Cluster, keys: list[str], near: Connection, far: Connection
+) -> None:
+    names = ("clients_in_timeout_table", "total_watched_keys", "total_blocking_keys", "total_blocking_keys_on_nokey")
+
+    def counted() -> list[int]:
+        told = dict(line.split(":") for line in far.request("INFO", "clients").decode().splitlines() if ":" in line)
+        return [int(told[name]) for name in names]
+
+    assert counted() == [0, 0, 0, 0]
+    with four.connect() as watcher, four.connect() as alone, four.connect() as reader:
+        watcher.request("WATCH", *keys[:2])
+        watcher.request("XGROUP", "CREATE", "a stream", "g", "$", "MKSTREAM")
+        near.send(("BLPOP", *keys, 60))
+        alone.send(("BLPOP", keys[0], 60))
+        reader.send(("XREADGROUP", "GROUP", "g", "c", "BLOCK", 0, "STREAMS", "a stream", ">"))
+        until(lambda: counted() == [2, 2, 5, 1], "all of them wait")
+        watcher.request("UNWATCH")
+        watcher.request("RPUSH", keys[0], "1", "2")
+        watcher.request("DEL", "a stream")
+        assert near.read()[1] in (b"1", b"2") and alone.read()[1] in (b"1", b"2")
+        assert str(reader.read()).startswith("UNBLOCKED")
+        # The other shards are told behind the reply.
+        until(lambda: counted() == [0, 0, 0, 0], "nobody waits")
 
 
 def test_unblock_over_routers(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
