@@ -47,6 +47,7 @@ class DataDirectory:
         self._lock: Any = None
         self._directory: Any = importlib.import_module("kache.shard.log.directory")
         self._repartition: Any = importlib.import_module("kache.shard.log.repartition")
+        self._why: Any = importlib.import_module("kache.shard.log.troubles").unusable
         self._always = config.appendfsync == "always"
         self._strict = not config.aof_load_truncated
         self._files: Any = importlib.import_module("kache.shard.log.files").Files()
@@ -75,12 +76,12 @@ class DataDirectory:
             self._directory.make(self._files, self.path)
             self._lock = self._directory.Lock(self._files, self.path)
         except OSError as error:
-            raise KacheError(f"The data directory {self.path} cannot be used: {error.strerror}.") from None
+            raise KacheError(f"The data directory {self._why(self._files, self.path, error)}.") from None
         try:
             self._take_in()
         except OSError as error:
             self.close()
-            raise KacheError(f"The data directory {self.path} cannot be used: {error.strerror}.") from None
+            raise KacheError(f"The data directory {self._why(self._files, self.path, error)}.") from None
         except KacheError:
             self.close()
             raise
