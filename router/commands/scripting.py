@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+MOST_SCRIPT_BYTES = 8 * 1024 * 1024
+"""It travels in one message, to the supervisor and to each shard."""
 NOT_BUSY = "NOTBUSY No scripts in execution right now."
 BUSY = "BUSY Redis is busy running a script. You can only call {} KILL or SHUTDOWN NOSAVE."
 UNKILLABLE = (
@@ -61,6 +63,8 @@ def end_running(router: Router, functions: bool) -> Reply:
 @local("script|load")
 async def load(router: Router, session: Session, text: bytes) -> Reply:
     """The digest, once every shard knows the script."""
+    if len(text) > MOST_SCRIPT_BYTES:
+        raise CommandError(f"ERR a script that is loaded may have {MOST_SCRIPT_BYTES} bytes")
     await ask_supervisor(router, ScriptChange(0, text))
     return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
 

@@ -701,16 +701,16 @@ cdef class Scripted(Pending):
     cdef int take_notice(self, list notice) except -1
 
 
-# Sends it; False when it must wait for that.
 cdef enum:
     # Backend.busy
     FREE = 0
     RUNS_SCRIPT = 1
     RUNS_FUNCTION = 2
+
+
 cdef bytes busy_text(int busy)
+# Sends it; False when it must wait for that.
 cdef bint begin_script(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
-cdef int busy_for_queued(Session session, Queue queue, Queued* one) except -1
-cdef bint refuse_busy_exec(Session session, Queue queue, uint16_t flags) except -1
 
 
 # upload.pxi ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ..log.writer import Writer
 from ..scripting.functions import Functions
 from ..scripting.scripts import Scripts
 from ..service.blocking import Blocking
+from ..service.modules import Modules
 from ..service.slowlog import SlowLog
 from ..service.statistics import Gauges
 from .effects import Effects
@@ -445,6 +446,7 @@ class Executor:
     users: Users | None
     scripts: Scripts
     functions: Functions
+    modules: Modules
     @property
     def owned(self) -> bytes | None: ...
     def own(self, slots: Iterable[tuple[int, int]] | None) -> None: ...

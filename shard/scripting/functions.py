@@ -131,7 +131,7 @@ class Functions:
         if self._interpreter is None:
             self._interpreter = LibraryInterpreter(self.scripts.memory_limit, SERVER_VERSION)
         loading = _Loading(library.name, time.monotonic() + seconds)
-        fault = self._interpreter.load_library(loading, library.key, library.text)
+        fault = self._interpreter.load(loading, library.key, library.text)
         if loading.is_late:
             raise LibraryError("Error registering functions: ERR FUNCTION LOAD timeout")
         if fault is not None:
@@ -146,7 +146,7 @@ class Functions:
     def _drop(self, keys: set[bytes]) -> None:
         for key in keys:
             self._executed.discard(key)
-            if self._interpreter is not None and not self._interpreter.drop_library(key):
+            if self._interpreter is not None and not self._interpreter.drop(key):
                 self._renew()
                 return
 
@@ -163,7 +163,7 @@ class Functions:
     @property
     def memory(self) -> int:
         """Bytes in use by the interpreter."""
-        return 0 if self._interpreter is None else int(self._interpreter.lua.get_memory_used())
+        return 0 if self._interpreter is None else self._interpreter.used
 
     @property
     def text_bytes(self) -> int:
@@ -243,24 +243,23 @@ class Functions:
             with program:
                 if program.short_of_room:
                     raise CommandError(NO_ROOM)
-                kind, value = interpreter.call_function(
-                    run, library.key, function.name, 2 if dialect == 2 else 3, keys, args
-                )
+                kind, value = interpreter.call(run, library.key, function.name, 2 if dialect == 2 else 3, keys, args)
         finally:
             self.scripts.running = before
             page.unname()
             if run.is_shown:
                 page.clear(self.shard.index)
-        if kind == FAILED and not value.source and not run.killed:
+        if kind == FAILED and not (value.source or run.killed or b"not enough memory" in value.text):
             first, last = interpreter.lines_of(library.key, function.name)
             value = value._replace(source=_OF_CALL, line=_line_of_call(library.text, first, last))
+        elsewhere = interpreter.elsewhere_of(run)
         if interpreter.is_full:
             self._renew()
+        if elsewhere is not None:
+            raise elsewhere
         return self._reply(run, kind, value, dialect, function)
 
     def _reply(self, run: Run, kind: int, value: Any, dialect: int, function: Function) -> Reply:
-        if run.elsewhere is not None:
-            raise run.elsewhere
         if kind == 0:
             return None
         if kind == 1:

@@ -1,10 +1,14 @@
-"""The interpreter of a shard's libraries: what sandbox.lua has for them, as methods."""
+"""The interpreter of a shard's libraries: what functions.py needs of an interpreter, and nothing else of it does."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .interpreter import ELEMENT, FAILED, MOST_PASSED, Failure, Interpreter, Runner
+
+if TYPE_CHECKING:
+    from ..engine.engine import KeyElsewhere
+    from .scripts import Run
 
 __all__ = ["LibraryInterpreter"]
 
@@ -14,7 +18,16 @@ _NO_MEMORY = b"ERR not enough memory"
 class LibraryInterpreter(Interpreter):
     """An interpreter that is asked for functions of libraries rather than for scripts."""
 
-    def load_library(self, runner: Runner, name: bytes, text: bytes) -> bytes | None:
+    @property
+    def used(self) -> int:
+        """Bytes that it takes."""
+        return int(self.lua.get_memory_used())
+
+    def elsewhere_of(self, run: Run) -> KeyElsewhere | None:
+        """Why a function was ended to be run again; None: it was not."""
+        return run.elsewhere
+
+    def load(self, runner: Runner, name: bytes, text: bytes) -> bytes | None:
         """Executes a library; what is wrong with it, or None. `runner.register` is asked for each function."""
         # A parser takes several times what it reads.
         if not self.has_room(8 * len(text)):
@@ -25,7 +38,7 @@ class LibraryInterpreter(Interpreter):
         self._functions[b"end_loading"]()
         return value.text if isinstance(value, Failure) else bytes(value)
 
-    def drop_library(self, name: bytes) -> bool:
+    def drop(self, name: bytes) -> bool:
         """It is not there any more; False where even that finds no room."""
         if not self.has_room(0):
             return False
@@ -39,7 +52,7 @@ class LibraryInterpreter(Interpreter):
         first, last = self._functions[b"lines_of"](library, name)
         return int(first), int(last)
 
-    def call_function(
+    def call(
         self, runner: Runner, library: bytes, name: bytes, resp: int, keys: tuple[bytes, ...], args: tuple[bytes, ...]
     ) -> tuple[int, Any]:
         """As `run`, for a function of a library."""
