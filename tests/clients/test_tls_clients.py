@@ -142,8 +142,8 @@ print("fine")
 
 
 CELERY = (
-    "~celery*", "~_kombu*", "~unacked*", "&*pidbox*", "&*celery*", "+@read", "+@write", "+@connection", "+@transaction", "+@pubsub",
-    "+@scripting", "-@dangerous", "-@admin", "+info",
+    "~celery*", "~*.celery.pidbox*", "~_kombu*", "~unacked*", "&*pidbox*", "&*celery*",
+    "+@read", "+@write", "+@connection", "+@transaction", "+@pubsub", "+@scripting", "-@dangerous", "-@admin", "+info",
 )  # fmt: skip
 """A worker with broker and results: its queues, its tasks, its channels, no keys of others."""
 
