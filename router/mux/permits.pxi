@@ -78,12 +78,20 @@ cdef int denial_by(User user, Py_ssize_t i, Command* command, Span* words, Py_ss
 
 
 cdef inline bint permitted_plainly(Rights* rights, Py_ssize_t count, Command* command, Span* words, Py_ssize_t n) noexcept:
-    """Whether the first selector allows a command whose keys stand in plain ranges, as most do; else `denial_of` decides."""
+    """Whether the first selector allows a command whose keys stand in plain ranges, as most do; else `denial_of` decides. The
+    usual case, one key under the first prefix, is seen without a call."""
     cdef Py_ssize_t place
+    cdef Pattern* pattern
     if not command.plain or count == 0 or not (
             rights.all_commands or (command.id >> 6 < rights.words and rights.rows[command.id >> 6] >> (command.id & 63) & 1)):
         return False
-    return not command.keyed or rights.all_keys or may_touch_ranges(rights, command, words, n, &place)
+    if not command.keyed or rights.all_keys:
+        return True
+    pattern = rights.keys
+    if (command.one_key and rights.key_count and pattern.kind == MATCHES_PREFIX and pattern.rights == MAY_READ | MAY_WRITE
+            and words[1].size >= pattern.size and memcmp(words[1].data, pattern.text, pattern.size) == 0):
+        return True
+    return may_touch_ranges(rights, command, words, n, &place)
 
 
 cdef bint may_touch_ranges(Rights* rights, Command* command, Span* words, Py_ssize_t count, Py_ssize_t* place) noexcept:

@@ -71,7 +71,8 @@ cdef struct Command:
     int key_count
     bint keyed           # it has keys, of whatever kind;
     bint located         # of a kind that Python finds
-    bint plain           # its keys stand in plain ranges, and nothing else of it is checked
+    bint plain           # its keys stand in plain ranges, and nothing else of it is checked;
+    bint one_key         # they are one, its first argument
     bint sorts           # it is SORT, which may read other keys than it names
     uint8_t chooses
     uint8_t hears

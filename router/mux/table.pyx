@@ -302,6 +302,7 @@ cdef class CommandTable:
         for i, spec in enumerate(row.keys):
             command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
             command.keys[i].wanted = rights_of(spec.flags)
+        command.one_key = command.plain and command.key_count == 1 and command.keys[0].first == command.keys[0].last == 1
         return 0
 
     def adapt(self, handlers):
