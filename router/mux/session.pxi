@@ -642,8 +642,8 @@ cdef class Session(Replies):
         clients are paused; False when it must wait."""
         if self.caching_for == 2 and self.queue is None:
             self.caching_over()
-        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not may_execute(
-                self, command, flags):
+        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not (
+                plainly_may(self.rights, command, self.parser.spans) or may_execute(self, command, flags)):
             return True
         if not self.admitted(command):
             if self.authenticated_now:

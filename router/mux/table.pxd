@@ -71,6 +71,7 @@ cdef struct Command:
     int key_count
     bint keyed           # it has keys, of whatever kind;
     bint located         # of a kind that Python finds
+    bint plain           # what is checked of it is one key, its first argument
     bint sorts           # it is SORT, which may read other keys than it names
     uint8_t chooses
     uint8_t hears

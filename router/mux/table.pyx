@@ -300,6 +300,8 @@ cdef class CommandTable:
         for i, spec in enumerate(row.keys):
             command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
             command.keys[i].wanted = rights_of(spec.flags)
+        command.plain = command.key_count == 1 and command.keys[0].first == command.keys[0].last == 1 and not (
+            command.sorts or command.runs_script or command.hears)
         return 0
 
     def adapt(self, handlers):
