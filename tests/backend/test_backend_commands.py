@@ -298,7 +298,7 @@ def test_wait_asks_the_nodes_that_were_written_to(client: redis.Redis, nodes: Si
         client.set(f"wait:{number}", number)
     assert client.wait(1, 30000) == 1
     assert client.wait(0, 100) in (0, 1)
-    assert client.wait(2, 100) == 1
+    assert client.wait(2, 300) in (0, 1)  # there is one replica, and it may be late
     owner = nodes.owner_of(b"wait:1")
     replica = next(
         index for index in range(3, 6) if nodes.client(index).info("replication")["master_port"] == nodes.ports[owner]
@@ -323,7 +323,7 @@ def test_wait_asks_the_nodes_that_were_written_to(client: redis.Redis, nodes: Si
 
 
 def test_reads_go_to_replicas_and_to_masters_when_these_are_silent(nodes: SixNodes) -> None:
-    settings = PATIENT | {"backend_silence_ms": 700}
+    settings = PATIENT | {"backend_silence_ms": 3000}
     with (
         LocalCluster(shards=0, backend=nodes.url, backend_read_from="replica", **settings) as front,
         redis.Redis(port=front.port) as client,
@@ -362,22 +362,26 @@ def test_monitor_shows_the_commands_of_all_routers(nodes: SixNodes) -> None:
             by_router[one.client_id() >> 48] = one
         watching = by_router[0].connection_pool.get_connection()
         watching.send_command("MONITOR")
-        lines = [watching.read_response()]
-        while not any(b'"watched:4"' in line for line in lines):
+        assert watching.read_response() == b"OK"
+        wanted = (
+            b'"SET" "watched:1" "value\\r\\n"', b'"SET" "{watched}2" "1"', b'"EXEC"', b'"ECHO" "own"',
+            b'"MGET" "watched:3" "watched:4"',
+        )  # fmt: skip
+        seen: list[bytes] = []
+
+        def shown() -> bool:
             # Another router notices on its own time that somebody watches.
-            for number, each in by_router.items():
-                if number:
-                    each.set("watched:1", "value\r\n")
-                    with each.pipeline() as pipe:
-                        pipe.set("{watched}2", 1)
-                        pipe.echo("own")
-                        pipe.execute()
-                    each.mget("watched:3", "watched:4")
+            by_router[1].set("watched:1", "value\r\n")
+            with by_router[1].pipeline() as pipe:
+                pipe.set("{watched}2", 1)
+                pipe.echo("own")
+                pipe.execute()
+            by_router[1].mget("watched:3", "watched:4")
             while watching.can_read(timeout=0.2):
-                lines.append(watching.read_response())
-        text = b"\n".join(lines[1:])
-        for part in (b'"SET" "watched:1" "value\\r\\n"', b'"SET" "{watched}2" "1"', b'"EXEC"', b'"ECHO" "own"'):
-            assert part in text, text
+                seen.append(watching.read_response())
+            return all(any(part in line for line in seen) for part in wanted)
+
+        until(shown)
 
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "past-one-machine.md"

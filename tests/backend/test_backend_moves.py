@@ -222,7 +222,7 @@ def test_a_stopped_master_costs_only_writes_on_their_way(moving: tuple[SixNodes,
     witness = next(index for index in (3, 4, 5) if index in nodes.masters())
     until(lambda: nodes.client(0).info("replication")["connected_slaves"] == 1 and replicated(nodes, 0))
     tags = tagged(nodes, 0, 2)
-    settings = PATIENT | {"backend_silence_ms": 1500}
+    settings = PATIENT | {"backend_silence_ms": 4000}
     with LocalCluster(shards=0, backend=nodes.url, **settings) as front:
 
         def stop() -> None:
