@@ -75,7 +75,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from kache.acl.rights cimport (
-    MAY_READ, MAY_WRITE, Rights, User, Users, may_hear, may_run, may_touch, may_touch_all,
+    MATCHES_PREFIX, MAY_READ, MAY_WRITE, Pattern, Rights, User, Users, may_hear, may_run, may_touch, may_touch_all,
 )
 from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
