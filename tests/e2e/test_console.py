@@ -209,7 +209,7 @@ def look_for(page: Any, pattern: str) -> None:
     page.click("#find button")
     # By its name: until the reply is there the key that was found before stands in its place.
     page.locator("#found tr.pick", has_text=pattern.strip("*:")).click()
-    page.wait_for_function("document.querySelectorAll('#found tr.pick').length == 1")
+    until(lambda: page.locator("#found tr.pick").count() == 1, "the others are gone")
 
 
 @needs_browser
