@@ -255,7 +255,7 @@ cdef class CommandTable:
             command.route = ROUTE_MOVE
         else:
             command.route = ROUTE_SHARD
-        if row.route == "split":
+        if row.route == "split" or row.merge == "concat":
             command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER, "concat": FOLD_CONCAT}.get(row.merge, FOLD_NONE)
         self._fill_keys(command, row)
         self._fill_rights(command, row)
