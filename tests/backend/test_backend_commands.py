@@ -387,10 +387,15 @@ def test_monitor_shows_the_commands_of_all_routers(nodes: SixNodes) -> None:
 PAGE = Path(__file__).parent.parent.parent / "docs" / "past-one-machine.md"
 
 
-def test_the_program_of_the_page_copies_all_types(client: redis.Redis, front: LocalCluster, tmp_path: Path) -> None:
+def test_the_program_of_the_page_copies_all_types(front: LocalCluster, tmp_path: Path) -> None:
     program = tmp_path / "copy_keys.py"
     program.write_text(PAGE.read_text().partition("```python\n")[2].partition("```")[0])
-    with LocalCluster(shards=2) as old, redis.Redis(port=old.port) as source:
+    with (
+        LocalCluster(shards=2) as old,
+        redis.Redis(port=old.port) as source,
+        redis.Redis(port=front.port) as client,
+    ):
+        client.flushall()
         source.mset({f"copied:{number}": os.urandom(20) for number in range(50)})
         source.set("passes", "v", ex=1000)
         source.hset("hash", mapping={f"f{number}": number for number in range(300)})
