@@ -17,11 +17,15 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+if missing := [name for name in ("matplotlib", "psutil", "kache") if find_spec(name) is None]:
+    raise SystemExit(f"{', '.join(missing)} not found: pip install -e '.[report]' has what this program needs")
 
 import psutil
 from contenders import CONTENDERS, Contender, versions_of

@@ -79,6 +79,13 @@ class ShardStats(msgspec.Struct, kw_only=True):
     """Bytes of the texts of the scripts that are known."""
     scripts: int = 0
     """Scripts that are known."""
+    function_memory: int = 0
+    """Bytes of the interpreter of functions, as `lua_memory`."""
+    library_memory: int = 0
+    """Bytes of the texts of the libraries."""
+    libraries: int = 0
+    functions: int = 0
+    """Libraries, and the functions in them."""
     maxmemory: int
     """The limit of all shards together; 0: none."""
     allowed_memory: int

@@ -192,6 +192,9 @@ def _memory(state: _State) -> Fields:
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
         **state.shown("used_memory_lua", "used_memory_scripts", "number_of_cached_scripts"),
+        **state.shown(
+            "number_of_functions", "number_of_libraries", "used_memory_vm_functions", "used_memory_functions"
+        ),
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,

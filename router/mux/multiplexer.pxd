@@ -275,7 +275,7 @@ cdef class Backend(Endpoint):
     cdef readonly int index
     cdef int phase
     cdef readonly object reason          # why it is down
-    cdef bint busy               # it runs a script for so long that nothing else is sent to it
+    cdef int busy                # it runs a script (or a function) for so long that nothing else is sent to it
     cdef readonly uint64_t in_flight     # commands whose replies are still to come, swallowed ones included
     cdef readonly uint64_t timeouts
     cdef readonly uint64_t reconnects
@@ -675,6 +675,14 @@ cdef class Scripted(Pending):
     cdef int take_notice(self, list notice) except -1
 
 
+cdef enum:
+    # Backend.busy
+    FREE = 0
+    RUNS_SCRIPT = 1
+    RUNS_FUNCTION = 2
+
+
+cdef bytes busy_text(int busy)
 # Sends it; False when it must wait for that.
 cdef bint begin_script(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
 
@@ -1087,6 +1095,8 @@ cdef class Shards:
     cdef int[MAX_SHARDS] touched
     cdef uint8_t[MAX_SHARDS] is_touched
     cdef int touched_count
+    cdef int any_busy                            # Backend.busy of one of them; FREE: none is
+    cdef int all_busy                            # the same when all are
     cdef int touch(self, int index) noexcept        # a run was opened on this link
     cdef int end_runs(self) except -1               # the client being parsed is done: its runs are closed
     cdef int connect(self, int index) except -1
@@ -1152,7 +1162,6 @@ cdef class Acceptor(Listener):
 cdef class Router(Reactor):
     """One router process: the reactor of its descriptors, and everything that belongs to it."""
     cdef public object running      # the scripts that run in the shards (kache.cluster.running); None: nobody says
-    cdef readonly dict scripts      # by digest: those that were loaded by way of this router
     cdef set far_scripts         # scripts, as they are named, that want keys of other shards
     cdef readonly int index, shard_count
     cdef readonly object config, address

@@ -250,7 +250,6 @@ class Router(Reactor):
     control: ControlChannel
     pauses: Pauses
     running: Running
-    scripts: dict[bytes, bytes]
     @property
     def slowlog(self) -> SlowLog: ...
     config_file: str | None

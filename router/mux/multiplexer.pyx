@@ -73,7 +73,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from kache.acl.rights cimport (
-    MAY_READ, MAY_WRITE, Rights, User, Users, may_hear, may_run, may_touch, may_touch_all,
+    MATCHES_PREFIX, MAY_READ, MAY_WRITE, Pattern, Rights, User, Users, may_hear, may_run, may_touch, may_touch_all,
 )
 from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
@@ -236,6 +236,7 @@ def give_memory_back():
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes BUSY_SCRIPT = b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+cdef bytes BUSY_FUNCTION = b"BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"

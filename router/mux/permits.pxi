@@ -54,6 +54,19 @@ cdef int denial_of(User user, Command* command, Span* words, Py_ssize_t count, P
     return worst
 
 
+cdef inline bint plainly_may(User user, Command* command, Span* words) noexcept:
+    """The usual case, before all others: one selector, whose first pattern is a prefix of the one key."""
+    cdef Rights* rights = user.selectors
+    cdef Pattern* pattern
+    if not command.plain or user.count != 1 or rights.key_count == 0:
+        return False
+    pattern = rights.keys
+    return (
+        (rights.all_commands or (command.id >> 6 < rights.words and rights.rows[command.id >> 6] >> (command.id & 63) & 1))
+        and pattern.kind == MATCHES_PREFIX and pattern.rights == MAY_READ | MAY_WRITE
+        and words[1].size >= pattern.size and memcmp(words[1].data, pattern.text, pattern.size) == 0)
+
+
 cdef int denial_by(User user, Py_ssize_t i, Command* command, Span* words, Py_ssize_t count, list found_keys,
                    Py_ssize_t* place) except -1:
     """The refusal of one selector."""

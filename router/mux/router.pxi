@@ -27,7 +27,6 @@ cdef class Router(Reactor):
         self.boot_id = boot_id
         self.planner = planner
         self.far_scripts = set()
-        self.scripts = {}
         self.board = Board() if board is None else board
         self.claims = Claims(None, index) if claims is None else claims
         self.address = address

@@ -642,8 +642,8 @@ cdef class Session(Replies):
         clients are paused; False when it must wait."""
         if self.caching_for == 2 and self.queue is None:
             self.caching_over()
-        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not may_execute(
-                self, command, flags):
+        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not (
+                plainly_may(self.rights, command, self.parser.spans) or may_execute(self, command, flags)):
             return True
         if not self.admitted(command):
             if self.authenticated_now:
@@ -783,7 +783,7 @@ cdef class Session(Replies):
             self.answer_error(backend.down_text(), flags)
             return REFUSED
         if backend.busy:
-            self.answer_error(BUSY_SCRIPT, flags)
+            self.answer_error(busy_text(backend.busy), flags)
             return REFUSED
         if not backend.over_soft():
             return SEND
@@ -812,6 +812,8 @@ cdef class Session(Replies):
         cdef int mode = self.reply_mode
         if command.begins and self.queue is None:
             return begin_queue(self, command, flags)
+        if self.router.shards.all_busy and not command.while_busy:
+            return self.answer_error(busy_text(self.router.shards.all_busy), flags)
         started = monotonic_ns()
         try:
             value = (<object> command.handler)(self.router, self, *self.arguments(command))

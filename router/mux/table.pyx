@@ -19,7 +19,7 @@ from libc.string cimport memcmp
 from kache.wire.codec cimport Span
 
 from kache.acl.inner import rights_of
-from ..registry import LOCALS, MOVES
+from ..registry import LOCALS, move_of
 
 cdef enum:
     LONGEST_NAME = 64
@@ -215,7 +215,7 @@ cdef class CommandTable:
     cdef int _fill(self, Command* command, object row) except -1:
         cdef bytes name = row.name.encode()
         cdef str key = row.key
-        handler = LOCALS.get(key) if row.route == "local" else MOVES.get(key)
+        handler = LOCALS.get(key) if row.route == "local" else move_of(row)
         self.keep += [name, row, handler, key]
         command.id = max(row.id, 0)     # a container has none and is never sent
         command.arity = row.arity
@@ -286,6 +286,7 @@ cdef class CommandTable:
         cdef int i
         command.logs_in = row.key in LOGS_IN
         command.runs_script = row.route == "script"
+        command.while_busy = "allow_busy" in row.flags
         command.sorts = row.name in ("sort", "sort_ro")
         command.chooses = {"set": CHOOSES_SET, "bitfield": CHOOSES_BITFIELD}.get(row.name, CHOOSES_NOTHING)
         command.hears = HEARING.get(row.name, HEARS_NOTHING)
@@ -300,6 +301,8 @@ cdef class CommandTable:
         for i, spec in enumerate(row.keys):
             command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
             command.keys[i].wanted = rights_of(spec.flags)
+        command.plain = command.key_count == 1 and command.keys[0].first == command.keys[0].last == 1 and not (
+            command.sorts or command.runs_script or command.hears)
         return 0
 
     def adapt(self, handlers):

@@ -842,7 +842,7 @@ cdef class Program:
     cdef bint lent_changed              # a command that writes has had a key of another shard
     cdef readonly bint wrote            # it has executed a command that writes
     cdef readonly list published        # (kind, channel, message) for channels that live elsewhere
-    cdef bint short_of_room
+    cdef readonly bint short_of_room    # there is none for a key, and it is not allowed to do without
     cdef int dialect_before, db_before
     cdef Area area_before
     cdef uint64_t dirty_before

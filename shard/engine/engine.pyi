@@ -9,8 +9,10 @@ from kache.wire.board import Board
 from kache.wire.reactor import Endpoint, Listener, Reactor
 
 from ..log.writer import Writer
+from ..scripting.functions import Functions
 from ..scripting.scripts import Scripts
 from ..service.blocking import Blocking
+from ..service.modules import Modules
 from ..service.slowlog import SlowLog
 from ..service.statistics import Gauges
 from .effects import Effects
@@ -428,6 +430,8 @@ class Executor:
     def reset_counters(self) -> None: ...
     inner: dict[int, Callable[..., Any]]
     scripts: Scripts
+    functions: Functions
+    modules: Modules
     @property
     def owned(self) -> bytes | None: ...
     def own(self, slots: Iterable[tuple[int, int]] | None) -> None: ...
@@ -480,6 +484,8 @@ class Program:
     def wrote(self) -> bool: ...
     @property
     def changed(self) -> bool: ...
+    @property
+    def short_of_room(self) -> bool: ...
     @property
     def published(self) -> list[tuple[int, bytes, bytes]]: ...
     def call(self, *words: bytes) -> Any: ...

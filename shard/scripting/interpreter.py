@@ -94,6 +94,7 @@ class Interpreter:
         lua.take(functions[b"names"], functions[b"begin"], functions[b"fault_of"])
         self._compiled, self._compiled_library = functions[b"compiled"], functions[b"compiled_library"]
         self._begin_library, self._end_library = functions[b"begin_library"], functions[b"end_library"]
+        self._lines_of = functions[b"lines_of"]
         self._scripts: dict[bytes, Reference] = {}
         self._libraries: dict[bytes, dict[bytes, Reference]] = {}
         self._registered: list[bytes] = []
@@ -210,9 +211,10 @@ class Interpreter:
         """`run` for a function of a library, which gets keys and arguments as two tables."""
         return self._run(runner, self._libraries[library][name], resp, keys, args, passed=True)
 
-    def rename_library(self, old: bytes, new: bytes) -> None:
-        """What was loaded under one name is kept under another, whatever was there."""
-        self._libraries[new] = self._libraries.pop(old)
+    def lines_of_function(self, library: bytes, name: bytes) -> tuple[int, int]:
+        """The first and the last line of a function."""
+        first, last = self._lines_of(self._libraries[library][name])
+        return int(first), int(last)
 
     def drop_library(self, name: bytes) -> None:
         """A library is kept no longer."""

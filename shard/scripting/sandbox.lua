@@ -17,6 +17,7 @@ local assert, collectgarbage, error, getmetatable, ipairs, load, next, pairs, pc
       assert, collectgarbage, error, getmetatable, ipairs, load, next, pairs, pcall, rawequal, rawget, rawset, select, setmetatable,
       tonumber, tostring, type, xpcall
 local getinfo, set_any_metatable = debug.getinfo, debug.setmetatable
+local any_metatable = debug.getmetatable
 local string, table, math, coroutine, bit32, clock = string, table, math, coroutine, bit32, os.clock
 local floor, concat, format, sub, find = math.floor, table.concat, string.format, string.sub, string.find
 local unpack_list = table.unpack
@@ -496,7 +497,14 @@ end
 local pending
 
 local function fail(text)
-    error({err = text}, 0)
+    error({err = sub(text, 1, 4) == "ERR " and text or "ERR " .. text}, 0)
+end
+
+-- A number passes for a string, as lua_isstring has it.
+local function worded(value)
+    if SIMPLE[type(value)] then
+        return tostring(value)
+    end
 end
 
 local function flags_of(given)
@@ -505,10 +513,7 @@ local function flags_of(given)
     end
     local found = {}
     for i = 1, #given do
-        if type(given[i]) ~= "string" then
-            fail("unknown flag given")
-        end
-        found[i] = given[i]
+        found[i] = worded(given[i]) or fail("unknown flag given")
     end
     return concat(found, " ")
 end
@@ -518,9 +523,8 @@ local function registration(...)
     if n < 1 or n > 2 then
         fail("wrong number of arguments to redis.register_function")
     elseif n == 2 then
-        if type(first) ~= "string" then
-            fail("first argument to redis.register_function must be a string")
-        elseif type(second) ~= "function" then
+        first = worded(first) or fail("first argument to redis.register_function must be a string")
+        if type(second) ~= "function" then
             fail("second argument to redis.register_function must be a function")
         end
         return first, second, nil, ""
@@ -530,9 +534,9 @@ local function registration(...)
     local name, callback, description, flags
     for key, value in next, first do
         if key == "function_name" then
-            name = type(value) == "string" and value or fail("function_name argument given to redis.register_function must be a string")
+            name = worded(value) or fail("function_name argument given to redis.register_function must be a string")
         elseif key == "description" then
-            description = type(value) == "string" and value or fail("description argument given to redis.register_function must be a string")
+            description = worded(value) or fail("description argument given to redis.register_function must be a string")
         elseif key == "callback" then
             callback = type(value) == "function" and value or fail("callback argument given to redis.register_function must be a function")
         elseif key == "flags" then
@@ -597,34 +601,25 @@ end
 local redis = protected(calls)
 local script_env, script_names = environment({redis = redis, server = redis})
 
--- What a library's functions find while they run, and, of its redis, only some while it is loaded.
-local loading = protected({
-    register_function = register_function, log = general.log, LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
-    REDIS_VERSION = version, REDIS_VERSION_NUM = version_number, sha1hex = sha1hex, error_reply = error_reply,
-    status_reply = status_reply,
-}, function(_, name)
-    local found = general[name]
-    if found ~= nil then
-        return found
-    end
-    if name == "register_function" then
-        return register_function
-    elseif name == "sha1hex" then
-        return sha1hex
-    elseif name == "error_reply" then
-        return error_reply
-    elseif name == "status_reply" then
-        return status_reply
-    end
-    if not pending then
-        found = calls[name]
+-- What a library finds while it is loaded: redis alone, and of that only what registers functions. Its functions find what
+-- scripts do, also by a redis that it has kept.
+local at_loading = {register_function = register_function}
+for name, value in pairs(general) do
+    at_loading[name] = value
+end
+local loading = protected(at_loading, function(_, name)
+    if pending then
+        local found = at_loading[name]
         if found ~= nil then
             return found
         end
+        return missing(nil, name)
     end
-    error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+    return calls[name]
 end)
-local library_env = environment({redis = loading, server = loading})
+local library_env = environment({redis = redis, server = redis})
+local library_metatable, library_names = any_metatable(library_env), real[library_env]
+local loading_names = setmetatable({redis = loading, server = loading}, {__index = missing})
 
 local function add(name, value)
     common[name] = value
@@ -656,17 +651,24 @@ end
 -- A library registers its functions between these two, the second of which gives them away.
 local function begin_library()
     pending = {}
+    library_metatable.__index = loading_names
 end
 
 local function end_library()
     local found = pending
     pending = nil
+    library_metatable.__index = library_names
     return found
+end
+
+local function lines_of(f)
+    local info = getinfo(f, "S")
+    return info.linedefined, info.lastlinedefined
 end
 
 return {
     compiled = compiled, compiled_library = compiled_library, begin_library = begin_library, end_library = end_library,
-    names = script_names, begin = begin, fault_of = fault_of,
+    lines_of = lines_of, names = script_names, begin = begin, fault_of = fault_of,
     -- For the libraries, which find no globals.
     add = add, protected = protected, null = null, on_struct = on_struct, on_begin = on_begin,
     tools = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kache.acl.record import NOBODY
@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from .evaluate import Evaluator
     from .interpreter import Interpreter
 
-__all__ = ["NO_SCRIPT", "Script", "Scripts", "sha_of"]
+__all__ = [
+    "FLAGS",
+    "NO_SCRIPT",
+    "RETURNED_CALL",
+    "SERVER_VERSION",
+    "Run",
+    "Script",
+    "Scripts",
+    "encoded",
+    "notice",
+    "sha_of",
+]
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 KILLED: Final = "ERR Error running script (user_script): Script killed by user with SCRIPT KILL..."
@@ -43,7 +54,7 @@ INTERNAL: Final = 1
 BINARY: Final = 0
 RESP3: Final = 3
 
-_RETURNED_CALL: Final = re.compile(rb"return\s+(?:redis|server)\s*\.\s*p?call\b")
+RETURNED_CALL: Final = re.compile(rb"return\s+(?:redis|server)\s*\.\s*p?call\b")
 
 
 class Script(NamedTuple):
@@ -136,6 +147,11 @@ class Scripts:
         if self._interpreter is not None:
             self._interpreter.forget(sha)
 
+    def begin_with(self, texts: Iterable[bytes]) -> None:
+        """What was loaded before this shard was started: compiled when it is run first."""
+        for text in texts:
+            self.loaded[sha_of(text)] = Script(text, flags_of(text))
+
     def flush(self) -> None:
         """SCRIPT FLUSH."""
         self.loaded.clear()
@@ -213,14 +229,14 @@ class Scripts:
         except KeyElsewhere as elsewhere:
             if not tells:
                 raise
-            return _notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
+            return notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
         return self._told(reply, program, ctx)
 
     def _told(self, reply: Reply, program: Program, ctx: Context) -> Reply:
         """With what the router is to publish."""
         if not program.published:
             return reply
-        return _notice(b"publish", program.published, _encoded(reply, ctx.dialect))
+        return notice(b"publish", program.published, encoded(reply, ctx.dialect))
 
     def _prepare(self, sha: bytes) -> None:
         """It has run: from here on it runs without a handler."""
@@ -295,7 +311,7 @@ class Scripts:
         except KeyElsewhere as wanted:
             if not tells:
                 raise
-            return _notice(b"again", [b"%d" % ctx.user_number, *wanted.keys])
+            return notice(b"again", [b"%d" % ctx.user_number, *wanted.keys])
         return self._told(reply, run.program, ctx)
 
     def _reply(
@@ -370,11 +386,13 @@ class Run:
         return "ERR redis.register_function can only be called on FUNCTION LOAD command"
 
 
-def _notice(*words: Any) -> Raw:
+def notice(*words: Any) -> Raw:
+    """What a router is to do instead of passing a reply on (mux/scripts.pxi)."""
     return Raw(bytes(4) + encode_reply(list(words), INTERNAL))
 
 
-def _encoded(reply: Reply, dialect: int) -> bytes:
+def encoded(reply: Reply, dialect: int) -> bytes:
+    """A reply as its client gets it."""
     return reply.data if type(reply) is Raw else encode_reply(reply, dialect)
 
 
@@ -391,5 +409,5 @@ def _failure(failure: Any, sha: bytes, script: Script) -> str:
 
 
 def _line_of_call(text: bytes) -> int:
-    found = list(_RETURNED_CALL.finditer(text))
+    found = list(RETURNED_CALL.finditer(text))
     return text.count(b"\n", 0, found[-1].start()) + 1 if found else 1
