@@ -51,6 +51,8 @@ MODULES = {
     "kache.shard.engine.sketch": HOT,
     "kache.shard.engine.queues": HOT,
     "kache.shard.engine.miniature": HOT,
+    "kache.shard.scripting.lua": HOT,
+    "kache.shard.scripting.evaluate": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
     "kache.acl.rights": HOT,

@@ -40,6 +40,7 @@ cdef class Broadcasts(Observer)
 cdef class Host
 cdef class Link
 cdef class Merge
+cdef class ScriptRunner
 
 
 # store.pxi --------------------------------------------------------------------------------------------
@@ -534,6 +535,7 @@ cdef class Executor:
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
     cdef dict spelled                   # how a program names a command -> its number
+    cdef public ScriptRunner script_runner  # None: no script is prepared
     cdef public dict inner              # by number: functions of commands that routers answer, for programs
     cdef readonly bytes owned           # by slot: 1 where it is this shard's; None: every one is
     cdef readonly Budget budget
@@ -579,7 +581,9 @@ cdef class Executor:
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
     cpdef object call(self, Context context, str key, tuple args)
-    cdef object call_number(self, Context context, int number, tuple args, Words words)
+    cdef object call_number(self, Context context, int number, tuple args, Span* spans, Py_ssize_t n)
+    cdef int call_compiled(self, Context context, int number, Span* args, Py_ssize_t n, Buffer out) except -1
+    cdef int number_of_spans(self, Span* words, Py_ssize_t n) except -1
     cdef int number_of(self, tuple words) except -1
     cdef bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
@@ -859,13 +863,27 @@ cdef class Program:
     cdef readonly list published        # (kind, channel, message) for channels that live elsewhere
     cdef readonly bint short_of_room    # there is none for a key, and it is not allowed to do without
     cdef int dialect_before, db_before
+    cdef Area area_before
     cdef uint64_t dirty_before
-    cdef int look_at_keys(self, Command* command, int number, tuple args, Words words) except -1
-    cdef int look_at_key(self, bytes key, bint reads) except -1
+    cdef int begin(self) except -1
+    cdef void end(self) noexcept
+    cdef int run(self, Span* words, Py_ssize_t n, Buffer out) except -1
+    cdef bint admit(self, int number, Span* args, Py_ssize_t n) except -1
+    cdef int pass_on(self, int number, tuple args) except -1
+    cdef int look_at_keys(self, int number, Span* args, Py_ssize_t n) except -1
+    cdef int look_at_found(self, int number, tuple args) except -1
+    cdef int look_at_key(self, const char* key, Py_ssize_t n, bint reads) except -1
     cdef bint is_held(self, int slot, bint reads) noexcept
     cdef int look_at_patterns(self, tuple args) except -1
-    cdef object execute_lent(self, Command* command, int number, tuple args, Words words)
-    cdef object execute(self, Command* command, int number, tuple args, Words words)
+    cdef object execute_lent(self, int number, tuple args, Span* spans, Py_ssize_t n)
+    cdef object execute(self, int number, tuple args, Span* spans, Py_ssize_t n)
+
+
+cdef class ScriptRunner:
+    """Runs scripts without a handler; see programs.pxi."""
+    cdef int evaluate(self, Context context, Span* args, Py_ssize_t n, Buffer out, bint by_name, bint reads) except -1
+
+cdef Compiled compiled_script(str key)
 
 
 # compiled_strings.pxi ---------------------------------------------------------------------------------

@@ -361,6 +361,9 @@ class BigKeys:
     def sweep(self, budget_ns: int) -> None: ...
     def top(self, count: int) -> list[tuple[int, bytes, str, int, int]]: ...
 
+class ScriptRunner:
+    """Runs scripts that are prepared; see scripting/evaluate.pyx."""
+
 class Executor:
     """The one execution point over one shard's data."""
 
@@ -371,6 +374,7 @@ class Executor:
     index: int
     gauges: Gauges
     in_flight: int
+    script_runner: ScriptRunner | None
     def __init__(
         self,
         handlers: list[Callable[..., Any] | None],

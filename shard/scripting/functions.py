@@ -152,6 +152,8 @@ class Functions:
 
     def _renew(self) -> None:
         """Libraries are executed again when they are called."""
+        if self._interpreter is not None:
+            self._interpreter.close()
         self._interpreter = None
         self._executed.clear()
 
@@ -278,9 +280,11 @@ class _Loading:
         self.is_late = False
         self.functions: dict[bytes, Function] = {}
 
-    def call(self, words: tuple[bytes, ...]) -> tuple[int, Any]:
+    program = None
+
+    def call(self, words: tuple[bytes, ...]) -> Reply:
         """No library executes commands."""
-        return 2, b"ERR no commands while a library is loaded"
+        raise CommandError("ERR no commands while a library is loaded")
 
     def tick(self) -> bool:
         """Whether it has taken too long."""

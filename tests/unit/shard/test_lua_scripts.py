@@ -36,6 +36,16 @@ class Client:
     def run(self, text: str, *keys: bytes, args: tuple[bytes, ...] = (), dialect: int = RESP2) -> Any:
         return self.ask(b"EVAL", text.encode(), b"%d" % len(keys), *keys, *args, dialect=dialect)
 
+    def become(self, user: int) -> None:
+        """Everything is asked in the name of the user of that number."""
+
+        def handler(ctx: Any, _key: bytes) -> int:
+            ctx.user_number = user
+            return 0
+
+        self.shard.replace_handler("ttl", handler)
+        self.ask(b"TTL", b"x")
+
 
 @pytest.fixture(scope="module")
 def client() -> Client:
@@ -256,6 +266,7 @@ def test_rights_are_asked_for() -> None:
             raise CommandError("NOPERM this user has no permissions to run the 'set' command")
 
     client.shard.scripts.check = check
+    client.become(7)
     assert client.run("return {redis.acl_check_cmd('get', 'a'), redis.acl_check_cmd('set', 'a', 'b')}") == [1, None]
     with pytest.raises(CommandError, match="NOPERM"):
         client.run("return redis.call('set', 'a', 'b')")
