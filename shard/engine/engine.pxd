@@ -10,6 +10,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.acl.rights cimport User, Users
 from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
@@ -522,7 +523,7 @@ cdef class Executor:
     cdef public bint simulating         # miniature simulations may run, if there is something to simulate
     cdef int64_t asked_at_ms            # when somebody last asked what they say, by clock_ms; 0: nobody has
     cdef readonly object slowlog
-    cdef public object users            # kache.acl.rights.Users; None: nobody has said
+    cdef public Users users             # None: nobody has said
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
     cdef readonly Channels channels     # who listens to what

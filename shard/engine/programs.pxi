@@ -28,6 +28,15 @@ class KeyElsewhere(CommandError):
             "declare it in KEYS")
 
 
+cdef inline bint may_do_everything(Users users, uint32_t number) except -1:
+    """Whether nothing of that user need be checked: what is usual."""
+    cdef User user
+    if number == RUN_UNRESTRICTED:
+        return True
+    user = None if users is None else (<dict> users.by_number).get(number)
+    return user is not None and user.unrestricted
+
+
 @cython.final
 cdef class Program:
     """What runs commands inside the command of `context`, as its client would name them.
@@ -129,7 +138,7 @@ cdef class Program:
             raise CommandError("ERR Wrong number of args calling Redis command from script")
         if command.noscript:
             raise CommandError("ERR This Redis command is not allowed from script")
-        if self.check is not None and self.context.user_number != RUN_UNRESTRICTED:
+        if self.check is not None and not may_do_everything(shard.users, self.context.user_number):
             try:
                 self.check(self.context.user_number, shard.rows[number], arguments_of(args, n))
             except DeniedError as denied:
