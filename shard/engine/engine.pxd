@@ -899,6 +899,10 @@ cdef Compiled compiled_stream(str key)
 cdef Compiled compiled_collection(str key)
 
 
+# compiled_ranges.pxi ----------------------------------------------------------------------------------
+cdef Compiled compiled_range(str key)
+
+
 # ahead.pxi --------------------------------------------------------------------------------------------
 cdef enum:
     AHEAD = 32              # frames looked at together; the processor has about as many misses under way at best

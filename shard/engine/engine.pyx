@@ -24,7 +24,8 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
-    compiled_collections
+    compiled_collections,
+    compiled_ranges
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
                                share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
@@ -238,6 +239,7 @@ include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"
 include "compiled_collections.pxi"
+include "compiled_ranges.pxi"
 include "ahead.pxi"
 include "flows.pxi"
 include "host.pxi"

@@ -21,8 +21,8 @@ class LibraryInterpreter(Interpreter):
 
     @property
     def used(self) -> int:
-        """Bytes that the libraries take."""
-        return max(self.lua.used, 0)
+        """Bytes that it takes."""
+        return self.lua.base + self.lua.used
 
     def elsewhere_of(self, run: Run) -> KeyElsewhere | None:
         """Why the function that was `run` last was ended to be run again; None: it was not."""

@@ -180,7 +180,7 @@ class Scripts:
     @property
     def memory(self) -> int:
         """Bytes in use by the interpreter."""
-        return 0 if self._interpreter is None else max(self._interpreter.lua.used, 0)
+        return 0 if self._interpreter is None else self._interpreter.lua.base + self._interpreter.lua.used
 
     def __len__(self) -> int:
         return len(self.loaded) + len(self.evaluated)
