@@ -27,8 +27,11 @@ from kache.libraries import MOST_BYTES, LibraryError, decode, encode, name_of
 
 __all__ = ["Programs"]
 
-SECONDS: Final = 15.0
-"""How long shards may take: each library may run for half a second while it is loaded."""
+SECONDS: Final = 4.0
+"""How long shards may take, and for each library, which may run for half a second while it is loaded, so much more:"""
+LIBRARY_SECONDS: Final = 0.5
+BACK_SECONDS: Final = 1.0
+"""How long it is waited for that they have gone back to what was before: one that does not answer has it next."""
 MOST_SCRIPT_BYTES: Final = 64 * 1024 * 1024
 """Of the texts of all loaded scripts together."""
 
@@ -130,7 +133,9 @@ class Programs:
             return
         self._told = wanted
         self._tell(
-            lambda number: messages.LibrariesAre(number, self.libraries), functools.partial(self._told_all, answer)
+            lambda number: messages.LibrariesAre(number, self.libraries),
+            functools.partial(self._told_all, answer),
+            SECONDS + LIBRARY_SECONDS * len(asked.libraries),
         )
 
     def _told_all(self, answer: Answer, error: str) -> None:
@@ -144,7 +149,7 @@ class Programs:
             answer("")
             return
         self._told = self._libraries
-        self._tell(lambda number: messages.LibrariesAre(number, self.libraries), lambda _: answer(error))
+        self._tell(lambda number: messages.LibrariesAre(number, self.libraries), lambda _: answer(error), BACK_SECONDS)
 
     # Scripts ---------------------------------------------------------------------------------------------
     def _load_script(self, text: bytes, answer: Answer) -> None:
@@ -173,7 +178,7 @@ class Programs:
         self._tell(lambda number: messages.ScriptsAre(number, [], True), answer)
 
     # Telling ---------------------------------------------------------------------------------------------
-    def _tell(self, message: Callable[[int], messages.Down], answer: Answer) -> None:
+    def _tell(self, message: Callable[[int], messages.Down], answer: Answer, seconds: float = SECONDS) -> None:
         """`answer` is told "" once every shard goes by it, else why one does not."""
         number = self._acknowledgements.next_id()
         told = {
@@ -200,4 +205,4 @@ class Programs:
 
         for child in told.values():
             self._send(child, message(number))
-        self._acknowledgements.begin(number, told, time.monotonic(), done, seconds=SECONDS, late=late, errors=errors)
+        self._acknowledgements.begin(number, told, time.monotonic(), done, seconds=seconds, late=late, errors=errors)
