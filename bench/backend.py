@@ -1,16 +1,20 @@
 """What a router costs in front of a Redis Cluster: rates beside the router before shards, calls of redis-py beside its
 own cluster client, several keys beside a pipeline, and what moving a thousand slots does to fifty clients.
 
-    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,single,calls,mget,moves]
+    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,cpu,single,calls,mget,moves] [--shards 1] [--pinned]
 
-Starts three masters (no replicas), Kache in front of them, and Kache with shards; everything on this machine, so the
-figures are ratios of things that share its cores. Each row is printed as it comes, with its bar.
+Starts three masters (no replicas), Kache in front of them, and Kache with shards (one); everything on this machine, so the
+figures are ratios of things that share its cores. `cpu` is what does not depend on whom they are shared with: processor time
+of the router for a command (its own and the system's for it), and what one router on a core of its own could carry. With
+`--pinned` the router has the last core to itself, the nodes or shards and the client all others. Each row is printed as it
+comes, with its bar.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import socket
 import statistics
 import sys
@@ -19,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import redis
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -79,6 +84,55 @@ def interleaved(first: Callable[[], float], second: Callable[[], float], rounds:
 
 def row(name: str, value: float, bar: str, detail: str) -> None:
     print(f"{name:44} {value:6.2f}   {bar:12} {detail}", flush=True)
+
+
+def router_of(port: int) -> psutil.Process:
+    with redis.Redis(port=port) as client:
+        return psutil.Process(client.info("server")["process_id"])
+
+
+def spent(processes: list[psutil.Process]) -> tuple[float, float]:
+    """Seconds that they have had: their own, the system's for them."""
+    times = [process.cpu_times() for process in processes]
+    return sum(each.user for each in times), sum(each.system for each in times)
+
+
+def cost(cluster: LocalCluster, behind: list[int], depth: int, seconds: float) -> tuple[float, float, float]:
+    """Microseconds for a GET: the router's own, the system's for it, and all of what is behind it (pids)."""
+    router, others = [router_of(cluster.port)], [psutil.Process(pid) for pid in behind]
+    before, before_behind, begun = spent(router), spent(others), time.perf_counter()
+    found = rate(cluster.port, depth, seconds)
+    after, after_behind, took = spent(router), spent(others), time.perf_counter() - begun
+    done = found * took / 1e6
+    return (after[0] - before[0]) / done, (after[1] - before[1]) / done, (sum(after_behind) - sum(before_behind)) / done
+
+
+def cpu(front: LocalCluster, nodes: SixNodes, shards: LocalCluster, seconds: float) -> None:
+    masters = [process.pid for process in nodes.processes if process is not None]
+    with redis.Redis(port=shards.port, protocol=3) as client:
+        pids = [each[b"pid"] for each in client.execute_command("STATS")]
+    for depth in (1, 16, 64):
+        pairs = [(cost(front, masters, depth, seconds / 2), cost(shards, pids, depth, seconds / 2)) for _ in range(5)]
+        ours, theirs = (
+            [statistics.median(each) for each in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+        )
+        whole = ours[0] + ours[1]
+        row(
+            f"router's time a GET, P={depth}, to shards",
+            whole / (theirs[0] + theirs[1]),
+            "",
+            f"{ours[0]:.2f} + {ours[1]:.2f} us against {theirs[0]:.2f} + {theirs[1]:.2f}; alone on a core {1e6 / whole:,.0f} "
+            f"against {1e6 / (theirs[0] + theirs[1]):,.0f} a second; behind it {ours[2]:.2f} against {theirs[2]:.2f} us",
+        )
+
+
+def pin(front: LocalCluster, shards: LocalCluster) -> None:
+    """A core of its own for each router (they are measured in turns); everything else of ours elsewhere."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    routers = {router_of(front.port).pid, router_of(shards.port).pid}
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {last} if process.pid in routers else set(others))
 
 
 def rates(front: LocalCluster, shards: LocalCluster, seconds: float) -> None:
@@ -205,11 +259,11 @@ def moves(front: LocalCluster, nodes: SixNodes, slots: int) -> None:
 
 
 @contextlib.contextmanager
-def started(server: str) -> Iterator[tuple[SixNodes, LocalCluster, LocalCluster]]:
+def started(server: str, count: int) -> Iterator[tuple[SixNodes, LocalCluster, LocalCluster]]:
     with (
         six_nodes(server, replicas=0) as nodes,
         LocalCluster(shards=0, backend=nodes.url) as front,
-        LocalCluster(shards=1) as shards,
+        LocalCluster(shards=count) as shards,
     ):
         for port in (front.port, shards.port):
             with redis.Redis(port=port) as client:
@@ -221,14 +275,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--server", default="redis", choices=("redis", "valkey"))
-    parser.add_argument("--rows", default="rates,single,calls,mget,moves")
+    parser.add_argument("--rows", default="rates,cpu,single,calls,mget,moves")
+    parser.add_argument("--shards", type=int, default=1, help="of the cluster that it is compared with")
+    parser.add_argument("--pinned", action="store_true", help="a core for the router alone")
     parser.add_argument("--slots", type=int, default=1000, help="that are moved")
     options = parser.parse_args()
-    with started(options.server) as (nodes, front, shards):
+    with started(options.server, options.shards) as (nodes, front, shards):
         print(f"in front of three masters of {options.server}; ratio, bar", flush=True)
+        if options.pinned:
+            pin(front, shards)
         for name in options.rows.split(","):
             if name == "rates":
                 rates(front, shards, options.seconds)
+            elif name == "cpu":
+                cpu(front, nodes, shards, options.seconds)
             elif name == "single":
                 single(front, nodes, options.seconds)
             elif name == "calls":

@@ -84,6 +84,10 @@ def _tls(name: str) -> Callable[[RouterStats], Number]:
     return lambda router: router.counters.get(name, 0)
 
 
+def _backend(name: str) -> Callable[[RouterStats], Number]:
+    return lambda router: router.counters.get(f"backend_{name}")
+
+
 def _added(snapshot: Snapshot, name: str) -> int:
     return sum(getattr(shard, name) for shard in snapshot.shards)
 
@@ -132,6 +136,14 @@ _OF_SHARDS = (
            lambda s: s.script_memory, metric="redis_memory_used_scripts_bytes", info="used_memory_scripts"),
     Figure("scripts", "gauge", "scripts", "shard", "Scripts that are known; the total: by the shard that knows most.",
            lambda s: s.scripts, "max", "redis_number_of_cached_scripts", info="number_of_cached_scripts"),
+    Figure("function_memory", "gauge", "bytes", "shard", "Of the interpreter of functions, which no maxmemory limits.",
+           lambda s: s.function_memory, metric="redis_memory_used_vm_functions_bytes", info="used_memory_vm_functions"),
+    Figure("library_memory", "gauge", "bytes", "shard", "Texts of the libraries of functions.",
+           lambda s: s.library_memory, metric="redis_memory_used_functions_bytes", info="used_memory_functions"),
+    Figure("libraries", "gauge", "libraries", "shard", "Libraries of functions; every shard has them all.",
+           lambda s: s.libraries, "max", "redis_number_of_libraries", info="number_of_libraries"),
+    Figure("functions", "gauge", "functions", "shard", "Functions of libraries; every shard has them all.",
+           lambda s: s.functions, "max", "redis_number_of_functions", info="number_of_functions"),
     Figure("fragmentation", "gauge", "ratio", "shard", "Resident memory against what is accounted to something.",
            lambda s: MemoryUse([s]).fragmentation, lambda n: _memory(n).fragmentation,
            "redis_mem_fragmentation_ratio", info="mem_fragmentation_ratio"),
@@ -201,6 +213,12 @@ _OF_SHARDS = (
            _kept("longest_sync_us"), "max", "kache_shard_log_longest_fsync_seconds", 1e-6),
     Figure("changes_since_save", "gauge", "changes", "shard", "Changes since the last save.",
            _kept("changes_since_save"), metric="redis_rdb_changes_since_last_save"),
+    Figure("watched_keys", "gauge", "keys", "shard", "Keys that clients watch.",
+           lambda s: s.watched_keys, metric="redis_total_watched_keys", info="total_watched_keys"),
+    Figure("blocking_keys", "gauge", "keys", "shard", "Keys that clients wait for in a blocking command.",
+           lambda s: s.blocking_keys, metric="redis_total_blocking_keys", info="total_blocking_keys"),
+    Figure("blocking_keys_of_groups", "gauge", "keys", "shard", "Of those, the ones whose end ends a wait, too: of XREADGROUP.",
+           lambda s: s.blocking_keys_of_groups, metric="redis_total_blocking_keys_on_nokey", info="total_blocking_keys_on_nokey"),
 )  # fmt: skip
 
 _OF_ROUTERS = (
@@ -272,6 +290,24 @@ _OF_ROUTERS = (
            _counter("closed_for_memory"), metric="redis_evicted_clients_total", info="evicted_clients"),
     Figure("lag_us", "gauge", "microseconds", "router", "How late the event loop came to its timers, at worst in the last minute.",
            _counter("lag_us"), "max", "kache_router_loop_lag_seconds", 1e-6),
+    Figure("backend_connections", "gauge", "connections", "router", "To the nodes of the Redis Cluster behind the routers.",
+           _backend("connections"), metric="kache_backend_connections"),
+    Figure("backend_connects", "counter", "connections", "router", "Begun to those nodes since the start.",
+           _backend("connects"), metric="kache_backend_connects_total"),
+    Figure("backend_in_flight", "gauge", "commands", "router", "Sent to those nodes and not answered yet.",
+           _backend("in_flight"), metric="kache_backend_in_flight_commands"),
+    Figure("backend_waiting", "gauge", "commands", "router", "Waiting for a node that can execute them (failover, moving slots).",
+           _backend("waiting"), metric="kache_backend_waiting_commands"),
+    Figure("backend_redirects", "counter", "commands", "router", "Refused by a node and sent on: MOVED, ASK, TRYAGAIN and the like.",
+           _backend("redirects"), metric="kache_backend_redirects_total"),
+    Figure("backend_repeated_reads", "counter", "commands", "router", "Sent once more after a connection was lost.",
+           _backend("repeated_reads"), metric="kache_backend_repeated_reads_total"),
+    Figure("backend_split_transactions", "counter", "transactions", "router", "MULTI over several slots, each of which was one by itself.",
+           _backend("split_transactions"), metric="kache_backend_split_transactions_total"),
+    Figure("backend_slots_owned", "gauge", "slots", "router", "Slots that have an owner, of 16384.",
+           _backend("slots_owned"), "min", "kache_backend_slots_owned"),
+    Figure("backend_slots_proven", "gauge", "slots", "router", "Of those, slots whose owner has answered: their commands are pipelined.",
+           _backend("slots_proven"), "min", "kache_backend_slots_proven"),
     Figure("router_cpu_user_s", "counter", "seconds", "router", "Processor time of the router in user mode.",
            lambda r: r.cpu_user_s, metric="kache_router_cpu_user_seconds_total", info="used_cpu_user_router"),
     Figure("router_cpu_system_s", "counter", "seconds", "router", "Processor time of the router in the kernel.",
@@ -287,6 +323,9 @@ _OF_ALL = (
            lambda n: _memory(n).used, info="used_memory"),
     Figure("clients_memory_percent", "gauge", "percent", "all", "Of what all clients may cost (maxmemory-clients), how much they do.",
            lambda n: _percent(_clients_cost(n), n.most_client_bytes), metric="kache_clients_memory_ratio", scale=0.01),
+    Figure("timed_waits", "gauge", "clients", "all", "Clients whose blocking command ends by time.",
+           lambda n: sum(s.timed_waits for s in n.shards) + sum(r.counters.get("timed_waits", 0) for r in n.routers),
+           metric="redis_clients_in_timeout_table", info="clients_in_timeout_table"),
     Figure("maxclients", "gauge", "clients", "all", "How many may be connected.", lambda n: n.maxclients,
            metric="redis_config_maxclients", info="maxclients"),
     Figure("error_replies", "counter", "replies", "all", "Error replies, of shards and routers.",

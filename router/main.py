@@ -59,6 +59,7 @@ from .commands import (
     clients,
     cluster,
     connection,
+    functions,
     hotkeys,
     info,
     introspection,
@@ -83,7 +84,7 @@ log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
     acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
-    scripting,
+    scripting, functions,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""

@@ -73,9 +73,20 @@ class SixNodes:
     """`nodes[0:3]` are the first masters, `nodes[3:6]` their replicas."""
 
     def __init__(
-        self, binary: str, *, password: str = "", replicas: int = 3, node_timeout_ms: int = NODE_TIMEOUT_MS
+        self,
+        binary: str,
+        *,
+        password: str = "",
+        replicas: int = 3,
+        node_timeout_ms: int = NODE_TIMEOUT_MS,
+        tls: Path | None = None,
+        **options: object,
     ) -> None:
+        """`tls` is a directory with ca.pem, cert.pem and key.pem: then everybody must use TLS, and show a certificate; `options`
+        are further settings of the nodes, with underscores."""
         self.binary = binary
+        self.tls = tls
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self.password = password
         self.node_timeout_ms = node_timeout_ms
         self.directory = tempfile.mkdtemp(prefix="kache-nodes-")
@@ -86,13 +97,19 @@ class SixNodes:
 
     @property
     def url(self) -> str:
-        return "redis-cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports[:MASTERS])
+        return f"redis{'s' if self.tls else ''}-cluster://" + ",".join(
+            f"127.0.0.1:{port}" for port in self.ports[:MASTERS]
+        )
 
     def client(self, index: int) -> redis.Redis:
         """A connection to one node."""
         if index not in self._clients:
+            tls = {} if self.tls is None else {
+                "ssl": True, "ssl_ca_certs": str(self.tls / "ca.pem"), "ssl_certfile": str(self.tls / "cert.pem"),
+                "ssl_keyfile": str(self.tls / "key.pem"), "host": "127.0.0.1",
+            }  # fmt: skip
             self._clients[index] = redis.Redis(
-                port=self.ports[index], password=self.password or None, socket_timeout=20, protocol=2
+                port=self.ports[index], password=self.password or None, socket_timeout=20, protocol=2, **tls
             )
         return self._clients[index]
 
@@ -112,7 +129,13 @@ class SixNodes:
             "repl-ping-replica-period": 1,
             "daemonize": "no",
             "logfile": folder / "log",
-        }
+        } | self.options
+        if self.tls is not None:
+            options |= {
+                "port": 0, "tls-port": self.ports[index], "tls-cluster": "yes", "tls-replication": "yes",
+                "tls-ca-cert-file": self.tls / "ca.pem", "tls-cert-file": self.tls / "cert.pem",
+                "tls-key-file": self.tls / "key.pem",
+            }  # fmt: skip
         if self.password:
             options |= {"requirepass": self.password, "masterauth": self.password}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

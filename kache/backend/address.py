@@ -1,10 +1,10 @@
-"""``redis-cluster://host:port,host:port``: where the nodes are that are asked first. Pure."""
+"""``redis-cluster://host:port,host:port``: where the nodes are that are asked first; ``rediss-cluster://`` by TLS. Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DEFAULT_PORT", "SCHEME", "AddressError", "format_node", "nodes_of", "split_node"]
+__all__ = ["DEFAULT_PORT", "SCHEME", "TLS_SCHEME", "AddressError", "format_node", "nodes_of", "split_node", "wants_tls"]
 
 SCHEME: Final = "redis-cluster://"
 TLS_SCHEME: Final = "rediss-cluster://"
@@ -19,14 +19,18 @@ class AddressError(ValueError):
 
 def nodes_of(url: str) -> list[Node]:
     """The (host, port) of every node that the address names. Raises AddressError."""
-    if url.startswith(TLS_SCHEME):
-        raise AddressError("cannot begin with rediss-cluster:// yet: nodes are reached without TLS only")
-    if not url.startswith(SCHEME):
-        raise AddressError(f"must be {SCHEME}host:port,host:port,…")
-    rest = url[len(SCHEME) :]
+    scheme = TLS_SCHEME if wants_tls(url) else SCHEME
+    if not url.startswith(scheme):
+        raise AddressError(f"must be {SCHEME}host:port,host:port,… (or {TLS_SCHEME}… for TLS)")
+    rest = url[len(scheme) :]
     if "@" in rest:
         raise AddressError("must not hold a password: say it in KACHE_BACKEND_PASSWORD or backend-password-file")
     return [split_node(part) for part in rest.rstrip("/").split(",")]
+
+
+def wants_tls(url: str) -> bool:
+    """Whether the nodes are reached by TLS."""
+    return url.startswith(TLS_SCHEME)
 
 
 def split_node(text: str) -> Node:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import socket
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kache.backend.address import Node, format_node, nodes_of
 from kache.backend.topology import from_slots
 from kache.errors import CommandError, KacheError
 from kache.wire.codec import ReplyTooShort, decode_reply
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["Conversation", "NodeError", "check_backend", "command", "first_answer"]
 
@@ -34,13 +37,19 @@ class NodeError(KacheError):
 class Conversation:
     """Commands and their replies, one after the other; a context manager."""
 
-    def __init__(self, node: Node, user: str = "", password: str = "", timeout: float = 2.0) -> None:
+    def __init__(
+        self, node: Node, user: str = "", password: str = "", timeout: float = 2.0, *, tls: SSLContext | None = None
+    ) -> None:
         self.node = node
         self._buffer = bytearray()
         try:
             self._socket = socket.create_connection(node, timeout)
+            if tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=node[0])
         except OSError as error:
-            raise NodeError(f"{format_node(node)} cannot be reached: {error.strerror or error}") from None
+            # Of a certificate that is not trusted it says why.
+            reason = getattr(error, "verify_message", "") or error.strerror or error
+            raise NodeError(f"{format_node(node)} cannot be reached: {reason}") from None
         if password:
             try:
                 self.ask("AUTH", *([user] if user else []), password)
@@ -88,19 +97,21 @@ class Conversation:
                 return reply
 
 
-def check_backend(url: str, user: str, password: str) -> None:
+def check_backend(url: str, user: str, password: str, tls: SSLContext | None = None) -> None:
     """Returns if a node of the cluster says where its slots are. Raises NodeError with why none does."""
-    node, reply = first_answer(nodes_of(url), user, password, "CLUSTER", "SLOTS")
+    node, reply = first_answer(nodes_of(url), user, password, "CLUSTER", "SLOTS", tls=tls)
     if not from_slots(reply, node):
         raise NodeError(f"{format_node(node)} knows no slots yet: is the cluster made?")
 
 
-def first_answer(nodes: list[Node], user: str, password: str, *words: str) -> tuple[Node, Any]:
+def first_answer(
+    nodes: list[Node], user: str, password: str, *words: str, tls: SSLContext | None = None
+) -> tuple[Node, Any]:
     """The first node that answers a command, and its reply. Raises NodeError with what all of them said."""
     said: list[str] = []
     for node in nodes:
         try:
-            with Conversation(node, user, password) as conversation:
+            with Conversation(node, user, password, tls=tls) as conversation:
                 return node, conversation.ask(*words)
         except NodeError as error:
             if error.refused:

@@ -5,7 +5,7 @@ It only reads (CLUSTER SLOTS, CLUSTER INFO, CLUSTER NODES, INFO), one node after
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,9 @@ from kache.backend.conversation import Conversation, NodeError, first_answer
 from kache.backend.topology import Range, from_slots, migrations
 from kache.errors import CommandError
 from kache.slots import SLOT_COUNT
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["NodeReport", "Report", "inspect"]
 
@@ -47,9 +50,9 @@ class Report(msgspec.Struct, kw_only=True):
         return summed
 
 
-def inspect(nodes: list[Node], user: str, password: str) -> Report:
+def inspect(nodes: list[Node], user: str, password: str, tls: SSLContext | None = None) -> Report:
     """Asks every master. Raises NodeError when no node of `nodes` says where the slots are."""
-    asked, reply = first_answer(nodes, user, password, "CLUSTER", "SLOTS")
+    asked, reply = first_answer(nodes, user, password, "CLUSTER", "SLOTS", tls=tls)
     ranges = from_slots(reply, asked)
     report = Report(asked=format_node(asked), nodes=[], troubles=[])
     for address in dict.fromkeys(address for _, _, address in ranges):
@@ -57,7 +60,7 @@ def inspect(nodes: list[Node], user: str, password: str) -> Report:
         one = NodeReport(node=format_node(address), slots=owned)
         report.nodes.append(one)
         try:
-            with Conversation(address, user, password) as conversation:
+            with Conversation(address, user, password, tls=tls) as conversation:
                 _ask(conversation, one, ranges, report.troubles)
         except (NodeError, CommandError) as error:
             one.error = str(error)

@@ -14,12 +14,12 @@ from typing import Any
 
 import click
 
-from kache.cli.connection import Connection, WholeNumber, address_options
+from kache.cli.connection import Address, Connection, WholeNumber, address_options
 from kache.cli.exits import Failure
 from kache.config.kinds import format_size
 from kache.figures import RATE_WINDOW
 
-__all__ = ["cell", "fetch", "stats", "table", "text_table", "uptime"]
+__all__ = ["cell", "fetch", "masters", "stats", "table", "text_table", "uptime"]
 
 _COLUMNS = (
     ("keys", "keys"), ("with ttl", "expires"), ("memory", "used_memory"), ("of limit", "memory_percent"),
@@ -38,6 +38,19 @@ LATENCIES = "since the start or CONFIG RESETSTAT"
 def fetch(connection: Connection) -> dict[str, Any]:
     """STATS ALL: {"at_ms", "shards", "routers", "total"}, with names as text."""
     found: dict[str, Any] = _text(connection.request(["stats", "all"]))
+    return found
+
+
+def masters(connection: Connection) -> list[list[str]]:
+    """Address, slots and state of each master of the Redis Cluster behind the routers; [] where there are shards."""
+    text = connection.request(["info", "backend"])
+    raw = text.text if hasattr(text, "text") else text
+    found = []
+    for line in (raw if isinstance(raw, bytes) else str(raw).encode()).decode(errors="replace").splitlines():
+        name, _, fields = line.partition(":")
+        if name.startswith("node") and name[4:].isdigit():
+            pairs = dict(pair.partition("=")[::2] for pair in fields.split(","))
+            found.append([pairs.get("address", ""), pairs.get("slots", ""), pairs.get("state", "")])
     return found
 
 
@@ -88,7 +101,13 @@ def text_table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def table(found: Mapping[str, Any], with_total: bool, width: int | None = None) -> str:
-    """One line per shard, and the total; columns that do not fit `width` are left out, the least important first."""
+    """One line per shard, and the total; columns that do not fit `width` are left out, the least important first. In front of
+    a Redis Cluster one line per master, whose figures are its own."""
+    if found.get("masters"):
+        rows = [[one["address"], one["slots"], one["state"]] for one in found["masters"]]
+        return "\n".join(
+            [text_table(["master", "slots", "state"], rows), *_footnotes(found["total"], width, behind=True)]
+        )
     columns = list(_COLUMNS)
     dispensable = list(_DISPENSABLE)
     shown = _aligned(found, with_total, columns)
@@ -112,7 +131,7 @@ def _aligned(found: Mapping[str, Any], with_total: bool, columns: Sequence[tuple
     return text_table(["shard", *(title for title, _ in columns)], lines)
 
 
-def _footnotes(total: Mapping[str, Any], width: int | None) -> list[str]:
+def _footnotes(total: Mapping[str, Any], width: int | None, *, behind: bool = False) -> list[str]:
     limit = int(total.get("maxmemory") or 0)
     clients = int(total.get("clients") or 0)
     facts = [
@@ -122,6 +141,16 @@ def _footnotes(total: Mapping[str, Any], width: int | None) -> list[str]:
         f"rates: last {RATE_WINDOW} s",
         f"latencies: {LATENCIES}",
     ]
+    if behind:
+        facts[2:] = [
+            f"{total.get(f'backend_{name}') or 0:,} {words}"
+            for name, words in (
+                ("in_flight", "in flight to the nodes"),
+                ("waiting", "waiting for a node"),
+                ("redirects", "redirects"),
+                ("repeated_reads", "reads sent again"),
+            )
+        ]
     lines = [""]
     for fact in facts:
         joined = f"{lines[-1]}; {fact}" if lines[-1] else fact
@@ -156,15 +185,19 @@ def following(rows: list[dict[str, Any]]) -> list[str]:
     "--interval", type=click.FloatRange(0.1, 1e6), metavar="SECONDS", default=1.0, show_default=True,
     help="How long --watch waits between two looks.",
 )  # fmt: skip
-def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
+def stats(shard: int | None, as_json: bool, watch: bool, interval: float, address: Address) -> int:
     """Show keys, memory, traffic and latency of every shard, and the total.
 
     On a terminal, columns that do not fit its width are left out; piped, all are printed.
     """
-    connection = Connection(**address)
+    connection = Connection(address)
     try:
         while True:
             found = fetch(connection)
+            if not found["shards"]:
+                found["masters"] = [
+                    dict(zip(("address", "slots", "state"), one, strict=True)) for one in masters(connection)
+                ]
             if shard is not None:
                 found["shards"] = [row for row in found["shards"] if row["shard"] == shard]
                 if not found["shards"]:

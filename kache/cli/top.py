@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import EXIT_USAGE, Failure
-from kache.config.kinds import format_address
+from kache.cli.stats import masters
 from kache.errors import CommandError
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ _MOST = 30
 class _Watcher:
     """The moments of a cluster, one after the other; connects again when it went away."""
 
-    def __init__(self, address: dict[str, Any]) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._where = format_address(address["host"], address["port"])
+        self._where = address.where
         self._connection: Connection | None = None
         self._before: Snapshot | None = None
         self._history: dict[int, deque[float]] = {}
 
     def connect(self) -> None:
         """Raises Failure where there is no cluster, CommandError where it wants a password."""
-        self._connection = Connection(**self._address)
+        self._connection = Connection(self._address)
 
     def look(self) -> Frame:
         """The next moment. Raises Failure or CommandError."""
@@ -58,6 +58,7 @@ class _Watcher:
         try:
             packed = self._connection.request(["stats", "snapshot"])
             lists = self._lists(self._connection)
+            nodes = [] if msgspec.msgpack.decode(packed)["states"] else masters(self._connection)
         except Failure:
             self.close()
             raise
@@ -70,7 +71,7 @@ class _Watcher:
         for index, span in interval.shards.items() if interval else ():
             self._history.setdefault(index, deque(maxlen=_HISTORY)).append(span.percentile_us(99))
         history = {index: list(values) for index, values in self._history.items()}
-        return Frame(self._where, now, interval, history, *lists)
+        return Frame(self._where, now, interval, history, *lists, nodes)
 
     def _lists(self, connection: Connection) -> tuple[list[Any], list[Any], list[Any], list[dict[str, str]]]:
         slow = _permitted(connection, "slowlog", "get", str(_MOST), "shards")
@@ -90,11 +91,12 @@ class _Watcher:
 
 
 def _permitted(connection: Connection, *words: str) -> Any:
-    """What the cluster answers; nothing, where the user may not ask: the figures are shown all the same."""
+    """What the cluster answers; nothing, where the user may not ask or, in front of a Redis Cluster, nobody can: the figures
+    are shown all the same."""
     try:
         return connection.request(list(words))
     except CommandError as error:
-        if error.code != "NOPERM":
+        if error.code != "NOPERM" and "in front of a Redis Cluster" not in str(error):
             raise
         return []
 
@@ -138,6 +140,8 @@ def react(view: View, key: str, shards: int) -> bool:
         view.sort = (view.sort + 1) % len(SORTS)
     elif key == "\t":
         view.panel = (view.panel + 1) % len(PANELS)
+    elif key in ("\x1b[B", "\x1b[A") and not shards:
+        return True
     elif key == "\x1b[B":
         view.shard = 0 if view.shard is None else (view.shard + 1) % shards
     elif key == "\x1b[A":
@@ -191,7 +195,7 @@ def _run(watcher: _Watcher, interval: float) -> None:
     help="How long to wait between two looks.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Print one screen, of two looks, and end; works without a terminal.")
-def top(interval: float, once: bool, **address: Any) -> int:
+def top(interval: float, once: bool, address: Address) -> int:
     """Follow a cluster: load, memory, hits and latency of every shard; busy and slow commands, hot and big keys, clients.
 
     Latencies, loads and hits are those since the look before; commands per second as in `kache stats`.

@@ -43,6 +43,8 @@ class Frame(msgspec.Struct):
     hot: list[dict[str, Any]]
     big: list[dict[str, Any]]
     clients: list[dict[str, str]]
+    nodes: list[list[str]] = []
+    """In front of a Redis Cluster, instead of shards: address, slots and state of each master."""
 
 
 class View(msgspec.Struct):
@@ -120,6 +122,8 @@ def _head(frame: Frame, view: View, width: int) -> list[Text]:
     whole = figures.whole(frame.now)
     down = len(frame.now.states) - len(frame.now.shards)
     shards = f"{len(frame.now.states)} shard{'s' if len(frame.now.states) > 1 else ''}"
+    if not frame.now.states:
+        shards = f"in front of {len(frame.nodes)} masters"
     title = Text.assemble(
         ("Kache ", "bold"), frame.address, "  ", shards, (f", {down} down" if down else "", "bold red"), ", ",
         f"{len(frame.now.routers)} router{'s' if len(frame.now.routers) > 1 else ''}, up {uptime(int(whole['uptime_s'] or 0) * 1000)}",
@@ -151,7 +155,9 @@ def _head(frame: Frame, view: View, width: int) -> list[Text]:
 
 
 def _shards(frame: Frame, view: View, width: int, most: int) -> tuple[RenderableType, int]:
-    """The table of shards and how many lines it has."""
+    """The table of shards, or of masters, and how many lines it has."""
+    if not frame.now.states:
+        return _masters(frame, most)
     rows = {shard.index: (shard, figures.shard_row(shard)) for shard in frame.now.shards}
     spans = frame.interval.shards if frame.interval else {}
     keys: dict[str, Callable[[int], float]] = {
@@ -189,6 +195,15 @@ def _shards(frame: Frame, view: View, width: int, most: int) -> tuple[Renderable
     if len(order) > most:
         table.add_row("", Text(f"and {len(order) - most} more", style="dim"))
     return table, 1 + min(len(order), most) + (len(order) > most)
+
+
+def _masters(frame: Frame, most: int) -> tuple[RenderableType, int]:
+    table = _table(("master", "left"), ("slots", "right"), ("state", "rest"))
+    for address, slots, state in frame.nodes[:most]:
+        table.add_row(address, slots, Text(state, style="" if state == "ok" else "bold red"))
+    if len(frame.nodes) > most:
+        table.add_row(Text(f"and {len(frame.nodes) - most} more", style="dim"), "", "")
+    return table, 1 + min(len(frame.nodes), most) + (len(frame.nodes) > most)
 
 
 def _panel(frame: Frame, name: str, lines: int, width: int, *, titled: bool = True) -> RenderableType:

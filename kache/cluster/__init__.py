@@ -10,6 +10,7 @@ ending                          the routers first, then the shards
 questions                       what one router asks the others
 users                           who they are and what they may do: the one truth, and OK once every child goes by it
 modules                         commands in Python: tried, numbered, the same in all shards
+programs                        libraries of functions and loaded scripts: the same in all shards
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets

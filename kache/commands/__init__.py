@@ -95,6 +95,7 @@ _CONTAINER_SUMMARIES: Final = {
     "module": ("4.0.0", "server", "Commands about modules."),
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
     "pubsub": ("2.8.0", "pubsub", "Commands about channels and who listens to them."),
+    "function": ("7.0.0", "scripting", "Commands about libraries of functions."),
     "script": ("2.6.0", "scripting", "Commands about scripts."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
     "xgroup": ("5.0.0", "stream", "Commands about consumer groups."),

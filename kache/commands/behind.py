@@ -11,12 +11,7 @@ from typing import Final
 
 from . import TABLE, Row
 
-__all__ = ["NOT_YET", "differences", "markdown", "told"]
-
-NOT_YET: Final = frozenset((
-    "wait", "waitaof", "monitor",
-))  # fmt: skip
-"""Rows that will be served there, and are refused so far."""
+__all__ = ["differences", "markdown", "told"]
 
 _WORDS: Final = {"one_slot": "All keys must have the same slot, or CROSSSLOT is the answer."}
 
@@ -24,9 +19,7 @@ _HEAD: Final = "| command | | |\n|---|---|---|\n"
 
 
 def told(row: Row) -> tuple[str, str]:
-    """How a row's command is different there ("not yet", or the column's word) and a sentence; two empty ones if it is not."""
-    if row.key in NOT_YET:
-        return "not yet", "Is refused so far."
+    """How a row's command is different there (the column's word) and a sentence; two empty ones if it is not."""
     if row.cluster in ("refused", "differs", "one_slot"):
         return row.cluster, row.cluster_text or _WORDS[row.cluster]
     return "", ""
@@ -44,7 +37,7 @@ def markdown() -> str:
     lines: dict[tuple[str, str], list[str]] = {}
     for row, how, text in differences():
         lines.setdefault((how, text), []).append(f"`{row.name.replace('|', ' ').upper()}`")
-    order = ("refused", "not yet", "one_slot", "differs")
+    order = ("refused", "one_slot", "differs")
     shown = sorted(lines.items(), key=lambda item: order.index(item[0][0]))
     words = {"one_slot": "one slot"}
     return _HEAD + "".join(f"| {' '.join(names)} | {words.get(how, how)} | {text} |\n" for (how, text), names in shown)

@@ -122,11 +122,13 @@ ROWS = in_group("generic",
     row("wait", "numreplicas timeout", 3, "blocking", "", "3.0.0", "O(1)",
         "Returns how many replicas have all that this connection has written.", route="local",
         differs="There are no replicas: 0, at once for none, else when the time is over.", acl="connection -keyspace",
-        cluster="differs: Asks the node of the connection's last write."),
+        cluster="differs: Asks every node that the connection has written to, behind a key kache:wait:N that is set and "
+        "deleted there; the answer is the least of theirs."),
     row("waitaof", "numlocal numreplicas timeout", 4, "blocking", "", "7.2.0", "O(1)",
         "Returns on how many disks is what this connection has written, here and on replicas.", route="local",
         differs="The first number is 1 once the log of every shard is on the disk up to here, 0 when the time is over before, or "
         "numlocal is 0. There are no replicas: the second is 0, and is not waited for.", acl="connection -keyspace",
-        cluster="differs: Asks the node of the connection's last write."),
+        cluster="differs: Asks every node that the connection has written to, behind a key kache:wait:N that is set and "
+        "deleted there; the answer is the least of theirs."),
 )
 # fmt: on

@@ -207,7 +207,7 @@ ROWS = in_group("server",
         "Empties the slow log.", route="local",
         cluster="differs: The slow log of the routers, whose times include the way to the node and back; the "
         "nodes keep their own."),
-    row("stats", "[ALL | SNAPSHOT]", -1, "readonly loading stale", "", "0.1.0", "O(S) shards",
+    row("stats", "[ALL | SNAPSHOT]", -1, "readonly loading stale allow_busy", "", "0.1.0", "O(S) shards",
         "Returns the statistics of every shard, or of the routers and the total, too.",
         route="local", differs="Not in Redis: what `kache stats` shows. SNAPSHOT is for programs of the same version.",
         cluster="differs: The routers only; the nodes keep their own statistics."),

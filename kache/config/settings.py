@@ -534,8 +534,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         str,
         Setting(
             TEXT,
-            "A Redis or Valkey Cluster that the routers stand in front of, redis-cluster://host:port,host:port; there are no "
-            "shards then. Empty: none.",
+            "A Redis or Valkey Cluster that the routers stand in front of, redis-cluster://host:port,host:port, or "
+            "rediss-cluster:// by TLS; there are no shards then. Empty: none.",
         ),
     ] = ""
     backend_user: Annotated[
@@ -558,6 +558,37 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             high=8,
         ),
     ] = 1
+    backend_tls_ca_file: Annotated[
+        str,
+        Setting(
+            TEXT,
+            "CA that the certificates of the nodes are signed by, for rediss-cluster://. Empty: those that this machine trusts.",
+        ),
+    ] = ""
+    backend_tls_cert_file: Annotated[
+        str, Setting(TEXT, "Certificate that routers show to the nodes, if these want one.")
+    ] = ""
+    backend_tls_key_file: Annotated[
+        str, Setting(TEXT, "Its key, without a passphrase. Empty: it is in the same file.")
+    ] = ""
+    backend_tls_verify: Annotated[
+        str,
+        Setting(
+            WORD,
+            "What a certificate of a node must have: name, the name or address by which the node is reached; ca, a signature "
+            "of the CA and nothing else, for nodes that name one another by addresses.",
+            choices=("name", "ca"),
+        ),
+    ] = "name"
+    backend_read_from: Annotated[
+        str,
+        Setting(
+            WORD,
+            "Who answers commands that only read: master; replica, if one answers; any, which spreads them over both. Replicas "
+            "lag, so a client may not see what it has written itself.",
+            choices=("master", "replica", "any"),
+        ),
+    ] = "master"
     backend_transactions: Annotated[
         str,
         Setting(

@@ -116,6 +116,10 @@ class Source:
         """Raises SourceError unless the cluster answers."""
         try:
             await self._client.execute("ping")
+        except CommandError as error:
+            # All shards run scripts: what is to be done is SCRIPT KILL, not another start.
+            if error.code != "BUSY":
+                raise SourceError(f"The cluster does not answer: {error}.") from None
         except (KacheError, OSError, TimeoutError) as error:
             raise SourceError(f"The cluster does not answer: {error}.") from None
 

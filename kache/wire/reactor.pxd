@@ -146,6 +146,7 @@ cdef class Endpoint:
 
 # For those who make endpoints: what a new one receives and sends is sealed.
 cdef int begin_tls(Endpoint self, Handshakes handshakes) except -1
+cdef int connect_tls(Endpoint self, TlsPool pool, str name) except -1
 
 
 @cython.final

@@ -35,6 +35,14 @@ cdef int begin_tls(Endpoint self, Handshakes handshakes) except -1:
     return 0
 
 
+cdef int connect_tls(Endpoint self, TlsPool pool, str name) except -1:
+    """What an endpoint that has connected sends and receives is sealed. There are few of these, and all are ours: their
+    handshakes do not wait for a turn."""
+    self.tls = Tls(pool)
+    self.tls.connect(name)
+    return self.mark_dirty()
+
+
 cdef int read_sealed(Endpoint self) except -1:
     """`Endpoint.read_some`: one read, of which everything is opened that is complete and wanted."""
     cdef Tls tls = self.tls
@@ -118,6 +126,8 @@ cdef int open_later(Endpoint self) except -1:
     """It is read again: what it has received meanwhile is opened at the end of the batch, since somebody may be looking at
     the buffer into which it is opened."""
     cdef Handshakes handshakes = self.handshakes
+    if handshakes is None:
+        return open_kept(self)      # what this side has connected is paused by nobody who looks at a buffer
     if self.tls.state == TLS_OPEN and (self.tls.sealed_in is not None or self.tls.ended):
         handshakes.resumed.append(self)
         if not self.reactor.running:
@@ -168,7 +178,8 @@ cdef int tell_cost(Endpoint self) except -1:
 cdef int drop_tls(Endpoint self) except -1:
     """It is closed."""
     cdef Tls tls = self.tls
-    self.handshakes.waiting.pop(self, None)
+    if self.handshakes is not None:
+        self.handshakes.waiting.pop(self, None)
     tell_cost(self)
     self.tls = None
     tls.drop()
@@ -258,6 +269,8 @@ cdef int look_at_handshake(Endpoint self) except -1:
     """More of a handshake has come: its step waits for the end of the batch, and is not read before."""
     cdef Tls tls = self.tls
     cdef Buffer rest = tls.sealed_in
+    if self.handshakes is None:
+        return go_on_shaking(self)
     if not tls.queued and tls.whole(rest.data + rest.start, rest.used(), rest.used()):
         tls.queued = True
         self.held_back = True
@@ -266,6 +279,20 @@ cdef int look_at_handshake(Endpoint self) except -1:
         if not self.reactor.running:
             self.reactor._schedule_flush()
     return 0
+
+
+cdef int go_on_shaking(Endpoint self) except -1:
+    """The same for a handshake that this side has begun: its step is done at once."""
+    cdef Tls tls = self.tls
+    cdef Buffer rest
+    cdef Py_ssize_t taken
+    rest, tls.sealed_in = tls.sealed_in, None
+    taken = tls.shake(rest.data + rest.start, rest.used())
+    if tls.state == TLS_FAILED:
+        return break_off(self)
+    tls.keep(rest.data + rest.start + taken, rest.used() - taken)
+    self.mark_dirty()
+    return open_kept(self) if tls.state == TLS_OPEN else 0
 
 
 cdef class Handshakes:

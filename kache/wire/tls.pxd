@@ -53,6 +53,8 @@ cdef class Tls:
     cdef bint queued                    # its handshake has a step to be done
     cdef readonly str failure
     cdef Py_ssize_t counted             # of `cost`, that its endpoint has told
+    # This side begins a handshake with a peer whose certificate must have that name, if the context checks names.
+    cdef int connect(self, str name) except -1
     cdef Py_ssize_t cost(self) noexcept
     cdef int keep(self, const char* data, Py_ssize_t n) except -1       # behind what is in sealed_in
     cdef int put_on_wire(self, bytes sealed, Py_ssize_t sent) except -1

@@ -44,7 +44,7 @@ cdef class Window:
 cdef class TlsPool:
 
     def __init__(self, context):
-        """For peers that connect to this process; `context` is an ssl.SSLContext of the server's side."""
+        """For peers that connect to this process, or that it connects to; `context` is an ssl.SSLContext of that side."""
         import ssl  # only who serves TLS pays for it
 
         self.context = context
@@ -74,9 +74,24 @@ cdef class TlsPool:
 cdef class Tls:
 
     def __init__(self, TlsPool pool not None):
-        """A peer that has just connected."""
+        """A peer that has just connected, or is about to be (`connect`)."""
         self.pool = pool
         self.failure = ""
+
+    cdef int connect(self, str name) except -1:
+        cdef TlsPool pool = self.pool
+        self.peer = pool.context.wrap_bio(pool.incoming, pool.outgoing, server_side=False, server_hostname=name)
+        self.inner = getattr(self.peer, "_sslobj", self.peer)
+        self.state = TLS_SHAKES
+        try:
+            self.inner.do_handshake()
+        except pool.want_read:
+            pass
+        except pool.ssl_error as error:
+            self.fail(error)
+        finally:
+            self.put_on_wire(pool.collect(), 0)
+        return 0
 
     @property
     def ssl_object(self):

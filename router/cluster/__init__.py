@@ -8,6 +8,9 @@ watching    WATCH
 splitting   replies to what is divided inside a transaction
 subscriber  channels and patterns that clients listen to
 asking      questions to every master
+readers     replicas that reads go to
+waiting     WAIT and WAITAOF
+monitoring  what clients do, for who watches at other routers
 scan        SCAN
 scripts     SCRIPT and FUNCTION
 binary      what the binary protocol means otherwise

@@ -106,6 +106,8 @@ class _Wait:
                 reply = CommandError(f"CLUSTERDOWN slot {slot} has no reachable owner ({lost})")
             kind = redirect_in(reply)
             if not kind:
+                if number is not None:
+                    self.director.has_written(self.session, number)
                 return reply
             if self.unblocked is not None:
                 return self.unblocked
@@ -127,7 +129,7 @@ class _Wait:
             limit = self.loop.time() + self.router.config.backend_wait_ms / 1000
 
     async def ask(self, number: int, *, asking: bool) -> Reply:
-        one = await self.director.pool.take(number, self.session.dialect)
+        one = await self.director.pool.take(number, self.session)
         self.connection = one
         try:
             words = self.words()

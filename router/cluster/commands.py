@@ -2,11 +2,12 @@
 
 `HANDLERS` are by row, ``f(router, session, *arguments) -> Reply`` or a coroutine function of the same shape; a coroutine
 starts when all that its client asked before is answered, since it may concern any node. What a row of the table of
-commands calls refused is refused here in its words, and so is, for now, what needs a connection of its own.
+commands calls refused is refused here in its words.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kache.commands import TABLE, Row
-from kache.commands.behind import NOT_YET
 from kache.errors import CommandError
 from kache.replies import OK, Reply
 from kache.slots import slot_of_key
@@ -26,6 +26,7 @@ from .binary import BINARY
 from .dialects import DIALECTS
 from .scan import scan
 from .scripts import SCRIPTS
+from .waiting import WAITING
 from .watching import watch
 from .zquery import zquery
 
@@ -45,14 +46,6 @@ def _handler(key: str) -> Callable[[Handler], Handler]:
         return function
 
     return add
-
-
-async def keys_of_all(router: Router, session: Session) -> int | None:
-    """How many keys all masters have; None when one does not say."""
-    try:
-        return int(sum(await ask_all(router, session, b"DBSIZE")))
-    except CommandError:
-        return None
 
 
 @_handler("keys")
@@ -97,12 +90,14 @@ async def flushdb(router: Router, session: Session, *options: bytes) -> Reply:
 
 
 @_handler("select")
-def select(router: Router, session: Session, index: bytes) -> Reply:
-    """Database 0 is the only one."""
-    if not index.lstrip(b"-").isdigit():
-        raise CommandError("ERR invalid DB index")
-    if int(index) != 0:
-        raise CommandError("ERR SELECT is not allowed in cluster mode")
+async def select(router: Router, session: Session, index: bytes) -> Reply:
+    """Every master must have it, or the error is theirs; connections of that database follow."""
+    if index != b"0":
+        director = router.remote.director
+        await asyncio.gather(
+            *[director.ask_number(each, "SELECT", index.decode("latin-1")) for each in director.masters()]
+        )
+    session.db = int(index)
     return OK
 
 
@@ -194,6 +189,7 @@ HANDLERS.update(SCRIPTS)
 HANDLERS.update(DIALECTS)
 HANDLERS.update(BINARY)
 HANDLERS["watch"] = watch
+HANDLERS.update(WAITING)
 HANDLERS["zquery"] = zquery
 
 
@@ -215,5 +211,3 @@ for _row in TABLE:
         HANDLERS[_row.key] = _refusing(
             f"ERR {_shown(_row)} is refused in front of a Redis Cluster: {_row.cluster_text}"
         )
-    elif _row.key in NOT_YET:
-        HANDLERS[_row.key] = _refusing(f"ERR {_shown(_row)} is not served in front of a Redis Cluster yet")

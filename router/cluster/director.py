@@ -4,9 +4,10 @@ One for a router. The compiled path (`mux/remote.pxi`) asks it for whatever is n
 gates (`gate`) the world that they stand in. Nodes are numbers here: an address keeps its number, so that two maps that
 name the same nodes are compared by slices.
 
-The map is read (CLUSTER SLOTS) when the router starts, every half minute, when a node redirects, when a connection is
-lost, and while commands wait for an owner; by one node at a time, at most five times a second. A redirect changes its slot
-at once, and no map that was asked for earlier changes it back.
+The map is read (CLUSTER SLOTS, CLUSTER NODES) when the router starts, every half minute, when a node redirects, when a
+connection is lost, and while commands wait for an owner; by one node at a time, at most five times a second. A redirect
+changes its slot at once, and no map that was asked for earlier changes it back; nor does the map of a node that lags behind,
+whose master of a slot has a lower config epoch, as long as the present owner is reached.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from kache.backend.address import Node, format_node, nodes_of
 from kache.backend.conversation import command
-from kache.backend.topology import Range, from_slots, moved_to
+from kache.backend.tls import context_of
+from kache.backend.topology import Shown, moved_to, view_of
 from kache.commands import Row
 from kache.commands.extract import block_position, key_positions
 from kache.config.settings import Config
 from kache.errors import CommandError, KacheError
 from kache.slots import SLOT_COUNT, slot_of_key
-from kache.wire.codec import ReplyTooShort, decode_reply
 
+from .asking import converse
 from .blocking import BLOCKING
 from .dialects import SETTLED
 from .exclusive import Pool
 from .gate import Gates
+from .monitoring import Lines
+from .readers import Readers
+from .scripts import Sources, told_by
 from .sets import DIVIDED
 from .subscriber import Subscriber
 from .watching import execute_watched
@@ -47,12 +52,10 @@ RESP2 = 2
 RESP3 = 3
 MOVED = 1
 ASK = 2
+NO_SCRIPT = 4
 
 LEAST_BETWEEN_MAPS = 0.2
 BETWEEN_MAPS = 30.0
-MAP_SECONDS = 1.0
-"""How long one node may take to say where the slots are."""
-
 FIRST_RETRY = 0.05
 LONGEST_RETRY = 1.0
 """Seconds before a node is connected to once more, doubled with each failure."""
@@ -100,11 +103,17 @@ class Director:
         self.nodes: list[_Node] = []
         self.by_address: dict[Node, _Node] = {}
         self.map: list[int | None] = [None] * SLOT_COUNT
+        self.epochs = [0] * SLOT_COUNT
+        """Of the view that each slot's owner is from; 0 behind a redirect, which any view may confirm or change."""
+        self.tls = context_of(config)
+        self.sources = Sources()
+        self.readers = Readers(self)
+        self.lines = Lines(self)
         self.gates = Gates(self)
         self.pool = Pool(self)
         self.settled = SETTLED
         self.subscriber = Subscriber(self)
-        self._listening: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.maps_read = 0
         self.stopped = False
         self._redirected_at: dict[int, float] = {}
@@ -151,7 +160,7 @@ class Director:
         if lane is not None:
             return bool(lane.state == "up")
         one = self.nodes[node]
-        if self._connect(one, frame.dialect, frame.lane) is None and one.reason:
+        if self.connect(one.number, frame.dialect, frame.lane, frame.db) is None and one.reason:
             text = f"CLUSTERDOWN slot {frame.slot} has no reachable owner ({one.name}: {one.reason})"
             frame.reason = text.encode("utf-8", "replace")
             self._lose_patience(frame)
@@ -195,7 +204,9 @@ class Director:
                 target = self._node(found[1]).number
         if kind == MOVED and target is not None:
             self.has_moved(slot, self.nodes[target].address)
-        if kind == MOVED or (kind != ASK and not text.startswith(b"TRYAGAIN")):
+        if number != self.map[slot]:
+            self.readers.failed(number)
+        if kind == MOVED or (kind not in (ASK, NO_SCRIPT) and not text.startswith(b"TRYAGAIN")):
             self.lost_map()
         if held is None:
             self.gates.gone(slot, frame)
@@ -205,9 +216,18 @@ class Director:
             self.gates.moved(held)
         elif kind == ASK and target is not None:
             self.gates.ask(held, target)
+        elif kind == NO_SCRIPT:
+            self.gates.moved(held)  # the node knows it by then
         else:
             self._lose_patience(held)
             self.gates.patience(held, text)
+
+    def tells_script(self, lane: Lane, frame: bytes) -> bool:
+        """A node does not know the script of this command: whether this router does, and has just told it."""
+        source = told_by(frame, self.sources)
+        if source is not None:
+            self.remote.ask_node(lane, [b"SCRIPT", b"LOAD", source]).add_done_callback(_forget)
+        return source is not None
 
     def _lose_patience(self, frame: Held) -> None:
         """Where nothing is to be waited for, the next look at deadlines refuses it."""
@@ -233,8 +253,9 @@ class Director:
         if lane.reason == LEFT:
             node.reason, node.failures, node.retry_at = "", 0, 0.0
         elif not self.router.shutting_down:
-            self._say(f"node {node.name}: {node.reason}")
+            self.say(f"node {node.name}: {node.reason}")
         self._tell_waiters(lane)
+        self.readers.failed(lane.number)
         self.gates.doubt([slot for slot in self.gates.by_slot if self.map[slot] == node.number])
         for frame in again:
             self.remote.waits_again(frame)
@@ -253,17 +274,20 @@ class Director:
             self._wanted = True
         if self._wanted:
             self._read_if_due()
+        self.readers.connect_wanted()
         if now >= self._next_ping:
             self._next_ping = now + PING_SECONDS
-            masters = set(self.masters())
+            needed = set(self.masters()) | self.readers.numbers
             for lane in self.remote.idle_lanes(int(1000 * PING_SECONDS)):
-                if lane.number in masters:
+                if lane.number in needed:
                     self.remote.ask_node(lane, [b"PING"]).add_done_callback(_forget)
                 else:
                     lane.close(LEFT)
 
     def waits(self, row: Row, arguments: tuple[bytes, ...]) -> Callable[..., Any] | None:
         """What carries the command out if it waits for its keys, or divides them itself."""
+        if row.name in ("eval", "eval_ro"):
+            self.sources.saw(arguments[0])
         divided = DIVIDED.get(row.key)
         if divided is not None:
             return divided if len(self.slots_of(row, arguments)) > 1 else None
@@ -284,13 +308,13 @@ class Director:
     async def lane(self, number: int, session: Session) -> Lane:
         """The connection that the session's commands take to a node. Raises CommandError when the node is not reached."""
         dialect = RESP2 if session.dialect == RESP2 else RESP3
-        lane = self.remote.lane_at(number, dialect, session.id % self.config.backend_connections)
+        lane = self.remote.lane_at(number, dialect, session.id % self.config.backend_connections, session.db)
         node = self.nodes[number]
         if lane is None:
             node.retry_at = 0.0
             if node.place is None:
                 await self._resolve(node)
-            lane = self._connect(node, dialect, session.id % self.config.backend_connections)
+            lane = self.connect(number, dialect, session.id % self.config.backend_connections, session.db)
         if lane is not None and lane.state == "connecting":
             waiter = self.loop.create_future()
             self._waiters.append((lane, waiter))
@@ -299,6 +323,15 @@ class Director:
             reason = node.reason or "it cannot be resolved"
             raise CommandError(f"CLUSTERDOWN node {node.name} is not reachable ({reason}); nothing was executed")
         return lane
+
+    def has_written(self, session: Session, number: int) -> None:
+        """On a connection of its own, for WAIT; the compiled path notes what it sends itself."""
+        session.wrote |= 1 << ((number + 1) & 63)
+
+    def written_by(self, session: Session) -> list[int]:
+        """The masters that it has written to, as far as they still are masters; all of them if it is not known which."""
+        masters = self.masters()
+        return [number for number in masters if session.wrote >> ((number + 1) & 63) & 1] or masters
 
     def number_of(self, address: Node) -> int:
         """The number of a node."""
@@ -325,9 +358,10 @@ class Director:
             elif not waiter.done():
                 waiter.set_result(None)
 
-    def _connect(self, node: _Node, dialect: int, number: int) -> Lane | None:
-        """Begins a connection, unless it is too early for one; None if so."""
+    def connect(self, number: int, dialect: int, lane: int, db: int) -> Lane | None:
+        """Begins a connection to a node, unless it is too early for one; None if so."""
         now = self.now()
+        node = self.nodes[number]
         if node.place is None:
             if not node.resolving:
                 self.loop.create_task(self._resolve(node))
@@ -348,18 +382,31 @@ class Director:
             node.retry_at = now + LONGEST_RETRY
             self.wake_at(node.retry_at)
             return None
-        greeting, replies = self.greeting(dialect)
-        return self.remote.connect_as(node.number, dialect, number, connection, greeting, replies)
+        greeting, replies = self.greeting(dialect, db)
+        if self.config.backend_read_from != "master":
+            greeting, replies = greeting + command("READONLY"), replies + 1
+        return self.remote.connect_as(number, dialect, lane, db, connection, node.address[0], greeting, replies)
 
-    def greeting(self, dialect: int) -> tuple[bytes, int]:
+    def greeting(self, dialect: int, db: int = 0) -> tuple[bytes, int]:
         """What a connection begins with, and how many answers it has."""
         user, password = self.config.backend_user, self.config.backend_password
+        words: list[tuple[str, ...]] = []
         if dialect == RESP3:
-            login = ["AUTH", user or "default", password] if password else []
-            return command("HELLO", "3", *login, "SETNAME", "kache"), 1
-        if not password:
-            return command("CLIENT", "SETNAME", "kache"), 1
-        return command("AUTH", *([user] if user else []), password) + command("CLIENT", "SETNAME", "kache"), 2
+            words.append(
+                ("HELLO", "3", *(("AUTH", user or "default", password) if password else ()), "SETNAME", "kache")
+            )
+        else:
+            if password:
+                words.append(("AUTH", *((user,) if user else ()), password))
+            words.append(("CLIENT", "SETNAME", "kache"))
+        if db:
+            words.append(("SELECT", str(db)))
+        return b"".join([command(*each) for each in words]), len(words)
+
+    async def open(self, address: Node) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of Python's own to a node."""
+        name = address[0] if self.tls is not None else None
+        return await asyncio.open_connection(*address, ssl=self.tls, server_hostname=name)
 
     async def _resolve(self, node: _Node) -> None:
         node.resolving = True
@@ -377,19 +424,25 @@ class Director:
     def has_moved(self, slot: int, address: Node) -> None:
         """A redirect says so."""
         self._redirected_at[slot] = self.now()
+        self.epochs[slot] = 0
         self._own(slot, self._node(address).number)
         self.lost_map()
 
     def listen(self, names: list[tuple[int, bytes]], told: Callable[[], object]) -> None:
         """Somebody listens to them from now on; `told` is called when the nodes know."""
-        task = self.loop.create_task(self.subscriber.listen(names))
-        self._listening.add(task)
+        self.spawn(self.subscriber.listen(names)).add_done_callback(lambda _: told())
 
-        def done(task: asyncio.Task[None]) -> None:
-            self._listening.discard(task)
-            told()
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Goes on beside everything else; an error of it is logged."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._is_done)
+        return task
 
-        task.add_done_callback(done)
+    def _is_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not self.router.shutting_down:
+            _log.error("internal error", exc_info=task.exception())
 
     def forget(self, names: list[tuple[int, bytes]]) -> None:
         """Nobody listens to them any longer."""
@@ -398,15 +451,23 @@ class Director:
     def say_of(self, number: int, text: str) -> None:
         """In the log, of a node."""
         if not self.router.shutting_down:
-            self._say(f"node {self.nodes[number].name}: {text}")
+            self.say(f"node {self.nodes[number].name}: {text}")
 
     def execute_watched(self, *arguments: Any) -> Coroutine[Any, Any, Any]:
         """`watching.execute_watched`, for the compiled path."""
         return execute_watched(*arguments)
 
     async def ask_number(self, number: int, *words: str) -> Any:
-        """A question to a node on a connection of its own."""
-        return await self._ask(self.nodes[number].address, *words)
+        """A question to a node on a connection of its own. Raises CommandError."""
+        name = self.nodes[number].name
+        try:
+            (reply,) = await converse(self, self.nodes[number].address, words)
+        except (OSError, TimeoutError, EOFError, ValueError) as error:
+            reason = str(error) or "no answer"
+            raise CommandError(f"CLUSTERDOWN node {name} is not reachable ({reason}); nothing was executed") from None
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
 
     # The map ------------------------------------------------------------------------------------------------------
     async def start(self, seconds: float) -> None:
@@ -481,43 +542,45 @@ class Director:
         first = self._turn % len(known)
         for address in dict.fromkeys(known[first:] + known[:first]):
             try:
-                ranges = from_slots(await self._ask(address, "CLUSTER", "SLOTS"), address)
+                slots, nodes = await converse(self, address, ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
+                if isinstance(slots, CommandError):
+                    raise slots
+                ranges = view_of(slots, nodes if isinstance(nodes, bytes) else b"", address)
             except (OSError, TimeoutError, KacheError, ValueError, EOFError) as error:
-                self._say(f"node {format_node(address)} does not say where the slots are: {error or 'no answer'}")
+                self.say(f"node {format_node(address)} does not say where the slots are: {error or 'no answer'}")
                 continue
             if ranges:
                 self._take(ranges, asked)
                 return
         self._wanted = True
 
-    async def _ask(self, address: Node, *words: str) -> Any:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), MAP_SECONDS)
-        try:
-            user, password = self.config.backend_user, self.config.backend_password
-            replies = 1
-            if password:
-                writer.write(command("AUTH", *([user] if user else []), password))
-                replies = 2
-            writer.write(command(*words))
-            return await asyncio.wait_for(_last_reply(reader, replies), MAP_SECONDS)
-        finally:
-            writer.close()
-
-    def _take(self, ranges: list[Range], asked: float) -> None:
+    def _take(self, view: list[Shown], asked: float) -> None:
         """A map that was asked for then."""
         new: list[int | None] = [None] * SLOT_COUNT
-        for first, last, address in ranges:
-            new[first : last + 1] = [self._node(address).number] * (last + 1 - first)
+        epochs = [0] * SLOT_COUNT
+        for each in view:
+            new[each.first : each.last + 1] = [self._node(each.master).number] * (each.last + 1 - each.first)
+            epochs[each.first : each.last + 1] = [each.epoch] * (each.last + 1 - each.first)
         self.maps_read += 1
-        if new != self.map:
+        if new != self.map or epochs != self.epochs:
             for slot, number in enumerate(new):
-                if number != self.map[slot] and self._redirected_at.get(slot, -1.0) < asked:
+                if number != self.map[slot]:
+                    if self._redirected_at.get(slot, -1.0) >= asked or self._is_older(slot, number, epochs[slot]):
+                        continue
                     self._own(slot, number)
+                self.epochs[slot] = epochs[slot]
+        self.readers.take(view)
         self._redirected_at = {slot: when for slot, when in self._redirected_at.items() if when >= asked}
         self.subscriber.map_has_changed()
         self.gates.look()
 
-    def _say(self, text: str) -> None:
+    def _is_older(self, slot: int, number: int | None, epoch: int) -> bool:
+        """Whether a node says this that has not learned yet who owns the slot now. An owner that is not reached proves
+        nothing: its cluster may be another one by now."""
+        owner = self.map[slot]
+        return number is not None and owner is not None and epoch < self.epochs[slot] and not self.nodes[owner].reason
+
+    def say(self, text: str) -> None:
         """In the log, the same once a minute."""
         now = self.now()
         if now - self._said_at.get(text, -60.0) >= 60.0:
@@ -525,26 +588,6 @@ class Director:
                 self._said_at.clear()
             self._said_at[text] = now
             _log.warning("%s", text)
-
-
-async def _last_reply(reader: asyncio.StreamReader, replies: int) -> Any:
-    """The last of so many replies; the first that is an error is raised."""
-    received = b""
-    while True:
-        try:
-            reply, end = decode_reply(received)
-        except ReplyTooShort:
-            more = await reader.read(65536)
-            if not more:
-                raise EOFError("the connection was closed") from None
-            received += more
-            continue
-        if isinstance(reply, CommandError):
-            raise reply
-        received = received[end:]
-        replies -= 1
-        if replies == 0:
-            return reply
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

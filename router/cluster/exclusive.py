@@ -16,6 +16,7 @@ from kache.replies import NULL_ARRAY, Reply
 from kache.wire.codec import ReplyTooShort, decode_reply
 
 if TYPE_CHECKING:
+    from ..mux.multiplexer import Session
     from .director import Director
 
 __all__ = ["Exclusive", "NodeLost", "Pool"]
@@ -36,9 +37,12 @@ class NodeLost(Exception):
 class Exclusive:
     """One connection; `open` makes it."""
 
-    def __init__(self, number: int, dialect: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, number: int, dialect: int, db: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.number = number
         self.dialect = dialect
+        self.db = db
         self.id = 0
         self.clean = True
         """Whether nothing of it is anybody's: no question is open, nothing is watched."""
@@ -47,16 +51,14 @@ class Exclusive:
         self._received = b""
 
     @classmethod
-    async def open(cls, director: Director, number: int, dialect: int) -> Exclusive:
+    async def open(cls, director: Director, number: int, dialect: int, db: int) -> Exclusive:
         """Raises NodeLost when the node is not reached, or does not want us."""
-        greeting, replies = director.greeting(dialect)
+        greeting, replies = director.greeting(dialect, db)
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(*director.nodes[number].address), OPEN_SECONDS
-            )
+            reader, writer = await asyncio.wait_for(director.open(director.nodes[number].address), OPEN_SECONDS)
         except (OSError, TimeoutError) as error:
             raise NodeLost(str(error) or "no answer", sent=False) from None
-        one = cls(number, dialect, reader, writer)
+        one = cls(number, dialect, db, reader, writer)
         writer.write(greeting + command("CLIENT", "ID"))
         try:
             for _ in range(replies):
@@ -135,22 +137,22 @@ class Pool:
 
     def __init__(self, director: Director) -> None:
         self.director = director
-        self.idle: dict[tuple[int, int], list[Exclusive]] = {}
+        self.idle: dict[tuple[int, int, int], list[Exclusive]] = {}
 
-    async def take(self, number: int, dialect: int) -> Exclusive:
-        """One to that node. Raises NodeLost when there is none to be had."""
-        dialect = RESP2 if dialect == RESP2 else 3
-        waiting = self.idle.get((number, dialect))
+    async def take(self, number: int, session: Session) -> Exclusive:
+        """One to that node, in the client's dialect and database. Raises NodeLost when there is none to be had."""
+        dialect = RESP2 if session.dialect == RESP2 else 3
+        waiting = self.idle.get((number, dialect, session.db))
         while waiting:
             one = waiting.pop()
             if not one.ended:
                 return one
             one.close()
-        return await Exclusive.open(self.director, number, dialect)
+        return await Exclusive.open(self.director, number, dialect, session.db)
 
     def give_back(self, one: Exclusive) -> None:
         """It is not needed any longer."""
-        waiting = self.idle.setdefault((one.number, one.dialect), [])
+        waiting = self.idle.setdefault((one.number, one.dialect, one.db), [])
         if one.clean and len(waiting) < MOST_IDLE:
             waiting.append(one)
         else:

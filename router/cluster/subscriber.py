@@ -84,7 +84,7 @@ class _Ear:
     async def _listen(self) -> None:
         director = self.subscriber.director
         address = director.nodes[self.number].address
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), OPEN_SECONDS)
+        reader, writer = await asyncio.wait_for(director.open(address), OPEN_SECONDS)
         self.writer = writer
         greeting, _ = director.greeting(2)
         writer.write(greeting)

@@ -71,7 +71,7 @@ class Watch:
     async def _ask(self, session: Session, slot: int, number: int, keys: Sequence[bytes], *, asking: bool) -> Any:
         try:
             if slot not in self.slots:
-                self.slots[slot] = await self.director.pool.take(number, session.dialect)
+                self.slots[slot] = await self.director.pool.take(number, session)
             commands = [(b"ASKING",)] if asking else []
             return (await self.slots[slot].ask_all([*commands, (b"WATCH", *keys)]))[-1]
         except NodeLost as lost:
@@ -119,6 +119,8 @@ async def execute_watched(
     watching, session.exclusive = session.exclusive, None
     assert watching is not None
     try:
+        for connection in watching.slots.values():
+            watching.director.has_written(session, connection.number)
         answers = await _watched(watching, blocks)
         if answers is None:
             return NULL_ARRAY

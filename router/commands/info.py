@@ -18,7 +18,7 @@ from kache.commands import DIGEST
 from kache.replies import Reply, Verbatim
 from kache.stats import MemoryUse, ShardStats, Snapshot, added, percentile
 
-from ..cluster.commands import keys_of_all
+from ..cluster.asking import keyspace_of_all
 from ..registry import local
 from .arguments import text
 from .connection import SERVER_VERSION
@@ -58,7 +58,7 @@ async def info(router: Router, session: Session, *sections: bytes) -> Reply:
     wanted = _wanted(sections, behind=router.remote is not None)
     state = _State(router, await snapshot(router, buffers="clients" in wanted))
     if router.remote is not None and "keyspace" in wanted:
-        state.keys = await keys_of_all(router, session)
+        state.databases = await keyspace_of_all(router, session)
     blocks = []
     for section in wanted:
         fields = SECTIONS[section](state)
@@ -94,8 +94,13 @@ class _State:
         self.routers = added(found.routers)
         self.shards = found.shards
         self.silent = found.silent
-        self.keys: int | None = None
-        """In front of a Redis Cluster: as its nodes count them."""
+        self.databases: dict[int, list[int]] = {}
+        """By number: keys, those with a time to live, and that times their average one; in front of a Redis Cluster as its
+        nodes count them."""
+        for shard in found.shards:
+            for one in shard.databases:
+                row = self.databases.setdefault(one.index, [0, 0, 0])
+                row[:] = row[0] + one.keys, row[1] + one.expires, row[2] + one.average_ttl_ms * one.expires
 
     def sum(self, name: str) -> Any:
         """A counter added up over the shards."""
@@ -167,10 +172,9 @@ def _clients(state: _State) -> Fields:
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
         **state.shown("blocked_clients", "tracking_clients", "pubsub_clients", "watching_clients"),
-        "clients_in_timeout_table": 0,
-        "total_watched_keys": 0,
-        "total_blocking_keys": 0,
-        "total_blocking_keys_on_nokey": 0,
+        **state.shown(
+            "clients_in_timeout_table", "total_watched_keys", "total_blocking_keys", "total_blocking_keys_on_nokey"
+        ),
     }
 
 
@@ -192,6 +196,9 @@ def _memory(state: _State) -> Fields:
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
         **state.shown("used_memory_lua", "used_memory_scripts", "number_of_cached_scripts"),
+        **state.shown(
+            "number_of_functions", "number_of_libraries", "used_memory_vm_functions", "used_memory_functions"
+        ),
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,
@@ -390,18 +397,9 @@ def _backend(state: _State) -> Fields:
 
 
 def _keyspace(state: _State) -> Fields:
-    if state.keys is not None:
-        return {"db0": f"keys={state.keys},expires=0,avg_ttl=0"} if state.keys else {}
-    databases: dict[int, list[int]] = {}
-    for shard in state.shards:
-        for one in shard.databases:
-            row = databases.setdefault(one.index, [0, 0, 0])
-            row[0] += one.keys
-            row[1] += one.expires
-            row[2] += one.average_ttl_ms * one.expires
     return {
         f"db{index}": f"keys={keys},expires={expires},avg_ttl={ttl // expires if expires else 0}"
-        for index, (keys, expires, ttl) in sorted(databases.items())
+        for index, (keys, expires, ttl) in sorted(state.databases.items())
         if keys
     }
 

@@ -22,6 +22,7 @@ from kache.stats import RouterStats, ShardStats, Snapshot, added
 
 from ..peers import answers, ask
 from ..registry import local
+from ..scatter.blocking import Wait
 from .slowlog import entries_kept
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return RouterStats(
         started_ms=router.started_ms,
-        counters=router.statistics() | {"tls_expires": _tls_expires(router)} | router.accounts.counters(),
+        counters=router.statistics()
+        | {"tls_expires": _tls_expires(router), "timed_waits": Wait.timed}
+        | router.accounts.counters()
+        | _of_backend(router),
         links=[link.in_flight for link in router.links],
         input_buffer=max((one.unparsed_bytes for one in sessions), default=0),
         output_buffer=max((one.unsent_bytes for one in sessions), default=0),
@@ -104,6 +108,13 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
         cpu_system_s=used.ru_stime,
         index=router.index,
     )
+
+
+def _of_backend(router: Router) -> dict[str, int]:
+    """In front of a Redis Cluster."""
+    if router.remote is None:
+        return {}
+    return {f"backend_{name}": value for name, value in router.remote.statistics().items()}
 
 
 def _tls_expires(router: Router) -> int:

@@ -123,6 +123,8 @@ cdef bint exec_remote(Session session, Command* command, uint16_t flags) except 
             return True
     if len(slots) > 1:
         router.remote.split_blocks += 1
+    if router.watched[0] | router.watched[1]:
+        router.monitors.tell_remote_queue(session, queue)
     block = Block.__new__(Block)
     block.router = router
     block.session = session
@@ -160,6 +162,8 @@ cdef bint exec_exclusively(Session session, Command* command, uint16_t flags) ex
         end_multi(session)
         session.answer_error(CROSSES_SLOTS, flags)
         return True
+    if session.router.watched[0] | session.router.watched[1]:
+        session.router.monitors.tell_remote_queue(session, queue)
     for i in range(queue.count):
         one = &queue.commands[i]
         if one.shard >= 0:

@@ -2,6 +2,7 @@
 #
 #   any router: somebody watches (a page that all have mapped) ──► each command, executed, becomes a line
 #   the line ──► shard 0 ──► every router with somebody who watches: one order for all of them
+#   in front of a Redis Cluster: ──► who watches here, and the other routers (router/cluster/monitoring.py)
 #
 # With nobody watching a command costs two loads. What is queued behind MULTI is shown when EXEC executes it. What is secret
 # is not shown (kache/commands/redact.py), nor commands that the table says are not (admin, skip_monitor).
@@ -9,6 +10,9 @@
 cdef bytes WATCHED_NAME = b"monitor"
 
 
+# A collection must not take the page away before its buffer is given back: who owns a page with a buffer cannot go.
+@cython.no_gc_clear
+@cython.final
 cdef class Monitors:
     """Who watches all commands, and how they are described."""
 
@@ -42,14 +46,41 @@ cdef class Monitors:
         return self.tell_words(session, command, session.db_now, words)
 
     cdef int tell_words(self, Session session, Command* command, int db, list words) except -1:
-        cdef Link link = <Link> self.router.links[0]
+        cdef Link link = <Link> self.router.links[0] if self.router.remote is None else None
         row = <object> command.row
-        if "admin" in row.flags or "skip_monitor" in row.flags or link.phase != UP:
+        if "admin" in row.flags or "skip_monitor" in row.flags or (link is not None and link.phase != UP):
             return 0
         line = b"+%d.%06d [%d %b]%b\r\n" % (
             self.router.now_ms // 1000, self.router.now_ms % 1000 * 1000, db, monitored_address(session),
             b"".join([b' "' + quoted(word) + b'"' for word in redacted(words)]))
+        if link is None:
+            return self.tell_routers(line)
         return put_always(link, Ignored(self.router), self.router.table.monitored, [line])
+
+    cdef int tell_routers(self, bytes line) except -1:
+        """In front of a Redis Cluster: each router has its clients' lines, and those of the others as they come."""
+        cdef int i
+        self.take(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
+        for i in range(2 * sizeof(uint64_t)):
+            if i != self.router.index and (<uint8_t*> self.words)[i]:
+                self.router.remote.director.lines.tell(line)
+                return 0
+        return 0
+
+    cdef int tell_remote_queue(self, Session session, Queue queue) except -1:
+        """`tell_queue` in front of a Redis Cluster, where it is queued as RESP."""
+        cdef Py_ssize_t i
+        cdef Queued* one
+        for i in range(queue.count):
+            one = &queue.commands[i]
+            if one.shard >= 0:
+                words = decode_span(queue.frames.data + queue.frames.start + one.at, one.size)
+            elif one.shard == SEVERAL:
+                words = undivided(one.command.step, queue.planned[i][1], queue.planned[i][2])
+            else:
+                words = one.command.name[:one.command.name_size].upper().split(b"|") + list(queue.planned[i])
+            self.tell_words(session, one.command, session.db_now, words)
+        return 0
 
     cdef int tell_queue(self, Session session, Queue queue) except -1:
         """What EXEC has begun to execute."""
@@ -72,6 +103,17 @@ cdef class Monitors:
         for session in list(watching.get(WATCHED_NAME, ())):
             session.push(line, n)
         return 0
+
+
+cdef list undivided(int step, dict places, dict frames):
+    """The words of a command that was divided by slot (`parts_in_block`)."""
+    cdef dict found = {}
+    cdef bytes frame
+    for slot, frame in frames.items():
+        name, *words = decode_span(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        for at, place in enumerate(places[slot]):
+            found[place] = words[at * step:(at + 1) * step]
+    return [name, *[word for place in sorted(found) for word in found[place]]]
 
 
 cdef bytes monitored_address(Session session):

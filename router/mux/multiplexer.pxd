@@ -187,6 +187,8 @@ cdef class Replies(Endpoint):
     @cython.final
     cdef int receive(self, int shard, const char* reply, Py_ssize_t n) except -1
     @cython.final
+    # The same of a node: `count` replies, none large, that lie one behind the other; their sizes.
+    cdef int receive_run(self, int source, const char* data, const uint32_t* sizes, uint32_t count) except -1
     cdef int receive_placed(self, int shard, const char* reply, Py_ssize_t n) except -1
     @cython.final
     cdef int receive_errors(self, int shard, uint32_t count, bytes message) except -1
@@ -276,7 +278,7 @@ cdef class Backend(Endpoint):
     cdef readonly int index
     cdef int phase
     cdef readonly object reason          # why it is down
-    cdef bint busy               # it runs a script for so long that nothing else is sent to it
+    cdef int busy                # it runs a script (or a function) for so long that nothing else is sent to it
     cdef readonly uint64_t in_flight     # commands whose replies are still to come, swallowed ones included
     cdef readonly uint64_t timeouts
     cdef readonly uint64_t reconnects
@@ -483,6 +485,10 @@ cdef int put_frame(Buffer out, Command* command, uint16_t slot, Span* arguments,
 
 
 # node.pxi --------------------------------------------------------------------------------------------
+cdef enum:
+    MOST_BATCHED = 256   # replies that are passed on together
+
+
 cdef struct Sent:
     uint64_t place       # among all commands of this router
     uint32_t size        # of its bytes in `kept`; 0: its frame has them
@@ -510,7 +516,7 @@ cdef class Held:
     cdef bytes data
     cdef bint reads
     cdef uint32_t skip           # replies before its own: those of a block
-    cdef readonly int dialect, lane
+    cdef readonly int dialect, lane, db
     cdef int source
     cdef uint64_t token          # under which its reply keeps its place
     cdef readonly uint64_t place
@@ -525,18 +531,22 @@ cdef class Held:
 cdef class Node(Backend):
     """A connection to a node of a Redis Cluster, for clients of one dialect."""
     cdef Remote remote
-    cdef int node, dialect, lane
+    cdef int node, dialect, lane, db
     cdef Sent* sent
     cdef uint64_t sent_mask
-    cdef Buffer kept, batch
+    cdef Buffer kept
+    # Replies of one client that lie one behind the other where they were received, not passed on yet.
     cdef Session batch_owner
+    cdef const char* batch
+    cdef uint32_t[MOST_BATCHED] sizes
     cdef uint32_t batched
+    cdef Py_ssize_t batch_bytes
     cdef ReplyScanner scanner
     cdef int greetings           # answers of the greeting that are still to come
     cdef int64_t heard_ms
     cdef bytes refusal           # the first error among replies that are skipped: why EXEC will be refused; None: none
     cdef uint32_t skips(self, Sent* sent, const char* data) noexcept
-    cdef int connected(self, int fd, bytes greeting, int replies) except -1
+    cdef int connected(self, int fd, str name, bytes greeting, int replies) except -1
     cdef int note(self, PyObject* owner, bint pending, uint32_t part, uint16_t slot, uint64_t place, bint reads,
                   Py_ssize_t mark, Py_ssize_t size, int64_t deadline) except -1
     cdef int put_held(self, Held held, bint asking, int64_t deadline) except -1
@@ -545,6 +555,7 @@ cdef class Node(Backend):
     cdef int take(self, const char* reply, Py_ssize_t n) except -1
     cdef int take_greeting(self, const char* reply, Py_ssize_t n) except -1
     cdef int translate(self, Session session, Sent* sent, const char* reply, Py_ssize_t n) except -1
+    cdef bint loads_script(self) except -1
     cdef int done(self) except -1
     cdef int pass_batch(self) except -1
     cdef Held again(self, Expected* expected, Sent* sent, const char* data)
@@ -554,6 +565,7 @@ cdef class Node(Backend):
 
 cdef int put_length(Buffer out, char mark, Py_ssize_t n) except -1
 cdef int put_resp_words(Buffer out, Span* words, Py_ssize_t count) except -1
+cdef int put_request(Buffer out, Session session) except -1
 cdef bytes resp_of(list words)
 
 
@@ -568,15 +580,24 @@ cdef struct Slot:
 cdef class Remote(Backend):
     """A Redis Cluster: which connection a command goes to, and what waits meanwhile."""
     cdef Slot[16384] slots
+    cdef bint spreads                    # some reads go to replicas:
+    cdef uint16_t[16384] readers         # by slot: number of the replica + 1; 0: they go to the owner
     cdef readonly object director
     cdef int connections
-    cdef list lanes                      # Node or None, by (node, dialect, number)
-    cdef list reads                      # by number of a row: whether it only reads
+    cdef list lanes                      # Node or None, by (node, dialect, number), of database 0
+    cdef dict far                        # Node by (node, dialect, number, database), of the others
+    cdef dict numbers                    # the same of all databases: what they are called among the sources of replies
+    cdef set wanted                      # (node, dialect, number, database) of replicas that somebody would have read from
+    cdef object tls                      # the TlsPool of connections to nodes; None: they are not sealed
+    cdef uint8_t* reads                  # by number of a row: whether it only reads
     cdef list arrived                    # Held whose gate has not seen them
     cdef uint64_t places, tokens, redirects, repeats, connects, split_blocks
     cdef Py_ssize_t waiting, waiting_bytes   # in gates
     cdef double wait_seconds
-    cdef Node node_of(self, int node, int dialect, int lane)
+    cdef Node node_of(self, int node, int dialect, int lane, int db)
+    cdef list all_lanes(self)
+    cdef Node reader_of(self, Session session, uint16_t slot)
+    cdef Node way_of(self, Session session, Command* command, uint16_t slot)
     cdef int lane_of_session(self, Session session) noexcept
     cdef int hold(self, Session session, Command* command, uint16_t slot, Span* words, Py_ssize_t count) except -1
     cdef int hold_place(self, Held held, uint16_t slot, uint64_t place, int source) except -1
@@ -586,6 +607,9 @@ cdef class Remote(Backend):
     cdef int work(self) except -1
     cdef int tick(self, int64_t now_ms) except -1
     cdef int is_lost(self, Node node) except -1
+
+
+cdef bint send_remote(Session session, Remote remote, Command* command, uint16_t slot, uint16_t flags) except -1
 
 
 # divided.pxi -----------------------------------------------------------------------------------------
@@ -656,6 +680,7 @@ cdef class Blocked(Pending):
 @cython.final
 cdef class Registration(Call):
     """A question of Python's whose reply may be a long time coming."""
+    cdef object served           # is called with what a shard has served it with, before its future is done; or None
     cdef Backend backend
     cdef uint64_t token
     cdef int withdraw(self) except -1
@@ -676,6 +701,14 @@ cdef class Scripted(Pending):
     cdef int take_notice(self, list notice) except -1
 
 
+cdef enum:
+    # Backend.busy
+    FREE = 0
+    RUNS_SCRIPT = 1
+    RUNS_FUNCTION = 2
+
+
+cdef bytes busy_text(int busy)
 # Sends it; False when it must wait for that.
 cdef bint begin_script(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
 
@@ -847,6 +880,19 @@ cdef class Subscription(Pending):
     cdef int one_less(self) except -1
 
 
+cdef enum:
+    AUDIENCE_BITS = 6            # of the number of a place among the channels that had a message last
+
+
+@cython.final
+cdef class Audience:
+    """Who has the messages of one channel coming, while nobody comes or goes."""
+    cdef int kind
+    cdef bytes name
+    cdef list sessions           # that listen to the channel itself
+    cdef list matching           # (pattern, the sessions that listen to it), of those that it matches
+
+
 @cython.final
 cdef class Channels:
     """Who of this router's clients listens to what."""
@@ -854,6 +900,10 @@ cdef class Channels:
     cdef list listeners          # by kind: name -> {session: None}
     cdef dict matchers           # pattern -> what says whether a channel matches
     cdef Buffer scratch          # the message being delivered
+    cdef list recent             # by audience_place: an Audience, or None
+    cdef bint remembers          # whether one is there
+    cdef int forget_audiences(self) noexcept
+    cdef Audience audience_of(self, int kind, const char* name, Py_ssize_t n)
     cdef Subscription subscribe(self, Session session, int kind, tuple names)
     cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed)
     cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1
@@ -866,8 +916,9 @@ cdef class Channels:
     cdef int tell(self, int kind, dict changed) except -1
     cdef int register_on(self, Link link) except -1
     cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
-    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1
-    cdef int send(self, dict listeners) except -1
+    cdef int deliver_pattern(self, bytes pattern, list sessions, const char* name, Py_ssize_t n, const char* message,
+                             Py_ssize_t size) except -1
+    cdef int send(self, list sessions) except -1
 
 
 cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1
@@ -916,6 +967,8 @@ cdef class Monitors:
     cdef int count(self) except -1
     cdef int tell(self, Session session, Command* command) except -1
     cdef int tell_words(self, Session session, Command* command, int db, list words) except -1
+    cdef int tell_routers(self, bytes line) except -1
+    cdef int tell_remote_queue(self, Session session, Queue queue) except -1
     cdef int tell_queue(self, Session session, Queue queue) except -1
     cdef int take(self, const char* line, Py_ssize_t n) except -1
 
@@ -959,6 +1012,7 @@ cdef class Session(Replies):
     cdef bint starving               # it is in clients.starving: it waits for others to cost less
     cdef Py_ssize_t unanswered_bytes # of requests, since nothing was in flight
     cdef int db_now
+    cdef public uint64_t wrote       # in front of a Redis Cluster: a bit for each node that it has written to (WAIT)
     cdef bint no_touch_now
     cdef public int reply_mode
     cdef public bint no_evict
@@ -1120,6 +1174,8 @@ cdef class Shards:
     cdef int[MAX_SHARDS] touched
     cdef uint8_t[MAX_SHARDS] is_touched
     cdef int touched_count
+    cdef int any_busy                            # Backend.busy of one of them; FREE: none is
+    cdef int all_busy                            # the same when all are
     cdef int touch(self, int index) noexcept        # a run was opened on this link
     cdef int end_runs(self) except -1               # the client being parsed is done: its runs are closed
     cdef int connect(self, int index) except -1
@@ -1185,7 +1241,6 @@ cdef class Acceptor(Listener):
 cdef class Router(Reactor):
     """One router process: the reactor of its descriptors, and everything that belongs to it."""
     cdef public object running      # the scripts that run in the shards (kache.cluster.running); None: nobody says
-    cdef readonly dict scripts      # by digest: those that were loaded by way of this router
     cdef set far_scripts         # scripts, as they are named, that want keys of other shards
     cdef readonly int index, shard_count
     cdef readonly object config, address

@@ -65,6 +65,7 @@ from functools import partial
 from select import POLLIN, poll
 from types import CoroutineType
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -80,8 +81,8 @@ from kache.wire.area cimport PLACED_FROM, Area, area_size, offer_area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
 from kache.wire.clock cimport Clock, monotonic_ns
-from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor, begin_tls
-from kache.wire.tls cimport TLS_OPEN
+from kache.wire.reactor cimport PEER_SENDS, Endpoint, Listener, Reactor, begin_tls, connect_tls
+from kache.wire.tls cimport TLS_OPEN, TlsPool
 from kache.wire.codec cimport (
     BINARY, EMPTY, FRAME, INTERNAL, NEED_MORE, NO_SLOT, RESP2, RESP3, Buffer, RequestParser,
     Span, decode_span, kache_copy, put_bulk, put_error, put_int, put_null, put_nested_bulk, put_nested_null, begin_array, end_reply, put_ok,
@@ -241,6 +242,7 @@ def give_memory_back():
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes BUSY_SCRIPT = b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+cdef bytes BUSY_FUNCTION = b"BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"

@@ -18,6 +18,7 @@ cdef enum:
     REDIRECT_MOVED = 1
     REDIRECT_ASK = 2
     REDIRECT_PATIENCE = 3
+    REDIRECT_NO_SCRIPT = 4
 
 cdef bytes NODE_TIMED_OUT = b"TIMEOUT the node did not answer in time; the command was executed once or not at all"
 cdef bytes NODE_LOST = b"UNCERTAIN the node was lost before it answered; the command was executed once or not at all"
@@ -57,6 +58,26 @@ cdef int put_resp_words(Buffer out, Span* words, Py_ssize_t count) except -1:
     return 0
 
 
+cdef inline Py_ssize_t digits(Py_ssize_t n) noexcept:
+    cdef Py_ssize_t found = 1
+    while n >= 10:
+        n //= 10
+        found += 1
+    return found
+
+
+cdef int put_request(Buffer out, Session session) except -1:
+    """The request in the session's parser as RESP. One that came as RESP lies there in one piece, and numbers have but one
+    spelling (`read_number`): it is copied as it is."""
+    cdef RequestParser parser = session.parser
+    cdef Span* last = &parser.spans[parser.count - 1]
+    cdef const char* begin
+    if session.protocol != PROTOCOL_RESP or parser.words:
+        return put_resp_words(out, parser.spans, parser.count)
+    begin = parser.spans[0].data - digits(parser.count) - digits(parser.spans[0].size) - 6
+    return out.append(begin, last.data + last.size + 2 - begin)
+
+
 cdef bytes resp_of(list words):
     """The same of bytes."""
     cdef Buffer out = Buffer()
@@ -79,6 +100,8 @@ cdef int redirect_of(const char* text, Py_ssize_t n) noexcept:
             or (n > 8 and memcmp(text, b"LOADING ", 8) == 0) or (n > 11 and memcmp(text, b"MASTERDOWN ", 11) == 0)
             or (n > 9 and memcmp(text, b"READONLY ", 9) == 0)):
         return REDIRECT_PATIENCE
+    if n > 9 and memcmp(text, b"NOSCRIPT ", 9) == 0:
+        return REDIRECT_NO_SCRIPT
     return REDIRECT_NONE
 
 
@@ -162,14 +185,16 @@ cdef class Node(Backend):
                 Py_DECREF(<object> self.sent[at].frame)
         free(self.sent)
 
-    cdef int connected(self, int fd, bytes greeting, int replies) except -1:
-        """A socket that connects, or will; `greeting` is sent first, and that many answers mean that the node is up."""
+    cdef int connected(self, int fd, str name, bytes greeting, int replies) except -1:
+        """A socket that connects, or will, to a host of that name; `greeting` is sent first, and that many answers mean that
+        the node is up."""
         Endpoint.__init__(self, self.router, fd)
         kache_tune(fd, 0)
+        if self.remote.tls is not None:
+            connect_tls(self, <TlsPool> self.remote.tls, name)
         self.phase = HANDSHAKE
         self.reason = "no answer yet"
         self.kept = Buffer()
-        self.batch = Buffer()
         self.scanner = ReplyScanner()
         self.greetings = replies
         self.heard_ms = self.router.now_ms
@@ -287,6 +312,10 @@ cdef class Node(Backend):
                 n = PyBytes_GET_SIZE(<bytes> refusal)
         if reply[0] == c"-" and sent.slot != NO_SLOT:
             kind = redirect_of(reply + 1, n - 1)
+            if kind == REDIRECT_NO_SCRIPT:
+                kind = REDIRECT_NO_SCRIPT if self.loads_script() else REDIRECT_NONE
+                # The question may have moved the ring.
+                sent = &self.sent[self.head & self.sent_mask]
             if kind != REDIRECT_NONE:
                 self.pass_batch()
                 return self.redirected(kind, reply, n)
@@ -306,13 +335,25 @@ cdef class Node(Backend):
             self.pass_batch()
             (<Session> expected.owner).receive_placed(self.index, reply, n)
         else:
-            if self.batch_owner is not <object> expected.owner:
+            if (<PyObject*> self.batch_owner != expected.owner or self.batch + self.batch_bytes != reply
+                    or self.batched == MOST_BATCHED):
                 self.pass_batch()
                 self.batch_owner = <Session> expected.owner
-            self.batch.put_u32(<uint32_t> n)
-            self.batch.append(reply, n)
+                self.batch = reply
+            self.sizes[self.batched] = <uint32_t> n
             self.batched += 1
+            self.batch_bytes += n
         return self.done()
+
+    cdef bint loads_script(self) except -1:
+        """The first command names a script that the node does not know. If this router does, it tells the node; whether the
+        command may be sent again, which it may not behind what its client has sent after it."""
+        cdef const char* data = self.kept.data + self.kept.start
+        cdef Sent* sent = &self.sent[self.head & self.sent_mask]
+        cdef bint alone = self.remote.slots[sent.slot].flying == 1
+        cdef bytes frame
+        frame = (<Held> sent.frame).data if sent.frame != NULL else PyBytes_FromStringAndSize(data, sent.size)
+        return self.remote.director.tells_script(self, frame) and alone
 
     cdef int translate(self, Session session, Sent* sent, const char* reply, Py_ssize_t n) except -1:
         """For a client of the binary protocol."""
@@ -345,15 +386,13 @@ cdef class Node(Backend):
     cdef int pass_batch(self) except -1:
         """Replies of one client, one behind the other, are passed on together."""
         cdef Session session = self.batch_owner
-        cdef uint32_t taken
-        cdef Buffer batch = self.batch
+        cdef uint32_t count = self.batched
         if session is None:
             return 0
         self.batch_owner = None
-        session.receive_several(self.index, batch.data + batch.start, batch.used(), self.batched, &taken)
-        batch.clear()
         self.batched = 0
-        return 0
+        self.batch_bytes = 0
+        return session.receive_run(self.index, self.batch, self.sizes, count)
 
     cdef int take_greeting(self, const char* reply, Py_ssize_t n) except -1:
         if reply[0] == c"-":
@@ -383,6 +422,7 @@ cdef class Node(Backend):
         held.data = PyBytes_FromStringAndSize(data, sent.size)
         held.dialect = self.dialect
         held.lane = self.lane
+        held.db = self.db
         held.reads = sent.reads
         held.skip = self.skips(sent, data)
         self.remote.hold_place(held, sent.slot, sent.place, self.index)

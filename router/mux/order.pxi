@@ -179,6 +179,49 @@ cdef class Replies(Endpoint):
         self.proceed()
         return end
 
+    cdef int receive_run(self, int source, const char* data, const uint32_t* sizes, uint32_t count) except -1:
+        cdef Py_ssize_t total = 0, at = 0, end = 0
+        cdef uint32_t i, first = 0
+        cdef Buffer order = self.order, queue
+        cdef uint16_t head
+        if self.gone or self.over_limit():
+            return 0
+        for i in range(count):
+            total += sizes[i]
+        self.learn_average(total // count, count)
+        if order.used() < 2 * <Py_ssize_t> count:
+            log.error("replies of connection %d to a client that does not expect them", source)
+            self.close("internal error: replies out of step")
+            return 0
+        self.account(total)
+        if self.waiting == 0 or not self.has_held(source):
+            # Whose turn it is leave as they lie there, in one piece but for the silent ones.
+            while first < count:
+                memcpy(&head, order.data + order.start, 2)
+                if (head & SOURCE) != source:
+                    break
+                if head & SILENT:
+                    self.output().append(data + at, end - at)
+                    at = end + sizes[first]
+                    self.account(-<Py_ssize_t> sizes[first])
+                end += sizes[first]
+                order.consume(2)
+                first += 1
+            if first:
+                self.output().append(data + at, end - at)
+                self.mark_dirty()
+        if first < count:
+            queue = self.held_of(source)
+            for i in range(first, count):
+                queue.put_u32(sizes[i])
+                queue.append(data + end, sizes[i])
+                end += sizes[i]
+            self.waiting += count - first
+        if self.waiting and first:
+            self.advance()
+        self.predict()
+        return self.proceed()
+
     cdef int receive_placed(self, int shard, const char* reply, Py_ssize_t n) except -1:
         """One reply that lies elsewhere than in its REPLY message, for the time of this call."""
         cdef Buffer order = self.order, out

@@ -1,8 +1,9 @@
 # A Redis Cluster as one backend: which connection a command goes to, and what waits while that is not certain.
 #
 #   slots[slot]   owner, proven, flying        the map: one load says where a command goes, and whether it may be pipelined
-#   lanes         (node, dialect, number)      connections; a session has the same number on every node, so all its commands
-#                                              on one slot travel on one of them, and cannot overtake each other
+#   lanes, far    (node, dialect, number, db)  connections; a session has the same number on every node, so all its commands
+#                                              on one slot travel on one of them, and cannot overtake each other; a
+#                                              connection has the same database from its greeting on
 #   source        0: commands that went through a gate; 1 + lane: those that went straight
 #
 # What decides (topology, gates, when to connect) is Python's, `router/cluster/director.py`; it is asked for nothing while
@@ -19,22 +20,66 @@ cdef bytes EXEC_FRAME = b"*1\r\n$4\r\nEXEC\r\n"
 
 cdef class Remote(Backend):
 
-    def __init__(self, Router router, object director, int connections):
-        """`director` has `arrive`, `answered`, `redirected`, `is_up`, `is_down`, `tick`; `connections` a node, for each dialect."""
+    def __cinit__(self):
+        self.reads = NULL
+
+    def __dealloc__(self):
+        free(self.reads)
+
+    def __init__(self, Router router, object director, int connections, TlsPool tls=None):
+        """`director` has `arrive`, `answered`, `redirected`, `is_up`, `is_down`, `tick`; `connections` a node, for each dialect
+        and database. With `tls`, whose context is a client's, they are sealed."""
+        cdef Py_ssize_t number
         Backend.__init__(self, router, 0, "")
         self.director = director
         self.connections = connections
         self.lanes = []
+        self.far = {}
+        self.numbers = {}
+        self.wanted = set()
+        self.tls = tls
         self.arrived = []
         # Never idle: the node of the slot decides (`admits`).
         self.in_flight = <uint64_t> 1 << 62
         self.phase = UP
-        self.reads = [("readonly" in row.flags) for row in router.table.rows]
+        self.reads = <uint8_t*> calloc(len(router.table.rows) + 1, 1)
+        if self.reads == NULL:
+            raise MemoryError("no memory for the table of commands")
+        for number, row in enumerate(router.table.rows):
+            self.reads[number] = "readonly" in row.flags
 
     # For sessions ---------------------------------------------------------------------------------
-    cdef inline Node node_of(self, int node, int dialect, int lane):
+    cdef inline Node node_of(self, int node, int dialect, int lane, int db):
         cdef Py_ssize_t at = (node * 2 + (0 if dialect == RESP2 else 1)) * self.connections + lane
+        if db:
+            return <Node> self.far.get((node, dialect == RESP2, lane, db))
         return <Node> self.lanes[at] if at < len(self.lanes) else None
+
+    cdef list all_lanes(self):
+        return [lane for lane in self.lanes if lane is not None] + list(self.far.values())
+
+    cdef Node way_of(self, Session session, Command* command, uint16_t slot):
+        """The connection on which the command may leave at once; None: it must be looked at more closely."""
+        cdef Slot* state = &self.slots[slot]
+        cdef Node node
+        if self.spreads and self.readers[slot] and self.reads[command.id]:
+            return None
+        if not state.proven:
+            return None
+        node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session), session.db_now)
+        if node is None or node.phase != UP or node.over_soft() or node.kept.used() > self.limits.link_soft_bytes:
+            return None
+        return node
+
+    cdef Node reader_of(self, Session session, uint16_t slot):
+        """The connection to a replica on which the session reads; None while there is none with room: the owner is asked."""
+        cdef int reader = self.readers[slot]
+        cdef Node node = self.node_of(reader, session.dialect_now, self.lane_of_session(session), session.db_now)
+        if node is None:
+            self.wanted.add((reader - 1, session.dialect_now, self.lane_of_session(session), session.db_now))
+        elif node.phase != UP or node.over_soft() or node.kept.used() > self.limits.link_soft_bytes:
+            return None
+        return node
 
     cdef inline int lane_of_session(self, Session session) noexcept:
         return <int> (session.id % <uint64_t> self.connections) if self.connections > 1 else 0
@@ -43,7 +88,7 @@ cdef class Remote(Backend):
         cdef Slot* state = &self.slots[slot]
         cdef Node node
         if state.proven:
-            node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session))
+            node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session), session.db_now)
             if node is not None and node.phase == UP:
                 if node.over_soft():
                     return session.may_send(node, flags)
@@ -66,8 +111,13 @@ cdef class Remote(Backend):
         cdef Py_ssize_t mark
         cdef Node node = None
         self.places += 1
-        if state.proven:
-            node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session))
+        if (self.spreads and self.readers[slot] and self.reads[command.id] and session.exclusive is None
+                and not command.runs_script):
+            node = self.reader_of(session, slot)
+        elif command.writes:
+            session.wrote |= <uint64_t> 1 << (state.owner & 63)
+        if node is None and state.proven:
+            node = self.node_of(state.owner, session.dialect_now, self.lane_of_session(session), session.db_now)
             if node is None or node.phase != UP:
                 state.proven = False
                 node = None
@@ -75,7 +125,7 @@ cdef class Remote(Backend):
             return self.hold(session, command, slot, arguments - command.words, count + command.words)
         out = node.output()
         mark = out.used()
-        put_resp_words(out, arguments - command.words, count + command.words)
+        put_request(out, session)
         node.note(<PyObject*> session, False, 0, slot, self.places, self.reads[command.id], mark, out.used() - mark,
                   self.router.now_ms + self.limits.request_timeout)
         return node.index
@@ -89,6 +139,7 @@ cdef class Remote(Backend):
         held.data = PyBytes_FromStringAndSize(out.data + out.start, out.used())
         held.dialect = session.dialect_now
         held.lane = self.lane_of_session(session)
+        held.db = session.db_now
         held.reads = self.reads[command.id]
         self.hold_place(held, slot, self.places, SOURCE_GATE)
         self.wait_for(held)
@@ -123,8 +174,12 @@ cdef class Remote(Backend):
         cdef Held held
         cdef Py_ssize_t mark
         self.places += 1
-        if state.proven:
-            node = self.node_of(state.owner, owner.dialect, self.lane_of_session(session))
+        if not reads:
+            session.wrote |= <uint64_t> 1 << (state.owner & 63)
+        elif self.spreads and self.readers[slot] and skip == 0 and session.exclusive is None:
+            node = self.reader_of(session, slot)
+        if node is None and state.proven:
+            node = self.node_of(state.owner, owner.dialect, self.lane_of_session(session), session.db_now)
             if node is None or node.phase != UP:
                 state.proven = False
                 node = None
@@ -143,6 +198,7 @@ cdef class Remote(Backend):
         held.data = PyBytes_FromStringAndSize(frame.data + frame.start, frame.used())
         held.dialect = owner.dialect
         held.lane = self.lane_of_session(session)
+        held.db = session.db_now
         held.reads = reads
         held.skip = skip
         self.hold_place(held, slot, self.places, SOURCE_GATE)
@@ -161,8 +217,8 @@ cdef class Remote(Backend):
         cdef Node node
         # Without patience what waits for a reply before it still has the time of any command.
         self.wait_seconds = (self.router.config.backend_wait_ms or self.router.config.request_timeout_ms) / 1000.0
-        for node in list(self.lanes):
-            if node is not None and node.phase != DOWN:
+        for node in self.all_lanes():
+            if node.phase != DOWN:
                 node.expire_node(now_ms, self.router.config.backend_silence_ms)
                 if node.unsent():
                     node.mark_dirty()
@@ -171,8 +227,12 @@ cdef class Remote(Backend):
 
     cdef int is_lost(self, Node node) except -1:
         cdef Py_ssize_t slot
-        if <Py_ssize_t> node.index <= len(self.lanes) and self.lanes[node.index - 1] is node:
-            self.lanes[node.index - 1] = None
+        cdef Py_ssize_t at = (node.node * 2 + (0 if node.dialect == RESP2 else 1)) * self.connections + node.lane
+        if node.db:
+            if self.far.get((node.node, node.dialect == RESP2, node.lane, node.db)) is node:
+                del self.far[(node.node, node.dialect == RESP2, node.lane, node.db)]
+        elif self.lanes[at] is node:
+            self.lanes[at] = None
         for slot in range(SLOTS):
             if self.slots[slot].owner == node.node:
                 self.slots[slot].proven = False
@@ -197,6 +257,25 @@ cdef class Remote(Backend):
         self.slots[slot].owner = 0 if node is None else <uint16_t> (<int> node + 1)
         self.slots[slot].proven = False
 
+    def set_readers(self, int first, int last, node):
+        """Reads of these slots go to a replica as long as it answers, None: to their owner."""
+        cdef Py_ssize_t slot
+        self.spreads = True
+        for slot in range(first, last + 1):
+            self.readers[slot] = 0 if node is None else <uint16_t> (<int> node + 1)
+
+    def drop_reader(self, int node):
+        """Nothing is read from it any longer."""
+        cdef Py_ssize_t slot
+        for slot in range(SLOTS):
+            if self.readers[slot] == node + 1:
+                self.readers[slot] = 0
+
+    def take_wanted(self):
+        """Replicas that somebody would have read from since this was asked last: (node, dialect, number, database)."""
+        wanted, self.wanted = self.wanted, set()
+        return wanted
+
     def prove(self, int slot):
         self.slots[slot].proven = True
 
@@ -205,45 +284,55 @@ cdef class Remote(Backend):
 
     def lane_of(self, int node, Held held not None):
         """The connection that a command must take there; None while there is none."""
-        return self.node_of(node + 1, held.dialect, held.lane)
+        return self.node_of(node + 1, held.dialect, held.lane, held.db)
 
-    def connect_as(self, int node, int dialect, int lane, connection, bytes greeting not None, int replies):
-        """Begins a connection with a socket that connects; the socket is its own from here on."""
+    def connect_as(self, int node, int dialect, int lane, int db, connection, str name not None, bytes greeting not None,
+                   int replies):
+        """Begins a connection with a socket that connects, to a host of that name; the socket is its own from here on."""
         cdef Py_ssize_t at = ((node + 1) * 2 + (0 if dialect == RESP2 else 1)) * self.connections + lane
         cdef Node one
-        if at >= MOST_LANES:
+        cdef tuple place = (node + 1, dialect == RESP2, lane, db)
+        number = self.numbers.setdefault(place, len(self.numbers) + 1)
+        if number >= MOST_LANES:
             connection.close()
             raise ValueError("too many nodes")
         while len(self.lanes) <= at:
             self.lanes.append(None)
-        one = Node(self.router, <int> at + 1, "connecting")
+        one = Node(self.router, number, "connecting")
         one.remote = self
         one.node = node + 1
         one.dialect = RESP2 if dialect == RESP2 else RESP3
         one.lane = lane
-        self.lanes[at] = one
+        one.db = db
+        if db:
+            self.far[place] = one
+        else:
+            self.lanes[at] = one
         self.connects += 1
-        one.connected(connection.detach(), greeting, replies)
+        one.connected(connection.detach(), name, greeting, replies)
         return one
 
     def has_lanes(self, int node):
         """Whether there is a connection to it."""
-        cdef Py_ssize_t first = (node + 1) * 2 * self.connections
-        return any([lane is not None for lane in self.lanes[first:first + 2 * self.connections]])
+        cdef Node lane
+        return any([lane.node == node + 1 for lane in self.all_lanes()])
 
     def idle_lanes(self, int64_t silent_ms):
         """Connections on which nothing is expected, and nothing has come for so long."""
         cdef Node node
-        return [node for node in self.lanes if node is not None and node.phase == UP and node.head == node.tail
+        return [node for node in self.all_lanes() if node.phase == UP and node.head == node.tail
                 and self.router.now_ms - node.heard_ms >= silent_ms]
 
-    def lane_at(self, int node, int dialect, int lane):
-        return self.node_of(node + 1, dialect, lane)
+    def lane_at(self, int node, int dialect, int lane, int db=0):
+        return self.node_of(node + 1, dialect, lane, db)
 
     def send(self, Held held not None, int node, bint asking):
-        cdef Node lane = self.node_of(node + 1, held.dialect, held.lane)
+        cdef Node lane = self.node_of(node + 1, held.dialect, held.lane, held.db)
+        cdef Session session = (<Pending> held.owner).session if held.pending else <Session> held.owner
         self.waiting -= 1
         self.waiting_bytes -= PyBytes_GET_SIZE(held.data)
+        if session is not None and not held.reads:
+            session.wrote |= <uint64_t> 1 << ((node + 1) & 63)
         lane.put_held(held, asking, self.router.now_ms + self.limits.request_timeout)
 
     def waits_again(self, Held held not None):
@@ -312,8 +401,8 @@ cdef class Remote(Backend):
         cdef Node node
         cdef uint64_t in_flight = 0
         cdef Py_ssize_t slot, proven = 0, owned = 0, open_now = 0
-        for node in self.lanes:
-            if node is not None and node.phase == UP:
+        for node in self.all_lanes():
+            if node.phase == UP:
                 open_now += 1
                 in_flight += node.in_flight
         for slot in range(SLOTS):
@@ -322,3 +411,29 @@ cdef class Remote(Backend):
         return {"connections": open_now, "connects": self.connects, "in_flight": in_flight, "slots_owned": owned,
                 "slots_proven": proven, "redirects": self.redirects, "repeated_reads": self.repeats,
                 "split_transactions": self.split_blocks, "waiting": self.waiting}
+
+
+cdef bint send_remote(Session session, Remote remote, Command* command, uint16_t slot, uint16_t flags) except -1:
+    """`Session.send_whole` in front of a Redis Cluster."""
+    cdef Node node = remote.way_of(session, command, slot)
+    cdef Buffer out
+    cdef Py_ssize_t mark
+    cdef int verdict, source
+    if node is None:
+        verdict = remote.admits(session, slot, flags)
+        if verdict != SEND:
+            return verdict == REFUSED
+        source = remote.put(session, command, slot, session.parser.spans + command.words, session.parser.count - command.words)
+    else:
+        remote.places += 1
+        if command.writes:
+            session.wrote |= <uint64_t> 1 << (node.node & 63)
+        out = node.output()
+        mark = out.used()
+        put_request(out, session)
+        node.note(<PyObject*> session, False, 0, slot, remote.places, remote.reads[command.id], mark, out.used() - mark,
+                  remote.router.now_ms + remote.limits.request_timeout)
+        source = node.index
+    session.order.put_u16(<uint16_t> source | flags)
+    session.unanswered_bytes += session.parser.consumed
+    return True

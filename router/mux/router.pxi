@@ -28,7 +28,6 @@ cdef class Router(Reactor):
         self.boot_id = boot_id
         self.planner = planner
         self.far_scripts = set()
-        self.scripts = {}
         self.board = Board() if board is None else board
         self.claims = Claims(None, index) if claims is None else claims
         self.address = address
@@ -55,7 +54,8 @@ cdef class Router(Reactor):
         self.watched = self.monitors.words
         self.acceptors = []
         if director is not None:
-            self.remote = Remote(self, director, config.backend_connections)
+            self.remote = Remote(self, director, config.backend_connections,
+                                 None if director.tls is None else TlsPool(director.tls))
             self.places = [self.remote] * SLOTS
             director.belongs_to(self, self.remote)
             self.table.hide_scripts()
@@ -248,9 +248,10 @@ cdef class Router(Reactor):
         self.clients.last_transaction += 1
         return self.clients.last_transaction
 
-    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0):
+    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0, served=None):
         """`call` of a command that may wait, for a client, in its database; a Registration with the future. `since`: it has
-        waited on this shard before.
+        waited on this shard before. `served` is called with the value of a reply that ends its wait, as it comes in: the
+        future's callbacks have their turn on the event loop, later.
 
         It raises ShardLeaves when the shard is being restarted and nothing was executed.
         """
@@ -260,6 +261,7 @@ cdef class Router(Reactor):
         question.router = self
         question.session = session
         question.acknowledges = True
+        question.served = served
         question.future = self.loop.create_future()
         if (backend.phase != UP or backend.loading) and self.shards.comes_back(shard):
             question.answer(ShardLeaves())
@@ -301,6 +303,10 @@ cdef class Router(Reactor):
     def published(self, int kind, bytes name not None, bytes channel not None, bytes message not None):
         """A node of a Redis Cluster passes on what was published, for those who listen to `name`."""
         self.channels.deliver_remote(kind, name, channel, message)
+
+    def monitored(self, bytes line not None):
+        """Another router's client has done this: for those who watch all commands here."""
+        self.monitors.take(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
 
     def tell_all_changed(self, id):
         """The client of that id, if it is here, is told that everything that others have read for it may have changed."""

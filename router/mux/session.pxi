@@ -224,6 +224,11 @@ cdef class Session(Replies):
             self.router.clients.blocked -= 1
             self.blocker = None
 
+    def answer_now(self, value):
+        """The reply of the command that a coroutine leads for it: what that returns later is not looked at."""
+        if isinstance(self.barrier, Led):
+            (<Led> self.barrier).complete(value)
+
     # Listening ------------------------------------------------------------------------------------
     def subscribe(self, int kind, tuple names not None):
         """It listens to these from here on (kinds: kache/wire/link.pxd). The reply, when shards have answered; to be awaited
@@ -784,8 +789,11 @@ cdef class Session(Replies):
 
     cdef bint send_whole(self, Command* command, int shard, uint16_t slot, uint16_t flags) except -1:
         """One shard can answer the command as it stands."""
-        cdef Backend backend = <Backend> self.router.places[shard]
+        cdef Backend backend
         cdef int verdict, source
+        if self.router.remote is not None:
+            return send_remote(self, self.router.remote, command, slot, flags)
+        backend = <Backend> self.router.places[shard]
         if backend.phase != UP or backend.over_soft():
             verdict = backend.admits(self, slot, flags)
             if verdict != SEND:
@@ -802,7 +810,7 @@ cdef class Session(Replies):
             self.answer_error(backend.down_text(), flags)
             return REFUSED
         if backend.busy:
-            self.answer_error(BUSY_SCRIPT, flags)
+            self.answer_error(busy_text(backend.busy), flags)
             return REFUSED
         if not backend.over_soft():
             return SEND
@@ -831,6 +839,8 @@ cdef class Session(Replies):
         cdef int mode = self.reply_mode
         if command.begins and self.queue is None:
             return begin_queue(self, command, flags)
+        if self.router.shards.all_busy and not command.while_busy:
+            return self.answer_error(busy_text(self.router.shards.all_busy), flags)
         started = monotonic_ns()
         try:
             value = (<object> command.handler)(self.router, self, *self.arguments(command))

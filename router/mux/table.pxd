@@ -77,6 +77,7 @@ cdef struct Command:
     uint8_t chooses
     uint8_t hears
     bint runs_script     # it is EVAL or one of its kin
+    bint while_busy      # it is answered although all shards run scripts
     bint unseen          # what it does inside is checked by nobody
     bint logs_in         # it may change the user of its session
     uint64_t word        # the name as one number if it is a single word of at most eight letters, else 0

@@ -1,4 +1,4 @@
-"""A script whose keys live on several shards: one of them runs it, with the others' keys at hand.
+"""A script, a function or a command of a module whose keys live on several shards: one runs it, the others' keys at hand.
 
     lock all slots of the keys ── read the values of others ── _script_run at home, with these beside its own keys
                                                                    │ again: it wants more keys. Once more, with them locked
@@ -17,7 +17,7 @@ from kache.commands import BY_KEY, Row, keys_of
 from kache.errors import CommandError
 from kache.replies import Reply
 
-from ..registry import move
+from ..registry import BORROWERS, move
 from .planner import home_of_script
 from .transaction import Transaction, answers, raw_slots
 
@@ -122,5 +122,6 @@ def _led(row: Row) -> Callable[..., Awaitable[Any]]:
     return run
 
 
-for _name in ("eval", "eval_ro", "evalsha", "evalsha_ro"):
+BORROWERS.append(_led)
+for _name in ("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"):
     move(_name)(_led(BY_KEY[_name]))

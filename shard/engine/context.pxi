@@ -77,5 +77,7 @@ cdef class Context:
 
 
 cdef inline int fail(Context context, Buffer out, bytes text) except -1:
-    context.shard.note_error(text)
+    if context.depth == 0:
+        # What happens inside another command is that one's error, or none.
+        context.shard.note_error(text)
     return put_error(out, context.dialect, text)

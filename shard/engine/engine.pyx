@@ -145,10 +145,11 @@ from .memory cimport (
 )
 from .numbers cimport fill_number, leave_number, put_counted, put_number
 from .packed cimport (
-    AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
-    element_before, element_span, find_item, intset_at, intset_find, intset_width, item_bytes,
+    AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, Marks, back_bytes,
+    back_write, element_before, element_span, find_item, find_pair, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
-    list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
+    list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, pair_place_by, shortest_int,
+    skip_items,
 )
 from .stream cimport Pending, Stream, format_id, id_bytes, id_of, number_of, parse_id
 from .stream_chunks cimport (

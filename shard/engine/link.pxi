@@ -661,6 +661,9 @@ cdef class Link(Endpoint):
             size = REPLY_BLOCKED if outcome == BLOCKED else REPLY_PARKED
             memcpy(out.data + out.start + mark, &size, 4)
             out.put_u64(self.host.shard.pending_token)
+            # What its session sends from here on waits behind it.
+            self.guarded = self.guarded or (
+                outcome == PARKED and self.context.transaction == 0 and not self.context.flags & FLAG_ATOMIC)
         elif self.context.placed:
             size = REPLY_PLACED
             memcpy(out.data + out.start + mark, &size, 4)

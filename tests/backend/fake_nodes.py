@@ -44,6 +44,10 @@ class FakeNodes:
         self.ports = [each.getsockname()[1] for each in self.listeners]
         edges = [16384 * index // count for index in range(count + 1)]
         self.ranges = [(edges[index], edges[index + 1] - 1, index) for index in range(count)]
+        self.views: dict[int, list[tuple[int, int, int]]] = {}
+        """Ranges as a node that lags behind sees them."""
+        self.epochs: dict[tuple[int, int], int] = {}
+        """The config epoch of a node (the second) as another one (the first) sees it; 0 if it is not said."""
         self.connections: list[socket.socket] = []
         self.closing = False
         self.threads: list[threading.Thread] = []
@@ -119,7 +123,7 @@ class FakeNodes:
         if name == b"PING":
             return b"+PONG\r\n"
         if name == b"CLUSTER":
-            return self._slots()
+            return self._slots(index) if words[1].upper() == b"SLOTS" else bulk(self._nodes(index))
         with self.lock:
             self.received.append((index, words))
             answer = self.rule(index, words, asking)
@@ -129,12 +133,21 @@ class FakeNodes:
             executed = self._execute(name, words)
         return CLOSE if answer == CLOSE_AFTER else executed
 
-    def _slots(self) -> bytes:
+    def _slots(self, asked: int) -> bytes:
+        ranges = self.views.get(asked, self.ranges)
         entries = b"".join(
-            b"*3\r\n:%d\r\n:%d\r\n*2\r\n%b:%d\r\n" % (first, last, bulk(b"127.0.0.1"), self.ports[index])
-            for first, last, index in self.ranges
+            b"*3\r\n:%d\r\n:%d\r\n*3\r\n%b:%d\r\n%b"
+            % (first, last, bulk(b"127.0.0.1"), self.ports[index], bulk(b"node%d" % index))
+            for first, last, index in ranges
         )
-        return b"*%d\r\n" % len(self.ranges) + entries
+        return b"*%d\r\n" % len(ranges) + entries
+
+    def _nodes(self, asked: int) -> bytes:
+        return b"".join(
+            b"node%d 127.0.0.1:%d@1 %bmaster - 0 0 %d connected\n"
+            % (index, port, b"myself," if index == asked else b"", self.epochs.get((asked, index), 0))
+            for index, port in enumerate(self.ports)
+        )
 
     def _execute(self, name: bytes, words: list[bytes]) -> bytes:
         key = words[1] if len(words) > 1 else b""

@@ -214,3 +214,30 @@ def test_a_killed_master_costs_only_writes_on_their_way(moving: tuple[SixNodes, 
         # What the old master had not told its replica is lost by its failover, not by anybody's order.
         for pusher in pushers:
             pusher.check(client, complete=False)
+
+
+def test_a_stopped_master_costs_only_writes_on_their_way(moving: tuple[SixNodes, LocalCluster]) -> None:
+    """It neither answers nor closes its connections, as behind a network that has failed."""
+    nodes, _ = moving
+    witness = next(index for index in (3, 4, 5) if index in nodes.masters())
+    until(lambda: nodes.client(0).info("replication")["connected_slaves"] == 1 and replicated(nodes, 0))
+    tags = tagged(nodes, 0, 2)
+    settings = PATIENT | {"backend_silence_ms": 4000}
+    with LocalCluster(shards=0, backend=nodes.url, **settings) as front:
+
+        def stop() -> None:
+            nodes.stop_node(0)
+            until(lambda: nodes.owner_of(tags[0], asked=witness) == 3)
+
+        try:
+            pushers = pushing(front.port, [tag + b"stopped" for tag in tags], stop, after=2.0)
+        finally:
+            nodes.continue_node(0)
+        errors = [error for pusher in pushers for error in pusher.errors]
+        assert all(command == "RPUSH" and "UNCERTAIN" in text for command, text in errors), errors
+        assert len(errors) <= CLIENTS * BATCH
+        # It is a replica by now, and says so to nobody's surprise.
+        until(lambda: nodes.client(0).info("replication")["role"] == "slave")
+        with redis.Redis(port=front.port) as client:
+            for pusher in pushers:
+                pusher.check(client, complete=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +122,38 @@ def test_status_and_restart(guarded: SixNodes, tmp_path: Path) -> None:
             backend = client.info("backend")
             assert backend["slots_owned"] == 16384
             assert "of the nodes" not in str(client.config_get("*")) + shown.stdout + front.log()
+
+
+def test_what_an_operator_looks_at(guarded: SixNodes, tmp_path: Path) -> None:
+    """Each as it is documented, with the masters in the place of shards."""
+    file = tmp_path / "password"
+    file.write_text("of the nodes\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        metrics = probe.getsockname()[1]
+    with LocalCluster(shards=0, backend=guarded.url, backend_password_file=str(file), metrics_port=metrics) as front:
+        address = ["--port", str(front.port)]
+        with redis.Redis(port=front.port) as client:
+            client.set("a", 1)
+            assert client.info("backend")["slots_owned"] == 16384
+        shown = kache("stats", *address)
+        assert shown.returncode == 0 and "waiting for a node" in shown.stdout, shown.stdout + shown.stderr
+        assert all(f"127.0.0.1:{port}" in shown.stdout for port in guarded.ports)
+        found = json.loads(kache("stats", "--json", *address).stdout)
+        assert (
+            sum(int(each["slots"]) for each in found["masters"]) == 16384
+            and found["total"]["backend_slots_owned"] == 16384
+        )
+        top = kache("top", "--once", "--interval", "0.2", *address)
+        assert top.returncode == 0 and f"127.0.0.1:{guarded.ports[0]}" in top.stdout, top.stdout + top.stderr
+        hot = kache("hot", *address)
+        assert hot.returncode == 1 and "ask them" in hot.stderr and "Traceback" not in hot.stderr, hot.stderr
+
+        def page(path: str) -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{metrics}{path}", timeout=20) as answer:
+                return str(answer.read().decode())
+
+        assert page("/healthz") and page("/readyz")
+        text = page("/metrics")
+        assert 'kache_backend_slots_owned{router="0"} 16384' in text and "kache_backend_redirects_total" in text
+        assert "redis_up 1" in text

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from fake_nodes import CLOSE, CLOSE_AFTER, SILENT, FakeNodes
+from six_nodes import until
 
 from kache.slots import slot_of_key
 from kache.testing.cluster import LocalCluster
@@ -30,6 +31,11 @@ def serving(fakes: FakeNodes, **settings: object) -> LocalCluster:
 
 def owner(fakes: FakeNodes) -> int:
     return next(index for first, last, index in fakes.ranges if first <= SLOT <= last)
+
+
+def owner_of(fakes: FakeNodes, key: str) -> int:
+    slot = slot_of_key(key.encode())
+    return next(index for first, last, index in fakes.ranges if first <= slot <= last)
 
 
 def pushes(client: redis.Redis, count: int = PUSHES) -> list[object]:
@@ -199,3 +205,45 @@ def test_a_slow_node_is_answered_for(nodes: FakeNodes) -> None:
         nodes.rule = lambda node, words, asking: SILENT
         with pytest.raises(redis.ResponseError, match="TIMEOUT the node did not answer in time"):
             client.set(KEY, 1)
+
+
+def test_a_node_that_lags_behind_is_not_believed(nodes: FakeNodes) -> None:
+    """Of two maps the one whose master of a slot has the higher config epoch holds, whichever is read last."""
+    home = owner(nodes)
+    other = 1 - home
+    nodes.views[other] = [(0, 16383, other)]
+    nodes.epochs = {(home, home): 7, (home, other): 3, (other, other): 3, (other, home): 2}
+    elsewhere = next(key for key in map("k{}".format, range(100)) if owner_of(nodes, key) == other)
+    strays: list[int] = []
+
+    def rule(node: int, words: list[bytes], asking: bool) -> bytes | None:
+        if words[1] == KEY and node != home:
+            strays.append(node)
+            return b"-MOVED %d %b\r\n" % (SLOT, nodes.address(home))
+        if words[1] == b"refresh":
+            # Makes the router read the map again.
+            return b"-CLUSTERDOWN it\r\n" if len(words) > 2 else None
+        return None
+
+    with serving(nodes, backend_wait_ms=0) as front, redis.Redis(port=front.port) as client:
+        nodes.rule = rule
+
+        def maps() -> int:
+            return int(client.info("backend")["maps_read"])
+
+        def refresh() -> None:
+            before = maps()
+            with pytest.raises(redis.ResponseError):
+                client.set("refresh", 1)
+            until(lambda: maps() > before)
+
+        assert client.set(KEY, 1) and client.set(elsewhere, 1)
+        refresh()
+        refresh()
+        # Both nodes have been asked by now, who are so in turns.
+        assert client.get(KEY) == b"1"
+        strays.clear()
+        for _ in range(4):
+            refresh()
+            assert client.get(KEY) == b"1"
+    assert strays == []

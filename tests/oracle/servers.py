@@ -62,9 +62,16 @@ def valkey(*options: str) -> Iterator[int]:
     if given:
         yield int(given)
         return
+    with server(str(valkey_binary()), *options) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def server(binary: str, *options: str) -> Iterator[int]:
+    """The same of a server's own binary."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="oracle-") as folder:
-        command = [str(valkey_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(port, process)

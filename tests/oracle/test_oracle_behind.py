@@ -1,4 +1,4 @@
-"""A router in front of a real cluster of valkey-servers beside one valkey-server: the same bytes.
+"""A router in front of real clusters of valkey-servers and redis-servers beside one such server: the same bytes.
 
 All keys have one hash tag; what differs in front of a cluster stands in
 `docs/past-one-machine.md`, and is left out here by what the table of commands says of it.
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from six_nodes import PATIENT, binaries, six_nodes
+from six_nodes import KINDS, PATIENT, binaries, six_nodes
 
 from kache.commands import TABLE
 from kache.commands.behind import told
 from kache.testing.cluster import LocalCluster
 
 from .harness import Command, Oracle, Target
+from .servers import server
 from .strategies_bits import bit_commands
 from .strategies_geo import geo_commands
 from .strategies_hashes import hash_commands
@@ -31,19 +32,20 @@ from .wire import Connection
 
 EXAMPLES = int(os.environ.get("KACHE_ORACLE_EXAMPLES", "100"))
 
-DIFFERENT = {row.name for row in TABLE if told(row)[0] in ("refused", "not yet", "differs")}
+DIFFERENT = {row.name for row in TABLE if told(row)[0] in ("refused", "differs")}
 
-pytestmark = [
-    pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the other tests run against that port"),
-    pytest.mark.skipif("valkey" not in binaries(), reason="there is no valkey-server"),
-]
+pytestmark = pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the other tests run against that port")
 
 
-@pytest.fixture(scope="module")
-def behind(valkey_port: int) -> Iterator[Oracle]:
+@pytest.fixture(scope="module", params=KINDS)
+def behind(request: pytest.FixtureRequest) -> Iterator[Oracle]:
     """Three masters behind a router, beside one server."""
-    with six_nodes("valkey", replicas=0) as nodes, LocalCluster(shards=0, backend=nodes.url, **PATIENT) as front:
-        oracle = Oracle(lambda protocol: _connected(front.port, protocol), valkey_port)
+    with (
+        six_nodes(request.param, replicas=0) as nodes,
+        server(binaries()[request.param]) as port,
+        LocalCluster(shards=0, backend=nodes.url, **PATIENT) as front,
+    ):
+        oracle = Oracle(lambda protocol: _connected(front.port, protocol), port)
         yield oracle
         oracle.close()
 

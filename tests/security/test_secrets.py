@@ -92,7 +92,7 @@ def use(cluster: Cluster) -> list[str]:
         for role, index in (("shard", 1), ("router", 1)):
             killed = cluster.pid_of(role, index)
             cluster.kill(killed)
-            until(lambda who=role, which=index: cluster.child(who, which)["state"] == "up", f"{role} is back")
+            cluster.replaced(role, index, killed)
         client.socket.sendall(encode(("auth", SECOND)) + encode(("slowlog", "get", "-1")))
     shown += watched(watcher)
     for words in (("cluster", "status", "--json"), ("cluster", "status"), ("cluster", "settings")):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kache.backend.address import AddressError, format_node, nodes_of, split_node
-from kache.backend.topology import TopologyError, from_slots, migrations, moved_to
+from kache.backend.address import AddressError, format_node, nodes_of, split_node, wants_tls
+from kache.backend.topology import TopologyError, from_slots, migrations, moved_to, view_of
 
 ASKED = ("10.0.0.9", 7000)
 
@@ -36,7 +36,6 @@ def test_no_node(text: str) -> None:
     [
         ("redis://host", "must be redis-cluster://"),
         ("host:1", "must be redis-cluster://"),
-        ("rediss-cluster://host", "without TLS only"),
         ("redis-cluster://user:secret@host", "must not hold a password"),
         ("redis-cluster://", "must name nodes"),
         ("redis-cluster://a,,b", "must name nodes"),
@@ -49,6 +48,27 @@ def test_no_address(url: str, why: str) -> None:
 
 def test_an_address() -> None:
     assert nodes_of("redis-cluster://a:1,b,[::1]:3/") == [("a", 1), ("b", 6379), ("::1", 3)]
+
+
+def test_an_address_by_tls() -> None:
+    assert nodes_of("rediss-cluster://a:1,b") == [("a", 1), ("b", 6379)]
+    assert wants_tls("rediss-cluster://a") and not wants_tls("redis-cluster://a")
+
+
+def test_a_view_has_replicas_and_epochs() -> None:
+    reply = [
+        [100, 16383, [b"10.0.0.2", 7001, b"bbb"], [b"", 7005, b"eee"], [b"?", 7006, b"fff"], [b"10.0.0.3", 7002]],
+        [0, 99, [b"", 7000, b"aaa", []]],
+    ]
+    nodes = (
+        b"aaa 10.0.0.9:7000@17000 myself,master - 0 1 12 connected 0-99\n"
+        b"bbb 10.0.0.2:7001@17001 master - 0 1 2 connected 100-16383\n"
+        b"eee 10.0.0.9:7005@17005 slave bbb 0 1 99 connected\n"
+    )
+    first, second = view_of(reply, nodes, ASKED)
+    assert first == (0, 99, ("10.0.0.9", 7000), (), 12)
+    assert second == (100, 16383, ("10.0.0.2", 7001), (("10.0.0.9", 7005), ("10.0.0.3", 7002)), 2)
+    assert [each.epoch for each in view_of(reply, b"", ASKED)] == [0, 0]
 
 
 def test_slots() -> None:
