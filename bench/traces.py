@@ -15,6 +15,7 @@ __all__ = ["SIZED", "TRACES", "sizes_of"]
 
 KEYS = 400_000
 SEED = 20
+"""Another one makes other traces of the same shape."""
 
 
 def _zipf(exponent: float, length: int, rng: random.Random, keys: int = KEYS, scattered: bool = True) -> list[int]:

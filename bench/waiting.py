@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What waiting costs: BLPOP's handover beside a plain command, and 10,000 clients that wait. `python bench/waiting.py`
 
-A handover is the time from sending an RPUSH to reading what a waiting client is served, over other connections and another
-router where there are two. It is measured in turns with a GET, which has as many hops (router, shard, router), against
-the same cluster, on one core's time: their ratio of medians is the figure, the medians are those of this machine.
+A handover is the time from sending an RPUSH to reading what a waiting client is served, by another router. It is measured in
+turns with a GET, which has as many hops (router, shard, router), against the same cluster, on one core's time: their ratio of
+medians is the figure, the medians are those of this machine. A PUBLISH whose message takes the same way, to a subscriber of the
+router that serves the waiting client, is measured beside them: what a handover takes beyond that is its own.
 
 Exit status 1 when a bar is missed: handover p50 at most 1.5 times that of the GET, with all keys on one shard; 10,000
 clients that wait on one key each less than 64 MiB, and no process of theirs more than 0.3 % of a core. What as many cost that
@@ -47,8 +48,19 @@ def round_trip(connection: Connection, request: bytes) -> float:
     return (time.perf_counter_ns() - began) / 1000
 
 
+def apart(port: int, stack: contextlib.ExitStack) -> tuple[Connection, Connection, Connection]:
+    """Somebody who waits, who listens, on the same router, and who pushes, on another one: the number of a client says whose
+    it is."""
+    found: dict[int, list[Connection]] = {}
+    while len(found) < 2 or max(map(len, found.values())) < 2:
+        one = stack.enter_context(Connection(port))
+        found.setdefault(one.integer("CLIENT", "ID") >> 48, []).append(one)
+    (waiter, listener, *_), (pusher, *_) = sorted(found.values(), key=len, reverse=True)
+    return waiter, listener, pusher
+
+
 def handover(waiter: Connection, pusher: Connection, push: bytes) -> float:
-    """Microseconds from the push until the client that waits has the element."""
+    """Microseconds from the push until the client that waits has the element, or the listener its message."""
     began = time.perf_counter_ns()
     pusher.socket.sendall(push)
     waiter.socket.recv(1000)
@@ -63,23 +75,31 @@ def compare(cluster: Cluster, rounds: int) -> bool:
     keys = [found[0] for found in cluster.keys_by_shard()]
     fine = True
     with contextlib.ExitStack() as stack:
-        waiter, pusher, observer = (stack.enter_context(Connection(cluster.port)) for _ in range(3))
+        waiter, listener, pusher = apart(cluster.port, stack)
+        observer = stack.enter_context(Connection(cluster.port))
+        listener.socket.sendall(command("SUBSCRIBE", keys[0]))
+        listener.socket.recv(1000)
         forms = {
             "one shard": command("BLPOP", keys[0], 0),
             "four shards": command("BLPOP", *keys, 0),
             "a move to another shard": command("BLMOVE", keys[0], keys[1], "LEFT", "RIGHT", 0),
         }
         plain, push = command("GET", "none" + keys[0]), command("RPUSH", keys[0], "element")
+        publish = command("PUBLISH", keys[0], "element")
         for name, wait in forms.items():
-            times: tuple[list[float], list[float]] = ([], [])
+            times: tuple[list[float], list[float], list[float]] = ([], [], [])
             for _ in range(rounds):
                 settle(observer, 0)
                 times[0].append(round_trip(pusher, plain))
+                settle(observer, 0)
+                times[2].append(handover(listener, pusher, publish))
                 waiter.socket.sendall(wait)
                 settle(observer, 1)
                 times[1].append(handover(waiter, pusher, push))
-            get, took = (statistics.median(each) for each in times)
-            print(f"handover, {name}: p50 {took:.0f} us, GET {get:.0f} us, ratio {took / get:.2f}")
+            get, took, told = (statistics.median(each) for each in times)
+            print(
+                f"handover, {name}: p50 {took:.0f} us, GET {get:.0f} us, ratio {took / get:.2f}; a message {told:.0f} us"
+            )
             pusher.call("DEL", *keys)
             fine = fine and (name != "one shard" or took / get <= HANDOVER_BAR)
     return fine

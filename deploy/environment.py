@@ -3,7 +3,7 @@
     python3 deploy/environment.py DIRECTORY [EXTRA ...]
 
 Kache is installed there from this folder, editable: a changed Python file needs nothing, a changed source of a compiled
-module one installation, which compiles that module. Says what it does; what is missing is one sentence, status 1.
+module one installation, which compiles that module. What Kache is built with (setuptools, Cython) is in there, too. Says what it does; what is missing is one sentence, status 1.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from toolchain import missing_compiler, missing_venv
@@ -42,8 +46,12 @@ def run(*command: str | Path) -> None:
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
-        say(done.stdout.rstrip())
-        raise SystemExit(f"`{' '.join(map(str, command))}` failed; what it said is above.")
+        failed(command, done.stdout)
+
+
+def failed(command: tuple[str | Path, ...], said: str) -> None:
+    say(said.rstrip())
+    raise SystemExit(f"`{' '.join(map(str, command))}` failed; what it said is above.")
 
 
 def make(place: Path) -> None:
@@ -55,10 +63,34 @@ def make(place: Path) -> None:
 
 
 def install(place: Path, extras: list[str]) -> None:
-    """Kache and what it needs, into the environment."""
-    what = f"[{','.join(extras)}]" if extras else ""
+    """Kache and what it needs, into the environment: what it needs is fetched while the modules are compiled."""
     say(f"Installing Kache{' and what its tests need' if 'test' in extras else ''}, compiling what has changed ...")
-    run(place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", f".{what}")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = settings["project"]
+    needed = [*project["dependencies"], *(each for name in extras for each in project["optional-dependencies"][name])]
+    python = place / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    # Not isolated: an environment of its own for every build would be filled with Cython anew each time.
+    run(*pip, *settings["build-system"]["requires"])
+    with beside(*pip, "--no-build-isolation", "--no-deps", "-e", "."):
+        run(*pip, *needed)
+
+
+@contextmanager
+def beside(*command: str | Path) -> Iterator[None]:
+    """Runs the command while the block runs, and as long as it takes."""
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
+        try:
+            yield
+        except BaseException:
+            process.terminate()
+            raise
+        if process.wait():
+            said.seek(0)
+            failed(command, said.read())
 
 
 def main(place: Path, extras: list[str]) -> None:

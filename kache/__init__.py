@@ -35,7 +35,8 @@ Beside the path of a request:
 `kache.testing`           a cluster for tests, with a clock they move and faults they stage; the pytest plugin
 `kache.errors` …          the ground floor: errors, replies, slots, glob (patterns), quoting (bytes for people),
                           stats (what is counted), figures (what that means, in one table), intervals (what happened
-                          between two moments), timeouts (of commands that wait), deadlines (what is due when)
+                          between two moments), timeouts (of commands that wait), deadlines (what is due when),
+                          libraries (of functions, as text and as a payload)
 ========================  =============================================================================
 
 From a program::

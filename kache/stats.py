@@ -79,6 +79,13 @@ class ShardStats(msgspec.Struct, kw_only=True):
     """Bytes of the texts of the scripts that are known."""
     scripts: int = 0
     """Scripts that are known."""
+    function_memory: int = 0
+    """Bytes of the interpreter of functions, as `lua_memory`."""
+    library_memory: int = 0
+    """Bytes of the texts of the libraries."""
+    libraries: int = 0
+    functions: int = 0
+    """Libraries, and the functions in them."""
     maxmemory: int
     """The limit of all shards together; 0: none."""
     allowed_memory: int
@@ -122,6 +129,14 @@ class ShardStats(msgspec.Struct, kw_only=True):
     pubsubshard_channels: int = 0
     tracked_keys: int = 0
     """Keys that clients are told of when they change."""
+    watched_keys: int = 0
+    """Keys that clients watch."""
+    blocking_keys: int = 0
+    """Keys that clients wait for."""
+    blocking_keys_of_groups: int = 0
+    """Those of them that XREADGROUP waits for, which ends when they go, too."""
+    timed_waits: int = 0
+    """Clients whose wait on this shard alone ends by time."""
     follows: str = ""
     """The policy by which it evicts at present: what `auto` has chosen, or the policy itself."""
     policy_changes: int = 0

@@ -17,8 +17,10 @@ from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from kache.acl.log import AclLog
-from kache.acl.record import DEFAULT
+from kache.acl.record import DEFAULT, METRICS
 from kache.errors import CommandError
 from kache.replies import Reply
 
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 
     from .mux.multiplexer import Router, Session
 
-__all__ = ["WRONG_PASSWORD", "Accounts"]
+__all__ = ["WRONG_PASSWORD", "Accounts", "origin"]
 
 log = logging.getLogger("kache.router")
 
 WRONG_PASSWORD: Final = "WRONGPASS invalid username-password pair or user is disabled."
+
+TOO_MANY_CLIENTS: Final = "ERR max number of clients of this user reached"
 
 FREE_GUESSES: Final = 9
 """Wrong passwords of an address within `GUESS_SECONDS` that are answered at once."""
@@ -49,6 +53,8 @@ class Accounts:
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self.own_password = b""
+        """Of the user `METRICS`, as the supervisor has made it; b"" where there is nobody who has it."""
         self.log = AclLog(router.index << ROUTER_BITS)
         self.denied = dict.fromkeys(("auth", "command", "key", "channel", "tls-cert"), 0)
         """How often something was refused, by reason."""
@@ -58,11 +64,20 @@ class Accounts:
         self._untold = 0
 
     # Logging in -----------------------------------------------------------------------------------------
+    def enter(self, session: Session, user: User) -> None:
+        """The session acts in the name of this user, who has proved who it is; CommandError when it has too many clients."""
+        if not self._router.may_join(session, user):
+            raise CommandError(TOO_MANY_CLIENTS)
+        session.log_in(user)
+
     def check(self, name: bytes, password: bytes) -> User | None:
         """The user, if it is enabled and this is a password of it."""
         user = self._router.users.by_name.get(name)
         given = hashlib.sha256(password).hexdigest()
         right = False
+        if name == METRICS:
+            known_one = hashlib.sha256(self.own_password).hexdigest()
+            return self._router.users.metrics if self.own_password and hmac.compare_digest(given, known_one) else None
         for known in (user.record.passwords if user is not None else ()) or NO_HASHES:
             right |= hmac.compare_digest(given, known)
         if user is None or not user.enabled:
@@ -75,6 +90,9 @@ class Accounts:
         user = self._router.users.by_name.get(name)
         if user is None or not user.enabled:
             return False
+        if not self._router.may_join(session, user):
+            session.kill("its user has too many clients")
+            return True
         session.log_in(user)
         return True
 
@@ -107,8 +125,8 @@ class Accounts:
     def _guessed(self, address: str) -> bool:
         """Notes a wrong password; whether there were too many from where it came."""
         now = time.monotonic()
-        times = self._guesses.setdefault(_origin(address), deque(maxlen=FREE_GUESSES + 1))
-        self._guesses.move_to_end(_origin(address))
+        times = self._guesses.setdefault(origin(address), deque(maxlen=FREE_GUESSES + 1))
+        self._guesses.move_to_end(origin(address))
         if len(self._guesses) > MOST_ADDRESSES:
             self._guesses.popitem(last=False)
         times.append(now)
@@ -134,6 +152,18 @@ class Accounts:
                     credentials = (args[at + 1], args[at + 2])
         return user if credentials is None else self.check(*credentials) or user
 
+    def report(self, session: Session | None, packed: bytes) -> None:
+        """A script of this session (None: it is gone) did in a shard what its user may not."""
+        try:
+            reason, word, user = _denials.decode(packed)
+            if session is not None:
+                self.refused(session, reason, "lua", word, user)
+            else:
+                self.denied[reason] += 1
+                self.log.note(self._router.clock.data_now(), reason, "lua", word, user, bytes)
+        except (msgspec.MsgspecError, KeyError):
+            log.exception("a shard reports a refusal in another way")
+
     def counters(self) -> dict[str, int]:
         """How often something was refused, as a router tells it of itself."""
         return {f"denied_{reason.replace('-', '_')}": count for reason, count in self.denied.items()}
@@ -155,8 +185,11 @@ class Accounts:
         self.log.note(self._router.clock.data_now(), reason, context, what, username, client)
 
 
-def _origin(address: str) -> str:
-    """Whose guesses count together: a host, of IPv6 its network of 64 bits."""
+_denials: Final = msgspec.msgpack.Decoder(tuple[str, bytes, bytes])
+
+
+def origin(address: str) -> str:
+    """Whose guesses and connections count together: a host, of IPv6 its network of 64 bits."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         found = ipaddress.ip_address(host)

@@ -59,6 +59,7 @@ from .commands import (
     clients,
     cluster,
     connection,
+    functions,
     hotkeys,
     info,
     introspection,
@@ -83,7 +84,7 @@ log = logging.getLogger("kache.router")
 
 HANDLER_MODULES = (
     acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
-    scripting,
+    scripting, functions,
     pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
@@ -139,9 +140,11 @@ class _Process:
             board=Board(pages.mapped(ctx.pages["board"]), ctx.routers),
             claims=Claims(pages.mapped(ctx.pages["claims"]), ctx.index),
             monitors=pages.mapped(ctx.pages["monitors"]),
+            tallies=(pages.mapped(ctx.pages["addresses"]), pages.mapped(ctx.pages["users"])),
             users=ctx.users,
             director=self.director,
         )
+        self.router.accounts.own_password = ctx.own_password.encode()
         if ctx.modules is not None:
             self._take_modules(ctx.modules)
         if self.director is not None:

@@ -14,6 +14,7 @@ from kache.commands import Row
 from kache.errors import KacheError
 
 __all__ = [
+    "BORROWERS",
     "LOCALS",
     "MERGES",
     "MOVES",
@@ -30,6 +31,7 @@ __all__ = [
     "local",
     "merge",
     "move",
+    "move_of",
 ]
 
 Handler = Callable[..., Any]
@@ -50,6 +52,8 @@ MERGES: dict[str, Handler] = {}
 """Merge name → ``f(split, replies) -> Reply``; replies[i] answers split.parts[i] and none of them is an error."""
 MOVES: dict[str, Handler] = {}
 """Row key → ``async f(router, session, *args) -> Reply``."""
+BORROWERS: list[Callable[[Row], Handler]] = []
+"""One function: what leads a command of a module whose keys may lie on several shards."""
 
 
 UNBLOCKED: Final = "UNBLOCKED client unblocked via CLIENT UNBLOCK"
@@ -101,6 +105,13 @@ def merge(name: str) -> Callable[[Handler], Handler]:
 def move(key: str) -> Callable[[Handler], Handler]:
     """Carries out the command `key` in several steps; it holds the session's further input until it is done."""
     return _adder(MOVES, key)
+
+
+def move_of(row: Row) -> Handler | None:
+    """What carries out a command in several steps; None when nothing does."""
+    if row.group == "module" and row.route == "move":
+        return BORROWERS[0](row)
+    return MOVES.get(row.key)
 
 
 def check(table: Iterable[Row]) -> None:

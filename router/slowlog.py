@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from kache.commands.redact import redacted
 from kache.slow import MAX_WORD_BYTES, MAX_WORDS, SlowReport, cut
 
 __all__ = ["Entry", "SlowLog", "unframed", "unpacked"]
 
-REDACTED = b"(redacted)"
-SECRET_SETTINGS = frozenset({b"requirepass"})
 _SIZE = struct.Struct("=q")
 _BINARY_SIZE = struct.Struct("<I")
 
@@ -29,7 +28,7 @@ class Entry(msgspec.Struct, array_like=True):
     number: int
     seconds: int
     took_us: int
-    words: list[bytes]
+    words: Sequence[bytes]
     address: bytes
     name: bytes
     shard: int = -1
@@ -57,14 +56,16 @@ class SlowLog:
         self, now_ms: int, took_us: int, address: str, name: bytes, words: list[bytes], sizes: list[int], count: int
     ) -> None:
         """A command of this router: its first words, at least their beginning, their full sizes, how many it has in all."""
-        self._add(now_ms, took_us, _without_secrets(cut(words, count, sizes)), address, name)
+        self._add(now_ms, took_us, redacted(cut(words, count, sizes)), address, name)
 
     def report(self, packed: bytes, address: str, name: bytes, shard: int) -> None:
         """A command that this shard executed."""
         report = self._decoder.decode(packed)
         self._add(report.now_ms, report.took_us, report.words, address, name, shard)
 
-    def _add(self, now_ms: int, took_us: int, words: list[bytes], address: str, name: bytes, shard: int = -1) -> None:
+    def _add(
+        self, now_ms: int, took_us: int, words: Sequence[bytes], address: str, name: bytes, shard: int = -1
+    ) -> None:
         if self._entries.maxlen:
             entry = Entry(next(self._numbers), now_ms // 1000, took_us, words, address.encode(), name, shard)
             self._entries.appendleft(entry)
@@ -117,19 +118,3 @@ def unframed(start: bytes, first: int, count: int, binary: bool) -> tuple[list[b
             size = int(start[at + 3 : end])
             at = end + 2
     return words, sizes
-
-
-def _without_secrets(words: list[bytes]) -> list[bytes]:
-    """Passwords do not belong into a log: as in Redis, they are replaced."""
-    name = words[0].lower()
-    if name == b"auth":
-        return [words[0], *(REDACTED for _ in words[1:])]
-    if name == b"acl" and len(words) > 2 and words[1].lower() == b"setuser":
-        return [*words[:3], *(REDACTED for _ in words[3:])]
-    secret: set[int] = set()
-    for at, word in enumerate(words):
-        if name == b"hello" and word.lower() == b"auth":
-            secret |= {at + 1, at + 2}
-        elif name == b"config" and word.lower() in SECRET_SETTINGS:
-            secret.add(at + 1)
-    return [REDACTED if at in secret else word for at, word in enumerate(words)] if secret else words

@@ -36,6 +36,7 @@ from kache.cluster.messages import (
     Dumped,
     DumpShard,
     Kept,
+    LibrariesAre,
     Loading,
     ModulesAre,
     NewListener,
@@ -44,6 +45,7 @@ from kache.cluster.messages import (
     Ready,
     Reports,
     Resolved,
+    ScriptsAre,
     Slots,
     Stage,
     StageIs,
@@ -53,6 +55,8 @@ from kache.cluster.running import Running
 from kache.commands import DIGEST
 from kache.config.client_limits import flow_room
 from kache.config.settings import Config
+from kache.errors import CommandError
+from kache.libraries import LibraryError
 from kache.module.source import ModuleError
 from kache.wire.board import Board
 from kache.wire.claims import Claims
@@ -64,7 +68,7 @@ from .engine.packed import set_limits
 from .engine.stream_chunks import set_node_limits
 from .service.cleanup import Cleanup
 from .service.keeping import Keeper, hear
-from .service.statistics import Gauges, resident_memory
+from .service.statistics import Gauges, private_memory, resident_memory
 from .shard import Shard
 
 __all__ = ["run"]
@@ -151,7 +155,7 @@ class _Process:
         self.done = asyncio.Event()
         self.leaving = False
         self.tasks: set[asyncio.Task[None]] = set()
-        self.empty_size = 0
+        self.empty_size = self.empty_private = 0
         self.executed = 0
         self.timer: asyncio.TimerHandle | None = None
         self.sweep_at = 0.0
@@ -174,6 +178,8 @@ class _Process:
         """What the supervisor was told last."""
         self.shard.gauges = _LiveGauges(self)
         self.shard.scripts.page = Running(ctx.pages["running"])
+        # What ran in the process before this one does not any more.
+        self.shard.scripts.page.clear(ctx.index)
         self.shard.blocking.start(
             clock.now,
             lambda seconds, work: loop.call_later(seconds, self.host.perform, work),
@@ -183,7 +189,7 @@ class _Process:
         self.users = Users(ctx.users or (), ctx.acl_epoch)
         """For what runs commands inside the shard; those of clients are checked before they come here."""
         self.shard.scripts.check = functools.partial(check_inner, self.users)
-        self.shard.modules.users = self.users
+        self.shard.modules.users = self.shard.users = self.users
         self.module_changes: asyncio.Queue[ModulesAre] = asyncio.Queue()
         self.slot_epoch = ctx.slot_epoch
         self.slots = ctx.slots
@@ -196,6 +202,11 @@ class _Process:
         self.channel = ControlChannel(loop, ctx.control_fd, self._on_message, self.done.set)
         if ctx.modules is not None:
             self._take_modules_of_before(ctx.modules)
+        self.shard.scripts.begin_with(ctx.scripts)
+        for fault in self.shard.functions.take_what_loads(
+            (each.name, each.code, each.serial) for each in ctx.libraries
+        ):
+            log.error("a library of functions is not there: %s", fault)
 
     async def serve(self) -> None:
         """Serves, and returns once drained or abandoned."""
@@ -214,6 +225,7 @@ class _Process:
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()
+        self.empty_private = private_memory()
         await self._load()
         self._background()
         self._every_second()
@@ -263,6 +275,7 @@ class _Process:
         shard.notifications.configure(config.notify_keyspace_events)
         shard.tracking.most_keys = config.tracking_table_max_keys
         shard.scripts.set_memory_limit(config.lua_memory_limit)
+        shard.functions.set_memory_limit(config.lua_memory_limit)
         host.tick_ns = config.tick_us * 1000
         host.tick_bytes = config.tick_reply_bytes
         host.unsent_limit = config.link_unsent_bytes
@@ -292,6 +305,8 @@ class _Process:
             self.channel.send(Ack(message.id))
         elif isinstance(message, ModulesAre):
             self.module_changes.put_nowait(message)
+        elif isinstance(message, LibrariesAre | ScriptsAre):
+            self.channel.send(Ack(message.id, self._take_programs(message)))
         elif isinstance(message, StageIs):
             self._play(message.stage)
             self._expire_all(message.id)
@@ -315,6 +330,25 @@ class _Process:
         """What scripts may touch here: an only shard has every key."""
         mine = [(first, last) for first, last, shard in self.slots if shard == self.ctx.index]
         self.shard.own(mine if self.ctx.shards > 1 else None)
+
+    def _take_programs(self, message: LibrariesAre | ScriptsAre) -> str:
+        """Libraries, or scripts; "" or what their client is told."""
+        try:
+            if isinstance(message, LibrariesAre):
+                self.shard.functions.take((each.name, each.code, each.serial) for each in message.libraries)
+                return ""
+            if message.flush:
+                self.shard.scripts.flush()
+            for text in message.texts:
+                self.shard.scripts.load(text)
+        except LibraryError as error:
+            return f"ERR {error}"
+        except CommandError as error:
+            return error.message
+        except Exception as error:
+            log.exception("internal error with a library or a script")
+            return f"ERR internal error: {error!r:.200}"
+        return ""
 
     # Modules --------------------------------------------------------------------------------------------
     def _take_modules_of_before(self, message: ModulesAre) -> None:
@@ -459,7 +493,7 @@ class _Process:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
             self.shard.hot.pace(time.monotonic())
-            self.shard.govern_memory(resident_memory() - self.empty_size)
+            self.shard.govern_memory(private_memory() - self.empty_private)
             logs.tell_left_out()
             self.shard.modules.collect()
             kept = self.keeper.kept()

@@ -6,6 +6,7 @@ from kache.commands import TABLE
 
 from .commands import registry
 from .engine.engine import Budget, Executor
+from .scripting.functions import Functions
 from .scripting.scripts import Scripts
 from .service.blocking import Blocking
 from .service.modules import Modules
@@ -48,5 +49,6 @@ class Shard(Executor):
         self.gauges = Gauges()
         self.inner = registry.INNER
         self.scripts = Scripts(self)
+        self.functions = Functions(self, self.scripts)
         self.wait_with(Blocking(self))
         self.modules = Modules(self)

@@ -11,7 +11,6 @@ fixed time: it waits for what it needs, until a deadline.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -24,6 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from kache.cluster import control, messages
+from kache.cluster.run_dir import find_control
 from kache.errors import CommandError
 from kache.wire.codec import ReplyTooShort, decode_reply
 
@@ -235,8 +238,16 @@ class Cluster:
         return done
 
     def status(self) -> dict[str, Any]:
-        """`kache cluster status --json`."""
-        found: dict[str, Any] = json.loads(self.kache("cluster", "status", "--json", check=False).stdout)
+        """What `kache cluster status --json` prints, without that process: it would be most of what a short test costs."""
+        path = find_control(self.environment, self.port)
+        assert path is not None, f"no cluster runs on port {self.port}:\n{self.log()}"
+        with socket.socket(socket.AF_UNIX) as asker:
+            asker.settimeout(DEADLINE)
+            asker.connect(path)
+            control.send(asker, messages.StatusRequest(1))
+            answer = control.receive(asker, bytearray())
+        assert isinstance(answer, messages.StatusReply)
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(answer.status))
         self._pids |= {found["pid"], *(child["pid"] for child in found["children"] if child["pid"])}
         return found
 
@@ -252,6 +263,15 @@ class Cluster:
         """Send a signal to one process of this cluster."""
         assert pid in self._pids
         os.kill(pid, number)
+
+    def replaced(self, role: str, index: int, pid: int) -> None:
+        """Wait until another process than this one, which was killed, is up in its place."""
+
+        def is_replaced() -> bool:
+            child = self.child(role, index)
+            return child["pid"] not in (0, pid) and child["state"] == "up"
+
+        until(is_replaced, f"another {role} {index}")
 
     def connect(self) -> Connection:
         """A new connection."""

@@ -46,6 +46,15 @@ def counted(data: bytes) -> bytes:
     return number(len(data)) + data
 
 
+def written(path: Path) -> bytes:
+    """What was written of a file; an open one goes on in zeros, where room is reserved for more."""
+    data, end = path.read_bytes(), log_format.HEADER_SIZE
+    while data[end : end + 2] == b"FK":
+        end += 40 + int.from_bytes(data[end + 4 : end + 8], "little")
+    assert not any(data[end:]), f"{path} has more than frames behind byte {end}"
+    return data[:end]
+
+
 @dataclass
 class Record:
     """One frame to be: of the log, or of the base as of a sequence."""
@@ -178,6 +187,8 @@ class LiveDump:
         self.dumping = False
         self.seen: set[str] = set()
         """What has happened, for tests that want to know whether it did."""
+        self.met: set[tuple[str, str]] = set()
+        """(record, where the dump was with its key): undumped, dumped, later, or in parts."""
         shard.store.effects.record()
 
     # The log --------------------------------------------------------------------------------------------
@@ -196,7 +207,14 @@ class LiveDump:
     def _dumped(self, db: int, key: bytes) -> bool:
         return place_of(key, self.seed) < self.cursors[db]
 
+    def _where(self, db: int, key: bytes) -> str:
+        if key in self.later[db]:
+            return "in parts" if self.later[db][key].begun else "later"
+        return "dumped" if self._dumped(db, key) else "undumped"
+
     def _follow(self, name: str, db: int, _now: int, key: bytes | None, arguments: list[Any]) -> None:
+        if key is not None:
+            self.met.add((name, self._where(db, key)))
         if name == "swap":
             left, right = arguments
             both: tuple[Any, Any] = (self.cursors, self.later)  # lists of different things

@@ -16,7 +16,7 @@ from kache.errors import CommandError
 from .record import NOBODY, READ, UNRESTRICTED, WRITE
 from .rights import User, Users
 
-__all__ = ["check_inner", "rights_of"]
+__all__ = ["DeniedError", "check_inner", "rights_of"]
 
 TEXTS: Final = {
     "command": "ERR The user executing the script can't run this command or subcommand",
@@ -26,8 +26,17 @@ TEXTS: Final = {
 GONE: Final = "NOPERM the user executing the script is not known any more"
 
 
+class DeniedError(CommandError):
+    """What a script's user may not do, for ACL LOG: `reason` (a key of `TEXTS`), the command, key or channel, the user."""
+
+    def __init__(self, reason: str, word: bytes, user: bytes) -> None:
+        super().__init__(TEXTS[reason])
+        self.reason, self.word, self.user = reason, word, user
+
+
 def check_inner(users: Users, number: int, row: Row, args: tuple[bytes, ...]) -> None:
-    """CommandError unless the user of that number may execute this command of its script; `args` are those behind its name."""
+    """DeniedError or another CommandError unless the user of that number may execute this command of its script; `args` are
+    those behind its name."""
     if number == UNRESTRICTED:
         return
     user = users.by_number.get(number) if number != NOBODY else None
@@ -37,9 +46,16 @@ def check_inner(users: Users, number: int, row: Row, args: tuple[bytes, ...]) ->
         return
     free = "no_auth" in row.flags
     channel = args[0] if row.name in ("publish", "spublish") else None
-    refused = user.refusal(-1 if free else row.id, args[0] if args else None, _wanted(row, args), channel)
+    wanted = _wanted(row, args)
+    refused = user.refusal(-1 if free else row.id, args[0] if args else None, wanted, channel)
     if refused is not None:
-        raise CommandError(TEXTS[refused[0]])
+        reason, place = refused
+        word = (
+            row.name.encode()
+            if reason == "command" or (reason == "key" and not wanted)
+            else (wanted[place][0] if reason == "key" and wanted else channel or b"")
+        )
+        raise DeniedError(reason, word, user.name)
     if row.name in ("sort", "sort_ro"):
         _check_sort(user, row, args)
 

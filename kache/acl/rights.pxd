@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The interface of users' rights (see rights.pyx), for the router's frames and for what runs inside a shard."""
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     MAY_READ = 1             # kache.acl.record.READ and WRITE
@@ -41,6 +41,9 @@ cdef class User:
     cdef readonly bint enabled, nopass
     cdef readonly bint unrestricted      # it may do everything: no check is needed
     cdef readonly bint gone              # it was deleted
+    # What it may take (kache.acl.record.Limits): 0: as much as it likes.
+    cdef readonly bint paced             # commands or bytes a second are limited
+    cdef readonly int64_t most_clients, most_commands, most_input, most_memory
     cdef Rights* selectors               # tried in turn
     cdef Py_ssize_t count
     cdef list firsts                     # by selector: {row: first arguments that are allowed}
@@ -53,6 +56,7 @@ cdef class User:
 cdef class Users:
     cdef readonly dict by_name, by_number
     cdef readonly User default
+    cdef readonly User metrics           # of the metrics process; in no list
     cdef readonly uint64_t epoch
 
 

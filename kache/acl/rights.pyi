@@ -12,6 +12,11 @@ class User:
     nopass: bool
     unrestricted: bool
     gone: bool
+    paced: bool
+    most_clients: int
+    most_commands: int
+    most_input: int
+    most_memory: int
     def __init__(self, record: UserRecord) -> None: ...
     def may_touch(self, key: bytes, wanted: int) -> bool: ...
     def may_hear(self, channel: bytes, literal: bool = False) -> bool: ...
@@ -26,6 +31,7 @@ class Users:
     by_name: dict[bytes, User]
     by_number: dict[int, User]
     default: User
+    metrics: User
     epoch: int
     def __init__(self, records: Iterable[UserRecord] = (), epoch: int = 0) -> None: ...
     def take(self, epoch: int, records: Iterable[UserRecord], removed: Iterable[bytes]) -> None: ...

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from .record import DEFAULT, default_user
+from .record import DEFAULT, default_user, metrics_user
 from .rules import allowed
 
 __all__ = ["User", "Users", "matches"]
@@ -45,6 +45,9 @@ cdef class User:
         self.record = record
         self.number = record.number
         self.enabled, self.nopass = record.enabled, record.nopass
+        self.most_clients, self.most_commands = record.limits.clients, record.limits.commands
+        self.most_input, self.most_memory = record.limits.input, record.limits.memory
+        self.paced = self.most_commands > 0 or self.most_input > 0
         self.unrestricted = any([
             made[i].all_commands and made[i].all_keys and made[i].all_channels for i in range(count)])
         return 0
@@ -52,6 +55,7 @@ cdef class User:
     cdef int leave(self) except -1:
         """It may do nothing any more."""
         self.gone = True
+        self.paced = False
         self.enabled = self.unrestricted = False
         free_rights(self.selectors, self.count)
         self.selectors, self.count = NULL, 0
@@ -123,6 +127,7 @@ cdef class Users:
 
     def __init__(self, records=(), epoch=0):
         self.by_name, self.by_number = {}, {}
+        self.metrics = User(metrics_user())
         self.take(epoch, [default_user(), *records], [])
 
     def take(self, epoch, records, removed):
@@ -148,7 +153,7 @@ cdef class Users:
     def compile_again(self):
         """The commands that rules can name are other ones: what each user may do follows from its rules again."""
         cdef User user
-        for user in self.by_name.values():
+        for user in (self.metrics, *self.by_name.values()):
             user.take(user.record)
 
 

@@ -8,6 +8,10 @@ means the same to a version that knows more commands. Pure.
     +command -command +command|subcommand -command|subcommand +command|first-argument +@category -@category
     allcommands nocommands ~pattern %R~pattern %W~pattern %RW~pattern allkeys resetkeys &pattern allchannels resetchannels
     (rules of a selector) clearselectors
+
+Beyond those of Redis, what a user may take (sizes as settings have them; 0: as much as it likes):
+
+    limit:clients=100 limit:commands=20000 limit:input=50mb limit:memory=64mb resetlimits
 """
 
 from __future__ import annotations
@@ -19,14 +23,15 @@ from typing import Final
 
 import msgspec
 
+from kache.config.kinds import exact_size, parse_size
 from kache.errors import KacheError
 
 from .catalogue import CATALOGUE, Catalogue
-from .record import DEFAULT, READ, WRITE, Selector, UserRecord
+from .record import DEFAULT, METRICS, READ, WRITE, Limits, Selector, UserRecord
 
 __all__ = [
     "MOST_PATTERNS", "RuleError", "allowed", "apply", "channel_patterns", "check_name", "command_rules", "describe", "hashed",
-    "key_patterns", "with_password", "words_of",
+    "key_patterns", "limit_rules", "with_password", "words_of",
 ]  # fmt: skip
 
 MOST_PATTERNS: Final = 1024
@@ -52,8 +57,16 @@ NO_DATABASES: Final = "Rights on databases are not supported"
 TOO_MANY: Final = f"A user has at most {MOST_PATTERNS} patterns"
 TOO_LONG: Final = f"A pattern has at most {LONGEST_PATTERN} bytes"
 
+NO_LIMIT: Final = (
+    "A limit is one of limit:clients=, limit:commands=, limit:input= and limit:memory=, with a number or a size"
+)
+MOST_OF_A_LIMIT: Final = 10**12
+
+_INNER_PASSWORD: Final = re.compile(rb"([ (][><])[^ ]*")
+"""Where none may be, but where somebody has put one: in a selector."""
 _SPACE: Final = re.compile(rb"[\s\0]")
 _HASH: Final = re.compile(rb"[0-9a-f]{64}")
+_LIMIT: Final = re.compile(rb"limit:([a-z]+)=(.+)", re.DOTALL)
 _KEYS: Final = re.compile(rb"%(R|W|RW|WR)~(.*)|~(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -61,7 +74,7 @@ class RuleError(KacheError):
     """A rule that cannot be applied: `rule` as it was given, a password left out, and why (`reason`)."""
 
     def __init__(self, rule: bytes, reason: str) -> None:
-        shown = rule[:1] + b"***" if rule[:1] in (b">", b"<") else rule[:128]
+        shown = rule[:1] + b"***" if rule[:1] in (b">", b"<") else _INNER_PASSWORD.sub(rb"\1***", rule[:128])
         self.rule, self.reason = shown.decode("utf-8", "replace"), reason
         super().__init__(f"Error in ACL SETUSER modifier '{self.rule}': {reason}")
 
@@ -76,6 +89,8 @@ def check_name(name: bytes) -> str:
         return "A user's name can't be empty"
     if _SPACE.search(name):
         return "Usernames can't contain spaces or null characters"
+    if name == METRICS:
+        return "That user is the cluster's own"
     return f"A user's name has at most {LONGEST_NAME} bytes" if len(name) > LONGEST_NAME else ""
 
 
@@ -208,6 +223,7 @@ class _Draft:
         self.passwords = dict.fromkeys(start.passwords)
         self.root = _SelectorDraft(start.root, catalogue)
         self.selectors = list(start.selectors)
+        self.limits = start.limits
 
     def done(self) -> UserRecord:
         if sum(len(s.keys) + len(s.channels) for s in [self.root.done(), *self.selectors]) > MOST_PATTERNS:
@@ -220,6 +236,7 @@ class _Draft:
             passwords=tuple(self.passwords),
             root=self.root.done(),
             selectors=tuple(self.selectors),
+            limits=self.limits,
         )
 
     def apply(self, rule: bytes) -> None:
@@ -240,6 +257,10 @@ class _Draft:
             self.nopass, self.passwords = False, {}
         elif word == b"reset":
             self._reset()
+        elif word.startswith(b"limit:"):
+            self._limit(rule, word)
+        elif word == b"resetlimits":
+            self.limits = Limits()
         elif rule[:1] in (b">", b"#", b"<", b"!"):
             self._change_passwords(rule)
         else:
@@ -250,6 +271,8 @@ class _Draft:
             raise RuleError(rule, TOO_MANY)
         draft = _SelectorDraft(Selector(), self.catalogue)
         for word in rule[1:-1].split():
+            if word.endswith(b")"):
+                raise RuleError(rule, SYNTAX)  # described, it would end the selector
             try:
                 draft.apply(word)
             except RuleError as error:
@@ -271,7 +294,21 @@ class _Draft:
         else:
             raise RuleError(rule, NO_SUCH_PASSWORD)
 
+    def _limit(self, rule: bytes, word: bytes) -> None:
+        match = _LIMIT.fullmatch(word)
+        name = match[1].decode() if match is not None else ""
+        if match is None or name not in Limits.__struct_fields__:
+            raise RuleError(rule, NO_LIMIT)
+        try:
+            most = parse_size(match[2].decode()) if name in _SIZES else int(match[2].decode())
+        except ValueError:  # UnicodeDecodeError is one
+            raise RuleError(rule, NO_LIMIT) from None
+        if not 0 <= most <= MOST_OF_A_LIMIT:
+            raise RuleError(rule, NO_LIMIT)
+        self.limits = msgspec.structs.replace(self.limits, **{name: most})
+
     def _reset(self) -> None:
+        self.limits = Limits()
         self.enabled = self.nopass = self.skip_sanitize = False
         self.passwords, self.selectors = {}, []
         self.root = _SelectorDraft(Selector(all_channels=self.start.name == DEFAULT), self.catalogue)
@@ -340,6 +377,16 @@ def channel_patterns(selector: Selector) -> bytes:
     return b"&*" if selector.all_channels else b" ".join(b"&" + pattern for pattern in selector.channels)
 
 
+_SIZES: Final = ("input", "memory")
+
+
+def limit_rules(limits: Limits) -> Iterator[bytes]:
+    """``limit:clients=100``, one for each limit there is."""
+    for name, most in msgspec.structs.asdict(limits).items():
+        if most:
+            yield b"limit:%b=%b" % (name.encode(), (exact_size(most) if name in _SIZES else str(most)).encode())
+
+
 def describe(user: UserRecord) -> bytes:
     """The rules that make this user of a new one, as ACL LIST has them behind its name."""
     return b" ".join(part for part in _described(user) if part)
@@ -350,6 +397,7 @@ def _described(user: UserRecord) -> Iterator[bytes]:
     yield b"nopass" if user.nopass else b""
     yield b"skip-sanitize-payload" if user.skip_sanitize else b""
     yield from (b"#" + password.encode() for password in user.passwords)
+    yield from limit_rules(user.limits)
     yield _described_selector(user.root)
     yield from (b"(" + _described_selector(selector) + b")" for selector in user.selectors)
 

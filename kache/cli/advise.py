@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import Failure
 from kache.cli.stats import text_table
 from kache.config.kinds import format_size
@@ -194,10 +194,10 @@ def text(advice: Mapping[str, Any]) -> str:
 @click.command("advise")
 @address_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def advise(as_json: bool, **address: Any) -> int:
+def advise(as_json: bool, address: Address) -> int:
     """Say which policy and how much memory the traffic needs: the misses of each policy at several sizes, what is dead
     weight, and which keys are worth their memory."""
-    connection = Connection(**address)
+    connection = Connection(address)
     try:
         advice = merged([json.loads(shard) for shard in connection.request(["advise"])])
     finally:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import msgspec
 
 from kache.backend.address import AddressError, nodes_of
-from kache.backend.conversation import NodeError
-from kache.backend.inspection import Report, inspect
-from kache.backend.tls import context_for
 from kache.cli.exits import EXIT_ERROR, EXIT_USAGE, Failure
-from kache.commands import Row
-from kache.commands.behind import differences
+
+if TYPE_CHECKING:
+    # Not for everybody who says `kache cluster`: the table of commands takes as long to load as all the rest.
+    from kache.backend.inspection import Report
+    from kache.commands import Row
 
 __all__ = ["check"]
 
@@ -62,6 +63,10 @@ def check(url: str, user: str, ca: str, cert: str, key: str, verify: str, as_jso
 
     Exit status: 0 nothing stands in the way, 1 something does.
     """
+    from kache.backend.conversation import NodeError
+    from kache.backend.inspection import inspect
+    from kache.backend.tls import context_for
+
     try:
         tls = context_for(url, ca, cert, key, verify=verify)
         report = inspect(nodes_of(url), user, os.environ.get("KACHE_BACKEND_PASSWORD", ""), tls)
@@ -78,15 +83,22 @@ def check(url: str, user: str, ca: str, cert: str, key: str, verify: str, as_jso
     return EXIT_ERROR if report.troubles else 0
 
 
-Difference = tuple[Row, str, int, str]
-"""(row, how it differs, calls, sentence)"""
+class Difference(NamedTuple):
+    """Of a command that was called: how it differs, and the sentence that says so."""
+
+    row: Row
+    how: str
+    calls: int
+    text: str
 
 
 def _differences(report: Report) -> list[Difference]:
     """The rows whose commands were called and are not simply what they are on the nodes, the most frequent first."""
+    from kache.commands.behind import differences
+
     calls = report.calls()
-    found = [(row, how, calls[row.name], text) for row, how, text in differences() if calls.get(row.name)]
-    return sorted(found, key=lambda each: -each[2])
+    found = [Difference(row, how, calls[row.name], text) for row, how, text in differences() if calls.get(row.name)]
+    return sorted(found, key=lambda each: -each.calls)
 
 
 def _show(report: Report, found: list[Difference]) -> None:

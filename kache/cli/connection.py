@@ -9,7 +9,7 @@ import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -20,9 +20,31 @@ from kache.errors import CommandError
 if TYPE_CHECKING:
     from kache.client.tls import Tls
 
-__all__ = ["PORT", "TIMEOUT", "Connection", "WholeNumber", "address_options", "credentials_of"]
+__all__ = ["PORT", "TIMEOUT", "Address", "Connection", "WholeNumber", "address_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Address(NamedTuple):
+    """Which cluster, as whom, and how long to wait for it (seconds)."""
+
+    host: str
+    port: int
+    password: str | None = None
+    user: str | None = None
+    db: int = 0
+    timeout: float = 10.0
+    tls: Tls | None = None
+
+    @property
+    def where(self) -> str:
+        """``127.0.0.1:7379``."""
+        return format_address(self.host, self.port)
+
+    @property
+    def credentials(self) -> list[str]:
+        """What AUTH is given, empty for nothing. A user without a password may be one that needs none."""
+        return [self.user or "default", self.password or ""] if self.user or self.password else []
 
 
 class _Seconds(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
@@ -102,7 +124,7 @@ PORT = WholeNumber(1, 65535)
 def address_options(function: F) -> F:
     """The options that say which cluster: --host, --port, --password, --user, --db, --timeout, and --tls with its own.
 
-    They arrive under these names, to be passed on to `Connection`; those of TLS as one, `tls`.
+    They arrive as one argument, `address`.
     """
     options = (
         click.option(
@@ -132,11 +154,13 @@ def address_options(function: F) -> F:
     )  # fmt: skip
 
     @functools.wraps(function)
-    def with_tls(*args: Any, **given: Any) -> Any:
+    def with_address(*args: Any, **given: Any) -> Any:
         of_tls = {name: given.pop(name) for name in ("tls", "cacert", "cert", "key", "insecure", "sni")}
-        return function(*args, **given, tls=_tls(given["host"], **of_tls))
+        tls = _tls(given["host"], **of_tls)
+        address = Address(**{name: given.pop(name) for name in Address._fields if name != "tls"}, tls=tls)
+        return function(*args, **given, address=address)
 
-    wrapped: Any = with_tls
+    wrapped: Any = with_address
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[no-any-return]  # click's decorators do not say what they return
@@ -176,44 +200,30 @@ def _tls(
     return found
 
 
-def credentials_of(user: str | None, password: str | None) -> list[str]:
-    """What AUTH is given, empty for nothing. A user without a password may be one that needs none."""
-    return [user or "default", password or ""] if user or password else []
-
-
 class Connection:
     """One connection in RESP3. `request` returns Python values, an error reply raises CommandError.
 
     Raises Failure when there is no cluster or it went away.
     """
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        password: str | None,
-        db: int,
-        timeout: float,
-        tls: Tls | None = None,
-        user: str | None = None,
-    ) -> None:
+    def __init__(self, address: Address) -> None:
         from kache.wire.codec import ReplyTooShort, decode_reply
 
         self._too_short = ReplyTooShort
         self._decode = decode_reply
-        self._where = format_address(host, port)
+        self._where = address.where
         self._buffer = bytearray()
         try:
-            self._socket = socket.create_connection((host, port), timeout)
+            self._socket = socket.create_connection((address.host, address.port), address.timeout)
         except OSError as error:
             reason = error.strerror or str(error)
             raise Failure(f"No cluster answers at {self._where}: {reason}.", EXIT_NO_CLUSTER) from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls is not None:
-            self._secure(tls)
+        if address.tls is not None:
+            self._secure(address.tls)
         greeting = ["hello", "3"]
-        if credentials := credentials_of(user, password):
-            greeting += ["auth", *credentials]
+        if address.credentials:
+            greeting += ["auth", *address.credentials]
         self.needs_password = False
         try:
             self.request(greeting)
@@ -221,8 +231,8 @@ class Connection:
             if error.code != "NOAUTH":
                 raise
             self.needs_password = True
-        if db:
-            self.request(["select", str(db)])
+        if address.db:
+            self.request(["select", str(address.db)])
 
     def _secure(self, tls: Tls) -> None:
         from kache.client.tls import refusal

@@ -8,15 +8,11 @@ twice, and nothing is sent to another database than the prompt shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kache.cli.connection import Connection, credentials_of
+from kache.cli.connection import Address, Connection
 from kache.cli.exits import Failure
-from kache.config.kinds import format_address
 from kache.errors import CommandError
-
-if TYPE_CHECKING:
-    from kache.client.tls import Tls
 
 __all__ = ["Conversation"]
 
@@ -24,30 +20,20 @@ __all__ = ["Conversation"]
 class Conversation:
     """Talks to one address. `request` raises CommandError for an error reply, Failure when there is no connection."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        password: str | None,
-        db: int,
-        timeout: float,
-        tls: Tls | None = None,
-        user: str | None = None,
-    ) -> None:
-        self.db = db
+    def __init__(self, address: Address) -> None:
+        self.db = address.db
         self.name: bytes | None = None
         self.in_transaction = False
         self.needs_password = False
-        self._address = (host, port, timeout)
-        self._tls = tls
-        self._credentials: list[str | bytes] = [*credentials_of(user, password)]
+        self._address = address
+        self._credentials: list[str | bytes] = [*address.credentials]
         self._queued_db: int | None = None
         self._connection: Connection | None = None
 
     @property
     def prompt(self) -> str:
         """``127.0.0.1:7379[3]> ``: the address, the database unless it is 0, and whether a transaction is open."""
-        where = format_address(*self._address[:2])
+        where = self._address.where
         if self._connection is None:
             return f"{where} (not connected)> "
         return f"{where}{f'[{self.db}]' if self.db else ''}{'(TX)' if self.in_transaction else ''}> "
@@ -56,8 +42,7 @@ class Conversation:
         """Have a connection in the state that the user knows; raises Failure, and then there is none."""
         if self._connection is not None:
             return
-        host, port, timeout = self._address
-        connection = Connection(host, port, None, 0, timeout, self._tls)
+        connection = Connection(self._address._replace(password=None, user=None, db=0))
         try:
             if self._credentials:
                 connection.request(["auth", *self._credentials])
@@ -70,7 +55,7 @@ class Conversation:
         except CommandError as error:
             connection.close()
             raise Failure(
-                f"Connected to {format_address(host, port)}, but it cannot be as before{self._as_before()}, so the connection "
+                f"Connected to {self._address.where}, but it cannot be as before{self._as_before()}, so the connection "
                 f"was closed: {error.message}"
             ) from None
         except BaseException:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kache.cli import show
-from kache.cli.connection import Connection, WholeNumber, address_options
+from kache.cli.connection import Address, Connection, WholeNumber, address_options
 from kache.cli.exits import EXIT_ERROR, EXIT_NIL, EXIT_STATUS, EXIT_USAGE, PASSWORD_HINT, Failure, hinted
 from kache.config.kinds import nearest
 from kache.errors import CommandError
@@ -75,11 +75,11 @@ class _DataCommand(click.Command):
         return word in known or (known.get(word[:2], False) and word[2:].isdecimal())  # -p7379
 
 
-def _send(words: Sequence[str], form: str, read_stdin: bool, address: dict[str, Any]) -> int:
+def _send(words: Sequence[str], form: str, read_stdin: bool, address: Address) -> int:
     sent: list[str | bytes] = list(words)
     if read_stdin:
         sent.append(sys.stdin.buffer.read())
-    connection = Connection(**address)
+    connection = Connection(address)
     try:
         reply = connection.request(sent)
     except CommandError as error:
@@ -120,7 +120,7 @@ def _form_options(function: Any) -> Any:
 @address_options
 @_form_options
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
-def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, **address: Any) -> int:
+def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, address: Address) -> int:
     """Send one command and show its reply: kache exec set greeting hello."""
     return _send(words, form or "auto", read_stdin, address)
 
@@ -142,7 +142,7 @@ def shortcut(name: str) -> click.Command | None:
     @address_options
     @_form_options
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def send(arguments: tuple[str, ...], form: str | None, read_stdin: bool, **address: Any) -> int:
+    def send(arguments: tuple[str, ...], form: str | None, read_stdin: bool, address: Address) -> int:
         return _send([name, *arguments], form or "auto", read_stdin, address)
 
     return send
@@ -151,9 +151,9 @@ def shortcut(name: str) -> click.Command | None:
 @click.command("ping")
 @address_options
 @click.option("--count", "-c", type=WholeNumber(1), metavar="NUMBER", default=1, show_default=True, help="How often.")
-def ping(count: int, **address: Any) -> int:
+def ping(count: int, address: Address) -> int:
     """Ask a cluster whether it answers, and how fast."""
-    connection = Connection(**address)
+    connection = Connection(address)
     if connection.needs_password:
         raise Failure(PASSWORD_HINT)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kache.cli.connection import Connection, WholeNumber, address_options
+from kache.cli.connection import Address, Connection, WholeNumber, address_options
 from kache.cli.stats import text_table
 from kache.config.kinds import format_size
 from kache.quoting import name_text
@@ -55,12 +55,12 @@ def _big_table(rows: list[dict[str, Any]]) -> str:
     "--count", "-c", type=WholeNumber(1, 48), metavar="NUMBER", default=10, show_default=True, help="How many of each."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON; bytes that are not text as \\x...")
-def hot(count: int, as_json: bool, **address: Any) -> int:
+def hot(count: int, as_json: bool, address: Address) -> int:
     """Show which keys were used most in the last minute or so, and which take most memory.
 
     Uses are estimates from a part of the commands; sizes are looked at in the background.
     """
-    connection = Connection(**address)
+    connection = Connection(address)
     try:
         hot, big = _rows(connection, "hotkeys", count), _rows(connection, "bigkeys", count)
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kache.cli import show
 from kache.commands import CONTAINERS, TABLE
+from kache.commands.redact import has_secret
 
 __all__ = ["is_unfinished", "keeps_secret", "reader"]
 
@@ -20,7 +21,6 @@ Reader = Callable[[str], str]
 """Reads one line at a prompt; EOFError at the end, KeyboardInterrupt at Ctrl-C."""
 
 CONTINUED = "... "
-SECRET_SETTINGS = (b"requirepass", b"masterauth", b"masteruser")
 
 
 def names() -> dict[str, str]:
@@ -30,19 +30,12 @@ def names() -> dict[str, str]:
 
 
 def keeps_secret(line: str) -> bool:
-    """Whether a line has a password in it, or may have: AUTH, HELLO … AUTH, CONFIG SET requirepass, ACL SETUSER, MIGRATE."""
+    """Whether a line has a password in it, or may have, as the command table says."""
     try:
-        words = [word.lower() for word in show.split_line(line)]
+        words = show.split_line(line)
     except ValueError:
-        words = [word.encode().lower() for word in line.replace('"', " ").replace("'", " ").split()]
-    match words:
-        case [b"auth", *_] | [b"acl", b"setuser", *_]:
-            return True
-        case [b"hello" | b"migrate", *rest]:
-            return b"auth" in rest or b"auth2" in rest
-        case [b"config", b"set", *rest]:
-            return any(word in SECRET_SETTINGS for word in rest)
-    return False
+        words = [word.encode() for word in line.replace('"', " ").replace("'", " ").split()]
+    return has_secret(words)
 
 
 def is_unfinished(text: str) -> bool:

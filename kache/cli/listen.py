@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import EXIT_STATUS, PASSWORD_HINT, Failure
 from kache.errors import CommandError
-
-if TYPE_CHECKING:
-    from kache.client.tls import Tls
 
 __all__ = ["monitor", "subscribe"]
 
@@ -31,13 +28,7 @@ def subscribe(
     shard: bool,
     as_json: bool,
     count: int | None,
-    host: str,
-    port: int,
-    password: str | None,
-    user: str | None,
-    db: int,
-    timeout: float,
-    tls: Tls | None,
+    address: Address,
 ) -> None:
     """Show what is published on CHANNELS until Ctrl-C: `channel: message`, a line each.
 
@@ -48,9 +39,15 @@ def subscribe(
     if pattern and shard:
         raise click.UsageError("Shard channels have no patterns: --pattern or --shard.")
     names = [channel.encode("utf-8", "surrogateescape") for channel in channels]
-    secure: dict[str, Any] = {} if tls is None else {"tls": tls[0], "server_hostname": tls[1]}
     client: Client[bytes] = Client(
-        host, port, username=user, password=password or ("" if user else None), db=db, timeout=timeout, **secure
+        address.host,
+        address.port,
+        username=address.user,
+        password=address.password or ("" if address.user else None),
+        db=address.db,
+        timeout=address.timeout,
+        tls=address.tls[0] if address.tls else False,
+        server_hostname=address.tls[1] if address.tls else None,
     )
     with client, client.pubsub() as listening:
         listen = listening.psubscribe if pattern else listening.ssubscribe if shard else listening.subscribe
@@ -84,9 +81,9 @@ def _text(data: bytes) -> str:
 
 @click.command("monitor", epilog=EXIT_STATUS)
 @address_options
-def monitor(**address: Any) -> None:
+def monitor(address: Address) -> None:
     """Show every command that clients send, until Ctrl-C: time, database, address, words. It slows the cluster down."""
-    connection = Connection(**address)
+    connection = Connection(address)
     try:
         if connection.needs_password:
             raise Failure(f"The cluster wants a password. {PASSWORD_HINT}")

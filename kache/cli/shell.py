@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from kache.cli import show
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Address, Connection, address_options
 from kache.cli.conversation import Conversation
 from kache.cli.exits import EXIT_ERROR, Failure, hinted
 from kache.errors import CommandError
@@ -189,7 +189,7 @@ def _read_pipe(connection: Connection) -> int:
 
 @click.command("shell")
 @address_options
-def shell(**address: Any) -> int:
+def shell(address: Address) -> int:
     """Talk to a cluster at a prompt with history and completion.
 
     A backslash at its end continues a line, and so does an open quote. After a lost connection the next one has the same
@@ -198,5 +198,5 @@ def shell(**address: Any) -> int:
     When standard input is no terminal, each of its lines is a command; exit status 1 when one of them failed.
     """
     if sys.stdin.isatty():
-        return _interact(Conversation(**address))
-    return _read_pipe(Connection(**address))
+        return _interact(Conversation(address))
+    return _read_pipe(Connection(address))

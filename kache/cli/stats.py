@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from kache.cli.connection import Connection, WholeNumber, address_options
+from kache.cli.connection import Address, Connection, WholeNumber, address_options
 from kache.cli.exits import Failure
 from kache.config.kinds import format_size
 from kache.figures import RATE_WINDOW
@@ -185,12 +185,12 @@ def following(rows: list[dict[str, Any]]) -> list[str]:
     "--interval", type=click.FloatRange(0.1, 1e6), metavar="SECONDS", default=1.0, show_default=True,
     help="How long --watch waits between two looks.",
 )  # fmt: skip
-def stats(shard: int | None, as_json: bool, watch: bool, interval: float, **address: Any) -> int:
+def stats(shard: int | None, as_json: bool, watch: bool, interval: float, address: Address) -> int:
     """Show keys, memory, traffic and latency of every shard, and the total.
 
     On a terminal, columns that do not fit its width are left out; piped, all are printed.
     """
-    connection = Connection(**address)
+    connection = Connection(address)
     try:
         while True:
             found = fetch(connection)

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kache.cli.connection import Connection, address_options
+from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import EXIT_USAGE, Failure
 from kache.cli.stats import masters
-from kache.config.kinds import format_address
 from kache.errors import CommandError
 
 if TYPE_CHECKING:
@@ -34,16 +33,16 @@ _MOST = 30
 class _Watcher:
     """The moments of a cluster, one after the other; connects again when it went away."""
 
-    def __init__(self, address: dict[str, Any]) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._where = format_address(address["host"], address["port"])
+        self._where = address.where
         self._connection: Connection | None = None
         self._before: Snapshot | None = None
         self._history: dict[int, deque[float]] = {}
 
     def connect(self) -> None:
         """Raises Failure where there is no cluster, CommandError where it wants a password."""
-        self._connection = Connection(**self._address)
+        self._connection = Connection(self._address)
 
     def look(self) -> Frame:
         """The next moment. Raises Failure or CommandError."""
@@ -75,9 +74,9 @@ class _Watcher:
         return Frame(self._where, now, interval, history, *lists, nodes)
 
     def _lists(self, connection: Connection) -> tuple[list[Any], list[Any], list[Any], list[dict[str, str]]]:
-        slow = connection.request(["slowlog", "get", str(_MOST), "shards"])
-        hot, big = (_keys(connection, name) for name in ("hotkeys", "bigkeys"))
-        told = connection.request(["client", "list"])
+        slow = _permitted(connection, "slowlog", "get", str(_MOST), "shards")
+        hot, big = (_named(_permitted(connection, name, str(_MOST))) for name in ("hotkeys", "bigkeys"))
+        told = _permitted(connection, "client", "list") or b""
         text = told.text if hasattr(told, "text") else told
         lines = (text if isinstance(text, bytes) else str(text).encode()).decode(errors="replace").splitlines()
         clients = [dict(pair.partition("=")[::2] for pair in line.split()) for line in lines if line]
@@ -91,14 +90,15 @@ class _Watcher:
             self._connection = None
 
 
-def _keys(connection: Connection, command: str) -> list[dict[str, Any]]:
-    """The list; an empty one in front of a Redis Cluster, whose nodes have the keys."""
+def _permitted(connection: Connection, *words: str) -> Any:
+    """What the cluster answers; nothing, where the user may not ask or, in front of a Redis Cluster, nobody can: the figures
+    are shown all the same."""
     try:
-        return _named(connection.request([command, str(_MOST)]))
+        return connection.request(list(words))
     except CommandError as error:
-        if "in front of a Redis Cluster" in str(error):
-            return []
-        raise
+        if error.code != "NOPERM" and "in front of a Redis Cluster" not in str(error):
+            raise
+        return []
 
 
 def _named(rows: list[dict[bytes, Any]]) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ def _run(watcher: _Watcher, interval: float) -> None:
     help="How long to wait between two looks.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Print one screen, of two looks, and end; works without a terminal.")
-def top(interval: float, once: bool, **address: Any) -> int:
+def top(interval: float, once: bool, address: Address) -> int:
     """Follow a cluster: load, memory, hits and latency of every shard; busy and slow commands, hot and big keys, clients.
 
     Latencies, loads and hits are those since the look before; commands per second as in `kache stats`.

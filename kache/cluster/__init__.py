@@ -10,13 +10,14 @@ ending                          the routers first, then the shards
 questions                       what one router asks the others
 users                           who they are and what they may do: the one truth, and OK once every child goes by it
 modules                         commands in Python: tried, numbered, the same in all shards
+programs                        libraries of functions and loaded scripts: the same in all shards
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
 durability, transactions        the data directory; what of transactions counts after a crash
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
-client_counts, numbers, pauses, monitors, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
+client_counts, numbers, pauses, monitors, tallies, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
 board                           what every shard has begun, and its sign of life;
 claims                          which of several shards serves a waiting client;
 budget                          what every shard uses of the one limit of memory

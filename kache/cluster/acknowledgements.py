@@ -22,6 +22,7 @@ class _Change:
     deadline: float
     refusals: list[str] = field(default_factory=list)
     late: Callable[[set[str]], None] | None = None
+    errors: list[str] | None = None
 
     def end(self, late: str) -> None:
         """Tell whoever waits: the refusals of children if there are any, else what is late."""
@@ -53,22 +54,26 @@ class Acknowledgements:
         seconds: float = ACK_SECONDS,
         refuse: Callable[[str], None] | None = None,
         late: Callable[[set[str]], None] | None = None,
+        errors: list[str] | None = None,
     ) -> None:
         """Wait for the acknowledgement of `children`, by name, for `seconds`. Without `refuse`, `answer` is told all.
 
-        With `late`, that is called instead when time is up, with the names of those who are late.
+        With `late`, that is called instead when time is up, with the names of those who are late. `errors` gets what
+        children refuse with, in their own words.
         """
         missing = set(children)
         if not missing:
             answer("")
             return
-        self._under_way[number] = _Change(answer, refuse or answer, missing, now + seconds, late=late)
+        self._under_way[number] = _Change(answer, refuse or answer, missing, now + seconds, late=late, errors=errors)
 
     def acknowledged(self, number: int, child: str, error: str = "") -> bool:
         """A child has taken in change `number`, or could not for the reason `error`; False when nobody waits for it."""
         change = self._under_way.get(number)
         if change is None or child not in change.missing:
             return False
+        if error and change.errors is not None:
+            change.errors.append(error)
         if error:
             change.refusals.append(f"{child} cannot take it in: {error}")
         self._tick_off(number, change, child)

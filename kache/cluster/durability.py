@@ -1,7 +1,7 @@
 """The supervisor's part of what is kept on disk: whose the directory is, and what of it each shard is told.
 
 A cluster that keeps nothing (appendonly no, save empty) and finds no data leaves `dir` alone. Else it locks `dir`, and has
-from it the id of the cluster, the seed of its hashes, and the map of its slots, so that all of them outlive a restart.
+from it the id of the cluster, the seed of its hashes, the map of its slots, and its libraries of functions: they outlive a restart.
 
 What the directory holds is known to `kache.shard.log`, which is found by name as the children are: nothing in `kache` imports
 `kache.shard`. File calls are made there alone.
@@ -41,10 +41,13 @@ class DataDirectory:
         self.hash_seed = secrets.token_bytes(16)
         self.slots: list[SlotRange] = contiguous(config.shards) if config.shards else []
         self._cluster = secrets.token_bytes(16)
+        self.functions = b""
+        """The libraries of functions, as FUNCTION DUMP gives them; nothing where there are none."""
         self._epoch = 1
         self._lock: Any = None
         self._directory: Any = importlib.import_module("kache.shard.log.directory")
         self._repartition: Any = importlib.import_module("kache.shard.log.repartition")
+        self._why: Any = importlib.import_module("kache.shard.log.troubles").unusable
         self._always = config.appendfsync == "always"
         self._strict = not config.aof_load_truncated
         self._files: Any = importlib.import_module("kache.shard.log.files").Files()
@@ -73,12 +76,12 @@ class DataDirectory:
             self._directory.make(self._files, self.path)
             self._lock = self._directory.Lock(self._files, self.path)
         except OSError as error:
-            raise KacheError(f"The data directory {self.path} cannot be used: {error.strerror}.") from None
+            raise KacheError(f"The data directory {self._why(self._files, self.path, error)}.") from None
         try:
             self._take_in()
         except OSError as error:
             self.close()
-            raise KacheError(f"The data directory {self.path} cannot be used: {error.strerror}.") from None
+            raise KacheError(f"The data directory {self._why(self._files, self.path, error)}.") from None
         except KacheError:
             self.close()
             raise
@@ -87,8 +90,11 @@ class DataDirectory:
         found = self._directory.read_cluster(self._files, self.path)
         if found is None:
             self._write()
+            self.keep_functions(self.functions)
             return
         self._cluster, self.hash_seed, self._epoch = found.cluster, found.hash_seed, found.epoch
+        if self._files.exists(self._functions_file):
+            self.functions = self._files.read_all(self._functions_file)
         if found.shards == self.shards:
             self.slots = list(found.slots)
             self._repartition.clean(self._files, self.path, found.epoch)
@@ -122,6 +128,17 @@ class DataDirectory:
     def _place(self, shard: int) -> str:
         place: str = self._directory.shard_directory(self.path, self._epoch, shard)
         return place
+
+    @property
+    def _functions_file(self) -> str:
+        return f"{self.path}/{self._directory.FUNCTIONS}"
+
+    def keep_functions(self, payload: bytes) -> None:
+        """These are the libraries of functions from here on, in the next life of the cluster, too. Raises OSError."""
+        # Nothing is written for who has never had any.
+        if self.is_open and (payload or self._files.exists(self._functions_file)):
+            self._files.replace(self._functions_file, payload)
+        self.functions = payload
 
     def of_shard(self, shard: int) -> DataPlace | None:
         """What a shard is told of it; None while it is not open."""

@@ -34,8 +34,11 @@ __all__ = [
     "DumpShard",
     "Dumped",
     "Failed",
+    "FunctionChange",
     "Health",
     "Kept",
+    "LibrariesAre",
+    "Library",
     "Loading",
     "Module",
     "ModuleCommand",
@@ -57,6 +60,8 @@ __all__ = [
     "RestartShard",
     "Role",
     "Save",
+    "ScriptChange",
+    "ScriptsAre",
     "SetStage",
     "ShardState",
     "Shutdown",
@@ -121,6 +126,15 @@ class Module(msgspec.Struct, frozen=True):
     loaded_ms: int
 
 
+class Library(msgspec.Struct, frozen=True):
+    """A library of functions: its name, its text with the line that says so, and the number of the time it was loaded, by
+    which shards know whether they have it; the supervisor's."""
+
+    name: str
+    code: bytes
+    serial: int = 0
+
+
 class ModuleStatus(msgspec.Struct, frozen=True):
     """A module for `kache module list`; the time is unix milliseconds."""
 
@@ -164,7 +178,8 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """Read end of a pipe that ends when the supervisor is gone: then leave at once."""
     pages: dict[str, int]
     """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun, "claims", which of them
-    serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors";
+    serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors",
+    "addresses" and "users", what counts for limits;
     shards also "budget", what each uses of the memory, and "waker…", one for each shard in their order."""
     run_dir: str
     """The cluster's private directory (0700)."""
@@ -176,12 +191,18 @@ class ChildContext(msgspec.Struct, kw_only=True):
     """The TOML file that the cluster was started with."""
     modules: ModulesAre | None = None
     """The commands in Python of the cluster, for routers and shards; None: there are none."""
+    libraries: list[Library] = []
+    """Of a shard: the libraries of functions."""
+    scripts: list[bytes] = []
+    """Of a shard: texts of the scripts that were loaded."""
     stage: Stage | None = None
     """What a test has staged; None in a cluster that was not started for tests."""
     users: list[UserRecord] | None = None
     """All users; None: the default one, with the password of the configuration."""
     acl_epoch: int = 0
     """The number of the last change of users."""
+    own_password: str = ""
+    """Router and metrics: what the user of the metrics process proves itself by (kache.acl.record.METRICS)."""
 
     def descriptors(self) -> list[int]:
         """All that are the child's own."""
@@ -279,6 +300,23 @@ class ModulesAre(_Message, tag=True):
     id: int
     epoch: int
     modules: list[Module]
+
+
+class LibrariesAre(_Message, tag=True):
+    """Down, to shards: the libraries of functions from now on. A shard answers with Ack once it goes by it, or with why it
+    cannot: then it has what it had."""
+
+    id: int
+    libraries: list[Library]
+
+
+class ScriptsAre(_Message, tag=True):
+    """Down, to shards: these scripts are known from now on, beside the others or (`flush`) instead of them. A shard answers
+    with Ack once it goes by it, or with why one cannot be compiled."""
+
+    id: int
+    texts: list[bytes]
+    flush: bool = False
 
 
 class Drain(_Message, tag=True):
@@ -506,6 +544,25 @@ class ModulesReply(_Message, tag=True):
     modules: list[ModuleStatus]
 
 
+class FunctionChange(_Message, tag=True):
+    """Up: change the libraries of functions. Ack comes once every shard goes by it, or with the error for the client.
+
+    `what`: "load" adds the one of `libraries`, "replace" in the place of one of its name; "append" and "overwrite" do so
+    with several, "anew" has those and no others; "delete" removes that of `name`."""
+
+    id: int
+    what: str
+    libraries: list[Library] = []
+    name: str = ""
+
+
+class ScriptChange(_Message, tag=True):
+    """Up: have every shard know this script from now on, or (None) no script at all. Ack as for FunctionChange."""
+
+    id: int
+    text: bytes | None = None
+
+
 class StatusRequest(_Message, tag=True):
     """Up: answered with StatusReply."""
 
@@ -552,6 +609,8 @@ Down = (
     | Slots
     | ModulesAre
     | ModulesReply
+    | LibrariesAre
+    | ScriptsAre
     | Drain
     | DumpShard
     | CancelDump
@@ -588,6 +647,8 @@ Up = (
     | ModuleLoad
     | ModuleUnload
     | ModuleList
+    | FunctionChange
+    | ScriptChange
     | StatusRequest
     | AskRouters
     | Answer
@@ -599,6 +660,8 @@ Request = (
     | Reload
     | AclChange
     | AclFile
+    | FunctionChange
+    | ScriptChange
     | RestartShard
     | SetStage
     | Save

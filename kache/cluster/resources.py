@@ -14,7 +14,19 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 
-from kache.cluster import board, budget, claims, client_counts, listeners, monitors, numbers, pauses, run_dir, running
+from kache.cluster import (
+    board,
+    budget,
+    claims,
+    client_counts,
+    listeners,
+    monitors,
+    numbers,
+    pauses,
+    run_dir,
+    running,
+    tallies,
+)
 from kache.config.settings import Config
 from kache.errors import KacheError
 
@@ -92,6 +104,7 @@ class Resources:
             self.numbers = numbers.create(self.run_dir)
             self.pauses = pauses.create(self.run_dir)
             self.monitors = monitors.create(self.run_dir)
+            self.tallies = tallies.create(self.run_dir, max(1, config.routers))
             self.running = running.create(self.run_dir, max(1, config.shards))
             self.board = board.create(self.run_dir, max(1, config.shards), max(1, config.routers))
             self.claims = claims.create(self.run_dir, max(1, config.routers))
@@ -128,6 +141,7 @@ class Resources:
                 "numbers": self.numbers,
                 "pauses": self.pauses,
                 "monitors": self.monitors,
+                **self.tallies,
             }
         # Their names in the order of the shards.
         wakers = {f"waker{shard:06}": fd for shard, fd in enumerate(self._wakers)}
@@ -189,6 +203,7 @@ class Resources:
             self.numbers,
             self.pauses,
             self.monitors,
+            *self.tallies.values(),
             self.running,
             self.board,
             self.claims,

@@ -28,7 +28,7 @@ import msgspec
 
 from kache.backend.conversation import check_backend
 from kache.backend.tls import context_of
-from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes
+from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes, tallies
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.certificates import CertificateError, checked_in_a_child
@@ -41,6 +41,7 @@ from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.messages import ChildContext
 from kache.cluster.modules import Modules
+from kache.cluster.programs import Programs
 from kache.cluster.progress import LoadingBar, loading_text
 from kache.cluster.questions import Questions
 from kache.cluster.resources import Resources
@@ -95,6 +96,7 @@ class Supervisor:
         self._started_ms = time.time_ns() // 1_000_000
         self._anchor = (time.time_ns() // 1_000_000, time.clock_gettime_ns(BOOT_CLOCK))
         self._boot_id = secrets.randbits(64)
+        self._own_password = secrets.token_hex(32)
         self._slot_epoch = 1
         config = resolved(config)
         self._data = DataDirectory(config)
@@ -109,6 +111,7 @@ class Supervisor:
         self._changes = Changes(self._spread, self._after_change)
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._modules = Modules(self._children, self._acknowledgements, self._selector, self._send)
+        self._programs = Programs(self._children, self._acknowledgements, self._send, self._data.keep_functions)
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._certificates = TlsReload(self._children, self._acknowledgements, self._send, lambda: self.config)
         self._troubles: list[str] = []
@@ -139,6 +142,7 @@ class Supervisor:
         try:
             self._users.start(self.config)
             self._data.start(self.config)
+            self._programs.start(self._data.functions)
         except KacheError:
             self._resources.leave()
             raise
@@ -363,9 +367,12 @@ class Supervisor:
             restarts=child.restarts + 1,
             config_file=self._config_file,
             modules=self._modules.of_child(child.role),
+            libraries=self._programs.libraries if child.role == "shard" else [],
+            scripts=self._programs.scripts if child.role == "shard" else [],
             stage=self._simulation.stage,
             users=list(self._users.records.values()),
             acl_epoch=self._users.epoch,
+            own_password=self._own_password if child.role != "shard" else "",
         )
         if self._executes():
             return children.start_executed(ctx, child.title)
@@ -495,6 +502,7 @@ class Supervisor:
             self._dumps.gone(child.index)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
+            tallies.clear(self._resources.tallies, child.index)
             claims.void(self._resources.claims, child.index)
         elif child.role == "shard":
             budget.clear(self._resources.budget, child.index)
@@ -572,6 +580,10 @@ class Supervisor:
                 self._save(asker, number, what)
             case messages.AskRouters(id=number, what=what, words=words):
                 self._questions.ask(asker, number, what, words)
+            case messages.FunctionChange(id=number):
+                self._programs.change(message, lambda error: self._answer(asker, messages.Ack(number, error)))
+            case messages.ScriptChange(id=number, text=text):
+                self._programs.script(text, lambda error: self._answer(asker, messages.Ack(number, error)))
             case messages.ModuleLoad() | messages.ModuleUnload() | messages.ModuleList() if asker in self._admins:
                 self._on_module_request(asker, message)
             case messages.Shutdown(id=number, save=save, now=now):

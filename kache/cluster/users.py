@@ -65,6 +65,8 @@ class Users:
         self._path = ""
         self._waiting: deque[Callable[[], None]] = deque()
         self._changing = False
+        self._sizes: dict[bytes, tuple[UserRecord, int]] = {}
+        """By name: a record that was measured, and how large it travels."""
 
     def start(self, config: Config) -> None:
         """The users that the cluster starts with; raises KacheError with what is wrong, and where."""
@@ -180,17 +182,28 @@ class Users:
             else:
                 self._last_number += 1
                 number = self._last_number
-            found[name] = msgspec.structs.replace(record, number=number)
+            # The same object where it is the same: with a thousand users a change is about one of them.
+            found[name] = record if record.number == number else msgspec.structs.replace(record, number=number)
         return found
 
     def _check_size(self, users: Mapping[bytes, UserRecord]) -> None:
-        if sum(_size(record) for record in users.values()) > MOST_BYTES:
+        total, measured = 0, dict[bytes, tuple[UserRecord, int]]()
+        for name, record in users.items():
+            known = self._sizes.get(name)
+            measured[name] = known if known is not None and known[0] is record else (record, _size(record))
+            total += measured[name][1]
+        self._sizes = measured
+        if total > MOST_BYTES:
             raise TooLargeError(f"all users together may have {MOST_BYTES // 1024 // 1024} MiB of rules")
 
     # On their way -------------------------------------------------------------------------------------------
     def _spread(self, after: Mapping[bytes, UserRecord], answer: Answer, count: int) -> None:
         before, self.records = self.records, self._numbered(after)
-        changed = [record for name, record in self.records.items() if record != before.get(name)]
+        changed = [
+            record
+            for name, record in self.records.items()
+            if record is not before.get(name) and record != before.get(name)
+        ]
         removed = [name for name in before if name not in self.records]
         if not changed and not removed:
             answer("", count)

@@ -27,7 +27,7 @@ Merges, for split and all: ``sum``, ``all_ok``, ``in_order`` (MGET), ``concat`` 
 The column `cluster` says what a command does where the router stands in front of a Redis or Valkey Cluster instead of
 its own shards (`row.CLUSTER`). It is data for the reference, and for whoever builds or checks that.
 
-Modules: row (the type), extract (keys of one command), describe (COMMAND's replies), syntax (argument lines as
+Modules: row (the type), extract (keys of one command), redact (what of one nobody may see), describe (COMMAND's replies), syntax (argument lines as
 trees), reference and elsewhere (docs/commands.md, docs/not-implemented.md), behind (what differs in front of a Redis Cluster). Everything is pure and shared by the router, the shards and the command line.
 """
 
@@ -95,6 +95,7 @@ _CONTAINER_SUMMARIES: Final = {
     "module": ("4.0.0", "server", "Commands about modules."),
     "object": ("2.2.3", "generic", "Commands about the internal form of values."),
     "pubsub": ("2.8.0", "pubsub", "Commands about channels and who listens to them."),
+    "function": ("7.0.0", "scripting", "Commands about libraries of functions."),
     "script": ("2.6.0", "scripting", "Commands about scripts."),
     "slowlog": ("2.2.12", "server", "Commands about the slow log."),
     "xgroup": ("5.0.0", "stream", "Commands about consumer groups."),

@@ -98,7 +98,7 @@ _OF_GROUPS: Final = {
     "cluster": "Slots are moved, and nodes joined, only between servers; Kache is one node to its clients.",
     "connection": "Kache has no such part.",
     "generic": "DUMP and RESTORE copy keys between clusters of one version of Kache.",
-    "scripting": "Scripts are run by EVAL and EVALSHA (docs/scripts.md); there are no libraries of functions, and no debugger.",
+    "scripting": "There is no debugger; redis.log writes to the log (docs/scripts.md).",
     "server": "Kache has no such part.",
 }
 """Why, where nothing more exact is said of a command."""

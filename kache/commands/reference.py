@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from . import CLUSTER, CONTAINERS, MERGES, ROUTES, TABLE, Row, atomicity
+from .row import Secret
 
 __all__ = ["markdown", "text"]
 
@@ -27,9 +28,8 @@ nothing was changed, and one after which that is not known (`TIMEOUT`, `UNCERTAI
 Every command exists in both protocols unless it is marked. In the binary protocol integers, doubles and strings are
 typed, a missing key has a status of its own, and the commands under *Binary protocol* replace those of the same name.
 
-*Behind a Redis or Valkey Cluster* is about a router whose keys lie on the nodes of such a cluster. This version always
-brings shards of its own; the column tells what would differ for an application. *Native*: sent as it is to the node
-that owns the slot of the key.
+*Behind a Redis or Valkey Cluster* is about routers whose keys lie on the nodes of such a cluster (`backend`): what differs
+for an application. *Native*: sent as it is to the node that owns the slot of the key.
 
 | route | meaning |
 |---|---|
@@ -53,6 +53,9 @@ _TITLES: Final = {
     "cluster": "Cluster",
     "server": "Server",
 }
+
+
+NATIVE: Final = "native."
 
 
 def markdown() -> str:
@@ -106,15 +109,32 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "Across shards", across
     if row.difference:
         yield "Differs", row.difference
+    if row.secret is not None:
+        yield "Not shown", f"In logs, SLOWLOG, MONITOR and the shell's history: {_hidden(row.secret)}."
     yield "Behind a Redis or Valkey Cluster", _in_front(row)
     if row.dialect == "resp":
         yield "Protocol", "RESP only."
+    elif row.dialect == "binary":
+        yield "Protocol", "Binary only."
+
+
+def _hidden(secret: Secret) -> str:
+    """What nobody may see of a command."""
+    if secret.kind == "keyword":
+        return f"the {secret.count} words behind {secret.keyword}"
+    if secret.kind == "settings":
+        return "the values of secret settings, and of names that are none"
+    return (
+        "what is secret of that command"
+        if secret.kind == "command"
+        else "its arguments from the place of the password on"
+    )
 
 
 def _in_front(row: Row) -> str:
     """What the row says about a cluster behind the router; a plain "native" is explained once, at the top of the page."""
     if row.cluster == "native":
-        return "native."
+        return NATIVE
     kind = CLUSTER[row.cluster]
     return f"{kind}: {row.cluster_text}" if kind and row.cluster_text else row.cluster_text or f"{kind}."
 
@@ -128,6 +148,8 @@ def _plain(row: Row) -> str:
     lines = textwrap.wrap(_usage(row), 96, subsequent_indent="    ", break_on_hyphens=False)
     lines += textwrap.wrap(row.summary, 96, initial_indent="  ", subsequent_indent="  ")
     for name, value in _facts(row):
+        if value == NATIVE:
+            value = "Sent as it is to the node that owns the slot of the key."
         filled = f"  {name + ':':14} {value.replace('**', '')}"
         lines += textwrap.wrap(filled, 96, subsequent_indent=" " * 17, break_on_hyphens=False)
     return "\n".join(lines) + "\n"

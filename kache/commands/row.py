@@ -17,6 +17,16 @@ command as word 0::
     "RO access ?"          not in the arguments at all          SORT BY
     "RO access STREAMS/1"  the first half of what follows a     XREAD
                            keyword, from argument 1 on
+
+Notation of what nobody may see (`Row.secret`), the place counted in the same way::
+
+    "1"                    every argument from there on         AUTH
+    "AUTH>2/2"             so many behind a keyword, which is   HELLO
+                           looked for from argument 2 on
+    "settings 2"           of pairs of a setting and its value  CONFIG SET
+                           the values that are secret
+    "command 3"            of a whole command what is secret    ACL DRYRUN
+                           of that
 """
 
 from __future__ import annotations
@@ -27,8 +37,8 @@ from typing import Final
 import msgspec
 
 __all__ = [
-    "CLUSTER", "FLAGS_NOT_TOLD", "GROUPS", "KNOWN_FLAGS", "MERGES", "ROUTES", "KeySpec", "Row", "check_row", "in_group",
-    "row",
+    "CLUSTER", "FLAGS_NOT_TOLD", "GROUPS", "KNOWN_FLAGS", "MERGES", "ROUTES", "KeySpec", "Row", "Secret", "check_row",
+    "in_group", "row",
 ]  # fmt: skip
 
 ROUTES: Final = {
@@ -108,6 +118,22 @@ _PLACE: Final = re.compile(
     r"|#(?P<count>\d+)(?:/(?P<stride>\d+))?"
     r"|(?P<keyword>[A-Z]*)(?P<sign>[>?/])(?P<start>\d*)"
 )
+_HIDDEN: Final = re.compile(
+    r"(?:(?P<kind>settings|command) )?(?P<first>\d+)|(?P<keyword>[A-Z]+)>(?P<start>\d+)/(?P<count>\d+)"
+)
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """Which words of a command nobody may see (kache.commands.redact), counted as in `KeySpec`.
+
+    `kind` is ``rest``, ``keyword``, ``settings`` or ``command``; `keyword` and the `count` of words behind it are for the
+    second alone.
+    """
+
+    kind: str
+    first: int
+    keyword: str = ""
+    count: int = 0
 
 
 class KeySpec(msgspec.Struct, frozen=True):
@@ -163,6 +189,8 @@ class Row(msgspec.Struct, frozen=True):
     group: str = ""
     id: int = -1
     subcommands: tuple[str, ...] = ()
+    secret: Secret | None = None
+    """What MONITOR, the slow log, a shell's history and every log leave out of it."""
 
     @property
     def key(self) -> str:
@@ -220,11 +248,13 @@ def row(
     differs: str = "",
     dialect: str = "any",
     acl: str = "",
+    secret: str = "",
 ) -> Row:
     """A row from its compact notation: `flags` are words, `keys` specs joined by ``;``.
 
     `acl` names categories that do not follow from group and flags; with ``-`` in front one that would, but must not.
-    `cluster` is a key of `CLUSTER`, for the last two of them with their text: ``"refused: why"``.
+    `cluster` is a key of `CLUSTER`, for the last two of them with their text: ``"refused: why"``. `secret` says what of it
+    nobody may see.
     Without `route` a command with keys goes to the shard of its key, and one without must say where it goes.
     """
     specs = tuple(_parse_spec(text) for text in keys.split(";")) if keys else ()
@@ -247,6 +277,7 @@ def row(
         categories=tuple(acl.split()),
         cluster=cluster.partition(": ")[0],
         cluster_text=cluster.partition(": ")[2],
+        secret=_parse_secret(secret) if secret else None,
     )
 
 
@@ -289,6 +320,8 @@ def _contradiction(each: Row) -> str:
         ({"write", "may_replicate"} <= each.flags, "a write is always replicated"),
         (("pubsub" in each.flags) > (each.group == "pubsub"), "flag pubsub outside its group"),
         (each.route == "channel" and "pubsub" not in each.flags, "route 'channel' without the flag pubsub"),
+        (each.secret is not None and each.secret.first < each.words, "a secret within its name"),
+        (each.secret is not None and each.on_shard, "a secret that shards would see"),
     )
     return next((text for wrong, text in checks if wrong), "") or _cluster_contradiction(each)
 
@@ -338,3 +371,12 @@ def _parse_spec(text: str) -> KeySpec:
         return KeySpec("count", flags, int(match["count"]), step=int(match["stride"] or 1))
     kind = {">": "keyword", "/": "half", "?": "unknown"}[match["sign"]]
     return KeySpec(kind, flags, int(match["start"] or 0), keyword=match["keyword"])
+
+
+def _parse_secret(text: str) -> Secret:
+    match = _HIDDEN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"command table: bad secret {text!r}")
+    if match["keyword"]:
+        return Secret("keyword", int(match["start"]), match["keyword"], int(match["count"]))
+    return Secret(match["kind"] or "rest", int(match["first"]))

@@ -48,6 +48,7 @@ __all__ = [
     "changed",
     "exposed_hosts",
     "is_known",
+    "is_secret",
     "load",
     "redis_settings",
     "secret_variables",
@@ -135,6 +136,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     metrics_tls: Annotated[
         bool,
         Setting(YES_NO, "Whether metrics-port speaks TLS, with tls-cert-file and tls-key-file."),
+    ] = False
+    metrics_insecure: Annotated[
+        bool,
+        Setting(
+            YES_NO,
+            "Listen for metrics beyond this machine without metrics-tls or without a password: figures travel in the clear, and "
+            "so do passwords and keys that the console shows.",
+        ),
     ] = False
     cluster_announce_ip: Annotated[
         str,
@@ -344,6 +353,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
             high=1000000,
         ),
     ] = 10000
+    maxclients_per_address: Annotated[
+        int,
+        Setting(
+            COUNT,
+            "Connections accepted from one address, of IPv6 from one /64; 0: no limit. Unix sockets have none.",
+            live=True,
+            high=1000000,
+        ),
+    ] = 0
     timeout: Annotated[
         int, Setting(SECONDS, "Seconds after which an idle client is closed; 0 means never.", live=True)
     ] = 0
@@ -891,6 +909,13 @@ def is_known(redis: str) -> bool:
     return redis.lower() in _BY_REDIS_NAME or redis.lower() in FOREIGN
 
 
+def is_secret(redis: str) -> bool:
+    """Whether nobody may see what CONFIG SET is given for this name; so it is with names that nobody knows, which may be
+    mistyped."""
+    name = _BY_REDIS_NAME.get(redis.lower(), redis.lower())
+    return SETTINGS[name].secret if name in SETTINGS else name not in FOREIGN or name == "masterauth"
+
+
 def changed(config: Config, values: Mapping[str, str]) -> Config:
     """`config` with the texts of CONFIG SET taken in, all or none; raises ConfigError with `setting` and `reason`."""
     new: dict[str, Any] = {}
@@ -1085,6 +1110,7 @@ def _check_together(config: Config) -> None:
             "protected-mode",
         )
     _check_tls(config)
+    _check_metrics(config)
     for low, high in (
         ("link-soft-commands", "link-hard-commands"),
         ("link-soft-bytes", "link-hard-bytes"),
@@ -1118,6 +1144,19 @@ def _check_tls(config: Config) -> None:
             raise ConfigError(
                 f"tls-protocols can be {' and '.join(TLS_PROTOCOLS)}, not '{_shortened(word)}'.", "tls-protocols"
             )
+
+
+def _check_metrics(config: Config) -> None:
+    exposed = [host for host in config.metrics_bind if not _is_loopback(host)]
+    known = config.requirepass or config.aclfile or "default" in config.users
+    if not (config.metrics_port and exposed) or config.metrics_insecure or (config.metrics_tls and known):
+        return
+    missing = " and ".join(([] if config.metrics_tls else ["TLS"]) + ([] if known else ["a password"]))
+    raise ConfigError(
+        f"Listening for metrics on {', '.join(exposed)} without {missing} is refused: whoever is on the way sees figures, and "
+        "passwords and keys of the console. Set metrics-tls and requirepass, or say metrics-insecure yes.",
+        "metrics-bind",
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,7 +6,7 @@
     GET  /api/key?db=0&key=…                      one key: value by type, cut where it is long
     POST /api/key                                 {"db", "key", "do": "delete" | "expire" | "persist" | "set", …}: `console-writes`
 
-Keys travel as base64url of their bytes. Plain functions over one client per database; raises `Refused` in words for people.
+Keys travel as base64url of their bytes. Plain functions over the clients of one visitor; raises `Refused` in words for people.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from kache import figures
 from kache.errors import CommandError, KacheError
 from kache.intervals import Interval
-from kache.metrics.source import Source
+from kache.metrics.source import Visitor
 from kache.quoting import name_text
 from kache.stats import Snapshot
 
@@ -74,9 +74,9 @@ def database(text: str) -> int:
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-async def now(source: Source, snapshot: Snapshot, interval: Interval | None) -> dict[str, Any]:
+async def now(visitor: Visitor, snapshot: Snapshot, interval: Interval | None) -> dict[str, Any]:
     """Everything that the page shows of this moment; `interval` is what led to it."""
-    hot, big, slow, clients = await source.client(0).execute_many(
+    hot, big, slow, clients = await visitor.client(0).execute_many(
         [
             ("hotkeys", str(LISTED)),
             ("bigkeys", str(LISTED)),
@@ -176,9 +176,9 @@ def _clients(told: Any) -> list[dict[str, str]]:
 # The key browser ------------------------------------------------------------------------------------------------------
 
 
-async def key_page(source: Source, query: dict[str, str]) -> dict[str, Any]:
+async def key_page(visitor: Visitor, query: dict[str, str]) -> dict[str, Any]:
     """Keys that match, from a cursor on: {"cursor", "keys": [{"name", "key", "type", "ttl_ms", "bytes"}]}."""
-    client = source.client(database(query.get("db", "0")))
+    client = visitor.client(database(query.get("db", "0")))
     cursor = str(_number(query.get("cursor", "0"), "cursor", 0, 2**53))
     words: list[bytes] = []
     if query.get("match"):
@@ -225,9 +225,9 @@ _ELEMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """By type: how many elements it has, and the first of them; the key goes behind the name."""
 
 
-async def one_key(source: Source, query: dict[str, str]) -> dict[str, Any]:
+async def one_key(visitor: Visitor, query: dict[str, str]) -> dict[str, Any]:
     """One key with the beginning of its value; {"elements": [[…], …]} for all but strings."""
-    client = source.client(database(query.get("db", "0")))
+    client = visitor.client(database(query.get("db", "0")))
     key = decoded(query.get("key", ""))
     kind = _kind(await _asked(client, "type", key))
     if kind == "none":
@@ -290,14 +290,14 @@ def _score(value: Any) -> str:
     return _shown(value) if isinstance(value, bytes) else f"{value:g}"
 
 
-async def changed(source: Source, body: bytes) -> dict[str, Any]:
+async def changed(visitor: Visitor, body: bytes) -> dict[str, Any]:
     """Carry out a change; {"done": what the cluster answered}."""
     try:
         asked = json.loads(body)
         what, db, key = asked["do"], database(str(asked.get("db", 0))), decoded(asked["key"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(400, 'Wanted is JSON: {"do", "db", "key", ...}.') from None
-    client = source.client(db)
+    client = visitor.client(db)
     if what == "delete":
         return {"done": await _asked(client, "unlink", key)}
     if what == "persist":

@@ -60,7 +60,7 @@ class _Process:
         self._loop = loop
         self._done = asyncio.Event()
         path = None if ctx.port else os.path.join(ctx.run_dir, METRICS_SOCKET)
-        self._source = Source(ctx.config, ctx.port, path)
+        self._source = Source(ctx.config, ctx.port, ctx.own_password, path)
         self._pages = Pages(ctx.config, self._source, self._status)
         self._certificate = loaded(ctx.config, for_clients=False) if ctx.config.metrics_tls else None
         self._prepared = self._certificate
@@ -115,8 +115,6 @@ class _Process:
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):
             logs.set_level(message.config)
-            if message.config.requirepass != self._ctx.config.requirepass:
-                self._source.apply(message.config)
             self._ctx.config = self._pages.config = message.config
             self._channel.send(Ack(message.id))
         elif isinstance(message, Slots | StageIs):

@@ -3,10 +3,11 @@
     /metrics     Prometheus or OpenMetrics text; open, as scrapers expect it: figures, no keys and no values
     /healthz     200 while the cluster answers a PING
     /readyz      200 while every router and shard is up; else 503 and why not
-    /, /api/…    the console: behind the cluster's password, since it shows keys and values
+    /, /api/…    the console: behind a password of the cluster, since it shows keys and values
 
-Where no password is set, only this machine reaches the console: other addresses are refused, and so is a Host that is a name,
-behind which a page of a stranger could stand.
+Whoever looks at the console names a user (any other name stands for `default`) and sees what that one may see. Where any
+password is right for that user, only this machine reaches the console: other addresses are refused, and so is a Host that is a
+name, behind which a page of a stranger could stand.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import hmac
 import ipaddress
 import json
 import re
@@ -30,7 +30,7 @@ from kache.errors import KacheError
 from kache.metrics import console
 from kache.metrics.exposition import exposed
 from kache.metrics.server import Request, Response
-from kache.metrics.source import Source, SourceError
+from kache.metrics.source import Source, SourceError, Visitor
 
 __all__ = ["Pages", "unready"]
 
@@ -74,41 +74,46 @@ class Pages:
 
     async def answer(self, request: Request) -> Response:
         """The answer to any request."""
-        if request.path in self._console:
-            refused = await self._refusal(request)
-            if refused is not None:
-                return refused
-        found = self._open.get(request.path) or self._console.get(request.path)
-        if found is None:
-            return _plain(404, f"There is nothing at {request.path}: ask for {', '.join([*self._open, '/'])}.")
-        if request.method not in READ_METHODS and (request.method, request.path) != ("POST", "/api/key"):
-            return _plain(405, "Only GET is answered here.")
         try:
-            return await found(request)
+            if request.path in self._console:
+                return await self._visited(request)
+            if request.path not in self._open:
+                return _plain(404, f"There is nothing at {request.path}: ask for {', '.join([*self._open, '/'])}.")
+            if request.method not in READ_METHODS:
+                return _plain(405, "Only GET is answered here.")
+            return await self._open[request.path](request)
         except console.Refused as error:
             return _plain(error.status, str(error))
         except (KacheError, OSError, TimeoutError) as error:
             return _plain(503, str(error))
 
-    async def _refusal(self, request: Request) -> Response | None:
-        password = self.config.requirepass
-        if password:
-            if hmac.compare_digest(_given(request.headers.get("authorization", "")), password.encode()):
-                return None
-            if "authorization" in request.headers:
+    async def _visited(self, request: Request) -> Response:
+        """A page of the console, or why not."""
+        given = "authorization" in request.headers
+        name, password = _given(request.headers.get("authorization", ""))
+        visitor = await self._source.visitor(name, password)
+        if visitor is None:
+            if given:
                 await asyncio.sleep(WRONG_PASSWORD_SECONDS)
             return _plain(
                 401,
-                "The console wants the password of the cluster, with any name.",
+                "The console wants the name and the password of a user; any other name stands for default.",
                 ("WWW-Authenticate", 'Basic realm="Kache"'),
             )
-        if self.config.protected_mode and not all(map(_is_loopback, self.config.metrics_bind)):
-            return _plain(403, "metrics-bind reaches beyond this machine: the console wants requirepass to be set.")
-        if not _is_address(request.headers.get("host", "")):
-            return _plain(
-                403, "Without a password the console is reached by an address or as localhost, not by another name."
-            )
-        return None
+        if visitor.is_anybody:
+            if self.config.protected_mode and not all(map(_is_loopback, self.config.metrics_bind)):
+                return _plain(
+                    403,
+                    "metrics-bind reaches beyond this machine: the console wants a user with a password (requirepass).",
+                )
+            if not _is_address(request.headers.get("host", "")):
+                return _plain(
+                    403, "Without a password the console is reached by an address or as localhost, not by another name."
+                )
+        if request.method not in READ_METHODS and (request.method, request.path) != ("POST", "/api/key"):
+            return _plain(405, "Only GET is answered here.")
+        async with visitor:
+            return await self._console[request.path](request, visitor)
 
     async def _metrics(self, request: Request) -> Response:
         try:
@@ -128,37 +133,38 @@ class Pages:
 
     # The console ------------------------------------------------------------------------------------------------------
 
-    async def _page(self, _request: Request) -> Response:
+    async def _page(self, _request: Request, _visitor: Visitor) -> Response:
         headers = (("Content-Security-Policy", self._policy), ("Referrer-Policy", "no-referrer"))
         return Response(200, "text/html; charset=utf-8", self._html, headers)
 
-    async def _now(self, _request: Request) -> Response:
-        told = await console.now(self._source, await self._source.snapshot(), self._source.interval)
+    async def _now(self, _request: Request, visitor: Visitor) -> Response:
+        told = await console.now(visitor, await self._source.snapshot(), self._source.interval)
         return _json(told | {"version": __version__, "writes": self.config.console_writes})
 
-    async def _history(self, _request: Request) -> Response:
+    async def _history(self, _request: Request, _visitor: Visitor) -> Response:
         return _json(list(self._source.history))
 
-    async def _keys(self, request: Request) -> Response:
-        return _json(await console.key_page(self._source, request.query))
+    async def _keys(self, request: Request, visitor: Visitor) -> Response:
+        return _json(await console.key_page(visitor, request.query))
 
-    async def _key(self, request: Request) -> Response:
+    async def _key(self, request: Request, visitor: Visitor) -> Response:
         if request.method in READ_METHODS:
-            return _json(await console.one_key(self._source, request.query))
+            return _json(await console.one_key(visitor, request.query))
         if not self.config.console_writes:
             return _plain(403, "The console is read-only: CONFIG SET console-writes yes lets it change keys.")
         if PROOF not in request.headers:
             return _plain(403, f"A change wants the header {PROOF}.")
-        return _json(await console.changed(self._source, request.body))
+        return _json(await console.changed(visitor, request.body))
 
 
-def _given(authorization: str) -> bytes:
-    """The password of a Basic header; whatever it is, it is compared."""
+def _given(authorization: str) -> tuple[str, str]:
+    """(name, password) of a Basic header; whatever it is, it is compared."""
     kind, _, data = authorization.partition(" ")
     try:
-        return base64.b64decode(data, validate=True).partition(b":")[2] if kind.lower() == "basic" else b""
+        name, _, password = base64.b64decode(data, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
-        return b""
+        return "", ""
+    return (name, password) if kind.lower() == "basic" else ("", "")
 
 
 def _is_loopback(host: str) -> bool:

@@ -51,6 +51,10 @@ class Context(Protocol):
         an error reply, and for what cannot be called from inside.
         """
 
+    def call_as_user(self, name: str, *args: bytes | str | int | float) -> Any:
+        """The same as the user who has sent the command: CommandError for what that one may not execute, and an entry in
+        ACL LOG. (`call` is trusted with everything.)"""
+
     def get(self, key: bytes) -> bytes | None:
         """GET."""
 
@@ -108,6 +112,7 @@ class Declaration(msgspec.Struct, frozen=True):
     syntax: str
     complexity: str
     categories: str
+    cross_shard: bool = False
 
 
 def command(
@@ -120,11 +125,13 @@ def command(
     syntax: str = "",
     complexity: str = "O(1)",
     categories: str = "",
+    cross_shard: bool = False,
 ) -> Callable[[_F], _F]:
     """Make a function ``f(ctx, *arguments)`` the command `name`; the function itself stays as it is.
 
     `keys` says where its keys are: how many of its first arguments (``1``), a range (``"1..-1"``: all of
-    them), or as many as an argument says that stands before them (``"#1"``). All of them must be on one shard.
+    them), or as many as an argument says that stands before them (``"#1"``). All of them must be on one shard, unless
+    `cross_shard` lets it have keys of others: these are locked meanwhile, and their values travel to the shard that executes it.
     `flags` are ``write`` or ``readonly``, and any of ``denyoom fast admin loading skip_slowlog``; a command that says
     ``readonly`` cannot write. How many arguments it takes follows from the function; its summary is the first line of the
     docstring. `syntax` (``"key limit [window]"``) is made from the names of the arguments. `categories` are those of ACL
@@ -132,7 +139,7 @@ def command(
     """
 
     def declare(function: _F) -> _F:
-        declared = Declaration(function, name, keys, flags, since, summary, syntax, complexity, categories)
+        declared = Declaration(function, name, keys, flags, since, summary, syntax, complexity, categories, cross_shard)
         function.__globals__.setdefault(DECLARED, []).append(declared)
         return function
 

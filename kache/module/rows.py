@@ -78,6 +78,8 @@ def row_of(declared: Declaration) -> Row:
     keys, reached = _keys(declared, "RW access update" if "write" in flags else "RO access", shape)
     fewest = max(shape.fewest, reached)
     exact = shape.most == shape.fewest
+    if declared.cross_shard and declared.keys in (1, "1"):
+        raise _wrong(declared, "cross_shard is for a command that has several keys")
     function = inspect.getdoc(declared.function) or ""
     try:
         made = row(
@@ -89,7 +91,8 @@ def row_of(declared: Declaration) -> Row:
             declared.since,
             declared.complexity,
             declared.summary or function.partition("\n")[0] or "A command of a module.",
-            cluster="native",
+            route="move" if declared.cross_shard else "",
+            cluster="one_slot" if declared.cross_shard else "native",
             acl=declared.categories,
         )
         made = msgspec.structs.replace(made, group="module")

@@ -20,6 +20,7 @@ Every message is ``u32 length | u8 kind | …``, little-endian; the length count
                     PART     token | bytes         of a reply that was answered REPLY_LARGE, token, size
                     PUSH     session | message     out of band, complete in the session's dialect
                     SLOW     session | msgpack     a command of this session that took long (shard/service/slowlog.py)
+                    DENIED   session | msgpack     a script of this session did what its user may not: [reason, word, user]
                     SLOW_PART  nanoseconds         the same of a part of a command, or a question of the router's: before
                                                    its reply
                     PUBLISHED  what, session | name | message   something published, once for a link, whose router knows who is
@@ -50,8 +51,8 @@ is built on a share whose sister is lost. A transaction in steps (LOCK_STEPS) se
 the last one _commit tells every shard that all of it is there. One shard's transaction is one run, FLAG_ATOMIC and without a number. A run that is refused as a whole is
 answered REPLY_ABORTED, n, text: it stands for all of its replies; without a text a watched key had changed.
 
-A run's user is the number of whose command it is, 1 for all who may do everything, 0 for nobody: what a script does is
-checked against the rights of its user, and nobody's is refused.
+A run's user is the number of whose command it is, 0 for nobody, 1 for what is no user's and may do everything (tests, tools):
+what a script does is checked against the rights of its user, and nobody's is refused.
 
 Large frames flow. Neither side keeps another's commands waiting behind one, nor holds more of it than a window: an argument
 above LARGE comes in PARTs among other clients' runs, and the frame follows, in a run of its own that says FLAG_UPLOADED,
@@ -62,7 +63,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 7
+    LINK_VERSION = 8
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -83,6 +84,7 @@ cdef enum:
     LINK_RECEIVED = 16
     LINK_UNDELIVERED = 17
     LINK_PUBLISHED = 18
+    LINK_DENIED = 19
 
     # Bytes before the frames of a RUN, the replies of a REPLY, the arguments of a frame; the length field included.
     RUN_HEADER = 40

@@ -14,6 +14,7 @@ SLOW: int
 PART: int
 CREDIT: int
 SLOW_PART: int
+DENIED: int
 RETRY: int
 UNBLOCK: int
 RECEIVED: int

@@ -109,6 +109,10 @@ cdef extern from *:
     #endif
         return found;
     }
+    static int kache_readable(int fd) {
+        struct pollfd p = {fd, POLLIN, 0};
+        return poll(&p, 1, 0) > 0;
+    }
     static ssize_t kache_send_three(int fd, char *a, size_t an, const char *b, size_t bn, char *c, size_t cn) {
         struct iovec pieces[3] = {{a, an}, {(char *) b, bn}, {c, cn}};
         struct msghdr message = {0};
@@ -168,6 +172,7 @@ cdef extern from *:
     int epoll_wait(int epoll, epoll_event* events, int count, int timeout_ms) nogil
     int kache_accept(int fd) nogil
     uint32_t kache_hung_up(int fd) nogil
+    int kache_readable(int fd) noexcept nogil
     int kache_nonblocking(int fd) nogil
     int sched_yield() nogil
     ssize_t recv(int fd, void* data, size_t size, int flags) nogil
@@ -285,6 +290,10 @@ cdef class Reactor:
         if self.scratch_size < LEAST_SCRATCH:
             raise ValueError(f"TLS needs a read buffer of {LEAST_SCRATCH} bytes, not {self.scratch_size}")
         self.handshakes = Handshakes(self, pool)
+
+    def is_wanted(self):
+        """Whether a descriptor is ready and not served yet. Where the event loop alone knows them: no."""
+        return self.poll_fd >= 0 and kache_readable(self.poll_fd)
 
     def yield_to_loop(self):
         """Whoever schedules something on the event loop from within a batch calls this, so that the loop

@@ -5,6 +5,7 @@ acl             ACL: users, through the supervisor; ACL LOG over all routers
 clients         CLIENT: who is connected, over all routers
 cluster         CLUSTER: one node that owns all slots
 config          CONFIG: settings, through the supervisor
+functions       FUNCTION: libraries, through the supervisor
 hotkeys         HOTKEYS and BIGKEYS
 info            INFO: the figures of statistics in Redis's words
 introspection   COMMAND, MEMORY and the HELP texts

@@ -16,7 +16,15 @@ from kache.acl.catalogue import CATALOGUE, CATEGORIES
 from kache.acl.file import lines_of
 from kache.acl.log import Refusal, merged
 from kache.acl.record import DEFAULT, Selector
-from kache.acl.rules import UnmatchedError, channel_patterns, check_name, command_rules, key_patterns, words_of
+from kache.acl.rules import (
+    UnmatchedError,
+    channel_patterns,
+    check_name,
+    command_rules,
+    key_patterns,
+    limit_rules,
+    words_of,
+)
 from kache.cluster.control import ControlError
 from kache.cluster.messages import Ack, AclChange, AclFile
 from kache.errors import CommandError
@@ -81,6 +89,7 @@ def acl_getuser(router: Router, session: Session, name: bytes) -> Reply:
         b"passwords": [password.encode() for password in record.passwords],
         **_described(record.root),
         b"selectors": [_described(selector) for selector in record.selectors],
+        **({b"limits": b" ".join(limits)} if (limits := list(limit_rules(record.limits))) else {}),
     }
 
 

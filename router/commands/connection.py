@@ -72,7 +72,7 @@ def auth(router: Router, session: Session, *args: bytes) -> Reply:
     user = router.accounts.check(name, password)
     if user is None:
         return router.accounts.reject(session, name, b"AUTH")
-    session.log_in(user)
+    router.accounts.enter(session, user)
     return OK
 
 
@@ -100,7 +100,7 @@ def hello(router: Router, session: Session, *args: bytes) -> Reply:
         user = router.accounts.check(*credentials)
         if user is None:
             return router.accounts.reject(session, credentials[0], b"HELLO")
-        session.log_in(user)
+        router.accounts.enter(session, user)
     if not session.authenticated:
         raise CommandError(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "

@@ -172,10 +172,9 @@ def _clients(state: _State) -> Fields:
         "client_recent_max_input_buffer": state.routers.input_buffer,
         "client_recent_max_output_buffer": state.routers.output_buffer,
         **state.shown("blocked_clients", "tracking_clients", "pubsub_clients", "watching_clients"),
-        "clients_in_timeout_table": 0,
-        "total_watched_keys": 0,
-        "total_blocking_keys": 0,
-        "total_blocking_keys_on_nokey": 0,
+        **state.shown(
+            "clients_in_timeout_table", "total_watched_keys", "total_blocking_keys", "total_blocking_keys_on_nokey"
+        ),
     }
 
 
@@ -197,6 +196,9 @@ def _memory(state: _State) -> Fields:
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
         **state.shown("used_memory_lua", "used_memory_scripts", "number_of_cached_scripts"),
+        **state.shown(
+            "number_of_functions", "number_of_libraries", "used_memory_vm_functions", "used_memory_functions"
+        ),
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": state.router.config.maxmemory_policy,

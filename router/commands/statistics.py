@@ -22,6 +22,7 @@ from kache.stats import RouterStats, ShardStats, Snapshot, added
 
 from ..peers import answers, ask
 from ..registry import local
+from ..scatter.blocking import Wait
 from .slowlog import entries_kept
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _own(router: Router, *, buffers: bool) -> RouterStats:
     return RouterStats(
         started_ms=router.started_ms,
         counters=router.statistics()
-        | {"tls_expires": _tls_expires(router)}
+        | {"tls_expires": _tls_expires(router), "timed_waits": Wait.timed}
         | router.accounts.counters()
         | _of_backend(router),
         links=[link.in_flight for link in router.links],

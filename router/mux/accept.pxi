@@ -62,9 +62,18 @@ cdef class Acceptor(Listener):
     cdef int on_accept(self, int fd) except -1:
         cdef Refusal refusal
         cdef Router router = self.router
+        cdef Quotas quotas = router.quotas
+        cdef uint64_t origin = quotas.key_of(name_of_socket(fd, True)) if quotas.per_address else 0
+        cdef bytes why = TOO_MANY_CLIENTS
         if router.clients.has_room() and not router.shutting_down:
-            Session(router, fd, self.sealed)
-            return 0
+            if origin and not quotas.admits(origin):
+                why = TOO_MANY_OF_ADDRESS
+            elif router.users.default.most_clients and router.users.default.nopass and not quotas.may_join(
+                    router.users.default):
+                why = TOO_MANY_OF_USER
+            else:
+                quotas.note_address(Session(router, fd, self.sealed), origin)
+                return 0
         router.counters.refused += 1
         if router.refusing >= MOST_REFUSALS or self.sealed:
             # Where TLS is spoken nothing is said without it, and a handshake is what there is no room for.
@@ -72,7 +81,7 @@ cdef class Acceptor(Listener):
             return 0
         refusal = Refusal(router, fd)
         router.refusing += 1
-        put_error(refusal.output(), RESP2, TOO_MANY_CLIENTS)
+        put_error(refusal.output(), RESP2, why)
         refusal.close_after_reply("refused")
         return 0
 

@@ -143,9 +143,14 @@ cdef class Registration(Call):
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
         if self.token:
-            # It has been served, and the shard was told that it was delivered. Python hears of it a moment later: a client
-            # that closes its sending side in between is one with a reply on its way, not one that waits.
+            # It has been served, and the shard was told that it was delivered. The coroutine hears of it a moment later: a
+            # client that closes its sending side in between is one with a reply on its way, not one that waits.
             self.session.unblocked()
+            if self.served is not None and not self.future.done():
+                value = decode_span(reply, n)
+                if value is not None and value is not NULL_ARRAY and not isinstance(value, Exception):
+                    self.served(value)
+                return self.answer(value)
         return Call.receive(self, part, reply, n)
 
     cdef int deferred_as(self, Backend backend, uint64_t token) except -1:

@@ -8,6 +8,9 @@
 # when a link comes up: so a SUBSCRIBE is confirmed although its shard is down. What comes for a session between the
 # answer of a shard and the leaving of the confirmation is kept behind it (`Pending.behind`).
 # Questions to shards about this have no deadline and no session: none is left out, and none overtakes another.
+#
+# Most messages are for a channel that had one a moment ago: who listens is looked up once, and again when anybody comes or
+# goes (`Audience`). A message makes no Python object then.
 
 # Names in one frame, when a link comes up.
 cdef Py_ssize_t NAMES_AT_ONCE = 1024
@@ -55,6 +58,19 @@ cdef class Subscription(Pending):
         return self.messages
 
 
+cdef inline Py_ssize_t audience_place(int kind, const char* name, Py_ssize_t n) noexcept:
+    """Where the audience of a name is kept: names that differ at an end share a place by chance alone."""
+    cdef uint64_t head = 0, tail = 0
+    cdef size_t size = <size_t> min(n, <Py_ssize_t> 8)
+    memcpy(&head, name, size)
+    memcpy(&tail, name + n - size, size)
+    return <Py_ssize_t> (((head * 31 ^ tail) + <uint64_t> (n * 8 + kind)) * <uint64_t> 0x9E3779B97F4A7C15 >> (64 - AUDIENCE_BITS))
+
+
+cdef class Audience:
+    pass
+
+
 cdef class Channels:
 
     def __init__(self, Router router not None):
@@ -62,6 +78,7 @@ cdef class Channels:
         self.listeners = [{} for _ in range(SUBSCRIBED_KINDS)]
         self.matchers = {}
         self.scratch = Buffer()
+        self.recent = [None] * (1 << AUDIENCE_BITS)
 
     # Listening ------------------------------------------------------------------------------------
     cdef Subscription subscribe(self, Session session, int kind, tuple names):
@@ -123,6 +140,7 @@ cdef class Channels:
 
     cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1:
         cdef dict names = self.listeners[kind]
+        self.forget_audiences()
         if name not in names:
             names[name] = {}
             if kind == PUBLISHED_PATTERN:
@@ -132,6 +150,7 @@ cdef class Channels:
 
     cdef int leave(self, Session session, int kind, bytes name, dict changed) except -1:
         cdef dict names = self.listeners[kind]
+        self.forget_audiences()
         del names[name][session]
         self.note(kind, name, changed)
         if not names[name]:
@@ -189,17 +208,48 @@ cdef class Channels:
         return 0
 
     # Delivering -----------------------------------------------------------------------------------
+    cdef int forget_audiences(self) noexcept:
+        """Somebody has come or gone."""
+        if self.remembers:
+            self.remembers = False
+            self.recent = [None] * (1 << AUDIENCE_BITS)
+        return 0
+
+    cdef Audience audience_of(self, int kind, const char* name, Py_ssize_t n):
+        """Who has a message of this channel coming."""
+        cdef Py_ssize_t place = audience_place(kind, name, n)
+        cdef Audience found = <Audience> self.recent[place]
+        cdef bytes channel
+        cdef dict listeners
+        if (found is not None and found.kind == kind and PyBytes_GET_SIZE(found.name) == n
+                and memcmp(PyBytes_AS_STRING(found.name), name, <size_t> n) == 0):
+            return found
+        channel = PyBytes_FromStringAndSize(name, n)
+        found = Audience.__new__(Audience)
+        found.kind = kind
+        found.name = channel
+        listeners = (<dict> self.listeners[kind]).get(channel)
+        found.sessions = [] if listeners is None else list(listeners)
+        found.matching = []
+        # What comes from a node for a pattern comes by itself.
+        if kind == PUBLISHED_CHANNEL and self.matchers and self.router.remote is None:
+            for pattern, matches in self.matchers.items():
+                if matches(channel):
+                    found.matching.append((pattern, list((<dict> self.listeners[PUBLISHED_PATTERN])[pattern])))
+        self.recent[place] = found
+        self.remembers = True
+        return found
+
     cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1:
         """Something was published: to every session that has it coming, once for each match."""
-        cdef bytes channel = PyBytes_FromStringAndSize(name, n)
         cdef Buffer out = self.scratch
-        cdef dict listeners
+        cdef Audience audience
         if what == PUBLISHED_MONITOR:
             return self.router.monitors.take(message, size)
         if what > PUBLISHED_SHARD_CHANNEL:
             return 0
-        listeners = (<dict> self.listeners[what]).get(channel)
-        if listeners is not None:
+        audience = self.audience_of(what, name, n)
+        if audience.sessions:
             out.clear()
             if what == PUBLISHED_CHANNEL:
                 out.append(b"*3\r\n$7\r\nmessage\r\n", 17)
@@ -207,42 +257,41 @@ cdef class Channels:
                 out.append(b"*3\r\n$8\r\nsmessage\r\n", 18)
             put_bulk(out, RESP2, name, n)
             put_bulk(out, RESP2, message, size)
-            self.send(listeners)
-        # What comes from a node for a pattern comes by itself.
-        if what == PUBLISHED_CHANNEL and self.matchers and self.router.remote is None:
-            for pattern, matches in list(self.matchers.items()):
-                if matches(channel):
-                    self.deliver_pattern(<bytes> pattern, channel, message, size)
-        out.release()
+            self.send(audience.sessions)
+        for pattern, sessions in audience.matching:
+            self.deliver_pattern(<bytes> pattern, <list> sessions, name, n, message, size)
+        out.clear()
         return 0
 
     cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1:
         """The same from a node, which says for which of the names it is."""
+        cdef dict listeners
         if kind == PUBLISHED_PATTERN:
-            self.deliver_pattern(name, channel, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
-            self.scratch.release()
+            listeners = (<dict> self.listeners[kind]).get(name)
+            if listeners is not None:
+                self.deliver_pattern(name, list(listeners), PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel),
+                                     PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+                self.scratch.clear()
             return 0
         return self.deliver(kind, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel),
                             PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
 
-    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1:
+    cdef int deliver_pattern(self, bytes pattern, list sessions, const char* name, Py_ssize_t n, const char* message,
+                             Py_ssize_t size) except -1:
         cdef Buffer out = self.scratch
-        cdef dict listeners = (<dict> self.listeners[PUBLISHED_PATTERN]).get(pattern)
-        if listeners is None:
-            return 0        # its last listener was closed a moment ago
         out.clear()
         out.append(b"*4\r\n$8\r\npmessage\r\n", 18)
         put_bulk(out, RESP2, PyBytes_AS_STRING(pattern), PyBytes_GET_SIZE(pattern))
-        put_bulk(out, RESP2, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel))
+        put_bulk(out, RESP2, name, n)
         put_bulk(out, RESP2, message, size)
-        return self.send(listeners)
+        return self.send(sessions)
 
-    cdef int send(self, dict listeners) except -1:
+    cdef int send(self, list sessions) except -1:
         """What is in `scratch` to each of them. RESP2 and RESP3 differ in the first byte alone."""
         cdef Buffer out = self.scratch
         cdef Session session
-        # Whoever does not read may be closed on the way, and others with it.
-        for session in list(listeners):
+        # Whoever does not read may be closed on the way, and others with it: they take nothing any more.
+        for session in sessions:
             out.data[out.start] = c">" if session.dialect_now == RESP3 else c"*"
             session.push(out.data + out.start, out.used())
         return 0

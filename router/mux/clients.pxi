@@ -15,6 +15,9 @@ cdef enum:
 # Who has neither taken nor sent anything for so long makes no progress.
 cdef int64_t LATELY_MS = 1000
 
+# A collection must not take the page away before its buffer is given back (Monitors, too).
+@cython.no_gc_clear
+@cython.final
 cdef class Clients:
 
     def __dealloc__(self):
@@ -163,6 +166,7 @@ cdef class Clients:
     cdef int feed(self) except -1:
         """Now and then: those who wait for the others to cost less are read again if they do."""
         cdef Session session
+        self.router.quotas.look()
         if not self.starving:
             return 0
         waiting, self.starving = self.starving, []

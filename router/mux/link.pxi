@@ -45,7 +45,7 @@ cdef inline int put_frame(Buffer out, Command* command, uint16_t slot, Span* arg
 
 cdef inline uint32_t number_of(User user) noexcept:
     """What a run says of whose it is."""
-    return RUN_UNRESTRICTED if user.unrestricted else user.number
+    return user.number
 
 
 cdef uint32_t number_of_asker(Router router, Pending owner, uint64_t session) except? 0:
@@ -532,12 +532,15 @@ cdef class Link(Backend):
         elif kind == LINK_RETRY and n >= 15:
             memcpy(&number, body + 7, 8)
             self.take_retry(number, PyBytes_FromStringAndSize(body + 15, n - 15))
-        elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW or kind == LINK_SLOW_PART) and n >= 15:
+        elif (kind == LINK_DEFERRED or kind == LINK_PUSH or kind == LINK_SLOW or kind == LINK_SLOW_PART
+                or kind == LINK_DENIED) and n >= 15:
             memcpy(&number, body + 7, 8)
             if kind == LINK_SLOW_PART:
                 self.take_slow_part(<int64_t> number)
             elif kind == LINK_SLOW:
                 self.take_report(number, PyBytes_FromStringAndSize(body + 15, n - 15))
+            elif kind == LINK_DENIED:
+                self.router.accounts.report(self.router.session_by_id(number), PyBytes_FromStringAndSize(body + 15, n - 15))
             elif kind == LINK_PUSH:
                 self.router.clients.push(number, body + 15, n - 15)
             else:

@@ -4,13 +4,15 @@
 #   the line ──► shard 0 ──► every router with somebody who watches: one order for all of them
 #   in front of a Redis Cluster: ──► who watches here, and the other routers (router/cluster/monitoring.py)
 #
-# With nobody watching a command costs two loads. What is queued behind MULTI is shown when EXEC executes it. Passwords are
-# not shown, nor commands that the table says are not (admin, skip_monitor).
+# With nobody watching a command costs two loads. What is queued behind MULTI is shown when EXEC executes it. What is secret
+# is not shown (kache/commands/redact.py), nor commands that the table says are not (admin, skip_monitor).
 
 cdef bytes WATCHED_NAME = b"monitor"
-cdef bytes REDACTED = b"(redacted)"
 
 
+# A collection must not take the page away before its buffer is given back: who owns a page with a buffer cannot go.
+@cython.no_gc_clear
+@cython.final
 cdef class Monitors:
     """Who watches all commands, and how they are described."""
 
@@ -50,7 +52,7 @@ cdef class Monitors:
             return 0
         line = b"+%d.%06d [%d %b]%b\r\n" % (
             self.router.now_ms // 1000, self.router.now_ms % 1000 * 1000, db, monitored_address(session),
-            b"".join([b' "' + quoted(word) + b'"' for word in without_passwords(row.name, words)]))
+            b"".join([b' "' + quoted(word) + b'"' for word in redacted(words)]))
         if link is None:
             return self.tell_routers(line)
         return put_always(link, Ignored(self.router), self.router.table.monitored, [line])
@@ -120,23 +122,6 @@ cdef bytes monitored_address(Session session):
     if address.startswith(b"/"):
         return b"unix:" + address[:PyBytes_GET_SIZE(address) - 2]
     return address
-
-
-cdef list without_passwords(str name, list words):
-    """The words of a command without what must not be shown."""
-    cdef Py_ssize_t at
-    if name == "auth":
-        return words[:1] + [REDACTED] * (len(words) - 1)
-    if name == "acl|setuser":
-        return words[:3] + [REDACTED] * (len(words) - 3)
-    if name == "hello":
-        shown = list(words)
-        for at in range(2, len(words) - 2):
-            if words[at].lower() == b"auth":
-                shown[at + 1] = shown[at + 2] = REDACTED
-                break
-        return shown
-    return words
 
 
 cdef bytes quoted(bytes word):

@@ -10,6 +10,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kache.acl.rights cimport User, Users
+from kache.wire.tallies cimport Tallies
 from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.claims cimport Claims
@@ -277,7 +278,7 @@ cdef class Backend(Endpoint):
     cdef readonly int index
     cdef int phase
     cdef readonly object reason          # why it is down
-    cdef bint busy               # it runs a script for so long that nothing else is sent to it
+    cdef int busy                # it runs a script (or a function) for so long that nothing else is sent to it
     cdef readonly uint64_t in_flight     # commands whose replies are still to come, swallowed ones included
     cdef readonly uint64_t timeouts
     cdef readonly uint64_t reconnects
@@ -679,6 +680,7 @@ cdef class Blocked(Pending):
 @cython.final
 cdef class Registration(Call):
     """A question of Python's whose reply may be a long time coming."""
+    cdef object served           # is called with what a shard has served it with, before its future is done; or None
     cdef Backend backend
     cdef uint64_t token
     cdef int withdraw(self) except -1
@@ -699,6 +701,14 @@ cdef class Scripted(Pending):
     cdef int take_notice(self, list notice) except -1
 
 
+cdef enum:
+    # Backend.busy
+    FREE = 0
+    RUNS_SCRIPT = 1
+    RUNS_FUNCTION = 2
+
+
+cdef bytes busy_text(int busy)
 # Sends it; False when it must wait for that.
 cdef bint begin_script(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1
 
@@ -870,6 +880,19 @@ cdef class Subscription(Pending):
     cdef int one_less(self) except -1
 
 
+cdef enum:
+    AUDIENCE_BITS = 6            # of the number of a place among the channels that had a message last
+
+
+@cython.final
+cdef class Audience:
+    """Who has the messages of one channel coming, while nobody comes or goes."""
+    cdef int kind
+    cdef bytes name
+    cdef list sessions           # that listen to the channel itself
+    cdef list matching           # (pattern, the sessions that listen to it), of those that it matches
+
+
 @cython.final
 cdef class Channels:
     """Who of this router's clients listens to what."""
@@ -877,6 +900,10 @@ cdef class Channels:
     cdef list listeners          # by kind: name -> {session: None}
     cdef dict matchers           # pattern -> what says whether a channel matches
     cdef Buffer scratch          # the message being delivered
+    cdef list recent             # by audience_place: an Audience, or None
+    cdef bint remembers          # whether one is there
+    cdef int forget_audiences(self) noexcept
+    cdef Audience audience_of(self, int kind, const char* name, Py_ssize_t n)
     cdef Subscription subscribe(self, Session session, int kind, tuple names)
     cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed)
     cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1
@@ -889,8 +916,9 @@ cdef class Channels:
     cdef int tell(self, int kind, dict changed) except -1
     cdef int register_on(self, Link link) except -1
     cdef int deliver(self, int what, const char* name, Py_ssize_t n, const char* message, Py_ssize_t size) except -1
-    cdef int deliver_pattern(self, bytes pattern, bytes channel, const char* message, Py_ssize_t size) except -1
-    cdef int send(self, dict listeners) except -1
+    cdef int deliver_pattern(self, bytes pattern, list sessions, const char* name, Py_ssize_t n, const char* message,
+                             Py_ssize_t size) except -1
+    cdef int send(self, list sessions) except -1
 
 
 cdef int put_always(Link link, Pending owner, uint16_t command, list words) except -1
@@ -991,6 +1019,7 @@ cdef class Session(Replies):
     cdef bint authenticated_now
     cdef bint restricted             # not every command is executed: it is a stranger, or listens in RESP2, or writing
                                      # clients are paused
+    cdef bint limited                # by the rights of its user, and by nothing else
     cdef list listening              # by kind: the names it listens to, in their order; None: it never did
     cdef readonly Py_ssize_t subscriptions   # how many they are
     cdef readonly bint monitors_all  # it watches all commands
@@ -1000,6 +1029,9 @@ cdef class Session(Replies):
     cdef public int auth_failures
     cdef public bytes name, lib_name, lib_ver
     cdef readonly User rights        # the user whose name it acts in
+    cdef uint64_t counted            # number of the user that it counts as a client of; 0: of none with a limit
+    cdef uint64_t origin             # what it counts under as a connection of its address; 0: under nothing
+    cdef bint resting                # its user has spent its share of this moment
     cdef readonly int64_t connected_ms, last_ms
     cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
     cdef uint64_t stranger_commands  # and behind which of its commands
@@ -1101,6 +1133,34 @@ cdef class Clients:
     cdef int apply_limits(self) except -1
 
 
+# quotas.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Quotas:
+    """What users and addresses may take at most, of all routers together."""
+    cdef Router router
+    cdef Tallies addresses, users
+    cdef bytes seed                      # of the hashes of addresses
+    cdef int64_t per_address             # connections of one; 0: no limit
+    cdef dict resting                    # sessions whose user has spent its share of this window
+    cdef object timer                    # of its end; None
+    cdef bint looks_at_memory            # some user's is limited
+    cdef int apply(self, object config) except -1
+    cdef uint64_t key_of(self, str address) except? 0
+    cdef bint admits(self, uint64_t key) noexcept
+    cdef int note_address(self, Session session, uint64_t key) noexcept
+    cdef bint may_join(self, User user) noexcept
+    cdef int follow(self, Session session) noexcept
+    cdef int64_t* line(self, User user) noexcept
+    cdef int64_t owed(self, User user, int64_t* cell, int word, int64_t share, int64_t passed) noexcept
+    cdef int64_t spent(self, User user, int word, int64_t window) noexcept
+    cdef bint is_spent(self, User user) noexcept
+    cdef int charge(self, User user, int64_t commands, int64_t size) noexcept
+    cdef int rest(self, Session session) except -1
+    cdef int look(self) except -1
+    cdef bint has_most(self, User user, int64_t mine) noexcept
+    cdef Session largest(self, User user)
+
+
 # shards.pxi ------------------------------------------------------------------------------------------
 @cython.final
 cdef class Shards:
@@ -1114,6 +1174,8 @@ cdef class Shards:
     cdef int[MAX_SHARDS] touched
     cdef uint8_t[MAX_SHARDS] is_touched
     cdef int touched_count
+    cdef int any_busy                            # Backend.busy of one of them; FREE: none is
+    cdef int all_busy                            # the same when all are
     cdef int touch(self, int index) noexcept        # a run was opened on this link
     cdef int end_runs(self) except -1               # the client being parsed is done: its runs are closed
     cdef int connect(self, int index) except -1
@@ -1179,7 +1241,6 @@ cdef class Acceptor(Listener):
 cdef class Router(Reactor):
     """One router process: the reactor of its descriptors, and everything that belongs to it."""
     cdef public object running      # the scripts that run in the shards (kache.cluster.running); None: nobody says
-    cdef readonly dict scripts      # by digest: those that were loaded by way of this router
     cdef set far_scripts         # scripts, as they are named, that want keys of other shards
     cdef readonly int index, shard_count
     cdef readonly object config, address
@@ -1206,6 +1267,7 @@ cdef class Router(Reactor):
     cdef readonly object module_rows     # a dict: name of a command of a module -> its row
     cdef readonly Claims claims          # which one of several shards serves a client that waits on all of them
     cdef Clients clients
+    cdef Quotas quotas
     cdef Shards shards
     cdef Channels channels
     cdef Trackers trackers

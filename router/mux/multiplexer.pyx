@@ -46,6 +46,7 @@ declared in `multiplexer.pxd`. In this order, each built on those above it:
     permits.pxi   what users may do: the check of a frame, again at EXEC, and when their rights change
     session.pxi   the request side of a client: sniffing, framing, routing, back-pressure
     clients.pxi   all clients: how many, who is read again, who is closed
+    quotas.pxi    what users and addresses may take at most
     shards.pxi    the connections to all shards
     counters.pxi  what is counted
     timers.pxi    deadlines and sweeps
@@ -64,6 +65,7 @@ from functools import partial
 from select import POLLIN, poll
 from types import CoroutineType
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -91,14 +93,14 @@ from kache.wire.link cimport (
     DEFERRED_ABORTED_FORM, DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED,
     FLAG_WATCHED, FRAME_HEADER, FLAG_DIVIDED,
     IN_CAPITALS, LARGE, LINK_CANCEL, LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE,
-    LINK_PART, LINK_PUBLISHED, LINK_PUSH, LINK_RECEIVED, LINK_REPLY, LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK,
+    LINK_DENIED, LINK_PART, LINK_PUBLISHED, LINK_PUSH, LINK_RECEIVED, LINK_REPLY, LINK_RETRY, LINK_RUN, LINK_SLOW, LINK_SLOW_PART, LINK_UNBLOCK,
     LINK_UNDELIVERED, LINK_VERSION, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_LOG_IS_SLOW, LOCK_EXTENDS, LOCK_GRANTED, LOCK_NEEDS_ROOM,
     LOCK_WAITS, NOTICE_DRAINING, NOTICE_READY, NO_TRANSACTION, PART_HEADER, REPLY_ABORTED, REPLY_BLOCKED, REPLY_EXPIRED,
     REPLY_HEADER, REPLY_LARGE, REPLY_MARKS, REPLY_PARKED, RUN_COUNT_AT, RUN_DB_AT, RUN_DEADLINE_AT, RUN_DIALECT_AT,
     PUBLISHED_BROKEN, PUBLISHED_CHANNEL, PUBLISHED_FLUSH, PUBLISHED_HEADER, PUBLISHED_KEY, PUBLISHED_MONITOR,
     PUBLISHED_PATTERN, PUBLISHED_SHARD_CHANNEL, SUBSCRIBED_KINDS, PLACED, REPLY_PLACED,
     RUN_FLAGS_AT, RUN_HEADER, RUN_KIND_AT, RUN_REST_AT, RUN_SESSION_AT, RUN_TRANSACTION_AT,
-    RUN_OF_NOBODY, RUN_UNRESTRICTED, RUN_USER_AT,
+    RUN_OF_NOBODY, RUN_USER_AT,
 )
 
 from .limits cimport CLASS_NORMAL, CLASS_PUBSUB, Limits
@@ -109,7 +111,10 @@ from .table cimport (
     count_local, latency_of, reset_command, short_word, unknown_command, unknown_subcommand, wrong_arity,
 )
 
+from hashlib import blake2b
+
 from kache.acl.catalogue import CATALOGUE
+from kache.cluster.tallies import ADDRESS_WORDS, USER_WORDS
 from kache.acl.record import default_user
 from kache.acl.rules import with_password
 from kache.commands import CONTAINERS, DIGEST, TABLE, keys_of
@@ -117,12 +122,13 @@ from kache.errors import CommandError
 from kache.glob import compile_glob
 from kache.replies import NULL_ARRAY, Messages, Missing, Pairs, Push
 from kache.slots import contiguous
+from kache.commands.redact import redacted
 from kache.commands.extract import block_position, count_is_usable, located, other_keys_of_sort
 from kache.timeouts import block_ms, timeout_ms
 
 from ..cluster.splitting import joined
 from kache.acl.inner import rights_of
-from ..accounts import Accounts
+from ..accounts import Accounts, origin
 from ..registry import MERGES, UNBLOCKED, NeedsMove, ShardLeaves
 from ..scatter.lead import lead
 from ..scatter.outcome import failure_of
@@ -236,6 +242,7 @@ def give_memory_back():
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"
 cdef bytes BUSY_SCRIPT = b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+cdef bytes BUSY_FUNCTION = b"BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
 cdef bytes OVERLOADED = b"TRYAGAIN too many commands wait for this shard; nothing was executed"
 cdef bytes LINK_LOST = b"UNCERTAIN the shard was lost before it answered; the command was executed once or not at all"
 cdef bytes MOVED = b"TRYAGAIN the shard of this key has changed or was lost meanwhile; nothing was executed"
@@ -265,6 +272,7 @@ include "monitor.pxi"
 include "permits.pxi"
 include "session.pxi"
 include "clients.pxi"
+include "quotas.pxi"
 include "shards.pxi"
 include "counters.pxi"
 include "timers.pxi"

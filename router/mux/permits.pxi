@@ -54,19 +54,6 @@ cdef int denial_of(User user, Command* command, Span* words, Py_ssize_t count, P
     return worst
 
 
-cdef inline bint plainly_may(User user, Command* command, Span* words) noexcept:
-    """The usual case, before all others: one selector, whose first pattern is a prefix of the one key."""
-    cdef Rights* rights = user.selectors
-    cdef Pattern* pattern
-    if not command.plain or user.count != 1 or rights.key_count == 0:
-        return False
-    pattern = rights.keys
-    return (
-        (rights.all_commands or (command.id >> 6 < rights.words and rights.rows[command.id >> 6] >> (command.id & 63) & 1))
-        and pattern.kind == MATCHES_PREFIX and pattern.rights == MAY_READ | MAY_WRITE
-        and words[1].size >= pattern.size and memcmp(words[1].data, pattern.text, pattern.size) == 0)
-
-
 cdef int denial_by(User user, Py_ssize_t i, Command* command, Span* words, Py_ssize_t count, list found_keys,
                    Py_ssize_t* place) except -1:
     """The refusal of one selector."""
@@ -88,6 +75,23 @@ cdef int denial_by(User user, Py_ssize_t i, Command* command, Span* words, Py_ss
                 return DENIED_CHANNEL
             first += 1
     return PERMITTED
+
+
+cdef inline bint permitted_plainly(Rights* rights, Py_ssize_t count, Command* command, Span* words, Py_ssize_t n) noexcept:
+    """Whether the first selector allows a command whose keys stand in plain ranges, as most do; else `denial_of` decides. The
+    usual case, one key under the first prefix, is seen without a call."""
+    cdef Py_ssize_t place
+    cdef Pattern* pattern
+    if not command.plain or count == 0 or not (
+            rights.all_commands or (command.id >> 6 < rights.words and rights.rows[command.id >> 6] >> (command.id & 63) & 1)):
+        return False
+    if not command.keyed or rights.all_keys:
+        return True
+    pattern = rights.keys
+    if (command.one_key and rights.key_count and pattern.kind == MATCHES_PREFIX and pattern.rights == MAY_READ | MAY_WRITE
+            and words[1].size >= pattern.size and memcmp(words[1].data, pattern.text, pattern.size) == 0):
+        return True
+    return may_touch_ranges(rights, command, words, n, &place)
 
 
 cdef bint may_touch_ranges(Rights* rights, Command* command, Span* words, Py_ssize_t count, Py_ssize_t* place) noexcept:
@@ -308,6 +312,7 @@ cdef int follow_rights(Router router) except -1:
         session.set_restricted()
         if session.gone:
             continue
+        router.quotas.follow(session)
         if session.rights.gone:
             end_session(session, "its user was deleted")
         elif (session.subscriptions or session.monitors_all) and not may_listen_on(session):

@@ -8,12 +8,13 @@ cdef class Router(Reactor):
 
     def __init__(self, loop, config, paths, planner, *, slots=None, slot_epoch=0, index=0, boot_id=0, Clock clock=None,
                  nested=None, address=("127.0.0.1", 0), counts=None, director=None,
-                 Board board=None, Claims claims=None, monitors=None, users=None):
+                 Board board=None, Claims claims=None, monitors=None, users=None, tallies=None):
         """A router of `len(paths)` shards, their Unix sockets at `paths`; `start` connects to them.
 
         `planner(row, args, router)` divides what the compiled path cannot (planner.py). `slots` says which shard owns
         which slots as of `slot_epoch`; without it each has an even range. `counts` is what all routers have mapped,
-        `index` this one's place in it; without it the router is alone; so are `monitors`, how many watch all commands. On the `board` shards show what they have begun;
+        `index` this one's place in it; without it the router is alone; so are `monitors`, how many watch all commands, and
+        `tallies`, what counts for limits of addresses and users. On the `board` shards show what they have begun;
         without it nothing is waited for beyond its deadline. `claims` are shared with the shards; without them no client
         is served that waits on several. `users` are records of them (kache.acl.record); without them there is the default
         user, with the password of the configuration. With a `director` (`cluster/director.py`) there are no shards, `paths` is empty:
@@ -27,7 +28,6 @@ cdef class Router(Reactor):
         self.boot_id = boot_id
         self.planner = planner
         self.far_scripts = set()
-        self.scripts = {}
         self.board = Board() if board is None else board
         self.claims = Claims(None, index) if claims is None else claims
         self.address = address
@@ -47,6 +47,7 @@ cdef class Router(Reactor):
         self.shards = Shards(self, paths)
         self.links = self.places = self.shards.links
         self.clients = Clients(self, counts)
+        self.quotas = Quotas(self, *(tallies or (None, None)))
         self.channels = Channels(self)
         self.trackers = Trackers(self)
         self.monitors = Monitors(self, monitors)
@@ -68,6 +69,7 @@ cdef class Router(Reactor):
         self.linger_bytes = config.linger_bytes
         self.limits.apply(config, self.clients.routers)
         self.clients.apply_limits()
+        self.quotas.apply(config)
         self.shards.apply_limits()
         self.slowlog.configure(config.slowlog_max_len)
         self.accounts.log.configure(config.acllog_max_len)
@@ -78,8 +80,16 @@ cdef class Router(Reactor):
 
     def take_users(self, epoch, records, removed):
         """The supervisor's change of users: these records from now on, and nobody of the names in `removed`."""
+        gone = [self.users.by_name[name].number for name in removed if name in self.users.by_name]
         self.users.take(epoch, records, removed)
         follow_rights(self)
+        for number in gone:
+            # Numbers are not used twice: nobody counts for it any more.
+            self.quotas.users.drop(number)
+
+    def may_join(self, Session session not None, User user not None):
+        """Whether the session may act for this user, who may have no more clients than so many."""
+        return session.counted == user.number or self.quotas.may_join(user)
 
     def denial(self, User user not None, list words not None):
         """Why the user may not execute a command, as (what is refused, the word that is): ("command", b"config|get"),
@@ -238,9 +248,10 @@ cdef class Router(Reactor):
         self.clients.last_transaction += 1
         return self.clients.last_transaction
 
-    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0):
+    def block(self, int shard, str command not None, arguments, Session session not None, int64_t since=0, served=None):
         """`call` of a command that may wait, for a client, in its database; a Registration with the future. `since`: it has
-        waited on this shard before.
+        waited on this shard before. `served` is called with the value of a reply that ends its wait, as it comes in: the
+        future's callbacks have their turn on the event loop, later.
 
         It raises ShardLeaves when the shard is being restarted and nothing was executed.
         """
@@ -250,6 +261,7 @@ cdef class Router(Reactor):
         question.router = self
         question.session = session
         question.acknowledges = True
+        question.served = served
         question.future = self.loop.create_future()
         if (backend.phase != UP or backend.loading) and self.shards.comes_back(shard):
             question.answer(ShardLeaves())

@@ -73,6 +73,11 @@ def forget_outcome(future):
         future.exception()
 
 
+cdef bytes busy_text(int busy):
+    """What is answered instead of sending something to a shard that is busy; `busy`: not FREE."""
+    return BUSY_FUNCTION if busy == RUNS_FUNCTION else BUSY_SCRIPT
+
+
 cdef bint begin_script(Session session, Command* command, tuple arguments, int shard, uint16_t flags) except -1:
     """A script whose declared keys are on one shard; False when it must wait to be sent."""
     cdef Router router = session.router

@@ -44,6 +44,7 @@ cdef class Session(Replies):
         self.set_allowance()
         kache_tune(fd, router.limits.keepalive)
         router.clients.add(self)
+        router.quotas.follow(self)
         if router.clients.pause_mode == PAUSE_ALL:
             self.stall()
 
@@ -93,6 +94,7 @@ cdef class Session(Replies):
         self.authenticated_now = value
         self.set_restricted()
         self.set_limits()
+        self.router.quotas.follow(self)
 
     @property
     def user(self):
@@ -222,6 +224,11 @@ cdef class Session(Replies):
             self.router.clients.blocked -= 1
             self.blocker = None
 
+    def answer_now(self, value):
+        """The reply of the command that a coroutine leads for it: what that returns later is not looked at."""
+        if isinstance(self.barrier, Led):
+            (<Led> self.barrier).complete(value)
+
     # Listening ------------------------------------------------------------------------------------
     def subscribe(self, int kind, tuple names not None):
         """It listens to these from here on (kinds: kache/wire/link.pxd). The reply, when shards have answered; to be awaited
@@ -337,11 +344,17 @@ cdef class Session(Replies):
     # Input ----------------------------------------------------------------------------------------
     cdef Py_ssize_t on_data(self, const char* data, Py_ssize_t n) except -1:
         cdef Py_ssize_t at = 0, taken
+        cdef uint64_t before = self.commands
         cdef int state
         if self.finishing:
             self.keep_input(0)
             return n
         self.last_ms = self.router.now_ms
+        if self.rights.paced and self.router.quotas.is_spent(self.rights):
+            self.router.quotas.rest(self)
+            self.keep_input(n)
+            self.stall()
+            return 0
         self.set_allowance()
         if self.protocol == PROTOCOL_UNKNOWN:
             if self.begun_ms == 0:
@@ -388,6 +401,8 @@ cdef class Session(Replies):
                     at = n
         finally:
             self.router.shards.end_runs()
+        if self.rights.paced:
+            self.router.quotas.charge(self.rights, self.commands - before, at)
         if self.parser.capacity > LARGE_COMMAND and self.parser.resume_total < 0:
             self.parser.reset()
         self.keep_input(n - at)
@@ -550,6 +565,10 @@ cdef class Session(Replies):
         if (self.barrier is not None or self.waits_for is not None or self.in_flight_now() > self.resume_at
                 or self.router.clients.pause_mode == PAUSE_ALL):
             return False
+        if self.resting:
+            if self.router.quotas.is_spent(self.rights):
+                return False
+            self.resting = False
         self.set_allowance()
         if self.output_bytes <= self.output_room and (
                 self.input_bytes <= SMALL_INPUT or self.may_grow(self.input_bytes)):
@@ -610,7 +629,10 @@ cdef class Session(Replies):
         if command == NULL or not self.fits(command, parser.count):
             self.refuse(command, flags)
         elif self.restricted:
-            if not self.execute_restricted(command, flags):
+            if self.limited and permitted_plainly(self.rights.selectors, self.rights.count, command, words, parser.count):
+                if not self.carry_out(command, flags):
+                    return False
+            elif not self.execute_restricted(command, flags):
                 return False
             if self.caching_for == 1 and self.queue is None and not is_about_clients(command):
                 # Of what it still has to ask of shards, too; the next command ends it.
@@ -642,8 +664,8 @@ cdef class Session(Replies):
         clients are paused; False when it must wait."""
         if self.caching_for == 2 and self.queue is None:
             self.caching_over()
-        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not (
-                plainly_may(self.rights, command, self.parser.spans) or may_execute(self, command, flags)):
+        if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not may_execute(
+                self, command, flags):
             return True
         if not self.admitted(command):
             if self.authenticated_now:
@@ -674,7 +696,9 @@ cdef class Session(Replies):
         return run_planned(self, command, flags)
 
     cdef void set_restricted(self) noexcept:
-        self.restricted = self.held_up() or not self.rights.unrestricted
+        cdef bint held_up = self.held_up()
+        self.restricted = held_up or not self.rights.unrestricted
+        self.limited = not held_up and not self.rights.unrestricted
 
     cdef bint held_up(self) noexcept:
         """Whether not every command is executed at once, whatever its user may do."""
@@ -786,7 +810,7 @@ cdef class Session(Replies):
             self.answer_error(backend.down_text(), flags)
             return REFUSED
         if backend.busy:
-            self.answer_error(BUSY_SCRIPT, flags)
+            self.answer_error(busy_text(backend.busy), flags)
             return REFUSED
         if not backend.over_soft():
             return SEND
@@ -815,6 +839,8 @@ cdef class Session(Replies):
         cdef int mode = self.reply_mode
         if command.begins and self.queue is None:
             return begin_queue(self, command, flags)
+        if self.router.shards.all_busy and not command.while_busy:
+            return self.answer_error(busy_text(self.router.shards.all_busy), flags)
         started = monotonic_ns()
         try:
             value = (<object> command.handler)(self.router, self, *self.arguments(command))
@@ -891,7 +917,9 @@ cdef class Session(Replies):
 
     cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1:
         """A command that the router answered, led or divided took so many nanoseconds. `words` are framed, the first
-        of them so long, or first_words with -1."""
+        of them so long, or first_words with -1. What the metrics process asks again and again is none of them."""
+        if self.rights is self.router.users.metrics:
+            return 0
         try:
             found = unpacked(words) if first < 0 else unframed(words, first, count, self.protocol == PROTOCOL_BINARY)
             self.router.slowlog.note(self.router.now_ms, took // 1000, self.address, self.name, *found, count)
@@ -942,6 +970,8 @@ cdef class Session(Replies):
             self.router.trackers.sessions.pop(self, None)
         self.unconfirmed = None
         self.router.clients.remove(self)
+        self.router.quotas.follow(self)
+        self.router.quotas.note_address(self, 0)
         self.router.clients.output_bytes -= self.output_bytes
         self.output_bytes = 0
         self.router.clients.input_bytes -= self.input_bytes

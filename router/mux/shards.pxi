@@ -54,8 +54,6 @@ cdef class Shards:
         self.retry_seconds[link.index] = FIRST_RETRY
         self.router.channels.register_on(link)
         self.router.trackers.register_on(link)
-        for text in self.router.scripts.values():
-            self.router.tell(link.index, "_script_load", [text])
         waiters, self.up_waiters = self.up_waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -146,9 +144,15 @@ cdef class Shards:
         """Nothing is sent to a shard that has been running one script for too long; who waits for room there is told."""
         cdef Link link
         cdef int64_t threshold = self.router.config.busy_reply_threshold
-        cdef bint busy
+        cdef int busy
+        self.any_busy = FREE
+        self.all_busy = RUNS_FUNCTION if self.links else FREE
         for link in self.links:
-            busy = <int64_t> self.router.running.runs_for(link.index) >= threshold > 0
+            busy = FREE
+            if <int64_t> self.router.running.runs_for(link.index) >= threshold > 0:
+                busy = RUNS_FUNCTION if self.router.running.is_function(link.index) else RUNS_SCRIPT
+            self.any_busy = self.any_busy or busy
+            self.all_busy = min(self.all_busy, busy)
             if busy != link.busy:
                 link.busy = busy
                 if link.waiters is not None:

@@ -71,11 +71,13 @@ cdef struct Command:
     int key_count
     bint keyed           # it has keys, of whatever kind;
     bint located         # of a kind that Python finds
-    bint plain           # what is checked of it is one key, its first argument
+    bint plain           # its keys stand in plain ranges, and nothing else of it is checked;
+    bint one_key         # they are one, its first argument
     bint sorts           # it is SORT, which may read other keys than it names
     uint8_t chooses
     uint8_t hears
     bint runs_script     # it is EVAL or one of its kin
+    bint while_busy      # it is answered although all shards run scripts
     bint unseen          # what it does inside is checked by nobody
     bint logs_in         # it may change the user of its session
     uint64_t word        # the name as one number if it is a single word of at most eight letters, else 0

@@ -19,7 +19,7 @@ from libc.string cimport memcmp
 from kache.wire.codec cimport Span
 
 from kache.acl.inner import rights_of
-from ..registry import LOCALS, MOVES
+from ..registry import LOCALS, move_of
 
 cdef enum:
     LONGEST_NAME = 64
@@ -215,7 +215,7 @@ cdef class CommandTable:
     cdef int _fill(self, Command* command, object row) except -1:
         cdef bytes name = row.name.encode()
         cdef str key = row.key
-        handler = LOCALS.get(key) if row.route == "local" else MOVES.get(key)
+        handler = LOCALS.get(key) if row.route == "local" else move_of(row)
         self.keep += [name, row, handler, key]
         command.id = max(row.id, 0)     # a container has none and is never sent
         command.arity = row.arity
@@ -255,7 +255,7 @@ cdef class CommandTable:
             command.route = ROUTE_MOVE
         else:
             command.route = ROUTE_SHARD
-        if row.route == "split":
+        if row.route == "split" or row.merge == "concat":
             command.fold = {"sum": FOLD_SUM, "all_ok": FOLD_OK, "in_order": FOLD_IN_ORDER, "concat": FOLD_CONCAT}.get(row.merge, FOLD_NONE)
         self._fill_keys(command, row)
         self._fill_rights(command, row)
@@ -286,11 +286,13 @@ cdef class CommandTable:
         cdef int i
         command.logs_in = row.key in LOGS_IN
         command.runs_script = row.route == "script"
+        command.while_busy = "allow_busy" in row.flags
         command.sorts = row.name in ("sort", "sort_ro")
         command.chooses = {"set": CHOOSES_SET, "bitfield": CHOOSES_BITFIELD}.get(row.name, CHOOSES_NOTHING)
         command.hears = HEARING.get(row.name, HEARS_NOTHING)
         command.keyed = bool(row.keys) and row.route != "channel"
         command.located = any([spec.kind != "range" for spec in row.keys])
+        command.plain = not (command.located or command.sorts or command.runs_script or command.hears != HEARS_NOTHING)
         if not command.keyed or command.located:
             return 0
         command.keys = <KeyRights*> calloc(len(row.keys), sizeof(KeyRights))
@@ -300,8 +302,7 @@ cdef class CommandTable:
         for i, spec in enumerate(row.keys):
             command.keys[i].first, command.keys[i].last, command.keys[i].step = spec.first, spec.last, spec.step
             command.keys[i].wanted = rights_of(spec.flags)
-        command.plain = command.key_count == 1 and command.keys[0].first == command.keys[0].last == 1 and not (
-            command.sorts or command.runs_script or command.hears)
+        command.one_key = command.plain and command.key_count == 1 and command.keys[0].first == command.keys[0].last == 1
         return 0
 
     def adapt(self, handlers):

@@ -170,6 +170,7 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
     cdef RequestParser parser = session.parser
     cdef Queued* one
     cdef uint16_t slot = NO_SLOT
+    cdef int busy
     if session.router.remote is not None:
         return queue_remote(session, command, flags)
     if command.no_multi or command.route == ROUTE_CONTAINER:
@@ -188,6 +189,12 @@ cdef bint queue_command(Session session, Command* command, uint16_t flags) excep
         plan_queued(session, queue, one)
     put_frame(queue.frames, command, slot, parser.spans + command.words, parser.count - command.words)
     one.size = queue.frames.used() - one.at
+    if session.router.shards.any_busy:
+        busy = busy_for_queued(session, queue, one)
+        if busy != FREE:
+            queue.broken = True
+            session.answer_error(busy_text(busy), flags)
+            return True
     answer_word(session, "QUEUED", b"+QUEUED\r\n", flags)
     return True
 
@@ -278,6 +285,21 @@ cdef int answer_word(Session session, str word, bytes encoded, uint16_t flags) e
     return session.mark_dirty()
 
 
+cdef int busy_for_queued(Session session, Queue queue, Queued* one) except -1:
+    """Whether what was queued last needs a shard that is busy; called when one is."""
+    cdef Router router = session.router
+    cdef list links = router.shards.links
+    if one.shard >= 0:
+        return (<Link> links[one.shard]).busy
+    if one.command.route == ROUTE_LOCAL:
+        return FREE if one.command.while_busy else router.shards.all_busy
+    parts = queue.planned.get(queue.count - 1)
+    if parts is None:
+        # Led by a coroutine: it may need any.
+        return router.shards.any_busy
+    return max([(<Link> links[part.shard]).busy for part in parts], default=FREE) if type(parts) is list else FREE
+
+
 # Watches and the end of MULTI -------------------------------------------------------------------------------
 cdef int end_multi(Session session) except -1:
     """The queue is dropped; what was watched is not any more."""
@@ -332,6 +354,8 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
         if not session.rights.unrestricted and not queue.broken and not may_still_execute(session, queue, flags):
             return True
         return exec_remote(session, command, flags)
+    if router.shards.any_busy and refuse_busy_exec(session, queue, flags):
+        return True
     if queue.broken:
         end_multi(session)
         session.answer_error(ABORTED_BEFORE, flags)
@@ -364,6 +388,18 @@ cdef bint run_exec(Session session, Command* command, uint16_t flags) except -1:
     else:
         start_exec(session, queue, shards, False, flags)
     count_local(command, 0)
+    return True
+
+
+cdef bint refuse_busy_exec(Session session, Queue queue, uint16_t flags) except -1:
+    """EXEC where a shard is busy: whether that was its answer. As a real server it says so whatever was queued."""
+    cdef int busy = session.router.shards.all_busy
+    for shard in participants(session, queue):
+        busy = busy or (<Link> session.router.shards.links[<int> shard]).busy
+    if busy == FREE:
+        return False
+    end_multi(session)
+    session.answer_error(ABORTED_BY + busy_text(busy), flags)
     return True
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kache.commands import BY_KEY
 from kache.commands.extract import key_positions
@@ -50,8 +50,12 @@ class Wait:
     """One client's wait: what ends it is its `outcome`. `nothing` is the reply when its time is over; it waits `since` then
     (CLOCK_MONOTONIC, nanoseconds), which decides on its place where it registers again.
 
-    Without a claim there is nobody to decide with: whoever comes first ends it.
+    Without a claim there is nobody to decide with: whoever comes first ends it. With one, what a shard serves is the reply,
+    and leaves as it comes: `result` returns behind that.
     """
+
+    timed: ClassVar[int] = 0
+    """How many of this process end by time."""
 
     def __init__(
         self,
@@ -70,9 +74,11 @@ class Wait:
         self.outcome: Any = router.loop.create_future()
         self.registrations: dict[int, Registration] = {}
         self.timer: Any = None
+        self.closed = False
         if until:
             left = max(until - router.clock.now(), 0)
             self.timer = router.loop.call_later(left / 1000, self._time_over)
+            Wait.timed += 1
             router.yield_to_loop()
 
     # Shards -----------------------------------------------------------------------------------------
@@ -83,7 +89,8 @@ class Wait:
             if not self.outcome.done():
                 self.register(shard, command, words, self.since)
 
-        registration = self.router.block(shard, command, words, self.session, since)
+        served = None if self.claim is None else self._served
+        registration = self.router.block(shard, command, words, self.session, since, served)
         self.registrations[shard] = registration
         registration.future.add_done_callback(lambda future: self._on_reply(shard, future, again))
 
@@ -106,6 +113,14 @@ class Wait:
         else:
             self.end(error)
 
+    def _served(self, value: Reply) -> None:
+        """A shard has taken the claim, and this came from it. The others are told behind the reply."""
+        if not self.outcome.done():
+            self.outcome.set_result(value)
+            self.session.unblocked()
+            self.session.answer_now(value)
+            self.close()
+
     # Ends -------------------------------------------------------------------------------------------
     def end(self, value: Reply | CommandError) -> None:
         """It ends like this, unless a shard is serving it."""
@@ -119,6 +134,7 @@ class Wait:
 
     def _time_over(self) -> None:
         self.timer = None
+        Wait.timed -= 1
         self.end(self.nothing)
 
     def unblock(self, error: bool) -> None:
@@ -148,11 +164,17 @@ class Wait:
         return found
 
     def close(self) -> None:
-        """Nothing waits any longer, anywhere."""
+        """Nothing waits any longer, anywhere. A second time it does nothing: its client may wait for something else by then."""
+        if self.closed:
+            return
+        self.closed = True
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
+            Wait.timed -= 1
         for registration in self.registrations.values():
             registration.cancel()
+        self.registrations.clear()
         if self.claim is not None:
             self.router.claims.close(self.claim[0])
         self.session.unblocked()

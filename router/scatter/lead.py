@@ -17,7 +17,7 @@ from kache.errors import CommandError
 from kache.replies import NULL_ARRAY, Encoded, Reply
 from kache.wire.codec import encode_elements
 
-from ..registry import LOCALS, MERGES, MOVES, NeedsMove, Part
+from ..registry import LOCALS, MERGES, MOVES, NeedsMove, Part, move_of
 from . import planner
 from .outcome import failure_of
 from .transaction import Dirty, Transaction, raw_slots
@@ -117,7 +117,7 @@ class _Leader:
                 return
         if parts is None:
             await self._settle()
-            self._take(await self._call(MOVES[row.key], args), row.is_write)
+            self._take(await self._call(move_of(row), args), row.is_write)
         else:
             self.under_way.append((self._split(row, args, parts), row.is_write))
 

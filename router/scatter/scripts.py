@@ -1,4 +1,4 @@
-"""A script whose keys live on several shards: one of them runs it, with the others' keys at hand.
+"""A script, a function or a command of a module whose keys live on several shards: one runs it, the others' keys at hand.
 
     lock all slots of the keys ── read the values of others ── _script_run at home, with these beside its own keys
                                                                    │ again: it wants more keys. Once more, with them locked
@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from kache.acl.record import UNRESTRICTED
 from kache.commands import BY_KEY, Row, keys_of
 from kache.errors import CommandError
 from kache.replies import Reply
 
-from ..registry import move
+from ..registry import BORROWERS, move
 from .planner import home_of_script
 from .transaction import Transaction, answers, raw_slots
 
@@ -118,12 +117,11 @@ async def _borrow(router: Router, session: Session, held: Transaction, foreign: 
 
 def _led(row: Row) -> Callable[..., Awaitable[Any]]:
     async def run(router: Router, session: Session, *args: bytes) -> Reply:
-        rights = session.rights
-        user = UNRESTRICTED if rights.unrestricted else rights.number
-        return await run_script(router, session, row, args, [b"%d" % user], session.db)
+        return await run_script(router, session, row, args, [b"%d" % session.rights.number], session.db)
 
     return run
 
 
-for _name in ("eval", "eval_ro", "evalsha", "evalsha_ro"):
+BORROWERS.append(_led)
+for _name in ("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"):
     move(_name)(_led(BY_KEY[_name]))

@@ -13,7 +13,7 @@ keys, sort, dump, introspection         keys of any type; SORT; DUMP and RESTORE
 combine, algebra                        sets and sorted sets combined: of this shard, over shards
 blocking, ways                          commands that wait, and what a router asks for one over several shards; how they take
 pubsub, tracking                        which links listen to a channel, a pattern; whose copies end with a key
-scripting, inner                        EVAL and its kin; what programs are answered instead of by a router
+scripting, functions, inner             EVAL and its kin; FCALL; what programs are answered instead of by a router
 binary                                  what answers differently in the binary protocol
 transactions, images, overlay, internal what routers ask: locks, moves of values, commands with copies of other shards' keys
 arguments, scanning, long_double        shared: reading arguments, cursors, numbers as a C long double

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kache.errors import CommandError
-from kache.replies import OK, Reply
+from kache.replies import Reply
 
-from ..scripting.lent import run_lent
+from ..scripting.lent import Runs, run_lent
 from ..scripting.scripts import NO_SCRIPT, Scripts
 from .arguments import integer
 from .registry import command
@@ -15,21 +15,26 @@ from .registry import command
 if TYPE_CHECKING:
     from ..engine.engine import Context
 
-__all__: list[str] = []
+__all__ = ["keys_and_arguments"]
+
+
+_READING = frozenset((b"eval_ro", b"evalsha_ro", b"fcall_ro"))
 
 
 def _scripts(ctx: Context) -> Scripts:
     return ctx.shard.scripts
 
 
-def _keys(args: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """Keys and arguments, behind their number."""
+def keys_and_arguments(
+    args: tuple[bytes, ...], wrong: str = "ERR value is not an integer or out of range"
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Keys and arguments, behind their number; CommandError, `wrong` where that is none."""
     try:
         count = int(args[0])
         if str(count).encode() != args[0]:
             raise ValueError
     except ValueError:
-        raise CommandError("ERR value is not an integer or out of range") from None
+        raise CommandError(wrong) from None
     if count > len(args) - 1:
         raise CommandError("ERR Number of keys can't be greater than number of args")
     if count < 0:
@@ -38,13 +43,13 @@ def _keys(args: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]
 
 
 def _evaluate(ctx: Context, text: bytes, args: tuple[bytes, ...], read_only: bool) -> Reply:
-    keys, rest = _keys(args)
+    keys, rest = keys_and_arguments(args)
     scripts = _scripts(ctx)
     return scripts.answer(ctx, scripts.evaluate(text), keys, rest, read_only)
 
 
 def _evaluate_known(ctx: Context, sha: bytes, args: tuple[bytes, ...], read_only: bool) -> Reply:
-    keys, rest = _keys(args)
+    keys, rest = keys_and_arguments(args)
     scripts = _scripts(ctx)
     name = sha.lower()
     if scripts.find(name) is None:
@@ -76,23 +81,10 @@ def evaluate_known_ro(ctx: Context, sha: bytes, *args: bytes) -> Reply:
     return _evaluate_known(ctx, sha, args, True)
 
 
-@command("_script_load")
-def load(ctx: Context, text: bytes) -> Reply:
-    """SCRIPT LOAD."""
-    return _scripts(ctx).load(text)
-
-
 @command("_script_exists")
 def exists(ctx: Context, *shas: bytes) -> Reply:
     """SCRIPT EXISTS."""
     return [int(_scripts(ctx).find(sha.lower()) is not None) for sha in shas]
-
-
-@command("_script_flush")
-def flush(ctx: Context) -> Reply:
-    """SCRIPT FLUSH."""
-    _scripts(ctx).flush()
-    return OK
 
 
 @command("_script_show")
@@ -104,15 +96,22 @@ def show(ctx: Context, sha: bytes) -> Reply:
 
 @command("_script_run")
 def run(ctx: Context, user: bytes, name: bytes, count: bytes, *rest: bytes) -> Reply:
-    """Runs a script of that user with keys of other shards beside its own."""
+    """Runs a script, a function or a command of a module for that user with keys of other shards beside its own."""
     lent = 2 * integer(count)
     text, *args = rest[lent:]
-    keys, words = _keys(tuple(args))
-    scripts = _scripts(ctx)
-    sha = text.lower() if name.startswith(b"evalsha") else scripts.evaluate(text)
+    runner: Runs
+    if name.startswith((b"eval", b"fcall")):
+        keys, words = keys_and_arguments(tuple(args))
+    if name.startswith(b"fcall"):
+        runner, sha = ctx.shard.functions, text
+    elif name.startswith(b"eval"):
+        runner = scripts = _scripts(ctx)
+        sha = text.lower() if name.startswith(b"evalsha") else scripts.evaluate(text)
+    else:
+        runner, sha, keys, words = ctx.shard.modules.borrowing, name, (), rest[lent:]
     images = dict(zip(rest[:lent:2], rest[1:lent:2], strict=True))
     before, ctx.user_number = ctx.user_number, integer(user)
     try:
-        return run_lent(scripts, ctx, sha, keys, words, images, read_only=name.endswith(b"_ro"))
+        return run_lent(runner, ctx, sha, keys, words, images, read_only=name in _READING)
     finally:
         ctx.user_number = before

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kache.errors import SYNTAX, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
+from ..engine.engine import Keyspace
 from .arguments import INT64_MAX, bounded_integer, integer
 from .registry import command
 from .stream_ids import first_of, id_text, interval, parse_id
 
 if TYPE_CHECKING:
     from ..engine.consumer_groups import Group
-    from ..engine.engine import Context, Keyspace
+    from ..engine.engine import Context, Deferred
     from ..engine.stream import Stream
 
 __all__ = ["group_of", "no_group"]
@@ -23,6 +25,10 @@ _NO_KEY: Final = (
     "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option "
     "to create an empty stream automatically."
 )
+_MANY: Final = 2000
+"""Pending entries from which a consumer is deleted in slices: fewer take some two milliseconds."""
+_AT_ONCE: Final = 200
+_SLICE_NS: Final = 1_500_000
 _ATTEMPTS: Final = 10
 """Entries that XAUTOCLAIM looks at for each that it may return."""
 
@@ -129,12 +135,48 @@ def xgroup_createconsumer(ctx: Context, key: bytes, name: bytes, consumer: bytes
     return 1
 
 
+@dataclass(slots=True)
+class _Leaving:
+    """What a consumer has is taken from it in slices before it is deleted, where others of its group have something, too.
+
+    Alone it would go as a whole (`Group.detach_all`).
+    """
+
+    ks: Keyspace
+    key: bytes
+    name: bytes
+    consumer: bytes
+    dropped: int = 0
+
+    def step(self) -> bool:
+        """Takes some; whether there is enough left for another slice. The key may have expired meanwhile."""
+        ks = self.ks
+        ends = time.perf_counter_ns() + _SLICE_NS
+        while True:
+            found = group_of(ks, self.key, self.name) if ks.type_of(self.key) == "stream" else None
+            known = None if found is None else found[1].consumers.get(self.consumer)
+            if known is None or known.count < _AT_ONCE:
+                return False
+            self.dropped += ks.pending_drop(self.key, self.name, known.last(_AT_ONCE))
+            if time.perf_counter_ns() >= ends:
+                return True
+
+
 @command("xgroup|delconsumer")
-def xgroup_delconsumer(ctx: Context, key: bytes, name: bytes, consumer: bytes) -> Reply:
+def xgroup_delconsumer(ctx: Context, key: bytes, name: bytes, consumer: bytes) -> Reply | Deferred:
     stream = _existing(ctx.keys, key)
-    if stream.group(name) is None:
+    group = stream.group(name)
+    if group is None:
         raise no_group(key, name)
-    return ctx.keys.consumer_drop(key, name, consumer) or 0
+    done = ctx.shard.locks.work_done(ctx)
+    known = group.consumers.get(consumer)
+    if done is None and known is not None and _MANY <= known.count < len(group):
+        leaving = _Leaving(Keyspace(ctx.keys.store, ctx.keys.db), key, name, consumer)
+        waits = ctx.shard.locks.work_first(ctx, "xgroup|delconsumer", (key, name, consumer), key, leaving)
+        if waits is not None:
+            return waits
+    before = done.dropped if isinstance(done, _Leaving) else 0
+    return before + (ctx.keys.consumer_drop(key, name, consumer) or 0)
 
 
 # What is pending -----------------------------------------------------------------------------------

@@ -11,14 +11,6 @@
 # anything, and a wrong guess costs a cache line. What is found is told to the store together with the key, so that it
 # need not search again; it compares the key, and forgets what it was told once any entry has left its table.
 
-cdef extern from *:
-    """
-    /* A load whose value nobody waits for. The prefetch instruction would be the obvious one, but it is dropped when the
-       page is not in the processor's address cache, which is the usual case here. */
-    static inline void kache_fetch(const void *at) { __asm__ volatile("" : : "r" (*(const volatile char *) at)); }
-    """
-    void kache_fetch(const void* at) noexcept nogil
-
 @cython.final
 cdef class LookAhead:
     """Hints for the frames that follow, in their order; one per shard."""

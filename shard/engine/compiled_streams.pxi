@@ -210,4 +210,4 @@ cdef Compiled compiled_stream(str key):
     if key == "xlen": return run_xlen
     if key == "xack": return run_xack
     if key == "xreadgroup": return run_xreadgroup
-    return NULL
+    return compiled_script(key)

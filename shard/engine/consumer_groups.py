@@ -78,6 +78,10 @@ class Order:
             self.ids.update(ids)
         return self.ids
 
+    def last(self, count: int) -> list[int]:
+        """The ids that come last, at most so many."""
+        return list(self.settle()[-count:])
+
     def from_id(self, first: int) -> Iterator[int]:
         """The ids from `first` on. Nothing may be taken away meanwhile."""
         return self.settle().irange(first)

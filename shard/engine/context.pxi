@@ -34,7 +34,6 @@ cdef class Context:
         self.store = shard.store
         self.keys = Keyspace(shard.store, db)
         self.dialect = dialect
-        self.user = "default"
         self.user_number = RUN_UNRESTRICTED
         self.number = -1
 
@@ -54,6 +53,15 @@ cdef class Context:
             self.flags &= ~ROOM_ASKED
 
     @property
+    def user(self):
+        """The name of whose command it is; "" for one who is gone, "default" where nobody has said which users there are."""
+        users = self.shard.users
+        if users is None or self.user_number == RUN_UNRESTRICTED:
+            return "default"
+        one = users.by_number.get(self.user_number)
+        return "" if one is None else one.name.decode("utf-8", "replace")
+
+    @property
     def may_wait(self):
         """Whether the command may be answered when something has happened, rather than at once."""
         return self.link is not None and self.depth == 0 and not self.flags & FLAG_ATOMIC and self.transaction == 0
@@ -69,5 +77,7 @@ cdef class Context:
 
 
 cdef inline int fail(Context context, Buffer out, bytes text) except -1:
-    context.shard.note_error(text)
+    if context.depth == 0:
+        # What happens inside another command is that one's error, or none.
+        context.shard.note_error(text)
     return put_error(out, context.dialect, text)

@@ -10,6 +10,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kache.acl.rights cimport User, Users
 from kache.wire.area cimport Area
 from kache.wire.board cimport Board
 from kache.wire.codec cimport Buffer, Span
@@ -40,6 +41,7 @@ cdef class Broadcasts(Observer)
 cdef class Host
 cdef class Link
 cdef class Merge
+cdef class ScriptRunner
 
 
 # store.pxi --------------------------------------------------------------------------------------------
@@ -503,7 +505,6 @@ cdef class Context:
     cdef public uint64_t session        # a client's number, over all routers
     cdef public uint64_t transaction    # 0: none
     cdef bint capitals                  # the client wrote the name of its command so
-    cdef public str user
     cdef public uint32_t user_number    # whose command it is, as the run says (kache/wire/link.pxd)
     cdef int64_t deadline               # unix ms by which it must have begun; 0: none
     cdef int number                     # of the command being executed, -1 between them
@@ -522,6 +523,7 @@ cdef class Executor:
     cdef public bint simulating         # miniature simulations may run, if there is something to simulate
     cdef int64_t asked_at_ms            # when somebody last asked what they say, by clock_ms; 0: nobody has
     cdef readonly object slowlog
+    cdef public Users users             # None: nobody has said
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
     cdef readonly Watches watches
     cdef readonly Channels channels     # who listens to what
@@ -534,6 +536,7 @@ cdef class Executor:
     cdef list handlers, rows
     cdef dict numbers                   # key of a row -> its number
     cdef dict spelled                   # how a program names a command -> its number
+    cdef public ScriptRunner script_runner  # None: no script is prepared
     cdef public dict inner              # by number: functions of commands that routers answer, for programs
     cdef readonly bytes owned           # by slot: 1 where it is this shard's; None: every one is
     cdef readonly Budget budget
@@ -579,7 +582,9 @@ cdef class Executor:
     cpdef set_time(self, int64_t now_ms)
     cdef int execute_command(self, Context context, int number, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
     cpdef object call(self, Context context, str key, tuple args)
-    cdef object call_number(self, Context context, int number, tuple args, Words words)
+    cdef object call_number(self, Context context, int number, tuple args, Span* spans, Py_ssize_t n)
+    cdef int call_compiled(self, Context context, int number, Span* args, Py_ssize_t n, Buffer out) except -1
+    cdef int number_of_spans(self, Span* words, Py_ssize_t n) except -1
     cdef int number_of(self, tuple words) except -1
     cdef bint admits(self, Context context, Command* command, Span* args, Py_ssize_t n) noexcept
     cdef bytes refusal(self, Context context, Command* command, int number, Span* args, Py_ssize_t n)
@@ -641,9 +646,25 @@ cdef class Watches(Observer):
 
 
 # channels.pxi -----------------------------------------------------------------------------------------
+cdef enum:
+    AUDIENCE_BITS = 6           # of the number of a place among the channels that had a message last
+
+
+@cython.final
+cdef class Audience:
+    """Where the messages of one channel go, while what anybody listens to stays the same."""
+    cdef int kind
+    cdef bytes name
+    cdef list links
+    cdef int64_t clients        # how many of them have it coming, once for each match
+
+
 @cython.final
 cdef class Channels:
     """What is listened to at one shard."""
+    cdef list recent            # by audience_place: an Audience, or None
+    cdef bint remembers         # whether one is there
+    cdef Audience find_audience(self, int what, bytes channel)
     cdef list listeners         # by kind: name -> {link: how many of its clients}
     cdef dict matchers          # pattern -> what says whether a channel matches
     cdef readonly Py_ssize_t active     # names of all kinds that somebody listens to
@@ -788,6 +809,9 @@ cdef class Locks:
     cdef int take(self, Context context, uint64_t number, int64_t until, int mode, const char* slots, Py_ssize_t n,
                   bytes shards) except -1
     cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1
+    cdef uint64_t works                 # how many commands have had work done first
+    cdef dict worked                    # token of such a command that is about to be executed -> what was done
+    cdef int make_holders(self) except -1
     cdef int hold(self, uint16_t slot, Lock lock) except -1
     cdef int let_go(self, uint16_t slot, Lock lock) except -1
     cdef bint keeps_out(self, PyObject* holder, Waiter waiter) noexcept
@@ -838,15 +862,29 @@ cdef class Program:
     cdef bint lent_changed              # a command that writes has had a key of another shard
     cdef readonly bint wrote            # it has executed a command that writes
     cdef readonly list published        # (kind, channel, message) for channels that live elsewhere
-    cdef bint short_of_room
+    cdef readonly bint short_of_room    # there is none for a key, and it is not allowed to do without
     cdef int dialect_before, db_before
+    cdef Area area_before
     cdef uint64_t dirty_before
-    cdef int look_at_keys(self, Command* command, int number, tuple args, Words words) except -1
-    cdef int look_at_key(self, bytes key, bint reads) except -1
+    cdef int begin(self) except -1
+    cdef void end(self) noexcept
+    cdef int run(self, Span* words, Py_ssize_t n, Buffer out) except -1
+    cdef bint admit(self, int number, Span* args, Py_ssize_t n) except -1
+    cdef int pass_on(self, int number, tuple args) except -1
+    cdef int look_at_keys(self, int number, Span* args, Py_ssize_t n) except -1
+    cdef int look_at_found(self, int number, tuple args) except -1
+    cdef int look_at_key(self, const char* key, Py_ssize_t n, bint reads) except -1
     cdef bint is_held(self, int slot, bint reads) noexcept
     cdef int look_at_patterns(self, tuple args) except -1
-    cdef object execute_lent(self, Command* command, int number, tuple args, Words words)
-    cdef object execute(self, Command* command, int number, tuple args, Words words)
+    cdef object execute_lent(self, int number, tuple args, Span* spans, Py_ssize_t n)
+    cdef object execute(self, int number, tuple args, Span* spans, Py_ssize_t n)
+
+
+cdef class ScriptRunner:
+    """Runs scripts without a handler; see programs.pxi."""
+    cdef int evaluate(self, Context context, Span* args, Py_ssize_t n, Buffer out, bint by_name, bint reads) except -1
+
+cdef Compiled compiled_script(str key)
 
 
 # compiled_strings.pxi ---------------------------------------------------------------------------------

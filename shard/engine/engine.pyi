@@ -1,7 +1,8 @@
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, Protocol, final, overload
 
+from kache.acl.rights import Users
 from kache.commands import Row
 from kache.errors import CommandError
 from kache.replies import Reply
@@ -9,8 +10,10 @@ from kache.wire.board import Board
 from kache.wire.reactor import Endpoint, Listener, Reactor
 
 from ..log.writer import Writer
+from ..scripting.functions import Functions
 from ..scripting.scripts import Scripts
 from ..service.blocking import Blocking
+from ..service.modules import Modules
 from ..service.slowlog import SlowLog
 from ..service.statistics import Gauges
 from .effects import Effects
@@ -216,6 +219,8 @@ class Deferred:
 class Watches:
     """The watches of one shard."""
 
+    @property
+    def keys(self) -> int: ...
     def __len__(self) -> int: ...
     def watch(self, context: Context, key: bytes) -> None: ...
     def unwatch(self, context: Context) -> None: ...
@@ -259,6 +264,11 @@ class Lock:
     def buildings(self) -> dict[bytes, Building]: ...
 
 @final
+class Work(Protocol):
+    """What is done in slices before a command (`Locks.work_first`)."""
+
+    def step(self) -> bool: ...
+
 class Locks:
     """The locks of one shard, and who waits for them."""
 
@@ -284,6 +294,15 @@ class Locks:
         slots: builtins.bytes,
         shards: builtins.bytes | None = None,
     ) -> Deferred: ...
+    def work_first(
+        self,
+        context: Context,
+        command: str,
+        arguments: tuple[builtins.bytes, ...],
+        key: builtins.bytes,
+        work: Work,
+    ) -> Deferred | None: ...
+    def work_done(self, context: Context) -> Work | None: ...
     def keeps(self, key: builtins.bytes) -> bool: ...
     def sweep(self, now_ms: int) -> bool: ...
     def check(self) -> None: ...
@@ -301,7 +320,8 @@ class Context:
     flags: int
     session: int
     transaction: int
-    user: str
+    @property
+    def user(self) -> str: ...
     user_number: int
     def __init__(self, shard: Executor, dialect: int = ..., db: int = ...) -> None: ...
     @property
@@ -341,6 +361,9 @@ class BigKeys:
     def sweep(self, budget_ns: int) -> None: ...
     def top(self, count: int) -> list[tuple[int, bytes, str, int, int]]: ...
 
+class ScriptRunner:
+    """Runs scripts that are prepared; see scripting/evaluate.pyx."""
+
 class Executor:
     """The one execution point over one shard's data."""
 
@@ -351,6 +374,7 @@ class Executor:
     index: int
     gauges: Gauges
     in_flight: int
+    script_runner: ScriptRunner | None
     def __init__(
         self,
         handlers: list[Callable[..., Any] | None],
@@ -423,7 +447,10 @@ class Executor:
     def command_counts(self) -> list[tuple[str, int, int, int, int, dict[int, int]]]: ...
     def reset_counters(self) -> None: ...
     inner: dict[int, Callable[..., Any]]
+    users: Users | None
     scripts: Scripts
+    functions: Functions
+    modules: Modules
     @property
     def owned(self) -> bytes | None: ...
     def own(self, slots: Iterable[tuple[int, int]] | None) -> None: ...
@@ -476,6 +503,8 @@ class Program:
     def wrote(self) -> bool: ...
     @property
     def changed(self) -> bool: ...
+    @property
+    def short_of_room(self) -> bool: ...
     @property
     def published(self) -> list[tuple[int, bytes, bytes]]: ...
     def call(self, *words: bytes) -> Any: ...

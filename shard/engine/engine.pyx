@@ -88,7 +88,7 @@ from kache.wire.link cimport (
     DEFERRED_ABORTED_FORM, DEFERRED_REPLY_FORM,
     DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
     IN_CAPITALS, LARGE, FLAG_DIVIDED,
-    LINK_CANCEL, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOG_IS_SLOW, LOCK_LOST,
+    LINK_CANCEL, LINK_DENIED, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOG_IS_SLOW, LOCK_LOST,
     LOCK_NEEDS_ROOM, LOCK_SHARES, LOCK_STEPS, LOCK_WAITS,
     LINK_CREDIT, LINK_DEFERRED, LINK_HELLO, LINK_HELLO_NO, LINK_HELLO_OK, LINK_NOTICE, LINK_PART, LINK_PUSH,
     LINK_PUBLISHED, LINK_RECEIVED, LINK_RETRY, LINK_UNBLOCK, LINK_UNDELIVERED, LINK_REPLY, LINK_RUN, LINK_SLOW,
@@ -145,10 +145,11 @@ from .memory cimport (
 )
 from .numbers cimport fill_number, leave_number, put_counted, put_number
 from .packed cimport (
-    AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, back_bytes, back_write,
-    element_before, element_span, find_item, intset_at, intset_find, intset_width, item_bytes,
+    AS_ITEMS, AS_TABLE, HEADER, LARGEST_PACKED, LIST_HEADER, LISTPACK_OVERHEAD, MOST_PACKED, ROOMY, SET_HEADER, TEXT, Item, Marks, back_bytes,
+    back_write, element_before, element_span, find_item, find_pair, intset_at, intset_find, intset_width, item_bytes,
     item_of, item_of_int, item_of_score, item_score, item_span, item_text, item_write, limits, list_bytes, list_element,
-    list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, shortest_int, skip_items,
+    list_set_bytes, listpack_bytes, number_width, packed_count, packed_set_count, pair_place, pair_place_by, shortest_int,
+    skip_items,
 )
 from .stream cimport Pending, Stream, format_id, id_bytes, id_of, number_of, parse_id
 from .stream_chunks cimport (
@@ -185,6 +186,9 @@ from .table cimport (
 )
 from .zset cimport ADDED, DEEPEST, RESCORED, SAME, Leaf, Ranks, Step, ZSet, entry_score, ranks_at, ranks_first
 
+from msgspec.msgpack import Encoder
+
+from kache.acl.inner import DeniedError
 from kache.commands import keys_of, keys_with_flags
 from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError

@@ -245,15 +245,17 @@ cdef class Executor:
     cpdef object call(self, Context context, str key, tuple args):
         """A command inside another; see Context.call."""
         cdef int number = self.numbers.get(key, -1)
+        cdef Words words
         if number < 0:
             raise CommandError(f"ERR unknown command '{key}'")
-        return self.call_number(context, number, args, Words(args))
+        words = Words(args)
+        return self.call_number(context, number, args, words.spans, words.count)
 
-    cdef object call_number(self, Context context, int number, tuple args, Words words):
+    cdef object call_number(self, Context context, int number, tuple args, Span* spans, Py_ssize_t n):
         cdef int outer = context.number
         cdef bint no_touch = self.store.no_touch, counting = self.store.counting
         cdef Command* command = &self.commands[number]
-        cdef bytes refused = self.refusal(context, command, number, words.spans, words.count)
+        cdef bytes refused = self.refusal(context, command, number, spans, n)
         if refused is not None:
             command.rejected += self.counts(context, command)
             raise CommandError(refused.decode())
@@ -263,7 +265,7 @@ cdef class Executor:
             self.enter(context, command, number)
             reply = self.run_handler(context, command, number, args)
             if context.flags & FLAG_TRACK:
-                self.tracking.remember(context, command, number, words.spans, words.count)
+                self.tracking.remember(context, command, number, spans, n)
             return reply
         except Exception:
             command.calls += self.counts(context, command)
@@ -274,6 +276,51 @@ cdef class Executor:
             context.number = outer
             self.store.no_touch = no_touch
             self.store.counting = counting
+
+    cdef int call_compiled(self, Context context, int number, Span* args, Py_ssize_t n, Buffer out) except -1:
+        """The compiled case of a command inside another: DONE, or DECLINE before anything was done. CommandError when refused."""
+        cdef int outer = context.number, done
+        cdef bint no_touch = self.store.no_touch, counting = self.store.counting
+        cdef Command* command = &self.commands[number]
+        cdef Py_ssize_t mark = out.used()
+        cdef int64_t began, took
+        cdef bytes refused
+        if not self.admits(context, command, args, n):
+            refused = self.refusal(context, command, number, args, n)
+            if refused is not None:
+                command.rejected += self.counts(context, command)
+                raise CommandError(refused.decode())
+        began = monotonic_ns()
+        context.depth += 1
+        self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
+        try:
+            self.enter(context, command, number)
+            done = command.compiled(context, NO_SLOT, args, n, out)
+        finally:
+            context.depth -= 1
+            context.number = outer
+            self.store.no_touch = no_touch
+            self.store.counting = counting
+        if done != DONE:
+            return DECLINE
+        took = monotonic_ns() - began
+        command.ns += took
+        count_times(command, histogram_bucket(took), 1)
+        command.calls += self.counts(context, command)
+        if out.data[out.start + mark] == c"-":
+            command.failed += self.counts(context, command)
+        if context.flags & FLAG_TRACK:
+            self.tracking.remember(context, command, number, args, n)
+        return DONE
+
+    cdef int number_of_spans(self, Span* words, Py_ssize_t n) except -1:
+        """The same as `number_of`."""
+        cdef int number
+        if n:
+            number = self.spelled.get(PyBytes_FromStringAndSize(words[0].data, words[0].size), -1)
+            if number >= 0:
+                return number
+        return self.number_of(arguments_of(words, n))
 
     cdef int number_of(self, tuple words) except -1:
         """The number of a command as a client of RESP names it; CommandError for none."""

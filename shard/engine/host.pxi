@@ -319,12 +319,12 @@ cdef class Host:
         return backlog
 
     def perform(self, work):
-        """Calls `work`, which no frame has caused, in a tick of its own."""
+        """Calls `work`, which no frame has caused, in a tick of its own; what it returns."""
         cdef int64_t began = monotonic_ns()
         self.begin_tick()
         self.shard.store.effects.begin_unit()
         try:
-            work()
+            return work()
         finally:
             self.commit_tick()
             self.note_stall(monotonic_ns() - began)

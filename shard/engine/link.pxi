@@ -661,6 +661,9 @@ cdef class Link(Endpoint):
             size = REPLY_BLOCKED if outcome == BLOCKED else REPLY_PARKED
             memcpy(out.data + out.start + mark, &size, 4)
             out.put_u64(self.host.shard.pending_token)
+            # What its session sends from here on waits behind it.
+            self.guarded = self.guarded or (
+                outcome == PARKED and self.context.transaction == 0 and not self.context.flags & FLAG_ATOMIC)
         elif self.context.placed:
             size = REPLY_PLACED
             memcpy(out.data + out.start + mark, &size, 4)
@@ -932,6 +935,11 @@ cdef class Link(Endpoint):
         """A command of this session took long (see service/slowlog.py)."""
         if self.fd >= 0:
             self.put_message(LINK_SLOW, session, report)
+
+    def send_denied(self, uint64_t session, bytes report not None):
+        """A script of this session did what its user may not."""
+        if self.fd >= 0:
+            self.put_message(LINK_DENIED, session, report)
 
     def slow_part(self, int64_t took):
         """The frame being executed took so many nanoseconds; told before its reply."""

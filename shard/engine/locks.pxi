@@ -16,6 +16,9 @@
 # gone stays to its time for that, once its share is in the log: its router may be the first of all to be killed. What several
 # steps have changed is several frames, none of which counts before _commit has said on every shard that the last one is done.
 #
+# A command with too much to do for one tick does it here, in slices, and is executed behind them (`work_first`): its key's slot
+# is held by the shard itself meanwhile, so that nobody sees what is between.
+#
 # Who writes waits here, too, while the log is slow (`parking`). While nobody holds or waits for anything, all of this costs a
 # run one load and one branch (`busy`). It is this long since Cython wants the methods of a class in one file.
 
@@ -27,6 +30,9 @@ cdef bytes LOCKED_TOO_LONG = b"TRYAGAIN a transaction kept the key for too long;
 cdef bytes LOGGED_TOO_SLOWLY = b"TRYAGAIN the log could not be written for too long; nothing was executed"
 cdef bytes PARKED_TOO_MANY = b"TRYAGAIN too many commands wait for transactions on this shard; nothing was executed"
 cdef bytes SHARE_TOO_LATE = b"TRYAGAIN the transaction took too long; its share on this shard was not executed"
+
+# How long work before a command rests while nothing can be logged, in seconds.
+cdef double WORK_RESTS = 0.02
 
 # What a frame without a deadline is counted with.
 cdef int64_t NO_DEADLINE = INT64_MAX
@@ -59,6 +65,7 @@ cdef class Locks:
         self.sessions = {}
         self.arrivals = {}
         self.waiting_locks = {}
+        self.worked = {}
         self.sharers = {}
         self.barriers = deque()
         self.runnable = deque()
@@ -175,10 +182,7 @@ cdef class Locks:
             self.shard.require_room()
         if shards is not None and self.shard.refusing:
             raise CommandError(self.shard.refusing_text.decode("utf-8", "replace"))
-        if self.holders == NULL:
-            self.holders = <PyObject**> calloc(SLOT_COUNT, sizeof(PyObject*))
-            if self.holders == NULL:
-                raise MemoryError("no memory for locks")
+        self.make_holders()
         lock = Lock()
         lock.number = number
         lock.until = until
@@ -201,6 +205,13 @@ cdef class Locks:
             (<Link> lock.link).locks += 1
         self.note_busy()
         return LOCK_GRANTED
+
+    cdef int make_holders(self) except -1:
+        if self.holders == NULL:
+            self.holders = <PyObject**> calloc(SLOT_COUNT, sizeof(PyObject*))
+            if self.holders == NULL:
+                raise MemoryError("no memory for locks")
+        return 0
 
     cdef int hold(self, uint16_t slot, Lock lock) except -1:
         if lock.shares:
@@ -415,6 +426,64 @@ cdef class Locks:
         self.consider(waiter)
         return deferred
 
+    def work_first(self, Context context not None, str command not None, tuple arguments not None, bytes key not None,
+                   work not None):
+        """The command of `context`, all of whose keys are `key`, is executed when `work.step()`, which is called once a tick,
+        has returned False; nobody else sees the key by then. What its handler returns; None where it cannot wait for that."""
+        cdef uint16_t slot = slot_of(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        cdef Waiter waiter
+        cdef Lock lock
+        # One that was parked is executed now: what its session has sent behind it is next.
+        if self.host is None or not context.may_wait or context.token or self.whole is not None or self.barriers:
+            return None
+        self.make_holders()
+        self.scratch.clear()
+        self.scratch.put_u16(slot)
+        waiter = None if self.holders[slot] != NULL else self.admit(context, sum([len(argument) for argument in arguments]))
+        if waiter is None:
+            return None
+        # Part of it will have been done by its deadline: its router says that nobody knows, and this goes on.
+        waiter.deadline = NO_DEADLINE
+        waiter.writes = True
+        waiter.frames.append((self.shard.numbers[command], slot, arguments))
+        waiter.tokens.append(self.shard.promise(context, False))
+        self.enqueue(waiter)
+        self.works += 1
+        lock = Lock()
+        lock.number = UINT64_MAX - self.works
+        lock.until = NO_DEADLINE
+        lock.slots = Buffer()
+        lock.slots.put_u16(slot)
+        self.hold(slot, lock)
+        self.by_number[lock.number] = lock
+        self.note_busy()
+        self.host.reactor.loop.call_soon(self._work_on, lock.number, waiter.tokens[0], work)
+        self.host.reactor.yield_to_loop()
+        return Deferred(waiter.tokens[0])
+
+    def work_done(self, Context context not None):
+        """What was done before the command of `context`, once; None if nothing was."""
+        return self.worked.pop(context.token, None) if self.worked else None
+
+    def _work_on(self, number, token, work):
+        """A slice of such work; behind the last one the command is executed."""
+        cdef bint more = False
+        if self.host.trouble >= TROUBLE_STALLED:
+            # What cannot be logged is not done.
+            self.host.reactor.loop.call_later(WORK_RESTS, self._work_on, number, token, work)
+            return
+        try:
+            more = self.host.perform(work.step)
+        except Exception:
+            log.exception("what was to be done before a command failed")
+        if more:
+            self.host.reactor.loop.call_soon(self._work_on, number, token, work)
+            return
+        self.worked[token] = work
+        self.release(number)
+        if self.runnable:
+            self.host.serve_soon()
+
     # Whose turn it is -----------------------------------------------------------------------------------
     cdef bint may_go(self, Waiter waiter) except -1:
         cdef PyObject* holder
@@ -570,6 +639,8 @@ cdef class Locks:
                 context, <int> command & ~IN_CAPITALS, slot, words.spans, words.count, out
             ) == DONE:
                 self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
+            if self.worked:
+                self.worked.pop(token, None)    # a handler that was not reached has not asked for it
         return 0
 
     # By time, and with the link -------------------------------------------------------------------------

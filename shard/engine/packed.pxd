@@ -74,6 +74,16 @@ cdef const char* find_among_many(const char* at, const char* end, const Item* it
 cdef const char* pair_place_among_many(
     const char* at, const char* end, double score, const char* member, size_t n) noexcept nogil
 
+cdef enum:
+    MOST_MARKS = 32
+
+cdef struct Marks:
+    # Of a walk over pairs in order: where some of those are that it has passed, by which a place among them is found soon.
+    const char* at[MOST_MARKS]
+    int count
+
+cdef const char* find_and_mark(const char* at, const char* end, const Item* item, Marks* marks) noexcept nogil
+
 
 # Making items -----------------------------------------------------------------------------------------
 cdef inline bint shortest_int(const char* text, size_t n, int64_t* number) noexcept nogil:
@@ -261,6 +271,7 @@ cdef inline bint same_bytes(const char* left, const char* right, size_t n) noexc
     """Whether `n` bytes, at least one, are the same. Names that start alike differ at their end, which is looked at first;
     no call, since most are compared with what they are not."""
     cdef uint64_t one, other
+    cdef uint32_t half, other_half
     if n >= 8:
         memcpy(&one, left + n - 8, 8)
         memcpy(&other, right + n - 8, 8)
@@ -277,6 +288,14 @@ cdef inline bint same_bytes(const char* left, const char* right, size_t n) noexc
             if n < 8:
                 return True     # the last eight were the same
         return True
+    if n >= 4:
+        memcpy(&half, left + n - 4, 4)
+        memcpy(&other_half, right + n - 4, 4)
+        if half != other_half:
+            return False
+        memcpy(&half, left, 4)
+        memcpy(&other_half, right, 4)
+        return half == other_half
     while n:
         n -= 1
         if left[n] != right[n]:
@@ -470,3 +489,29 @@ cdef inline const char* pair_place(
             return at
         at = behind + item_span(behind)
     return at
+
+
+cdef inline const char* find_pair(const char* at, const char* end, const Item* item, Marks* marks) noexcept nogil:
+    """As `find_item`; `marks` are for `pair_place_by`."""
+    marks.count = 0
+    if end - at >= MANY_BYTES:
+        return find_and_mark(at, end, item, marks)
+    return find_item(at, end, item, True)
+
+
+cdef inline const char* pair_place_by(
+    const Marks* marks, const char* at, const char* end, double score, const char* member, size_t n
+) noexcept nogil:
+    """As `pair_place`, of pairs of which a walk has passed the marked ones."""
+    cdef int low = 0, high = marks.count, middle
+    cdef const char* met
+    while low < high:
+        middle = (low + high) >> 1
+        met = marks.at[middle]
+        if pair_is_before(met, met + item_span(met), score, member, n):
+            at = met
+            low = middle + 1
+        else:
+            end = met
+            high = middle
+    return pair_place(at, end, score, member, n)

@@ -106,13 +106,27 @@ cdef inline Guess no_guess() noexcept nogil:
     return guess
 
 
-cdef inline const char* find_by_guess(const char* at, const char* end, const Item* item, bint pairs) noexcept nogil:
-    """`find_item`."""
+cdef inline const char* mark_at(Marks* marks, const char* at, size_t step) noexcept nogil:
+    """Notes a place; from where on the next is to be noted."""
+    if marks.count < MOST_MARKS:
+        marks.at[marks.count] = at
+        marks.count += 1
+    return at + step
+
+
+cdef inline const char* find_by_guess(
+    const char* at, const char* end, const Item* item, bint pairs, Marks* marks
+) noexcept nogil:
+    """`find_item`; notes places on the way if they are asked for."""
     cdef Guess guess = no_guess()
     cdef uint8_t first, wanted = item.head[0]
+    cdef size_t step = (end - at) // MOST_MARKS
+    cdef const char* next_mark = at + step
     prefetch_first(at)
     while at < end:
         prefetch(at + PREFETCHED)
+        if marks != NULL and at >= next_mark:
+            next_mark = mark_at(marks, at, step)
         first = <uint8_t> at[0]
         if first == wanted and item_equals(at, item):
             return at
@@ -126,6 +140,8 @@ cdef inline const char* find_by_guess(const char* at, const char* end, const Ite
     guess = no_guess()
     while pairs and at < end:
         prefetch(at + PREFETCHED)
+        if marks != NULL and at >= next_mark:
+            next_mark = mark_at(marks, at, step)
         first = <uint8_t> at[0]
         if first == wanted and item_equals(at, item):
             return at
@@ -138,6 +154,8 @@ cdef inline const char* find_by_guess(const char* at, const char* end, const Ite
         at += item_span(at)
     while at < end:
         prefetch(at + PREFETCHED)
+        if marks != NULL and at >= next_mark:
+            next_mark = mark_at(marks, at, step)
         if <uint8_t> at[0] == wanted and item_equals(at, item):
             return at
         at += item_span(at)
@@ -146,8 +164,37 @@ cdef inline const char* find_by_guess(const char* at, const char* end, const Ite
     return NULL
 
 
+cdef inline const char* find_among_alike(const char* at, const char* end, const Item* item) noexcept nogil:
+    """`find_item` of a string of 8 to 127 bytes among items of which many are as long: those begin with the same byte, which
+    is a guess, too, and the only one that is needed."""
+    cdef size_t span = 1 + item.size
+    cdef uint64_t last, met
+    cdef uint8_t wanted = item.head[0]
+    memcpy(&last, item.data + item.size - 8, 8)
+    forget(span)
+    prefetch_first(at)
+    while at < end:
+        prefetch(at + PREFETCHED)
+        if <uint8_t> at[0] == wanted:
+            memcpy(&met, at + span - 8, 8)
+            if met == last and same_bytes(at + 1, item.data, item.size):
+                return at
+            at += span
+        else:
+            at += item_span(at)
+    return NULL
+
+
 cdef const char* find_among_many(const char* at, const char* end, const Item* item, bint pairs) noexcept nogil:
-    return find_by_guess(at, end, item, True) if pairs else find_by_guess(at, end, item, False)
+    if pairs:
+        return find_by_guess(at, end, item, True, NULL)
+    if 8 <= item.size < ITEM_NUMBER and <uint8_t> at[0] == item.head[0]:
+        return find_among_alike(at, end, item)
+    return find_by_guess(at, end, item, False, NULL)
+
+
+cdef const char* find_and_mark(const char* at, const char* end, const Item* item, Marks* marks) noexcept nogil:
+    return find_by_guess(at, end, item, True, marks)
 
 
 cdef const char* pair_place_among_many(

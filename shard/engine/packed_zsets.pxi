@@ -8,6 +8,7 @@ cdef int members_put(Store store, Place* place, Entry** held, const char* member
     cdef const char* found
     cdef const char* target
     cdef size_t size, added
+    cdef Marks marks
     score += 0.0
     name = item_of(member, n)
     item = item_of_score(score)
@@ -18,45 +19,49 @@ cdef int members_put(Store store, Place* place, Entry** held, const char* member
         return packed_first(store, place, held, TYPE_ZSET, limits.zset_entries, &name, &item, more)
     block = entry_value(held[0])
     size = entry_value_size(held[0])
-    found = find_item(block + HEADER, block + size, &name, True)
+    found = find_pair(block + HEADER, block + size, &name, &marks)
     if found == NULL:
         if packed_count(block) >= limits.zset_entries or n > limits.zset_value or size + added > LARGEST_PACKED:
             return UNFIT
-        target = pair_place(block + HEADER, block + size, score, member, n)
+        target = pair_place_by(&marks, block + HEADER, block + size, score, member, n)
         at = packed_splice(store, place, held, target - block, 0, added, more)
         item_write(item_write(at, &name), &item)
         packed_count_by(held[0], 1)
         return ADDED
     if item_score(found + item_span(found)) == score:
         return SAME
-    return member_move(store, place, held, found - block, member, n, score)
+    return member_move(store, place, held, found - block, member, n, score, &marks)
 
 
 cdef int member_move(
-    Store store, Place* place, Entry** held, size_t offset, const char* member, size_t n, double score
+    Store store, Place* place, Entry** held, size_t offset, const char* member, size_t n, double score, const Marks* marks
 ) except -4:
-    """Gives the pair at an offset of the value another score, and its place among the others."""
+    """Gives the pair at an offset of the value another score, and its place among the others; `marks` are before it."""
     cdef Item name = item_of(member, n), item = item_of_score(score)
     cdef char* block = entry_value(held[0])
     cdef const char* found = block + offset
     cdef const char* target
     cdef size_t size = entry_value_size(held[0]), old = skip_items(found, 2) - found
-    cdef size_t added = item_bytes(&name) + item_bytes(&item)
+    cdef size_t added = item_bytes(&name) + item_bytes(&item), goal
     cdef bint rises = score > item_score(found + item_span(found))
+    if rises:
+        target = pair_place(found + old, block + size, score, member, n)
+    else:
+        target = pair_place_by(marks, block + HEADER, found, score, member, n)
+    goal = target - block
     if added > old:
         # Room first, behind all: then the pair can leave its old place.
         packed_splice(store, place, held, size, 0, added - old, 0)
         block = entry_value(held[0])
     found = block + offset
+    target = block + goal
     # Between its two places lies what is moved by the pair's length; what lies behind both by how much it has grown, if at all.
     if rises:
-        target = pair_place(found + old, block + size, score, member, n)
         memmove(<char*> found, found + old, target - found - old)
         if added != old:
             memmove(<char*> target + added - old, target, block + size - target)
         target -= old
     else:
-        target = pair_place(block + HEADER, found, score, member, n)
         if added != old:
             memmove(<char*> found + added, found + old, block + size - found - old)
         memmove(<char*> target + added, target, found - target)

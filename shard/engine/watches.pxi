@@ -27,6 +27,11 @@ cdef class Watches(Observer):
     def __len__(self):
         return len(self.watchers)
 
+    @property
+    def keys(self):
+        """How many keys somebody watches."""
+        return len(self.by_key)
+
     def watch(self, Context context not None, bytes key not None):
         """The session of this run wants to know whether the key changes from here on."""
         cdef Place place

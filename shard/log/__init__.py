@@ -10,6 +10,7 @@
     directory   the directory of a cluster, its file, its locks
     recovery    the one reader of logs and bases: verifies them, and makes a store of them
     division, repartition   what one shard holds as bases for others; another number of shards
+    troubles    what an error of the file system means to who has to mend it
     tools       looking at files offline: for the command line
 
 Nothing here calls the file system but by a `Files`, so that a test can fail any call, or stop the world behind it.

@@ -2,9 +2,10 @@
 
     dir/cluster              text: the cluster's id, the seed of its hashes, the epoch, which shard has which slots
     dir/lock                 locked by the supervisor as long as it lives
+    dir/functions            the libraries of functions, as FUNCTION DUMP gives them; missing where there never were any
     dir/epoch-1/shard-0003/  of one shard: its lock, its manifest (manifest.py), its files
 
-The supervisor owns `cluster` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
+The supervisor owns `cluster`, `functions` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
 when the number of shards changes: the files of one epoch are never mixed with those of another.
 """
 
@@ -23,9 +24,20 @@ from .files import Files
 from .format import LogError, check_of
 from .manifest import Manifest
 
-__all__ = ["CLUSTER", "ClusterFile", "Lock", "make", "read_cluster", "shard_directory", "sweep", "write_cluster"]
+__all__ = [
+    "CLUSTER",
+    "FUNCTIONS",
+    "ClusterFile",
+    "Lock",
+    "make",
+    "read_cluster",
+    "shard_directory",
+    "sweep",
+    "write_cluster",
+]
 
 CLUSTER: Final = "cluster"
+FUNCTIONS: Final = "functions"
 FIRST_LINE: Final = "kache 1"
 ELSEWHERE: Final = "move it away, or choose another --dir"
 _HEX: Final = re.compile(r"[0-9a-f]{32}")

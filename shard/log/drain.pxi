@@ -28,11 +28,27 @@ cdef int64_t whole_frames(Block* block, int64_t n) noexcept nogil:
     return at
 
 
-cdef void tell_loop(Shared* shared) noexcept nogil:
-    """There are news; under the mutex."""
-    if not shared.signalled:
-        shared.signalled = True
+# Whoever is woken wants the mutex: it is given back first, or a busy core changes threads twice for nothing.
+cdef inline void tell_loop(Shared* shared) noexcept nogil:
+    """There are news, which leave with the mutex."""
+    shared.untold = True
+
+
+cdef inline void unlock(Shared* shared) noexcept nogil:
+    cdef bint news = shared.untold
+    shared.untold = False
+    pthread_mutex_unlock(shared.mutex)
+    if news and not kache_exchange(&shared.signalled, 1):
         write_fd(shared.signal_fd, b"!", 1)
+
+
+cdef inline void rest(Shared* shared, void* condition, int64_t ns) noexcept nogil:
+    """Waits with the mutex, which is given back meanwhile; at once, if there were news to tell. The caller looks again."""
+    if shared.untold:
+        unlock(shared)
+        pthread_mutex_lock(shared.mutex)
+        return
+    kache_wait(condition, shared.mutex, ns)
 
 
 cdef void break_file(Shared* shared, int call, int64_t result) noexcept nogil:
@@ -66,7 +82,7 @@ cdef bint reserve(Shared* shared, Target* target, int64_t until) noexcept nogil:
             tell_loop(shared)
     else:
         target.reserved = -1        # a file system that cannot: it goes without
-    pthread_mutex_unlock(shared.mutex)
+    unlock(shared)
     return not is_full(result)
 
 
@@ -75,7 +91,7 @@ cdef void room_again(Shared* shared) noexcept nogil:
     if shared.full_error:
         shared.full_error = 0
         tell_loop(shared)
-    pthread_mutex_unlock(shared.mutex)
+    unlock(shared)
 
 
 cdef inline Target* last_file(Shared* shared) noexcept nogil:
@@ -115,7 +131,7 @@ cdef int64_t write_block(Shared* shared, Block* block) noexcept nogil:
                 target.ended = True
             if shared.policy != POLICY_ALWAYS:
                 tell_loop(shared)
-        pthread_mutex_unlock(shared.mutex)
+        unlock(shared)
     return 0
 
 
@@ -134,7 +150,7 @@ cdef int64_t cut_partial(Shared* shared, Block* block) noexcept nogil:
     block.target.written -= block.gone - whole
     block.target.reserved = 0 if block.target.reserved >= 0 else -1     # it went with the cut
     block.gone = <size_t> whole
-    pthread_mutex_unlock(shared.mutex)
+    unlock(shared)
     return 0
 
 
@@ -160,8 +176,8 @@ cdef bint write_blocks(Shared* shared, Block* block) noexcept nogil:
                 if shared.stopping:
                     result = -ENOSPC
                 elif not shared.broken_error:
-                    kache_wait(shared.work, shared.mutex, RETRY_NS)
-                pthread_mutex_unlock(shared.mutex)
+                    rest(shared, shared.work, RETRY_NS)
+                unlock(shared)
                 waits = True
                 if result == 0 and not shared.broken_error:
                     continue
@@ -174,7 +190,7 @@ cdef bint write_blocks(Shared* shared, Block* block) noexcept nogil:
                 shared.queued -= <int64_t> (block.used - block.gone)
                 drop_block(shared, block)
                 block = following
-            pthread_mutex_unlock(shared.mutex)
+            unlock(shared)
             return False
         if waits:
             waits = False
@@ -182,7 +198,7 @@ cdef bint write_blocks(Shared* shared, Block* block) noexcept nogil:
         following = block.next
         pthread_mutex_lock(shared.mutex)
         drop_block(shared, block)
-        pthread_mutex_unlock(shared.mutex)
+        unlock(shared)
         block = following
     return True
 
@@ -209,6 +225,25 @@ cdef void taken_back(Shared* shared, Target* target) noexcept nogil:
         target.reserved = -1
 
 
+cdef void* writer_thread(void* shared) noexcept nogil:
+    run_writer(<Shared*> shared)
+    thread_ended(<Shared*> shared)
+    return NULL
+
+
+cdef void* syncer_thread(void* shared) noexcept nogil:
+    run_syncer(<Shared*> shared)
+    thread_ended(<Shared*> shared)
+    return NULL
+
+
+cdef void thread_ended(Shared* shared) noexcept nogil:
+    pthread_mutex_lock(shared.mutex)
+    shared.threads -= 1
+    pthread_cond_broadcast(shared.done)
+    unlock(shared)
+
+
 cdef void run_writer(Shared* shared) noexcept nogil:
     """The life of the writer thread."""
     cdef Block* taken
@@ -218,7 +253,7 @@ cdef void run_writer(Shared* shared) noexcept nogil:
     while True:
         while not writer_has_work(shared) and not shared.stopping:
             full = shared.full_error != 0 and not shared.broken_error
-            kache_wait(shared.work, shared.mutex, RETRY_NS if full else -1)
+            rest(shared, shared.work, RETRY_NS if full else -1)
             if full:
                 shared.extending = True
         if shared.stopping and (shared.head == NULL or shared.broken_error):
@@ -229,7 +264,7 @@ cdef void run_writer(Shared* shared) noexcept nogil:
         full = shared.extending
         shared.extending = False
         shared.writing = taken != NULL
-        pthread_mutex_unlock(shared.mutex)
+        unlock(shared)
         if taken != NULL:
             write_blocks(shared, taken)
         elif full and last != NULL and reserve(shared, last, last.written + RESERVE_LOW):
@@ -245,11 +280,11 @@ cdef void run_writer(Shared* shared) noexcept nogil:
             sync_files(shared)
     if not shared.broken_error:
         while shared.syncing:
-            kache_wait(shared.done, shared.mutex, -1)
+            rest(shared, shared.done, -1)
         sync_files(shared)
         taken_back(shared, last_file(shared))
     tell_loop(shared)
-    pthread_mutex_unlock(shared.mutex)
+    unlock(shared)
 
 
 # Syncing ------------------------------------------------------------------------------------------------
@@ -273,7 +308,7 @@ cdef void sync_files(Shared* shared) noexcept nogil:
             dirty[n] = target
             n += 1
         target = target.next
-    pthread_mutex_unlock(shared.mutex)
+    unlock(shared)
     for i in range(n):
         kache_store(&shared.call_ns, monotonic_ns())
         result = shared.calls.fdatasync(shared.calls.self, dirty[i].fd)
@@ -327,5 +362,5 @@ cdef void run_syncer(Shared* shared) noexcept nogil:
                 if wait <= 0:
                     sync_files(shared)
                     continue
-        kache_wait(shared.sync_work, shared.mutex, wait)
-    pthread_mutex_unlock(shared.mutex)
+        rest(shared, shared.sync_work, wait)
+    unlock(shared)

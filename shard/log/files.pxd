@@ -29,7 +29,7 @@ cdef struct FileCalls:
     int64_t (*write)(void* self, int fd, const char* data, size_t n) noexcept nogil
     int64_t (*pwrite)(void* self, int fd, const char* data, size_t n, int64_t offset) noexcept nogil
     int64_t (*fdatasync)(void* self, int fd) noexcept nogil
-    int64_t (*fallocate)(void* self, int fd, int64_t offset, int64_t n) noexcept nogil   # KEEP_SIZE
+    int64_t (*fallocate)(void* self, int fd, int64_t offset, int64_t n) noexcept nogil   # the file has it as zeros
     int64_t (*ftruncate)(void* self, int fd, int64_t n) noexcept nogil
     int64_t (*close)(void* self, int fd) noexcept nogil
 

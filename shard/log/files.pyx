@@ -7,6 +7,7 @@ nothing is kept but by ScriptedFiles.
 """
 import errno
 import os
+import pwd
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EINTR, EOPNOTSUPP
@@ -38,7 +39,7 @@ cdef extern from *:
     }
     static int kache_fallocate(int fd, off_t offset, off_t n) {
     #ifdef __linux__
-        return fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, n);
+        return fallocate(fd, 0, offset, n);
     #else
         (void) fd; (void) offset; (void) n;
         errno = EOPNOTSUPP;
@@ -196,6 +197,14 @@ cdef void use_real_calls(FileCalls* calls) noexcept:
     calls.close = real_close
 
 
+def user_name(uid):
+    """How the system calls a user; the number where it has no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
 cdef class Files:
     """The file system, for the log. Every method raises OSError with the path; paths are str."""
 
@@ -252,6 +261,21 @@ cdef class Files:
     def is_file(self, str path not None):
         """Whether there is a file of this name, not a directory."""
         return os.path.isfile(path)
+
+    def owner(self, str path not None):
+        """The name of the user whom it, or what is above it, belongs to; "" when that cannot be seen either."""
+        while True:
+            try:
+                return user_name(os.stat(path).st_uid)
+            except OSError:
+                above = os.path.dirname(path)
+                if above in ("", path):
+                    return ""
+                path = above
+
+    def user(self):
+        """The name of the user as whom files are opened here."""
+        return user_name(os.geteuid())
 
     def room(self, str path not None):
         """Bytes that this user may still write in the file system of `path`."""
@@ -315,7 +339,8 @@ cdef class Files:
         self.checked(result, None)
 
     def fallocate(self, int fd, int64_t offset, int64_t n):
-        """Reserves room, the size of the file stays; OSError(EOPNOTSUPP) where that cannot be done."""
+        """Reserves room, which is zeros until it is written and belongs to the file: with its size as it was, every sync would
+        have to write it anew. OSError(EOPNOTSUPP) where that cannot be done."""
         cdef int64_t result
         with nogil:
             result = self.calls.fallocate(self.calls.self, fd, offset, n)

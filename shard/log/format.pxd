@@ -33,6 +33,9 @@ and below it p becomes the length. merge.pxi says what a reader does with effect
 The *watermark* is in every frame: sequence - behind was known to be durable when it was made. A header check covers the
 offset of the frame in its file, so that no frame counts in another place; the key of both checks is the salt of the file,
 so that none counts in another file, and no value can contain a frame.
+
+A log that is open may end in zeros: room that is reserved for frames to come, as part of the file, so that a sync need not write
+its size. They are cut off behind END; a log that was open when its process ended keeps them, and they mean nothing.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy

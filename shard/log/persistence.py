@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,13 +46,15 @@ log = logging.getLogger("kache.shard")
 POLICIES: Final = {"no": writers.NO, "everysec": writers.EVERYSEC, "always": writers.ALWAYS}
 OK, SLOW, STALLED, FULL, BROKEN = range(5)
 
-SLICE_NS: Final = 400_000
+SLICE_NS: Final = 200_000
 """Nanoseconds of one slice: what clients notice of a dump is this."""
 SLICE_BYTES: Final = 262_144
 MOST_UNWRITTEN: Final = 8 << 20
 """Bytes of a base that are said and not written yet: then the dump waits for the disk."""
-BUSY_REST: Final = 3
-"""Times a slice's length that a dump rests while there are commands: a quarter of the time is its own."""
+BUSY_REST: Final = 15
+"""Times a slice's length that a dump rests while there are commands: a sixteenth of the time is its own."""
+LONGEST_WAY: Final = 0.005
+"""Seconds by which a slice lets those go first who wait for the shard; then it is their turn to wait."""
 FULL_REST: Final = 0.002
 """Seconds that it rests when the disk is behind."""
 WATCH_SECONDS: Final = 0.1
@@ -407,6 +410,14 @@ class Persistence:
             elif shard.executed != executed and not urgent:
                 rest = (dump.total_ns - before) * BUSY_REST / 1e9
             await asyncio.sleep(rest)
+            if rest and not urgent:
+                await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Waits for a moment in which no router does."""
+        until = time.monotonic() + LONGEST_WAY
+        while self.host.reactor.is_wanted() and time.monotonic() < until:
+            await asyncio.sleep(0)
 
     async def _until(self, reached: Callable[[], bool], writer: Writer, news: asyncio.Event) -> None:
         """Waits for what a writer's threads do; DumpError when they cannot any more."""

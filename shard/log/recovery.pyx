@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memmove
+from libc.string cimport memchr, memcmp, memmove
 
 import msgspec
 
@@ -33,6 +33,7 @@ from .format cimport (
 
 from ..engine.engine import RecordError, UnknownRecord, records_of
 from .format import LogError, read_header
+from .troubles import missing
 
 __all__ = ["Cut", "FrameFile", "Recovery", "shares_of"]
 
@@ -59,9 +60,11 @@ cdef class FrameFile:
     cdef Files files
     cdef readonly str path
     cdef readonly object header
+    cdef readonly int64_t there     # bytes of it
     cdef readonly int64_t size      # bytes that count
     cdef readonly int64_t offset    # of the next frame
     cdef readonly bint closed       # its length is known from elsewhere, or its last frame says that it is the last
+    cdef int64_t until              # where the zeros begin that an open file ends with; -1: not looked for yet
     cdef Salt salt
     cdef int fd
     cdef char* window
@@ -72,6 +75,7 @@ cdef class FrameFile:
     def __cinit__(self, *args, **kwargs):
         self.fd = -1
         self.window = NULL
+        self.until = -1
 
     def __init__(self, Files files not None, str path not None, *, kind=None, limit=None, salt=None):
         self.files = files
@@ -81,8 +85,9 @@ cdef class FrameFile:
             there = files.size(path)
             self.header = read_header(files.read(self.fd, FILE_HEADER, 0), path)
         except OSError as error:
-            raise LogError(f"{path} cannot be read: {error.strerror}.", path) from None
+            raise LogError(missing(path, error), path) from None
         self.closed = limit is not None
+        self.there = there
         self.size = there if limit is None else limit
         if there < self.size or self.size < FILE_HEADER:
             raise LogError(f"{path} has {there} bytes and should have {self.size}: its end is missing.", path, there)
@@ -131,6 +136,37 @@ cdef class FrameFile:
             self.filled += got
         return self.window
 
+    cdef int64_t used(self) except -1:
+        """Behind the last byte that was written: what was reserved for more is zeros. All of a file that is closed."""
+        cdef int64_t at = self.size, n
+        cdef const char* start
+        if self.closed:
+            return self.size
+        if self.until >= 0:
+            return self.until
+        while at > FILE_HEADER:
+            n = min(at - FILE_HEADER, <int64_t> WINDOW)
+            start = self.need(at - n, n)
+            if start[0] or memcmp(start, start + 1, <size_t> (n - 1)) != 0:
+                while start[n - 1] == 0:
+                    n -= 1
+                    at -= 1
+                break
+            at -= n
+        self.until = at
+        return at
+
+    cdef bint ends_here(self) except -1:
+        """Whether nothing was written from the offset on; then the file ends there."""
+        if self.used() <= self.offset:
+            self.size = self.offset
+        return self.offset == self.size
+
+    @property
+    def written(self):
+        """Bytes without those that are only reserved. Where frames end in zeros it may be some fewer."""
+        return max(self.used(), self.offset)
+
     cdef int verify(self, int64_t offset, Frame* frame, const char** payload) except -2:
         """Whether a whole frame lies at this offset; `payload` is valid until the next call."""
         cdef const char* at
@@ -154,7 +190,7 @@ cdef class FrameFile:
         if self.offset == self.size:
             return 0
         if not self.verify(self.offset, frame, payload):
-            return -1
+            return 0 if self.ends_here() else -1
         if frame.flags or not is_known(self.header.kind, frame.kind):
             what = f"flags {frame.flags}" if frame.flags else f"kind {frame.kind}"
             raise LogError(
@@ -262,6 +298,8 @@ cdef class Recovery:
     cdef readonly object cut, skipped
     cdef list bases, logs                   # still to be opened
     cdef dict ends                          # path of a log that was read -> where it ended
+    cdef set idle                           # paths of logs without any effects: nobody needs them
+    cdef bint changed                       # the log that is read has effects
     cdef FrameFile base, log
     cdef Frame base_frame
     cdef const char* base_payload
@@ -282,6 +320,7 @@ cdef class Recovery:
         self.cut_at = cut_at
         self.skipped = 0
         self.ends = {}
+        self.idle = set()
         self.bases = list(manifest.bases)
         self.logs = list(manifest.logs)
         self.total = sum([base.bytes for base in self.bases])
@@ -386,11 +425,16 @@ cdef class Recovery:
     cdef int open_log(self) except -1:
         file = self.logs.pop(0)
         self.log = FrameFile(self.files, f"{self.directory}/{file.name}", kind=FILE_LOG, limit=file.bytes, salt=file.salt)
+        self.changed = False
         return 0
 
     cdef int close_log(self) except -1:
         self.done_before += self.log.offset
+        if not self.log.closed:
+            self.total -= self.log.there - self.log.written
         self.ends[self.log.path] = self.log.offset
+        if not self.changed and self.cut is None:
+            self.idle.add(self.log.path)
         self.log.close()
         self.log = None
         return 0
@@ -426,7 +470,7 @@ cdef class Recovery:
     cdef int take_mark(self, Frame* frame, int64_t offset) except -1:
         if self.read and frame.sequence != self.read:
             return self.torn(offset)
-        if frame.kind == FRAME_END and self.log.offset != self.log.size:
+        if frame.kind == FRAME_END and not self.log.ends_here():
             raise self.damaged(self.log, self.log.offset, "it goes on behind its end")
         return 0
 
@@ -434,6 +478,7 @@ cdef class Recovery:
         cdef const char* at = payload
         cdef const char* end = payload + frame.length
         self.frames += 1
+        self.changed = True
         try:
             if frame.kind == FRAME_SHARE:
                 transaction, _ = share_head(&at, end)
@@ -458,16 +503,13 @@ cdef class Recovery:
         """What should follow the last effects does not verify here."""
         cdef uint64_t expected = self.read + 1 if self.read else self.last + 1
         frames, durable = self.log.beyond(offset)
-        for file in self.logs:
-            later = FrameFile(self.files, f"{self.directory}/{file.name}", kind=FILE_LOG, limit=file.bytes, salt=file.salt)
-            try:
-                more, known = later.beyond(FILE_HEADER)
-            finally:
-                later.close()
-            frames, durable = frames + more, max(durable, known)
+        dropped = self.log.written - offset
+        for later in self.later_logs():
+            more, known = later.beyond(FILE_HEADER)
+            frames, durable, dropped = frames + more, max(durable, known), dropped + later.written - FILE_HEADER
         if self.log.closed or durable >= expected or expected <= self.needed:
             raise self.damaged(self.log, offset, f"the effects {expected} cannot be read, though they were safely written")
-        cut = self.cut_of(offset, frames)
+        cut = Cut(self.log.path, offset, dropped, frames)
         if self.strict:
             raise LogError(
                 f"{cut}. With aof-load-truncated no that is refused; `kache check-aof {self.directory} --fix` cuts it off.",
@@ -478,15 +520,18 @@ cdef class Recovery:
     cdef int cut_here(self, int64_t offset) except -1:
         """The rest of the log is left out, as it was decided for the whole cluster."""
         frames, _ = self.log.beyond(offset)
-        self.cut = self.cut_of(offset, frames)
+        dropped = self.log.written - offset + sum([later.written - FILE_HEADER for later in self.later_logs()])
+        self.cut = Cut(self.log.path, offset, dropped, frames)
         return self.stop_here(offset)
 
-    cdef object cut_of(self, int64_t offset, frames):
-        dropped = self.log.size - offset
+    def later_logs(self):
+        """Each of the logs behind the one that is read."""
         for file in self.logs:
-            dropped += self.files.size(f"{self.directory}/{file.name}") - FILE_HEADER if file.bytes is None else (
-                file.bytes - FILE_HEADER)
-        return Cut(self.log.path, offset, dropped, frames)
+            later = FrameFile(self.files, f"{self.directory}/{file.name}", kind=FILE_LOG, limit=file.bytes, salt=file.salt)
+            try:
+                yield later
+            finally:
+                later.close()
 
     cdef int stop_here(self, int64_t offset) except -1:
         self.logs = []
@@ -495,11 +540,12 @@ cdef class Recovery:
 
     def manifest_after(self):
         """The manifest of what was loaded, behind which a new log begins: every log is closed where it ended or was cut, those
-        behind a cut are gone, and what was skipped will be again. Who writes it has synced the logs that were open."""
+        behind a cut and those without effects are gone (so that one start after the other leaves one file), and what was skipped
+        will be again. Who writes it has synced the logs that were open."""
         logs = []
         for log in self.manifest.logs:
             path = f"{self.directory}/{log.name}"
-            if path in self.ends:
+            if path in self.ends and path not in self.idle:
                 logs.append(msgspec.structs.replace(log, bytes=self.ends[path]))
         return msgspec.structs.replace(self.manifest, logs=tuple(logs), skipped=tuple(sorted(self.skip)))
 

@@ -156,6 +156,8 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
                 records_of(now_ms, payload)
                 verdict.bad_offset = -1
             verdict.frames += 1
+        if not file.closed:
+            verdict.bytes = file.written
         if file.offset != file.size or too_short:
             verdict.bad_offset = file.offset
             verdict.beyond = file.beyond(file.offset)[0]
@@ -167,7 +169,8 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
 
 
 def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None:
-    """A damaged log can be cut before the damage; a base cannot, nor what a newer version wrote."""
+    """A damaged log can be cut before the damage, or left out where nothing of it can be read; a base cannot, nor what a newer
+    version wrote."""
     names = [f"{verdict.directory}/{log.name}" for log in manifest.logs]
     if error.newer or error.path not in names:
         return
@@ -176,6 +179,9 @@ def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None
     # Where its end is missing the error is there, which may be in the middle of a frame.
     cut = error.offset if beyond[0].bad_offset < 0 else min(error.offset, beyond[0].bad_offset)
     if cut < log_format.HEADER_SIZE:
+        if at or manifest.bases:
+            verdict.lost = f"all of {error.path} and what was logged behind it, which had been safely written"
+            verdict.fixed = msgspec.structs.replace(manifest, logs=manifest.logs[:at])
         return
     kept = (*manifest.logs[:at], msgspec.structs.replace(manifest.logs[at], bytes=cut))
     sizes = [max(file.bytes, log.bytes or 0) for file, log in zip(beyond, manifest.logs[at:], strict=True)]

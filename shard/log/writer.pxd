@@ -47,7 +47,7 @@ cdef struct Shared:
     void* sync_work             # condition: for the syncer
     void* done                  # condition: a sync has ended
     int signal_fd               # written to when there are news for the loop
-    bint signalled
+    int signalled               # it was, and the loop has not heard yet; atomic
     int policy
     bint stopping
     Block* head
@@ -74,14 +74,22 @@ cdef struct Shared:
     # Statistics
     uint64_t bytes, frames, syncs, inline_writes, handed_writes
     int64_t longest_sync_ns, last_sync_ns
+    # Of the threads
+    int threads                 # that run
+    bint untold                 # there are news, which are told when the mutex is given back
 
 
 cdef class Writer:
     """A stream of frames to one file after the other. All methods are the loop's."""
     cdef Shared shared
     cdef readonly Files files
-    cdef object threads
+    cdef void* writer_thread
+    cdef void* syncer_thread
     cdef int news_fd            # read end of the signal
+    cdef Block* own_head        # what was added and not pushed: the loop's alone
+    cdef Block* own_tail
+    cdef Block* own_spare
+    cdef int64_t own_queued
     cdef readonly bint running
     cdef Target* current
     cdef uint64_t marked        # the last sequence that a MARK has said to be durable
@@ -113,3 +121,4 @@ cdef class Writer:
     cdef int check_broken(self) except -1
     cdef int begin_anew(self) noexcept
     cdef int append_target(self, Target* target) noexcept
+    cdef void hand_in(self) noexcept

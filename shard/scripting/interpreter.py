@@ -1,15 +1,7 @@
 """One Lua interpreter, and what it may do to the process around it: nothing.
 
-lupa's Lua 5.2, dressed as 5.1 by sandbox.lua, which says what scripts see. Here is what keeps the process whole:
-
-**Memory.** The interpreter may use `limit` bytes; Lua itself then raises "not enough memory" inside of the script. What Python
-pushes is not protected by Lua, and would end the process: therefore nothing is pushed, no call made and no callback answered
-unless `HEADROOM` is left behind it (`_has_room`); else the script ends with the same error.
-
-**Time.** Every 100,000 instructions, and in every coroutine, Lua asks `_tick`; once that says so every instruction raises, so
-that no pcall goes on.
-
-**Objects.** Callbacks get strings and numbers, and answer them; none of them raises, and no script ever sees one.
+lupa's Lua 5.2 (lua.pyx), dressed as 5.1 by sandbox.lua, which says what scripts see. Here is what of it is Python: the
+libraries, the scripts and functions that are compiled, and what scripts ask that is no command.
 
 Who runs a script is the `Runner` of the moment: it answers the script's calls. Nothing here knows the data.
 """
@@ -21,11 +13,14 @@ import importlib.resources
 import logging
 import os
 import struct
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from lupa import lua52
+from .lua import Lua, LuaError, Reference
 
-__all__ = ["ENCODED", "FAILED", "HEADROOM", "NOTHING", "TEXT", "Failure", "Interpreter", "OutOfMemory", "Runner"]
+if TYPE_CHECKING:
+    from ..engine.engine import Program
+
+__all__ = ["ENCODED", "FAILED", "NOTHING", "TEXT", "Failure", "Interpreter", "OutOfMemory", "Runner"]
 
 log = logging.getLogger("kache.shard")
 
@@ -35,16 +30,9 @@ ENCODED: Final = 2
 FAILED: Final = 3
 """Kinds of results: nothing, a byte string, a whole reply in the protocol asked for, an error."""
 
-HEADROOM: Final = 256 * 1024
-"""Bytes that are free when Python puts something into the interpreter: more than lupa's own bookkeeping takes, and the
-growth of a stack for the most arguments that are passed one by one."""
-MOST_PASSED: Final = 200
-"""Arguments passed one by one; more of them go as a list."""
-ELEMENT: Final = 96
-"""Bytes that an element of a table takes at most, while it grows."""
 LIBRARIES: Final = ("bit", "struct", "cjson", "cmsgpack")
 
-_OUT_OF_MEMORY: Final = "not enough memory"
+_OUT_OF_MEMORY: Final = b"not enough memory"
 
 
 class OutOfMemory(Exception):
@@ -62,8 +50,11 @@ class Failure(NamedTuple):
 class Runner(Protocol):
     """Answers what a running script asks."""
 
-    def call(self, words: tuple[bytes, ...]) -> tuple[int, Any]:
-        """(0, a value) · (1, a status) · (2, an error) · (4, None): the script ends here."""
+    program: Program | None
+    """What executes its commands; None: `call` does."""
+
+    def call(self, words: tuple[bytes, ...]) -> Any:
+        """The reply of a command, as a Python value; CommandError."""
 
     def tick(self) -> bool:
         """Whether the script is to end now."""
@@ -79,27 +70,17 @@ class Runner(Protocol):
 
 
 class Interpreter:
-    """An interpreter with the libraries of a real server, at most `limit` bytes large."""
+    """An interpreter with the libraries of a real server, in which scripts may use `limit` bytes."""
 
     def __init__(self, limit: int, version: str) -> None:
-        self.runner: Runner | None = None
-        self.lua = lua52.LuaRuntime(
-            encoding=None,
-            unpack_returned_tuples=True,
-            register_builtins=False,
-            register_eval=False,
-            attribute_filter=_no_attributes,
-            max_memory=0,
-        )
+        self.lua = lua = Lua()
         numbers = [int(part) for part in version.split(".")]
-        self._functions = self.lua.execute(
+        native = (Lua.CALL, Lua.PCALL, Lua.IS_STOPPED, Lua.STOP, Lua.STARVE, Lua.LOOK, Lua.SET_RESP)
+        functions = lua.execute(
             _source("sandbox.lua"),
-            self._call,
-            self._call_many,
-            self._tick,
+            *[lua.native(number) for number in native],
             _sha1,
             _log,
-            self._set_resp,
             self._may,
             self._register,
             self._struct,
@@ -107,137 +88,143 @@ class Interpreter:
             version.encode(),
             numbers[0] << 16 | numbers[1] << 8 | numbers[2],
         )
-        self._run, self._run_listed = self._functions[b"run"], self._functions[b"run_listed"]
-        self._remember, self._forget = self._functions[b"remember"], self._functions[b"forget"]
-        self._watch = self._functions[b"watch"]
-        parts = [self._functions[name] for name in (b"tools", b"add", b"protected", b"on_struct", b"null", b"on_begin")]
+        parts = [functions[name] for name in (b"tools", b"add", b"protected", b"on_struct", b"null", b"on_begin")]
         for name in LIBRARIES:
-            self.lua.execute(_source(f"libraries/{name}.lua"), *parts)
+            lua.execute(_source(f"libraries/{name}.lua"), *parts)
+        lua.take(functions[b"names"], functions[b"begin"], functions[b"fault_of"])
+        self._compiled, self._compiled_library = functions[b"compiled"], functions[b"compiled_library"]
+        self._begin_library, self._end_library = functions[b"begin_library"], functions[b"end_library"]
+        self._lines_of = functions[b"lines_of"]
+        self._scripts: dict[bytes, Reference] = {}
+        self._libraries: dict[bytes, dict[bytes, Reference]] = {}
+        self._registered: list[bytes] = []
+        lua.collect()
         self.limit = 0
         self.set_limit(limit)
 
     def set_limit(self, limit: int) -> None:
         """Bytes that scripts and what they make may take, beside what the interpreter takes itself."""
-        self.lua.set_max_memory(limit + 2 * HEADROOM)
+        self.lua.set_limit(limit)
         self.limit = limit
+
+    def close(self) -> None:
+        """Gives its memory back; nothing runs in it any more."""
+        self._scripts.clear()
+        self._libraries.clear()
+        self.lua.close()
 
     # Room ---------------------------------------------------------------------------------------------
     def has_room(self, size: int) -> bool:
         """Whether `size` bytes may be put into it; what is garbage goes, if need be."""
-        most = self.limit + HEADROOM
-        if self.lua.get_memory_used() + size <= most:
-            return True
-        self.lua.gccollect()
-        # With nothing to spare the next call would have it collect again.
-        return bool(self.lua.get_memory_used() + size <= most - self.limit // 32)
-
-    def _require_room(self, size: int) -> None:
-        if not self.has_room(size):
-            raise OutOfMemory
+        if self.lua.used + size > self.limit:
+            self.lua.collect()
+        return self.lua.used + size <= self.limit
 
     @property
     def is_full(self) -> bool:
         """Whether more than half of it is in use by what is no garbage, while nothing runs."""
-        if self.lua.get_memory_used() < self.limit // 2:
+        if self.lua.used < self.limit // 2:
             return False
-        self.lua.gccollect()
-        return bool(self.lua.get_memory_used() > self.limit // 2)
+        self.lua.collect()
+        return self.lua.used > self.limit // 2
 
     # Scripts ------------------------------------------------------------------------------------------
     def remember(self, sha: bytes, text: bytes, name: bytes = b"@user_script") -> bytes | None:
         """Compiles a script and keeps it under its name; what is wrong with it, or None. Raises OutOfMemory."""
-        # A parser takes several times what it reads.
-        self._require_room(8 * len(text))
+        found = self._compile(self._compiled, text, name)
+        if isinstance(found, bytes):
+            return found
+        self._scripts[sha] = found
+        return None
+
+    def _compile(self, function: Reference, *words: bytes) -> Reference | bytes:
         try:
-            fault: bytes | None = self._remember(sha, text, name)
-        except lua52.LuaError:
+            found = function(*words)
+        except LuaError:
             raise OutOfMemory from None
-        if fault == b"not enough memory":
+        if isinstance(found, Reference):
+            return found
+        fault: bytes = found[1]
+        if fault == _OUT_OF_MEMORY:
             raise OutOfMemory
         return fault
 
-    def forget(self, sha: bytes | None = None) -> None:
-        """A script, or every one of them, is kept no longer."""
-        self._forget(sha)
+    def forget(self, sha: bytes) -> None:
+        """A script is kept no longer."""
+        self._scripts.pop(sha, None)
+
+    def function_of(self, sha: bytes) -> Reference:
+        """A script that is kept."""
+        return self._scripts[sha]
 
     def run(
         self, runner: Runner, sha: bytes, resp: int, keys: tuple[bytes, ...], args: tuple[bytes, ...]
     ) -> tuple[int, Any]:
         """(kind, its bytes), or (FAILED, a Failure). `resp`: 2 or 3, for ENCODED."""
-        words = keys + args
-        size = sum(map(len, words)) + ELEMENT * len(words)
-        if not self.has_room(size):
-            return FAILED, Failure(b"ERR " + _OUT_OF_MEMORY.encode())
-        if len(words) <= MOST_PASSED:
-            return self._guarded(runner, self._run, sha, resp, len(keys), *words)
-        return self._guarded(runner, self._run_listed, sha, resp, len(keys), self.lua.table_from(words))
+        return self._run(runner, self._scripts[sha], resp, keys, args, passed=False)
 
-    def _guarded(self, runner: Runner, function: Any, *args: Any) -> tuple[int, Any]:
-        before, self.runner = self.runner, runner
+    def _run(
+        self,
+        runner: Runner,
+        function: Reference,
+        resp: int,
+        keys: tuple[bytes, ...],
+        args: tuple[bytes, ...],
+        *,
+        passed: bool,
+    ) -> tuple[int, Any]:
+        lua = self.lua
+        before, lua.runner, lua.program = (lua.runner, lua.program), runner, runner.program
         try:
-            found = function(*args)
-        except lua52.LuaError as error:
-            # Only what ends a script from outside, or memory, comes as far as this.
-            found = FAILED, b"ERR " + (str(error) or _OUT_OF_MEMORY).encode("latin-1", "replace")
+            kind, value = lua.run_words(function, keys, args, resp, passed=passed)
         finally:
-            self.runner = before
-        if type(found) is int:
-            return found, None
-        kind = found[0]
-        if kind != FAILED:
-            return kind, found[1]
-        self._watch()
-        source, line = found[2:4] if len(found) > 3 else (b"", 0)
-        return FAILED, Failure(found[1] or b"ERR", source or b"", line or 0)
+            lua.runner, lua.program = before
+        return (kind, Failure(*value)) if kind == FAILED else (kind, value)
+
+    # Libraries of functions ---------------------------------------------------------------------------
+    def load_library(self, runner: Runner, name: bytes, text: bytes) -> Failure | None:
+        """Runs the text of a library, which registers its functions; why it cannot be, or None. Raises OutOfMemory."""
+        body = self._compile(self._compiled_library, text)
+        if isinstance(body, bytes):
+            return Failure(b"ERR Error compiling function: " + body)
+        self._registered = []
+        self._begin_library()
+        try:
+            kind, value = self._run(runner, body, 2, (), (), passed=True)
+        finally:
+            found = self._end_library()
+        if kind == FAILED:
+            assert isinstance(value, Failure)
+            return value
+        self._libraries[name] = {each: found[each] for each in self._registered}
+        return None
+
+    def call_function(
+        self,
+        runner: Runner,
+        library: bytes,
+        name: bytes,
+        resp: int,
+        keys: tuple[bytes, ...],
+        args: tuple[bytes, ...],
+    ) -> tuple[int, Any]:
+        """`run` for a function of a library, which gets keys and arguments as two tables."""
+        return self._run(runner, self._libraries[library][name], resp, keys, args, passed=True)
+
+    def lines_of_function(self, library: bytes, name: bytes) -> tuple[int, int]:
+        """The first and the last line of a function."""
+        first, last = self._lines_of(self._libraries[library][name])
+        return int(first), int(last)
+
+    def drop_library(self, name: bytes) -> None:
+        """A library is kept no longer."""
+        self._libraries.pop(name, None)
 
     # Callbacks ----------------------------------------------------------------------------------------
-    def _call(self, *args: Any) -> tuple[int, Any]:
-        try:
-            words = tuple([arg if type(arg) is bytes else b"%b" % (b"%.17g" % arg) for arg in args])
-            return self._answer(words)
-        except BaseException:
-            log.exception("internal error in a call of a script")
-            return 2, b"ERR internal error"
-
-    def _call_many(self, lengths: bytes, joined: bytes) -> tuple[int, Any]:
-        try:
-            return self._answer(_split(lengths, joined))
-        except BaseException:
-            log.exception("internal error in a call of a script")
-            return 2, b"ERR internal error"
-
-    def _answer(self, words: tuple[bytes, ...]) -> tuple[int, Any]:
-        assert self.runner is not None
-        state, value = self.runner.call(words)
-        kind = type(value)
-        if kind is bytes:
-            if self.lua.get_memory_used() + len(value) <= self.limit or self.has_room(len(value)):
-                return state, value
-            return 3, None
-        if kind is int or kind is bool or value is None:
-            return state, value
-        if not self.has_room(_size_of(value)):
-            return 3, None
-        return state, self.lua.table_from(value, recursive=True)
-
-    def _tick(self, stopped: bool) -> bool:
-        try:
-            return self.runner is not None and (stopped or self.runner.tick())
-        except BaseException:
-            log.exception("internal error while a script was looked at")
-            return True
-
-    def _set_resp(self, version: Any) -> None:
-        assert self.runner is not None
-        self.runner.set_resp(int(version))
-
     def _may(self, lengths: bytes, joined: bytes) -> bool | None:
-        try:
-            assert self.runner is not None
-            return self.runner.may(_split(lengths, joined))
-        except BaseException:
-            log.exception("internal error in a question of a script")
-            return None
+        runner: Runner | None = self.lua.runner
+        assert runner is not None
+        return runner.may(_split(lengths, joined))
 
     def _struct(self, what: bytes, form: bytes, value: Any) -> Any:
         """Floating point as bytes, and back."""
@@ -245,8 +232,6 @@ class Interpreter:
             return struct.unpack(form.decode(), value)[0]
         if what == b"bits":
             return int.from_bytes(struct.pack(">d", value)[4:], "big")
-        if not self.has_room(ELEMENT + 200):
-            return None
         if what == b"format":
             # %x and its like of a negative number, which Lua 5.2 refuses.
             return form % (int(value) & 0xFFFFFFFFFFFFFFFF)
@@ -262,21 +247,17 @@ class Interpreter:
         return b"\xcb" + struct.pack(">d", value)
 
     def _register(self, name: bytes, description: bytes, described: bool, flags: bytes) -> bytes | None:
-        try:
-            assert self.runner is not None
-            words = tuple(flags.decode("latin-1").split())
-            return self.runner.register(name, description if described else None, words).encode() or None
-        except BaseException:
-            log.exception("internal error while a function was registered")
-            return b"ERR internal error"
+        runner: Runner | None = self.lua.runner
+        assert runner is not None
+        words = tuple(flags.decode("latin-1").split())
+        refused = runner.register(name, description if described else None, words)
+        if not refused:
+            self._registered.append(name)
+        return refused.encode() or None
 
 
 def _source(name: str) -> bytes:
     return (importlib.resources.files(__package__) / name).read_bytes()
-
-
-def _no_attributes(_obj: object, name: object, _setting: bool) -> str:
-    raise AttributeError(name)
 
 
 def _sha1(text: bytes) -> bytes:
@@ -295,12 +276,3 @@ def _split(lengths: bytes, joined: bytes) -> tuple[bytes, ...]:
         words.append(joined[at : at + int(length)])
         at += int(length)
     return tuple(words)
-
-
-def _size_of(value: Any) -> int:
-    """What a nested value takes in the interpreter, at most."""
-    if isinstance(value, dict):
-        return sum(_size_of(key) + _size_of(each) for key, each in value.items()) + ELEMENT
-    if isinstance(value, list):
-        return sum(map(_size_of, value)) + ELEMENT
-    return ELEMENT + (len(value) if type(value) is bytes else 0)

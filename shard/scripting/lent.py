@@ -1,4 +1,4 @@
-"""A script that has keys of other shards at hand: their values lie beside this shard's own while it runs.
+"""A script, or its like, that has keys of other shards at hand: their values lie beside this shard's own while it runs.
 
 What it does to them is no change here: what has become of each is sent back to its owner, under the same transaction.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kache.errors import CommandError
 from kache.replies import Reply
@@ -17,14 +17,34 @@ from kache.wire.codec import decode_reply
 from ..engine.engine import Building, KeyElsewhere, Raw, RecordError, image_of
 
 if TYPE_CHECKING:
-    from ..engine.engine import Context, Store
-    from .scripts import Scripts
+    from ..engine.engine import Context, Program, Store
 
-__all__ = ["run_lent"]
+__all__ = ["Runs", "run_lent"]
+
+
+class Runs(Protocol):
+    """What is run: scripts, functions of libraries, commands of modules, by their names."""
+
+    def program(
+        self,
+        ctx: Context,
+        name: bytes,
+        /,
+        *,
+        read_only: bool = ...,
+        lent: set[bytes] | None = ...,
+        publishes: bool = ...,
+    ) -> Program:
+        """What it will run as. CommandError when there is none, or it may not be run so."""
+
+    def run_program(
+        self, ctx: Context, program: Program, name: bytes, keys: tuple[bytes, ...], args: tuple[bytes, ...], /
+    ) -> Reply:
+        """Its reply. CommandError; KeyElsewhere, when nothing was done yet."""
 
 
 def run_lent(
-    scripts: Scripts,
+    runner: Runs,
     ctx: Context,
     sha: bytes,
     keys: tuple[bytes, ...],
@@ -41,7 +61,7 @@ def run_lent(
     try:
         before = _place(ctx, images)
         try:
-            return _run(scripts, ctx, sha, keys, args, before, read_only)
+            return _run(runner, ctx, sha, keys, args, before, read_only)
         except KeyElsewhere as elsewhere:
             return [b"again", elsewhere.keys]
     finally:
@@ -52,7 +72,7 @@ def run_lent(
 
 
 def _run(
-    scripts: Scripts,
+    runner: Runs,
     ctx: Context,
     sha: bytes,
     keys: tuple[bytes, ...],
@@ -60,10 +80,10 @@ def _run(
     before: dict[bytes, bytes | None],
     read_only: bool,
 ) -> Reply:
-    program = scripts.program(ctx, sha, read_only=read_only, lent=set(before))
+    program = runner.program(ctx, sha, read_only=read_only, lent=set(before))
     program.retell = functools.partial(_retell, ctx)
     try:
-        reply = scripts.run_program(ctx, program, sha, keys, args)
+        reply = runner.run_program(ctx, program, sha, keys, args)
         found: list[Any] = [b"done", decode_reply(reply.data)[0] if type(reply) is Raw else reply]
     except KeyElsewhere:
         raise

@@ -6,20 +6,20 @@
 --   env (a proxy)  ->  names  ->  common: what both have          string, table, redis … are proxies, too
 --                      KEYS, ARGV; redis with its calls
 --
--- Rules. A Python object is never visible to a script: callbacks are upvalues of the closures here. Callbacks take strings and
--- numbers alone, since anything else would have Python allocate inside the interpreter, and they never raise: the first thing
--- they return says how to go on. `debug` is ours alone, since it shows upvalues.
+-- Rules. What is given here is functions, strings and numbers, and no script sees more than those. Functions of Python take and
+-- answer strings and numbers alone, and never raise. `debug` is ours alone, since it shows upvalues.
 
-local on_call, on_call_many, on_tick, on_sha1, on_log, on_resp, on_acl, on_register, on_struct, first_seed, version, version_number = ...
+local call, pcall_command, is_stopped, stop, starve, look, on_resp, on_sha1, on_log, on_acl, on_register, on_struct, first_seed,
+      version, version_number = ...
 
 local assert, collectgarbage, error, getmetatable, ipairs, load, next, pairs, pcall, rawequal, rawget, rawset, select, setmetatable,
       tonumber, tostring, type, xpcall =
       assert, collectgarbage, error, getmetatable, ipairs, load, next, pairs, pcall, rawequal, rawget, rawset, select, setmetatable,
       tonumber, tostring, type, xpcall
-local sethook, getinfo, set_any_metatable, getlocal = debug.sethook, debug.getinfo, debug.setmetatable, debug.getlocal
+local getinfo, set_any_metatable = debug.getinfo, debug.setmetatable
+local any_metatable = debug.getmetatable
 local string, table, math, coroutine, bit32, clock = string, table, math, coroutine, bit32, os.clock
-local floor, ceil, concat, format, sub, byte, char, find, huge =
-      math.floor, math.ceil, table.concat, string.format, string.sub, string.byte, string.char, string.find, math.huge
+local floor, concat, format, sub, find = math.floor, table.concat, string.format, string.sub, string.find
 local unpack_list = table.unpack
 local null = io.stdin
 
@@ -32,7 +32,6 @@ for name in pairs(globals) do
 end
 
 local OWN = getinfo(1, "S").source
-local HOOK_EVERY = 100000
 local READONLY = "Attempt to modify a readonly table"
 
 -- Tables that nobody changes -------------------------------------------------------------------------
@@ -69,45 +68,15 @@ local function changeable(t)
 end
 
 -- Killing --------------------------------------------------------------------------------------------
+-- The hook is set for every thread there is, and by `stop` to come behind every instruction.
 local MEMORY = "not enough memory"
-local stopped, reason = false, nil
-
-local function hook()
-    if on_tick(stopped) then
-        -- Behind every instruction from here on, so that no pcall goes on.
-        stopped = true
-        sethook(hook, "", 1)
-        error(reason or "Script killed", 0)
-    end
-end
-
-local function watch()
-    sethook(hook, "", HOOK_EVERY)
-end
-
-local function stop()
-    stopped = true
-    sethook(hook, "", 1)
-    error(reason or "Script stopped", 0)
-end
-
--- A script whose memory is used up has ended: each step of one that went on would cost a whole collection.
-local function starve()
-    reason = MEMORY
-    stop()
-end
-
-local function create(f)
-    local thread = coroutine.create(f)
-    sethook(thread, hook, "", HOOK_EVERY)
-    return thread
-end
 
 local function resumed(ok, ...)
-    if stopped then
+    if is_stopped() then
         -- The hook of this thread has not noticed yet.
         stop()
     elseif not ok and (...) == MEMORY then
+        -- A script whose memory is used up has ended: each step of one that went on would cost a whole collection.
         starve()
     end
     return ok, ...
@@ -150,7 +119,7 @@ end
 function common.xpcall(f, handler)
     return resumed(xpcall(f, function(fault)
         -- It is called from inside of the hook where a script is killed, and no hook would end it there.
-        if stopped then
+        if is_stopped() then
             return fault
         end
         return handler(fault)
@@ -223,13 +192,13 @@ function common.gcinfo()
 end
 
 common.coroutine = protected({
-    create = create, resume = resume, status = coroutine.status, yield = coroutine.yield,
+    create = coroutine.create, resume = resume, status = coroutine.status, yield = coroutine.yield,
     running = function()
         local thread, main = coroutine.running()
         return not main and thread or nil
     end,
     wrap = function(f)
-        local thread = create(f)
+        local thread = coroutine.create(f)
         return function(...)
             return passed(resume(thread, ...))
         end
@@ -385,162 +354,9 @@ local function library_fault(text)
     error(info and info.short_src .. ":" .. info.currentline .. ": " .. text or text, 0)
 end
 
--- Replies as scripts make them -----------------------------------------------------------------------
+-- Errors ---------------------------------------------------------------------------------------------
 local function one_line(text)
     return (string.gsub(text, "[\r\n]", " "))
-end
-
-local function whole(number)
-    number = number >= 0 and floor(number) or ceil(number)
-    if number ~= number or number >= 9223372036854775808 or number < -9223372036854775808 then
-        return "-9223372036854775808"
-    elseif number == 0 then
-        return "0"
-    end
-    return format("%.0f", number)
-end
-
-local function double_text(number)
-    if number == huge then
-        return "inf"
-    elseif number == -huge then
-        return "-inf"
-    elseif number ~= number then
-        return "nan"
-    end
-    return format("%.17g", number)
-end
-
-local out, used, resp, script_resp
-
-local function put(a, b, c)
-    used = used + 1
-    out[used] = a
-    if b then
-        used = used + 1
-        out[used] = b
-    end
-    if c then
-        used = used + 1
-        out[used] = c
-    end
-end
-
-local function put_bulk(text)
-    put("$" .. #text .. "\r\n", text, "\r\n")
-end
-
-local put_value
-
-local function put_pairs(mark, t, both)
-    local at = used + 1
-    local count = 0
-    put("")
-    for key, value in next, t do
-        put_value(key)
-        if both then
-            put_value(value)
-        end
-        count = count + 1
-    end
-    if mark == "%" and resp < 3 then
-        mark, count = "*", 2 * count
-    elseif resp < 3 then
-        mark = "*"
-    end
-    out[at] = mark .. count .. "\r\n"
-end
-
-local function put_table(t)
-    local value = rawget(t, "err")
-    if type(value) == "string" then
-        return put("-" .. one_line(value) .. "\r\n")
-    end
-    value = rawget(t, "ok")
-    if type(value) == "string" then
-        return put("+" .. one_line(value) .. "\r\n")
-    end
-    value = rawget(t, "double")
-    if type(value) == "number" then
-        if resp >= 3 then
-            return put("," .. double_text(value) .. "\r\n")
-        end
-        return put_bulk(double_text(value))
-    end
-    value = rawget(t, "map")
-    if type(value) == "table" then
-        return put_pairs("%", value, true)
-    end
-    value = rawget(t, "set")
-    if type(value) == "table" then
-        return put_pairs("~", value, false)
-    end
-    value = rawget(t, "big_number")
-    if type(value) == "string" then
-        if resp >= 3 then
-            return put("(" .. one_line(value) .. "\r\n")
-        end
-        return put_bulk(value)
-    end
-    value = rawget(t, "verbatim_string")
-    if type(value) == "table" then
-        local text, kind = rawget(value, "string"), rawget(value, "format")
-        if type(text) == "string" and type(kind) == "string" then
-            if resp >= 3 then
-                return put("=" .. #text + 4 .. "\r\n" .. sub(kind .. "   ", 1, 3) .. ":", text, "\r\n")
-            end
-            return put_bulk(text)
-        end
-    end
-    local at = used + 1
-    local count = 0
-    put("")
-    value = rawget(t, 1)
-    while value ~= nil do
-        put_value(value)
-        count = count + 1
-        value = rawget(t, count + 1)
-    end
-    out[at] = "*" .. count .. "\r\n"
-end
-
-function put_value(value)
-    local kind = type(value)
-    if kind == "string" then
-        put_bulk(value)
-    elseif kind == "number" then
-        put(":" .. whole(value) .. "\r\n")
-    elseif kind == "table" then
-        put_table(value)
-    elseif kind == "boolean" and script_resp >= 3 and resp >= 3 then
-        put(value and "#t\r\n" or "#f\r\n")
-    elseif value == true or (value == false and script_resp >= 3) then
-        put(value and ":1\r\n" or ":0\r\n")
-    else
-        put(resp >= 3 and "_\r\n" or "$-1\r\n")
-    end
-end
-
--- Running --------------------------------------------------------------------------------------------
--- Kinds of results, as Python is told them.
-local NOTHING, TEXT, ENCODED, FAILED = 0, 1, 2, 3
-
-local function result_of(value)
-    local kind = type(value)
-    if kind == "string" then
-        return TEXT, value
-    elseif value == nil or (value == false and script_resp < 3) then
-        return NOTHING
-    end
-    out, used = {}, 0
-    put_value(value)
-    local text = concat(out, "", 1, used)
-    out = nil
-    return ENCODED, text
-end
-
-local function inner(f, ...)
-    return result_of((f(...)))
 end
 
 local function where()
@@ -567,111 +383,8 @@ local function fault_of(fault)
     return {one_line(text), info and info.source, info and info.currentline}
 end
 
-local function finish(ok, kind, value)
-    if ok then
-        return kind, value
-    elseif reason then
-        return FAILED, "ERR " .. reason
-    elseif type(kind) == "table" then
-        return FAILED, kind[1], kind[2], kind[3]
-    end
-    return FAILED, "ERR " .. tostring(kind)
-end
-
-local function halves(count, ...)
-    if count == 0 then
-        return {}, {...}
-    elseif count == 1 then
-        return {(...)}, {select(2, ...)}
-    end
-    local all, keys, rest = {...}, {}, {}
-    for i = 1, count do
-        keys[i] = all[i]
-    end
-    for i = count + 1, select("#", ...) do
-        rest[i - count] = all[i]
-    end
-    return keys, rest
-end
-
-local function lists(count, all)
-    local keys, rest = {}, {}
-    for i = 1, count do
-        keys[i] = all[i]
-    end
-    for i = count + 1, #all do
-        rest[i - count] = all[i]
-    end
-    return keys, rest
-end
-
 -- redis ----------------------------------------------------------------------------------------------
 local SIMPLE = {string = true, number = true}
-local FEW = 24
-
-local function reply_of(state, value, raises)
-    if state == 0 then
-        return value
-    elseif state == 1 then
-        return {ok = value}
-    elseif state == 2 then
-        local fault = {err = value, ignore_error_stats_update = true}
-        if raises then
-            error(fault, 0)
-        end
-        return fault
-    elseif state == 4 then
-        stop()
-    end
-    error(MEMORY, 0)
-end
-
-local function fault(text, raises)
-    local found = {err = "ERR " .. text}
-    if raises then
-        error(found, 0)
-    end
-    return found
-end
-
-local function perform(raises, ...)
-    local n = select("#", ...)
-    if n == 0 then
-        return fault("Please specify at least one argument for this redis lib call", raises)
-    end
-    if n <= 4 then
-        local a, b, c, d = ...
-        if SIMPLE[type(a)] and (n < 2 or SIMPLE[type(b)]) and (n < 3 or SIMPLE[type(c)]) and (n < 4 or SIMPLE[type(d)]) then
-            local state, value = on_call(...)
-            if state == 0 then
-                return value
-            end
-            return reply_of(state, value, raises)
-        end
-        return fault("Lua redis lib command arguments must be strings or integers", raises)
-    end
-    local words, lengths = {...}, {}
-    for i = 1, n do
-        local word = words[i]
-        local kind = type(word)
-        if kind == "number" then
-            word = format("%.17g", word)
-            words[i] = word
-        elseif kind ~= "string" then
-            return fault("Lua redis lib command arguments must be strings or integers", raises)
-        end
-        if n > FEW then
-            lengths[i] = #word
-        end
-    end
-    if n <= FEW then
-        local state, value = on_call(...)
-        return reply_of(state, value, raises)
-    end
-    -- Many words are handed over as one.
-    local state, value = on_call_many(concat(lengths, ","), concat(words))
-    return reply_of(state, value, raises)
-end
 
 local function error_text(text)
     text = (string.gsub(text, "[\r\n]+$", ""))
@@ -741,7 +454,6 @@ local function setresp(...)
     elseif wanted ~= 2 and wanted ~= 3 then
         error({err = "ERR RESP version must be 2 or 3."}, 0)
     end
-    script_resp = wanted
     on_resp(wanted)
 end
 
@@ -767,8 +479,7 @@ end
 
 local calls = {
     REPL_NONE = 0, REPL_AOF = 1, REPL_SLAVE = 2, REPL_REPLICA = 2, REPL_ALL = 3,
-    call = function(...) return perform(true, ...) end,
-    pcall = function(...) return perform(false, ...) end,
+    call = call, pcall = pcall_command,
     sha1hex = sha1hex, error_reply = error_reply, status_reply = status_reply, setresp = setresp, acl_check_cmd = acl_check_cmd,
     set_repl = function(flags)
         if type(flags) ~= "number" or flags < 0 or flags > 3 then
@@ -786,7 +497,14 @@ end
 local pending
 
 local function fail(text)
-    error({err = text}, 0)
+    error({err = sub(text, 1, 4) == "ERR " and text or "ERR " .. text}, 0)
+end
+
+-- A number passes for a string, as lua_isstring has it.
+local function worded(value)
+    if SIMPLE[type(value)] then
+        return tostring(value)
+    end
 end
 
 local function flags_of(given)
@@ -795,10 +513,7 @@ local function flags_of(given)
     end
     local found = {}
     for i = 1, #given do
-        if type(given[i]) ~= "string" then
-            fail("unknown flag given")
-        end
-        found[i] = given[i]
+        found[i] = worded(given[i]) or fail("unknown flag given")
     end
     return concat(found, " ")
 end
@@ -808,9 +523,8 @@ local function registration(...)
     if n < 1 or n > 2 then
         fail("wrong number of arguments to redis.register_function")
     elseif n == 2 then
-        if type(first) ~= "string" then
-            fail("first argument to redis.register_function must be a string")
-        elseif type(second) ~= "function" then
+        first = worded(first) or fail("first argument to redis.register_function must be a string")
+        if type(second) ~= "function" then
             fail("second argument to redis.register_function must be a function")
         end
         return first, second, nil, ""
@@ -820,9 +534,9 @@ local function registration(...)
     local name, callback, description, flags
     for key, value in next, first do
         if key == "function_name" then
-            name = type(value) == "string" and value or fail("function_name argument given to redis.register_function must be a string")
+            name = worded(value) or fail("function_name argument given to redis.register_function must be a string")
         elseif key == "description" then
-            description = type(value) == "string" and value or fail("description argument given to redis.register_function must be a string")
+            description = worded(value) or fail("description argument given to redis.register_function must be a string")
         elseif key == "callback" then
             callback = type(value) == "function" and value or fail("callback argument given to redis.register_function must be a function")
         elseif key == "flags" then
@@ -852,8 +566,6 @@ local function register_function(...)
 end
 
 -- Environments ---------------------------------------------------------------------------------------
-local libraries = {}
-
 local function missing(_, name)
     if type(name) == "string" or type(name) == "number" then
         error("Script attempted to access nonexistent global variable '" .. name .. "'", 2)
@@ -876,9 +588,11 @@ local function environment(own)
         if type(text) ~= "string" then
             error("bad argument #1 to 'loadstring' (string expected, got " .. type(text) .. ")", 2)
         end
+        look()
         return load(text, name or text, "t", env)
     end
     names.load = function(piece, name)
+        look()
         return load(piece, name or "=(load)", "t", env)
     end
     return env, names
@@ -887,34 +601,25 @@ end
 local redis = protected(calls)
 local script_env, script_names = environment({redis = redis, server = redis})
 
--- What a library's functions find while they run, and, of its redis, only some while it is loaded.
-local loading = protected({
-    register_function = register_function, log = general.log, LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
-    REDIS_VERSION = version, REDIS_VERSION_NUM = version_number, sha1hex = sha1hex, error_reply = error_reply,
-    status_reply = status_reply,
-}, function(_, name)
-    local found = general[name]
-    if found ~= nil then
-        return found
-    end
-    if name == "register_function" then
-        return register_function
-    elseif name == "sha1hex" then
-        return sha1hex
-    elseif name == "error_reply" then
-        return error_reply
-    elseif name == "status_reply" then
-        return status_reply
-    end
-    if not pending then
-        found = calls[name]
+-- What a library finds while it is loaded: redis alone, and of that only what registers functions. Its functions find what
+-- scripts do, also by a redis that it has kept.
+local at_loading = {register_function = register_function}
+for name, value in pairs(general) do
+    at_loading[name] = value
+end
+local loading = protected(at_loading, function(_, name)
+    if pending then
+        local found = at_loading[name]
         if found ~= nil then
             return found
         end
+        return missing(nil, name)
     end
-    error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+    return calls[name]
 end)
-local library_env = environment({redis = loading, server = loading})
+local library_env = environment({redis = redis, server = redis})
+local library_metatable, library_names = any_metatable(library_env), real[library_env]
+local loading_names = setmetatable({redis = loading, server = loading}, {__index = missing})
 
 local function add(name, value)
     common[name] = value
@@ -923,22 +628,8 @@ local function add(name, value)
 end
 
 -- What Python is given -------------------------------------------------------------------------------
-local scripts = {}
-
-local function remember(sha, text, name)
-    local f, fault = load(text, name, "t", script_env)
-    if not f then
-        return fault
-    end
-    scripts[sha] = f
-end
-
-local function forget(sha)
-    if sha then
-        scripts[sha] = nil
-    else
-        scripts = {}
-    end
+local function compiled(text, name)
+    return load(text, name, "t", script_env)
 end
 
 local beginnings = {}
@@ -947,67 +638,37 @@ local function on_begin(f)
     beginnings[#beginnings + 1] = f
 end
 
-local function begin(wanted)
+local function begin()
     for i = 1, #beginnings do
         beginnings[i]()
     end
-    resp, script_resp, stopped, reason = wanted, 2, false, nil
 end
 
-local function run(sha, wanted, count, ...)
-    begin(wanted)
-    script_names.KEYS, script_names.ARGV = halves(count, ...)
-    return finish(xpcall(inner, fault_of, scripts[sha]))
+local function compiled_library(text)
+    return load(text, "@user_function", "t", library_env)
 end
 
-local function run_listed(sha, wanted, count, all)
-    begin(wanted)
-    script_names.KEYS, script_names.ARGV = lists(count, all)
-    return finish(xpcall(inner, fault_of, scripts[sha]))
-end
-
-local function call_function(library, name, wanted, count, ...)
-    begin(wanted)
-    return finish(xpcall(inner, fault_of, libraries[library][name], halves(count, ...)))
-end
-
-local function call_function_listed(library, name, wanted, count, all)
-    begin(wanted)
-    return finish(xpcall(inner, fault_of, libraries[library][name], lists(count, all)))
-end
-
-local function load_library(name, text)
-    local f, fault = load(text, "@user_function", "t", library_env)
-    if not f then
-        return FAILED, "ERR Error compiling function: " .. fault
-    end
-    begin(2)
+-- A library registers its functions between these two, the second of which gives them away.
+local function begin_library()
     pending = {}
-    local kind, text, source, line = finish(xpcall(inner, fault_of, f))
+    library_metatable.__index = loading_names
+end
+
+local function end_library()
     local found = pending
     pending = nil
-    if kind == FAILED then
-        return kind, text, source, line
-    end
-    libraries[name] = found
-    return NOTHING
+    library_metatable.__index = library_names
+    return found
 end
 
-local function rename_library(old, new)
-    libraries[new] = libraries[old]
-    libraries[old] = nil
+local function lines_of(f)
+    local info = getinfo(f, "S")
+    return info.linedefined, info.lastlinedefined
 end
-
-local function drop_library(name)
-    libraries[name] = nil
-end
-
-watch()
 
 return {
-    run = run, run_listed = run_listed, remember = remember, forget = forget, watch = watch, call_function = call_function,
-    call_function_listed = call_function_listed, load_library = load_library, rename_library = rename_library,
-    drop_library = drop_library,
+    compiled = compiled, compiled_library = compiled_library, begin_library = begin_library, end_library = end_library,
+    lines_of = lines_of, names = script_names, begin = begin, fault_of = fault_of,
     -- For the libraries, which find no globals.
     add = add, protected = protected, null = null, on_struct = on_struct, on_begin = on_begin,
     tools = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kache.acl.record import NOBODY
@@ -23,13 +23,24 @@ from kache.replies import Reply
 from kache.wire.codec import decode_reply, encode_reply
 
 from ..engine.engine import KeyElsewhere, Program, Raw
-from .convert import to_lua
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Executor
+    from .evaluate import Evaluator
     from .interpreter import Interpreter
 
-__all__ = ["NO_SCRIPT", "Script", "Scripts", "sha_of"]
+__all__ = [
+    "FLAGS",
+    "NO_SCRIPT",
+    "RETURNED_CALL",
+    "SERVER_VERSION",
+    "Run",
+    "Script",
+    "Scripts",
+    "encoded",
+    "notice",
+    "sha_of",
+]
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 KILLED: Final = "ERR Error running script (user_script): Script killed by user with SCRIPT KILL..."
@@ -43,7 +54,7 @@ INTERNAL: Final = 1
 BINARY: Final = 0
 RESP3: Final = 3
 
-_RETURNED_CALL: Final = re.compile(rb"return\s+(?:redis|server)\s*\.\s*p?call\b")
+RETURNED_CALL: Final = re.compile(rb"return\s+(?:redis|server)\s*\.\s*p?call\b")
 
 
 class Script(NamedTuple):
@@ -92,6 +103,7 @@ class Scripts:
         """What is asked before each command of a script (the user's number, the command's row, its arguments)."""
         self.running: Run | None = None
         self._interpreter: Interpreter | None = None
+        self._evaluator: Evaluator | None = None
         self._compiled: set[bytes] = set()
 
     # Knowing ------------------------------------------------------------------------------------------
@@ -109,6 +121,8 @@ class Scripts:
         sha = sha_of(text)
         if sha not in self.loaded:
             known = self.evaluated.pop(sha, None)
+            if self._evaluator is not None:
+                self._evaluator.forget(sha)
             self.loaded[sha] = known or self._new(sha, text)
         return sha
 
@@ -128,8 +142,15 @@ class Scripts:
 
     def _forget(self, sha: bytes) -> None:
         self._compiled.discard(sha)
+        if self._evaluator is not None:
+            self._evaluator.forget(sha)
         if self._interpreter is not None:
             self._interpreter.forget(sha)
+
+    def begin_with(self, texts: Iterable[bytes]) -> None:
+        """What was loaded before this shard was started: compiled when it is run first."""
+        for text in texts:
+            self.loaded[sha_of(text)] = Script(text, flags_of(text))
 
     def flush(self) -> None:
         """SCRIPT FLUSH."""
@@ -142,9 +163,11 @@ class Scripts:
     def interpreter(self) -> Interpreter:
         """Made when it is needed first."""
         if self._interpreter is None:
+            from .evaluate import Evaluator
             from .interpreter import Interpreter
 
             self._interpreter = Interpreter(self.memory_limit, SERVER_VERSION)
+            self._evaluator = self.shard.script_runner = Evaluator(self)
         return self._interpreter
 
     def set_memory_limit(self, limit: int) -> None:
@@ -157,7 +180,7 @@ class Scripts:
     @property
     def memory(self) -> int:
         """Bytes in use by the interpreter."""
-        return 0 if self._interpreter is None else int(self._interpreter.lua.get_memory_used())
+        return 0 if self._interpreter is None else max(self._interpreter.lua.used, 0)
 
     def __len__(self) -> int:
         return len(self.loaded) + len(self.evaluated)
@@ -169,8 +192,9 @@ class Scripts:
 
     def _renew(self) -> None:
         """The next script finds an empty interpreter."""
-        if self.running is None:
-            self._interpreter = None
+        if self.running is None and self._interpreter is not None:
+            self._interpreter.close()
+            self._interpreter = self._evaluator = self.shard.script_runner = None
             self._compiled.clear()
 
     def _compile(self, sha: bytes, script: Script) -> None:
@@ -201,13 +225,25 @@ class Scripts:
         try:
             program = self.program(ctx, sha, read_only=read_only, publishes=alone or tells)
             reply = self.run_program(ctx, program, sha, keys, args)
+            self._prepare(sha)
         except KeyElsewhere as elsewhere:
             if not tells:
                 raise
-            return _notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
+            return notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
+        return self._told(reply, program, ctx)
+
+    def _told(self, reply: Reply, program: Program, ctx: Context) -> Reply:
+        """With what the router is to publish."""
         if not program.published:
             return reply
-        return _notice(b"publish", program.published, _encoded(reply, ctx.dialect))
+        return notice(b"publish", program.published, encoded(reply, ctx.dialect))
+
+    def _prepare(self, sha: bytes) -> None:
+        """It has run: from here on it runs without a handler."""
+        script = self.find(sha)
+        if script is not None and self._evaluator is not None and sha in self._compiled:
+            function = self.interpreter.function_of(sha)
+            self._evaluator.prepare(sha, script, function, evaluated=sha not in self.loaded)
 
     def program(
         self,
@@ -248,15 +284,48 @@ class Scripts:
                 kind, value = self.interpreter.run(run, sha, 2 if dialect == 2 else 3, keys, args)
         finally:
             self.running = before
-            if run.is_shown:
-                self.page.clear(self.shard.index)
+        elsewhere = self.interpreter.lua.elsewhere
+        self._look_after(run)
+        return self._reply(run, elsewhere, kind, value, dialect, sha, script)
+
+    def _look_after(self, run: Run) -> None:
+        """A script has ended."""
+        if run.is_shown:
+            self.page.clear(self.shard.index)
         if self.interpreter.is_full:
             self._renew()
-        return self._reply(run, kind, value, dialect, sha, script)
 
-    def _reply(self, run: Run, kind: int, value: Any, dialect: int, sha: bytes, script: Script) -> Reply:
-        if run.elsewhere is not None:
-            raise run.elsewhere
+    def run_of(self, program: Program) -> Run:
+        """What answers the scripts that run as `program`."""
+        return Run(self, program)
+
+    def conclude(
+        self, ctx: Context, run: Run, outcome: tuple[int, Any], sha: bytes, script: Script, tells: bool
+    ) -> Reply:
+        """`answer` for a script that has run beside it, with more to say than what it returned."""
+        kind, value = outcome
+        elsewhere = self.interpreter.lua.elsewhere
+        self._look_after(run)
+        try:
+            reply = self._reply(run, elsewhere, kind, value, ctx.dialect, sha, script)
+        except KeyElsewhere as wanted:
+            if not tells:
+                raise
+            return notice(b"again", [b"%d" % ctx.user_number, *wanted.keys])
+        return self._told(reply, run.program, ctx)
+
+    def _reply(
+        self,
+        run: Run,
+        elsewhere: KeyElsewhere | None,
+        kind: int,
+        value: Any,
+        dialect: int,
+        sha: bytes,
+        script: Script,
+    ) -> Reply:
+        if elsewhere is not None:
+            raise elsewhere
         if kind == 0:
             return None
         if kind == 1:
@@ -274,31 +343,15 @@ class Run:
     def __init__(self, scripts: Scripts, program: Program) -> None:
         self.scripts = scripts
         self.program = program
-        self.resp = 2
         self.killed = self.is_shown = self.written_shown = False
-        self.elsewhere: KeyElsewhere | None = None
 
-    def call(self, words: tuple[bytes, ...]) -> tuple[int, Any]:
+    def call(self, words: tuple[bytes, ...]) -> Reply:
         """A command of the script; see `Runner`."""
-        try:
-            reply = self.program.call(*words)
-        except KeyElsewhere as elsewhere:
-            if not self.program.changed:
-                self.elsewhere = elsewhere
-                return 4, None
-            return 2, elsewhere.message.encode("utf-8", "backslashreplace")
-        except CommandError as error:
-            return 2, error.message.encode("utf-8", "surrogateescape")
-        kind = type(reply)
-        if kind is bytes or kind is int:
-            return 0, reply
-        if kind is str:
-            return 1, reply.encode()
-        return 0, to_lua(reply, self.resp)
+        return self.program.call(*words)
 
     def tick(self) -> bool:
         """Whether it is to end. It has been running for a while: routers may know."""
-        if self.killed or self.elsewhere is not None:
+        if self.killed:
             return True
         page, shard = self.scripts.page, self.scripts.shard.index
         if not self.is_shown:
@@ -314,7 +367,7 @@ class Run:
 
     def set_resp(self, version: int) -> None:
         """redis.setresp."""
-        self.resp = self.program.resp = version
+        self.program.resp = version
 
     def may(self, words: tuple[bytes, ...]) -> bool | None:
         """redis.acl_check_cmd."""
@@ -333,11 +386,13 @@ class Run:
         return "ERR redis.register_function can only be called on FUNCTION LOAD command"
 
 
-def _notice(*words: Any) -> Raw:
+def notice(*words: Any) -> Raw:
+    """What a router is to do instead of passing a reply on (mux/scripts.pxi)."""
     return Raw(bytes(4) + encode_reply(list(words), INTERNAL))
 
 
-def _encoded(reply: Reply, dialect: int) -> bytes:
+def encoded(reply: Reply, dialect: int) -> bytes:
+    """A reply as its client gets it."""
     return reply.data if type(reply) is Raw else encode_reply(reply, dialect)
 
 
@@ -354,5 +409,5 @@ def _failure(failure: Any, sha: bytes, script: Script) -> str:
 
 
 def _line_of_call(text: bytes) -> int:
-    found = list(_RETURNED_CALL.finditer(text))
+    found = list(RETURNED_CALL.finditer(text))
     return text.count(b"\n", 0, found[-1].start()) + 1 if found else 1

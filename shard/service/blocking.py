@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +43,6 @@ log = logging.getLogger("kache.shard")
 
 _TAKEN: Final = ("list", "zset")
 """Types whose elements are taken away by whoever waited for them."""
-_KINDS: Final = (*_TAKEN, Reading.kind)
 HOLD_MS: Final = 100
 """How long nobody else is served from a key whose first element a router carries to another shard."""
 MOST_REMEMBERED: Final = 65_536
@@ -116,6 +116,8 @@ class Blocking:
         self._context = Context(shard)
         self._waiters: dict[int, Waiter] = {}
         self._queues: dict[tuple[int, str, bytes], _Queue] = {}
+        self._places: dict[Place, int] = {}
+        """Keys that somebody waits for, and in how many queues."""
         self._ready: dict[Place, None] = {}
         self._kept: dict[Place, None] = {}
         """Ready keys that a transaction holds, until it lets go."""
@@ -139,6 +141,24 @@ class Blocking:
 
     def __len__(self) -> int:
         return len(self._waiters)
+
+    @property
+    def keys(self) -> int:
+        """Keys that somebody waits for."""
+        return len(self._places)
+
+    @property
+    def keys_of_groups(self) -> int:
+        """Those of them whose end ends a wait, too: of XREADGROUP."""
+        return sum(
+            kind == Reading.kind and any(isinstance(each.way, Reading) and each.way.grouped for each in queue.waiters)
+            for (_, kind, _), queue in self._queues.items()
+        )
+
+    @property
+    def timed(self) -> int:
+        """Clients whose wait ends here by time; the routers mind that of those who wait on several shards."""
+        return sum(waiter.due is not None for waiter in self._waiters.values())
 
     # Waiting --------------------------------------------------------------------------------------------
     def wait(
@@ -188,6 +208,7 @@ class Blocking:
             queue = self._queues.get(place)
             if queue is None:
                 queue = self._queues[place] = _Queue(slot_of_key(key))
+                self._places[waiter.db, key] = self._places.get((waiter.db, key), 0) + 1
                 self.shard.store.effects.watch_slot(queue.slot)
             queue.enter(waiter)
 
@@ -202,6 +223,9 @@ class Blocking:
             if not queue.waiters:
                 del self._queues[place]
                 self.shard.store.effects.unwatch_slot(queue.slot)
+                self._places[waiter.db, key] -= 1
+                if not self._places[waiter.db, key]:
+                    del self._places[waiter.db, key]
         if waiter.due is not None:
             self._deadlines.remove(waiter.due)
             waiter.due = None
@@ -228,7 +252,7 @@ class Blocking:
             for at, kind, name in self._queues:
                 if kind == Reading.kind and db in (at, -1):
                     self._is_ready((at, name))
-        elif any((db, kind, key) in self._queues for kind in _KINDS):
+        elif (db, key) in self._places:
             self._is_ready((db, key))
 
     def _is_ready(self, place: Place) -> None:
@@ -482,6 +506,7 @@ class Blocking:
         """Raises AssertionError unless the waiters, their queues and their slots agree."""
         registered = {waiter for queue in self._queues.values() for waiter in queue.waiters}
         waiting = set(self._waiters.values()) | {waiter for waiter, _ in self._held.values()}
+        assert self._places == Counter((db, key) for db, _, key in self._queues), "keys that nobody waits for"
         assert registered == waiting, "a waiter without a queue, or the other way round"
         for (db, kind, key), queue in self._queues.items():
             assert queue.waiters, "an empty queue"

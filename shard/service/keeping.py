@@ -18,6 +18,7 @@ from ..log.directory import Lock
 from ..log.files import Files
 from ..log.format import LogError
 from ..log.persistence import DumpError, Identity, Persistence
+from ..log.troubles import unusable
 from .loading import Loaded, Loader
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Keeper:
             loaded = await self._loader.run(self._now)
             await self._go_on(place, config(), loaded)
         except OSError as error:
-            raise LogError(f"{place.directory} cannot be used: {error.strerror}.", place.directory) from None
+            raise LogError(f"{unusable(self._files, place.directory, error)}.", place.directory) from None
 
     async def _go_on(self, place: DataPlace, config: Config, loaded: Loaded) -> None:
         index, shards, seed = self._shard

@@ -45,6 +45,8 @@ class Modules:
         self._versions: dict[int, dict[str, Function]] = {}
         """By the serial of a version: a handler for each of its commands."""
         self.epoch = 0
+        self.borrowing = Borrowing()
+        """Commands that may have keys of other shards."""
         self.users: Users | None = None
         """Whose rules may name the commands; None: rules and rights are somebody else's."""
 
@@ -72,7 +74,7 @@ class Modules:
         """Handlers for a module that was loaded once and cannot be now, in a shard that was started again."""
         text = f"ERR the module {module.name} cannot be loaded in this shard: {reason}"
 
-        def refused(context: Context, *args: bytes) -> Any:
+        def refused(context: Context, *args: bytes, program: Program | None = None) -> Any:
             raise CommandError(text)
 
         return {command.name: refused for command in module.commands}
@@ -85,6 +87,7 @@ class Modules:
             for command in each.commands:
                 wanted[command.number] = (known_row(command.row, command.number), versions[each.serial][command.name])
         take_commands(self._shard, wanted, _gone)
+        self.borrowing.commands = {row.name: (row, handler) for row, handler in wanted.values() if row.route == "move"}
         if self.users is not None:
             CATALOGUE.take_modules(row for row, _ in wanted.values())
             self.users.compile_again()
@@ -105,11 +108,12 @@ class Modules:
         most = shape_of(declared).most
         reads_only = not row.is_write
 
-        def handle(context: Context, *args: bytes) -> Any:
+        def handle(context: Context, *args: bytes, program: Program | None = None) -> Any:
             if most is not None and len(args) > most:
                 raise CommandError(f"ERR wrong number of arguments for '{name}' command")
             outermost = watchdog.left == 0
-            program = Program(context, read_only=reads_only)
+            if program is None:
+                program = Program(context, read_only=reads_only)
             inside = Inside(program, watchdog, chance)
             if outermost:
                 watchdog.begin(name)
@@ -131,6 +135,38 @@ class Modules:
             return reply if type(reply) in _PLAIN else checked_reply(reply)
 
         return handle
+
+
+class Borrowing:
+    """The commands that their router runs with keys of other shards (scripting/lent.py)."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, tuple[Row, Function]] = {}
+
+    def _found(self, name: bytes) -> tuple[Row, Function]:
+        found = self.commands.get(name.decode())
+        if found is None:
+            raise CommandError(f"ERR unknown command '{name.decode()}': its module was unloaded")
+        return found
+
+    def program(
+        self,
+        ctx: Context,
+        name: bytes,
+        *,
+        read_only: bool = False,
+        lent: set[bytes] | None = None,
+        publishes: bool = True,
+    ) -> Program:
+        """What it will run as."""
+        row, _ = self._found(name)
+        return Program(ctx, read_only=read_only or not row.is_write, lent=lent, publishes=publishes)
+
+    def run_program(
+        self, ctx: Context, program: Program, name: bytes, keys: tuple[bytes, ...], args: tuple[bytes, ...]
+    ) -> Any:
+        """Its reply; CommandError. Its keys are among `args`."""
+        return self._found(name)[1](ctx, *args, program=program)
 
 
 _PLAIN: Final = frozenset((int, bytes, bool, type(None), float, str))

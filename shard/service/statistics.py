@@ -19,7 +19,7 @@ from kache.wire import link as wire_link
 if TYPE_CHECKING:
     from ..engine.engine import Executor
 
-__all__ = ["Gauges", "advice", "recent_misses", "resident_memory", "shard_stats"]
+__all__ = ["Gauges", "advice", "private_memory", "recent_misses", "resident_memory", "shard_stats"]
 
 STALL_SECONDS = 60
 """Of which the longest stall is told apart from the longest of all."""
@@ -32,6 +32,17 @@ def resident_memory() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def private_memory() -> int:
+    """What of that is this process's alone, bytes: without pages of files, such as code it has run for the first time, and
+    without memory that it shares with routers, which counts for their clients."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            pages = file.read().split()
+            return (int(pages[1]) - int(pages[2])) * resource.getpagesize()
+    except OSError:
+        return resident_memory()
 
 
 class Gauges:
@@ -134,6 +145,10 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         lua_memory=shard.scripts.memory,
         script_memory=shard.scripts.text_bytes,
         scripts=len(shard.scripts),
+        function_memory=shard.functions.memory,
+        library_memory=shard.functions.text_bytes,
+        libraries=len(shard.functions.libraries),
+        functions=len(shard.functions.by_name),
         maxmemory=shard.maxmemory,
         allowed_memory=shard.allowed_memory,
         policy=store.policy,
@@ -165,6 +180,10 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         pubsub_patterns=len(shard.channels.listened(wire_link.PATTERN)),
         pubsubshard_channels=len(shard.channels.listened(wire_link.SHARD_CHANNEL)),
         tracked_keys=len(shard.tracking),
+        watched_keys=shard.watches.keys,
+        blocking_keys=0 if shard.blocking is None else shard.blocking.keys,
+        blocking_keys_of_groups=0 if shard.blocking is None else shard.blocking.keys_of_groups,
+        timed_waits=0 if shard.blocking is None else shard.blocking.timed,
         follows=shard.evictor.following,
         policy_changes=shard.evictor.changed_policy,
         simulated=recent_misses(advice(shard)),

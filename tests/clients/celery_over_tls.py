@@ -1,10 +1,11 @@
 """Celery over TLS: results by the backend, tasks published to the broker, and a worker, whose broker releases a lock by a script.
 
-Run: python celery_over_tls.py PORT CA CERT KEY.
+Run: python celery_over_tls.py PORT CA CERT KEY, with KACHE_LOGIN, such as "jobs:secret@", as that user.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
 import uuid
@@ -18,7 +19,7 @@ from celery.contrib.testing.worker import start_worker
 def main() -> None:
     port, ca, cert, key = sys.argv[1:5]
     options = f"ssl_cert_reqs=required&ssl_ca_certs={quote(ca)}&ssl_certfile={quote(cert)}&ssl_keyfile={quote(key)}"
-    url = f"rediss://localhost:{port}/0?{options}"
+    url = f"rediss://{os.environ.get('KACHE_LOGIN', '')}localhost:{port}/0?{options}"
     files = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key}
     app = celery.Celery("tls", broker=url, backend=url)
     app.conf.update(broker_use_ssl=files, redis_backend_use_ssl=files, worker_hijack_root_logger=False)

@@ -186,6 +186,10 @@ def test_scripts_of_redis_py_7(port: int, redis7: dict[str, str]) -> None:
     assert "fine" in run("scripts_python.py", port, "redis", environment=redis7)
 
 
+def test_functions_of_redis_py(port: int) -> None:
+    assert "fine" in run("functions_python.py", port)
+
+
 @pytest.mark.parametrize("part", ["limits", "flask", "channels", "dogpile", "cashews"])
 def test_libraries_that_live_by_scripts(port: int, shards: int, part: str, scripting: dict[str, str]) -> None:
     assert "fine" in run("scripts_python.py", port, part, shards, environment=scripting)

@@ -141,7 +141,15 @@ print("fine")
     assert done.stdout.strip() == "fine", done.stderr
 
 
+CELERY = (
+    "~celery*", "~*.celery.pidbox*", "~_kombu*", "~unacked*", "&*pidbox*", "&*celery*",
+    "+@read", "+@write", "+@connection", "+@transaction", "+@pubsub", "+@scripting", "-@dangerous", "-@admin", "+info",
+)  # fmt: skip
+"""A worker with broker and results: its queues, its tasks, its channels, no keys of others."""
+
+
 def test_celery(tmp_path: Path) -> None:
+    """As a user that has only what it needs."""
     folder = tmp_path / "celery"
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "celery>=5.4"],
@@ -151,9 +159,12 @@ def test_celery(tmp_path: Path) -> None:
         pytest.skip(f"Celery cannot be installed: {done.stderr[-200:]}")
     with TlsCluster(2, tls_auth_clients="yes") as cluster:
         site = Site(cluster)
+        cluster.request("acl", "setuser", "jobs", "on", ">secret", *CELERY)
         done = subprocess.run(
             [sys.executable, str(HERE / "celery_over_tls.py"), str(site.port), site.ca, site.cert, site.key],
-            env={**os.environ, "PYTHONPATH": str(folder)},
+            env={**os.environ, "PYTHONPATH": str(folder), "KACHE_LOGIN": "jobs:secret@"},
             capture_output=True, text=True, timeout=RUN_SECONDS, check=False,
         )  # fmt: skip
-        assert "fine" in done.stdout, f"{done.stdout}\n{done.stderr}"
+        refused = cluster.request("acl", "log")
+        assert "fine" in done.stdout, f"{done.stdout}\n{done.stderr}\n{refused}"
+        assert refused == []

@@ -194,6 +194,18 @@ def test_what_follows_waits_and_others_do_not(
         far.request("flushall")
 
 
+def test_one_wait_after_the_other(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
+    """The reply leaves before the coroutine that led the wait has ended: the next command begins behind the reply."""
+    near.send(*[("BLPOP", *keys, 0)] * 20, ("PING",))
+    for number in range(20):
+        key = keys[number % len(keys)]
+        far.request("RPUSH", key, number)
+        assert near.read() == [key.encode(), b"%d" % number]
+    assert near.read() == "PONG"
+    until(lambda: b"blocked_clients:0\r\n" in far.request("INFO", "clients"), "nobody waits")
+    assert far.request("EXISTS", *keys) == 0
+
+
 def test_client_list_and_info_tell_who_waits(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
     number = near.request("client", "id")
     for command in (("blpop", keys[0], 0), ("bzpopmin", *keys, 0), ("wait", 1, 0)):
@@ -203,6 +215,32 @@ def test_client_list_and_info_tell_who_waits(four: Cluster, keys: list[str], nea
         assert far.request("client", "unblock", number) == 1
         near.read()
         assert b" flags=N " in far.request("client", "list", "id", number)
+
+
+def test_info_tells_what_is_waited_for_and_watched(
+    four: Cluster, keys: list[str], near: Connection, far: Connection
+) -> None:
+    names = ("clients_in_timeout_table", "total_watched_keys", "total_blocking_keys", "total_blocking_keys_on_nokey")
+
+    def counted() -> list[int]:
+        told = dict(line.split(":") for line in far.request("INFO", "clients").decode().splitlines() if ":" in line)
+        return [int(told[name]) for name in names]
+
+    until(lambda: counted() == [0, 0, 0, 0], "nobody waits")
+    with four.connect() as watcher, four.connect() as alone, four.connect() as reader:
+        watcher.request("WATCH", *keys[:2])
+        watcher.request("XGROUP", "CREATE", "a stream", "g", "$", "MKSTREAM")
+        near.send(("BLPOP", *keys, 60))
+        alone.send(("BLPOP", keys[0], 60))
+        reader.send(("XREADGROUP", "GROUP", "g", "c", "BLOCK", 0, "STREAMS", "a stream", ">"))
+        until(lambda: counted() == [2, 2, 5, 1], "all of them wait")
+        watcher.request("UNWATCH")
+        watcher.request("RPUSH", keys[0], "1", "2")
+        watcher.request("DEL", "a stream")
+        assert near.read()[1] in (b"1", b"2") and alone.read()[1] in (b"1", b"2")
+        assert str(reader.read()).startswith("UNBLOCKED")
+        # The other shards are told behind the reply.
+        until(lambda: counted() == [0, 0, 0, 0], "nobody waits")
 
 
 def test_unblock_over_routers(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
@@ -405,10 +443,11 @@ def test_a_shard_that_dies(four: Cluster, keys: list[str], far: Connection) -> N
         wait(four, one, "blpop", keys[0], 0)
         wait(four, several, "blpop", *keys, 0)
         wait(four, elsewhere, "blpop", keys[1], 0)
-        four.kill(four.pid_of("shard", 0))
+        killed = four.pid_of("shard", 0)
+        four.kill(killed)
         assert one.read().code == "UNCERTAIN"
         assert silent(several, elsewhere)
-        until(lambda: four.child("shard", 0)["state"] == "up", "the shard is back")
+        four.replaced("shard", 0, killed)
         until(lambda: not isinstance(far.request("rpush", keys[0], "x"), CommandError), "it is served again")
         assert several.read() == [keys[0].encode(), b"x"]
         far.request("rpush", keys[1], "y")
@@ -420,11 +459,12 @@ def test_a_router_that_dies_takes_nothing(four: Cluster, keys: list[str], near: 
         wait(four, one, "blpop", keys[0], 0)
         wait(four, several, "blpop", *keys, 0)
         wait(four, near, "blmove", *keys[:2], "left", "left", 0)
-        four.kill(four.pid_of("router", 0))
+        killed = four.pid_of("router", 0)
+        four.kill(killed)
         for each in (one, several, near):
             with pytest.raises((ConnectionError, AssertionError)):
                 each.read()
-    until(lambda: four.child("router", 0)["state"] == "up", "the router is back")
+    four.replaced("router", 0, killed)
     for key in keys:
         assert far.request("rpush", key, "x") == 1 and far.request("llen", key) == 1
     with of_router(four, 0) as again:

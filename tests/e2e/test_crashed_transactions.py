@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import random
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, Connection, kill_everything
+from cluster import Cluster, Connection, kill_everything, until
 
 from kache.errors import NO_SUCH_KEY, CommandError
 
@@ -42,12 +43,13 @@ class Bank:
             pass
 
     def use_and_kill(self, cluster: Cluster, life: int) -> None:
-        """Six clients for a second, and the end of everything."""
+        """Six clients until they have done something, and the end of everything in the middle of it."""
         stop = threading.Event()
         clients = [threading.Thread(target=self.work, args=(cluster.port, 10 * life + n, stop)) for n in range(6)]
         for client in clients:
             client.start()
-        stop.wait(1.0)
+        enough = len(self.answered) + 25
+        until(lambda: len(self.answered) >= enough, "some transfers")
         kill_everything(cluster)
         stop.set()
         for client in clients:
@@ -135,6 +137,12 @@ class Movers:
         elif reply.code not in ("TRYAGAIN", "CLUSTERDOWN", "UNCERTAIN", "TIMEOUT") and reply.message != NO_SUCH_KEY:
             self.wrong.append(reply.message)
 
+    def least_moved(self) -> int:
+        return min(self.moved[kind] for kind in self.KINDS)
+
+    def have_moved(self, times: int) -> bool:
+        return self.least_moved() >= times
+
     def check(self, cluster: Cluster, clients: int) -> None:
         """Everything is in one place, and both counters of an EXEC with a move in it have counted it."""
         wrong = []
@@ -186,7 +194,8 @@ def test_a_kill_of_everything_leaves_no_half_of_what_takes_steps(tmp_path: Path,
             threads.append(threading.Thread(target=dump_on_and_on, args=(cluster.port, stop)))
             for thread in threads:
                 thread.start()
-            stop.wait(1.0)
+            until(functools.partial(movers.have_moved, movers.least_moved() + 4), "some moves of every kind")
+            stop.wait(0.2)  # and a few dumps
             kill_everything(cluster)
             stop.set()
             for thread in threads:
@@ -195,7 +204,7 @@ def test_a_kill_of_everything_leaves_no_half_of_what_takes_steps(tmp_path: Path,
         finally:
             cluster._clean()
     assert not movers.wrong, movers.wrong[:3]
-    assert min(movers.moved[kind] for kind in movers.KINDS) > 5, movers.moved
+    assert movers.have_moved(5), movers.moved
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec"])

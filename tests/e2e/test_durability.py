@@ -83,7 +83,9 @@ def test_a_killed_shard_loses_nothing_that_was_acknowledged(tmp_path: Path) -> N
         while time.monotonic() < began + 6 or kills < 4 or len(acknowledged) <= 500:
             assert time.monotonic() < began + 90, (kills, len(acknowledged))
             if time.monotonic() > next_kill:
-                cluster.kill(cluster.pid_of("shard", draw.randrange(2)))
+                shard = draw.randrange(2)
+                killed = cluster.pid_of("shard", shard)
+                cluster.kill(killed)
                 kills += 1
                 next_kill = time.monotonic() + 1
             batch = [("rpush", f"list:{draw.randrange(8)}", f"value {number + n}") for n in range(20)]
@@ -92,6 +94,7 @@ def test_a_killed_shard_loses_nothing_that_was_acknowledged(tmp_path: Path) -> N
             for (_, _, value), reply in zip(batch, connection.read_many(20), strict=True):
                 (unsure if isinstance(reply, CommandError) else acknowledged).add(value)
         connection.close()
+        cluster.replaced("shard", shard, killed)
         until(lambda: all(child["state"] == "up" for child in cluster.status()["children"]), "all up")
         found: list[str] = []
         for key in range(8):

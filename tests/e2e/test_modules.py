@@ -250,6 +250,59 @@ def test_keys_lie_on_one_shard(cluster: Cluster, load: Callable[..., str]) -> No
         cluster.request("both")
 
 
+MOVING = """
+from kache.errors import CommandError
+
+@command('pay', keys=2, cross_shard=True)
+def pay(ctx, source, target, amount):
+    if int(ctx.get(source) or 0) < int(amount):
+        raise CommandError('POOR not enough')
+    ctx.incr(source, -int(amount))
+    return ctx.incr(target, int(amount))
+
+@command('all', keys='1..-1', flags='readonly', cross_shard=True)
+def all_of(ctx, *keys): return [ctx.get(key) for key in keys]
+
+@command('peep', keys=2, cross_shard=True)
+def peep(ctx, one, other, third): return ctx.get(third)
+"""
+
+
+def test_keys_lie_on_any_shards(cluster: Cluster, load: Callable[..., str]) -> None:
+    """Clients that move money over all shards while others look at all of it: never more or less."""
+    load(MOVING)
+    keys = [own[0] for own in cluster.keys_by_shard()]
+    for key in keys:
+        cluster.request("SET", key, 100)
+    assert cluster.request("pay", keys[0], keys[1], 30) == 130
+    with pytest.raises(CommandError, match="POOR not enough"):
+        cluster.request("pay", keys[0], keys[1], 71)
+    with pytest.raises(CommandError, match="CROSSSLOT"):
+        cluster.request("peep", keys[0], keys[1], keys[2])
+    assert cluster.request("all", *keys) == [b"70", b"130", b"100", b"100"]
+    with cluster.connect() as client:
+        client.send(("MULTI",), ("pay", keys[1], keys[0], 30), ("GET", keys[0]), ("EXEC",))
+        assert client.read_many(4)[-1] == [100, b"100"]
+    sums: list[int] = []
+    wrong: list[object] = []
+
+    def move(number: int) -> None:
+        with cluster.connect() as client:
+            for turn in range(25):
+                found = client.request("pay", keys[(number + turn) % 4], keys[(number + 2 * turn + 1) % 4], turn % 7)
+                if isinstance(found, CommandError) and found.code != "POOR":
+                    wrong.append(found)
+                sums.append(sum(map(int, client.request("all", *keys))))
+
+    threads = [threading.Thread(target=move, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and len(sums) == 150 and set(sums) == {400}
+    cluster.request("DEL", *keys)
+
+
 def test_rules_of_users_name_it(cluster: Cluster, load: Callable[..., str]) -> None:
     with pytest.raises(CommandError, match="Unknown command or category name in ACL"):
         cluster.request("acl", "setuser", "draws", "+v")

@@ -108,6 +108,36 @@ def test_a_message_never_comes_before_its_confirmation_nor_behind_the_last(clust
         publisher.read_many(4000)
 
 
+def test_who_comes_and_goes_between_two_messages_of_a_channel(cluster: Cluster) -> None:
+    """Who has a message coming is remembered between messages, and must not be once it has changed."""
+    channel, pattern = CHANNELS[0], CHANNELS[0][:-1] + b"?"
+    with cluster.connect() as publisher, Listener(cluster.port) as first, Listener(cluster.port, 3) as second:
+
+        def published(message: bytes, expected: int) -> None:
+            assert publisher.request("PUBLISH", channel, message) == expected
+
+        published(b"1", 0)
+        first.listen("SUBSCRIBE", channel)
+        published(b"2", 1)
+        second.listen("SUBSCRIBE", channel)
+        published(b"3", 2)
+        assert second.read()[-1] == b"3"
+        second.listen("PSUBSCRIBE", pattern)
+        published(b"4", 3)
+        first.send(("UNSUBSCRIBE", channel))
+        assert [first.read()[:2] for _ in range(4)][-1] == [b"unsubscribe", channel]
+        published(b"5", 2)
+        first.close()
+        second.send(("UNSUBSCRIBE", channel), ("PING",))
+        assert [second.read()[-1] for _ in range(5)] == [b"4", b"4", b"5", b"5", 1]
+        until(lambda: publisher.request("PUBSUB", "NUMSUB", channel) == [channel, 0], "its shard knows")
+        assert second.read() == "PONG"
+        published(b"6", 1)
+        assert second.read() == [b"pmessage", pattern, channel, b"6"]
+        second.close()
+        until(lambda: publisher.request("PUBLISH", channel, b"7") == 0, "nobody is left")
+
+
 def test_counts_over_routers(cluster: Cluster) -> None:
     first, second = on_both_routers(cluster)
     with first, second, cluster.connect() as asking:

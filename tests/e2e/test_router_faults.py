@@ -107,11 +107,13 @@ def test_a_shard_killed_under_pipelines() -> None:
             thread.start()
         for index in (1, 0, 2):
             time.sleep(0.15)
-            cluster.kill(cluster.pid_of("shard", index))
+            killed = cluster.pid_of("shard", index)
+            cluster.kill(killed)
         for thread in clients:
             thread.join()
         assert not failures, failures[:5]
         assert "" in seen
+        cluster.replaced("shard", index, killed)
         until(lambda: all(child["state"] == "up" for child in cluster.status()["children"]), "all shards again")
         for keys in cluster.keys_by_shard():
             until(lambda key=keys[0]: cluster_takes(cluster, key), "a write")

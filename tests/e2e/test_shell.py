@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cluster import KACHE, Cluster, until
 
+from kache.cli.connection import Address
 from kache.cli.conversation import Conversation
 from kache.cli.exits import Failure
 from kache.cli.shell import _carry_out
@@ -30,7 +31,7 @@ def words(line: str) -> list[bytes]:
 
 
 def conversation(port: int, password: str | None = None, db: int = 0) -> Conversation:
-    return Conversation("127.0.0.1", port, password, db, 10.0)
+    return Conversation(Address("127.0.0.1", port, password, db=db))
 
 
 def kill_connections(cluster: Cluster) -> None:

@@ -593,8 +593,9 @@ def test_broken_files_change_nothing() -> None:
         status = cluster.kache("cluster", "status", check=False)
         assert status.returncode == 1 and "not read again" in status.stdout
         # A router that is started now has nothing to serve TLS with; the other one serves, and so does the plain port.
-        cluster.kill(cluster.pid_of("router", 0))
-        until(lambda: cluster.child("router", 0)["state"] == "up", "router 0 is back")
+        killed = cluster.pid_of("router", 0)
+        cluster.kill(killed)
+        cluster.replaced("router", 0, killed)
         until(lambda: "server.key" in cluster.child("router", 0)["reason"], "it says why it serves no TLS")
         assert serial(cluster) == first
         assert cluster.request("ping") == "PONG"

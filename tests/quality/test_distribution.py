@@ -51,6 +51,7 @@ def test_a_sdist_has_every_source_once_and_nothing_that_was_made_of_them(tmp_pat
         "MANIFEST.in",
         "README.md",
         "deploy/toolchain.py",
+        "deploy/translation.py",
         "pyproject.toml",
         "setup.py",
     }

@@ -45,12 +45,15 @@ OWNERS_OF_IO = {
     "kache/testing/director.py",
     "router/accounts.py",  # a wrong password is answered late
     "kache/backend/conversation.py",
+    "router/cluster/asking.py",  # a connection of its own for a question
     "router/cluster/blocking.py",
+    "router/cluster/commands.py",  # asks several nodes at once
     "router/cluster/director.py",
     "router/cluster/exclusive.py",
     "router/cluster/scan.py",  # waits between two tries
     "router/cluster/sets.py",  # asks several nodes at once
     "router/cluster/subscriber.py",
+    "router/cluster/waiting.py",  # asks several nodes at once
     "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
     "router/commands/statistics.py",  # asks all shards at once
@@ -70,15 +73,15 @@ OWNERS_OF_IO = {
 MAY_IMPORT = {
     "ground": {"wire"},  # the slot hash and the doubles of replies are compiled
     "wire": {"ground"},
-    "commands": {"ground"},
+    "commands": {"ground", "config"},  # which settings are secret
     "module": {"ground", "commands"},
-    "acl": {"ground", "commands"},
+    "acl": {"ground", "commands", "config"},  # sizes, as settings have them
     "backend": {"ground", "wire"},
     "config": {"ground", "backend"},
     "client": {"ground", "config"},
     "cluster": {"ground", "wire", "acl", "backend", "config"},
     "load": {"ground", "client"},
-    "metrics": {"ground", "client", "cluster", "config"},
+    "metrics": {"ground", "acl", "client", "cluster", "config"},
     "testing": {"ground", "client", "cluster"},
     "cli": {"ground", "wire", "backend", "commands", "config", "client", "cluster", "load"},
     "router": {"ground", "wire", "backend", "commands", "acl", "module", "config", "cluster"},

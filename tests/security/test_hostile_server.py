@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from kache import AsyncClient, Client
-from kache.cli.connection import Connection
+from kache.cli.connection import Address, Connection
 from kache.cli.exits import Failure
 from kache.errors import KacheError
 
@@ -136,7 +136,7 @@ def test_the_async_client(server: Server) -> None:
 def test_the_command_line(server: Server) -> None:
     for server.says in mutated(RESP):
         try:
-            connection = Connection("127.0.0.1", server.port, None, 0, TIMEOUT)
+            connection = Connection(Address("127.0.0.1", server.port, timeout=TIMEOUT))
         except (Failure, KacheError):
             continue
         connection.close()

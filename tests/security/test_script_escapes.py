@@ -18,13 +18,15 @@ LIMIT = 8 << 20
 class Runner:
     """Answers every call with the same."""
 
+    program = None
+
     def __init__(self, reply: object = b"x") -> None:
         self.reply = reply
         self.ticks = 0
         self.kill_at = 0
 
-    def call(self, words: tuple[bytes, ...]) -> tuple[int, object]:
-        return 0, self.reply
+    def call(self, words: tuple[bytes, ...]) -> object:
+        return self.reply
 
     def tick(self) -> bool:
         self.ticks += 1
@@ -219,7 +221,7 @@ def test_no_python_object_is_seen(sandbox: Sandbox) -> None:
 def test_no_finalizer_runs_outside_of_its_script(sandbox: Sandbox) -> None:
     sandbox.run("for i = 1, 100 do setmetatable({}, {__gc = function() while true do end end}) end return 1")
     for _ in range(10):
-        sandbox.interpreter.lua.gccollect()
+        sandbox.interpreter.lua.collect()
         sandbox.check()
 
 
@@ -242,6 +244,9 @@ LOOPS = [
     "while true do loadstring('return 1')() end",
     "local s = 'x' while true do s = s:rep(2):sub(1, 1000) end",
     "load(function() while true do end end)",
+    "while true do loadstring(string.rep('x = 1 ', 2000)) end",
+    "while true do local s = string.rep('x', 3e6) end",
+    "local s = string.rep('x', 1e6) while true do s:gsub('x', 'y') end",
 ]
 
 
@@ -276,7 +281,7 @@ HUNGRY = [
 def test_memory_has_an_end(sandbox: Sandbox, text: str) -> None:
     sandbox.runner.kill_at = 100
     assert "E " in str(sandbox.run(text))
-    assert sandbox.interpreter.lua.get_memory_used() < LIMIT + (2 << 20)
+    assert sandbox.interpreter.lua.used < LIMIT + (2 << 20)
     sandbox.runner.kill_at = 0
     sandbox.check()
 

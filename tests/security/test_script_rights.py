@@ -225,3 +225,74 @@ def test_nobody_and_unknown_users_may_do_nothing() -> None:
     for number in (NOBODY, 99):
         with pytest.raises(CommandError, match="NOPERM the user executing the script is not known any more"):
             check_inner(users, number, row, (b"a",))
+
+
+# What is told of it ----------------------------------------------------------------------------------------------------
+
+
+def counted(admin: Connection) -> dict[str, int]:
+    """How often something was refused, of INFO."""
+    lines = admin.request("info", "stats").decode().splitlines()
+    found = dict(line.split(":") for line in lines if line.startswith("acl_access_denied_"))
+    return {name.removeprefix("acl_access_denied_"): int(value) for name, value in found.items()}
+
+
+def test_refusals_inside_of_scripts_are_told_and_counted(cluster: Cluster, admin: Connection, tags: list[str]) -> None:
+    """In ACL LOG with the context lua, as Redis has them; what acl_check_cmd asks is none."""
+    admin.request("acl", "log", "reset")
+    before = counted(admin)
+    both = [f"{{{tag}}}own" for tag in tags]
+    with user(cluster, admin, "+eval", "+get", "+publish", *(f"~{{{tag}}}own" for tag in tags), "&own") as alice:
+        for _ in range(2):
+            assert refused(alice.request("eval", GET, 0, f"{{{tags[0]}}}other"), NO_KEY)
+        assert refused(alice.request("eval", "return redis.pcall('set', KEYS[1], 1)", 2, *both), NO_COMMAND)
+        assert refused(alice.request("eval", CALL, 2, *both, "publish", "foreign", "x"), NO_CHANNEL)
+        assert alice.request("eval", "return redis.acl_check_cmd('get', ARGV[1]) and 1 or 0", 0, "other") == 0
+    entries = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in admin.request("acl", "log")]
+    found = {(entry[b"reason"], entry[b"object"], entry[b"count"]) for entry in entries}
+    assert found == {
+        (b"key", f"{{{tags[0]}}}other".encode(), 2), (b"command", b"set", 1), (b"channel", b"foreign", 1)
+    }  # fmt: skip
+    assert {entry[b"context"] for entry in entries} == {b"lua"}
+    assert {entry[b"username"] for entry in entries} == {b"alice"}
+    assert all(b" user=alice " in entry[b"client-info"] for entry in entries)
+    after = counted(admin)
+    assert {name: after[name] - before[name] for name in after} == {"auth": 0, "cmd": 1, "key": 2, "channel": 1}
+
+
+# Commands in Python ----------------------------------------------------------------------------------------------------
+
+MODULE = '''from kache.module import Context, command
+
+
+@command("who.reads", flags="readonly")
+def who_reads(ctx: Context, key: bytes, other: bytes, how: bytes) -> list[bytes | str | None]:
+    """Who asks, and what is in another key."""
+    call = ctx.call_as_user if how == b"as" else ctx.call
+    return [ctx.client.user.encode(), call("get", other)]
+'''
+
+
+def test_commands_in_python_know_who_asks_and_may_ask_as_who(cluster: Cluster, admin: Connection) -> None:
+    path = cluster.directory / "who.py"
+    path.write_text(MODULE)
+    cluster.kache("module", "load", path)
+    admin.request("set", "{t}secret", "x")
+    admin.request("acl", "log", "reset")
+    try:
+        assert admin.request("who.reads", "{t}a", "{t}secret", "call") == [b"default", b"x"]
+        assert admin.request("who.reads", "{t}a", "{t}secret", "as") == [b"default", b"x"]
+        with (
+            user(cluster, admin, "+who.reads", "+get", "+multi", "+exec", "~{t}a") as alice,
+            user(cluster, admin, "allcommands", "allkeys", "allchannels", name="bob") as bob,
+        ):
+            assert alice.request("who.reads", "{t}a", "{t}secret", "call") == [b"alice", b"x"]
+            assert refused(alice.request("who.reads", "{t}a", "{t}secret", "as"), NO_KEY)
+            assert alice.request("who.reads", "{t}a", "{t}a", "as") == [b"alice", None]
+            assert bob.request("who.reads", "{t}a", "{t}secret", "as") == [b"bob", b"x"]
+            alice.send(("multi",), ("who.reads", "{t}a", "{t}a", "as"), ("exec",))
+            assert alice.read_many(3)[2] == [[b"alice", None]]
+        (entry,) = admin.request("acl", "log")
+        assert entry[5] == b"lua" and entry[7] == b"{t}secret" and entry[9] == b"alice"
+    finally:
+        cluster.kache("module", "unload", "who")

@@ -46,6 +46,8 @@ def use(cluster: Cluster) -> list[str]:
             stranger.request("hello", 3, "auth", "default", WRONG, "setname", "s"),
             stranger.request("hello", "9"),
         ]
+    watcher = Connection(cluster.port)
+    assert [watcher.request("auth", CANARY), watcher.request("monitor")] == ["OK", "OK"]
     with Connection(cluster.port) as client:
         client.request("auth", CANARY)
         for command in (
@@ -56,6 +58,18 @@ def use(cluster: Cluster) -> list[str]:
             ("config", "set", "requirepass"),
             ("auth", SECOND, SECOND, SECOND),
             ("multi",), ("set", "k", "w"), ("config", "set", "requirepass", SECOND), ("exec",),
+            ("acl", "setuser", "ada", "on", f">{SECOND}", "+@all", "~*", "&*"),
+            ("acl", "setuser", "ada", f"<{WRONG}"),
+            ("acl", "setuser", "ada", f"(>{WRONG})"),
+            ("acl", "setuser", "ada", f">{SECOND}", "+nosuch"),
+            ("acl", "list"), ("acl", "getuser", "ada"),
+            ("acl", "dryrun", "ada", "config", "set", "requirepass", SECOND),
+            ("acl", "dryrun", "ada", "hello", "3", "auth", "ada", SECOND),
+            ("command", "getkeys", "auth", SECOND), ("command", "getkeysandflags", "hello", "3", "auth", "a", SECOND),
+            ("hello", "3", "setname", "auth", "auth", "ada", SECOND), ("hello", "2", "auth", "default", SECOND, "auth", "default", CANARY),
+            ("multi",), ("auth", "ada", SECOND), ("set", "k", "x"), ("auth", CANARY), ("exec",),
+            ("config", "set", "requirepas", SECOND), ("config", "set", "maxmemory", "requirepass", SECOND),
+            ("acl", "log"),
             ("config", "get", "*"),
             ("config", "get", "requirepass*"),
             ("config", "rewrite"),
@@ -78,8 +92,9 @@ def use(cluster: Cluster) -> list[str]:
         for role, index in (("shard", 1), ("router", 1)):
             killed = cluster.pid_of(role, index)
             cluster.kill(killed)
-            until(lambda who=role, which=index: cluster.child(who, which)["state"] == "up", f"{role} is back")
+            cluster.replaced(role, index, killed)
         client.socket.sendall(encode(("auth", SECOND)) + encode(("slowlog", "get", "-1")))
+    shown += watched(watcher)
     for words in (("cluster", "status", "--json"), ("cluster", "status"), ("cluster", "settings")):
         found = subprocess.run(
             [*KACHE, *words, *([] if words[1] == "settings" else [f"--port={cluster.port}"])],
@@ -87,6 +102,17 @@ def use(cluster: Cluster) -> list[str]:
         )  # fmt: skip
         shown += [found.stdout, found.stderr]
     return [str(each) for each in shown]
+
+
+def watched(watcher: Connection) -> list[object]:
+    """What MONITOR has shown before its router was killed, or until it rests."""
+    watcher.socket.settimeout(0.2)
+    found: list[object] = []
+    with contextlib.suppress(ConnectionError, TimeoutError), watcher:
+        while True:
+            found.append(watcher.read())
+    assert any("(redacted)" in str(line) for line in found), found
+    return found
 
 
 def pids(cluster: Cluster) -> list[int]:

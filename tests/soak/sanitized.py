@@ -1,6 +1,6 @@
 """The compiled modules under AddressSanitizer and UBSan: their unit tests, TLS, broken requests, mutated pipelines.
 
-    python tests/soak/sanitized.py [--seconds 600] [--within 280] [--strict] [--keep DIRECTORY] [--only build|tls|mutations|unit …]
+    python tests/soak/sanitized.py [--seconds 600] [--within 280] [--strict] [--keep DIRECTORY] [--only build|tls|mutations|security|unit …]
 
 Builds a copy of the sources with gcc's sanitizers (into DIRECTORY, where what has not changed is not built again; else into a
 temporary one) and runs the tests of this folder on it. A report of a sanitizer ends the process that it is about, which
@@ -27,9 +27,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 SKIPPED = 77
-PARTS = ("build", "tls", "mutations", "unit")
+PARTS = ("build", "tls", "mutations", "security", "unit")
 
-UNIT = ("tests/unit/wire", "tests/unit/router", "tests/unit/shard", "tests/unit/log")
+UNIT = ("tests/unit/wire", "tests/unit/router", "tests/unit/shard", "tests/unit/log", "tests/unit/acl")
 """What calls compiled code directly."""
 TOO_SLOW = ("tests/unit/shard/test_locks.py::test_expiry_changes_a_watched_key_unless_it_had_expired_before",)
 """What needs to be at some place within milliseconds."""
@@ -42,6 +42,12 @@ TLS = (
     "-k",
     "garbage or broken or killed or leaves or cut or sixty or half_close or key_updates",
 )
+SECURITY = tuple(
+    f"tests/security/test_{name}.py"
+    for name in ("crafted_values", "hostile_arguments", "vanishing_clients", "empty_requests", "poisoned_arithmetic", "globs",
+                 "malformed_rules", "checked_keys", "script_escapes")
+)  # fmt: skip
+"""What breaks others by strings, numbers, values and lifetimes."""
 FLAGS = "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr"
 
 
@@ -162,6 +168,7 @@ def main() -> int:
             "tls": [*pytest, *TLS],
             "mutations": [sys.executable, "tests/soak/mutations.py", "--seconds", str(chosen.seconds), "--routers", "1",
                           "--shards", "2"],
+            "security": [*pytest, *SECURITY],
             "unit": [*pytest, *UNIT, *left_out],
         }  # fmt: skip
         for name, program in programs.items():

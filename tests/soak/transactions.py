@@ -5,21 +5,24 @@
 Writers move money between random accounts in MULTI … EXEC (two shards each time); readers add all accounts up in one MULTI.
 Meanwhile shards and routers are stopped (SIGSTOP, a second or three) and routers killed; with `--kill-shards` shards as well.
 A shard's memory goes with it: behind such a kill the accounts are paid in again, as a transaction, under a new number, which
-stands on every shard beside them: a reader's sum counts when all the numbers it read with it are the same.
+stands on every shard beside them: a reader's sum counts when all the numbers it read with it are the same. Each transfer
+leaves its name in a list beside each of its accounts, which paying in empties.
 
-Fails when a successful sum is wrong, when a transfer that was answered is not found or one that was refused is (each leaves
-an entry in a list on both of its shards, and both lists must agree), or when too little was done. Two more writers take the
+Fails when a successful sum is wrong, when the lists name a transfer once, or one that was refused, or not one that was
+answered since the accounts were paid in last, or when too little was done. Two more writers take the
 same four keys in opposite orders all the time: the longest time without progress of either is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +41,17 @@ class Bank:
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self.cluster = cluster
-        keys = cluster.keys_by_shard(ACCOUNTS + 2)
+        keys = cluster.keys_by_shard(ACCOUNTS + 3)
         self.accounts = [key for own in keys for key in own[:ACCOUNTS]]
         self.numbers = [own[ACCOUNTS] for own in keys]
         self.crossing = [own[ACCOUNTS + 1] for own in keys]
+        self.journals = [own[ACCOUNTS + 2] for own in keys]
+        self.journal_of = {key: own[ACCOUNTS + 2] for own in keys for key in own[:ACCOUNTS]}
+        self.answered: dict[str, float] = {}
+        """Transfers, and when they began."""
+        self.refused: set[str] = set()
+        self.names = itertools.count()
+        self.paid_at = 0.0
         self.total = PAID_IN * len(self.accounts)
         self.seed = seed
         self.stop = threading.Event()
@@ -66,11 +76,13 @@ class Bank:
                 with Connection(self.cluster.port, 10) as client:
                     commands = [("SET", key, PAID_IN) for key in self.accounts]
                     commands += [("SET", key, self.round) for key in self.numbers]
+                    commands += [("DEL", key) for key in self.journals]
                     return isinstance(execute(client, commands), list)
             except OSError:
                 return False
 
         until(paid, "paying in", 60)
+        self.paid_at = time.monotonic()
 
     def work(self, which: int, way: Any) -> None:
         """One client, connected again whenever it is closed."""
@@ -95,11 +107,24 @@ class Bank:
 
     def transfer(self, client: Connection, chance: random.Random) -> Any:
         source, target = chance.sample(self.accounts, 2)
-        amount = chance.randint(1, 50)
-        reply = execute(client, [("DECRBY", source, amount), ("INCRBY", target, amount)])
+        amount, name, began = chance.randint(1, 50), str(next(self.names)), time.monotonic()
+        commands = [("DECRBY", source, amount), ("INCRBY", target, amount)]
+        reply = execute(client, commands + [("RPUSH", self.journal_of[key], name) for key in (source, target)])
         if isinstance(reply, list):
             self.count("transfers")
+            self.answered[name] = began
+        elif isinstance(reply, CommandError) and reply.code in ("CLUSTERDOWN", "TRYAGAIN"):
+            self.refused.add(name)
         return reply
+
+    def check_journals(self, client: Connection) -> None:
+        """Every transfer was made on both of its shards or on none, and those whose outcome was told as it was told."""
+        noted = Counter(name.decode() for key in self.journals for name in client.request("LRANGE", key, 0, -1))
+        self.wrong += [("half", name) for name, times in noted.items() if times != 2]
+        self.wrong += [("refused", name) for name in self.refused & noted.keys()]
+        self.wrong += [
+            ("lost", name) for name, began in self.answered.items() if began > self.paid_at and name not in noted
+        ]
 
     def add_up(self, client: Connection, chance: random.Random) -> Any:
         reply = execute(client, [("GET", key) for key in (*self.numbers, *self.accounts)])
@@ -135,6 +160,12 @@ def execute(client: Connection, commands: list[tuple[Any, ...]]) -> Any:
     return client.read_many(len(commands) + 2)[-1]
 
 
+def is_back(cluster: Cluster, role: str, index: int, before: int) -> bool:
+    """Whether another process is up in the place of one that was killed."""
+    child = cluster.child(role, index)
+    return bool(child["state"] == "up" and child["pid"] != before)
+
+
 def disturb(bank: Bank, chance: random.Random, kill_shards: bool) -> str:
     """Something happens to one process."""
     cluster = bank.cluster
@@ -143,11 +174,11 @@ def disturb(bank: Bank, chance: random.Random, kill_shards: bool) -> str:
     pid = cluster.pid_of(role, index)
     if role == "router" and chance.random() < 0.5:
         cluster.kill(pid)
-        until(lambda: cluster.child(role, index)["state"] == "up", "the router")
+        until(lambda: is_back(cluster, role, index, pid), "the router")
         return f"router {index} killed"
     if role == "shard" and kill_shards and chance.random() < 0.5:
         cluster.kill(pid)
-        until(lambda: cluster.child(role, index)["state"] == "up", "the shard")
+        until(lambda: is_back(cluster, role, index, pid), "the shard")
         bank.pay_in()
         return f"shard {index} killed"
     cluster.kill(pid, signal.SIGSTOP)
@@ -177,6 +208,7 @@ def run(seconds: float, shards: int, routers: int, seed: int, kills: bool, kill_
             assert not thread.is_alive(), "a client still waits"
         with Connection(cluster.port, 30) as client:
             until(lambda: isinstance(bank.add_up(client, chance), list), "the last sum")
+            bank.check_journals(client)
             crossed = until(lambda: [client.request("GET", key) for key in bank.crossing], "the crossings")
             assert kill_shards or bank.counts["uncertain"] or len(set(crossed)) == 1, crossed
     return bank

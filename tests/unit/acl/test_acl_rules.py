@@ -268,3 +268,15 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_stays_whole(tmp_path: Path) -> None:
     with pytest.raises(AclFileError, match="cannot be written"):
         save(str(tmp_path / "none" / "users.acl"), {DEFAULT: default_user()})
+
+
+def test_a_selector_that_its_description_would_end_is_refused() -> None:
+    """As one word of SETUSER it could have such a pattern; in a file of users it would be two rules."""
+    with pytest.raises(RuleError, match="Syntax error"):
+        apply(UserRecord(b"ada"), [b"(+get ~x)(+get ~x) ~y)"])
+
+
+def test_a_password_in_a_selector_is_not_repeated() -> None:
+    with pytest.raises(RuleError) as refused:
+        apply(UserRecord(b"ada"), [b"(>secret +get <secret)"])
+    assert "secret" not in str(refused.value) and "+get" in str(refused.value)

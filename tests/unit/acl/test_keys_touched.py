@@ -104,8 +104,8 @@ LEAVE_ALONE = frozenset(
     ]
 )
 """What these tell of a key is told without using it."""
-NOT_MADE = frozenset(["restore", "eval", "eval_ro", "evalsha", "evalsha_ro"])
-"""They need what no try makes: an image, a script that does something."""
+NOT_MADE = frozenset(["restore", "eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"])
+"""They need what no try makes: an image, a script or a function that does something."""
 
 
 class Watched:

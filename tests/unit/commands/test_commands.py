@@ -109,7 +109,7 @@ def test_containers_are_found_but_never_executed() -> None:
 
 
 def test_later_families_are_unknown() -> None:
-    for name in (b"fcall", b"function|load"):
+    for name in (b"migrate", b"script|debug"):
         assert lookup(name, RESP3) is None
 
 

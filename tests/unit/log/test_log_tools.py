@@ -53,6 +53,18 @@ def test_all_is_well(tmp_path: Path) -> None:
         assert "5 frames, all whole" in done.output and "5 keys, up to sequence 5" in done.output
 
 
+def test_what_was_reserved_of_an_open_log_is_not_its_content(tmp_path: Path) -> None:
+    """As a kill of everything leaves it."""
+    log = made(tmp_path)
+    size = log.stat().st_size
+    with open(log, "ab") as file:
+        file.write(bytes(1 << 20))
+    done = run(check_aof, tmp_path)
+    assert done.return_value == 0, done.output
+    assert f"{log}: {size:,} bytes, 5 frames, all whole" in done.output
+    assert len(run(dump, "--frames", tmp_path).output.splitlines()) == 5
+
+
 def test_a_torn_end_is_told_and_fixed(tmp_path: Path) -> None:
     log = made(tmp_path)
     whole = log.read_bytes()
@@ -98,6 +110,29 @@ def test_damage_is_told_with_what_would_be_lost(tmp_path: Path) -> None:
     assert "--fix would lose everything from byte" in done.output
     assert run(check_aof, tmp_path, "--fix").return_value == 0
     assert "3 keys" in run(check_aof, tmp_path).output
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["missing", "without its header"])
+def test_a_log_of_which_nothing_can_be_read_is_left_out(tmp_path: Path, gone: bool) -> None:
+    """A log that is not the first: what was logged before it is there. An only one is not left out."""
+    first = made(tmp_path)
+    second = Written(log_format.LOG, 2, 6, [Record(log_format.EFFECTS, 6, NOW, RECORDS[0])])
+    files = manifests.read(Files(), str(first.parent))
+    assert files is not None
+    closed = msgspec.structs.replace(files.logs[0], bytes=first.stat().st_size)
+    another = manifests.LogFile(2, second.name, None, 6, second.salt.hex())
+    manifests.write(Files(), str(first.parent), manifests.Manifest((), (closed, another)))
+    if not gone:
+        (first.parent / second.name).write_bytes(bytes(60) + second.data()[60:])
+    done = run(check_aof, tmp_path)
+    assert done.return_value == 1 and f"--fix would lose all of {first.parent / second.name}" in done.output
+    if gone:
+        assert f"{second.name} is missing, and the manifest names it. Bring it back from a backup" in done.output
+    assert run(check_aof, tmp_path, "--fix").return_value == 0
+    assert "5 keys" in run(check_aof, tmp_path).output
+    first.unlink()
+    done = run(check_aof, tmp_path, "--fix")
+    assert done.return_value == 1 and "This cannot be fixed" in done.output
 
 
 def test_what_cannot_be_fixed_is_said(tmp_path: Path) -> None:

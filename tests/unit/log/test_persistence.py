@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from log_files import written
 from state import state
 
 from kache.commands import DIGEST
@@ -37,7 +38,7 @@ Frame = tuple[int, int, int, bytes]
 
 def frames_of(path: Path) -> list[Frame]:
     """(kind, sequence, unix ms, payload) of a file, each proven to be what the format says byte for byte."""
-    data = path.read_bytes()
+    data = written(path)
     header = read_header(data, str(path))
     at, found = log_format.HEADER_SIZE, []
     while at < len(data):

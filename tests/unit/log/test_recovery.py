@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from log_files import LiveDump, Record, Written, counted, number, write_directory
 from state import state
@@ -81,6 +82,21 @@ def test_several_logs_are_one(tmp_path: Path) -> None:
     write_directory(tmp_path, [], [first.close(), second, third])
     store, recovery = load(tmp_path)
     assert (kept(store), recovery.last) == (25, 25)
+
+
+def test_a_log_without_effects_is_not_kept(tmp_path: Path) -> None:
+    """A start after the other that changes nothing would else leave a file each; one that ends torn is kept as it lies."""
+    idle = [Written(log_format.LOG, number, 11) for number in (2, 3, 4)]
+    idle[0].frames.append(Record(log_format.MARK, 10, NOW, b""))
+    write_directory(tmp_path, [], [counting(10).close(), *idle])
+    store, recovery = load(tmp_path)
+    assert (kept(store), recovery.last) == (10, 10)
+    assert [log.name for log in recovery.manifest_after().logs] == ["000001.log"]
+    with open(tmp_path / "000004.log", "ab") as file:
+        file.write(b"torn")
+    store, recovery = load(tmp_path)
+    assert kept(store) == 10 and recovery.cut is not None and recovery.cut.dropped == 4
+    assert [log.name for log in recovery.manifest_after().logs] == ["000001.log", "000004.log"]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -161,7 +177,8 @@ def test_every_cut_of_the_last_three_frames_keeps_what_is_whole(tmp_path: Path) 
             assert (cut.path, cut.offset, cut.dropped) == (
                 str(tmp_path / log.name),
                 ends[frames - 1],
-                size - ends[frames - 1],
+                # Zeros at the very end may have been reserved: they are not counted.
+                len(data[ends[frames - 1] : size].rstrip(b"\0")),
             )
             # The next log follows on, and the one after a second restart.
             after = recovery.manifest_after()
@@ -250,13 +267,45 @@ def test_a_lost_file_between_two_others_is_damage(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_zeros_at_the_end_are_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("size", [1, 4096, 3_000_000])
+def test_zeros_at_the_end_were_reserved_and_not_written(tmp_path: Path, size: int, ended: bool) -> None:
+    """A log that was open when everything was killed, also one whose end was written and not cut yet: nothing is missing."""
+    log, following = counting(5), counting(3, first=6, log_number=2)
+    write_directory(tmp_path, [], [log.close() if ended else log, following])
+    whole = manifests.read(Files(), str(tmp_path))
+    assert whole is not None
+    logs = (msgspec.structs.replace(whole.logs[0], bytes=None), whole.logs[1])
+    manifests.write(Files(), str(tmp_path), manifests.Manifest((), logs))
+    for name in (log.name, following.name):
+        with open(tmp_path / name, "ab") as file:
+            file.write(bytes(size))
+    store, recovery = load(tmp_path, strict=True)
+    assert kept(store) == 8 and recovery.cut is None and recovery.done == recovery.total
+    assert [each.bytes for each in recovery.manifest_after().logs] == [len(log.data()), len(following.data())]
+
+
+def test_zeros_behind_a_torn_frame_are_not_counted(tmp_path: Path) -> None:
     log = counting(5)
     write_directory(tmp_path, [], [log])
     with open(tmp_path / log.name, "ab") as file:
-        file.write(bytes(100_000))
+        file.write(log.data()[log.ends()[3] : log.ends()[4] - 5] + bytes(100_000))
     store, recovery = load(tmp_path)
-    assert kept(store) == 5 and recovery.cut is not None and recovery.cut.frames == 0
+    assert kept(store) == 5 and recovery.cut is not None
+    assert recovery.cut.dropped == log.ends()[4] - log.ends()[3] - 5 and recovery.cut.frames == 0
+
+
+def test_zeros_in_a_closed_log_are_damage(tmp_path: Path) -> None:
+    log = counting(5)
+    write_directory(tmp_path, [], [log])
+    with open(tmp_path / log.name, "ab") as file:
+        file.write(bytes(100))
+    whole = manifests.read(Files(), str(tmp_path))
+    assert whole is not None
+    closed = (msgspec.structs.replace(whole.logs[0], bytes=len(log.data()) + 100),)
+    manifests.write(Files(), str(tmp_path), manifests.Manifest((), closed))
+    with pytest.raises(LogError, match="the effects 6 cannot be read"):
+        load(tmp_path)
 
 
 def test_a_value_that_contains_frames_is_a_value(tmp_path: Path) -> None:
@@ -311,7 +360,7 @@ def test_files_of_another_time_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="not the file that the manifest means"):
         load(tmp_path)
     (tmp_path / log.name).unlink()
-    with pytest.raises(LogError, match=r"000001.log cannot be read: No such file"):
+    with pytest.raises(LogError, match=r"000001.log is missing, and the manifest names it.*check-aof"):
         load(tmp_path)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from log_files import written
 
 from kache.commands import BY_KEY, DIGEST
 from kache.config.settings import Config
@@ -243,7 +244,7 @@ def test_a_write_of_the_loop_that_is_cut_short_is_gone_on_with(tmp_path: Path, a
                 if appendfsync == "no":
                     assert writer.figures()["written_by_thread"] == before["written_by_thread"] + 1
                     assert await router.ask("get", "k") == b"$20\r\n%020d\r\n" % number
-            data = next((tmp_path / "s").glob("*.log")).read_bytes()
+            data = written(next((tmp_path / "s").glob("*.log")))
         at, found = 128, []
         while data[at : at + 2] == b"FK":
             end = at + 40 + int.from_bytes(data[at + 4 : at + 8], "little")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from log_files import written
 
 from kache.shard.log import format as log_format
 from kache.shard.log import writer as writers
@@ -57,7 +58,7 @@ class Stream:
 
     def payloads(self, path: Path | None = None) -> list[bytes]:
         """Of the EFFECTS in the file, each of whose frames is proven byte for byte; an END behind them is taken off."""
-        data, at, found = (path or self.path).read_bytes(), log_format.HEADER_SIZE, []
+        data, at, found = written(path or self.path), log_format.HEADER_SIZE, []
         while at < len(data):
             kind, length = data[at + 2], int.from_bytes(data[at + 4 : at + 8], "little")
             sequence, behind = (int.from_bytes(data[at + a : at + b], "little") for a, b in ((8, 16), (16, 20)))
@@ -92,7 +93,7 @@ def calls(scripted: ScriptedFiles, name: str) -> list[int]:
 def test_the_first_frame_is_what_it_always_was(stream: Stream) -> None:
     stream.put(b"abc")
     stream.until(lambda: stream.writer.written == 1)
-    assert stream.path.read_bytes()[log_format.HEADER_SIZE :] == GOLDEN
+    assert written(stream.path)[log_format.HEADER_SIZE :] == GOLDEN
 
 
 @pytest.mark.parametrize("stream", [writers.NO, writers.EVERYSEC, writers.ALWAYS], indirect=True)
@@ -247,7 +248,7 @@ def test_a_stricter_policy_makes_durable_what_was_written_before(stream: Stream)
 
 def test_a_mark_says_once_that_everything_is_durable(stream: Stream) -> None:
     stream.writer.mark(5)
-    assert stream.path.stat().st_size == log_format.HEADER_SIZE, "nothing came yet"
+    assert len(written(stream.path)) == log_format.HEADER_SIZE, "nothing came yet"
     stream.put(b"one")
     stream.writer.mark(5)
     stream.writer.sync()
@@ -255,7 +256,7 @@ def test_a_mark_says_once_that_everything_is_durable(stream: Stream) -> None:
     for _ in range(3):
         stream.writer.mark(6)
     stream.until(lambda: stream.writer.queued == 0)
-    data = stream.path.read_bytes()[log_format.HEADER_SIZE :]
+    data = written(stream.path)[log_format.HEADER_SIZE :]
     assert data[43:] == frame(log_format.MARK, b"", 1, SALT, log_format.HEADER_SIZE + 43, now_ms=6)
 
 

@@ -109,9 +109,35 @@ def test_who_does_not_read_costs_a_window() -> None:
             silent.close()
             await wait_until(lambda: len(running.router.sessions()) == 1)
             assert running.router.output_bytes == 0
-            assert not any(connection.flows for shard in running.shards for connection in shard.connections)
+            links = [connection for shard in running.shards for connection in shard.connections]
+            await wait_until(lambda: not any(link.flows for link in links))
 
     run(test, 30)
+
+
+def test_keys_leave_as_they_come() -> None:
+    """16 MB of names from two shards: the router holds a window of them, and makes no object of any."""
+
+    async def test() -> None:
+        async with cluster(2) as running:
+            names = [b"%0200d" % number for number in range(80_000)]
+            for name in names:
+                running.shards[running.router.shard_of(name)].data[0, name] = b""
+            silent = socket.create_connection(("127.0.0.1", running.port))
+            silent.sendall(resp("KEYS", "*") * 3)
+            other = await running.connect()
+            await wait_until(lambda: running.router.output_bytes > MIB)
+            for turn in range(50):
+                assert await ask(other, "GET", f"small:{turn}") is None
+                assert running.router.output_bytes < 8 * MIB
+            assert [name for shard in running.shards for name, _ in shard.executed if name == "keys"] == ["keys"] * 2
+            silent.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=silent, limit=1 << 26)
+            for found in await replies(reader, 3):
+                assert sorted(found) == names
+            writer.close()
+
+    run(test, 60)
 
 
 @pytest.mark.parametrize("how", ["OFF", "SKIP"])

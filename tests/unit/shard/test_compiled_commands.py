@@ -15,6 +15,7 @@ BINARY, INTERNAL, RESP2, RESP3 = range(4)
 SCORES = (
     b"1 2 2 3 -1 0 -0 0.5 1.25 -7.75 1e3 +1 .5 1. inf -inf nan 123456789012345 1234567890123456 0.1 3.0 abc".split()
 )
+BOUNDS = (*SCORES, b"(1", b"(2", b"(-1", b"-inf", b"+inf", b"(-inf", b"(inf", b"(", b"", b"((1")
 INDEXES = b"0 1 2 5 -1 -2 -100 100 9223372036854775807 -9223372036854775808 01 1.0 x".split()
 FIELDS = (b"a", b"b", b"c", b"d", b"", b"\xff\x00", b"12", b"x" * 300)
 
@@ -139,7 +140,8 @@ def words(draw: random.Random) -> list[bytes]:
             }.get(name, [])
         case _:
             name = draw.choice(
-                b"ZADD ZADD ZADD ZINCRBY ZREM ZSCORE ZCARD ZRANK ZREVRANK ZRANGE ZREVRANGE ZRANGEBYSCORE ZPOPMIN".split()
+                b"ZADD ZADD ZADD ZINCRBY ZREM ZSCORE ZCARD ZRANK ZREVRANK ZRANGE ZREVRANGE ZRANGEBYSCORE ZPOPMIN "
+                b"ZCOUNT ZREMRANGEBYSCORE".split()
             )
             pairs = [word for _ in range(draw.randrange(1, 4)) for word in (draw.choice(SCORES), field())]
             rest = {
@@ -152,6 +154,8 @@ def words(draw: random.Random) -> list[bytes]:
                 b"ZRANGE": [*draw.choices(INDEXES, k=2), *draw.choice(([], [], [b"WITHSCORES"], [b"REV"]))],
                 b"ZREVRANGE": draw.choices(INDEXES, k=2),
                 b"ZRANGEBYSCORE": draw.choices(SCORES, k=2),
+                b"ZCOUNT": draw.choices(BOUNDS, k=2),
+                b"ZREMRANGEBYSCORE": sorted(draw.choices(BOUNDS, k=2), reverse=draw.random() < 0.2),
             }.get(name, [])
             if name == b"ZADD" and draw.random() < 0.1:
                 rest.pop()

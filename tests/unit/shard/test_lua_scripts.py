@@ -36,6 +36,16 @@ class Client:
     def run(self, text: str, *keys: bytes, args: tuple[bytes, ...] = (), dialect: int = RESP2) -> Any:
         return self.ask(b"EVAL", text.encode(), b"%d" % len(keys), *keys, *args, dialect=dialect)
 
+    def become(self, user: int) -> None:
+        """Everything is asked in the name of the user of that number."""
+
+        def handler(ctx: Any, _key: bytes) -> int:
+            ctx.user_number = user
+            return 0
+
+        self.shard.replace_handler("ttl", handler)
+        self.ask(b"TTL", b"x")
+
 
 @pytest.fixture(scope="module")
 def client() -> Client:
@@ -179,17 +189,17 @@ def test_scripts_are_known_by_their_digest() -> None:
     assert client.ask(b"EVAL", text, b"1", b"a") == 1
     assert client.ask(b"EVALSHA", sha.upper(), b"1", b"a") == 2
     assert client.ask(b"_script_show", sha, dialect=INTERNAL) == text
-    client.ask(b"_script_flush", dialect=INTERNAL)
+    client.shard.scripts.flush()
     with pytest.raises(CommandError, match="NOSCRIPT"):
         client.ask(b"EVALSHA", sha, b"1", b"a")
-    assert client.ask(b"_script_load", text, dialect=INTERNAL) == sha
+    assert client.shard.scripts.load(text) == sha
     assert client.ask(b"EVALSHA", sha, b"1", b"a") == 3
     assert client.ask(b"_script_exists", sha, b"x", dialect=INTERNAL) == [1, 0]
 
 
 def test_what_is_only_evaluated_goes_when_there_is_much_of_it() -> None:
     client = Client()
-    kept = client.ask(b"_script_load", b"return 'kept'", dialect=INTERNAL)
+    kept = client.shard.scripts.load(b"return 'kept'")
     first = hashlib.sha1(b"return 0").hexdigest().encode()
     for number in range(501):
         client.run(f"return {number}")
@@ -201,7 +211,7 @@ def test_the_reading_forms_do_not_write(client: Client) -> None:
     assert client.ask(b"EVAL_RO", b"return redis.call('exists', 'none')", b"0") == 0
     with pytest.raises(CommandError, match="Write commands are not allowed from read-only scripts"):
         client.ask(b"EVAL_RO", b"return redis.call('set', KEYS[1], 'x')", b"1", b"a")
-    sha = client.ask(b"_script_load", b"return redis.call('del', KEYS[1])", dialect=INTERNAL)
+    sha = client.shard.scripts.load(b"return redis.call('del', KEYS[1])")
     with pytest.raises(CommandError, match="Write commands are not allowed from read-only scripts"):
         client.ask(b"EVALSHA_RO", sha, b"1", b"a")
 
@@ -256,6 +266,7 @@ def test_rights_are_asked_for() -> None:
             raise CommandError("NOPERM this user has no permissions to run the 'set' command")
 
     client.shard.scripts.check = check
+    client.become(7)
     assert client.run("return {redis.acl_check_cmd('get', 'a'), redis.acl_check_cmd('set', 'a', 'b')}") == [1, None]
     with pytest.raises(CommandError, match="NOPERM"):
         client.run("return redis.call('set', 'a', 'b')")

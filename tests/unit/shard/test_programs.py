@@ -25,10 +25,13 @@ class Host:
         self.shard = Shard(now_ms=NOW, **options)
         self.result: Any = None
 
-    def run(self, work: Callable[[Program], Any], dialect: int = RESP2, **options: Any) -> Any:
+    def run(
+        self, work: Callable[[Program], Any], dialect: int = RESP2, user: int = UNRESTRICTED, **options: Any
+    ) -> Any:
         """The result of `work`, run as the handler of a client's command."""
 
         def handler(ctx: Any, _key: bytes) -> int:
+            ctx.user_number = user
             with Program(ctx, **options) as program:
                 self.result = work(program)
             return 0
@@ -122,9 +125,12 @@ def test_rights_are_asked_for_with_the_row(host: Host) -> None:
             raise CommandError("NOPERM no")
 
     with pytest.raises(CommandError, match="NOPERM no"):
-        host.run(lambda p: [p.call(b"SET", b"a", b"1"), p.call(b"DEL", b"a")], check=check)
-    assert asked == [(UNRESTRICTED, "set", (b"a", b"1")), (UNRESTRICTED, "del", (b"a",))]
+        host.run(lambda p: [p.call(b"SET", b"a", b"1"), p.call(b"DEL", b"a")], check=check, user=7)
+    assert asked == [(7, "set", (b"a", b"1")), (7, "del", (b"a",))]
     assert host.shard.execute([b"EXISTS", b"a"]) == b":1\r\n"
+    # Nobody is asked about who may do everything.
+    assert host.run(lambda p: p.call(b"DEL", b"a"), check=check) == 1
+    assert len(asked) == 2
 
 
 def test_keys_of_other_shards_are_not_touched(host: Host) -> None:
