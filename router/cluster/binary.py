@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from kache.errors import CommandError
 from kache.replies import OK, Missing, Reply
 from kache.slots import slot_of_key
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
-__all__ = ["BINARY"]
+__all__ = ["BINARY", "IN_BLOCK"]
 
 
 async def _ask(router: Router, session: Session, command: bytes, key: bytes, *arguments: bytes) -> Any:
@@ -65,3 +66,50 @@ BINARY: Final[dict[str, Callable[..., Any]]] = {
     "binary|zrem": zrem,
 }
 """By row, as the handlers in `commands`."""
+
+
+Translation = tuple[list[bytes], Callable[[Any], Reply]]
+"""The command that a node is sent inside a transaction, and what its reply becomes."""
+
+_PERSIST: Final = b"return redis.call('PERSIST', KEYS[1]) + redis.call('EXISTS', KEYS[1])"
+
+
+def _read(how: Callable[[Any], Reply]) -> Callable[[Any], Reply]:
+    """The same for replies that may be errors, which stay errors."""
+    return lambda reply: reply if isinstance(reply, CommandError) else how(reply)
+
+
+def _del(*keys: bytes) -> Translation:
+    return [b"DEL", *keys], _read(lambda removed: removed or Missing(0))
+
+
+def _expire(*words: bytes) -> Translation:
+    how = (lambda changed: changed) if len(words) > 2 else (lambda changed: OK if changed else None)
+    return [b"PEXPIRE", *words], _read(how)
+
+
+def _persist(key: bytes) -> Translation:
+    return [b"EVAL", _PERSIST, b"1", key], _read(lambda found: OK if found else None)
+
+
+def _zadd(key: bytes, *arguments: bytes) -> Translation:
+    return [b"ZADD", key, *arguments], _read(lambda added: OK if len(arguments) == 2 else added)
+
+
+def _zrem(key: bytes, *members: bytes) -> Translation:
+    return [b"ZREM", key, *members], _read(lambda removed: removed if removed or len(members) > 1 else None)
+
+
+def _lget(key: bytes) -> Translation:
+    return [b"LRANGE", key, b"0", b"-1"], lambda elements: elements
+
+
+IN_BLOCK: Final[dict[str, Callable[..., Translation]]] = {
+    "binary|del": _del,
+    "binary|expire": _expire,
+    "binary|persist": _persist,
+    "binary|zadd": _zadd,
+    "binary|zrem": _zrem,
+    "lget": _lget,
+}
+"""The same commands between MULTI and EXEC, by row; other handlers' are refused there."""

@@ -31,6 +31,7 @@ from kache.errors import CommandError, KacheError
 from kache.slots import SLOT_COUNT, slot_of_key
 
 from .asking import converse
+from .binary import IN_BLOCK
 from .blocking import BLOCKING
 from .dialects import SETTLED
 from .exclusive import Pool
@@ -112,6 +113,7 @@ class Director:
         self.gates = Gates(self)
         self.pool = Pool(self)
         self.settled = SETTLED
+        self.in_block = IN_BLOCK
         self.subscriber = Subscriber(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self.maps_read = 0

@@ -115,7 +115,8 @@ async def execute_watched(
     router: Router, session: Session, blocks: Mapping[int, Sequence[bytes]], commands: Sequence[Any]
 ) -> Reply:
     """EXEC: `blocks` are the commands of each slot. Of all commands in their order `commands` has the slot, or what the
-    router itself answers, or (fold, places of keys by slot) of one that is divided."""
+    router itself answers, or (fold, places of keys by slot) of one that is divided, or [slot, what its reply becomes] of one
+    that was translated."""
     watching, session.exclusive = session.exclusive, None
     assert watching is not None
     try:
@@ -135,6 +136,8 @@ async def execute_watched(
     for each in commands:
         if isinstance(each, int):
             found.append(next(values[each]))
+        elif isinstance(each, list):
+            found.append(each[1](next(values[each[0]])))
         elif isinstance(each, tuple):
             fold, places = each
             found.append(joined(fold, places, {slot: next(values[slot]) for slot in places}))

@@ -19,14 +19,16 @@ cdef bint queue_remote(Session session, Command* command, uint16_t flags) except
     cdef RequestParser parser = session.parser
     cdef Queued* one
     cdef int slot = NO_SHARD
+    translation = None
     refusal = None
     if command.no_multi or command.route == ROUTE_CONTAINER:
         refusal = NOT_IN_MULTI if command.no_multi else wrong_arity(command)
     elif command.route == ROUTE_LOCAL and command.instant:
         pass
-    elif command.handler != NULL:
+    elif command.handler != NULL and <object> command.key not in session.router.remote.director.in_block:
         refusal = NOT_QUEUED % command.name[:command.name_size].replace(b"|", b" ").upper()
     else:
+        translation = session.router.remote.director.in_block.get(<object> command.key)
         try:
             slots = session.router.remote.director.slots_of(<object> command.row, session.arguments(command))
             if len(slots) == 1:
@@ -56,7 +58,12 @@ cdef bint queue_remote(Session session, Command* command, uint16_t flags) except
     else:
         one.shard = slot
         queue.shard = slot if queue.shard == NO_SHARD or queue.shard == slot else SEVERAL
-        put_resp_words(queue.frames, parser.spans, parser.count)
+        if translation is None:
+            put_resp_words(queue.frames, parser.spans, parser.count)
+        else:
+            words, queue.planned[queue.count - 1] = translation(*session.arguments(command))
+            frame = resp_of(words)
+            queue.frames.append(PyBytes_AS_STRING(<bytes> frame), PyBytes_GET_SIZE(<bytes> frame))
     one.size = queue.frames.used() - one.at
     answer_word(session, "QUEUED", b"+QUEUED\r\n", flags)
     return True
@@ -169,7 +176,7 @@ cdef bint exec_exclusively(Session session, Command* command, uint16_t flags) ex
         if one.shard >= 0:
             blocks.setdefault(one.shard, []).append(
                 PyBytes_FromStringAndSize(queue.frames.data + queue.frames.start + one.at, one.size))
-            commands.append(one.shard)
+            commands.append([one.shard, queue.planned[i]] if i in queue.planned else one.shard)
         elif one.shard == SEVERAL:
             fold, places, frames = queue.planned[i]
             for slot, frame in frames.items():
@@ -322,7 +329,8 @@ cdef class Block(Pending):
                 fold, places, _ = queue.planned[i]
                 found.append(joined(fold, places, {slot: next(parts[slot]) for slot in places}))
             else:
-                found.append(next(parts[queue.commands[i].shard]))
+                value = next(parts[queue.commands[i].shard])
+                found.append(queue.planned[i](value) if i in queue.planned else value)
         return found
 
     cdef object local_value(self, Py_ssize_t i):

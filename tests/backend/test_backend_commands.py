@@ -217,6 +217,25 @@ def test_the_binary_protocol(client: redis.Redis, front: LocalCluster) -> None:
     assert client.get("k2") == b"2"
 
 
+def test_a_transaction_of_the_binary_protocol(client: redis.Redis, front: LocalCluster) -> None:
+    """Byte for byte what shards answer, with and without WATCH."""
+    with LocalCluster(shards=1) as shards:
+
+        def answers(cluster: LocalCluster) -> list[object]:
+            found: list[object] = []
+            ours = cluster.client()
+            for _ in range(2):
+                with ours.pipeline(transaction=True) as pipe:
+                    pipe.set("{b}k", "v").expire("{b}k", 100).persist("{b}k").persist("{b}k").persist("{b}none")
+                    pipe.expire("{b}none", 100).zadd("{b}z", {"m": 1}).zadd("{b}z", {"m": 2, "n": 3})
+                    pipe.zrem("{b}z", "none").zrem("{b}z", "m").delete("{b}k", "{b}none").delete("{b}none")
+                    found.append(pipe.execute())
+            found.append(ours.transaction(lambda watching: watching.queue.zadd("{b}y", {"m": 1}), "{b}y")[1])
+            return found
+
+        assert answers(front) == answers(shards)
+
+
 def test_zquery_is_a_script(client: redis.Redis) -> None:
     client.zadd("z", {f"m{number}": number // 3 for number in range(30)})
     answer = client.execute_command("ZQUERY", "z", "4", "m13", "1", "2")
