@@ -50,8 +50,9 @@ class Failure(NamedTuple):
 class Runner(Protocol):
     """Answers what a running script asks."""
 
-    program: Program | None
-    """What executes its commands; None: `call` does."""
+    @property
+    def program(self) -> Program | None:
+        """What executes its commands; None: `call` does."""
 
     def call(self, words: tuple[bytes, ...]) -> Any:
         """The reply of a command, as a Python value; CommandError."""
