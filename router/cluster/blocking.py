@@ -183,6 +183,8 @@ def _multiple(name: bytes) -> Callable[[_Wait], list[tuple[bytes, list[bytes]]]]
     def tries(wait: _Wait) -> list[tuple[bytes, list[bytes]]]:
         number = int(wait.arguments[1])
         keys, rest = wait.arguments[2 : 2 + number], wait.arguments[2 + number :]
+        if not rest:
+            raise CommandError("ERR syntax error")
         return [(key, [name, b"1", key, *rest]) for key in keys]
 
     return tries

@@ -163,7 +163,8 @@ class Persistence:
         self._dirty_at_save = self.host.shard.store.dirty
         if self.config.appendonly:
             await self._begin_log()
-        elif self.manifest.names() and not self.manifest.stopped_ms:
+        elif (self.manifest.names() or self._last_number) and not self.manifest.stopped_ms:
+            # Also where the log of before had nothing in it, and is not named any more.
             await self._write_manifest(msgspec.structs.replace(self.manifest, stopped_ms=self.now()))
 
     async def _begin_log(self) -> None:
