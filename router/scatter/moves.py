@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from kache.commands import BY_KEY, TABLE, Row, keys_with_flags
+from kache.commands import TABLE, Row, keys_with_flags
 from kache.errors import NO_SUCH_KEY, SYNTAX, WRONG_TYPE, CommandError
 from kache.replies import NULL_ARRAY, OK, Reply
 
@@ -199,11 +199,6 @@ async def _carry(held: Transaction, source: bytes, destination: bytes, first: li
 async def copy(router: Router, session: Session, source: bytes, destination: bytes, *options: bytes) -> Reply:
     """The source stays; in another database or over what is there if the options say so."""
     db, replace = _copy_options(session.db, options)
-    request = [source, b"0", _BYTES, _ELEMENTS]
-    found = await router.call(router.shard_of(source), "_read_part", request, db=session.db, session=session)
-    if not isinstance(found, list) or found[0] == b"0":
-        # It fits into one part: the destination's shard does it in one step.
-        return await compute(router, session, BY_KEY["copy"], (source, destination, *options))
     async with Transaction(router, session, [source, destination]) as held:
         first = await _first_part(held, source)
         if first is None or (not replace and await held.read(destination, "exists", db=db)):
