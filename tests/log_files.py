@@ -255,6 +255,15 @@ class LiveDump:
             if at < later.cursor:
                 later.cursor -= min(n, later.cursor - at)
 
+    def reach(self, where: str, key: bytes) -> None:
+        """Goes on until the dump is there with a key of database 0, which has elements."""
+        for db in range(16):
+            while where != "undumped" and self.cursors[db] < (SLOTS, 0):
+                self._walk(db)
+        if where == "in parts":
+            self._deliver(0, key)
+        assert self._where(0, key) == where
+
     # The base -------------------------------------------------------------------------------------------
     def begin(self) -> None:
         """The dump begins; the log is closed behind what was executed so far, which it does not need."""

@@ -53,7 +53,8 @@ def check_aof(path: str, fix: bool) -> int:
 
 def _line(file: Any) -> str:
     if file.bad_offset < 0:
-        return f"{file.path}: {file.bytes:,} bytes, {file.frames:,} frames, all whole"
+        frames = "1 frame, whole" if file.frames == 1 else f"{file.frames:,} frames, all whole"
+        return f"{file.path}: {file.bytes:,} bytes, {frames}"
     beyond = f", {file.beyond:,} whole ones behind" if file.beyond else ""
     return f"{file.path}: {file.bytes:,} bytes, {file.frames:,} whole frames up to byte {file.bad_offset}{beyond}"
 

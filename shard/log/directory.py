@@ -11,6 +11,7 @@ when the number of shards changes: the files of one epoch are never mixed with t
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import Final
@@ -129,13 +130,22 @@ def make(files: Files, path: str) -> None:
 class Lock:
     """The right to use a directory, until `release` or the end of the process; `shared` with others who only read.
 
-    LogError names who has it.
+    LogError names who has it. Who only reads can do so where nothing may be written: on a disk that is mounted read-only after
+    its errors, in a backup of somebody else.
     """
 
     def __init__(self, files: Files, path: str, *, shared: bool = False) -> None:
         self._files = files
         name = f"{path}/lock"
-        self.fd = files.open(name, os.O_RDWR | os.O_CREAT)
+        try:
+            self.fd = files.open(name, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if not shared or error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            if not files.exists(name):
+                self.fd = -1  # whoever uses the directory makes it first
+                return
+            self.fd = files.open(name)
         try:
             files.lock(self.fd, shared)
             if not shared:

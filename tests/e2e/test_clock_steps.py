@@ -128,3 +128,56 @@ def test_the_second_of_everysec_is_not_one_of_the_wall_clock(clock: StepClock, t
                 until(lambda: not unsynced(connection), "what was written is synced", 20)
         finally:
             clock.step(0)
+
+
+@pytest.mark.parametrize("step", [HOUR_MS, -HOUR_MS])
+def test_dumps_come_when_they_are_due_behind_a_step(clock: StepClock, tmp_path: Path, step: int) -> None:
+    """A log that has grown is written anew, and the seconds of a save point are none of the wall clock."""
+    options = {"dir": tmp_path, "appendonly": "yes", "auto_aof_rewrite_min_size": "20kb"}
+    with Cluster(1, environment=clock.environment(), **options) as cluster, cluster.connect() as connection:
+        clock.step(step)
+        try:
+            for number in range(40):
+                assert connection.request("set", f"key:{number}", "v" * 1000) == "OK"
+            until(
+                lambda: "rewriting" in cluster.log() and "dumped 40 keys" in cluster.log(),
+                "the log is written anew",
+                20,
+            )
+            assert connection.request("config", "set", "auto-aof-rewrite-percentage", 0, "save", "2 20") == "OK"
+            for number in range(20):
+                assert connection.request("set", f"more:{number}", "v") == "OK"
+            until(lambda: "20 changes in" in cluster.log() and "dumped 60 keys" in cluster.log(), "a snapshot", 20)
+            assert abs(connection.request("lastsave") * 1000 - server_ms(connection)) < 60_000
+        finally:
+            clock.step(0)
+
+
+def test_lives_a_year_apart_in_either_order(clock: StepClock, tmp_path: Path) -> None:
+    """What was written is there whenever it is read; what has a deadline goes by the clock of who reads it."""
+    year = 365 * 24 * HOUR_MS
+    options = {"dir": tmp_path, "appendonly": "yes", "environment": clock.environment()}
+    try:
+        clock.step(year)
+        with Cluster(1, **options) as cluster, cluster.connect() as connection:
+            connection.send(
+                ("set", "hour", "v", "px", HOUR_MS), ("hset", "h", "f", 1), ("hpexpire", "h", HOUR_MS, "fields", 1, "f")
+            )
+            assert connection.read_many(3) == ["OK", 1, [1]]
+            deadline = connection.request("pexpiretime", "hour")
+            assert connection.request("incr", "lives") == 1
+        clock.step(0)
+        with Cluster(1, **options) as cluster, cluster.connect() as connection:
+            assert connection.request("pexpiretime", "hour") == deadline
+            assert connection.request("incr", "lives") == 2
+            assert connection.request("append", "hour", "w") == 2
+        clock.step(year + 2 * HOUR_MS)
+        with Cluster(1, **options) as cluster, cluster.connect() as connection:
+            assert connection.request("mget", "hour", "lives") == [None, b"2"]
+            assert connection.request("hget", "h", "f") is None
+            assert connection.request("append", "hour", "new") == 3
+        clock.step(0)
+        with Cluster(1, **options) as cluster, cluster.connect() as connection:
+            assert connection.request("get", "hour") == b"new"
+    finally:
+        clock.step(0)

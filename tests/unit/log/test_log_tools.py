@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from kache.shard.log import directory
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
 from kache.shard.log.directory import ClusterFile, Lock, shard_directory
-from kache.shard.log.files import Files
+from kache.shard.log.files import Files, ScriptedFiles
+from kache.shard.log.format import LogError
 from kache.slots import contiguous
 
 NOW = 1_700_000_000_000
@@ -151,6 +153,33 @@ def test_what_is_in_use_or_no_data_is_refused(tmp_path: Path) -> None:
         nothing = run(command, tmp_path)
         assert isinstance(nothing.exception, KacheError) and "neither the data directory" in str(nothing.exception)
     lock.release()
+
+
+@pytest.mark.parametrize("refusal", [errno.EROFS, errno.EACCES])
+def test_what_may_only_be_read_can_be_looked_at(tmp_path: Path, refusal: int) -> None:
+    """A disk that is mounted read-only after its errors. Who uses the directory keeps others away all the same."""
+    files = ScriptedFiles()
+    files.fail("open", refusal, times=1)
+    nobody = Lock(files, str(tmp_path), shared=True)
+    assert nobody.fd == -1
+    nobody.release()
+    Lock(Files(), str(tmp_path)).release()
+    files.heal()
+    files.fail("open", refusal, times=1)
+    reader = Lock(files, str(tmp_path), shared=True)
+    with pytest.raises(LogError, match="in use by another process"):
+        Lock(Files(), str(tmp_path))
+    reader.release()
+    user = Lock(Files(), str(tmp_path))
+    files.heal()
+    files.fail("open", refusal, times=1)
+    with pytest.raises(LogError, match="in use by another process"):
+        Lock(files, str(tmp_path), shared=True)
+    files.heal()
+    files.fail("open", refusal, times=1)
+    with pytest.raises(OSError, match="lock"):
+        Lock(files, str(tmp_path))
+    user.release()
 
 
 def test_the_state_as_json_lines(tmp_path: Path) -> None:

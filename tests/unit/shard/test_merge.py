@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from log_files import SEED, SLOTS, LiveDump, Record, counted, number, place_of
+from packed_limits import LARGE_ONLY, limits
 from state import state
 
 from kache.shard.engine.engine import Keyspace, Merge, RecordError, Replay, Store, UnknownRecord, records_of
@@ -19,6 +22,7 @@ from kache.slots import slot_of_key
 NOW = 1_700_000_000_000
 ROUNDS = int(os.environ.get("KACHE_MERGE_ROUNDS", "60"))
 Argv = list[bytes]
+ROOT = Path(__file__).parent.parent.parent.parent
 
 NAMES = [
     b"{%d}%s" % (tag, kind) for tag in range(3) for kind in (b"a", b"b", b"l", b"h", b"s", b"z", b"t", b"x" * 40, b"")
@@ -193,6 +197,70 @@ def test_the_rounds_see_everything() -> None:
     parts = {f"{kind} in parts" for kind in ("list", "hash", "set", "zset", "stream")}
     moves = {f"{name} to later" for name in ("rename", "move", "copy")}
     assert seen == parts | moves | {"gone", "begun anew", "later as a whole"}
+
+
+# Every record on a key wherever the dump may be with it ---------------------------------------------------
+LIST, SET, ZSET = b"RPUSH k 1 2 3 4 5 6", b"SADD k 1 2 3 4 5 6", b"ZADD k 1 a 2 b 3 c 4 d 5 e 6 f"
+HASH = b"HSET k a 1 b 2 c 3 d 4 e 5 f 6"
+STREAM = b"XADD k 1-1 f v|XADD k 1-2 f v|XADD k 1-3 f v|XADD k 1-4 f v|XADD k 1-5 f v|XGROUP CREATE k g 0"
+READ = b"XREADGROUP GROUP g c COUNT 2 STREAMS k >"
+RECORDS: dict[str, tuple[bytes, bytes]] = {
+    "string_set": (LIST, b"SET k v"), "string_set_until": (LIST, b"SET k v PX 5000"),
+    "string_append": (LIST, b"SET k v|APPEND k w"), "string_overlay": (LIST, b"SET k vvv|SETRANGE k 1 w"),
+    "delete": (HASH, b"DEL k"), "rename": (SET, b"RENAME k {k}other"), "move": (ZSET, b"MOVE k 3"),
+    "copy": (LIST, b"COPY k {k}other"), "deadline_set": (SET, b"PEXPIRE k 5000"),
+    "deadline_clear": (HASH, b"PEXPIRE k 5000|PERSIST k"),
+    "list_push_left": (LIST, b"LPUSH k x y"), "list_push_right": (LIST, b"RPUSH k x y"),
+    "list_pop_left": (LIST, b"LPOP k 2"), "list_pop_right": (LIST, b"RPOP k 2"), "list_set": (LIST, b"LSET k 1 x"),
+    "list_insert": (LIST, b"LINSERT k BEFORE 2 x"), "list_delete_range": (LIST, b"LTRIM k 1 4"),
+    "list_replace": (LIST, b"SORT k DESC STORE k"),
+    "hash_set": (HASH, b"HSET k a x g y"), "hash_set_keep_ttl": (HASH, b"HINCRBY k a 1"),
+    "hash_delete": (HASH, b"HDEL k a f"), "field_deadline_set": (HASH, b"HPEXPIRE k 5000 FIELDS 1 a"),
+    "field_deadline_clear": (HASH, b"HPEXPIRE k 5000 FIELDS 1 a|HPERSIST k FIELDS 1 a"),
+    "set_add": (SET, b"SADD k 7 8"), "set_remove": (SET, b"SREM k 1 6"), "set_replace": (SET, b"SUNIONSTORE k k k"),
+    "zset_add": (ZSET, b"ZADD k 9 a 0 g"), "zset_remove": (ZSET, b"ZREM k a f"), "zset_replace": (ZSET, b"ZUNIONSTORE k 1 k"),
+    "stream_add": (STREAM, b"XADD k 2-1 f v"), "stream_delete": (STREAM, b"XDEL k 1-1 1-5"),
+    "stream_trim": (STREAM, b"XTRIM k MAXLEN 2"), "stream_meta": (STREAM, b"XSETID k 9-9"),
+    "group_put": (STREAM, b"XGROUP CREATE k h 1-2"), "group_drop": (STREAM, b"XGROUP DESTROY k g"),
+    "consumer_put": (STREAM, b"XGROUP CREATECONSUMER k g c"),
+    "consumer_drop": (STREAM + b"|" + READ, b"XGROUP DELCONSUMER k g c"),
+    "pending_put": (STREAM, READ), "pending_drop": (STREAM + b"|" + READ, b"XACK k g 1-1"),
+}  # fmt: skip
+
+
+def test_the_table_has_every_record() -> None:
+    """A new kind fails here until it has a row."""
+    kinds = (ROOT / "kache/shard/engine/effects.pxd").read_text().split("cdef enum")[1]
+    names = {name.lower() for name in re.findall(r"^    RECORD_(\w+) = \d+", kinds, re.MULTILINE)}
+    assert names - {"db", "time", "flush", "swap", "settled", "shares_before"} == set(RECORDS)
+
+
+@pytest.mark.parametrize("where", ["undumped", "dumped", "later", "in parts"])
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_record_wherever_the_dump_is_with_its_key(record: str, where: str) -> None:
+    with limits(LARGE_ONLY):  # what is packed is dumped in one piece
+        check_record(record, where)
+
+
+def check_record(record: str, where: str) -> None:
+    shard = Shard(now_ms=NOW)
+    live = LiveDump(shard, NOW, draw=random.Random(3), large=1000 if where == "dumped" else 0)
+    before, meanwhile = RECORDS[record]
+
+    def run(commands: bytes) -> None:
+        for command in commands.split(b"|"):
+            reply = shard.execute(command.split())
+            assert not reply.startswith(b"-"), (command, reply)
+        live.end_frame(NOW)
+
+    run(before)
+    live.begin()
+    live.reach(where, b"k")
+    run(meanwhile)
+    assert (record, where) in live.met
+    while live.slice():
+        pass
+    assert state(recovered(live)) == state(shard.store)
 
 
 # By hand: each rule alone ---------------------------------------------------------------------------------
