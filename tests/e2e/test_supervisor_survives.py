@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
@@ -372,8 +373,11 @@ def test_every_process_has_only_files_of_its_own(method: str) -> None:
         for role, pid in [("supervisor", status["pid"]), *((c["role"], c["pid"]) for c in status["children"])]:
             files = {}
             for link in Path(f"/proc/{pid}/fd").iterdir():
-                info = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
-                files[int(link.name)] = os.readlink(link), int(info.split("flags:")[1].split()[0], 8)
+                with contextlib.suppress(
+                    FileNotFoundError
+                ):  # closed meanwhile: the connection that asked for the status
+                    info = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+                    files[int(link.name)] = os.readlink(link), int(info.split("flags:")[1].split()[0], 8)
             own = {fd: what for fd, what in files.items() if fd > 2}
             assert all(flags & close_on_exec for _, flags in own.values()), (role, own)
             # Not named: a router's spare descriptor, and what it has mapped.
