@@ -45,6 +45,7 @@ cdef struct Host:
     lua_State* L
     bint stopped                # the script ends here, whatever it catches
     bint asked                  # its runner was asked whether it may go on
+    int most_instructions       # between two looks at the clock
     bint passed                 # keys and arguments are passed to what runs, instead of being found by it
     const char* reason          # for what, if it is not what was raised
     int64_t looked_ns           # when the hook came last

@@ -42,7 +42,9 @@ include "lua_replies.pxi"
 include "lua_results.pxi"
 
 cdef enum:
-    MOST_INSTRUCTIONS = 2000            # between two looks at the clock
+    MOST_INSTRUCTIONS = 1000            # between two looks at the clock
+    FEW_INSTRUCTIONS = 16               # the same where values are so large that one of them may take long
+    LARGE_BLOCK = 131072                # bytes that such a value takes
     TICK_NS = 1000000                   # between two questions whether the script may go on
     MOST_RESULTS = 16                   # of a function that Python calls
     DIGITS = 32                         # bytes of a number as text, at most
@@ -94,6 +96,7 @@ cdef class Lua:
     def __cinit__(self):
         load_lua()
         memset(&self.host, 0, sizeof(Host))
+        self.host.most_instructions = MOST_INSTRUCTIONS
         self.host.lua = <void*> self
         self.host.most = self.host.limit = <size_t> INT64_MAX
         self.callbacks = []
@@ -266,6 +269,7 @@ cdef class Lua:
         """Nothing is left of what ran before."""
         self.host.asked = False
         self.host.script_resp = 2
+        self.host.most_instructions = MOST_INSTRUCTIONS
         self.host.looked_ns = self.host.ticked_ns = monotonic_ns()
         self.elsewhere = None
 

@@ -19,10 +19,19 @@ cdef void* allocate(void* place, void* block, size_t old, size_t new) noexcept n
         return NULL
     if new > old and host.used + (new - old) > host.most:
         return NULL
+    if new > old and new - old >= LARGE_BLOCK:
+        note_large(host)
     found = realloc(block, new)
     if found != NULL:
         host.used += new - old
     return found
+
+
+cdef void note_large(Host* host) noexcept nogil:
+    """A value of this size is about to be made: what is done with it may take long, and is looked at from the next step on."""
+    if host.L != NULL and not host.stopped and host.most_instructions != FEW_INSTRUCTIONS:
+        host.most_instructions = FEW_INSTRUCTIONS
+        lua.sethook(host.L, hook, BY_COUNT, 1)
 
 
 cdef void raise_memory(lua_State* L) noexcept nogil:
@@ -76,7 +85,7 @@ cdef int look_now(lua_State* L) noexcept nogil:
 
 cdef void look(lua_State* L, Host* host) noexcept nogil:
     cdef int64_t now = monotonic_ns()
-    lua.sethook(L, hook, BY_COUNT, next_count(now - host.looked_ns))
+    lua.sethook(L, hook, BY_COUNT, next_count(host.most_instructions, now - host.looked_ns))
     host.looked_ns = now
     ask(host, now)
 
@@ -89,11 +98,11 @@ cdef void ask(Host* host, int64_t now) noexcept nogil:
         host.looked_ns = monotonic_ns()
 
 
-cdef int next_count(int64_t took) noexcept nogil:
+cdef int next_count(int most, int64_t took) noexcept nogil:
     """How many instructions later the hook comes again, when the last ones took so long: those that may take long come singly."""
     if took < TICK_NS // 4:
-        return MOST_INSTRUCTIONS
-    return max(<int> (MOST_INSTRUCTIONS // (16 * (took // TICK_NS + 1))), 1)
+        return most
+    return max(<int> (most // (16 * (took // TICK_NS + 1))), 1)
 
 
 ctypedef int (*Held)(Host* host) noexcept nogil
