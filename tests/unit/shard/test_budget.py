@@ -6,16 +6,13 @@ The shards live in this process and share a page of ordinary memory, as processe
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from kache.shard.engine.engine import Budget
 from kache.shard.engine.memory import seed_random
-from kache.shard.service.statistics import private_memory, resident_memory
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
@@ -222,18 +219,6 @@ def test_less_is_allowed_while_the_allocator_has_holes(four: Shards) -> None:
         for shard in four.all:
             shard.govern_memory(LIMIT // 8)
     assert all(shard.budget.allowed == LIMIT for shard in four.all)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_shared_with_routers_is_no_hole_in_the_data() -> None:
-    private, resident = private_memory(), resident_memory()
-    with mmap.mmap(-1, 64 << 20) as shared:
-        shared.write(bytes(64 << 20))
-        assert resident_memory() - resident > 48 << 20
-        assert abs(private_memory() - private) < 16 << 20
-        own = bytearray(b"x") * (64 << 20)
-        assert private_memory() - private > 48 << 20
-        del own
 
 
 def test_a_budget_of_another_size_is_refused() -> None:
