@@ -20,7 +20,8 @@ from kache.cli.group import Group
 from kache.cluster import control, messages
 from kache.cluster.run_dir import RunDirError, find_control
 from kache.config.kinds import Setting, format_address, format_size
-from kache.config.settings import SETTINGS, Config, ConfigError, load, secret_variables
+from kache.config.reading import load, secret_variables
+from kache.config.settings import SETTINGS, Config, ConfigError
 from kache.errors import KacheError
 
 __all__ = ["Admin", "cluster", "port_option", "timeout_option"]

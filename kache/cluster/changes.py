@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from kache.config.settings import SETTINGS, Config, ConfigError, changed
+from kache.config.changing import changed
+from kache.config.settings import SETTINGS, Config, ConfigError
 
 __all__ = ["Changes", "Owner"]
 

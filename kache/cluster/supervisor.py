@@ -52,9 +52,10 @@ from kache.cluster.status import cluster_status, ready_line
 from kache.cluster.tls_reload import TlsReload
 from kache.cluster.transactions import Decision
 from kache.cluster.users import Users
+from kache.config.changing import changed
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
-from kache.config.settings import Config, changed
+from kache.config.settings import Config
 from kache.errors import KacheError
 from kache.slots import SlotRange, owners
 

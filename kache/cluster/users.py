@@ -25,7 +25,8 @@ from kache.acl.rules import RuleError, apply, describe, with_password
 from kache.cluster import messages
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.children import Child
-from kache.config.settings import Config, ConfigError, exposed_hosts
+from kache.config.rules import exposed_hosts
+from kache.config.settings import Config, ConfigError
 from kache.errors import KacheError
 
 __all__ = ["FOLLOW_SECONDS", "UserRecords", "Users"]

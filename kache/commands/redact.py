@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from kache.config.settings import is_known, is_secret
+from kache.config.changing import is_known, is_secret
 
 from . import TABLE
 from .row import Secret

@@ -1,22 +1,17 @@
 """The configuration: every setting of a cluster, once, with its unit, its reason and its default.
 
 `Config` is immutable; the supervisor owns the effective one and gives it to every child (`kache.cluster.control`).
-Command-line options win over ``KACHE_…`` variables, those over a TOML file, that over the defaults. A wrong
-value is refused in one sentence that names the value and the place it came from. The only I/O here is reading
-that file. Most of its length is the table of settings.
+Most of its length is the table of settings.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
-from kache.backend.address import AddressError, nodes_of
 from kache.config.client_limits import DEFAULT_LIMITS, Limit
-from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import (
     ADDRESSES,
     COUNT,
@@ -35,23 +30,17 @@ from kache.config.kinds import (
     WORD,
     YES_NO,
     Setting,
-    SettingError,
-    nearest,
 )
 from kache.errors import KacheError
 
 __all__ = [
+    "DEFAULTS",
     "MOST_ROUTERS",
     "SETTINGS",
+    "TLS_PROTOCOLS",
     "Config",
     "ConfigError",
-    "changed",
-    "exposed_hosts",
-    "is_known",
-    "is_secret",
-    "load",
-    "redis_settings",
-    "secret_variables",
+    "shortened",
 ]
 
 KIB = 1024
@@ -888,279 +877,10 @@ def _settings() -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _settings()
 """Every setting by its name, in the order of `Config`."""
 
-_FROM_FILES = ("requirepass", "tls-key-file-pass", "backend-password")
-"""Secrets that may be the first line of a file, which the setting of the same name and -file says."""
-_BY_REDIS_NAME = {setting.redis or name: name for name, setting in SETTINGS.items()} | dict(ALIASES)
-_DEFAULTS = Config()
+DEFAULTS = Config()
+"""What is so where nobody says otherwise."""
 
 
-def redis_settings(config: Config) -> dict[str, str]:
-    """What CONFIG GET may answer: the text of every setting by the name Redis clients use, secrets left out.
-
-    They are not masked: tools that read all settings and write them back would store the mask.
-    """
-    shown = ((redis, name) for redis, name in _BY_REDIS_NAME.items() if not SETTINGS[name].secret)
-    ours = {redis: SETTINGS[name].show(config.setting(name)) for redis, name in shown}
-    return {name: each.value for name, each in FOREIGN.items()} | config.foreign | ours
-
-
-def is_known(redis: str) -> bool:
-    """Whether CONFIG SET knows a setting of that name."""
-    return redis.lower() in _BY_REDIS_NAME or redis.lower() in FOREIGN
-
-
-def is_secret(redis: str) -> bool:
-    """Whether nobody may see what CONFIG SET is given for this name; so it is with names that nobody knows, which may be
-    mistyped."""
-    name = _BY_REDIS_NAME.get(redis.lower(), redis.lower())
-    return SETTINGS[name].secret if name in SETTINGS else name not in FOREIGN or name == "masterauth"
-
-
-def changed(config: Config, values: Mapping[str, str]) -> Config:
-    """`config` with the texts of CONFIG SET taken in, all or none; raises ConfigError with `setting` and `reason`."""
-    new: dict[str, Any] = {}
-    foreign = dict(config.foreign)
-    for redis, text in values.items():
-        name = _BY_REDIS_NAME.get(redis.lower(), redis.lower())
-        try:
-            if name in SETTINGS:
-                new |= _changed_setting(config, name, text)
-            elif name in FOREIGN:
-                foreign[name] = FOREIGN[name].taken(text)
-            else:
-                raise ConfigError(f"there is no setting '{_shortened(redis)}'", "", "unknown")
-        except SettingError as error:
-            shown = "a secret value" if name in SETTINGS and SETTINGS[name].secret else f"'{_shortened(text)}'"
-            raise ConfigError(f"{name} {error}, not {shown}", redis.lower(), f"argument {error}") from None
-    after = msgspec.structs.replace(config, **new, foreign=foreign)
-    _check_together(after)
-    return after
-
-
-def _changed_setting(config: Config, name: str, text: str) -> dict[str, Any]:
-    """The field that `text` changes, if it does. Raises ConfigError, and SettingError for what is no value."""
-    setting = SETTINGS[name]
-    if config.backend and name in _OF_THE_NODES and not setting.is_already(config.setting(name), text):
-        raise ConfigError(
-            f"{name} belongs to the data, which is that of the backend's nodes", name, "set it on the nodes"
-        )
-    if not setting.live:
-        if setting.is_already(config.setting(name), text):
-            # Clients and tools set what they need to be so; where it is so, nothing has to change.
-            return {}
-        only = setting.show(config.setting(name))
-        reason = f"argument can only be '{only}' for now" if setting.fixed else "can't set immutable config"
-        raise ConfigError(f"{name} cannot be changed while the cluster runs", name, reason)
-    return {name.replace("-", "_"): setting.taken(config.setting(name), text)}
-
-
-def load(options: Mapping[str, object], environ: Mapping[str, str], path: str | None = None) -> Config:
-    """The effective configuration.
-
-    `options` are those typed on the command line, by name of the field; None stands for one that was not given.
-    `environ` is searched for ``KACHE_<NAME>``; `path` names a TOML file (``KACHE_CONFIG`` when None).
-    """
-    values: dict[str, Any] = {}
-    path = path or environ.get("KACHE_CONFIG") or None
-    if path is not None:
-        values.update(_from_file(path))
-    for name in SETTINGS:
-        variable = _variable(name)
-        if variable in environ:
-            values[name] = _read(name, environ[variable], f"the variable {variable}")
-    for field, raw in options.items():
-        if raw is not None:
-            name = field.replace("_", "-")
-            values[name] = _read(name, raw, f"the option --{name}")
-    for name in _FROM_FILES:
-        if values.get(f"{name}-file"):
-            values[name] = _secret_of(values, name)
-    if values.get("backend"):
-        _check_backend(values)
-    config = msgspec.structs.replace(_DEFAULTS, **{name.replace("-", "_"): value for name, value in values.items()})
-    _check_users(config)
-    _check_together(config)
-    return config
-
-
-def secret_variables(environ: Mapping[str, str]) -> list[str]:
-    """The variables of `environ` that hold a secret setting."""
-    return [name for name in map(_variable, (name for name in SETTINGS if SETTINGS[name].secret)) if name in environ]
-
-
-def _variable(name: str) -> str:
-    """``KACHE_MAXMEMORY_POLICY`` for maxmemory-policy"""
-    return "KACHE_" + name.replace("-", "_").upper()
-
-
-_OF_THE_NODES = (
-    "maxmemory", "maxmemory-policy", "maxmemory-samples", "appendonly", "appendfsync", "save", "shards",
-    "notify-keyspace-events", "modules",
-)  # fmt: skip
-"""Settings of shards, of which a backend has none: the data lies in its nodes."""
-
-
-def _check_backend(values: Mapping[str, Any]) -> None:
-    """Raises ConfigError for an address that is none, and for what only shards could do."""
-    try:
-        nodes_of(values["backend"])
-    except AddressError as error:
-        raise ConfigError(f"backend {error}.", "backend", str(error)) from None
-    for name in _OF_THE_NODES:
-        if name in values and values[name] != _DEFAULTS.setting(name):
-            raise ConfigError(
-                f"{name} cannot be set together with backend: there are no shards then, and what belongs to data is set on "
-                "the nodes.",
-                name,
-            )
-
-
-def _secret_of(values: Mapping[str, Any], name: str) -> str:
-    """The first line of requirepass-file, say; raises ConfigError when there is none, or another password."""
-    source = f"{name}-file"
-    path = values[source]
-    if values.get(name):
-        raise ConfigError(f"{name} and {source} are both set; which password is meant?", source)
-    try:
-        with open(path, encoding="utf-8") as file:
-            password = file.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{source} {path} cannot be read: {reason}.", source) from None
-    if not password:
-        raise ConfigError(f"{source} {path} has no password in its first line.", source)
-    return str(_read(name, password, f"the file {path}"))
-
-
-def _read(name: str, raw: object, origin: str) -> Any:
-    setting = SETTINGS[name]
-    shown = "a secret value" if setting.secret else f"'{_shortened(_plain(raw))}'"
-    try:
-        value = setting.taken(_DEFAULTS.setting(name), raw)
-    except SettingError as error:
-        raise ConfigError(f"{name} {error}, not {shown} ({origin}).", name, str(error)) from None
-    if setting.fixed and value != _DEFAULTS.setting(name):
-        only = setting.show(_DEFAULTS.setting(name)) or "empty"
-        raise ConfigError(f"{name} can only be {only} for now, not {shown} ({origin}).", name)
-    return value
-
-
-def _plain(raw: object) -> str:
-    if isinstance(raw, bool):
-        return "true" if raw else "false"
-    return " ".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)
-
-
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """A value in a sentence: whoever sent a megabyte knows the rest."""
     return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _from_file(path: str) -> dict[str, Any]:
-    import tomllib  # only who has a file pays for it
-
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration file {path} is not TOML: {error}.") from None
-    values: dict[str, Any] = {}
-    for key, raw in table.items():
-        name = key.replace("_", "-")
-        if name == "users":
-            values[name] = _users_from_file(raw, path)
-            continue
-        if name not in SETTINGS:
-            raise ConfigError(f"There is no setting '{key}' ({path}).{nearest(key, SETTINGS)}")
-        if name in values:
-            raise ConfigError(f"{name} is set twice ({path}).", name)
-        values[name] = _read(name, raw, f"{path}: {key}")
-    return values
-
-
-def _users_from_file(raw: object, path: str) -> dict[str, str]:
-    """``[users]``: a table of rules by name, which whoever knows the commands looks at."""
-    if not isinstance(raw, dict) or not all(isinstance(rules, str) for rules in raw.values()):
-        raise ConfigError(f'[users] has one line for each user, NAME = "rules" ({path}).', "users")
-    return {str(name): str(rules) for name, rules in raw.items()}
-
-
-def _check_users(config: Config) -> None:
-    """There is one place where users are, and one where the password of the default user is; raises ConfigError."""
-    if config.aclfile and config.users:
-        raise ConfigError("aclfile and [users] are both set; where are the users?", "aclfile")
-    if config.requirepass and (config.aclfile or "default" in config.users):
-        where = f"the file {config.aclfile}" if config.aclfile else "[users]"
-        raise ConfigError(
-            f"requirepass is a password of the user default, who is in {where}: give it the rule '>PASSWORD' there instead.",
-            "requirepass",
-        )
-
-
-def _check_together(config: Config) -> None:
-    """What no setting can say of itself alone; raises ConfigError."""
-    exposed = exposed_hosts(config)
-    known = config.requirepass or config.aclfile or "default" in config.users
-    if config.protected_mode and not known and exposed:
-        raise ConfigError(
-            f"Listening on {', '.join(exposed)} without a password is refused, since whoever reaches the port owns the "
-            "data: set requirepass (KACHE_REQUIREPASS), or say protected-mode no.",
-            "protected-mode",
-        )
-    _check_tls(config)
-    _check_metrics(config)
-    for low, high in (
-        ("link-soft-commands", "link-hard-commands"),
-        ("link-soft-bytes", "link-hard-bytes"),
-    ):
-        if config.setting(low) > config.setting(high):
-            raise ConfigError(
-                f"{low} ({config.setting(low)}) must not be larger than {high} ({config.setting(high)}).", low
-            )
-
-
-def exposed_hosts(config: Config) -> list[str]:
-    """The addresses of `bind` that others than this machine may reach."""
-    return [host for host in config.bind if not _is_loopback(host)]
-
-
-def _check_tls(config: Config) -> None:
-    wanting = "tls-port" if config.tls_port else "metrics-tls" if config.metrics_tls else ""
-    for name in ("tls-cert-file", "tls-key-file"):
-        if wanting and not config.setting(name):
-            raise ConfigError(f"{wanting} needs a certificate and its key: {name} is not set.", name)
-    if config.tls_port and config.tls_auth_clients != "no" and not (config.tls_ca_cert_file or config.tls_ca_cert_dir):
-        raise ConfigError(
-            f"tls-auth-clients {config.tls_auth_clients} needs the CA of the clients' certificates: set tls-ca-cert-file or "
-            "tls-ca-cert-dir, or say tls-auth-clients no.",
-            "tls-auth-clients",
-        )
-    if config.tls_port and config.tls_port == config.port:
-        raise ConfigError(f"port and tls-port are both {config.port}; one port cannot speak both.", "tls-port")
-    for word in config.tls_protocols.replace('"', "").split():
-        if word not in TLS_PROTOCOLS:
-            raise ConfigError(
-                f"tls-protocols can be {' and '.join(TLS_PROTOCOLS)}, not '{_shortened(word)}'.", "tls-protocols"
-            )
-
-
-def _check_metrics(config: Config) -> None:
-    exposed = [host for host in config.metrics_bind if not _is_loopback(host)]
-    known = config.requirepass or config.aclfile or "default" in config.users
-    if not (config.metrics_port and exposed) or config.metrics_insecure or (config.metrics_tls and known):
-        return
-    missing = " and ".join(([] if config.metrics_tls else ["TLS"]) + ([] if known else ["a password"]))
-    raise ConfigError(
-        f"Listening for metrics on {', '.join(exposed)} without {missing} is refused: whoever is on the way sees figures, and "
-        "passwords and keys of the console. Set metrics-tls and requirepass, or say metrics-insecure yes.",
-        "metrics-bind",
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"  # any other name may lead anywhere

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from kache.cluster.control import ControlError
 from kache.cluster.messages import ConfigRewrite, ConfigSet
-from kache.config.settings import ConfigError, changed, is_known, redis_settings
+from kache.config.changing import changed, is_known, redis_settings
+from kache.config.settings import ConfigError
 from kache.errors import SYNTAX, CommandError
 from kache.glob import compile_glob
 from kache.replies import OK, Reply

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from cluster import KACHE, Cluster, until
 
-from kache.config.settings import SETTINGS, load
+from kache.config.reading import load
+from kache.config.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, Connection, until
 
-from kache.config.settings import SETTINGS, Config, ConfigError, changed, load
+from kache.config.changing import changed
+from kache.config.reading import load
+from kache.config.settings import SETTINGS, Config, ConfigError
 from kache.errors import CommandError
 
 VALUES = ["0", "-1", "1", str(2**31), str(2**32), str(2**63 - 1), str(2**63), str(2**64), "text", ""]

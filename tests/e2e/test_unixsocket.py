@@ -14,7 +14,9 @@ import redis
 from cluster import Cluster, until
 
 from kache.cluster.listeners import ClientSocket, ListenError
-from kache.config.settings import ConfigError, load, redis_settings
+from kache.config.changing import redis_settings
+from kache.config.reading import load
+from kache.config.settings import ConfigError
 
 
 @pytest.fixture

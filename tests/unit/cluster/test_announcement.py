@@ -9,7 +9,7 @@ import pytest
 
 from kache import __version__
 from kache.cluster.announcement import announce, machine_memory
-from kache.config.settings import load
+from kache.config.reading import load
 
 
 def said(

@@ -12,7 +12,8 @@ import pytest
 from authority import Authority
 
 from kache.cluster.certificates import CertificateError, checked_in_a_child, fingerprint, loaded, say_expiry
-from kache.config.settings import Config, ConfigError, load
+from kache.config.reading import load
+from kache.config.settings import Config, ConfigError
 from kache.router.tls import names
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.changes import Changes
-from kache.config.settings import Config, changed
+from kache.config.changing import changed
+from kache.config.settings import Config
 
 
 class Owner:

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kache.config.changing import changed, redis_settings
 from kache.config.document import settings_file, settings_text
 from kache.config.file import rewrite, rewritten_text
 from kache.config.kinds import format_size, parse_size
-from kache.config.settings import SETTINGS, Config, ConfigError, changed, load, redis_settings
+from kache.config.reading import load
+from kache.config.settings import SETTINGS, Config, ConfigError
 
 
 def file(tmp_path: Path, text: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kache.config.changing import changed, redis_settings
 from kache.config.foreign import ALIASES, FOREIGN
 from kache.config.kinds import YES_NO, Kind, Setting, SettingError
-from kache.config.settings import SETTINGS, Config, ConfigError, changed, redis_settings
+from kache.config.settings import SETTINGS, Config, ConfigError
 
 
 def test_a_number_without_bounds_is_no_setting() -> None:
