@@ -553,6 +553,7 @@ cdef class Node(Backend):
     cdef int expire_node(self, int64_t now_ms, int64_t silence_ms) except -1
     cdef int grow_sent(self) except -1
     cdef int take(self, const char* reply, Py_ssize_t n) except -1
+    cdef int hand_over(self, Sent* sent, const char* reply, Py_ssize_t n) except -1
     cdef int take_greeting(self, const char* reply, Py_ssize_t n) except -1
     cdef int translate(self, Session session, Sent* sent, const char* reply, Py_ssize_t n) except -1
     cdef bint loads_script(self) except -1

@@ -288,7 +288,6 @@ cdef class Node(Backend):
         return at
 
     cdef int take(self, const char* reply, Py_ssize_t n) except -1:
-        cdef Expected* expected
         cdef Sent* sent
         cdef int kind
         if reply[0] == c">":
@@ -319,7 +318,12 @@ cdef class Node(Backend):
             if kind != REDIRECT_NONE:
                 self.pass_batch()
                 return self.redirected(kind, reply, n)
-        expected = &self.ring[self.head & self.ring_mask]
+        self.hand_over(sent, reply, n)
+        return self.done()
+
+    cdef inline int hand_over(self, Sent* sent, const char* reply, Py_ssize_t n) except -1:
+        """The first command's reply to whom it is for; replies of one client are gathered."""
+        cdef Expected* expected = &self.ring[self.head & self.ring_mask]
         if expected.owner == NULL:
             pass
         elif expected.pending:
@@ -343,7 +347,7 @@ cdef class Node(Backend):
             self.sizes[self.batched] = <uint32_t> n
             self.batched += 1
             self.batch_bytes += n
-        return self.done()
+        return 0
 
     cdef bint loads_script(self) except -1:
         """The first command names a script that the node does not know. If this router does, it tells the node; whether the
