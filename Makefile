@@ -8,12 +8,13 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help start test wheel python
+.PHONY: help start test wheel lock python
 
 help:
 	@echo 'make start   a cluster in the foreground, on 127.0.0.1:7379; Ctrl-C ends it'
 	@echo 'make test    everything that decides whether a change is good: format, lint, types, all tests'
-	@echo 'make wheel   a sdist and a wheel in dist/, the wheel tried where there is no compiler'
+	@echo 'make wheel   a sdist, a wheel and its bill of materials in dist/, the wheel tried where there is no compiler'
+	@echo 'make lock    the releases and hashes that the image is made of, brought up to date'
 	@echo
 	@echo 'The first two install what they need into $(VENV) and compile what has changed since the last time.'
 	@echo 'ARGS="..." goes to `kache cluster start` or `pytest`: make start ARGS="--shards 4 --maxmemory 1gb"'
@@ -29,6 +30,9 @@ test: python
 
 wheel: python
 	@PYTHON=$(PYTHON) exec deploy/wheel.sh
+
+lock: python
+	@PYTHON=$(PYTHON) exec deploy/lock.sh
 
 python:
 	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null || { \

@@ -1,6 +1,7 @@
 #!/bin/sh
 # `make wheel`: a sdist, a wheel built from nothing but that sdist, and the wheel tried in a fresh environment whose PATH
-# has no compiler. Leaves both in dist/. Wheels for other systems: `cibuildwheel` (pyproject.toml says for which).
+# has no compiler. Leaves both in dist/, beside the bill of materials of what the wheel brings with it (CycloneDX).
+# Wheels for other systems: `cibuildwheel` (pyproject.toml says for which).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,6 +19,14 @@ echo "Trying the wheel where there is no compiler ..."
 "$python" -m venv "$work/run"
 PATH="$work/run/bin" "$work/run/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl
 (cd "$work" && PATH="$work/run/bin" "$work/run/bin/python" "$OLDPWD/tests/smoke.py")
+
+echo "Writing its bill of materials ..."
+"$work/build/bin/pip" install --quiet --disable-pip-version-check cyclonedx-bom
+"$python" -m venv --without-pip "$work/bare"
+"$work/build/bin/pip" --python "$work/bare/bin/python" install --quiet --disable-pip-version-check "$work"/dist/*.whl
+name=$(basename "$work"/dist/*.tar.gz .tar.gz)
+"$work/build/bin/cyclonedx-py" environment --output-reproducible --pyproject pyproject.toml --mc-type application \
+    --output-file "$work/dist/$name.cdx.json" "$work/bare/bin/python"
 
 echo "Running the tests of a sample project on it ..."
 "$work/run/bin/pip" install --quiet --disable-pip-version-check "$(ls "$work"/dist/*.whl)[pytest]" pytest-xdist redis Django

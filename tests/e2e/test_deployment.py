@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from cluster import KACHE, Cluster, until
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from kache.config.reading import load
 from kache.config.settings import SETTINGS
@@ -172,6 +174,35 @@ def test_the_image_is_not_roots_and_wants_a_password(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "Listening on 0.0.0.0 without a password is refused" in done.stderr
+
+
+def locked(name: str) -> dict[str, tuple[str, int]]:
+    """The version and the number of hashes of each distribution in deploy/`name`."""
+    found = {}
+    for entry in re.split(r"^(?=[A-Za-z])", (DEPLOY / name).read_text(), flags=re.MULTILINE)[1:]:
+        ((distribution, version),) = re.findall(r"^(\S+?)==(\S+)", entry)
+        found[canonicalize_name(distribution)] = version, len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", entry))
+    return found
+
+
+def test_the_image_takes_what_is_locked_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for name, wanted in (
+        ("requirements.lock", project["project"]["dependencies"]),
+        ("build.lock", project["build-system"]["requires"]),
+    ):
+        found = locked(name)
+        assert all(hashes for _, hashes in found.values()), found
+        for requirement in map(Requirement, wanted):
+            version, _ = found[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), f"make lock: {name} has {requirement.name} {version}"
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    commands = re.findall(r"\bpip (?:wheel|install) [^&\n]*", text)
+    assert len(commands) == 4
+    for command in commands:
+        assert any(word in command for word in ("--require-hashes", "--no-index", "--no-deps --no-build-isolation")), (
+            command
+        )
 
 
 # Kubernetes ---------------------------------------------------------------------------------------------------------
