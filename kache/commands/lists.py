@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .row import in_group, row
+from .row import POLLED, in_group, row
 
 __all__ = ["ROWS"]
 
@@ -15,13 +15,13 @@ ROWS = in_group("list",
     row("blmpop", "timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
         -5, "write blocking", "RW access delete #2", "7.0.0", "O(K+M), K keys, M elements popped",
         "Pops elements from the first list that is not empty, and waits for one if all are.", route="move",
-        cluster="one_slot"),
+        cluster=POLLED),
     row("blpop", "key [key ...] timeout", -3, "write blocking", "RW access delete @1..-2", "2.0.0",
         "O(K), K keys", "Pops an element from the head of the first list that is not empty, and waits for one if all are.",
-        route="move", cluster="one_slot"),
+        route="move", cluster=POLLED),
     row("brpop", "key [key ...] timeout", -3, "write blocking", "RW access delete @1..-2", "2.0.0",
         "O(K), K keys", "Pops an element from the tail of the first list that is not empty, and waits for one if all are.",
-        route="move", cluster="one_slot"),
+        route="move", cluster=POLLED),
     row("brpoplpush", "source destination timeout",
         4, "write denyoom blocking", "RW access delete;RW insert @2", "2.2.0", "O(1)",
         "Moves the last element of a list to the head of another, and waits for one if there is none; BLMOVE does more.",

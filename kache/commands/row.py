@@ -37,7 +37,7 @@ from typing import Final
 import msgspec
 
 __all__ = [
-    "CLUSTER", "FLAGS_NOT_TOLD", "GROUPS", "KNOWN_FLAGS", "MERGES", "ROUTES", "KeySpec", "Row", "Secret", "check_row",
+    "CLUSTER", "FLAGS_NOT_TOLD", "GROUPS", "KNOWN_FLAGS", "MERGES", "POLLED", "ROUTES", "KeySpec", "Row", "Secret", "check_row",
     "in_group", "row",
 ]  # fmt: skip
 
@@ -75,6 +75,12 @@ CLUSTER: Final = {
 }
 """What a command does where the router stands in front of a Redis or Valkey Cluster; the keys are the values of
 `Row.cluster`. The last two are told by `Row.cluster_text`."""
+
+POLLED: Final = (
+    "differs: Keys of one slot are waited for there. Keys of several are tried in their order again and again, at first every "
+    "10 ms, later every 100: of clients that wait so nobody is first."
+)
+"""`Row.cluster` of what waits for keys, and takes from one of them: two nodes could give an element each."""
 
 # fmt: off
 KNOWN_FLAGS: Final = frozenset((

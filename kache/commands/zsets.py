@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .row import in_group, row
+from .row import POLLED, in_group, row
 
 __all__ = ["ROWS"]
 
@@ -11,15 +11,15 @@ ROWS = in_group("sorted-set",
     row("bzmpop", "timeout numkeys key [key ...] <MIN | MAX> [COUNT count]",
         -5, "write blocking", "RW access delete #2", "7.0.0", "O(K + M*log(N)), K keys, M members popped",
         "Pops the members with the lowest or highest scores from the first sorted set that is not empty, and waits for "
-        "one if all are.", route="move", cluster="one_slot"),
+        "one if all are.", route="move", cluster=POLLED),
     row("bzpopmax", "key [key ...] timeout", -3, "write blocking fast", "RW access delete @1..-2", "5.0.0",
         "O(log(N))",
         "Pops the member with the highest score from the first sorted set that is not empty, and waits for one if all "
-        "are.", route="move", cluster="one_slot"),
+        "are.", route="move", cluster=POLLED),
     row("bzpopmin", "key [key ...] timeout", -3, "write blocking fast", "RW access delete @1..-2", "5.0.0",
         "O(log(N))",
         "Pops the member with the lowest score from the first sorted set that is not empty, and waits for one if all "
-        "are.", route="move", cluster="one_slot"),
+        "are.", route="move", cluster=POLLED),
     row("zadd", "key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]",
         -4, "write denyoom fast", "RW update", "1.2.0", "O(log N) for each member",
         "Adds members with their scores, or changes the scores of those that are there.", cluster="native"),
