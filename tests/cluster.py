@@ -109,11 +109,6 @@ class Connection:
         self.send(words)
         return self.read()
 
-    @property
-    def router(self) -> int:
-        """Whose connection it is: ids of clients have the index of their router above bit 48."""
-        return int(self.request("client", "id")) >> 48
-
     def close(self) -> None:
         self.socket.close()
 
@@ -122,6 +117,11 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def router_of(connection: Connection) -> int:
+    """Whose connection it is: ids of clients have the index of their router above bit 48."""
+    return int(connection.request("client", "id")) >> 48
 
 
 def encode(words: tuple[Any, ...]) -> bytes:
@@ -290,7 +290,7 @@ class Cluster:
 
             def look() -> Connection | None:
                 connection = (connect or self.connect)()
-                if connection.router == index:
+                if router_of(connection) == index:
                     return connection
                 others.callback(connection.close)
                 return None
