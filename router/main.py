@@ -100,6 +100,13 @@ SETTLE_SECONDS = 3.0
 READY_WAIT_SECONDS = 2.0
 """How long the first answer of the shards is waited for; a shard that cannot start must not keep the others' clients out."""
 
+STARTING_WAIT_SECONDS = 15.0
+"""The same for shards that are starting or up, as the supervisor says: a busy machine takes longer, and whoever is told that
+the cluster is ready would be refused."""
+
+LOOK_SECONDS = 0.05
+"""How often it is looked then whether one of them has turned out to be down."""
+
 
 def run(ctx: ChildContext) -> None:
     """Serves until the supervisor says otherwise. Returns when the process shall end."""
@@ -123,6 +130,7 @@ class _Process:
         self.draining: asyncio.Task[None] | None = None
         self.told_to_drain = False
         self.tasks: set[asyncio.Task[None]] = set()
+        self.shard_states: dict[int, str] = {}
         self.director = Director(ctx.config, loop) if ctx.config.backend else None
         self.router = Router(
             loop,
@@ -171,9 +179,7 @@ class _Process:
         # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
         router.start()
-        try:
-            await asyncio.wait_for(router.all_up(), READY_WAIT_SECONDS)
-        except TimeoutError:
+        if not await self._all_up():
             log.warning("serving without some shards: %s", _down_shards(router))
         if self.director is not None:
             await self.director.start(READY_WAIT_SECONDS)
@@ -191,6 +197,23 @@ class _Process:
             self.director.stop()
         router.stop()
         self.channel.close()
+
+    async def _all_up(self) -> bool:
+        """Whether all shards have answered, once they have or are not worth waiting for any longer."""
+        all_up = self.loop.create_task(self.router.all_up())
+        began = self.loop.time()
+        try:
+            await asyncio.wait([all_up], timeout=READY_WAIT_SECONDS)
+            while not all_up.done() and self._starting() and self.loop.time() < began + STARTING_WAIT_SECONDS:
+                await asyncio.wait([all_up], timeout=LOOK_SECONDS)
+            return all_up.done()
+        finally:
+            all_up.cancel()
+
+    def _starting(self) -> bool:
+        """Whether no shard that has not answered yet is known to be down."""
+        waited_for = [link.index for link in self.router.links if link.state in ("down", "handshake")]
+        return all(self.shard_states.get(index) in ("starting", "up") for index in waited_for)
 
     def _on_message(self, message: Down) -> None:
         if isinstance(message, ConfigChanged):
@@ -215,6 +238,7 @@ class _Process:
             if time.monotonic() < message.until:
                 self.channel.answer(message, peers.answer(self.router, message.what, message.words))
         elif isinstance(message, ShardState):
+            self.shard_states[message.index] = message.state
             self.router.shard_is(message.index, message.state, message.reason)
         elif isinstance(message, Drain):
             if self.told_to_drain:

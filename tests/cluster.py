@@ -11,6 +11,7 @@ fixed time: it waits for what it needs, until a deadline.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -116,6 +117,11 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def router_of(connection: Connection) -> int:
+    """Whose connection it is: ids of clients have the index of their router above bit 48."""
+    return int(connection.request("client", "id")) >> 48
 
 
 def encode(words: tuple[Any, ...]) -> bytes:
@@ -276,6 +282,27 @@ class Cluster:
     def connect(self) -> Connection:
         """A new connection."""
         return Connection(self.port)
+
+    def of_router(self, index: int, connect: Callable[[], Connection] | None = None) -> Connection:
+        """A new connection to this one of the routers, all of which have to answer; the system spreads connections as it
+        likes, and routers prefer who has fewer: so those to others stay until it is found."""
+        with contextlib.ExitStack() as others:
+
+            def look() -> Connection | None:
+                connection = (connect or self.connect)()
+                if router_of(connection) == index:
+                    return connection
+                others.callback(connection.close)
+                return None
+
+            found: Connection = until(look, f"a connection to router {index}")
+        return found
+
+    @contextlib.contextmanager
+    def every_router(self, connect: Callable[[], Connection] | None = None) -> Iterator[list[Connection]]:
+        """A new connection to each router, by index: what a test changes by way of one has to hold at all of them."""
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(self.of_router(index, connect)) for index in range(self.routers)]
 
     def request(self, *words: object) -> Any:
         """One command over a connection of its own; raises an error reply."""

@@ -58,10 +58,11 @@ class Running:
         """What runs next is a script."""
         self._next = None
 
-    def show(self, shard: int) -> None:
-        """It runs from now on."""
+    def show(self, shard: int, wrote: bool = False) -> None:
+        """It runs from now on, and has written or not: whoever sees that it runs sees that, too."""
         at = _EACH // 8 * shard
-        self._numbers[at + _KILL] = self._numbers[at + _WROTE] = 0
+        self._numbers[at + _KILL] = 0
+        self._numbers[at + _WROTE] = wrote
         self._numbers[at + _FUNCTION] = self._next is not None
         if self._next is not None:
             name, words = self._next

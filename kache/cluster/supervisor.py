@@ -412,6 +412,7 @@ class Supervisor:
                 case messages.Pong():
                     if self._health.answered(child):
                         self._send(child, self._spread.message(child, 0, self.config))
+                        self._certificates.lives_again(child)
                 case messages.Reports(shares=shares):
                     self._resolution.report(child.index, shares, child.restarts > 0)
                 case messages.TlsIs():

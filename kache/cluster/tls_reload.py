@@ -4,6 +4,7 @@
                               └─ one cannot ───► the old certificate everywhere; its reason
 
 Asked for by SIGHUP, by ``kache cluster reload``, and when the files have changed, if somebody looks (tls-auto-reload-interval).
+Who hangs meanwhile does not hold it up: when it lives again, all of them read the files once more.
 Owned by the supervisor, which reads none of the files: of them it only knows their times.
 """
 
@@ -41,6 +42,8 @@ class TlsReload:
         self._waiting: list[Callable[[str], None]] = []
         self._again: list[Callable[[str], None]] = []
         """Who has asked while one was under way, which may have read files of before."""
+        self._missed: set[str] = set()
+        """Who hung while the others were asked."""
         self._seen = fingerprint(config())
         self._looked_at = time.monotonic()
         self._trouble = ""
@@ -72,17 +75,26 @@ class TlsReload:
             _log.info("the files of the TLS certificate have changed")
             self.ask(lambda error: None)
 
+    def lives_again(self, child: Child) -> None:
+        """To be called when one that hung gives signs of life: it may have missed a certificate."""
+        if child.name in self._missed:
+            self._missed.discard(child.name)
+            self.ask(lambda error: None)
+
     def _serving(self) -> list[Child]:
         config = self._config()
         roles = {"router"} if config.tls_port else set()
         roles |= {"metrics"} if config.metrics_tls and config.metrics_port else set()
-        return [
-            child for child in self._children if child.role in roles and child.conversation and not child.unresponsive
-        ]
+        return [child for child in self._children if child.role in roles and child.conversation]
+
+    def _asked(self) -> list[Child]:
+        serving = self._serving()
+        self._missed |= {child.name for child in serving if child.unresponsive}
+        return [child for child in serving if not child.unresponsive]
 
     def _prepare(self) -> None:
         self._seen = fingerprint(self._config())
-        asked = self._serving()
+        asked = self._asked()
         number = self._acknowledgements.next_id()
         names = [child.name for child in asked]
         lives = {child.name: child.restarts for child in asked}
@@ -93,22 +105,24 @@ class TlsReload:
 
     def _commit(self, lives: dict[str, int]) -> None:
         # Who was started meanwhile has read the new files already.
-        asked = [child for child in self._serving() if lives.get(child.name) == child.restarts]
+        asked = [child for child in self._asked() if lives.get(child.name) == child.restarts]
         number = self._acknowledgements.next_id()
         self._acknowledgements.begin(
-            number, [child.name for child in asked], time.monotonic(), lambda late: self._end("")
+            number, [child.name for child in asked], time.monotonic(), lambda late: self._end("", late)
         )
         for child in asked:
             self._send(child, messages.TlsCommit(number))
 
-    def _end(self, error: str) -> None:
+    def _end(self, error: str, late: str = "") -> None:
         if error:
             _log.warning("the TLS certificate stays the one before: %s", error)
+        elif late:
+            _log.warning("the TLS certificate was read again: %s", late)
         else:
             _log.info("the TLS certificate was read again")
         self._trouble = f"The TLS certificate was not read again: {error}" if error else ""
         answers, self._waiting, again, self._again = self._waiting, [], self._again, []
         for answer in answers:
-            answer(error)
+            answer(error or late)
         for answer in again:
             self.ask(answer)

@@ -356,7 +356,8 @@ class Run:
         page, shard = self.scripts.page, self.scripts.shard.index
         if not self.is_shown:
             self.is_shown = True
-            page.show(shard)
+            self.written_shown = bool(self.program.wrote)
+            page.show(shard, self.written_shown)
         if self.program.wrote:
             if not self.written_shown:
                 self.written_shown = True
