@@ -22,7 +22,7 @@ from kache.replies import Reply
 from kache.wire.codec import decode_reply
 
 from ..engine.engine import KeyElsewhere, Program, Raw
-from .scripts import FLAGS, RETURNED_CALL, SERVER_VERSION, Run, Scripts, encoded, notice
+from .scripts import FLAGS, KILLED, RETURNED_CALL, SERVER_VERSION, Run, Scripts, encoded, notice
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Executor
@@ -38,7 +38,6 @@ AGAIN_SECONDS: Final = 10.0
 NOT_FOUND: Final = "ERR Function not found"
 WRITES: Final = "ERR Can not execute a script with write flag using *_ro command."
 NO_ROOM: Final = "OOM command not allowed when used memory > 'maxmemory'."
-KILLED: Final = "ERR Script killed by user with SCRIPT KILL..."
 _OF_CALL: Final = b"@user_function"
 FAILED: Final = 3
 
@@ -251,7 +250,7 @@ class Functions:
             page.unname()
             if run.is_shown:
                 page.clear(self.shard.index)
-        if kind == FAILED and not (value.source or run.killed or b"not enough memory" in value.text):
+        if kind == FAILED and not value.source and (run.killed or b"not enough memory" not in value.text):
             first, last = interpreter.lines_of(library.key, function.name)
             value = value._replace(source=_OF_CALL, line=_line_of_call(library.text, first, last))
         elsewhere = interpreter.elsewhere_of(run)
@@ -324,7 +323,7 @@ def _line_of_call(text: bytes, first: int, last: int) -> int:
 def _failure(failure: Failure, function: Function, killed: bool) -> str:
     """The text of an error as a real server words it."""
     text, source, line = failure
-    shown = KILLED if killed else text.decode("utf-8", "surrogateescape")
+    shown = (KILLED if killed else text).decode("utf-8", "surrogateescape")
     where = f" script: {function.name.decode()}"
     if not source:
         return shown + where

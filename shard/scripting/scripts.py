@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLAGS",
+    "KILLED",
     "NO_SCRIPT",
     "RETURNED_CALL",
     "SERVER_VERSION",
@@ -43,7 +44,8 @@ __all__ = [
 ]
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
-KILLED: Final = "ERR Error running script (user_script): Script killed by user with SCRIPT KILL..."
+KILLED: Final = b"ERR Script killed by user with SCRIPT KILL..."
+"""As redis-server 7.0.15 words it, for functions, too."""
 OUT_OF_MEMORY: Final = "OOM the script needs more memory than lua-memory-limit allows"
 MOST_EVALUATED: Final = 500
 """Scripts that nobody has loaded: those whose texts are made for each call would otherwise fill the shard."""
@@ -332,9 +334,8 @@ class Scripts:
             return value
         if kind == 2:
             return Raw(value) if dialect >= 2 else decode_reply(value)[0]
-        if run.killed:
-            raise CommandError(KILLED)
-        raise CommandError(_failure(value, sha, script))
+        text, source, line = value
+        raise CommandError(_failure((KILLED if run.killed else text, source, line), sha, script))
 
 
 class Run:
