@@ -10,7 +10,6 @@ cdef enum:
     MANY_ARGUMENTS = 64         # from which a compiled command is timed by itself
     KEY_COST = 64               # what a key takes beside its bytes, about
     LARGE_PARTS = 4             # of a share is 1: from which a value is large
-    WAITS = 10
     FEWEST_KEYS = 1000          # that simulations say anything about
     PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
     HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
@@ -30,7 +29,9 @@ cdef int64_t LARGE_EVICTION_NS = 4000000
 # The same for the writes that follow one whose time was up: a tick looks at the clock after many of them.
 cdef int64_t SHORT_EVICTION_NS = 50000
 cdef int64_t CROWDED_NS = 5000000
-# How long one write waits, at most, while other shards give way: WAITS times so long.
+# How long one write waits, at most, while other shards give way, and between two looks at them. Where there are fewer cores
+# than shards a pause of a moment takes as long as the system lets others run: it is the clock that counts, not the looks.
+cdef int64_t LONGEST_WAIT_NS = 2000000
 cdef int64_t WAIT_NS = 200000
 # Between two waits: many writes of one tick do not add up to a stall.
 cdef int64_t WAIT_PAUSE_NS = 5000000
@@ -635,18 +636,19 @@ cdef class Executor:
     cdef int wait_for_others(self, int64_t incoming) except -1:
         """Lets the shards that use more than their share give way; goes on after a moment although they did not."""
         cdef int64_t allowed = self.budget.allowed + self.budget.allowed // OVERSHOOT_PART
-        cdef int64_t now_ns = monotonic_ns()
-        cdef int i
+        cdef int64_t now_ns = monotonic_ns(), until_ns = now_ns + LONGEST_WAIT_NS, before = self.budget.total()
         self.budget.wake_others(now_ns)
         if now_ns < self.patient_ns:
             return 0
-        for i in range(WAITS):
-            if self.budget.total() + incoming <= allowed or not self.budget.others_over():
+        while self.budget.total() + incoming > allowed and self.budget.others_over():
+            if now_ns >= until_ns:
+                if self.budget.total() >= before:
+                    self.patient_ns = now_ns + IMPATIENT_NS
                 return 0
-            self.patient_ns = now_ns + WAIT_PAUSE_NS
             with nogil:
                 rest(WAIT_NS)
-        self.patient_ns = now_ns + IMPATIENT_NS
+            now_ns = monotonic_ns()
+            self.patient_ns = now_ns + WAIT_PAUSE_NS
         return 0
 
     def require_room(self):
@@ -701,14 +703,12 @@ cdef class Executor:
         """The limit of all shards together in bytes; 0: none."""
         return self.budget.limit
 
-    def govern_memory(self, int64_t resident_growth):
-        """Keeps resident memory near the limit although the allocator has holes: to be called once a second.
+    def govern_memory(self, int64_t grown):
+        """Keeps memory near the limit although the allocator has holes: to be called once a second.
 
-        `resident_growth` is how much the process has grown over its empty state; see Budget.govern.
+        `grown` is how much more memory of its own the process has than when it was empty; see Budget.govern.
         """
-        if self.store.miniatures is not None:
-            resident_growth -= self.store.miniatures.memory
-        self.budget.govern(resident_growth)
+        self.budget.govern(grown, 0 if self.store.miniatures is None else self.store.miniatures.memory)
 
     cdef bint is_simulating(self) except -1:
         """Whether there is anything to simulate for: a policy that chooses by it, memory that is nearly full, with a policy that
