@@ -89,6 +89,29 @@ def sorted_set(connection: Connection, members: int) -> str:
     return f"freed in the background within {took:.1f} s"
 
 
+def emptied(
+    name: str, words: Callable[[int], tuple[str | int, ...]], *last: str | int
+) -> Callable[[Connection, int], str]:
+    """The experiment of a command that takes all of a collection away, which `name` with the words of each element made."""
+
+    def experiment(connection: Connection, elements: int) -> str:
+        batch, many = 500, 20
+        starts = range(0, elements, batch)
+        for first in range(0, len(starts), many):
+            connection.pipeline(
+                command(name, "big", *(word for n in range(start, start + batch) for word in words(n)))
+                for start in starts[first : first + many]
+            )
+        # What is executed meanwhile has filled the caches with something else.
+        load(connection, elements // 5)
+        connection.call("CONFIG", "RESETSTAT")
+        connection.call(*last)
+        took = settled(connection, lambda stats: stats[b"cleanup_pending"] == 0, 120)
+        return f"freed in the background within {took:.1f} s"
+
+    return experiment
+
+
 def flushall(connection: Connection, keys: int) -> str:
     """FLUSHALL of all keys."""
     load(connection, keys)
@@ -120,6 +143,31 @@ def start_up(shards: int = 4, starts: int = 5) -> float:
 EXPERIMENTS: dict[str, tuple[Callable[[Connection, int], str], int, float]] = {
     "one million keys expire in the same millisecond": (expire, MILLION, 20.0),
     "DEL of a sorted set of one million members": (sorted_set, MILLION, 20.0),
+    "DEL of a list of one million elements": (
+        emptied("RPUSH", lambda n: (f"element:{n:09d}",), "DEL", "big"),
+        MILLION,
+        20.0,
+    ),
+    "DEL of a hash of one million fields": (
+        emptied("HSET", lambda n: (f"field:{n:09d}", n), "DEL", "big"),
+        MILLION,
+        20.0,
+    ),
+    "DEL of a set of one million members": (
+        emptied("SADD", lambda n: (f"member:{n:09d}",), "DEL", "big"),
+        MILLION,
+        20.0,
+    ),
+    "LTRIM of a list of one million elements": (
+        emptied("RPUSH", lambda n: (f"element:{n:09d}",), "LTRIM", "big", -10, -1),
+        MILLION,
+        20.0,
+    ),
+    "LTRIM to half of it": (
+        emptied("RPUSH", lambda n: (f"element:{n:09d}",), "LTRIM", "big", MILLION // 2, -1),
+        MILLION,
+        20.0,
+    ),
     "FLUSHALL of one million keys": (flushall, MILLION, 20.0),
     "growth from 0 to 5 million keys": (growth, 5 * MILLION, 20.0),
     "growth from 0 to 10 million keys": (growth, 10 * MILLION, 5.0),

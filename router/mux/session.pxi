@@ -225,9 +225,18 @@ cdef class Session(Replies):
             self.blocker = None
 
     def answer_now(self, value):
-        """The reply of the command that a coroutine leads for it: what that returns later is not looked at."""
-        if isinstance(self.barrier, Led):
-            (<Led> self.barrier).complete(value)
+        """The reply of the command that a coroutine leads for it: what that returns later is not looked at.
+
+        It leaves at once: what its coroutine has still to do takes longer than the reply.
+        """
+        if not isinstance(self.barrier, Led):
+            return
+        (<Led> self.barrier).complete(value)
+        try:
+            self.flush()
+        except Exception as error:
+            log.exception("closing descriptor %d after an internal error", self.fd)
+            self.close(f"internal error: {error}")
 
     # Listening ------------------------------------------------------------------------------------
     def subscribe(self, int kind, tuple names not None):

@@ -27,8 +27,8 @@ _NO_KEY: Final = (
 )
 _MANY: Final = 2000
 """Pending entries from which a consumer is deleted in slices: fewer take some two milliseconds."""
-_AT_ONCE: Final = 200
-_SLICE_NS: Final = 1_500_000
+_AT_ONCE: Final = 50
+_SLICE_NS: Final = 500_000
 _ATTEMPTS: Final = 10
 """Entries that XAUTOCLAIM looks at for each that it may return."""
 

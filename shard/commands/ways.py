@@ -21,13 +21,15 @@ class Way(NamedTuple):
 
     def take(self, keys: Keyspace, key: bytes) -> list[Any] | None:
         """The key and what it gave, as it is answered; None when it is not there. WRONGTYPE for another type."""
-        value = keys.list_get(key) if self.kind == "list" else keys.zset_get(key)
+        if self.kind == "list":
+            taken = keys.list_pop(key, self.first, self.most or 1)
+            if not taken:
+                return None
+            return [key, taken[0] if self.most is None else taken]
+        value = keys.zset_get(key)
         if value is None:
             return None
         count = min(self.most or 1, len(value))
-        if self.kind == "list":
-            taken = keys.list_pop(key, self.first, count)
-            return [key, taken[0] if self.most is None else taken]
         pairs = pop_pairs(keys, key, len(value), count, self.first)
         return [key, *pairs[0]] if self.most is None else [key, [list(pair) for pair in pairs]]
 

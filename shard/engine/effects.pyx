@@ -27,7 +27,7 @@ from libc.string cimport memcmp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from kache.wire.codec cimport SLOT_COUNT
 
-__all__ = ["KINDS", "Effects", "Listener", "Observer", "kind_of"]
+__all__ = ["KINDS", "Awaited", "Effects", "Listener", "Observer", "kind_of"]
 
 log = logging.getLogger("kache.shard")
 
@@ -98,6 +98,35 @@ cdef class Listener(Observer):
 
     cdef void swapping(self, int left, int right) noexcept:
         self.tell("swapping", left, right, b"")
+
+
+cdef class Awaited(Listener):
+    """Notes which of some keys have changed, without a call in Python for each: `places` has those that are awaited, as
+    (database, key), `ready` gets them in the order of their changes, and `wake` is called with the first.
+
+    While it is `deaf` nothing is noted. Of whole databases `heard` is told.
+    """
+    cdef readonly dict places, ready
+    cdef public bint deaf
+    cdef object wake
+
+    def __init__(self, heard, wake):
+        Listener.__init__(self, heard)
+        self.wake = wake
+        self.places = {}
+        self.ready = {}
+
+    cdef void changed(self, int kind, int db, uint32_t slot, const char* key, size_t n) noexcept:
+        if self.deaf:
+            return
+        try:
+            place = db, PyBytes_FromStringAndSize(key, n)
+            if place in self.places:
+                if not self.ready:
+                    self.wake()
+                self.ready[place] = None
+        except Exception:
+            log.exception("a change was not noted")
 
 
 cdef class Effects:

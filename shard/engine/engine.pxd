@@ -1117,6 +1117,8 @@ cdef class Link(Endpoint):
     cdef int finish_if_done(self) except -1
     cdef Buffer beside(self)
     cdef int put_message(self, int kind, uint64_t number, bytes body, uint32_t form=*) except -1
+    cdef int put_body(self, int kind, uint64_t number, const char* body, Py_ssize_t n, uint32_t form) except -1
+    cdef int put_deferred(self, uint64_t token, Buffer reply) except -1
     cdef int put_published(self, int what, uint64_t session, const char* name, Py_ssize_t n, const char* message,
                            Py_ssize_t size) except -1
     cdef int notice(self, int what) except -1

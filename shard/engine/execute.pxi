@@ -870,7 +870,10 @@ cdef class Executor:
             link, _, dialect, _ = waiting
             encoded = Buffer()
             put_reply(encoded, dialect, reply)
-            link.send_deferred(token, bytes(encoded))
+            if isinstance(link, Link):
+                (<Link> link).put_deferred(token, encoded)
+            else:
+                link.send_deferred(token, bytes(encoded))
 
     cdef int fulfil(self, token, Buffer reply, int form) except -1:
         """The same for a reply that is encoded already, or stands for the reply in another form."""

@@ -906,13 +906,23 @@ cdef class Link(Endpoint):
         return self.before if self.host.shard.evicting else self.behind
 
     cdef int put_message(self, int kind, uint64_t number, bytes body, uint32_t form=0) except -1:
+        return self.put_body(kind, number, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), form)
+
+    cdef int put_body(self, int kind, uint64_t number, const char* body, Py_ssize_t n, uint32_t form) except -1:
         cdef Buffer out = self.beside()
-        out.put_u32(<uint32_t> (16 + len(body)))
+        out.put_u32(<uint32_t> (16 + n))
         out.put_u32(kind)
         out.put_u32(form)
         out.put_u64(number)
-        out.append(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+        out.append(body, n)
         return self.mark_dirty()
+
+    cdef int put_deferred(self, uint64_t token, Buffer reply) except -1:
+        """`send_deferred` of a reply that was just encoded."""
+        if self.fd >= 0:
+            self.put_body(LINK_DEFERRED, token, reply.data + reply.start, reply.used(), DEFERRED_REPLY_FORM)
+            self.finish_if_done()
+        return 0
 
     def send_deferred(self, uint64_t token, bytes reply not None, uint32_t form=DEFERRED_REPLY_FORM):
         """The reply of a frame that was answered with a token, or what stands for it in another form."""

@@ -13,6 +13,12 @@ from libc.string cimport memcmp, memmove, memset
 
 from .memory cimport free, kache_malloc, kache_realloc
 
+cdef extern from *:
+    """
+    #define KACHE_PREFETCH_CHUNK(at) __builtin_prefetch(at)
+    """
+    void prefetch_chunk "KACHE_PREFETCH_CHUNK"(const void*) noexcept nogil
+
 cdef enum:
     DETACH_CHUNKS = 64  # fewer removed chunks than this are freed on the spot
 

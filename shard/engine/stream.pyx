@@ -311,50 +311,55 @@ cdef class Stream(StreamChunks):
         return (number_of(until), removed) if removed else None
 
     cdef uint64_t bound_length(self, uint64_t length, bint whole_nodes, uint64_t most, StreamId* until) noexcept:
-        """`until_length`: how many, and up to which id."""
+        """`until_length`: how many, and up to which id. Of chunks that go as a whole only the last one is looked at."""
         cdef uint64_t removed = 0, left = self.length
         cdef Py_ssize_t k = 0
-        cdef StreamChunk* chunk
+        cdef StreamSlot* slots = self.directory + self.head
         cdef StreamWalk walk
         while k < self.count and left > length:
-            chunk = self.directory[self.head + k].chunk
-            if most and removed + chunk.count > most:
+            if most and removed + slots[k].count > most:
                 break
-            if left - chunk.count < length or chunk.count > left:
+            if left - slots[k].count < length or slots[k].count > left:
                 if whole_nodes:
                     break
-                walk = entries_from(self, chunk.first)
+                walk = entries_from(self, slots[k].first)
                 while left > length and next_living(&walk):
                     until[0] = walk.id
                     left -= 1
                     removed += 1
-                break
-            until[0] = chunk.last
-            left -= chunk.count
-            removed += chunk.count
+                return removed
+            left -= slots[k].count
+            removed += slots[k].count
             k += 1
+        if k:
+            until[0] = slots[k - 1].chunk.last
         return removed
 
     cdef uint64_t bound_id(self, StreamId keep, bint whole_nodes, uint64_t most, StreamId* until) noexcept:
         """`until_id`: how many, and up to which id."""
         cdef uint64_t removed = 0
-        cdef Py_ssize_t k
-        cdef StreamChunk* chunk
+        cdef Py_ssize_t k = 0
+        cdef StreamSlot* slots = self.directory + self.head
         cdef StreamWalk walk
-        for k in range(self.count):
-            chunk = self.directory[self.head + k].chunk
-            if most and removed + chunk.count > most:
+        while k < self.count:
+            if most and removed + slots[k].count > most:
                 break
-            if compare_ids(chunk.last, keep) >= 0:
+            # What stands before a chunk that begins at this id, or before it, is smaller.
+            if (k + 1 == self.count or compare_ids(slots[k + 1].first, keep) > 0) and \
+                    compare_ids(slots[k].chunk.last, keep) >= 0:
                 if whole_nodes:
                     break
-                walk = entries_from(self, chunk.first)
+                if k:
+                    until[0] = slots[k - 1].chunk.last      # maybe none of this chunk goes
+                walk = entries_from(self, slots[k].first)
                 while next_living(&walk) and compare_ids(walk.id, keep) < 0:
                     until[0] = walk.id
                     removed += 1
-                break
-            until[0] = chunk.last
-            removed += chunk.count
+                return removed
+            removed += slots[k].count
+            k += 1
+        if k:
+            until[0] = slots[k - 1].chunk.last
         return removed
 
     # Groups ---------------------------------------------------------------------------------------------

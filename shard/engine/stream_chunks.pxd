@@ -21,14 +21,15 @@ cdef struct StreamChunk:
     StreamId first          # of its first entry ever, from which the others count
     StreamId last           # of its last entry, a tombstone or not
     uint64_t serial         # chunks of one stream are numbered for ever: a place for whoever reads it in parts
-    uint32_t capacity       # bytes of entries, and
-    uint32_t size           # how many are used
-    uint32_t count          # living entries
+    uint32_t size           # bytes of entries
     uint32_t deleted        # tombstones
 
 cdef struct StreamSlot:
-    StreamId first          # that of the chunk: a search need not look at the chunks
+    # What a search, or a trim of any number of chunks, asks of a chunk is here: to look at each costs a miss of the caches.
+    StreamId first          # that of the chunk
     StreamChunk* chunk
+    uint32_t count          # its living entries
+    uint32_t bytes          # of its block
 
 cdef struct NodeLimits:
     uint32_t entries        # of a chunk, tombstones included; 0: any number
@@ -77,6 +78,11 @@ cdef inline void next_id(StreamId last, int64_t now_ms, StreamId* id) noexcept n
 
 cdef inline char* chunk_entries(StreamChunk* chunk) noexcept nogil:
     return <char*> (chunk + 1)
+
+
+cdef inline size_t room_of(StreamSlot* slot) noexcept nogil:
+    """Bytes of entries that fit the chunk."""
+    return slot.bytes - sizeof(StreamChunk)
 
 
 cdef inline uint64_t take_varint(const char** at) noexcept nogil:
@@ -157,15 +163,17 @@ cdef class StreamChunks:
     @cython.final
     cdef StreamChunk* chunk_for(self, StreamId id, size_t need, size_t need_alone) except NULL
     @cython.final
-    cdef int tighten(self, Py_ssize_t slot) noexcept
+    cdef void place_chunk(self, StreamSlot* slot, StreamChunk* chunk) noexcept
     @cython.final
-    cdef StreamChunk* grown(self, StreamChunk* chunk, size_t need) except NULL
+    cdef void tighten(self, StreamSlot* slot) noexcept
+    @cython.final
+    cdef StreamChunk* grown(self, StreamSlot* slot, size_t need) except NULL
     @cython.final
     cdef int new_slot(self) except -1
     @cython.final
     cdef void drop_slots(self, Py_ssize_t first, Py_ssize_t n) noexcept
     @cython.final
-    cdef void bury(self, Py_ssize_t slot, char* entry) noexcept
+    cdef void bury(self, Py_ssize_t k, char* entry) noexcept
     @cython.final
     cdef bint delete(self, StreamId id) noexcept
     @cython.final

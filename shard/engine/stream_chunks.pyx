@@ -1,6 +1,6 @@
 """StreamChunks: the entries of a stream, as they lie in memory. Its groups, ranges and trimming are Stream's (stream.pyx).
 
-    directory    first id | chunk, first id | chunk, …     sorted; an id is found by halving
+    directory    first id | chunk | counts, first id …     sorted; an id is found by halving, a trim adds the counts up
     chunk        header | entry | entry | …                about a hundred entries, or 4 KiB (Redis's stream-node-max-*)
     entry        u8 flags | v ms − the chunk's first ms | v seq (minus the chunk's first, if the ms is the same)
                  | v size of the payload | payload         v: LEB128
@@ -251,7 +251,7 @@ cdef class StreamChunks:
                 at = write_span(at, &words[2 * i])
             at = write_span(at, &words[2 * i + 1])
         chunk.size = <uint32_t> (at - chunk_entries(chunk))
-        chunk.count += 1
+        self.directory[self.head + self.count - 1].count += 1
         chunk.last = id
         self.last = id
         self.length += 1
@@ -262,12 +262,14 @@ cdef class StreamChunks:
         """The last chunk with room for `need` more bytes, or an empty new one for `need_alone` behind it."""
         cdef StreamChunk* chunk = NULL
         cdef StreamChunk* fresh
+        cdef StreamSlot* slot
         cdef size_t room
         if self.count:
-            chunk = self.directory[self.head + self.count - 1].chunk
-            if (not (node_limits.entries and chunk.count + chunk.deleted >= node_limits.entries)
+            slot = self.directory + self.head + self.count - 1
+            chunk = slot.chunk
+            if (not (node_limits.entries and slot.count + chunk.deleted >= node_limits.entries)
                     and chunk.size + need <= (node_limits.bytes if node_limits.bytes else LARGEST_ENTRY)):
-                return chunk if chunk.capacity - chunk.size >= need else self.grown(chunk, need)
+                return chunk if room_of(slot) - chunk.size >= need else self.grown(slot, need)
         self.new_slot()
         if chunk == NULL and self.next_serial == 1:
             room = max(need_alone, <size_t> FIRST_ROOM)
@@ -279,30 +281,31 @@ cdef class StreamChunks:
         memset(fresh, 0, sizeof(StreamChunk))
         fresh.first = fresh.last = id
         fresh.serial = self.next_serial
-        fresh.capacity = <uint32_t> (kache_block_size(fresh) - sizeof(StreamChunk))
         self.next_serial += 1
-        self.allocated += kache_block_size(fresh)
-        if chunk != NULL and chunk.capacity - chunk.size > LOOSE:
-            self.tighten(self.count - 1)
-        self.directory[self.head + self.count].first = id
-        self.directory[self.head + self.count].chunk = fresh
+        slot = self.directory + self.head + self.count
+        if chunk != NULL and room_of(slot - 1) - chunk.size > LOOSE:
+            self.tighten(slot - 1)
+        slot.first = id
+        slot.count = slot.bytes = 0
+        self.place_chunk(slot, fresh)
         self.count += 1
         return fresh
 
-    cdef int tighten(self, Py_ssize_t slot) noexcept:
-        """Gives back the room of a chunk that is full. Without memory it stays as it is."""
-        cdef StreamChunk* chunk = self.directory[self.head + slot].chunk
-        cdef int64_t before = kache_block_size(chunk)
-        cdef StreamChunk* smaller = <StreamChunk*> kache_realloc(chunk, sizeof(StreamChunk) + chunk.size)
-        if smaller != NULL:
-            smaller.capacity = <uint32_t> (kache_block_size(smaller) - sizeof(StreamChunk))
-            self.allocated += <int64_t> kache_block_size(smaller) - before
-            self.directory[self.head + slot].chunk = smaller
-        return 0
+    cdef void place_chunk(self, StreamSlot* slot, StreamChunk* chunk) noexcept:
+        """The chunk, which is new or has another block now, stands in this slot."""
+        cdef uint32_t bytes = <uint32_t> kache_block_size(chunk)
+        self.allocated += <int64_t> bytes - <int64_t> slot.bytes
+        slot.chunk, slot.bytes = chunk, bytes
 
-    cdef StreamChunk* grown(self, StreamChunk* chunk, size_t need) except NULL:
-        """The last chunk with room for `need` more bytes."""
-        cdef int64_t before = kache_block_size(chunk)
+    cdef void tighten(self, StreamSlot* slot) noexcept:
+        """Gives back the room of a chunk that is full. Without memory it stays as it is."""
+        cdef StreamChunk* smaller = <StreamChunk*> kache_realloc(slot.chunk, sizeof(StreamChunk) + slot.chunk.size)
+        if smaller != NULL:
+            self.place_chunk(slot, smaller)
+
+    cdef StreamChunk* grown(self, StreamSlot* slot, size_t need) except NULL:
+        """The last chunk, which is in this slot, with room for `need` more bytes."""
+        cdef StreamChunk* chunk = slot.chunk
         cdef size_t wanted = chunk.size + need
         cdef StreamChunk* larger
         if node_limits.bytes == 0 or 2 * <size_t> chunk.size <= node_limits.bytes:
@@ -312,9 +315,7 @@ cdef class StreamChunks:
         larger = <StreamChunk*> kache_realloc(chunk, sizeof(StreamChunk) + wanted)
         if larger == NULL:
             raise MemoryError("no memory for an entry")
-        larger.capacity = <uint32_t> (kache_block_size(larger) - sizeof(StreamChunk))
-        self.allocated += <int64_t> kache_block_size(larger) - before
-        self.directory[self.head + self.count - 1].chunk = larger
+        self.place_chunk(slot, larger)
         return larger
 
     cdef int new_slot(self) except -1:
@@ -347,17 +348,17 @@ cdef class StreamChunks:
         if self.count == 0:
             self.head = 0
 
-    cdef void bury(self, Py_ssize_t slot, char* entry) noexcept:
-        """The living entry becomes a tombstone; with its last one the chunk goes."""
-        cdef StreamChunk* chunk = self.directory[self.head + slot].chunk
+    cdef void bury(self, Py_ssize_t k, char* entry) noexcept:
+        """The living entry of this chunk becomes a tombstone; with its last one the chunk goes."""
+        cdef StreamSlot* slot = self.directory + self.head + k
         entry[0] = <char> (entry[0] | ENTRY_DELETED)
-        chunk.count -= 1
-        chunk.deleted += 1
+        slot.count -= 1
+        slot.chunk.deleted += 1
         self.length -= 1
-        if chunk.count == 0:
-            self.allocated -= kache_block_size(chunk)
-            free(chunk)
-            self.drop_slots(slot, 1)
+        if slot.count == 0:
+            self.allocated -= slot.bytes
+            free(slot.chunk)
+            self.drop_slots(k, 1)
 
     cdef bint delete(self, StreamId id) noexcept:
         """Removes one entry; whether it was there."""
@@ -384,8 +385,8 @@ cdef class StreamChunks:
         detached = self.detach(n)
         if detached is None:
             for k in range(n):
-                self.length -= slots[k].chunk.count
-                self.allocated -= kache_block_size(slots[k].chunk)
+                self.length -= slots[k].count
+                self.allocated -= slots[k].bytes
                 free(slots[k].chunk)
         self.drop_slots(0, n)
         if self.count:
@@ -414,8 +415,8 @@ cdef class StreamChunks:
         memcpy(other.directory, self.directory + self.head, n * sizeof(StreamSlot))
         other.room = other.count = n
         for k in range(n):
-            other.length += other.directory[k].chunk.count
-            other.allocated += kache_block_size(other.directory[k].chunk)
+            other.length += other.directory[k].count
+            other.allocated += other.directory[k].bytes
         self.length -= other.length
         self.allocated -= other.allocated
         return other
@@ -464,10 +465,10 @@ cdef class StreamChunks:
             if made == NULL:
                 raise MemoryError("no memory for a copy")
             memcpy(made, chunk, n)
-            self.directory[k].first, self.directory[k].chunk = chunk.first, made
+            self.directory[k] = other.directory[other.head + k]
+            self.directory[k].bytes = 0
+            self.place_chunk(self.directory + k, made)
             self.count = k + 1
-            made.capacity = <uint32_t> (kache_block_size(made) - sizeof(StreamChunk))
-            self.allocated += kache_block_size(made)
         self.length, self.added, self.next_serial = other.length, other.added, other.next_serial
         self.last, self.max_deleted = other.last, other.max_deleted
         return 0
@@ -475,13 +476,13 @@ cdef class StreamChunks:
     cdef Py_ssize_t release_chunks(self, Py_ssize_t count) noexcept nogil:
         """Frees chunks from the last one on until about `count` entries are freed, or all; what it cost, in entries."""
         cdef Py_ssize_t cost = 0
-        cdef StreamChunk* chunk
+        cdef StreamSlot* slot
         while self.count and cost < count:
             self.count -= 1
-            chunk = self.directory[self.head + self.count].chunk
-            cost += chunk.count + 8 + (chunk.capacity >> 10)
-            self.length -= chunk.count
-            free(chunk)
+            slot = self.directory + self.head + self.count
+            cost += slot.count + 8 + (slot.bytes >> 10)
+            self.length -= slot.count
+            free(slot.chunk)
         return cost
 
     def release_some(self, Py_ssize_t count):
@@ -500,7 +501,8 @@ cdef class StreamChunks:
         before.ms = before.seq = 0
         assert self.head + self.count <= self.room
         for k in range(self.count):
-            allocated += kache_block_size(self.directory[self.head + k].chunk)
+            assert self.directory[self.head + k].bytes == kache_block_size(self.directory[self.head + k].chunk)
+            allocated += self.directory[self.head + k].bytes
             assert self.directory[self.head + k].chunk.serial > serial, "chunks out of order"
             serial = self.directory[self.head + k].chunk.serial
             length += check_chunk(self.directory + self.head + k, &before, &any)
@@ -523,7 +525,7 @@ cdef uint64_t check_chunk(StreamSlot* slot, StreamId* before, bint* any) except?
     walk.slots_end = slot + 1
     begin_chunk(&walk)
     assert compare_ids(slot.first, chunk.first) == 0, "the directory says another id"
-    assert chunk.size <= chunk.capacity and chunk.count > 0, "a chunk that should not be"
+    assert chunk.size <= room_of(slot) and slot.count > 0, "a chunk that should not be"
     assert not chunk_entries(chunk)[0] & SAME_FIELDS, "the first entry of a chunk without names"
     while next_entry(&walk):
         assert not any[0] or compare_ids(walk.id, before[0]) > 0, "ids out of order"
@@ -538,5 +540,5 @@ cdef uint64_t check_chunk(StreamSlot* slot, StreamId* before, bint* any) except?
         else:
             living += 1
     assert walk.at == walk.end and compare_ids(walk.id, chunk.last) == 0, "a chunk of another size"
-    assert (living, dead) == (chunk.count, chunk.deleted), "entries counted wrong"
+    assert (living, dead) == (slot.count, chunk.deleted), "entries counted wrong"
     return living

@@ -29,7 +29,7 @@ from kache.slots import slot_of_key
 
 from ..commands.stream_reads import Reading
 from ..commands.ways import Move, Way
-from ..engine.effects import Listener
+from ..engine.effects import Awaited
 from ..engine.engine import Context
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ class Blocking:
         self._context = Context(shard)
         self._waiters: dict[int, Waiter] = {}
         self._queues: dict[tuple[int, str, bytes], _Queue] = {}
-        self._places: dict[Place, int] = {}
+        self._changes = Awaited(self._heard, self._wake)
+        self._places: dict[Place, int] = self._changes.places
         """Keys that somebody waits for, and in how many queues."""
-        self._ready: dict[Place, None] = {}
+        self._ready: dict[Place, None] = self._changes.ready
         self._kept: dict[Place, None] = {}
         """Ready keys that a transaction holds, until it lets go."""
         self._returning: list[_Served] = []
@@ -131,7 +132,7 @@ class Blocking:
         self._since: dict[tuple[Link, int], tuple[int, int]] = {}
         """Of sessions that waited before this shard was there: (since when, when they said so)."""
         self._deadlines: Deadlines[Waiter | int]
-        shard.store.effects.add_observer(Listener(self._heard))
+        shard.store.effects.add_observer(self._changes)
 
     def start(self, now: Callable[[], int], call_later: Callable[..., Any], claims: Claims | None = None) -> None:
         """Timeouts run from here on; `claims` are shared with the routers."""
@@ -243,7 +244,8 @@ class Blocking:
             self._answer(item, NULL_ARRAY)
 
     # Serving --------------------------------------------------------------------------------------------
-    def _heard(self, event: str, db: int, slot: int, key: bytes) -> None:
+    def _heard(self, event: str, db: int, slot: int, _: bytes) -> None:
+        """Something happens to a whole database."""
         if event == "swapping":
             for at, _, name in self._queues:
                 if at in (db, slot):
@@ -252,20 +254,23 @@ class Blocking:
             for at, kind, name in self._queues:
                 if kind == Reading.kind and db in (at, -1):
                     self._is_ready((at, name))
-        elif (db, key) in self._places:
-            self._is_ready((db, key))
+
+    def _wake(self) -> None:
+        self.shard.ready = True
 
     def _is_ready(self, place: Place) -> None:
         self._ready[place] = None
-        self.shard.ready = True
+        self._wake()
 
     def serve(self) -> None:
         """Serves whoever waits for a key that has changed. To be called behind a unit, never inside one."""
-        returning, self._returning = self._returning, []
-        for served in returning:
-            self._give_back(served)
+        if self._returning:
+            returning, self._returning = self._returning, []
+            for served in returning:
+                self._give_back(served)
         while self._ready:
-            ready, self._ready = self._ready, {}
+            ready = list(self._ready)
+            self._ready.clear()
             for db, key in ready:
                 if self.shard.locks.keeps(key):
                     self._kept[db, key] = None
@@ -280,10 +285,10 @@ class Blocking:
             self.shard.ready = True
 
     def _serve_readers(self, db: int, key: bytes) -> None:
-        """Everybody who reads a stream: one takes nothing from another, but for the members of a group."""
-        queue = self._queues.get((db, Reading.kind, key))
+        """Everybody who reads a stream, some: one takes nothing from another, but for the members of a group."""
+        queue = self._queues[db, Reading.kind, key]
         keys = self._context.keys
-        for waiter in () if queue is None else list(queue.waiters):
+        for waiter in list(queue.waiters):
             assert isinstance(waiter.way, Reading)
             keys.db = db
             if not waiter.way.has(keys, key):
@@ -298,7 +303,8 @@ class Blocking:
                 self._fail(waiter, error)
 
     def _serve_key(self, db: int, key: bytes) -> None:
-        self._serve_readers(db, key)
+        if (db, Reading.kind, key) in self._queues:
+            self._serve_readers(db, key)
         keys = self._context.keys
         keys.db = db
         kind = keys.type_of(key)
@@ -311,13 +317,13 @@ class Blocking:
             if waiter.claim and not self._won(waiter):
                 self._drop(waiter)
             elif isinstance(waiter.way, Way):
-                self._pop(waiter, waiter.way)
+                self._pop(waiter, waiter.way, key)
             elif isinstance(waiter.way, Move) and waiter.way.target:
                 self._move(waiter, waiter.way, key)
             else:
                 self._hold(waiter, key)
             keys.db = db
-            if keys.type_of(key) != kind:
+            if not queue.waiters or keys.type_of(key) != kind:
                 return
 
     def _won(self, waiter: Waiter) -> bool:
@@ -330,25 +336,37 @@ class Blocking:
         self._leave(waiter)
         self.shard.forget_deferred(waiter.link, waiter.token)
 
-    def _pop(self, waiter: Waiter, way: Way) -> None:
-        """From the first of its keys that has something: several may have become ready together.
+    def _pop(self, waiter: Waiter, way: Way, ready: bytes) -> None:
+        """From the first of its keys that has something, as `ready` has: several may have become ready together.
 
         This is the rest of a command that was admitted when it came: it is not refused now.
         """
         keys = self._context.keys
         keys.db = waiter.db
         self.shard.begin_unit()
+        # What it takes away gives nobody else anything.
+        self._changes.deaf = True
         try:
-            for key in waiter.keys:
-                kept = (waiter.db, key) in self._held_places or self.shard.locks.keeps(key)
-                if keys.type_of(key) == way.kind and not kept:
-                    reply = way.take(keys, key)
-                    assert reply is not None
-                    self._remember(waiter.link, waiter.token, _Served(waiter.db, key, way, reply))
-                    self._answer(waiter, reply)
-                    return
+            key = ready if len(waiter.keys) == 1 else self._first_of(waiter, way)
+            reply = way.take(keys, key)
+            assert reply is not None
+            self._remember(waiter.link, waiter.token, _Served(waiter.db, key, way, reply))
+            self._answer(waiter, reply)
         except Exception as error:
             self._fail(waiter, error)
+        finally:
+            self._changes.deaf = False
+
+    def _first_of(self, waiter: Waiter, way: Way) -> bytes:
+        """Its first key that has something which nobody keeps; there is one."""
+        keys = self._context.keys
+        return next(
+            key
+            for key in waiter.keys
+            if keys.type_of(key) == way.kind
+            and (waiter.db, key) not in self._held_places
+            and not self.shard.locks.keeps(key)
+        )
 
     def _move(self, waiter: Waiter, move: Move, key: bytes) -> None:
         ctx = self._context

@@ -9,7 +9,7 @@ from state import state
 
 from kache.shard.commands.dump import dump_value
 from kache.shard.commands.registry import handler_of
-from kache.shard.engine.effects import KINDS, Effects, Listener, kind_of
+from kache.shard.engine.effects import KINDS, Awaited, Effects, Listener, kind_of
 from kache.shard.engine.engine import Keyspace, RecordError, Replay, Store, image_of
 from kache.shard.shard import Shard
 from kache.slots import slot_of_key
@@ -446,6 +446,26 @@ def test_an_observer_can_leave(shard: Shard) -> None:
     assert len(events) == 2
     with pytest.raises(ValueError, match="not in list"):
         shard.store.effects.remove_observer(observer)
+
+
+def test_changes_of_awaited_keys_are_noted_in_their_order(shard: Shard) -> None:
+    heard: list[tuple[str, int]] = []
+    woken: list[int] = []
+    changes = Awaited(lambda event, db, *_: heard.append((event, db)), lambda: woken.append(len(changes.ready)))
+    shard.store.effects.add_observer(changes, everything=True)
+    changes.places.update({(0, b"a"): 1, (0, b"b"): 1, (1, b"c"): 1})
+    for key in (b"other", b"b", b"a", b"b", b"c"):
+        shard.execute([b"RPUSH", key, b"x"])
+    assert list(changes.ready) == [(0, b"b"), (0, b"a")] and woken == [0], "with the first alone"
+    changes.ready.clear()
+    changes.deaf = True
+    shard.execute([b"LPOP", b"a"])
+    assert not changes.ready
+    changes.deaf = False
+    shard.execute([b"RPUSH", b"a", b"x"])
+    assert list(changes.ready) == [(0, b"a")] and woken == [0, 0]
+    shard.execute([b"FLUSHALL"])
+    assert [event for event, _ in heard] == ["flushing"]
 
 
 def test_a_refused_command_with_copies_counts_no_change(shard: Shard) -> None:

@@ -55,19 +55,21 @@ def change_once(stream: Stream, model: dict[int, list[bytes]], last: int, rng: r
         model[last] = random_fields(rng)
         stream.put(last, model[last])
     elif action < 0.7:
-        found = stream.until_length(rng.randrange(len(known) + 2), rng.random() < 0.5, rng.choice((0, 0, 5)))
-        check_trim(stream, model, found)
+        length, whole, most = rng.randrange(len(known) + 2), rng.random() < 0.5, rng.choice((0, 0, 5))
+        check_trim(model, stream.until_length(length, whole, most), len(known) - length, not whole and not most)
     elif action < 0.75:
-        found = stream.until_id(rng.choice(known), rng.random() < 0.5, rng.choice((0, 0, 5)))
-        check_trim(stream, model, found)
+        first, whole, most = rng.choice(known) + rng.choice((0, 0, 1)), rng.random() < 0.5, rng.choice((0, 0, 5))
+        check_trim(model, stream.until_id(first, whole, most), sum(n < first for n in known), not whole and not most)
     return last
 
 
-def check_trim(stream: Stream, model: dict[int, list[bytes]], found: tuple[int, int] | None) -> None:
-    """What was decided removes as many entries as it says."""
+def check_trim(model: dict[int, list[bytes]], found: tuple[int, int] | None, wanted: int, exactly: bool) -> None:
+    """What was decided removes as many entries as it says, at most those that are wanted, or all of them."""
+    count = 0
     if found is not None:
         until, count = found
         assert count == sum(number <= until for number in model) > 0
+    assert count == max(wanted, 0) if exactly else count <= max(wanted, 0)
 
 
 @pytest.mark.parametrize("seed", range(6))
