@@ -18,7 +18,6 @@ import asyncio
 import logging
 import os
 import secrets
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +31,7 @@ from .files import Files
 from .format import BASE, LOG, FileHeader, pack_header
 from .manifest import BaseFile, LogFile, Manifest, base_name, log_name
 from .manifest import write as write_manifest
+from .pace import DumpError, check, every_slice
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -46,17 +46,6 @@ log = logging.getLogger("kache.shard")
 POLICIES: Final = {"no": writers.NO, "everysec": writers.EVERYSEC, "always": writers.ALWAYS}
 OK, SLOW, STALLED, FULL, BROKEN = range(5)
 
-SLICE_NS: Final = 200_000
-"""Nanoseconds of one slice: what clients notice of a dump is this."""
-SLICE_BYTES: Final = 262_144
-MOST_UNWRITTEN: Final = 8 << 20
-"""Bytes of a base that are said and not written yet: then the dump waits for the disk."""
-BUSY_REST: Final = 15
-"""Times a slice's length that a dump rests while there are commands: a sixteenth of the time is its own."""
-LONGEST_WAY: Final = 0.005
-"""Seconds by which a slice lets those go first who wait for the shard; then it is their turn to wait."""
-FULL_REST: Final = 0.002
-"""Seconds that it rests when the disk is behind."""
 WATCH_SECONDS: Final = 0.1
 QUIET_LOOKS: Final = 10
 """Looks without a frame after which a MARK is written: a second."""
@@ -64,10 +53,6 @@ FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two tries to get away from a broken file."""
 CLOSE_SECONDS: Final = 30.0
 """For the disk to take the rest in when the shard leaves."""
-
-
-class DumpError(Exception):
-    """A dump that failed or was given up; the message is for people."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -377,7 +362,7 @@ class Persistence:
         loop.add_reader(out.news, _hear, out, news)
         dump = self.dump_running = Dump(self.host, out)
         try:
-            await self._slices(dump, out, urgent)
+            await every_slice(dump, out, self.host, urgent=urgent)
             size = out.position
             out.sync()
             await self._until(lambda: out.settled, out, news)
@@ -390,49 +375,23 @@ class Persistence:
                 lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news
             )
             log.info(
-                "dumped %d keys in %d slices, the longest of %d us", dump.keys, dump.slices, dump.longest_ns // 1000
-            )
+                "dumped %d keys in %d slices, the longest of %d us of processor time, %d us by the clock",
+                dump.keys, dump.slices, dump.longest_cpu_ns // 1000, dump.longest_ns // 1000,
+            )  # fmt: skip
             return size, dump.end
         finally:
             dump.close()
             loop.remove_reader(out.news)
             await asyncio.shield(self._stop(out))
 
-    async def _slices(self, dump: Dump, out: Writer, urgent: bool) -> None:
-        shard = self.host.shard
-        while True:
-            executed, before = shard.executed, dump.total_ns
-            if out.queued < MOST_UNWRITTEN and not dump.slice(SLICE_NS, SLICE_BYTES):
-                return
-            self._check(out)
-            rest = 0.0
-            if out.queued >= MOST_UNWRITTEN:
-                rest = FULL_REST
-            elif shard.executed != executed and not urgent:
-                rest = (dump.total_ns - before) * BUSY_REST / 1e9
-            await asyncio.sleep(rest)
-            if rest and not urgent:
-                await self._give_way()
-
-    async def _give_way(self) -> None:
-        """Waits for a moment in which no router does."""
-        until = time.monotonic() + LONGEST_WAY
-        while self.host.reactor.is_wanted() and time.monotonic() < until:
-            await asyncio.sleep(0)
-
     async def _until(self, reached: Callable[[], bool], writer: Writer, news: asyncio.Event) -> None:
         """Waits for what a writer's threads do; DumpError when they cannot any more."""
         while not reached():
-            self._check(writer)
+            check(writer)
             news.clear()
             if not reached():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), WATCH_SECONDS)
-
-    def _check(self, writer: Writer) -> None:
-        call, error = writer.failure
-        if error:
-            raise DumpError(f"{call}: {os.strerror(error)}")
 
     async def _swap(self, created: _File, base: _File, size: int, end: int, keep: bool) -> None:
         """The new files are everything from here on; those before are removed."""

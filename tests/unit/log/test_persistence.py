@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from kache.shard.engine.engine import Host, Replay, ShardReactor, Store
 from kache.shard.engine.memory import only_free
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
-from kache.shard.log import persistence as persisting
+from kache.shard.log import pace
 from kache.shard.log.files import Files
 from kache.shard.log.format import read_header
 from kache.shard.log.persistence import DumpError, Identity, Persistence
@@ -172,7 +173,7 @@ def command(draw: random.Random) -> list[object]:
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_dumps_while_everything_changes(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each dump, and behind it, the files are the live state; every way a key comes later has come."""
-    monkeypatch.setattr(persisting, "SLICE_NS", 1)
+    monkeypatch.setattr(pace, "SLICE_NS", 1)
     draw = random.Random(seed)
 
     async def test() -> None:
@@ -180,7 +181,7 @@ def test_dumps_while_everything_changes(tmp_path: Path, seed: int, monkeypatch: 
             for _ in range(400):
                 shard.execute(*command(draw))
             for _ in range(3):
-                monkeypatch.setattr(persisting, "SLICE_BYTES", draw.choice((300, 1000, 20000)))
+                monkeypatch.setattr(pace, "SLICE_BYTES", draw.choice((300, 1000, 20000)))
                 dump = asyncio.ensure_future(shard.persistence.dump(urgent=True))
                 while not dump.done():
                     if draw.random() < 0.5:
@@ -276,7 +277,7 @@ def test_a_dump_under_way_does_not_take_the_place_of_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
 ) -> None:
     """The shard leaves while it dumps, a moment after a command."""
-    monkeypatch.setattr(persisting, "SLICE_NS", 1)
+    monkeypatch.setattr(pace, "SLICE_NS", 1)
 
     async def test() -> None:
         async with kept(tmp_path / "shard", appendonly=False) as shard:
@@ -318,6 +319,26 @@ def test_appendonly_yes_and_no_while_it_runs(tmp_path: Path) -> None:
             shard.same_as_on_disk()
             shard.execute("SET", "lost", "value")
             assert recovered(shard.directory, NOW).counts()[0][1] == 2
+
+    run(test)
+
+
+def test_a_dump_rests_while_there_are_commands(tmp_path: Path) -> None:
+    """Of the time of a busy shard a small part is its own."""
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard") as shard:
+            for number in range(5000):
+                shard.execute("SET", f"key{number}", "v" * 1000)
+            dump = asyncio.ensure_future(shard.persistence.dump())
+            seen, began = None, time.monotonic_ns()
+            while not dump.done():
+                seen = shard.persistence.dump_running or seen
+                shard.execute("SET", "key", "while")
+                await asyncio.sleep(0)
+            dump.result()
+            assert seen is not None and seen.slices > 4
+            assert time.monotonic_ns() - began > pace.BUSY_REST * seen.cpu_ns // 2
 
     run(test)
 
