@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import struct
@@ -23,7 +24,7 @@ from kache.shard.engine.memory import only_free
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
 from kache.shard.log import pace
-from kache.shard.log.files import Files
+from kache.shard.log.files import Files, ScriptedFiles
 from kache.shard.log.format import read_header
 from kache.shard.log.persistence import DumpError, Identity, Persistence
 from kache.shard.log.recovery import Recovery
@@ -339,6 +340,73 @@ def test_a_dump_rests_while_there_are_commands(tmp_path: Path) -> None:
             dump.result()
             assert seen is not None and seen.slices > 4
             assert time.monotonic_ns() - began > pace.BUSY_REST * seen.cpu_ns // 2
+
+    run(test)
+
+
+def test_a_log_begins_when_there_is_room_and_nothing_is_missing_from_it(tmp_path: Path) -> None:
+    """A shard that comes back on a full disk serves, refuses writes, and tells its first log what went by itself meanwhile."""
+    files = ScriptedFiles()
+    due = int(time.time() * 1000) + 3_600_000
+
+    async def test() -> None:
+        def load(shard: Kept) -> None:
+            shard.execute("SET", "key", "value")
+            shard.execute("HSET", "hash", "field", "value")
+            shard.execute("HPEXPIREAT", "hash", due, "FIELDS", 1, "field")
+
+        async with kept(tmp_path / "shard") as shard:
+            load(shard)
+            await shard.durable()
+            assert shard.persistence.writer is not None
+            sequence = shard.persistence.writer.sequence
+        manifest = manifests.read(Files(), str(shard.directory))
+        again = Kept(shard.directory, files)
+        try:
+            load(again)
+            files.fail("pwrite", errno.ENOSPC, times=-1)
+            await again.persistence.begin(manifest, sequence)
+            assert again.execute("SET", "key", "other").startswith(
+                b"-MISCONF Errors writing to the AOF file: No space left"
+            )
+            assert again.execute("GET", "key") == b"$5\r\nvalue\r\n"
+            with pytest.raises(DumpError, match="No space left"):
+                await again.persistence.dump()
+            assert again.persistence.figures()["state"] == "full"
+            again.shard.set_time(due + 1)
+            assert again.execute("HLEN", "hash") == b":0\r\n"
+            files.heal()
+            while again.persistence.figures()["state"] != "ok":
+                await asyncio.sleep(0.01)
+            assert again.execute("RPUSH", "hash", "is a list by now") == b":1\r\n"
+            await again.durable()
+            again.same_as_on_disk()
+        finally:
+            await again.persistence.close()
+            again.reactor.close()
+            again.cleanup.stop()
+
+    run(test)
+
+
+def test_appendonly_no_lets_go_on_without_room(tmp_path: Path) -> None:
+    """And back: OK means again that everything is found."""
+    files = ScriptedFiles()
+    files.fail("pwrite", errno.ENOSPC, times=-1)
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard", files) as shard:
+            assert shard.execute("SET", "key", "value").startswith(b"-MISCONF")
+            await shard.persistence.apply(Config(appendonly=True, maxmemory=1 << 30))
+            assert shard.execute("SET", "key", "value").startswith(b"-MISCONF")
+            await shard.persistence.apply(Config(appendonly=False))
+            assert shard.execute("SET", "key", "value") == b"+OK\r\n"
+            with pytest.raises(DumpError, match="No space left"):
+                await shard.persistence.apply(Config(appendonly=True))
+            assert shard.execute("SET", "key", "value") == b"+OK\r\n"
+            files.heal()
+            await shard.persistence.apply(Config(appendonly=True))
+            shard.same_as_on_disk()
 
     run(test)
 
