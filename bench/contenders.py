@@ -153,8 +153,12 @@ class Contender:
 
     def log_tail(self) -> str:
         """The last lines the processes printed."""
+        return self.whole_log()[-2000:]
+
+    def whole_log(self) -> str:
+        """All of them."""
         with contextlib.suppress(OSError):
-            return (self.directory / "output.log").read_text(errors="replace")[-2000:]
+            return (self.directory / "output.log").read_text(errors="replace")
         return ""
 
     # Measures --------------------------------------------------------------------------------------

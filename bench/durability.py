@@ -217,36 +217,51 @@ def loading(rounds: int, seconds: float) -> None:
 
 
 # Dumps ------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def dumping(contender: Contender) -> Iterator[None]:
+    """One dump behind the other meanwhile."""
+    over = threading.Event()
+
+    def dump_after_dump() -> None:
+        while not over.is_set():
+            written_anew(contender)
+
+    dumper = threading.Thread(target=dump_after_dump)
+    dumper.start()
+    time.sleep(0.1)
+    try:
+        yield
+    finally:
+        over.set()
+        dumper.join()
+
+
 def dump(rounds: int, seconds: float) -> None:
-    """A dump of a million keys while 50 clients write at P=16."""
+    """Dumps of a million keys while 50 clients write at P=16, in turns with the same without."""
     contender = kept(KacheKept, "everysec", 1, auto_aof_rewrite_percentage="0")
     with running({"kache": contender}):
         fill(contender, MILLION)
         row = Row("SET", 16, 50, 32, MILLION)
         requests = calibrate(contender, row, 3 * seconds)
-        before = generate(contender, row, requests)
-        memory = contender.memory_bytes()
-        over = threading.Event()
-
-        def dump_after_dump() -> None:
-            while not over.is_set():
-                written_anew(contender)
-
-        dumper = threading.Thread(target=dump_after_dump)
-        dumper.start()
-        time.sleep(0.1)
-        during = generate(contender, row, requests)
-        grown = (contender.memory_bytes() - memory) / 2**20
-        over.set()
-        dumper.join()
-        slices = re.findall(r"dumped \d+ keys in \d+ slices, the longest of (\d+) us", contender.log_tail())
-    print(f"while it dumps: {during.requests_per_second:,.0f}/s after {before.requests_per_second:,.0f}/s; "
-          f"longest slices {slices} us")  # fmt: skip
-    longest = max(map(int, slices)) / 1000
-    say("dump of 1M keys under load, longest slice, ms", longest, "≤ 1.0", longest <= 1)
-    ratio = during.requests_per_second / before.requests_per_second
+        rate, p99, grown = [], [], 0.0
+        for _ in range(rounds):
+            before = generate(contender, row, requests)
+            memory = contender.memory_bytes()
+            with dumping(contender):
+                during = generate(contender, row, requests)
+                grown = max(grown, (contender.memory_bytes() - memory) / 2**20)
+            rate.append(during.requests_per_second / before.requests_per_second)
+            p99.append(during.p99_ms / before.p99_ms)
+            print(f"{before.requests_per_second:,.0f}/s, p99 {before.p99_ms:.1f} ms; while it dumps "
+                  f"{during.requests_per_second:,.0f}/s, p99 {during.p99_ms:.1f} ms", flush=True)  # fmt: skip
+        said = r"dumped \d+ keys in (\d+) slices, the longest of (\d+) us of processor time, (\d+) us by the clock"
+        dumps = [tuple(map(int, each)) for each in re.findall(said, contender.whole_log())]
+    print(f"slices, us of the longest, by the clock (others' turns on the core included): {dumps}")
+    longest = max(cpu for _, cpu, _ in dumps) / 1000
+    say("dump of 1M keys under load, longest slice, ms of processor time", longest, "≤ 1.0", longest <= 1)
+    ratio = statistics.median(rate)
     say("dump of 1M keys under load, throughput × without", ratio, "≥ 0.8", ratio >= 0.8)
-    ratio = during.p99_ms / before.p99_ms
+    ratio = statistics.median(p99)
     say("dump of 1M keys under load, p99 × without", ratio, "≤ 1.5", ratio <= 1.5)
     say("dump of 1M keys under load, memory, MiB", grown, "≤ 32", grown <= 32)
 

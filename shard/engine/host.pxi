@@ -230,9 +230,14 @@ cdef class Host:
         self.writer = writer
         effects.records.keep = RECORDS_KEPT
         effects.following = writer.end() + 1
-        effects.record(True)
+        if not effects.recording:
+            effects.record(True)
         self.shard.locks.logged_since = self.shard.store.now_ms
         self.news = LogNews(self, os.dup(writer.news))
+
+    def record_ahead(self):
+        """What changes is recorded, for a log that cannot begin yet: its first frame. Writes are to be refused meanwhile."""
+        self.shard.store.effects.record(True)
 
     def tell_shares(self):
         """A log begins that will go with a base: the shares before it are told of, before anything else."""

@@ -6,6 +6,8 @@
     manifest    which files of a shard count, and in which order
     writer      Writer: frames on their way to disk, two threads, what is written and what is durable
     base        Dump: the data of a shard on its way into a base, slice by slice between ticks
+    pace        how the slices of a dump share the loop with commands
+    beginning   how the log of a new life begins, also where the disk is full
     persistence Persistence: the log and the dumps of a living shard, its manifest, its way out of trouble
     directory   the directory of a cluster, its file, its locks
     recovery    the one reader of logs and bases: verifies them, and makes a store of them

@@ -34,7 +34,8 @@ cdef class Dump(Follower):
     cdef int64_t until_ns
     cdef Py_ssize_t most_bytes
     cdef readonly uint64_t keys, frames, slices, restarts
-    cdef readonly int64_t longest_ns, total_ns
+    cdef readonly int64_t longest_ns                    # of a slice, by the clock,
+    cdef readonly int64_t longest_cpu_ns, cpu_ns        # and in time of the processor; of all of them
     cdef readonly bint done
     cdef readonly uint64_t end          # the sequence that the base goes with, once it is done
     cdef bint over(self) noexcept

@@ -7,7 +7,8 @@ class Dump:
     slices: int
     restarts: int
     longest_ns: int
-    total_ns: int
+    longest_cpu_ns: int
+    cpu_ns: int
     done: bool
     end: int
     def __init__(self, host: Host, out: Writer) -> None: ...

@@ -48,8 +48,16 @@ __all__ = ["Dump"]
 
 cdef extern from *:
     """
+    #include <time.h>
     #define kache_prefetch(p) __builtin_prefetch(p)
+    /* Of the calling thread: what else runs on its core meanwhile is not in it. */
+    static long long kache_processor_ns(void) {
+        struct timespec now = {0, 0};
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+        return (long long) now.tv_sec * 1000000000 + now.tv_nsec;
+    }
     """
+    long long kache_processor_ns() noexcept nogil
     void kache_prefetch(const void* at) noexcept nogil
     Py_ssize_t Py_REFCNT(object value) noexcept
 
@@ -142,6 +150,7 @@ cdef class Dump(Follower):
         Between ticks only; what was executed becomes a frame first. Nothing happens while a part of it cannot.
         """
         cdef int64_t began = monotonic_ns(), took
+        cdef int64_t began_cpu = kache_processor_ns()
         cdef int db
         if self.done:
             return False
@@ -160,8 +169,10 @@ cdef class Dump(Follower):
         self.out.push()
         took = monotonic_ns() - began
         self.slices += 1
-        self.total_ns += took
         self.longest_ns = max(self.longest_ns, took)
+        took = kache_processor_ns() - began_cpu
+        self.cpu_ns += took
+        self.longest_cpu_ns = max(self.longest_cpu_ns, took)
         return not self.done
 
     def finish(self):

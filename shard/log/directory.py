@@ -24,6 +24,7 @@ from . import manifest as manifests
 from .files import Files
 from .format import LogError, check_of
 from .manifest import Manifest
+from .troubles import FULL_ERRORS
 
 __all__ = [
     "CLUSTER",
@@ -149,8 +150,7 @@ class Lock:
         try:
             files.lock(self.fd, shared)
             if not shared:
-                files.ftruncate(self.fd, 0)
-                files.pwrite(self.fd, f"pid {os.getpid()}\n".encode(), 0)
+                self._sign()
         except BlockingIOError:
             holder = files.read(self.fd, 100, 0).decode("ascii", "replace").strip()
             self.release()
@@ -158,6 +158,15 @@ class Lock:
         except OSError:
             self.release()
             raise
+
+    def _sign(self) -> None:
+        """Says whose it is. On a full disk it goes without: what is there can be used all the same."""
+        try:
+            self._files.ftruncate(self.fd, 0)
+            self._files.pwrite(self.fd, f"pid {os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            if error.errno not in FULL_ERRORS:
+                raise
 
     def release(self) -> None:
         """Gives it up."""

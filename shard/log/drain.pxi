@@ -8,9 +8,14 @@ cdef inline char* block_data(Block* block) noexcept nogil:
     return <char*> (block + 1)
 
 
+cdef inline size_t block_room(Shared* shared) noexcept nogil:
+    """Bytes of a block, if its first frame does not need more. Slices of a base are many in one."""
+    return BULK_WRITE if shared.policy == POLICY_BULK else FIRST_BLOCK
+
+
 cdef void drop_block(Shared* shared, Block* block) noexcept nogil:
     """One is kept: touching new memory costs more than what a tick says."""
-    if shared.spare == NULL and block.room == FIRST_BLOCK:
+    if shared.spare == NULL and block.room == block_room(shared):
         shared.spare = block
     else:
         free(block)
@@ -226,6 +231,8 @@ cdef void taken_back(Shared* shared, Target* target) noexcept nogil:
 
 
 cdef void* writer_thread(void* shared) noexcept nogil:
+    if (<Shared*> shared).policy == POLICY_BULK:
+        kache_stand_back()
     run_writer(<Shared*> shared)
     thread_ended(<Shared*> shared)
     return NULL

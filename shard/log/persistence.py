@@ -18,8 +18,7 @@ import asyncio
 import logging
 import os
 import secrets
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -28,10 +27,12 @@ import msgspec
 
 from . import writer as writers
 from .base import Dump
+from .beginning import Beginning
 from .files import Files
 from .format import BASE, LOG, FileHeader, pack_header
 from .manifest import BaseFile, LogFile, Manifest, base_name, log_name
 from .manifest import write as write_manifest
+from .pace import DumpError, check, every_slice
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -46,17 +47,6 @@ log = logging.getLogger("kache.shard")
 POLICIES: Final = {"no": writers.NO, "everysec": writers.EVERYSEC, "always": writers.ALWAYS}
 OK, SLOW, STALLED, FULL, BROKEN = range(5)
 
-SLICE_NS: Final = 200_000
-"""Nanoseconds of one slice: what clients notice of a dump is this."""
-SLICE_BYTES: Final = 262_144
-MOST_UNWRITTEN: Final = 8 << 20
-"""Bytes of a base that are said and not written yet: then the dump waits for the disk."""
-BUSY_REST: Final = 15
-"""Times a slice's length that a dump rests while there are commands: a sixteenth of the time is its own."""
-LONGEST_WAY: Final = 0.005
-"""Seconds by which a slice lets those go first who wait for the shard; then it is their turn to wait."""
-FULL_REST: Final = 0.002
-"""Seconds that it rests when the disk is behind."""
 WATCH_SECONDS: Final = 0.1
 QUIET_LOOKS: Final = 10
 """Looks without a frame after which a MARK is written: a second."""
@@ -64,10 +54,6 @@ FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two tries to get away from a broken file."""
 CLOSE_SECONDS: Final = 30.0
 """For the disk to take the rest in when the shard leaves."""
-
-
-class DumpError(Exception):
-    """A dump that failed or was given up; the message is for people."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -145,24 +131,38 @@ class Persistence:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._seen = self._quiet = 0
         self._host_trouble = (OK, b"", False)
+        self._is_new = False
+        self._unsettled: Sequence[int] = ()
+        self._beginning = Beginning(host, directory, self._begin)
 
     # Beginning and ending ----------------------------------------------------------------------------------
-    async def begin(self, manifest: Manifest | None, sequence: int, number: int = 0) -> None:
+    async def begin(
+        self, manifest: Manifest | None, sequence: int, number: int = 0, unsettled: Sequence[int] = ()
+    ) -> None:
         """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing). `number` is
-        the highest that a file ever had, of those too that are not named any more.
+        the highest that a file ever had, of those too that are not named any more; `unsettled` are transactions of which the
+        log has a share, and which are over by now.
 
-        With a log, a new one begins; without, the manifest says since when nothing is logged.
+        With a log, a new one begins; without, the manifest says since when nothing is logged. Where the disk is full, both
+        come when there is room (beginning.py).
         """
-        if manifest is None:
-            # Before the first file: data without a manifest is refused, since nobody could know what belongs together.
-            await self._write_manifest(Manifest())
+        self._is_new = manifest is None
         self.manifest = manifest or Manifest()
         self._sequence = sequence
         self._last_number = max(self.manifest.next_number() - 1, number)
+        self._unsettled = unsettled
         self.base_bytes = sum(base.bytes for base in self.manifest.bases)
         self._dirty_at_save = self.host.shard.store.dirty
+        await self._beginning.run(refuses=self.config.appendonly)
+
+    async def _begin(self) -> None:
+        if self._is_new:
+            # Before the first file: data without a manifest is refused, since nobody could know what belongs together.
+            await self._write_manifest(Manifest())
+            self._is_new = False
         if self.config.appendonly:
             await self._begin_log()
+            self.host.settle(self._unsettled)
         elif (self.manifest.names() or self._last_number) and not self.manifest.stopped_ms:
             # Also where the log of before had nothing in it, and is not named any more.
             await self._write_manifest(msgspec.structs.replace(self.manifest, stopped_ms=self.now()))
@@ -215,6 +215,7 @@ class Persistence:
 
     async def close(self, save: bool = False) -> None:
         """The shard leaves: a snapshot first if that is wanted, then everything that was said is durable."""
+        await self._beginning.give_up()
         if self._dumping is not None:
             # Also if one is wanted: what was executed last may come behind the end of the one under way.
             self.cancel()
@@ -246,6 +247,9 @@ class Persistence:
     async def apply(self, config: Config) -> None:
         """Puts the settings in force. After `appendonly yes` a restart finds everything, or OSError, DumpError says why not."""
         before, self.config = self.config, config
+        if self._beginning.waits and before.appendonly == config.appendonly:
+            return  # the log begins by these
+        waited = await self._beginning.give_up()
         if self.logging and self.writer is not None and before.appendfsync != config.appendfsync:
             policy = POLICIES[config.appendfsync]
             self.host.number_frames(policy == writers.ALWAYS)
@@ -255,6 +259,8 @@ class Persistence:
                 await self.dump(keep=True, urgent=False)
             elif not config.appendonly and self.logging:
                 await self._end_log()
+            elif waited:
+                await self._beginning.run(refuses=False)
         except (OSError, DumpError):
             self.config = msgspec.structs.replace(config, appendonly=before.appendonly)
             raise
@@ -279,6 +285,8 @@ class Persistence:
 
         `keep`: the log goes on behind it, also where there was none. `urgent`: without rest between the slices.
         """
+        if self._beginning.refusal:
+            raise DumpError(self._beginning.refusal.decode())
         if self._dumping is not None:
             raise DumpError("Background append only file rewriting already in progress" if self.rewriting
                             else "Background save already in progress")  # fmt: skip
@@ -377,7 +385,7 @@ class Persistence:
         loop.add_reader(out.news, _hear, out, news)
         dump = self.dump_running = Dump(self.host, out)
         try:
-            await self._slices(dump, out, urgent)
+            await every_slice(dump, out, self.host, urgent=urgent)
             size = out.position
             out.sync()
             await self._until(lambda: out.settled, out, news)
@@ -390,49 +398,23 @@ class Persistence:
                 lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news
             )
             log.info(
-                "dumped %d keys in %d slices, the longest of %d us", dump.keys, dump.slices, dump.longest_ns // 1000
-            )
+                "dumped %d keys in %d slices, the longest of %d us of processor time, %d us by the clock",
+                dump.keys, dump.slices, dump.longest_cpu_ns // 1000, dump.longest_ns // 1000,
+            )  # fmt: skip
             return size, dump.end
         finally:
             dump.close()
             loop.remove_reader(out.news)
             await asyncio.shield(self._stop(out))
 
-    async def _slices(self, dump: Dump, out: Writer, urgent: bool) -> None:
-        shard = self.host.shard
-        while True:
-            executed, before = shard.executed, dump.total_ns
-            if out.queued < MOST_UNWRITTEN and not dump.slice(SLICE_NS, SLICE_BYTES):
-                return
-            self._check(out)
-            rest = 0.0
-            if out.queued >= MOST_UNWRITTEN:
-                rest = FULL_REST
-            elif shard.executed != executed and not urgent:
-                rest = (dump.total_ns - before) * BUSY_REST / 1e9
-            await asyncio.sleep(rest)
-            if rest and not urgent:
-                await self._give_way()
-
-    async def _give_way(self) -> None:
-        """Waits for a moment in which no router does."""
-        until = time.monotonic() + LONGEST_WAY
-        while self.host.reactor.is_wanted() and time.monotonic() < until:
-            await asyncio.sleep(0)
-
     async def _until(self, reached: Callable[[], bool], writer: Writer, news: asyncio.Event) -> None:
         """Waits for what a writer's threads do; DumpError when they cannot any more."""
         while not reached():
-            self._check(writer)
+            check(writer)
             news.clear()
             if not reached():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), WATCH_SECONDS)
-
-    def _check(self, writer: Writer) -> None:
-        call, error = writer.failure
-        if error:
-            raise DumpError(f"{call}: {os.strerror(error)}")
 
     async def _swap(self, created: _File, base: _File, size: int, end: int, keep: bool) -> None:
         """The new files are everything from here on; those before are removed."""
@@ -471,7 +453,12 @@ class Persistence:
             shards=self.identity.shards, number=number, first=first, created_ms=self.now(),
             hash_seed=self.identity.hash_seed, boot=self.identity.boot,
         )  # fmt: skip
-        created.fd = await self._io(self._create_file, created.path, pack_header(header))
+        try:
+            created.fd = await self._io(self._create_file, created.path, pack_header(header))
+        except OSError:
+            if kind == LOG:
+                self._last_number = number - 1  # nothing has it, and it may be tried for days
+            raise
         return created
 
     def _create_file(self, path: str, header: bytes) -> int:
@@ -583,10 +570,13 @@ class Persistence:
     def figures(self) -> dict[str, int | float | str]:
         """What INFO and status say of it."""
         writer, dump = self.writer, self.dump_running
+        enabled = self.logging or bool(self._beginning.refusal)
         found: dict[str, int | float | str] = {
-            "enabled": int(self.logging),
-            "state": writers.TROUBLES[self._host_trouble[0]] if self.logging else "off",
-            "error": self._host_trouble[1].decode() if self._host_trouble[0] > SLOW else "",
+            "enabled": int(enabled),
+            "state": writers.TROUBLES[FULL if self._beginning.refusal else self._host_trouble[0]] if enabled else "off",
+            "error": self._host_trouble[1].decode()
+            if self._host_trouble[0] > SLOW
+            else self._beginning.refusal.decode(),
             "sequence": writer.sequence if writer else self._sequence,
             "durable": writer.durable if writer else self._sequence,
             "queued_bytes": writer.queued if writer else 0,

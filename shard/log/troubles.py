@@ -11,7 +11,10 @@ from typing import Final
 
 from .files import Files
 
-__all__ = ["missing", "unusable"]
+__all__ = ["FULL_ERRORS", "missing", "unusable"]
+
+FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""There is no room: nothing is wrong with what is there, and it ends when somebody makes some."""
 
 _HELP: Final = {
     errno.ENOSPC: "Make room there (`df -h {directory}`); what is in it is not changed",

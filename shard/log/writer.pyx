@@ -5,7 +5,7 @@
                   └─ everysec, no: by itself, if nothing waits
                                      syncer thread ── everysec, or when asked ─► `durable`
 
-Owns the open files of one stream, its queue and two threads (drain.pxi), which run without the GIL and tell the loop through a pipe. The
+Owns the open files of one stream, its queue and two threads (drain.pxi, threads.pxi), which run without the GIL and tell the loop through a pipe. The
 loop adds the frames of a tick and pushes them; it never waits for a disk, but for a write that usually is a copy into the page
 cache, and only while those take less than a millisecond. Promises: frames are written in their order, `written` and `durable`
 never pass over one, a file is synced before `durable` reaches into the next, and one that has failed is never touched again:
@@ -35,90 +35,17 @@ from .files import CALLS
 
 __all__ = ["ALWAYS", "BULK", "EVERYSEC", "NO", "TROUBLES", "Writer"]
 
-cdef extern from *:
-    """
-    #include <errno.h>
-    #include <pthread.h>
-    #include <stdint.h>
-    #include <stdlib.h>
-    #include <time.h>
-    #include <unistd.h>
-    static void *kache_mutex(void) {
-        pthread_mutex_t *mutex = malloc(sizeof(pthread_mutex_t));
-        if (mutex) pthread_mutex_init(mutex, NULL);
-        return mutex;
-    }
-    static void *kache_condition(void) {
-        pthread_cond_t *condition = malloc(sizeof(pthread_cond_t));
-        pthread_condattr_t attributes;
-        if (condition && pthread_condattr_init(&attributes) == 0) {
-    #ifndef __APPLE__
-            pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    #endif
-            pthread_cond_init(condition, &attributes);
-            pthread_condattr_destroy(&attributes);
-        }
-        return condition;
-    }
-    static void kache_drop_mutex(void *mutex) { if (mutex) { pthread_mutex_destroy(mutex); free(mutex); } }
-    static void kache_drop_condition(void *c) { if (c) { pthread_cond_destroy(c); free(c); } }
-    /* Never by the wall clock: when that is set back by an hour, a second would last as long, and nothing be synced meanwhile. */
-    static void kache_wait(void *condition, void *mutex, int64_t ns) {
-        struct timespec until = {0, 0};
-        if (ns < 0) { pthread_cond_wait(condition, mutex); return; }
-    #ifdef __APPLE__
-        until.tv_sec = ns / 1000000000;
-        until.tv_nsec = ns % 1000000000;
-        pthread_cond_timedwait_relative_np(condition, mutex, &until);
-    #else
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        ns += until.tv_nsec;
-        until.tv_sec += ns / 1000000000;
-        until.tv_nsec = ns % 1000000000;
-        pthread_cond_timedwait(condition, mutex, &until);
-    #endif
-    }
-    static int64_t kache_load(int64_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
-    static void kache_store(int64_t *to, int64_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }
-    static uint64_t kache_load_unsigned(uint64_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
-    static int kache_exchange(int *to, int value) { return __atomic_exchange_n(to, value, __ATOMIC_ACQ_REL); }
-    /* A thread that knows nothing of Python; NULL when there is none to be had. */
-    static void *kache_thread(void *(*work)(void *), void *argument) {
-        pthread_t *thread = malloc(sizeof(pthread_t));
-        if (thread && pthread_create(thread, NULL, work, argument)) { free(thread); thread = NULL; }
-        return thread;
-    }
-    static void kache_join(void *thread) { if (thread) { pthread_join(*(pthread_t *) thread, NULL); free(thread); } }
-    static void kache_store_unsigned(uint64_t *to, uint64_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }
-    """
-    void* kache_mutex() noexcept nogil
-    void* kache_condition() noexcept nogil
-    void kache_drop_mutex(void* mutex) noexcept nogil
-    void kache_drop_condition(void* condition) noexcept nogil
-    void kache_wait(void* condition, void* mutex, int64_t ns) noexcept nogil
-    int pthread_mutex_lock(void* mutex) noexcept nogil
-    int pthread_mutex_trylock(void* mutex) noexcept nogil
-    int pthread_mutex_unlock(void* mutex) noexcept nogil
-    int pthread_cond_signal(void* condition) noexcept nogil
-    int pthread_cond_broadcast(void* condition) noexcept nogil
-    int kache_exchange(int* to, int value) noexcept nogil
-    void* kache_thread(void* (*work)(void*) noexcept nogil, void* argument) noexcept
-    void kache_join(void* thread) noexcept nogil
-    int64_t kache_load(int64_t* source) noexcept nogil
-    void kache_store(int64_t* to, int64_t value) noexcept nogil
-    uint64_t kache_load_unsigned(uint64_t* source) noexcept nogil
-    void kache_store_unsigned(uint64_t* to, uint64_t value) noexcept nogil
-    ssize_t read_fd "read"(int fd, void* data, size_t n) noexcept nogil
-    ssize_t write_fd "write"(int fd, const void* data, size_t n) noexcept nogil
+include "threads.pxi"
 
 NO, EVERYSEC, ALWAYS, BULK = POLICY_NO, POLICY_EVERYSEC, POLICY_ALWAYS, POLICY_BULK
 TROUBLES = ("ok", "slow", "stalled", "full", "broken")
 
 cdef enum:
-    FIRST_BLOCK = 65536             # bytes of a block, if its first frame does not need more
+    FIRST_BLOCK = 65536             # bytes of a block of a log, if its first frame does not need more
     RESERVE_STEP = 8388608          # bytes reserved at a time
     RESERVE_LOW = 4194304           # left of them when more are asked for
     UNSYNCED_MOST = 33554432        # bytes with which a sync does not wait for its second, so that none is long
+    BULK_WRITE = 1048576            # bytes of a base for which its writer is woken, and of a block of it
     BULK_STEP = 8388608             # bytes of a base between two syncs
     LARGEST_HERE = 1048576          # bytes that the loop writes by itself
     MOST_FILES = 64                 # open at once: one is written, the others wait for their sync
@@ -334,10 +261,10 @@ cdef class Writer:
     cdef Block* room_for(self, size_t n) except NULL:
         """The block that the next n bytes go to, which nobody else knows yet."""
         cdef Block* block = self.own_tail
-        cdef size_t room = FIRST_BLOCK
+        cdef size_t room = block_room(&self.shared)
         if block != NULL and block.target == self.current and not block.last and block.room - block.used >= n:
             return block
-        if n <= FIRST_BLOCK and self.own_spare != NULL:
+        if n <= room and self.own_spare != NULL:
             block = self.own_spare
             self.own_spare = NULL
         else:
@@ -495,12 +422,14 @@ cdef class Writer:
         cdef int64_t now = monotonic_ns()
         cdef Block* block
         cdef bint wake = False
-        if self.shared.policy == POLICY_BULK:
-            # A thread that has the mutex may have lost its core: nobody waits for a base, so it comes with the next push.
-            if pthread_mutex_trylock(self.shared.mutex) != 0:
-                return 0
-        else:
+        if self.shared.policy == POLICY_BULK and self.own_queued < BULK_WRITE:
+            # Nobody waits for a base, and whoever is woken takes the core for a while, of the loop as likely as of another.
+            return 0
+        if self.shared.policy != POLICY_BULK or self.own_queued >= 4 * BULK_WRITE:
             pthread_mutex_lock(self.shared.mutex)
+        elif pthread_mutex_trylock(self.shared.mutex) != 0:
+            # A thread that has the mutex may have lost its core: it comes with the next push.
+            return 0
         self.hand_in()
         if self.shared.head != NULL:
             self.wait_since(now)

@@ -72,9 +72,7 @@ class Keeper:
         self._lock = loaded.lock
         identity = Identity(place.cluster, index, shards, seed, self._files.boot())
         persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
-        await persistence.begin(loaded.manifest, loaded.sequence, loaded.number)
-        if persistence.logging:
-            self._host.settle(loaded.unsettled)
+        await persistence.begin(loaded.manifest, loaded.sequence, loaded.number, loaded.unsettled)
         self.persistence = persistence
 
     def resolved(self, message: Resolved) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,36 @@ def test_a_dump_without_room_changes_nothing(disk: Path) -> None:
         cluster._clean()
     with Cluster(1, **settings) as again:
         assert written.wrong(again) == []
+
+
+def test_a_start_without_room_serves_what_is_there(disk: Path) -> None:
+    settings: dict[str, Any] = {"dir": disk, "appendonly": "yes", "auto_aof_rewrite_percentage": 0}
+    written = Written()
+    with Cluster(1, **settings) as cluster, cluster.connect() as connection:
+        for _ in range(10):
+            assert written.some(connection)
+    with suppress(OSError), (disk / "more").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    again = Cluster(1, **settings)
+    again.start()
+    try:
+        assert written.wrong(again) == []
+        with again.connect() as connection:
+            refused = connection.request("set", "x", 1)
+            assert isinstance(refused, CommandError)
+            assert refused.message.startswith("MISCONF Errors writing to the AOF file: No space left on device"), (
+                refused
+            )
+            assert "aof_last_write_status:err" in info(again) and "aof_enabled:1" in info(again)
+            until(lambda: "No space left" in again.kache("cluster", "status").stdout, "the status says so")
+            (disk / "ballast").unlink()
+            began = time.monotonic()
+            until(lambda: connection.request("set", "x", 1) == "OK", "the way back")
+            assert time.monotonic() - began < 2
+            assert written.some(connection)
+        kill_everything(again)
+    finally:
+        again._clean()
+    with Cluster(1, **settings) as last:
+        assert written.wrong(last) == [] and last.request("get", "x") == b"1"

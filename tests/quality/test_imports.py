@@ -61,6 +61,8 @@ OWNERS_OF_IO = {
     "router/main.py",
     "router/mux/multiplexer.pyx",
     "router/mux/router.pxi",
+    "shard/log/beginning.py",
+    "shard/log/pace.py",
     "shard/log/persistence.py",
     "shard/log/writer.pyx",
     "shard/main.py",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +23,8 @@ from kache.shard.engine.engine import Host, Replay, ShardReactor, Store
 from kache.shard.engine.memory import only_free
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
-from kache.shard.log import persistence as persisting
-from kache.shard.log.files import Files
+from kache.shard.log import pace
+from kache.shard.log.files import Files, ScriptedFiles
 from kache.shard.log.format import read_header
 from kache.shard.log.persistence import DumpError, Identity, Persistence
 from kache.shard.log.recovery import Recovery
@@ -172,7 +174,7 @@ def command(draw: random.Random) -> list[object]:
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_dumps_while_everything_changes(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each dump, and behind it, the files are the live state; every way a key comes later has come."""
-    monkeypatch.setattr(persisting, "SLICE_NS", 1)
+    monkeypatch.setattr(pace, "SLICE_NS", 1)
     draw = random.Random(seed)
 
     async def test() -> None:
@@ -180,7 +182,7 @@ def test_dumps_while_everything_changes(tmp_path: Path, seed: int, monkeypatch: 
             for _ in range(400):
                 shard.execute(*command(draw))
             for _ in range(3):
-                monkeypatch.setattr(persisting, "SLICE_BYTES", draw.choice((300, 1000, 20000)))
+                monkeypatch.setattr(pace, "SLICE_BYTES", draw.choice((300, 1000, 20000)))
                 dump = asyncio.ensure_future(shard.persistence.dump(urgent=True))
                 while not dump.done():
                     if draw.random() < 0.5:
@@ -276,7 +278,7 @@ def test_a_dump_under_way_does_not_take_the_place_of_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
 ) -> None:
     """The shard leaves while it dumps, a moment after a command."""
-    monkeypatch.setattr(persisting, "SLICE_NS", 1)
+    monkeypatch.setattr(pace, "SLICE_NS", 1)
 
     async def test() -> None:
         async with kept(tmp_path / "shard", appendonly=False) as shard:
@@ -318,6 +320,93 @@ def test_appendonly_yes_and_no_while_it_runs(tmp_path: Path) -> None:
             shard.same_as_on_disk()
             shard.execute("SET", "lost", "value")
             assert recovered(shard.directory, NOW).counts()[0][1] == 2
+
+    run(test)
+
+
+def test_a_dump_rests_while_there_are_commands(tmp_path: Path) -> None:
+    """Of the time of a busy shard a small part is its own."""
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard") as shard:
+            for number in range(5000):
+                shard.execute("SET", f"key{number}", "v" * 1000)
+            dump = asyncio.ensure_future(shard.persistence.dump())
+            seen, began = None, time.monotonic_ns()
+            while not dump.done():
+                seen = shard.persistence.dump_running or seen
+                shard.execute("SET", "key", "while")
+                await asyncio.sleep(0)
+            dump.result()
+            assert seen is not None and seen.slices > 4
+            assert time.monotonic_ns() - began > pace.BUSY_REST * seen.cpu_ns // 2
+
+    run(test)
+
+
+def test_a_log_begins_when_there_is_room_and_nothing_is_missing_from_it(tmp_path: Path) -> None:
+    """A shard that comes back on a full disk serves, refuses writes, and tells its first log what went by itself meanwhile."""
+    files = ScriptedFiles()
+    due = int(time.time() * 1000) + 3_600_000
+
+    async def test() -> None:
+        def load(shard: Kept) -> None:
+            shard.execute("SET", "key", "value")
+            shard.execute("HSET", "hash", "field", "value")
+            shard.execute("HPEXPIREAT", "hash", due, "FIELDS", 1, "field")
+
+        async with kept(tmp_path / "shard") as shard:
+            load(shard)
+            await shard.durable()
+            assert shard.persistence.writer is not None
+            sequence = shard.persistence.writer.sequence
+        manifest = manifests.read(Files(), str(shard.directory))
+        again = Kept(shard.directory, files)
+        try:
+            load(again)
+            files.fail("pwrite", errno.ENOSPC, times=-1)
+            await again.persistence.begin(manifest, sequence)
+            assert again.execute("SET", "key", "other").startswith(
+                b"-MISCONF Errors writing to the AOF file: No space left"
+            )
+            assert again.execute("GET", "key") == b"$5\r\nvalue\r\n"
+            with pytest.raises(DumpError, match="No space left"):
+                await again.persistence.dump()
+            assert again.persistence.figures()["state"] == "full"
+            again.shard.set_time(due + 1)
+            assert again.execute("HLEN", "hash") == b":0\r\n"
+            files.heal()
+            while again.persistence.figures()["state"] != "ok":
+                await asyncio.sleep(0.01)
+            assert again.execute("RPUSH", "hash", "is a list by now") == b":1\r\n"
+            await again.durable()
+            again.same_as_on_disk()
+        finally:
+            await again.persistence.close()
+            again.reactor.close()
+            again.cleanup.stop()
+
+    run(test)
+
+
+def test_appendonly_no_lets_go_on_without_room(tmp_path: Path) -> None:
+    """And back: OK means again that everything is found."""
+    files = ScriptedFiles()
+    files.fail("pwrite", errno.ENOSPC, times=-1)
+
+    async def test() -> None:
+        async with kept(tmp_path / "shard", files) as shard:
+            assert shard.execute("SET", "key", "value").startswith(b"-MISCONF")
+            await shard.persistence.apply(Config(appendonly=True, maxmemory=1 << 30))
+            assert shard.execute("SET", "key", "value").startswith(b"-MISCONF")
+            await shard.persistence.apply(Config(appendonly=False))
+            assert shard.execute("SET", "key", "value") == b"+OK\r\n"
+            with pytest.raises(DumpError, match="No space left"):
+                await shard.persistence.apply(Config(appendonly=True))
+            assert shard.execute("SET", "key", "value") == b"+OK\r\n"
+            files.heal()
+            await shard.persistence.apply(Config(appendonly=True))
+            shard.same_as_on_disk()
 
     run(test)
 

@@ -107,6 +107,19 @@ def test_what_is_added_is_written_in_its_order_and_durable_if_the_policy_says(st
         stream.until(lambda: stream.writer.durable == len(sent))
 
 
+@pytest.mark.parametrize("stream", [writers.BULK], indirect=True)
+def test_the_writer_of_a_base_is_not_woken_for_every_frame(stream: Stream) -> None:
+    """Who is woken takes the core of somebody, the loop maybe: a base is written by the megabyte."""
+    sent = [b"%06d" % number * 6_667 for number in range(60)]
+    stream.put(*sent[:25])
+    assert stream.writer.figures()["written_by_thread"] == 0
+    stream.put(*sent[25:])
+    assert stream.writer.figures()["written_by_thread"] > 0
+    stream.writer.sync()
+    stream.until(lambda: stream.writer.settled)
+    assert stream.payloads() == sent
+
+
 @pytest.mark.parametrize("stream", [writers.ALWAYS], indirect=True)
 def test_frames_share_the_sync_after_the_one_that_runs(stream: Stream, scripted: ScriptedFiles) -> None:
     scripted.slow("fdatasync", 0.1)
