@@ -265,9 +265,9 @@ def longest_write_beside_a_full_shard() -> float:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's timer slack")
 def test_a_write_waits_for_others_by_the_clock() -> None:
-    with late_timers(0.03):
+    with late_timers(0.05):
         fastest = min(longest_write_beside_a_full_shard() for _ in range(3))
-    assert fastest < 0.15  # one pause, or two; not as many of them as would fit at their best
+    assert fastest < 0.3  # one pause, or two; not as many of them as would fit at their best
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
