@@ -68,7 +68,7 @@ from .engine.packed import set_limits
 from .engine.stream_chunks import set_node_limits
 from .service.cleanup import Cleanup
 from .service.keeping import Keeper, hear
-from .service.statistics import Gauges, resident_memory
+from .service.statistics import Gauges, private_memory, resident_memory
 from .shard import Shard
 
 __all__ = ["run"]
@@ -155,7 +155,7 @@ class _Process:
         self.done = asyncio.Event()
         self.leaving = False
         self.tasks: set[asyncio.Task[None]] = set()
-        self.empty_size = 0
+        self.empty_size = self.empty_private = 0
         self.executed = 0
         self.timer: asyncio.TimerHandle | None = None
         self.sweep_at = 0.0
@@ -225,6 +225,7 @@ class _Process:
         gc.freeze()
         gc.disable()
         self.empty_size = resident_memory()
+        self.empty_private = private_memory()
         await self._load()
         self._background()
         self._every_second()
@@ -492,7 +493,7 @@ class _Process:
             self.clock.discipline()
             self.shard.gauges.sample(self.shard)
             self.shard.hot.pace(time.monotonic())
-            self.shard.govern_memory(resident_memory() - self.empty_size)
+            self.shard.govern_memory(private_memory() - self.empty_private)
             logs.tell_left_out()
             self.shard.modules.collect()
             kept = self.keeper.kept()

@@ -93,6 +93,7 @@ cdef enum:
     RUN = 2
     FREE = 3
 
+    MOST_PAGES = 16         # of a slab
     KEPT_PAGES = 128        # free pages that are kept for the next blocks, for some seconds
     GIVE_BACK_PAGES = 1024  # pages given back at a time: it takes the system about half a millisecond
     COLLECTED = 64          # blocks of another thread that are taken in when a slab is used up
@@ -158,6 +159,16 @@ cdef inline uint32_t bin_of(uint32_t pages) noexcept nogil:
     return min(EXACT_BINS + kache_bits(pages) - 6, BINS - 1)
 
 
+cdef uint16_t slab_pages(uint32_t size) noexcept nogil:
+    """Of how many pages slabs for blocks of this size are: few, since of each size one slab is not full, which is a good part
+    of a small shard's memory; but so many that what is left over behind the last block is at most a 64th."""
+    cdef uint32_t pages
+    for pages in range(1 if size <= 64 else 2 if size <= 512 else 4, MOST_PAGES):
+        if pages * PAGE % size * 64 <= pages * PAGE:
+            return <uint16_t> pages
+    return MOST_PAGES
+
+
 cdef bint set_up() noexcept nogil:
     """Reserves the region; False where there is none to be had."""
     global REGION, REGION_SIZE, SPANS, OWNERS, LAST_PAGE, READY
@@ -179,7 +190,7 @@ cdef bint set_up() noexcept nogil:
     memset(SIZES, 0, sizeof(SIZES))
     for number in range(CLASSES):
         SIZES[number].size = class_size(number)
-        SIZES[number].pages = 4 if SIZES[number].size <= 512 else 8 if SIZES[number].size <= 2048 else 16
+        SIZES[number].pages = slab_pages(SIZES[number].size)
         SIZES[number].capacity = <uint16_t> (SIZES[number].pages * PAGE // SIZES[number].size)
     LAST_PAGE = <uint32_t> (size >> PAGE_SHIFT)
     REGION_SIZE = size

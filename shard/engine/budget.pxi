@@ -28,8 +28,10 @@ cdef extern from *:
 
 cdef enum:
     STEP_PARTS = 64             # of the limit is 1: what all shards together may take between two looks when memory is full
-    HOLES_PART = 16             # of the limit is 1: resident memory above it that is nobody's fault
-    OWN_GROWTH = 786432         # bytes that a process grows by, with its first tables and buffers
+    ABOVE_PART = 16             # of the limit is 1: memory above it that is nobody's fault, whatever it is taken for
+    HOLES_PART = 64             # the same of holes in the data, beside what a process takes anyhow
+    OWN_GROWTH = 524288         # bytes that a process grows by whatever the limit is: first tables, buffers, slabs begun
+    SMALL_SHARE = 8388608       # bytes of the limit for each shard up to which all of that is no fault of the data
 
 # How old what is known of the others may get while commands are executed.
 cdef int64_t LOOK_NS = 1000000
@@ -198,18 +200,23 @@ cdef class Budget:
         return 0
 
     # Resident memory ------------------------------------------------------------------------------------
-    cdef int govern(self, int64_t grown) except -1:
-        """Publishes how much this process has grown since it was empty, simulations left out. To be called once a second.
+    cdef int govern(self, int64_t grown, int64_t simulated) except -1:
+        """Publishes how much memory of its own this process has taken since it was empty; `simulated`: of that by simulations,
+        which the other shards have, too. To be called once a second.
 
-        When all have grown beyond a sixteenth above the limit, because the allocator has holes, less data is allowed,
-        down to two thirds of it; and more again as soon as there is room. What a process takes whatever the limit is, is no
-        hole.
+        When all have taken more than a sixteenth above the limit, because the allocator has holes, less data is allowed, down
+        to two thirds of it; and more again as soon as there is room. What a process takes anyhow is most of a sixteenth where
+        the limit is small. It would be taken from the data there, and is not; the larger the limit, the less of it is left out.
         """
-        cdef int64_t room = self.limit + self.limit // HOLES_PART + <int64_t> OWN_GROWTH * self.shards
+        cdef int64_t anyhow = (<int64_t> OWN_GROWTH + simulated) * self.shards, small = <int64_t> SMALL_SHARE * self.shards
+        cdef int64_t room
         cdef int shard
         kache_show(self.line_of(self.index) + GROWN, max(grown, 0))
         if not self.limit:
             return 0
+        if self.limit > small:
+            anyhow = anyhow * small // self.limit
+        room = self.limit + max(self.limit // ABOVE_PART, self.limit // HOLES_PART + anyhow)
         for shard in range(self.shards):
             room -= kache_see(self.line_of(shard) + GROWN)
         # Holes in a cluster that is not full will be filled first.

@@ -394,7 +394,7 @@ cdef class Budget:
     cdef int let_go(self) noexcept nogil
     cdef bint may_hold(self, int64_t size) noexcept nogil
     cdef int wake_others(self, int64_t now_ns) except -1
-    cdef int govern(self, int64_t grown) except -1
+    cdef int govern(self, int64_t grown, int64_t simulated) except -1
 
 
 # defrag.pxi -------------------------------------------------------------------------------------------

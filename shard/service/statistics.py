@@ -19,7 +19,7 @@ from kache.wire import link as wire_link
 if TYPE_CHECKING:
     from ..engine.engine import Executor
 
-__all__ = ["Gauges", "advice", "recent_misses", "resident_memory", "shard_stats"]
+__all__ = ["Gauges", "advice", "private_memory", "recent_misses", "resident_memory", "shard_stats"]
 
 STALL_SECONDS = 60
 """Of which the longest stall is told apart from the longest of all."""
@@ -32,6 +32,17 @@ def resident_memory() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def private_memory() -> int:
+    """What of that is this process's alone, bytes: without pages of files, such as code it has run for the first time, and
+    without memory that it shares with routers, which counts for their clients."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            pages = file.read().split()
+            return (int(pages[1]) - int(pages[2])) * resource.getpagesize()
+    except OSError:
+        return resident_memory()
 
 
 class Gauges:

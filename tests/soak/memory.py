@@ -217,8 +217,10 @@ def under_a_limit(report: Report, name: str, limit: int, kache: bool, times: flo
         took = time.monotonic() - began
         time.sleep(GIVEN_BACK_SECONDS)
         growth, used, stall = under.growth(), under.used(), under.stall_ms()
+        keys = int(under.connection.request("DBSIZE"))
         who = f"{'kache' if kache else 'valkey'} {name} at {limit // MIB} MiB"
-        note = f"used {used / MIB:.1f} MiB, at most {100 * most / limit - 100:+.1f} % meanwhile, {took:.0f} s"
+        meanwhile = 100 * most / limit - 100
+        note = f"used {used / MIB:.1f} MiB, {keys} keys, at most {meanwhile:+.1f} % meanwhile, {took:.0f} s"
         report.line(f"{who}: % over maxmemory", 100 * growth / limit - 100, OVER_BAR if kache else None, note)
         if kache:
             report.line(f"{who}: longest stall, ms", stall, STALL_BAR_MS)

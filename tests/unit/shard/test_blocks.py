@@ -100,6 +100,21 @@ def test_moving_what_is_sparse_frees_pages() -> None:
         block.free()
 
 
+def test_a_block_of_every_size_takes_little_more_than_all_of_them() -> None:
+    before = settled()
+    blocks: dict[int, Block] = {}
+    for size in range(8, 8193, 8):
+        block = Block(size)
+        if block.room in blocks:
+            block.free()
+        else:
+            blocks[block.room] = block
+    assert len(blocks) == 64
+    assert settled() - before < 1.2 * MIB
+    for block in blocks.values():
+        block.free()
+
+
 def test_what_is_free_goes_back_to_the_system() -> None:
     blocks = [Block(MIB) for _ in range(20)]
     for block in blocks:

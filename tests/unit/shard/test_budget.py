@@ -5,14 +5,21 @@ The shards live in this process and share a page of ordinary memory, as processe
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
+import mmap
 import os
+import struct
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from kache.shard.engine.engine import Budget
 from kache.shard.engine.memory import seed_random
+from kache.shard.service.statistics import private_memory, resident_memory
 from kache.shard.shard import Shard
 
 NOW = 1_700_000_000_000
@@ -219,6 +226,60 @@ def test_less_is_allowed_while_the_allocator_has_holes(four: Shards) -> None:
         for shard in four.all:
             shard.govern_memory(LIMIT // 8)
     assert all(shard.budget.allowed == LIMIT for shard in four.all)
+
+
+def test_what_a_process_takes_anyhow_is_no_hole_in_little_data() -> None:
+    for limit, is_fault in ((16 * MIB, False), (512 * MIB, True)):
+        shards = Shards(4, limit)
+        grown = (limit + limit // 16 + MIB) // 4
+        for line in range(1, 4):
+            struct.pack_into("=3q", shards.page, line * LINE, limit // 3, 0, grown)
+        shards[0].govern_memory(grown)
+        assert (shards[0].budget.allowed < limit) == is_fault
+        shards.close()
+
+
+@contextlib.contextmanager
+def late_timers(seconds: float) -> Iterator[None]:
+    """Whoever pauses in this thread is woken so much later, as where there are fewer cores than processes that work."""
+    prctl, set_slack = ctypes.CDLL(None).prctl, 29
+    prctl(set_slack, ctypes.c_ulong(int(seconds * 1e9)), 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(set_slack, ctypes.c_ulong(0), 0, 0, 0)
+
+
+def longest_write_beside_a_full_shard() -> float:
+    """Seconds of the slowest of a few writes at a shard below its share, while the other does not give way."""
+    shards = Shards(2)
+    shards.fill(0, 30_000)
+    slowest = 0.0
+    for number in range(8):
+        began = time.monotonic()
+        shards.fill(1, 1, number, bytes(50_000))
+        slowest = max(slowest, time.monotonic() - began)
+    shards.close()
+    return slowest
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's timer slack")
+def test_a_write_waits_for_others_by_the_clock() -> None:
+    with late_timers(0.05):
+        fastest = min(longest_write_beside_a_full_shard() for _ in range(3))
+    assert fastest < 0.3  # one pause, or two; not as many of them as would fit at their best
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_shared_with_routers_is_no_hole_in_the_data() -> None:
+    private, resident = private_memory(), resident_memory()
+    with mmap.mmap(-1, 64 << 20) as shared:
+        shared.write(bytes(64 << 20))
+        assert resident_memory() - resident > 48 << 20
+        assert abs(private_memory() - private) < 16 << 20
+        own = bytearray(b"x") * (64 << 20)
+        assert private_memory() - private > 48 << 20
+        del own
 
 
 def test_a_budget_of_another_size_is_refused() -> None:

@@ -229,7 +229,7 @@ def test_what_they_take_is_no_hole_in_the_data() -> None:
         taken = shard.store.miniatures.memory if simulating and shard.store.miniatures is not None else 0
         assert taken <= 1 << 20 and bool(taken) == simulating
         for _ in range(3):
-            shard.govern_memory(LIMIT + LIMIT // 2 + taken)
+            shard.govern_memory(LIMIT + LIMIT // 3 + taken)
         allowed.append(shard.budget.allowed)
     assert LIMIT * 2 // 3 < allowed[0] == allowed[1] < LIMIT
 
