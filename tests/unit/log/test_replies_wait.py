@@ -262,7 +262,7 @@ def test_a_disk_that_stands_still(tmp_path: Path, appendfsync: str) -> None:
     """Writes are refused, who waits is closed, reads go on; when the call returns everything is as before."""
 
     async def test() -> None:
-        async with served(tmp_path / "s", appendfsync=appendfsync) as here:
+        async with served(tmp_path / "s", appendfsync=appendfsync, log_stall_ms=300) as here:
             waiting, reading = await here.router(), await here.router()
             assert await reading.ask("set", "old", "value") == b"+OK\r\n"
             if appendfsync == "everysec":
