@@ -12,16 +12,15 @@ import contextlib
 import datetime
 import os
 import select
-import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import trustme
 from cluster import DEADLINE, Cluster, Connection
+from ports import free_ports
 
 ATTEMPTS = 5
 
@@ -105,18 +104,6 @@ class SecureConnection(Connection):
         finally:
             self.socket.settimeout(DEADLINE)
         return bytes(received)
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Ports that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
 
 
 class TlsCluster(Cluster):

@@ -6,6 +6,8 @@ This file's folder is on the path, so `cluster` (a real cluster for a test) can 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         raise pytest.UsageError("run plain `pytest`: `python -m pytest` puts the source folder before the package")
     if not Path(kache.__file__).exists():
         raise pytest.UsageError("install the package first: pip install -e '.[test]'")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In place of pytest's own: a short one, since clusters have Unix sockets below it, whose paths are limited."""
+    with tempfile.TemporaryDirectory(prefix="kache-") as folder:
+        yield Path(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from ports import free_ports
 
 from kache.slots import SLOT_COUNT, slot_of_key
 
@@ -44,14 +44,6 @@ KINDS = sorted(binaries())
 
 PATIENT = {"request_timeout_ms": 30000, "backend_silence_ms": 20000, "backend_wait_ms": 40000}
 """Settings of a front: on a machine that is busy with other tests a node may be slow, and a failover late."""
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
@@ -90,7 +82,7 @@ class SixNodes:
         self.password = password
         self.node_timeout_ms = node_timeout_ms
         self.directory = tempfile.mkdtemp(prefix="kache-nodes-")
-        ports = _free_ports(2 * (MASTERS + replicas))
+        ports = free_ports(2 * (MASTERS + replicas))
         self.ports, self.buses = ports[: MASTERS + replicas], ports[MASTERS + replicas :]
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * len(self.ports)
         self._clients: dict[int, redis.Redis] = {}

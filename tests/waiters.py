@@ -10,7 +10,7 @@ import select
 
 from cluster import Cluster, Connection, until
 
-__all__ = ["blocked", "empty_keys", "of_router", "silent", "wait"]
+__all__ = ["blocked", "empty_keys", "of_router", "readable", "silent", "wait"]
 
 SOON = 0.1
 """Seconds in which a command that does not wait has long been answered."""
@@ -23,15 +23,25 @@ def blocked(cluster: Cluster) -> int:
 
 
 def wait(cluster: Cluster, connection: Connection, *words: object) -> None:
-    """Sends a command and returns when it waits."""
-    number = blocked(cluster) + 1
-    connection.send(words)
-    until(lambda: blocked(cluster) == number, f"{words[0]} waits")
+    """Sends a command and returns when it waits, or has been answered: on a slow machine its time may be over."""
+    number = connection.request("client", "id")
+    with cluster.connect() as other:
+
+        def waits() -> bool:
+            return b" flags=b " in bytes(other.request("client", "list", "id", number))
+
+        connection.send(words)
+        until(lambda: waits() or readable(connection), f"{words[0]} waits")
+
+
+def readable(*connections: Connection, seconds: float = 0.0) -> bool:
+    """Whether one of them has something to read, now or within this time."""
+    return bool(select.select([each.socket for each in connections], [], [], seconds)[0])
 
 
 def silent(*connections: Connection) -> bool:
     """Whether none of them has anything to read, for a while."""
-    return not select.select([each.socket for each in connections], [], [], SOON)[0]
+    return not readable(*connections, seconds=SOON)
 
 
 def empty_keys(cluster: Cluster) -> list[str]:

@@ -30,8 +30,11 @@ __all__ = ["ControlChannel", "ControlError", "Conversation", "receive", "send"]
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one message; far above any real one, so that a stray peer cannot make a process grow."""
-ANSWER_SECONDS = 1.0
-"""How long the routers may take to answer the question of another one, which then goes on with what there is."""
+ANSWER_SECONDS = 3.0
+"""How long the routers may take to answer the question of another one, which then goes on with what there is.
+
+Not shorter: without the answer of one that only had no time just now CLIENT LIST, INFO and the like would be wrong.
+"""
 PART_BYTES = 1024 * 1024
 """A longer answer is sent in parts, so that its length is not limited by that of a message."""
 

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from cluster import Cluster
+from cluster import DEADLINE, Cluster
 
 OK_NIL = struct.pack("<IIB", 5, 0, 0)
 NO_KEY = struct.pack("<IIB", 5, 2, 0)
@@ -87,7 +87,7 @@ def read_exactly(sock: socket.socket, count: int) -> bytes:
 def exchange(cluster: Cluster, steps: list[tuple[bytes, bytes]], chunk: int | None = None) -> None:
     sent = b"".join(step for step, _ in steps)
     wanted = b"".join(answer for _, answer in steps)
-    with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(0, len(sent), chunk or len(sent)):
             sock.sendall(sent[start : start + (chunk or len(sent))])
@@ -112,7 +112,7 @@ def test_errors_carry_their_status(cluster: Cluster) -> None:
         (request(b"zadd", b"text", b"1", b"x"), 5),
         (request(b"expire", b"text", b"soon"), 4),
     ]
-    with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
         sock.sendall(b"".join(step for step, _ in cases))
         for step, status in cases:
             length, got = struct.unpack("<II", read_exactly(sock, 8))
@@ -133,7 +133,7 @@ def test_errors_carry_their_status(cluster: Cluster) -> None:
     ],
 )
 def test_a_broken_frame_is_answered_and_the_connection_closed(cluster: Cluster, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
         sock.sendall(data)
         length, status = struct.unpack("<II", read_exactly(sock, 8))
         assert status == 3
@@ -145,14 +145,14 @@ def test_a_broken_frame_is_answered_and_the_connection_closed(cluster: Cluster, 
     "data", [b"*3000000000\r\n", b"*1\r\n$2000000000\r\n", b"*1\r\n$-10\r\n", b"*1\r\n$blabla\r\n", b"\xff\xff\xff\xff"]
 )
 def test_broken_text_is_answered_and_the_connection_closed(cluster: Cluster, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
         sock.sendall(data)
         assert sock.makefile("rb").read().startswith(b"-ERR")
 
 
 def test_http_is_closed_and_nothing_executed(cluster: Cluster) -> None:
     cluster.request("flushall")
-    with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET hacked yes\r\n")
         sock.makefile("rb").read()
     assert cluster.request("get", "hacked") is None

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cluster import KACHE, Cluster
+from cluster import DEADLINE, KACHE, Cluster
 
 from kache.cli.exits import PASSWORD_HINT
 
@@ -103,7 +103,7 @@ def test_commands_and_help() -> None:
         (["completion", "zsh"], "_KACHE_COMPLETE"),
         (["completion", "fish"], "_KACHE_COMPLETE"),
     ):
-        done = subprocess.run([*KACHE, *arguments], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run([*KACHE, *arguments], capture_output=True, text=True, timeout=DEADLINE, check=True)
         assert piece in done.stdout, arguments
 
 
@@ -114,7 +114,7 @@ def test_completion_completes() -> None:
         "COMP_WORDS": "kache cluster st",
         "COMP_CWORD": "2",
     }
-    done = subprocess.run(KACHE, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(KACHE, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert {line.split(",")[1] for line in done.stdout.splitlines()} == {"start", "status", "stop"}
 
 
@@ -123,18 +123,18 @@ def test_password() -> None:
         without = {**cluster.environment, "KACHE_PORT": str(cluster.port)}
         without.pop("KACHE_REQUIREPASS")
         refused = subprocess.run(
-            [*KACHE, "get", "k"], env=without, capture_output=True, text=True, timeout=20, check=False
+            [*KACHE, "get", "k"], env=without, capture_output=True, text=True, timeout=DEADLINE, check=False
         )
         assert (refused.returncode, refused.stderr) == (1, f"(error) NOAUTH Authentication required. {PASSWORD_HINT}\n")
         for arguments in (["stats"], ["stats", "--json"], ["ping"], ["get", "-n", "3", "k"], ["shell"]):
             done = subprocess.run(
-                [*KACHE, *arguments], env=without, input="get k\n", capture_output=True, text=True, timeout=20,
+                [*KACHE, *arguments], env=without, input="get k\n", capture_output=True, text=True, timeout=DEADLINE,
                 check=False,
             )  # fmt: skip
             assert done.returncode == 1, arguments
             assert done.stderr.endswith(f"{PASSWORD_HINT}\n"), arguments
         asked = subprocess.run(
-            [*KACHE, "cluster", "status"], env=without, capture_output=True, text=True, timeout=20, check=False
+            [*KACHE, "cluster", "status"], env=without, capture_output=True, text=True, timeout=DEADLINE, check=False
         )
         assert asked.returncode == 0  # the owner of the processes needs no password
         assert cluster.kache("set", "k", "v", "--password", check=False).returncode != 0
@@ -155,7 +155,7 @@ def test_watch_ends_with_its_reader(cluster: Cluster) -> None:
         pass
     watching.stdout.close()
     started = time.monotonic()
-    watching.wait(5)
+    watching.wait(DEADLINE)
     assert time.monotonic() - started < 5
     assert b"Traceback" not in watching.stderr.read()
     watching.stderr.close()

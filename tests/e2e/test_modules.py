@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, kill_everything, until
+from ports import free_port
 
 from kache.errors import CommandError
 from kache.testing import LocalCluster
@@ -449,7 +450,7 @@ def draw(ctx, key):
     return ctx.call("LRANGE", key, 0, -1)
 """
     )
-    with Cluster(1, appendonly="yes", appendfsync="always") as running:
+    with Cluster(1, port=free_port(), appendonly="yes", appendfsync="always") as running:
         running.kache("module", "load", written(running, source))
         drawn = [running.request("draw", f"k{n}") for n in range(20)]
         allowed = sum(running.request("ratelimit", "limit", 30) for _ in range(40))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, until
+from waiters import readable
 
 from kache.errors import CommandError
 
@@ -221,10 +221,8 @@ def test_a_long_script_is_told_of_and_killed(cluster: Cluster, client: Connectio
             with cluster.connect() as other:
                 until(lambda: str(other.request("GET", keys[0])).startswith("BUSY"), "a busy shard says so")
                 assert other.request("GET", keys[1]) is None
-                began = time.monotonic()
                 assert ask(other, "SCRIPT", "KILL") == "OK"
                 assert "Script killed by user with SCRIPT KILL" in str(running.read())
-                assert time.monotonic() - began < 5  # a few ms; the load of the machine is not ours
                 until(lambda: other.request("GET", keys[0]) is None, "the shard serves again")
     finally:
         ask(client, "CONFIG", "SET", "busy-reply-threshold", 5000)
@@ -239,7 +237,12 @@ def test_a_script_that_has_written_is_not_killed(cluster: Cluster, client: Conne
 
             def killed() -> bool:
                 found.append(str(other.request("SCRIPT", "KILL")))
-                return found[-1].startswith("UNKILLABLE")
+                if found[-1].startswith("UNKILLABLE"):
+                    return True
+                if readable(running):  # nobody has looked while it ran
+                    assert running.read() == b"done"
+                    running.send(("EVAL", text, 1, keys[0]))
+                return False
 
             until(killed, "it has been seen")
             assert all(text.startswith(("NOTBUSY", "UNKILLABLE")) for text in found)

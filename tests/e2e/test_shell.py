@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import KACHE, Cluster, until
+from cluster import DEADLINE, KACHE, Cluster, until
+from ports import free_port
 
 from kache.cli.connection import Address
 from kache.cli.conversation import Conversation
@@ -155,7 +156,7 @@ class Terminal:
 
     def until(self, text: str) -> str:
         """What is shown up to `text`."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + DEADLINE
         while text not in self.seen:
             assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
             if select.select([self.master], [], [], 0.1)[0]:
@@ -205,7 +206,7 @@ def test_a_session(cluster: Cluster, home: Path) -> None:
         terminal.until("There is no command 'gte'. Did you mean 'get'?")
         terminal.until("[5]> ")
         terminal.type("\x04")
-        assert terminal.process.wait(10) == 0
+        assert terminal.process.wait(DEADLINE) == 0
         kept = (home / "kache" / "history").read_text()
         assert "select 5" in kept and "set here 1" in kept
         assert "requirepass" not in kept and "auth" not in kept
@@ -214,7 +215,7 @@ def test_a_session(cluster: Cluster, home: Path) -> None:
 
 
 def test_it_outlives_the_cluster(home: Path) -> None:
-    cluster = Cluster(1)
+    cluster = Cluster(1, port=free_port())
     with cluster:
         terminal = Terminal(cluster, home)
         try:
@@ -237,13 +238,13 @@ def test_it_outlives_the_cluster(home: Path) -> None:
             terminal.until("[2]> ")
             terminal.type("\x03")
             terminal.type("exit\n")
-            assert terminal.process.wait(10) == 0
+            assert terminal.process.wait(DEADLINE) == 0
     finally:
         terminal.close()
 
 
 def test_it_starts_where_no_cluster_is(home: Path) -> None:
-    with Cluster(1) as cluster:
+    with Cluster(1, port=free_port()) as cluster:
         pass
     terminal = Terminal(cluster, home)
     try:

@@ -183,6 +183,7 @@ def test_a_restart_keeps_streams_and_groups(tmp_path: Path) -> None:
         before = [two.request("xinfo", "stream", key, "full", "count", "0") for key in keys]
         for shard in range(2):
             two.kache("cluster", "restart", "--shard", shard, "--yes")
+        two.serves()
         assert [two.request("xinfo", "stream", key, "full", "count", "0") for key in keys] == before
 
 
@@ -192,6 +193,7 @@ def test_a_rolling_restart_is_not_seen_by_who_reads(four: Cluster, keys: list[st
         wait(four, both, "xread", "block", "0", "streams", *keys, *["$"] * len(keys))
         for shard in range(4):
             four.kache("cluster", "restart", "--shard", shard, "--yes")
+        four.serves()
         until(lambda: blocked(four) == 2, "they wait again")
         four.request("xadd", keys[0], "2", "f", "v")
         expected = [[keys[0].encode(), [entry("2-0", b"f", b"v")]]]

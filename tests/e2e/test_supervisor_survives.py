@@ -18,10 +18,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from cluster import KACHE, Cluster, until
+from cluster import DEADLINE, KACHE, Cluster, until
 
 from kache.cluster import messages
 from kache.cluster.control import MESSAGE_LIMIT, pack
+from kache.cluster.logs import LINES_IN_A_WINDOW, WINDOW_SECONDS
 
 DUMMY = [sys.executable, str(Path(__file__).parent / "dummy_children.py")]
 HUGE = (0, -1, 2**31, 2**63 - 1, 2**64 - 1, -(2**63))
@@ -29,7 +30,7 @@ HUGE = (0, -1, 2**31, 2**63 - 1, 2**64 - 1, -(2**63))
 
 def ask(cluster: Cluster, line: str) -> str:
     """One line to the dummy router and its answer."""
-    with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
         sock.sendall(f"{line}\n".encode())
         return sock.makefile().readline().strip()
 
@@ -129,9 +130,7 @@ def test_a_child_that_hangs_gets_the_setting_when_it_lives_again() -> None:
         shard = cluster.pid_of("shard", 1)
         cluster.kill(shard, signal.SIGSTOP)
         until(lambda: cluster.child("shard", 1)["state"] == "unresponsive", "it")
-        started = time.monotonic()
-        assert ask(cluster, "SET 1gb") == "OK"  # nobody waits for it
-        assert time.monotonic() - started < 2
+        assert ask(cluster, "SET 1gb") == "OK"  # nobody waits for it: it would be told that it is late
         cluster.kill(shard, signal.SIGCONT)
         until(lambda: cluster.child("shard", 1)["state"] == "up", "it")
         assert cluster.pid_of("router") == router and cluster.pid_of("shard", 1) == shard
@@ -149,34 +148,35 @@ def test_a_signal_without_a_name_ends_a_child_only() -> None:
 
 @pytest.mark.parametrize(("setting", "killed"), [("routers", {"router"}), ("all", {"router", "shard"}), ("no", set())])
 def test_a_stopped_child_is_seen_and_what_the_setting_says_is_done(setting: str, killed: set[str]) -> None:
-    with Cluster(1, unresponsive_seconds=1, restart_unresponsive=setting) as cluster:
+    # Nobody but who is stopped may be silent for as long.
+    with Cluster(1, unresponsive_seconds=3, restart_unresponsive=setting) as cluster:
         for role in ("shard", "router"):
             pid = cluster.pid_of(role)
             cluster.kill(pid, signal.SIGSTOP)
             if role in killed:
-                until(functools.partial(is_replaced, cluster, role, pid), "its end", 6)
+                until(functools.partial(is_replaced, cluster, role, pid), "its end")
                 until(functools.partial(is_in_state, cluster, role, "up"), "its return")
                 assert "killed by SIGKILL: no sign of life for" in cluster.child(role)["reason"]
             else:
-                until(functools.partial(is_in_state, cluster, role, "unresponsive"), "it to be seen", 6)
+                until(functools.partial(is_in_state, cluster, role, "unresponsive"), "it to be seen")
                 assert cluster.kache("cluster", "status", check=False).returncode == 1
                 assert "no sign of life for" in cluster.kache("cluster", "status", check=False).stdout
                 cluster.kill(pid, signal.SIGCONT)
-                until(functools.partial(is_in_state, cluster, role, "up"), "it", 6)
+                until(functools.partial(is_in_state, cluster, role, "up"), "it")
                 assert cluster.pid_of(role) == pid
             assert f"{role} 0 (pid {pid}) has given no sign of life" in cluster.log()
         assert cluster.request("ping") == "PONG"
 
 
 def test_a_supervisor_that_was_stopped_itself_kills_nobody() -> None:
-    with Cluster(1, unresponsive_seconds=1, restart_unresponsive="all") as cluster:
+    with Cluster(1, unresponsive_seconds=3, restart_unresponsive="all") as cluster:
         pids = {child["pid"] for child in cluster.status()["children"]}
         supervisor = cluster.status()["pid"]
         everybody = {supervisor, *pids}
         for pid in everybody:
             cluster.kill(pid, signal.SIGSTOP)
         with pytest.raises(subprocess.TimeoutExpired):
-            cluster.process.wait(2)
+            cluster.process.wait(4)
         for pid in sorted(everybody, key=lambda pid: pid != supervisor):
             cluster.kill(pid, signal.SIGCONT)
         assert cluster.request("ping") == "PONG"
@@ -205,8 +205,8 @@ def test_what_is_removed_from_the_run_directory_is_made_again(loss: int) -> None
         directory = Path(status["run_dir"])
         before = {path.name for path in directory.iterdir()}
         LOSSES[loss](directory)
-        until(lambda: "was lost and is there again" in cluster.log(), "it to be noticed", 5)
-        until(lambda: directory.is_dir() and {path.name for path in directory.iterdir()} == before, "all files", 5)
+        until(lambda: "was lost and is there again" in cluster.log(), "it to be noticed")
+        until(lambda: directory.is_dir() and {path.name for path in directory.iterdir()} == before, "all files")
         until(lambda: cluster.kache("cluster", "status", check=False).returncode == 0, "its status")
         assert cluster.status()["pid"] == status["pid"]
         assert cluster.request("get", key) == b"kept"
@@ -218,7 +218,7 @@ def test_what_is_removed_from_the_run_directory_is_made_again(loss: int) -> None
             for _ in range(8):  # by both routers, with luck
                 assert until(lambda: _get(cluster, key), "an answer") in ((b"kept",), (None,))
         assert cluster.kache("cluster", "stop").returncode == 0
-        assert cluster.process.wait(10) == 0
+        assert cluster.process.wait(DEADLINE) == 0
 
 
 def _get(cluster: Cluster, key: str) -> tuple[Any] | None:
@@ -233,14 +233,14 @@ def test_what_cannot_be_made_again_is_said() -> None:
         directory = Path(cluster.status()["run_dir"])
         (directory / "shard-0.sock").unlink()
         (directory / "shard-0.sock").mkdir()
-        until(lambda: cluster.status()["troubles"], "it", 5)
+        until(lambda: cluster.status()["troubles"], "it")
         shown = cluster.kache("cluster", "status", check=False)
         assert shown.returncode == 1
         assert f"{directory}/shard-0.sock" in shown.stdout
         assert f"{directory}/shard-0.sock" in cluster.log()
         assert cluster.request("ping") == "PONG"
         (directory / "shard-0.sock").rmdir()
-        until(lambda: not cluster.status()["troubles"], "its end", 5)
+        until(lambda: not cluster.status()["troubles"], "its end")
 
 
 FULL = Path("/dev/full")
@@ -271,7 +271,7 @@ def test_a_full_disk_under_the_log_costs_nothing(tmp_path: Path) -> None:
                 lambda: subprocess.run(status, env=environment, capture_output=True, check=False).returncode == 0, "it"
             )
             running.send_signal(signal.SIGTERM)
-            assert running.wait(10) == 0
+            assert running.wait(DEADLINE) == 0
         finally:
             if running.poll() is None:
                 running.kill()
@@ -282,7 +282,7 @@ def floods(cluster: Cluster) -> None:
     """Each kind of stranger, many times."""
     for opening in (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"):
         for _ in range(300):
-            with socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+            with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock:
                 sock.sendall(opening)
                 try:
                     while sock.recv(4096):
@@ -293,10 +293,11 @@ def floods(cluster: Cluster) -> None:
 
 def test_strangers_do_not_fill_the_log() -> None:
     with Cluster(1, preauth_timeout_ms=10) as cluster:
+        began = time.monotonic()
         floods(cluster)
         half = []
         for _ in range(300):
-            sock = socket.create_connection(("127.0.0.1", cluster.port), 10)
+            sock = socket.create_connection(("127.0.0.1", cluster.port), DEADLINE)
             sock.sendall(b"*")
             half.append(sock)
         for sock in half:
@@ -304,7 +305,9 @@ def test_strangers_do_not_fill_the_log() -> None:
             sock.close()
         log = cluster.log()
         for kind in ("cross-protocol scripting", "TLS on the plain port", "no complete command"):
-            assert 1 <= log.count(kind) <= 41, kind
+            # Of each kind so many in a window, one that tells how many more there were, and windows begin at any time.
+            windows = int((time.monotonic() - began) // WINDOW_SECONDS) + 2
+            assert 1 <= log.count(kind) <= windows * (LINES_IN_A_WINDOW + 1), kind
 
 
 def test_a_restart_that_costs_data_wants_to_be_confirmed() -> None:
@@ -333,7 +336,7 @@ def on_a_terminal(cluster: Cluster, arguments: list[str], typed: str) -> int:
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.write(ours, typed.encode())
-        return running.wait(20)
+        return running.wait(DEADLINE)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -353,7 +356,7 @@ def test_a_full_directory_is_named(tmp_path: Path) -> None:
         try:
             refused = subprocess.run(
                 [*DUMMY, "cluster", "start", "--port=0", "--shards=8"],
-                env={**os.environ, "KACHE_RUN_DIR": str(base)}, capture_output=True, text=True, timeout=20, check=False,
+                env={**os.environ, "KACHE_RUN_DIR": str(base)}, capture_output=True, text=True, timeout=DEADLINE, check=False,
             )  # fmt: skip
             assert refused.returncode == 1
             assert f"{base}" in refused.stderr and refused.stderr.endswith("No space left on device.\n")

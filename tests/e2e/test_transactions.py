@@ -219,7 +219,10 @@ def test_watches_over_shards(cluster: Cluster, client: Connection) -> None:
         run(client, "WATCH " + keys[0])
         other.request("FLUSHALL")
         assert transaction(client, "SET x 1") is None
-        run(client, f"SET {keys[1]} 1 PX 30", "WATCH " + keys[1])
+        client.send(
+            ("SET", keys[1], 1, "PX", 100), ("WATCH", keys[1])
+        )  # at once, so that it is there when it is watched
+        assert client.read_many(2) == ["OK", "OK"]
         until(lambda: other.request("EXISTS", keys[1]) == 0, "the key's end")
         assert transaction(client, "SET x 1") is None
 
@@ -306,7 +309,7 @@ def test_transfers_are_seen_whole_by_everybody(cluster: Cluster) -> None:
     threads += [threading.Thread(target=add_up, args=(way,)) for way in ("get", "mget")]
     for thread in threads:
         thread.start()
-    until(lambda: wrong or (counts["transfers"] > 1500 and counts["sums"] > 150), "enough transfers", 60)
+    until(lambda: wrong or (counts["transfers"] > 1500 and counts["sums"] > 150), "enough transfers")
     stop.set()
     for thread in threads:
         thread.join(30)
@@ -381,14 +384,17 @@ def test_sums_stay_right_through_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """The short form of tests/soak/transactions.py."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "soak"))
     soak = importlib.import_module("transactions")
-    bank = soak.run(8, 4, 2, 3, True, False)
-    assert not bank.wrong, bank.wrong[:3]
-    assert bank.counts["transfers"] > 200 and bank.counts["sums"] > 20 and bank.counts["crossings"] > 50, bank.counts
+    for seconds in (8, 30, 60):  # on a slow machine it takes longer until enough has happened
+        bank = soak.run(seconds, 4, 2, 3, True, False)
+        assert not bank.wrong, bank.wrong[:3]
+        if bank.counts["transfers"] > 200 and bank.counts["sums"] > 20 and bank.counts["crossings"] > 50:
+            return
+    raise AssertionError(bank.counts)
 
 
 # Failures -----------------------------------------------------------------------------------------
 def test_a_shard_that_is_down_or_stopped() -> None:
-    with Cluster(shards=4, request_timeout_ms=500, transaction_hold_ms=300) as cluster:
+    with Cluster(shards=4, request_timeout_ms=2500, transaction_hold_ms=1500) as cluster:
         keys = [key for own in cluster.keys_by_shard() for key in own]
         with cluster.connect() as client:
             assert transaction(client, *(f"SET {key} 1" for key in keys)) == ["OK"] * 4
@@ -403,8 +409,8 @@ def test_a_shard_that_is_down_or_stopped() -> None:
             assert transaction(client, *(f"INCR {key}" for key in keys)) == [3, 3, 2, 3]
             run(client, f"WATCH {keys[2]}", "MULTI", f"SET {keys[2]} 9")
             cluster.kill(stopped)
-            until(lambda: cluster.child("shard", 2)["pid"] not in (None, stopped), "another process")
-            until(lambda: not isinstance(client_of(cluster, "GET", keys[2]), CommandError), "its link")
+            cluster.replaced("shard", 2, stopped)
+            cluster.serves()
             assert shown(client.request("EXEC")) is None
             assert transaction(client, *(f"INCR {key}" for key in keys)) == [4, 4, 1, 4]
 
@@ -428,7 +434,9 @@ def test_locks_of_a_router_that_is_stopped_or_killed_end() -> None:
                 cluster.kill(victim, signal.SIGCONT)
             for client in clients:
                 client.close()
-        assert client_of(cluster, "GET", a) == client_of(cluster, "GET", b)
+        until(lambda: cluster.child("router", 1)["state"] == "up", "both routers are up")
+        cluster.serves()
+        assert cluster.request("GET", a) == cluster.request("GET", b)
 
 
 def of_router(cluster: Cluster, index: int, key: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from cluster import Cluster, until
+from ports import free_port
 
 from kache.cluster.listeners import ClientSocket, ListenError
 from kache.config.changing import redis_settings
@@ -36,11 +37,13 @@ def test_clients_find_the_cluster_by_its_path(place: Path, method: str) -> None:
             assert client.set(f"key:{number}", number) and client.get(f"key:{number}") == str(number)
             found = client.client_info()
             assert found["addr"] == found["laddr"] == f"{path}:0"
-        # All routers take their part of it, as of the port.
-        assert {int(client.client_id()) >> 48 for client in clients} == {0, 1}
+        # All routers take their part of it, as of the port; on a busy machine one of them may take the first few.
+        while {int(client.client_id()) >> 48 for client in clients} != {0, 1}:
+            assert len(clients) < 500, "one router gets all connections"
+            clients.append(redis.Redis(unix_socket_path=str(path), decode_responses=True))
         lines = cluster.request("client", "list")
-        assert lines.count(b"addr=%s:0 " % os.fsencode(path)) == 16  # addr and laddr of eight
-        assert cluster.request("client", "kill", "laddr", f"{path}:0") == 8
+        assert lines.count(b"addr=%s:0 " % os.fsencode(path)) == 2 * len(clients)  # addr and laddr
+        assert cluster.request("client", "kill", "laddr", f"{path}:0") == len(clients)
         assert redis.Redis(port=cluster.port, decode_responses=True).get("key:7") == "7"
         assert cluster.request("config", "get", "unixsocket*") == [
             b"unixsocket", os.fsencode(path), b"unixsocketperm", b"770", b"unixsocketgroup", b"",
@@ -65,7 +68,7 @@ def test_a_stale_socket_is_replaced_and_a_restarted_router_serves_it(place: Path
 
 def test_a_killed_cluster_is_started_again_on_its_socket(place: Path) -> None:
     path = place / "kache.sock"
-    with Cluster(1, unixsocket=path) as cluster:
+    with Cluster(1, port=free_port(), unixsocket=path) as cluster:
         cluster.kill(cluster.status()["pid"])
         cluster.process.wait()
         assert path.exists()

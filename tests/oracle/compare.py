@@ -124,7 +124,7 @@ def agree(argv: Sequence[Arg], ours: RawReply, theirs: RawReply) -> bool:
 
 
 # What `harness.state_commands` reads after every script, and other commands without an order or with a clock.
-compare_as(within(2000), "pttl", "pexpiretime")
-compare_as(within(2), "ttl", "expiretime")
+compare_as(within(5000), "pttl", "pexpiretime")
+compare_as(within(5), "ttl", "expiretime")
 compare_as(unordered, "keys", "smembers")
 compare_as(pairs, "hgetall")

@@ -15,14 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_START_TIMEOUT_S = 10.0
+from ports import free_port
 
-
-def free_port() -> int:
-    """A TCP port of the loopback address that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_START_TIMEOUT_S = 60.0
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float = _START_TIMEOUT_S) -> None:

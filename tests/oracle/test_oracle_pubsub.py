@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from cluster import Cluster, encode
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 Step = tuple[str, list[tuple[bytes, ...]]]
 """A connection, and the commands that are sent on it together."""

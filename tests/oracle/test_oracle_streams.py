@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ports import free_port
 
 from .harness import Oracle
 from .in_process import ShardTarget
-from .servers import free_port, stop, wait_for
+from .servers import stop, wait_for
 from .strategies_common import Command, sequences
 from .strategies_streams import stream_commands
 

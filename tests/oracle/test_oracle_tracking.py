@@ -226,7 +226,7 @@ def test_what_expires_is_told(port: int, valkey_port: int) -> None:
     for each in (port, valkey_port):
         player = Player(each, 3)
         player.play("a", [(b"CLIENT", b"TRACKING", b"ON")])
-        player.play("b", [(b"SET", b"short", b"x", b"PX", b"80")])
+        player.play("b", [(b"SET", b"short", b"x", b"PX", b"700")])
         player.play("a", [(b"GET", b"short")])
         data, deadline = b"", time.monotonic() + DEADLINE
         while b"invalidate" not in data and time.monotonic() < deadline:

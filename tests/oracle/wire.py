@@ -78,7 +78,7 @@ class Connection:
     Raises ConnectionError when the server closes, TimeoutError (OSError) when it stays silent.
     """
 
-    def __init__(self, port: int, protocol: int = 2, timeout: float = 10.0) -> None:
+    def __init__(self, port: int, protocol: int = 2, timeout: float = 60.0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._pending = b""

@@ -16,7 +16,7 @@ from kache.testing import LocalCluster
 def cache(kache_cluster: LocalCluster, kache: Client[bytes]) -> redis.Redis:
     """A connection to the cluster, which `kache` has emptied. A shop does not wait for its cache: redis-py's own ten
     tries, found by the tests below, would be half a minute."""
-    return redis.Redis(port=kache_cluster.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+    return redis.Redis(port=kache_cluster.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, encode
+from cluster import DEADLINE, Cluster, encode
 
 CONNECTIONS = 40
 MOST = 32 << 20
@@ -48,7 +48,7 @@ def hold(cluster: Cluster, data: bytes) -> list[socket.socket]:
     """So many connections that have sent this; the last reply of each that is not closed has come."""
     found = []
     for _ in range(CONNECTIONS):
-        sock = socket.create_connection(("127.0.0.1", cluster.port), 30)
+        sock = socket.create_connection(("127.0.0.1", cluster.port), DEADLINE)
         sock.sendall(data)
         found.append(sock)
     return found

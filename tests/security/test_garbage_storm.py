@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from cluster import Cluster
+from cluster import DEADLINE, Cluster
 
 GARBAGE = (
     b"*1\r\n$x\r\n",
@@ -33,7 +33,10 @@ def test_others_are_served_meanwhile(password: str) -> None:
 
         def throw(which: int) -> None:
             while not over.is_set():
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", cluster.port), 10) as sock:
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", cluster.port), DEADLINE) as sock,
+                ):
                     sock.sendall(GARBAGE[done[which] % len(GARBAGE)])
                     sock.recv(1000)
                 done[which] += 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from authority import Authority, TlsCluster
-from cluster import encode, until
+from cluster import DEADLINE, encode, until
 
 MIB = 1 << 20
 BUDGET = 8 * MIB
@@ -25,7 +25,12 @@ SLACK = 40 * MIB
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsCluster]:
     authority = Authority(tmp_path_factory.mktemp("certificates"))
-    options = {"requirepass": "sesame", "maxmemory_clients": "8mb", "tls_auth_clients": "no"}
+    options: dict[str, object] = {
+        "requirepass": "sesame",
+        "maxmemory_clients": "8mb",
+        "request_timeout_ms": 60_000,
+        "tls_auth_clients": "no",
+    }
     with TlsCluster(1, authority=authority, **options) as running:
         yield running
 
@@ -38,12 +43,12 @@ def resident(cluster: TlsCluster) -> int:
 def connected(cluster: TlsCluster, sealed: bool) -> socket.socket:
     if sealed:
         return cluster.secure().socket
-    return socket.create_connection(("127.0.0.1", cluster.port), 30)
+    return socket.create_connection(("127.0.0.1", cluster.port), DEADLINE)
 
 
 def flood(sock: socket.socket, data: bytes, times: int) -> bool:
     """Sends without reading; whether the other side has closed before all of it was taken."""
-    sock.settimeout(3)
+    sock.settimeout(DEADLINE)
     with contextlib.suppress(TimeoutError, ssl.SSLWantWriteError):
         for _ in range(times):
             try:

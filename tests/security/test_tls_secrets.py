@@ -55,5 +55,5 @@ def test_the_passphrase_is_not_shown(way: str, tmp_path: Path) -> None:
             )  # fmt: skip
             shown += [done.stdout, done.stderr]
         shown.append(cluster.log())
-        until(lambda: all(CANARY not in Path(f"/proc/{pid}/cmdline").read_text() for pid in pids), "titles are set", 5)
+        until(lambda: all(CANARY not in Path(f"/proc/{pid}/cmdline").read_text() for pid in pids), "titles are set")
         assert [text for text in shown if CANARY in text or secret.decode() in text] == []

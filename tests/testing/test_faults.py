@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster import until
+from cluster import DEADLINE, until
 
 from kache import Client
 from kache.client import CommandError, OutOfMemoryError, RequestTimeoutError, UnavailableError
@@ -74,14 +74,15 @@ def test_a_stopped_shard_goes_on(cluster: LocalCluster, cache: Client[bytes], ke
     assert cache.set(keys[0], "v")
 
 
-def best(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of five: a busy machine may hold up any one."""
-    took = []
-    for _ in range(5):
+def sometimes(call: Callable[[], object], below: float) -> None:
+    """It takes less than so many seconds, if not every time: a busy machine may hold up any one."""
+
+    def quick() -> bool:
         began = time.monotonic()
         call()
-        took.append(time.monotonic() - began)
-    return min(took)
+        return time.monotonic() - began < below
+
+    until(quick, f"less than {below} s")
 
 
 def test_slow_replies_keep_their_order(cluster: LocalCluster, cache: Client[bytes], keys: list[str]) -> None:
@@ -95,12 +96,12 @@ def test_slow_replies_keep_their_order(cluster: LocalCluster, cache: Client[byte
 
     with cluster.fault.slow(2, ms=200):
         assert took() >= 0.2
-        assert best(lambda: cache.get(keys[0])) < 0.15
+        sometimes(lambda: cache.get(keys[0]), 0.15)
         with cluster.fault.slow(ms=400):
             assert took() >= 0.4
         cache.set(keys[2], bytes(3_000_000))
         assert cache.strlen(keys[2]) == 3_000_000
-    assert best(took) < 0.2
+    sometimes(took, 0.2)
     assert cache.set(keys[2], bytes(3_000_000)) and len(cache.get(keys[2]) or b"") == 3_000_000
 
 
@@ -124,7 +125,7 @@ def test_what_is_late_when_the_fault_ends_still_comes(
     watcher = cluster.client()
     until(lambda: b"cmd=set" in watcher.execute("client", "list"), "the command is sent")
     fault.end()
-    thread.join(5)
+    thread.join(DEADLINE)
     assert replies == [True]
 
 
@@ -164,7 +165,7 @@ def test_several_at_once_and_clear(cluster: LocalCluster, cache: Client[bytes], 
         cache.set(keys[2], "v")
     cluster.fault.clear()
     assert not cluster.fault.active
-    assert best(lambda: [cache.set(key, "v", ex=60) for key in keys]) < 0.1
+    sometimes(lambda: [cache.set(key, "v", ex=60) for key in keys], 0.1)
     cluster.advance(minutes=1)
     assert cache.dbsize() == 0
 

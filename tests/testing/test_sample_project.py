@@ -92,7 +92,7 @@ def test_nothing_is_left_when_pytest_is_killed(project: Path, tmp_path: Path) ->
         process.wait()
         process.stdout.close()
     until(lambda: not alive(pids[0]), "the end of the cluster")
-    until(lambda: not left(base), "the end of its files", 5)
+    until(lambda: not left(base), "the end of its files")
 
 
 @pytest.mark.parametrize(

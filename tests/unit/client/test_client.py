@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from cluster import until
 
 from kache import AsyncClient, Client
 from kache.client.errors import (
@@ -246,12 +247,12 @@ def test_pipeline_larger_than_every_buffer(server: FakeServer, kind: Any) -> Non
 
 
 def test_timeout_closes_the_connection(server: FakeServer, kind: Any) -> None:
-    with kind(port=server.port, timeout=0.1) as cache:
+    with kind(port=server.port, timeout=1.5) as cache:
         cache.set("k", "v")
         begun = time.monotonic()
-        with pytest.raises(RequestTimeoutError, match=r"1 of 1 replies did not come within 0\.1 s") as caught:
-            cache.execute("sleep", 5)
-        assert 0.09 < time.monotonic() - begun < 2
+        with pytest.raises(RequestTimeoutError, match=r"1 of 1 replies did not come within 1\.5 s") as caught:
+            cache.execute("sleep", 60)
+        assert 1.49 < time.monotonic() - begun < 30
         assert isinstance(caught.value, TimeoutError)
         assert isinstance(caught.value, UncertainError)
         assert cache.get("k") == b"v"  # on another connection: the reply of "sleep" is never taken for this one
@@ -260,7 +261,7 @@ def test_timeout_closes_the_connection(server: FakeServer, kind: Any) -> None:
 
 def test_timeout_of_one_call(server: FakeServer, kind: Any) -> None:
     with kind(port=server.port, timeout=0.05) as cache:
-        assert cache.execute("sleep", 0.2, timeout=5) is True
+        assert cache.execute("sleep", 0.2, timeout=60) is True
         with pytest.raises(RequestTimeoutError):
             cache.execute_many([("ping",), ("sleep", 5)], timeout=0.1)
 
@@ -377,10 +378,10 @@ def test_pool_is_shared_by_threads(server: FakeServer) -> None:
 
 
 def test_pool_exhausted(server: FakeServer) -> None:
-    with Client(port=server.port, max_connections=1, timeout=0.1) as cache:
-        busy = threading.Thread(target=lambda: cache.execute("sleep", 5, timeout=5))
+    with Client(port=server.port, max_connections=1, timeout=1.5) as cache:
+        busy = threading.Thread(target=lambda: cache.execute("sleep", 60, timeout=60))
         busy.start()
-        time.sleep(0.05)
+        until(lambda: any(words[0] == b"sleep" for words in server.seen), "the one connection is in use")
         with pytest.raises(PoolTimeoutError, match="all 1 connections") as caught:
             cache.ping()
         assert isinstance(caught.value, NotExecutedError)

@@ -36,7 +36,8 @@ def test_what_is_here_is_not_missing() -> None:
 @contextmanager
 def server(binary: str) -> Iterator[int]:
     """A real server of nothing; yields its port."""
-    from servers import free_port, stop, wait_for
+    from ports import free_port
+    from servers import stop, wait_for
 
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:

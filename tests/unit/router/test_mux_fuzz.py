@@ -34,7 +34,7 @@ async def answers(running: Cluster, data: bytes, pieces: list[int]) -> bytes:
             pass  # closed after an error, which has been sent before
         received = b""
         try:
-            while part := await asyncio.wait_for(loop.sock_recv(sock, 65536), 5):
+            while part := await asyncio.wait_for(loop.sock_recv(sock, 65536), 30):
                 received += part
         except ConnectionResetError:
             pass  # what was sent before the reset has been read

@@ -43,6 +43,6 @@ def test_random_strings() -> None:
 def test_large_strings_do_not_stall() -> None:
     chance = random.Random(12)
     left, right = chance.randbytes(8_000), chance.randbytes(8_000)
-    started = time.perf_counter()
+    started = time.process_time()
     matches(left, right)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 2.0

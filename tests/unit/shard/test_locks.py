@@ -427,8 +427,8 @@ def test_what_does_not_touch_it(command: list[bytes]) -> None:
 @on_a_loop
 async def test_expiry_changes_a_watched_key_unless_it_had_expired_before() -> None:
     peer = await greeted()
-    await peer.ask(b"set", b"w", b"1", b"px", b"20")
-    await peer.ask(b"set", b"v", b"1", b"px", b"20")
+    await peer.ask(b"set", b"w", b"1", b"px", b"400")
+    await peer.ask(b"set", b"v", b"1", b"px", b"400")
     await peer.ask(b"_watch", b"w", dialect=INTERNAL, session=2)
     while await peer.ask(b"exists", b"v") != b":0\r\n":
         await asyncio.sleep(0.005)

@@ -292,7 +292,7 @@ def test_counters_and_the_slow_log_know_it() -> None:
 
 @pytest.fixture
 def timed() -> Iterator[Loaded]:
-    """A shard whose commands have 40 ms."""
+    """A shard whose commands have 0.4 s."""
     loaded = Loaded("""
         @command("spin", flags="readonly")
         def spin(ctx, key):
@@ -318,7 +318,7 @@ def timed() -> Iterator[Loaded]:
         @command("wrote")
         def wrote(ctx, key):
             ctx.set(key, 1)
-            end = time.monotonic() + 0.2
+            end = time.monotonic() + 0.9
             while time.monotonic() < end: pass
             return "done"
         @command("late")
@@ -328,7 +328,7 @@ def timed() -> Iterator[Loaded]:
             return 1
     """)
     before = signal.getitimer(signal.ITIMER_REAL), signal.getsignal(signal.SIGALRM)  # the time of this test
-    loaded.shard.modules.watchdog.configure(40)
+    loaded.shard.modules.watchdog.configure(400)
     loaded.shard.modules.watchdog.start()
     try:
         yield loaded
@@ -352,7 +352,7 @@ def test_what_takes_too_long_is_ended(timed: Loaded, name: str) -> None:
         == b"-ERR %s: it took longer than module-time-limit-ms allows, and was ended; it had changed nothing\r\n"
         % name.encode()
     )
-    assert 0.03 < time.monotonic() - began < 10
+    assert 0.3 < time.monotonic() - began < 60
     assert timed.run("late", "k") == b":1\r\n"
 
 
@@ -365,7 +365,7 @@ def test_what_has_changed_data_runs_on(timed: Loaded, caplog: pytest.LogCaptureF
 
 def test_the_timer_touches_nobody_else(timed: Loaded) -> None:
     """After a command the timer goes on for a tick; it raises nothing, and stops."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     for _ in range(5):
         timed.run("late", "k")
         end = time.monotonic() + 0.05
