@@ -47,24 +47,15 @@ class Running:
         self._bytes = memoryview(memory)
         self._numbers = self._bytes.cast("Q")
         self.shards = len(memory) // _EACH
-        self._next: tuple[bytes, Sequence[bytes]] | None = None
 
     # Of a shard ---------------------------------------------------------------------------------------
-    def name(self, name: bytes, words: Sequence[bytes]) -> None:
-        """What runs next is this function, called by this command."""
-        self._next = name, words
-
-    def unname(self) -> None:
-        """What runs next is a script."""
-        self._next = None
-
-    def show(self, shard: int) -> None:
-        """It runs from now on."""
+    def show(self, shard: int, function: tuple[bytes, Sequence[bytes]] | None = None) -> None:
+        """Something runs from now on: a function, by its name and the words of its command, or a script."""
         at = _EACH // 8 * shard
         self._numbers[at + _KILL] = self._numbers[at + _WROTE] = 0
-        self._numbers[at + _FUNCTION] = self._next is not None
-        if self._next is not None:
-            name, words = self._next
+        self._numbers[at + _FUNCTION] = function is not None
+        if function is not None:
+            name, words = function
             text = _encoder.encode((name, words))
             if len(text) > _ROOM:
                 text = _encoder.encode((name[:_WORD], [word[:_WORD] for word in words[: _WORDS - 2]]))
