@@ -2,7 +2,7 @@
 
     python bench/script_memory.py [--shards 4]
 
-Prints the PSS of the shards' processes in MiB.
+Prints the PSS of the shards' processes in MiB. Exit status 1 when one has mapped anything of Lua before the first script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ def pss_mib(pid: int) -> float:
     return int(next(line.split()[1] for line in lines if line.startswith("Pss:"))) / 1024
 
 
-def main() -> None:
+def has_lua(pid: int) -> bool:
+    """Whether anything of lupa, or of what is compiled to run scripts, is mapped there."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return "lupa" in maps or "/scripting/" in maps
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shards", type=int, default=4)
     options = parser.parse_args()
@@ -44,6 +50,8 @@ def main() -> None:
         for key in keys:
             connection.request("GET", key)
         shown("no script yet")
+        early = any(map(has_lua, shards))
+        print(f"of Lua mapped by then: {'something' if early else 'nothing'}")
         for key in keys:
             connection.request("EVAL", RELEASE.format(0), "1", key, "token")
         shown("one script, on every shard")
@@ -51,7 +59,9 @@ def main() -> None:
             for key in keys[:: len(keys) // 16]:
                 connection.request("EVAL", RELEASE.format(number), "1", key, "token")
         shown(f"{MANY} scripts")
+        assert all(map(has_lua, shards)), "nothing of Lua is found where scripts have run"
+    return int(early)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

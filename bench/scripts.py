@@ -1,6 +1,6 @@
-"""Scripts: EVALSHA of a lock's release and of a sliding window, beside a Valkey, in one run on the same cores.
+"""Scripts: EVALSHA of a lock's release and of a sliding window, beside a Valkey, in one run on the same cores; and FCALL.
 
-    python bench/scripts.py [--seconds 3] [--clients 50] [--rounds 3] [--shards 1 4]
+    python bench/scripts.py [--seconds 3] [--clients 50] [--rounds 3] [--shards 1 4] [--by evalsha fcall]
 
 Prints calls a second, the ratio to Valkey's in the same round, and the CPU per call of each. Each server is asked by the same
 clients in one process, one request in flight each.
@@ -40,16 +40,26 @@ return 0
 """
 
 
+LIBRARY = b"#!lua name=bench" + b"".join(
+    b"\nredis.register_function('%b', function(KEYS, ARGV)%bend)" % each
+    for each in ((b"release", RELEASE), (b"window", WINDOW))
+)
+"""The same as functions."""
+
+
 def encoded(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-def requests(kind: str, sha: bytes, client: int) -> list[bytes]:
+def requests(kind: str, by: str, client: int) -> list[bytes]:
     """What one client sends, over and over."""
+    text = RELEASE if kind == "release" else WINDOW
+    command = by.upper().encode()
+    name = kind.encode() if by == "fcall" else hashlib.sha1(text).hexdigest().encode()
     if kind == "release":
-        return [encoded(b"EVALSHA", sha, b"1", b"lock:%d" % client, b"token")]
+        return [encoded(command, name, b"1", b"lock:%d" % client, b"token")]
     return [
-        encoded(b"EVALSHA", sha, b"1", b"window:%d" % client, b"%d" % now, b"1000", b"20", b"%d" % now)
+        encoded(command, name, b"1", b"window:%d" % client, b"%d" % now, b"1000", b"20", b"%d" % now)
         for now in range(1_000_000, 1_000_000 + 2000, 20)
     ]
 
@@ -57,16 +67,19 @@ def requests(kind: str, sha: bytes, client: int) -> list[bytes]:
 class Load:
     """Clients of one server, each with one request in flight."""
 
-    def __init__(self, port: int, clients: int, kind: str) -> None:
+    def __init__(self, port: int, clients: int, kind: str, by: str) -> None:
         text = RELEASE if kind == "release" else WINDOW
+        load = (
+            encoded(b"FUNCTION", b"LOAD", b"REPLACE", LIBRARY) if by == "fcall" else encoded(b"SCRIPT", b"LOAD", text)
+        )
         self.selector = selectors.DefaultSelector()
         for number in range(clients):
             connection = socket.create_connection(("127.0.0.1", port))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if number == 0:
-                connection.sendall(encoded(b"SCRIPT", b"LOAD", text))
+                connection.sendall(load)
                 connection.recv(100)
-            words = requests(kind, hashlib.sha1(text).hexdigest().encode(), number)
+            words = requests(kind, by, number)
             self.selector.register(connection, selectors.EVENT_READ, [words, 0])
 
     def run(self, seconds: float) -> float:
@@ -123,6 +136,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--by", nargs="+", default=["evalsha"], choices=["evalsha", "fcall"])
     options = parser.parse_args()
     from cluster import Cluster
 
@@ -136,20 +150,21 @@ def main() -> None:
                     for child in cluster.status()["children"]:
                         roles[child["role"]].append(child["pid"])
                     for kind in ("release", "window"):
-                        measure(options, kind, shards, port, cluster.port, roles)
+                        for by in options.by:
+                            measure(options, kind, by, shards, port, cluster.port, roles)
         finally:
             process.terminate()
             process.wait(10)
 
 
 def measure(
-    options: argparse.Namespace, kind: str, shards: int, other: int, port: int, roles: dict[str, list[int]]
+    options: argparse.Namespace, kind: str, by: str, shards: int, other: int, port: int, roles: dict[str, list[int]]
 ) -> None:
     rates: dict[int, list[float]] = {other: [], port: []}
     spent: dict[str, list[float]] = {"valkey": [], "shard": [], "router": []}
     for _ in range(options.rounds):
         for target, asked in ((other, ("valkey",)), (port, ("shard", "router"))):
-            load = Load(target, options.clients, kind)
+            load = Load(target, options.clients, kind, by)
             before = {role: cpu_seconds(roles[role]) for role in asked}
             rate = load.run(options.seconds)
             rates[target].append(rate)
@@ -159,7 +174,7 @@ def measure(
     ratio = statistics.median(mine / their for mine, their in zip(rates[port], rates[other], strict=True))
     cpu = {role: statistics.median(each) for role, each in spent.items()}
     print(
-        f"{kind:8} {shards} shards: valkey {statistics.median(rates[other]):8.0f}/s  "
+        f"{kind:8} {by:7} {shards} shards: valkey {statistics.median(rates[other]):8.0f}/s  "
         f"kache {statistics.median(rates[port]):8.0f}/s  ratio {ratio:.2f}  CPU per call: valkey {cpu['valkey']:.1f} us, "
         f"shards {cpu['shard']:.1f} us, routers {cpu['router']:.1f} us",
         flush=True,

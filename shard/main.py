@@ -335,6 +335,8 @@ class _Process:
         """Libraries, or scripts; "" or what their client is told."""
         try:
             if isinstance(message, LibrariesAre):
+                if message.adds:
+                    self.shard.require_room()
                 self.shard.functions.take((each.name, each.code, each.serial) for each in message.libraries)
                 return ""
             if message.flush:

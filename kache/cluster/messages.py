@@ -304,10 +304,11 @@ class ModulesAre(_Message, tag=True):
 
 class LibrariesAre(_Message, tag=True):
     """Down, to shards: the libraries of functions from now on. A shard answers with Ack once it goes by it, or with why it
-    cannot: then it has what it had."""
+    cannot: then it has what it had. `adds`: somebody loads one, which is refused where memory is full."""
 
     id: int
     libraries: list[Library]
+    adds: bool = False
 
 
 class ScriptsAre(_Message, tag=True):

@@ -133,7 +133,7 @@ class Programs:
             return
         self._told = wanted
         self._tell(
-            lambda number: messages.LibrariesAre(number, self.libraries),
+            lambda number: messages.LibrariesAre(number, self.libraries, bool(asked.libraries)),
             functools.partial(self._told_all, answer),
             SECONDS + LIBRARY_SECONDS * len(asked.libraries),
         )

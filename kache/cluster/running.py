@@ -47,25 +47,17 @@ class Running:
         self._bytes = memoryview(memory)
         self._numbers = self._bytes.cast("Q")
         self.shards = len(memory) // _EACH
-        self._next: tuple[bytes, Sequence[bytes]] | None = None
 
     # Of a shard ---------------------------------------------------------------------------------------
-    def name(self, name: bytes, words: Sequence[bytes]) -> None:
-        """What runs next is this function, called by this command."""
-        self._next = name, words
-
-    def unname(self) -> None:
-        """What runs next is a script."""
-        self._next = None
-
-    def show(self, shard: int, wrote: bool = False) -> None:
-        """It runs from now on, and has written or not: whoever sees that it runs sees that, too."""
+    def show(self, shard: int, function: tuple[bytes, Sequence[bytes]] | None = None, wrote: bool = False) -> None:
+        """Something runs from now on: a function, by its name and the words of its command, or a script. It has written or
+        not: whoever sees that it runs sees that, too."""
         at = _EACH // 8 * shard
         self._numbers[at + _KILL] = 0
         self._numbers[at + _WROTE] = wrote
-        self._numbers[at + _FUNCTION] = self._next is not None
-        if self._next is not None:
-            name, words = self._next
+        self._numbers[at + _FUNCTION] = function is not None
+        if function is not None:
+            name, words = function
             text = _encoder.encode((name, words))
             if len(text) > _ROOM:
                 text = _encoder.encode((name[:_WORD], [word[:_WORD] for word in words[: _WORDS - 2]]))

@@ -537,6 +537,7 @@ cdef class Executor:
     cdef dict numbers                   # key of a row -> its number
     cdef dict spelled                   # how a program names a command -> its number
     cdef public ScriptRunner script_runner  # None: no script is prepared
+    cdef public ScriptRunner function_runner    # None: no function is
     cdef public dict inner              # by number: functions of commands that routers answer, for programs
     cdef readonly bytes owned           # by slot: 1 where it is this shard's; None: every one is
     cdef readonly Budget budget

@@ -375,6 +375,7 @@ class Executor:
     gauges: Gauges
     in_flight: int
     script_runner: ScriptRunner | None
+    function_runner: ScriptRunner | None
     def __init__(
         self,
         handlers: list[Callable[..., Any] | None],

@@ -264,10 +264,12 @@ cdef class Program:
 
 # EVAL and its kin ---------------------------------------------------------------------------------------
 cdef class ScriptRunner:
-    """Runs scripts that are known and compiled; what has one in `Executor.script_runner` is asked before the handlers."""
+    """Runs scripts, or functions, that are known and compiled; what is `Executor.script_runner`, or `function_runner`, is
+    asked before the handlers."""
 
     cdef int evaluate(self, Context context, Span* args, Py_ssize_t n, Buffer out, bint by_name, bint reads) except -1:
-        """EVAL's case, or EVALSHA's: DONE, or DECLINE before anything was done. The arguments are those of the command."""
+        """EVAL's case, or EVALSHA's and FCALL's: DONE, or DECLINE before anything was done. The arguments are those of the
+        command."""
         return DECLINE
 
 
@@ -291,10 +293,22 @@ cdef int run_evalsha_ro(Context context, int slot, Span* args, Py_ssize_t n, Buf
     return DECLINE if runner is None else runner.evaluate(context, args, n, out, True, True)
 
 
+cdef int run_fcall(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef ScriptRunner runner = context.shard.function_runner
+    return DECLINE if runner is None else runner.evaluate(context, args, n, out, True, False)
+
+
+cdef int run_fcall_ro(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
+    cdef ScriptRunner runner = context.shard.function_runner
+    return DECLINE if runner is None else runner.evaluate(context, args, n, out, True, True)
+
+
 cdef Compiled compiled_script(str key):
     """The compiled case of a command that runs a script, or NULL."""
     if key == "eval": return run_eval
     if key == "eval_ro": return run_eval_ro
     if key == "evalsha": return run_evalsha
     if key == "evalsha_ro": return run_evalsha_ro
+    if key == "fcall": return run_fcall
+    if key == "fcall_ro": return run_fcall_ro
     return NULL

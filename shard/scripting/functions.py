@@ -6,13 +6,13 @@ library, so that what scripts leave behind, and SCRIPT FLUSH, does not touch wha
 functions have filled it, it is made anew, and libraries are executed again when they are called.
 
 A function runs as a script does (scripts.py): one command of its client, through `Program`; it may be killed, may want keys
-of other shards, may have keys lent to it (lent.py).
+of other shards, may have keys lent to it (lent.py). The plain case of one that has run before is compiled (evaluate.pyx).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kache.acl.record import NOBODY
@@ -22,11 +22,11 @@ from kache.replies import Reply
 from kache.wire.codec import decode_reply
 
 from ..engine.engine import KeyElsewhere, Program, Raw
-from .scripts import FLAGS, KILLED, RETURNED_CALL, SERVER_VERSION, Run, Scripts, encoded, notice
+from .scripts import FLAGS, KILLED, RETURNED_CALL, SERVER_VERSION, Described, Run, Scripts, notice
 
 if TYPE_CHECKING:
     from ..engine.engine import Context, Executor
-    from .interpreter import Failure
+    from .evaluate import Evaluator
     from .library_interpreter import LibraryInterpreter
 
 __all__ = ["LOAD_SECONDS", "Function", "Functions"]
@@ -80,6 +80,7 @@ class Functions:
         self.libraries: dict[str, Library] = {}
         self.by_name: dict[bytes, Function] = {}
         self._interpreter: LibraryInterpreter | None = None
+        self._evaluator: Evaluator | None = None
         self._executed: set[bytes] = set()
 
     # Libraries ------------------------------------------------------------------------------------------
@@ -97,6 +98,8 @@ class Functions:
             self._drop(self._executed - before)
             raise
         self.libraries, self.by_name = after, by_name
+        if self._evaluator is not None:
+            self._evaluator.forget()
         if after:
             self._drop(self._executed - {library.key for library in after.values()})
         else:
@@ -125,10 +128,12 @@ class Functions:
 
     def _execute(self, library: Library, seconds: float) -> None:
         """Has the interpreter know the library, and the library its functions. Raises LibraryError."""
+        from .evaluate import Evaluator
         from .library_interpreter import LibraryInterpreter
 
         if self._interpreter is None:
             self._interpreter = LibraryInterpreter(self.scripts.memory_limit, SERVER_VERSION)
+            self._evaluator = self.shard.function_runner = Evaluator(self, calls=True)
         loading = _Loading(library.name, time.monotonic() + seconds)
         fault = self._interpreter.load(loading, library.key, library.text)
         if loading.is_late:
@@ -153,7 +158,9 @@ class Functions:
         """Libraries are executed again when they are called."""
         if self._interpreter is not None:
             self._interpreter.close()
-        self._interpreter = None
+        if self._evaluator is not None:
+            self._evaluator.forget()
+        self._interpreter = self._evaluator = self.shard.function_runner = None
         self._executed.clear()
 
     def set_memory_limit(self, limit: int) -> None:
@@ -180,14 +187,43 @@ class Functions:
         tells = not alone and ctx.may_wait
         try:
             program = self.program(ctx, name, read_only=read_only, publishes=alone or tells)
-            reply = self.run_program(ctx, program, name, keys, args)
+            reply = self.run_program(ctx, program, name, keys, args, b"FCALL_RO" if read_only else b"FCALL")
+            self._prepare(name)
         except KeyElsewhere as elsewhere:
             if not tells:
                 raise
             return notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
-        if not program.published:
-            return reply
-        return notice(b"publish", program.published, encoded(reply, ctx.dialect))
+        return self.scripts.told(reply, program, ctx)
+
+    def _prepare(self, name: bytes) -> None:
+        """It has run: from here on it runs without a handler, where it is called by the name that it was registered by."""
+        function = self.find(name)
+        library = self.libraries[function.library]
+        if self._interpreter is not None and self._evaluator is not None and library.key in self._executed:
+            made = self._interpreter.function_of_library(library.key, function.name)
+            self._evaluator.prepare(function.name, function, made)
+
+    @property
+    def check(self) -> Callable[[int, Any, tuple[bytes, ...]], None] | None:
+        """What is asked before each command of a function."""
+        return self.scripts.check
+
+    def run_of(self, program: Program, described: Described) -> Run:
+        """What answers the functions that run as `program`."""
+        return Run(self.scripts, program, described)
+
+    def conclude(
+        self, ctx: Context, run: Run, outcome: tuple[int, Any], name: bytes, function: Function, tells: bool
+    ) -> Reply:
+        """`answer` for a function that has run beside it, with more to say than what it returned."""
+        self._hide(run)
+        try:
+            reply = self._ended(run, *outcome, ctx.dialect, function)
+        except KeyElsewhere as wanted:
+            if not tells:
+                raise
+            return notice(b"again", [b"%d" % ctx.user_number, *wanted.keys])
+        return self.scripts.told(reply, run.program, ctx)
 
     def find(self, name: bytes) -> Function:
         """The function of that name, however it is spelled; CommandError for none."""
@@ -222,9 +258,15 @@ class Functions:
         )
 
     def run_program(
-        self, ctx: Context, program: Program, name: bytes, keys: tuple[bytes, ...], args: tuple[bytes, ...]
+        self,
+        ctx: Context,
+        program: Program,
+        name: bytes,
+        keys: tuple[bytes, ...],
+        args: tuple[bytes, ...],
+        command: bytes = b"FCALL",
     ) -> Reply:
-        """The reply of the function. CommandError; KeyElsewhere, when nothing was done yet."""
+        """The reply of the function, which FUNCTION STATS tells by that command. CommandError; KeyElsewhere, when nothing was done yet."""
         function = self.find(name)
         library = self.libraries[function.library]
         if library.key not in self._executed:
@@ -235,24 +277,34 @@ class Functions:
         interpreter = self._interpreter
         assert interpreter is not None
         dialect = ctx.dialect
-        run = Run(self.scripts, program)
-        page = self.scripts.page
-        row = b"FCALL_RO" if program.read_only else b"FCALL"
-        page.name(function.name, (row, name, b"%d" % len(keys), *keys, *args))
+        words = (command, name, b"%d" % len(keys), *keys, *args)
+        run = Run(self.scripts, program, lambda: (function.name, words))
         before, self.scripts.running = self.scripts.running, run
         try:
             with program:
                 if program.short_of_room:
                     raise CommandError(NO_ROOM)
-                kind, value = interpreter.call(run, library.key, function.name, 2 if dialect == 2 else 3, keys, args)
+                found = interpreter.call(run, library.key, function.name, 2 if dialect == 2 else 3, keys, args)
         finally:
             self.scripts.running = before
-            page.unname()
-            if run.is_shown:
-                page.clear(self.shard.index)
-        if kind == FAILED and not value.source and (run.killed or b"not enough memory" not in value.text):
-            first, last = interpreter.lines_of(library.key, function.name)
-            value = value._replace(source=_OF_CALL, line=_line_of_call(library.text, first, last))
+            self._hide(run)
+        return self._ended(run, *found, dialect, function)
+
+    def _hide(self, run: Run) -> None:
+        """It runs no longer."""
+        if run.is_shown:
+            self.scripts.page.clear(self.shard.index)
+
+    def _ended(self, run: Run, kind: int, value: Any, dialect: int, function: Function) -> Reply:
+        """The reply of a function that has run. CommandError; KeyElsewhere."""
+        interpreter = self._interpreter
+        assert interpreter is not None
+        library = self.libraries[function.library]
+        if kind == FAILED:
+            text, source, _ = value
+            if not source and (run.killed or b"not enough memory" not in text):
+                first, last = interpreter.lines_of(library.key, function.name)
+                value = text, _OF_CALL, _line_of_call(library.text, first, last)
         elsewhere = interpreter.elsewhere_of(run)
         if interpreter.is_full:
             self._renew()
@@ -320,7 +372,7 @@ def _line_of_call(text: bytes, first: int, last: int) -> int:
     return (within or found or [first])[-1]
 
 
-def _failure(failure: Failure, function: Function, killed: bool) -> str:
+def _failure(failure: Any, function: Function, killed: bool) -> str:
     """The text of an error as a real server words it."""
     text, source, line = failure
     shown = (KILLED if killed else text).decode("utf-8", "surrogateescape")

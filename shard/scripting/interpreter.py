@@ -210,11 +210,15 @@ class Interpreter:
         args: tuple[bytes, ...],
     ) -> tuple[int, Any]:
         """`run` for a function of a library, which gets keys and arguments as two tables."""
-        return self._run(runner, self._libraries[library][name], resp, keys, args, passed=True)
+        return self._run(runner, self.function_of_library(library, name), resp, keys, args, passed=True)
+
+    def function_of_library(self, library: bytes, name: bytes) -> Reference:
+        """A function of a library that is kept."""
+        return self._libraries[library][name]
 
     def lines_of_function(self, library: bytes, name: bytes) -> tuple[int, int]:
         """The first and the last line of a function."""
-        first, last = self._lines_of(self._libraries[library][name])
+        first, last = self._lines_of(self.function_of_library(library, name))
         return int(first), int(last)
 
     def drop_library(self, name: bytes) -> None:

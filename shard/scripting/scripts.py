@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kache.acl.record import NOBODY
@@ -35,6 +35,7 @@ __all__ = [
     "NO_SCRIPT",
     "RETURNED_CALL",
     "SERVER_VERSION",
+    "Described",
     "Run",
     "Script",
     "Scripts",
@@ -55,6 +56,9 @@ SERVER_VERSION: Final = "7.4.2"
 INTERNAL: Final = 1
 BINARY: Final = 0
 RESP3: Final = 3
+
+Described = Callable[[], tuple[bytes, Sequence[bytes]]]
+"""(its name, the words of its command) of a function that runs."""
 
 RETURNED_CALL: Final = re.compile(rb"return\s+(?:redis|server)\s*\.\s*p?call\b")
 
@@ -169,7 +173,8 @@ class Scripts:
             from .interpreter import Interpreter
 
             self._interpreter = Interpreter(self.memory_limit, SERVER_VERSION)
-            self._evaluator = self.shard.script_runner = Evaluator(self)
+            self._evaluator = Evaluator(self, touch=self.evaluated.move_to_end)
+            self.shard.script_runner = self._evaluator
         return self._interpreter
 
     def set_memory_limit(self, limit: int) -> None:
@@ -232,9 +237,9 @@ class Scripts:
             if not tells:
                 raise
             return notice(b"again", [b"%d" % ctx.user_number, *elsewhere.keys])
-        return self._told(reply, program, ctx)
+        return self.told(reply, program, ctx)
 
-    def _told(self, reply: Reply, program: Program, ctx: Context) -> Reply:
+    def told(self, reply: Reply, program: Program, ctx: Context) -> Reply:
         """With what the router is to publish."""
         if not program.published:
             return reply
@@ -297,8 +302,8 @@ class Scripts:
         if self.interpreter.is_full:
             self._renew()
 
-    def run_of(self, program: Program) -> Run:
-        """What answers the scripts that run as `program`."""
+    def run_of(self, program: Program, described: Described) -> Run:
+        """What answers the scripts that run as `program`; routers are not told which."""
         return Run(self, program)
 
     def conclude(
@@ -314,7 +319,7 @@ class Scripts:
             if not tells:
                 raise
             return notice(b"again", [b"%d" % ctx.user_number, *wanted.keys])
-        return self._told(reply, run.program, ctx)
+        return self.told(reply, run.program, ctx)
 
     def _reply(
         self,
@@ -339,11 +344,12 @@ class Scripts:
 
 
 class Run:
-    """One script while it runs: what the interpreter asks."""
+    """One script, or a function that is `described`, while it runs: what the interpreter asks."""
 
-    def __init__(self, scripts: Scripts, program: Program) -> None:
+    def __init__(self, scripts: Scripts, program: Program, described: Described | None = None) -> None:
         self.scripts = scripts
         self.program = program
+        self.described = described
         self.killed = self.is_shown = self.written_shown = False
 
     def call(self, words: tuple[bytes, ...]) -> Reply:
@@ -358,7 +364,7 @@ class Run:
         if not self.is_shown:
             self.is_shown = True
             self.written_shown = bool(self.program.wrote)
-            page.show(shard, self.written_shown)
+            page.show(shard, self.described and self.described(), self.written_shown)
         if self.program.wrote:
             if not self.written_shown:
                 self.written_shown = True

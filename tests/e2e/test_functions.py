@@ -178,6 +178,36 @@ def test_routers_change_them_at_once(cluster: Cluster, client: Connection) -> No
     assert not errors
 
 
+def test_none_is_loaded_where_memory_is_full(client: Connection, keys: list[str]) -> None:
+    """As `denyoom` says: FUNCTION LOAD and RESTORE, not SCRIPT LOAD, and nothing that takes away."""
+    full = "OOM command not allowed when used memory > 'maxmemory'."
+    load(client)
+    payload = ask(client, "FUNCTION", "DUMP")
+    for key in keys:
+        ask(client, "SET", key, "1")
+    policy = ask(client, "CONFIG", "GET", "maxmemory-policy")[1]
+    ask(client, "CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", 1)
+    try:
+        until(lambda: str(client.request("SET", keys[0], "1")) == full, "memory is full")
+        for words in (
+            ("LOAD", "REPLACE", LIBRARY + " "),
+            ("LOAD", LIBRARY.replace("name=shop", "name=other").replace("'", "'o")),
+            ("RESTORE", payload, "REPLACE"),
+            ("RESTORE", payload, "FLUSH"),
+        ):
+            assert str(client.request("FUNCTION", *words)) == full, words
+        assert ask(client, "FUNCTION", "LIST", "WITHCODE")[0][-1] == LIBRARY.encode()
+        assert [ask(client, "FCALL", "sum", 1, key, key) for key in keys] == [1] * 4
+        assert ask(client, "SCRIPT", "LOAD", "return 1")
+        assert ask(client, "FUNCTION", "DELETE", "shop") == "OK"
+        assert str(client.request("FUNCTION", "RESTORE", payload)) == full
+        assert lists(client) == []
+    finally:
+        ask(client, "CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", policy)
+    assert ask(client, "FUNCTION", "RESTORE", payload) == "OK"
+    assert lists(client) == [b"shop"]
+
+
 def test_a_stopped_shard_refuses_for_all(cluster: Cluster, client: Connection, keys: list[str]) -> None:
     """One that does not answer in time: the others go back to what was before."""
     pid = cluster.pid_of("shard", 2)
