@@ -112,7 +112,8 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
 
 def _settled_steps(reports: Mapping[int, Shares], decisions: Mapping[int, Decision]) -> set[int]:
     """Transactions of several steps that a shard has settled, in what is left of its log or in its base."""
-    steps, settled = set(), set()
+    steps: set[int] = set()
+    settled: set[int] = set()
     for shard, report in reports.items():
         cut = decisions[shard].cut_at
         settled |= report.before
