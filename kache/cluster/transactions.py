@@ -60,8 +60,9 @@ def decide(reports: Mapping[int, Shares], always: bool) -> dict[int, Decision]:
     One that a shard lacks (and not because its base has it) is skipped where it is unsettled: its slots were locked, so
     nothing depends on it. Where it is settled, the log is cut before it if a power cut may have cost the shard its share,
     and everysec allows it; else it was answered UNCERTAIN in its time, and stays. A cut may drop other shares, so it is
-    repeated until nothing changes. Steps whose transaction did not end are skipped where it is unsettled, and stay, as they
-    were answered, where it is.
+    repeated until nothing changes. Steps whose transaction did not end are skipped as long as no shard has settled it. Where
+    one has, they stay there as they were answered, uncertain, and so they stay everywhere: each builds on those before it, and
+    what one shard has taken from another would be nowhere.
     """
     decisions = {shard: Decision() for shard in reports}
     while _look(reports, decisions, always):
@@ -77,6 +78,7 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
         for share in report.shares:
             if share.participants and (not cut or share.sequence < cut):
                 has.setdefault(share.transaction, set()).add(shard)
+    over = _settled_steps(reports, decisions)
     for decision in decisions.values():
         decision.skip, decision.half = [], []
     for shard, report in reports.items():
@@ -86,16 +88,17 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
             if decision.cut_at and share.sequence >= decision.cut_at:
                 continue
             if not share.participants:
-                if shard not in has.get(share.transaction, ()) and not share.settled:
+                if shard not in has.get(share.transaction, ()) and share.transaction not in over:
                     skip.add(share.transaction)
                 continue
             lacking = _lacking(share, has, reports)
             if not lacking:
                 continue
-            if not share.settled:
+            if not share.settled and share.transaction not in over:
                 skip.add(share.transaction)
             elif (
-                not always
+                share.settled
+                and not always
                 and report.last_ms - share.now_ms <= LOSS_MS
                 and not all(reports[other].survived for other in lacking)
             ):
@@ -105,6 +108,22 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
                 decision.half.append(share.transaction)
         decision.skip = sorted(skip)
     return False
+
+
+def _settled_steps(reports: Mapping[int, Shares], decisions: Mapping[int, Decision]) -> set[int]:
+    """Transactions of several steps that a shard has settled, in what is left of its log or in its base."""
+    steps: set[int] = set()
+    settled: set[int] = set()
+    for shard, report in reports.items():
+        cut = decisions[shard].cut_at
+        settled |= report.before
+        for share in report.shares:
+            if not cut or share.sequence < cut:
+                if not share.participants:
+                    steps.add(share.transaction)
+                if share.settled:
+                    settled.add(share.transaction)
+    return steps & settled
 
 
 def _first(report: Shares, transaction: int) -> int:

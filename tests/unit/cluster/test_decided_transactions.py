@@ -72,7 +72,7 @@ def test_a_shard_that_tells_of_later_times_only_has_lost_nothing() -> None:
 
 
 def test_steps_count_when_every_shard_was_told_of_the_last_one() -> None:
-    """They are skipped as long as their locks hold. Behind that they were answered, as uncertain, and others build on them."""
+    """They are skipped as long as their locks hold."""
     steps = step(7, 3, settled=False), step(7, 5, settled=False)
     ended = share(7, 6, settled=False)
     assert decide({0: report(*steps, ended), 1: report(step(7, 1, settled=False), share(7, 2, settled=False))}, False) == {
@@ -82,10 +82,22 @@ def test_steps_count_when_every_shard_was_told_of_the_last_one() -> None:
         0: Decision(skip=[7]), 1: Decision(skip=[7]),
     }  # fmt: skip
     assert decide({0: report(*steps), 1: report()}, False)[0] == Decision(skip=[7])
-    over = step(7, 3, settled=True), step(7, 5, settled=True)
-    assert decide({0: report(*over), 1: report(step(7, 1, settled=False))}, False) == {
-        0: Decision(), 1: Decision(skip=[7]),
-    }  # fmt: skip
+
+
+def test_steps_stay_everywhere_once_a_shard_has_let_go_of_its_locks() -> None:
+    """LMOVE from 0 to 1: its element was put there by a step, and taken here by the next one. Its router dies, 0 sees that and
+    lets go, and is killed with 1, which has not seen it. 0 was changed by others since: so the element is to stay on 1."""
+    put, taken = step(7, 1, settled=False), step(7, 3, settled=True)
+    assert decide({0: report(taken), 1: report(put)}, False) == {0: Decision(), 1: Decision()}
+    assert decide({0: report(base_ms=NOW - 200, before=frozenset([7])), 1: report(put)}, False)[1] == Decision()
+    # 0 was told of the last step, too, and 1 not any more; or it was 1 that was.
+    ended = report(taken, share(7, 4, settled=True), survived=True)
+    assert decide({0: ended, 1: report(put, survived=True)}, False) == {0: Decision(half=[7]), 1: Decision()}
+    ended = report(put, share(7, 2, settled=False), survived=True)
+    assert decide({0: report(taken, survived=True), 1: ended}, False) == {0: Decision(), 1: Decision(half=[7])}
+    # Nobody has let go of anything.
+    held = report(step(7, 3, settled=False), share(7, 4, settled=False))
+    assert decide({0: held, 1: report(put)}, False) == {0: Decision(skip=[7]), 1: Decision(skip=[7])}
 
 
 def test_a_cut_begins_with_the_first_step() -> None:
