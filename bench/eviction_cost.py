@@ -84,8 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--keys", type=int, default=1_000_000)
-    parser.add_argument("--maxmemory", default="24mb")
+    parser.add_argument("--keys", type=int, default=2_000_000)
+    parser.add_argument("--maxmemory", default="64mb")
     parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
