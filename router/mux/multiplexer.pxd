@@ -1065,6 +1065,7 @@ cdef class Session(Replies):
     cdef bytes first_words(self)
     cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1
     cdef int wake(self) except -1
+    cdef int read_ahead(self) except -1
     cdef bint may_resume(self) except -1
     cdef bint may_merge(self) noexcept     # a reply may be made of several; else the command must wait
     # Of its own.
@@ -1072,6 +1073,9 @@ cdef class Session(Replies):
     cdef int parse(self, const char* data, Py_ssize_t n) except -2
     cdef Py_ssize_t room(self) noexcept
     cdef int set_allowance(self) noexcept
+    cdef bint has_large_replies(self) noexcept
+    cdef bint reads_ahead(self) noexcept
+    cdef Py_ssize_t take_aside(self, Py_ssize_t n) except -1
     cdef int keep_input(self, Py_ssize_t n) except -1
     cdef bint must_wait(self) noexcept
     cdef void set_restricted(self) noexcept
