@@ -34,8 +34,8 @@ ROOM_TO_ASK: Final = 1 << 20
 LEAST_BUDGET: Final = 256 << 20
 SHARE: Final = 8
 
-FLOW_SHARE: Final = 4
-"""Of the budget, for large replies that wait in the shards for their clients."""
+FLOW_SHARE: Final = 2
+"""Of the budget, for large replies that wait in the shards for their clients: where they cost no copy."""
 FLOW_LEAST: Final = 1 << 20
 FLOW_MOST: Final = 64 << 20
 

@@ -63,7 +63,7 @@ leaves nothing behind: CANCEL drops both. A shard that holds too much of such re
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 8
+    LINK_VERSION = 9
 
     # Kinds of messages.
     LINK_HELLO = 1
@@ -156,6 +156,8 @@ cdef enum:
     # Forms of DEFERRED.
     DEFERRED_REPLY_FORM = 0
     DEFERRED_ABORTED_FORM = 1   # as REPLY_ABORTED: the run of this frame was refused, the body says why
+    DEFERRED_TIMED_FORM = 2     # u64 nanoseconds that it took | reply
+    DEFERRED_LARGE_FORM = 3     # u64 nanoseconds | u64 token, u64 size of a reply that follows in PARTs, as after REPLY_LARGE
 
     NOTICE_READY = 1            # what it holds is loaded
     NOTICE_DRAINING = 2         # it answers what it was sent and wants nothing more

@@ -188,6 +188,9 @@ cdef class Backend(Endpoint):
         """The reply of one command comes later; it keeps its place, and its deadline unless it is `blocked`."""
         if not blocked and expected.deadline:
             self.parked[token] = expected.deadline
+            if expected.pending and isinstance(<object> expected.owner, Gather) and (<Gather> expected.owner).lists:
+                # The shard is at work on it.
+                self.parked[token] += max(self.limits.command_timeout - self.limits.request_timeout, 0)
         if expected.pending:
             self.deferred[token] = (<object> expected.owner, expected.part)
             if blocked:
@@ -312,10 +315,8 @@ cdef class Backend(Endpoint):
         """Answers TIMEOUT for what waits in the shard, without having begun, past its deadline."""
         cdef list late = []
         for token, deadline in self.parked.items():
-            if deadline > now_ms:
-                # They rise, as those of the queue do.
-                break
-            late.append(token)
+            if deadline <= now_ms:
+                late.append(token)
         for token in late:
             self.parked.pop(token, None)
             owner = self.deferred.pop(token, None)

@@ -178,6 +178,8 @@ cdef class Clients:
                 continue
             if session.may_resume():     # else it is in the list again if it still is for this reason
                 session.wake()
+            elif not session.reading:
+                session.read_ahead()
         return self.wake()
 
     def _wake_now(self):

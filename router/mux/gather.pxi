@@ -303,7 +303,7 @@ cdef bint gather_all(Session session, Command* command, list parts, uint16_t fla
     gather.dialect = session.dialect_now
     gather.command = command
     gather.fold = command.fold
-    gather.merges = True
+    gather.merges = gather.lists = True
     gather.shards = [part.shard for part in parts]
     gather.texts = [None] * len(parts)
     gather.missing = len(parts)
@@ -312,6 +312,8 @@ cdef bint gather_all(Session session, Command* command, list parts, uint16_t fla
     session.merging += 1
     session.expect_pending(gather, flags)
     session.unanswered_bytes += session.parser.consumed
+    # A shard may be at it for some time, in which the client's next command must not be executed.
+    session.barrier = gather
     for i, part in enumerate(parts):
         (<Backend> router.links[<int> part.shard]).ask_in(
             gather.dialect, gather, i, command.id, NO_SLOT, part.args, session.db_now, session.flags_of_runs() | FLAG_DIVIDED,

@@ -543,11 +543,40 @@ cdef class Link(Backend):
                 self.router.accounts.report(self.router.session_by_id(number), PyBytes_FromStringAndSize(body + 15, n - 15))
             elif kind == LINK_PUSH:
                 self.router.clients.push(number, body + 15, n - 15)
+            elif body[3] == DEFERRED_TIMED_FORM or body[3] == DEFERRED_LARGE_FORM:
+                self.take_timed(number, body[3] == DEFERRED_LARGE_FORM, body + 15, n - 15)
             else:
                 self.take_deferred(number, body[3] == DEFERRED_ABORTED_FORM, body + 15, n - 15)
         else:
             self.close(f"an unknown message of kind {kind}")
         return 0
+
+    cdef int take_timed(self, uint64_t token, bint large, const char* body, Py_ssize_t n) except -1:
+        """A part that was deferred has come, or comes in pieces from now on; how long it took is said before it."""
+        cdef int64_t took
+        cdef uint64_t flow, size
+        cdef Expected expected
+        cdef Pending pending = None
+        owner = self.deferred.get(token)
+        if n < (24 if large else 8):
+            self.close("a late reply that is too short")
+            return 0
+        memcpy(&took, body, 8)
+        if isinstance(owner, tuple):
+            pending = <Pending> owner[0]
+            pending.longest_part = max(pending.longest_part, took)
+        if not large:
+            return self.take_deferred(token, False, body + 8, n - 8)
+        memcpy(&flow, body + 8, 8)
+        memcpy(&size, body + 16, 8)
+        self.deferred.pop(token, None)
+        self.parked.pop(token, None)
+        if pending is None:
+            return self.put_credit(flow, 0)
+        expected.owner = <PyObject*> pending
+        expected.pending = True
+        expected.part = owner[1]
+        return self.begin_flow(&expected, flow, <Py_ssize_t> size)
 
     cdef int take_published(self, const char* body, Py_ssize_t n) except -1:
         cdef uint32_t size

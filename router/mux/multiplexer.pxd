@@ -286,7 +286,7 @@ cdef class Backend(Endpoint):
     cdef uint64_t head, tail, overdue, ring_mask
     cdef uint64_t replied                # commands whose replies have come, or were swallowed
     cdef dict deferred                   # token -> Session, or (Pending, part)
-    cdef dict parked                     # token -> deadline, of those of them that are not waited for any longer
+    cdef dict parked                     # token -> deadline, of those of them that have one
     cdef dict flows                      # token -> Flow
     cdef Py_ssize_t flow_bytes, flow_counted   # of them that are still there, and of those what counts for the clients
     cdef list waiters                    # sessions that are read again when it is no longer busy; None: nobody
@@ -406,6 +406,7 @@ cdef class Gather(Pending):
     cdef uint8_t* owner
     cdef Py_ssize_t keys, missing
     cdef Py_ssize_t framed       # bytes behind `owner`: what becomes `asked` if it proves slow
+    cdef bint lists              # shards may walk over all their keys for it: longer than others wait for them
     cdef list shards             # shard of each part
     cdef list texts              # each part's reply, if it merges
     cdef Weave weave             # if a part is large
@@ -475,6 +476,7 @@ cdef class Link(Backend):
     cdef Py_ssize_t take_replies(self, const char* data, Py_ssize_t n) except -1
     cdef Py_ssize_t take_marked(self, Expected* expected, const char* data, Py_ssize_t n, uint32_t* taken) except -1
     cdef int take_message(self, int kind, const char* body, Py_ssize_t n) except -1
+    cdef int take_timed(self, uint64_t token, bint large, const char* body, Py_ssize_t n) except -1
     cdef int take_published(self, const char* body, Py_ssize_t n) except -1
     cdef int take_slow_part(self, int64_t took) except -1
     cdef int take_report(self, uint64_t session, bytes report) except -1
@@ -1066,6 +1068,7 @@ cdef class Session(Replies):
     cdef bytes first_words(self)
     cdef int note_slow(self, int64_t took, bytes words, Py_ssize_t count, Py_ssize_t first) except -1
     cdef int wake(self) except -1
+    cdef int read_ahead(self) except -1
     cdef bint may_resume(self) except -1
     cdef bint may_merge(self) noexcept     # a reply may be made of several; else the command must wait
     # Of its own.
@@ -1073,6 +1076,9 @@ cdef class Session(Replies):
     cdef int parse(self, const char* data, Py_ssize_t n) except -2
     cdef Py_ssize_t room(self) noexcept
     cdef int set_allowance(self) noexcept
+    cdef bint has_large_replies(self) noexcept
+    cdef bint reads_ahead(self) noexcept
+    cdef Py_ssize_t take_aside(self, Py_ssize_t n) except -1
     cdef int keep_input(self, Py_ssize_t n) except -1
     cdef bint must_wait(self) noexcept
     cdef void set_restricted(self) noexcept

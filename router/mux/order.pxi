@@ -381,7 +381,9 @@ cdef class Replies(Endpoint):
         if self.over_limit():
             return 0
         if flow.received < flow.size:
-            return self.grant(flow) if flow.current else 0
+            if flow.current:
+                self.grant(flow)
+            return self.proceed()
         self.advance()
         self.predict()
         return self.proceed()

@@ -68,7 +68,7 @@ cdef bint run_planned(Session session, Command* command, uint16_t flags) except 
                 return begin_blocking(session, command, arguments, parts[0].shard, flags)
             if row.route == "script" and session.router.shard_count > 1:
                 return begin_script(session, command, arguments, parts[0].shard, flags)
-            if len(parts) == 1 and parts[0].command == row.key:
+            if len(parts) == 1 and parts[0].command == row.key and command.fold != FOLD_CONCAT:
                 return session.send_whole(command, parts[0].shard, NO_SLOT, flags)
             if command.route == ROUTE_ALL and command.writes:
                 return exec_alone(session, command, parts, flags)

@@ -2,13 +2,17 @@
 # wants the methods of a class in one file.
 
 cdef enum:
-    FIRST_IN_FLIGHT = 64     # commands a client may have in flight before the size of its replies is known
+    FIRST_IN_FLIGHT = 8      # commands a client may have in flight before the size of its replies is known
     FIRST_AVERAGE = 65536    # and the size that is assumed until then
     PREAUTH_STRINGS = 10     # words of the longest command that is needed to authenticate (HELLO … SETNAME)
 
     SMALL_INPUT = 256 * 1024 # what a client may always have unexecuted: a read of the socket and a partial frame
 
     SLACK = 1024 * 1024      # what the one client that may use all the budget leaves of it
+
+    LARGE_UNREAD = 256 << 10    # from here on replies are large enough that it matters whether the client reads them
+    UNREAD_MOST = 4 << 20    # unread bytes of a client whose replies are, beyond which its next command waits
+    READ_AHEAD_FROM = 1 << 20   # and beyond which its input is taken in all the same
 
     SLOW_WORDS = 32          # of a command in the slow log, and bytes of a word: those of kache/slow.py
     SLOW_WORD_BYTES = 128
@@ -359,6 +363,11 @@ cdef class Session(Replies):
             self.keep_input(0)
             return n
         self.last_ms = self.router.now_ms
+        if self.stalled:
+            # It is read so that it can go on writing.
+            if not self.may_resume():
+                return self.take_aside(n)
+            self.stalled = False
         if self.rights.paced and self.router.quotas.is_spent(self.rights):
             self.router.quotas.rest(self)
             self.keep_input(n)
@@ -520,6 +529,10 @@ cdef class Session(Replies):
         cdef Py_ssize_t by_size
         self.output_room = left
         left -= self.cost()
+        if self.has_large_replies():
+            # Shards are at work for those who read, not for one who does not: two, so that they are while it reads one.
+            self.output_room = min(self.output_room, <Py_ssize_t> UNREAD_MOST)
+            left = min(left, max(UNREAD_MOST - self.output_bytes, 2 * self.average))
         if left <= self.average:
             self.allowed = 1
             return 0
@@ -531,9 +544,15 @@ cdef class Session(Replies):
 
     cdef bint may_merge(self) noexcept:
         """A reply made of parts has any size: one at a time until it is known, and then as many as find room."""
-        if self.merging == 0 or (self.merged_average >= 0 and (self.merging + 1) * self.merged_average
-                                 <= self.room() - self.cost()):
+        cdef Py_ssize_t left
+        if self.merging == 0:
             return True
+        if self.merged_average >= 0:
+            left = self.room() - self.cost()
+            if self.has_large_replies():
+                left = min(left, UNREAD_MOST - self.output_bytes)
+            if (self.merging + 1) * self.merged_average <= left:
+                return True
         self.resume_at = self.in_flight_now() - 1
         return False
 
@@ -557,11 +576,31 @@ cdef class Session(Replies):
         """Whether more of an unfinished request may be read, of which n bytes are here."""
         return n + self.output_bytes <= self.room()
 
+    cdef inline bint has_large_replies(self) noexcept:
+        """As far as is known; and how much it may leave unread is not said otherwise (client-output-buffer-limit)."""
+        return ((self.average >= LARGE_UNREAD or self.merged_average >= LARGE_UNREAD)
+                and not self.router.limits.output_hard[self.kind] and not self.router.limits.output_soft[self.kind])
+
     cdef int stall(self) except -1:
         self.stalled = True
-        if self.output_bytes > self.output_room:
+        if self.output_bytes > self.output_room and self.output_bytes > self.room():
             self.starve()
-        return self.pause()
+        return 0 if self.reads_ahead() else self.pause()
+
+    cdef bint reads_ahead(self) noexcept:
+        """Whether it is read although its next command waits: who writes everything before they read anything must come to
+        the end of it, and what it waits for may be that they read."""
+        return (self.output_bytes > READ_AHEAD_FROM and self.router.clients.pause_mode != PAUSE_ALL
+                and (self.input_bytes <= SMALL_INPUT or self.may_grow(self.input_bytes)))
+
+    cdef Py_ssize_t take_aside(self, Py_ssize_t n) except -1:
+        """n bytes of input wait with the command before them."""
+        self.keep_input(n)
+        if not self.gone and not self.reads_ahead():
+            self.pause()
+            if self.input_bytes > SMALL_INPUT:
+                self.starve()
+        return n if self.fd < 0 else 0
 
     cdef int starve(self) except -1:
         """It waits for room, which others may make."""
@@ -579,10 +618,13 @@ cdef class Session(Replies):
                 return False
             self.resting = False
         self.set_allowance()
-        if self.output_bytes <= self.output_room and (
-                self.input_bytes <= SMALL_INPUT or self.may_grow(self.input_bytes)):
+        if self.input_bytes > SMALL_INPUT and not self.may_grow(self.input_bytes):
+            self.starve()
+            return False
+        if self.output_bytes <= self.output_room:
             return True
-        self.starve()
+        if self.output_bytes > self.room():
+            self.starve()
         return False
 
     cdef int wake(self) except -1:
@@ -601,9 +643,15 @@ cdef class Session(Replies):
                 # Not from here: a link may be in the middle of handing out replies.
                 self.wake()
                 self.mark_dirty()
+            elif not self.waking and not self.reading:
+                self.read_ahead()
         elif (self.finishing or self.eof) and self.order.used() == 0 and self.barrier is None:
             self.close_after_reply("finished")
         return 0
+
+    cdef int read_ahead(self) except -1:
+        """It is read again, if that is what it needs; no command of it is executed."""
+        return self.resume() if self.reads_ahead() else 0
 
     cdef int relieved(self) except -1:
         # Outside of any link's work: it reads on at once.
@@ -616,7 +664,10 @@ cdef class Session(Replies):
         if self.gone or not self.stalled:
             return 0
         self.stalled = False
-        self.resume()
+        if self.reading:
+            self.offer()
+        else:
+            self.resume()
         # What was left unparsed may have been all of it.
         if not self.stalled:
             self.proceed()

@@ -239,6 +239,9 @@ def dbsize(ctx: Context) -> Reply:
 
 @command("keys")
 def keys(ctx: Context, pattern: bytes) -> Reply:
+    later = ctx.shard.listings.begin(ctx, pattern)
+    if later is not None:
+        return later
     if pattern == b"*":
         return ctx.keys.keys()
     matches = compile_glob(pattern)

@@ -2,9 +2,6 @@
 # which it leaves everything unusual (DECLINE, before anything was changed). Errors have the same texts. The changes are
 # the mutators'.
 
-cdef enum:
-    KEYS_AHEAD = 64         # entries whose first lines are fetched together
-
 cdef bytes NOT_INTEGER_TEXT = NOT_INTEGER.encode()
 cdef bytes OVERFLOW_TEXT = b"ERR increment or decrement would overflow"
 
@@ -242,62 +239,15 @@ cdef int run_pttl(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     return put_int(out, context.dialect, time_left(context, slot, args))
 
 
-cdef bint is_prefix(Span* pattern) noexcept:
-    """Whether it is a plain text and a star: what begins so is found without a matcher."""
-    cdef Py_ssize_t i
-    for i in range(pattern.size - 1):
-        if pattern.data[i] in (c"*", c"?", c"[", c"\\"):
-            return False
-    return pattern.size > 0 and pattern.data[pattern.size - 1] == c"*"
-
-
-cdef uint64_t put_matching(
-    Entry** near, int n, Span* prefix, int64_t now_ms, int dialect, Buffer out
-) except? 0xFFFFFFFFFFFFFFFF:
-    """How many of n entries begin with all but the last byte of the pattern and have not expired; their keys are put."""
-    cdef Entry* entry
-    cdef size_t size = prefix.size - 1
-    cdef uint64_t count = 0
-    cdef int i
-    for i in range(n):
-        entry = near[i]
-        if (entry_key_size(entry) >= size and memcmp(entry_key(entry), prefix.data, size) == 0
-                and not (entry.flags & HAS_TTL and entry_deadline(entry) <= now_ms)):
-            put_nested_bulk(out, dialect, entry_key(entry), entry_key_size(entry))
-            count += 1
-    return count
-
-
 cdef int run_keys(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
-    """In one walk: how many there are is said before them, but known behind."""
-    cdef Database* database = &context.store.databases[context.keys.db]
-    cdef Entry* near[KEYS_AHEAD]
-    cdef Buffer keys
-    cdef Walk walk
-    cdef uint64_t count = 0, i
-    cdef Py_ssize_t mark
-    cdef int found
-    if not is_prefix(args):
+    cdef Listing listing
+    cdef Buffer reply
+    if not is_prefix(args[0].data, args[0].size) or context.shard.listings.wants(context):
         return DECLINE
-    keys = Buffer()
-    for i in range(SLOT_COUNT if database.count else 0):
-        if database.slots[i].count == 0:
-            continue
-        walk = table_walk(&database.slots[i])
-        found = KEYS_AHEAD
-        while found == KEYS_AHEAD:
-            # Entries lie all over the memory: the waits for them overlap.
-            found = 0
-            while found < KEYS_AHEAD:
-                near[found] = walk_next(&walk)
-                if near[found] == NULL:
-                    break
-                kache_fetch(near[found])
-                found += 1
-            count += put_matching(near, found, args, context.store.now_ms, context.dialect, keys)
-    mark = begin_array(out, context.dialect, count)
-    out.append(keys.data + keys.start, keys.used())
-    return end_reply(out, context.dialect, mark)
+    listing = Listing(context, PyBytes_FromStringAndSize(args[0].data, args[0].size))
+    listing.go_on(0)
+    reply = listing.reply()
+    return out.append(reply.data + reply.start, reply.used())
 
 
 cdef int run_strlen(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:

@@ -40,6 +40,7 @@ cdef class Tracking(Observer)
 cdef class Broadcasts(Observer)
 cdef class Host
 cdef class Link
+cdef class Listings
 cdef class Merge
 cdef class ScriptRunner
 
@@ -525,6 +526,7 @@ cdef class Executor:
     cdef readonly object slowlog
     cdef public Users users             # None: nobody has said
     cdef readonly Locks locks           # of transactions over several shards, and who waits for them
+    cdef readonly Listings listings     # KEYS under way
     cdef readonly Watches watches
     cdef readonly Channels channels     # who listens to what
     cdef readonly Tracking tracking     # who is told what has changed
@@ -846,6 +848,37 @@ cdef class Locks:
 
 cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
 cdef int run_unlock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
+
+
+# listing.pxi ------------------------------------------------------------------------------------------
+@cython.final
+cdef class Listing:
+    """One KEYS: its reply, as far as it has come."""
+    cdef Store store
+    cdef int db, dialect
+    cdef bytes pattern
+    cdef object matches         # None: the pattern is a text and a star
+    cdef Buffer keys            # room for the first line | key, key …
+    cdef int64_t count
+    cdef int slot               # the next one
+    cdef int64_t took           # nanoseconds
+    # If it is answered later:
+    cdef object token, link
+    cdef uint64_t session
+    cdef int number             # of the command
+    cdef bint go_on(self, int64_t until_ns) except -1
+    cdef int list_slot(self, Table* table) except -1
+    cdef bint matching(self, Entry* entry) except -1
+    cdef Buffer reply(self)
+
+
+@cython.final
+cdef class Listings:
+    """Those under way in one shard, in the order in which they came."""
+    cdef Executor shard
+    cdef object queue           # deque of Listing
+    cdef bint wants(self, Context context) noexcept
+    cdef int answer(self, Listing listing, Buffer reply) except -1
 
 
 # programs.pxi -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     watches, channels,         WATCH; who listens to what is published; what is published of changes
     notifications, tracking    … and told to clients that have read it
     locks                      what keeps others out of a transaction over several shards, and who waits
+    listing                    KEYS, of a large database in slices
     programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
@@ -86,7 +87,7 @@ from kache.wire.codec cimport (
 )
 
 from kache.wire.link cimport (
-    DEFERRED_ABORTED_FORM, DEFERRED_REPLY_FORM,
+    DEFERRED_ABORTED_FORM, DEFERRED_LARGE_FORM, DEFERRED_REPLY_FORM, DEFERRED_TIMED_FORM,
     DROP_PARTS, FLAG_ATOMIC, FLAG_NO_TOUCH, FLAG_RELEASE, FLAG_TRACK, FLAG_UPLOADED, FLAG_WATCHED, FRAME_HEADER,
     IN_CAPITALS, LARGE, FLAG_DIVIDED,
     LINK_CANCEL, LINK_DENIED, LOCK_BUSY, LOCK_CHECKS, LOCK_DIRTY, LOCK_EXTENDS, LOCK_GRANTED, LOCK_LETS_READ, LOCK_LOG_IS_SLOW, LOCK_LOST,
@@ -235,6 +236,7 @@ include "channels.pxi"
 include "notifications.pxi"
 include "tracking.pxi"
 include "locks.pxi"
+include "listing.pxi"
 include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"

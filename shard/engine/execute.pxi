@@ -72,6 +72,7 @@ cdef class Executor:
         self.fill_commands(rows)
         self.slowlog = slowlog
         self.locks = Locks(self)
+        self.listings = Listings(self)
         self.watches = Watches(self.store)
         self.channels = Channels()
         self.tracking = Tracking(self)

@@ -930,6 +930,21 @@ cdef class Link(Endpoint):
             self.put_message(LINK_DEFERRED, token, reply, form)
             self.finish_if_done()
 
+    def send_timed(self, uint64_t token, uint64_t session, Buffer reply not None, int64_t took):
+        """The same for a reply that took so many nanoseconds, and may be so large that it follows in pieces."""
+        cdef Buffer body = Buffer()
+        cdef uint64_t size = <uint64_t> reply.used()
+        if self.fd < 0:
+            return
+        body.put_u64(<uint64_t> took)
+        if size > LARGE:
+            body.put_u64(self.flows.add(reply, session))
+            body.put_u64(size)
+        else:
+            body.append(reply.data + reply.start, reply.used())
+        self.put_message(LINK_DEFERRED, token, bytes(body), DEFERRED_LARGE_FORM if size > LARGE else DEFERRED_TIMED_FORM)
+        self.finish_if_done()
+
     def send_retry(self, uint64_t token, bytes ids not None):
         """A frame that was answered with a token is not executed here."""
         if self.fd >= 0:

@@ -164,7 +164,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _, _ = struct.unpack_from("<BBH8sQI", message, 4)
-            assert version == wire_link.VERSION == 8
+            assert version == wire_link.VERSION == 9
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
