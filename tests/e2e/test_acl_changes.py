@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import KACHE, Cluster, Connection, until
+from cluster import DEADLINE, KACHE, Cluster, Connection, until
 
 from kache.errors import CommandError
 
@@ -71,13 +71,13 @@ def test_behind_ok_not_one_command_passes_on_any_connection(wide: Cluster) -> No
         try:
             for _ in range(8):
                 for writer in writers:
-                    assert writer.passed.wait(20)
+                    assert writer.passed.wait(DEADLINE)
                 assert admin.request("acl", "setuser", "writer", "-set") == "OK"
                 for writer in writers:
                     writer.refused.clear()
                 at_once = admin.request("mget", *names)
                 for writer in writers:
-                    assert writer.refused.wait(20)
+                    assert writer.refused.wait(DEADLINE)
                 assert admin.request("mget", *names) == at_once
                 for writer in writers:
                     writer.passed.clear()
@@ -165,6 +165,7 @@ def test_a_router_that_was_stopped_does_not_wake_up_with_old_rights() -> None:
                 pass  # it was the stopped one's
             client.close()
         until(lambda: cluster.child("router", 1)["state"] == "up", "that it serves")
+        cluster.serves()
         assert cluster.request("exists", "a") == 0
 
 
@@ -177,7 +178,7 @@ def _connected_to_the_other(cluster: Cluster, stopped: int) -> Connection:
         except OSError:
             connection.close()
             continue
-        connection.socket.settimeout(30)
+        connection.socket.settimeout(DEADLINE)
         return connection
 
 
@@ -196,7 +197,7 @@ def refusal(tmp_path: Path, *options: str) -> str:
     done = subprocess.run(
         [*KACHE, "cluster", "start", "--shards=1", "--port=0", f"--dir={tmp_path}", *options],
         env={**os.environ, "KACHE_RUN_DIR": str(tmp_path / "run")},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

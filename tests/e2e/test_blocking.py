@@ -18,15 +18,18 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, encode, until
-from waiters import blocked, empty_keys, of_router, silent, wait
+from waiters import blocked, empty_keys, silent, wait
 
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY
 
+DRAIN_SECONDS = 60
+"""As long would a router stay that waits for somebody."""
+
 
 @pytest.fixture(scope="module")
 def four() -> Iterator[Cluster]:
-    with Cluster(4, routers=2) as running:
+    with Cluster(4, routers=2, drain_seconds=DRAIN_SECONDS) as running:
         yield running
 
 
@@ -37,13 +40,13 @@ def keys(four: Cluster) -> list[str]:
 
 @pytest.fixture
 def near(four: Cluster) -> Iterator[Connection]:
-    with of_router(four, 0) as connection:
+    with four.of_router(0) as connection:
         yield connection
 
 
 @pytest.fixture
 def far(four: Cluster) -> Iterator[Connection]:
-    with of_router(four, 1) as connection:
+    with four.of_router(1) as connection:
         yield connection
 
 
@@ -152,7 +155,7 @@ def test_waiters_of_one_key_are_served_in_their_order_whatever_else_they_wait_fo
     key = keys[0]
     forms = [(key,), (key, keys[1]), (keys[2], key), (key, key), (keys[3], keys[1], key), (key,)]
     with contextlib.ExitStack() as stack:
-        waiters = [stack.enter_context(of_router(four, number % 2)) for number in range(len(forms))]
+        waiters = [stack.enter_context(four.of_router(number % 2)) for number in range(len(forms))]
         for waiter, form in zip(waiters, forms, strict=True):
             wait(four, waiter, "blpop", *form, 0)
         for number, waiter in enumerate(waiters):
@@ -271,16 +274,19 @@ def test_unblock_over_routers(four: Cluster, keys: list[str], near: Connection, 
 
 @pytest.mark.parametrize("form", ["one shard", "four shards", "a move", "wait"])
 def test_time_is_kept_within_ten_milliseconds(keys: list[str], near: Connection, form: str) -> None:
-    # The clock of a timeout ticks in milliseconds. A busy machine may be late often, but not always; who only looks ten
-    # times a second would hardly be in time three times of nine.
-    for _ in range(6):
-        late = [
-            lateness(keys, near, form, seconds) for seconds in (0.05, 0.123, 0.2, 0.001, 0.077, 0.03, 0.11, 0.01, 0.06)
-        ]
+    # The clock of a timeout ticks in milliseconds. A busy machine may be late often, as it is with a reply that need not
+    # wait; who only looks ten times a second would hardly be in time three times of nine.
+    for _ in range(10):
+        late, usual = [], []
+        for seconds in (0.05, 0.123, 0.2, 0.001, 0.077, 0.03, 0.11, 0.01, 0.06):
+            late.append(lateness(keys, near, form, seconds))
+            began = time.monotonic()
+            near.request("get", keys[0])
+            usual.append(time.monotonic() - began)
         assert min(late) > -0.002
-        if sorted(late)[2] < 0.01:
+        if sorted(late)[2] < 0.01 + sorted(usual)[5]:
             return
-    raise AssertionError(f"late in each of six attempts, in the last one by {late}")
+    raise AssertionError(f"late in each of ten attempts, in the last one by {late}; usual is {usual}")
 
 
 def lateness(keys: list[str], near: Connection, form: str, seconds: float) -> float:
@@ -309,13 +315,13 @@ def test_a_pause_of_all_clients_holds_the_pushes_and_not_the_time(
 ) -> None:
     wait(four, near, "blpop", keys[0], 0)
     with four.connect() as other, four.connect() as third:
-        wait(four, other, "blpop", keys[1], "0.1")
+        wait(four, other, "blpop", keys[1], "0.3")
         began = time.monotonic()
-        assert third.request("client", "pause", 400) == "OK"
+        assert third.request("client", "pause", 600) == "OK"
         far.send(("rpush", keys[0], "x"))
         assert other.read() is NULL_ARRAY
         assert near.read() == [keys[0].encode(), b"x"]
-        assert time.monotonic() - began > 0.35
+        assert time.monotonic() - began > 0.55
         assert far.read() == 1
 
 
@@ -395,12 +401,13 @@ def test_a_rolling_restart_is_not_seen_by_who_waits(four: Cluster, keys: list[st
         for waiter, command in zip(waiters, commands, strict=True):
             wait(four, waiter, *command)
         short = stack.enter_context(four.connect())
-        wait(four, short, "blpop", keys[1], "0.6")
         began = time.monotonic()
+        wait(four, short, "blpop", keys[1], "0.6")
         for shard in range(4):
             four.kache("cluster", "restart", "--shard", shard, "--yes")
-        assert short.read() is NULL_ARRAY and 0.55 < time.monotonic() - began < 20
+        assert short.read() is NULL_ARRAY and time.monotonic() - began > 0.55
         assert silent(*waiters)
+        four.serves()
         until(lambda: blocked(four) == 4, "all wait again")
         assert far.request("zadd", keys[3], 1, "m") == 1
         assert waiters[2].read() == [keys[3].encode(), b"m", b"1"]
@@ -423,7 +430,7 @@ def test_a_restart_leaves_everybody_in_line(four: Cluster, keys: list[str], near
         ("blmove", key, key, "left", "right", 60),
     ]
     with contextlib.ExitStack() as stack:
-        waiters = [stack.enter_context(of_router(four, 1 - number % 2)) for number in range(len(forms))]
+        waiters = [stack.enter_context(four.of_router(1 - number % 2)) for number in range(len(forms))]
         for waiter, form in zip(waiters, forms, strict=True):
             wait(four, waiter, *form)
         for _ in range(2):
@@ -455,7 +462,7 @@ def test_a_shard_that_dies(four: Cluster, keys: list[str], far: Connection) -> N
 
 
 def test_a_router_that_dies_takes_nothing(four: Cluster, keys: list[str], near: Connection, far: Connection) -> None:
-    with of_router(four, 0) as one, of_router(four, 0) as several:
+    with four.of_router(0) as one, four.of_router(0) as several:
         wait(four, one, "blpop", keys[0], 0)
         wait(four, several, "blpop", *keys, 0)
         wait(four, near, "blmove", *keys[:2], "left", "left", 0)
@@ -467,7 +474,7 @@ def test_a_router_that_dies_takes_nothing(four: Cluster, keys: list[str], near: 
     four.replaced("router", 0, killed)
     for key in keys:
         assert far.request("rpush", key, "x") == 1 and far.request("llen", key) == 1
-    with of_router(four, 0) as again:
+    with four.of_router(0) as again:
         assert again.request("blpop", *keys, 0) == [keys[0].encode(), b"x"]
         far.request("del", *keys)
         wait(four, again, "blpop", *keys, 0)
@@ -483,7 +490,7 @@ def test_a_router_that_leaves_closes_who_waits_and_takes_nothing(four: Cluster, 
         four.kache("cluster", "restart", "--router")
         for each in (one, several):
             assert each.socket.recv(100) == b""
-        assert time.monotonic() - began < 8, "nobody waits for who waits"
+        assert time.monotonic() - began < DRAIN_SECONDS, "nobody waits for who waits"
     assert four.request("rpush", keys[0], "x") == 1 and four.request("llen", keys[0]) == 1
 
 
@@ -491,13 +498,13 @@ def test_a_stopped_shard_keeps_nobody_beyond_the_time(four: Cluster, keys: list[
     stopped = four.pid_of("shard", 0)
     with four.connect() as several, four.connect() as other, four.connect() as one:
         began = time.monotonic()
-        wait(four, several, "blpop", *keys, 3)
+        wait(four, several, "blpop", *keys, 4)
         wait(four, other, "blpop", *keys, 0)
-        wait(four, one, "blpop", keys[0], 2)
+        wait(four, one, "blpop", keys[0], 3)
         four.kill(stopped, signal.SIGSTOP)
         try:
             assert several.read() is NULL_ARRAY
-            assert 2.9 < time.monotonic() - began < 10
+            assert 3.9 < time.monotonic() - began < 20
             far.request("rpush", keys[1], "x")
             assert other.read() == [keys[1].encode(), b"x"], "the others serve"
             assert silent(one)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, until
-from test_metrics import free_port
+from cluster import DEADLINE, Cluster, until
+from ports import free_port
 
 PASSWORD = "sesame"
 
@@ -29,7 +29,7 @@ def ask(port: int, path: str, body: Any = None, password: str | None = PASSWORD,
     if body is not None:
         request.data = json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=DEADLINE) as reply:
             text = reply.read().decode()
             return reply.status, json.loads(text) if "json" in reply.headers["Content-Type"] else text
     except urllib.error.HTTPError as error:

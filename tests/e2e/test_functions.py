@@ -228,6 +228,7 @@ def test_a_long_function_is_told_of_and_killed(cluster: Cluster, client: Connect
     ask(client, "CONFIG", "SET", "busy-reply-threshold", 50)
     try:
         with cluster.connect() as running, cluster.connect() as other:
+            until(lambda: running.request("GET", keys[0]) is None, "nothing of before runs")
             running.send(("FCALL_RO", "long", 1, keys[0], "word"))
             until(
                 lambda: str(other.request("GET", keys[0])).endswith("FUNCTION KILL or SHUTDOWN NOSAVE."), "it is busy"
@@ -287,6 +288,7 @@ def test_a_transaction_meets_a_busy_shard(cluster: Cluster, client: Connection, 
 def test_one_that_has_written_is_not_killed(cluster: Cluster, client: Connection, keys: list[str]) -> None:
     load(client)
     with cluster.connect() as running, cluster.connect() as other:
+        until(lambda: running.request("GET", keys[0]) is None, "nothing of before runs")
         running.send(("FCALL", "spoil", 1, keys[0]))
 
         def refused() -> bool:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster import Cluster
-from test_metrics import ask, free_port, metrics
+from cluster import DEADLINE, Cluster
+from ports import free_port
+from test_metrics import ask, metrics
 
 from kache.errors import CommandError
 
@@ -46,7 +47,7 @@ def visit(port: int, path: str, name: str = "", password: str = "") -> tuple[int
     if name:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode())
     try:
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=DEADLINE) as reply:
             text = reply.read().decode()
             return reply.status, json.loads(text) if "json" in reply.headers["Content-Type"] else text
     except urllib.error.HTTPError as error:

@@ -33,7 +33,7 @@ from frames import (
     text,
 )
 
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 20.0
 """A refused connection closes at once; this is room for a busy machine."""
 
 WRONG_TYPE = response(error(b"WRONGTYPE Operation against a key holding the wrong kind of value"), BAD_TYPE)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import Cluster, until
-from test_metrics import free_port
+from cluster import DEADLINE, Cluster, until
+from ports import free_port
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/kache.json").read_text())
@@ -54,12 +54,12 @@ pytestmark = pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prome
 
 
 class Prometheus:
-    """A real one that scrapes one target every half second."""
+    """A real one that scrapes one target every second."""
 
     def __init__(self, folder: Path, target: int) -> None:
         self.port = free_port()
         config = {
-            "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(DEPLOY / "alerts.yaml")],
             "scrape_configs": [{"job_name": "kache", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}],
         }
@@ -74,7 +74,7 @@ class Prometheus:
 
     def get(self, path: str, **query: str) -> Any:
         url = f"http://127.0.0.1:{self.port}{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=30) as reply:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as reply:
             return json.loads(reply.read())["data"]
 
     def query(self, text: str) -> list[float]:

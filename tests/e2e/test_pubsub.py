@@ -42,14 +42,10 @@ def listeners(cluster: Cluster, count: int, protocol: int = 2) -> list[Listener]
 
 
 def on_both_routers(cluster: Cluster) -> tuple[Listener, Listener]:
-    """Two connections to different routers: the number of a connection says whose it is."""
-    first = Listener(cluster.port)
-    for _ in range(50):
-        second = Listener(cluster.port)
-        if (first.request("CLIENT", "ID") >> 48) != (second.request("CLIENT", "ID") >> 48):
-            return first, second
-        second.close()
-    raise AssertionError("all connections went to one router")
+    """Two connections to different routers."""
+    first, second = (cluster.of_router(index, lambda: Listener(cluster.port)) for index in range(ROUTERS))
+    assert isinstance(first, Listener) and isinstance(second, Listener)
+    return first, second
 
 
 def test_every_subscriber_gets_every_message_in_order(cluster: Cluster) -> None:
@@ -141,6 +137,8 @@ def test_who_comes_and_goes_between_two_messages_of_a_channel(cluster: Cluster) 
 def test_counts_over_routers(cluster: Cluster) -> None:
     first, second = on_both_routers(cluster)
     with first, second, cluster.connect() as asking:
+        until(lambda: asking.request("PUBSUB", "NUMPAT") == 0, "patterns of before are forgotten")
+        until(lambda: asking.request("PUBSUB", "CHANNELS") == [], "and channels")
         first.listen("SUBSCRIBE", b"x", b"y")
         second.listen("SUBSCRIBE", b"x")
         second.listen("PSUBSCRIBE", b"x*", b"*")
@@ -156,8 +154,12 @@ def test_counts_over_routers(cluster: Cluster) -> None:
         second.close()
         until(lambda: asking.request("PUBSUB", "NUMSUB", "x") == [b"x", 1], "the other one is forgotten")
         until(lambda: asking.request("PUBSUB", "NUMPAT") == 1, "and its patterns")
-        listed = asking.request("CLIENT", "LIST", "TYPE", "PUBSUB").decode()
-        assert "flags=P " in listed and "sub=2 psub=1 ssub=0" in listed and listed.count("\n") == 1
+
+        def listed() -> str:
+            return bytes(asking.request("CLIENT", "LIST", "TYPE", "PUBSUB")).decode()
+
+        until(lambda: listed().count("\n") == 1, "its connection is gone, too")
+        assert "flags=P " in listed() and "sub=2 psub=1 ssub=0" in listed()
 
 
 def test_a_subscription_outlives_its_shard(cluster: Cluster) -> None:
@@ -258,6 +260,7 @@ def test_a_router_that_dies_takes_its_subscribers_alone(cluster: Cluster) -> Non
             return False
 
     until(alone, "the shards have forgotten the subscribers of the dead router")
+    cluster.serves()
     with cluster.connect() as publisher:
         assert publisher.request("PUBLISH", "left", "x") == 1
     assert second.read() == [b"message", b"left", b"x"]

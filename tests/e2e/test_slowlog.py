@@ -89,12 +89,7 @@ def test_a_command_enters_once_as_it_was_sent(cluster: Cluster, log: Connection)
 
 
 def test_numbers_rise_over_all_routers_and_their_logs_are_one(cluster: Cluster, log: Connection) -> None:
-    clients: dict[int, Connection] = {}
-    while set(clients) != {0, 1}:
-        connection = cluster.connect()
-        clients.setdefault(connection.request("client", "id") >> 48, connection)
-        if connection not in clients.values():
-            connection.close()
+    clients = {index: cluster.of_router(index) for index in range(2)}
     for router, client in clients.items():
         client.request("client", "setname", f"of-{router}")
     log_everything(log)
@@ -169,7 +164,7 @@ def test_shards_tell_how_long_their_parts_took(cluster: Cluster, log: Connection
             client.request("mset", *[word for n in range(6) for word in (f"{name}:{n}", "v" * size)])
         log_nothing(log)
         found = entered(log, b"parts", 1)
-    assert found[0][3][:2] == [b"mset", b"large:0"] and 5 <= found[0][2] < 1_000_000
+    assert found[0][3][:2] == [b"mset", b"large:0"] and 5 <= found[0][2] < 60_000_000
 
 
 def test_what_fails_or_waits_for_others_is_measured(cluster: Cluster, log: Connection) -> None:

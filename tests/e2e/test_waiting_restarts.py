@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, until
-from waiters import blocked, of_router, silent, wait
+from waiters import blocked, silent, wait
 
 from kache.errors import CommandError
 from kache.replies import NULL_ARRAY
@@ -33,6 +33,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def restart(cluster: Cluster) -> None:
     for shard in range(SHARDS):
         cluster.kache("cluster", "restart", "--shard", shard, "--yes")
+    cluster.serves()
 
 
 def tags(cluster: Cluster) -> list[str]:
@@ -122,13 +123,13 @@ def test_a_stream_is_read_on_from_where_the_wait_began(two: Cluster, attempt: in
 
     def add(router: int) -> None:
         """Adds an entry as soon as the shard is back, at the latest while it is awaited that somebody has."""
-        with of_router(two, router) as connection:
+        with two.of_router(router) as connection:
             while not away.is_set():
                 if isinstance(connection.request("exists", stream), CommandError):
                     away.set()
             until(lambda: isinstance(connection.request("xadd", stream, "*", "f", "new"), bytes), "it is added")
 
-    with of_router(two, 0) as reader:
+    with two.of_router(0) as reader:
         wait(two, reader, "xread", "block", "0", "streams", stream, "$")
         threads = [threading.Thread(target=add, args=(router,)) for router in (0, 1)]
         for thread in threads:
@@ -147,6 +148,6 @@ def test_a_killed_shard_is_waited_on_again_when_it_has_loaded(two: Cluster) -> N
         wait(two, several, "blpop", one + ":g", other + ":g", 0)
         pid = two.pid_of("shard", 1)
         two.kill(pid)
-        until(lambda: two.child("shard", 1)["state"] == "up" and two.pid_of("shard", 1) != pid, "the shard is back")
-        until(lambda: two.request("exists", other + ":g") == 0, "it is served again")
+        two.replaced("shard", 1, pid)
+        two.serves()
         assert served(two, several, "rpush", other + ":g", "x") == [f"{other}:g".encode(), b"x"]
