@@ -20,7 +20,7 @@ from kache.testing.cluster import LocalCluster
 
 PROGRAMS = Path(__file__).parent.parent / "clients"
 INSTALL_SECONDS = 180
-RUN_SECONDS = 120
+RUN_SECONDS = 240
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def pushing(port: int, keys: list[bytes], action: Callable[[], None], after: flo
 @pytest.fixture(scope="module", params=KINDS)
 def moving(request: pytest.FixtureRequest) -> Iterator[tuple[SixNodes, LocalCluster]]:
     with (
-        six_nodes(request.param, node_timeout_ms=2000) as nodes,
+        six_nodes(request.param, node_timeout_ms=4000) as nodes,
         LocalCluster(shards=0, backend=nodes.url, **PATIENT) as front,
     ):
         yield nodes, front

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from ports import free_port
 from six_nodes import KINDS, SixNodes, six_nodes
 
 from kache.testing.cluster import LocalCluster
@@ -128,9 +128,7 @@ def test_what_an_operator_looks_at(guarded: SixNodes, tmp_path: Path) -> None:
     """Each as it is documented, with the masters in the place of shards."""
     file = tmp_path / "password"
     file.write_text("of the nodes\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        metrics = probe.getsockname()[1]
+    metrics = free_port()
     with LocalCluster(shards=0, backend=guarded.url, backend_password_file=str(file), metrics_port=metrics) as front:
         address = ["--port", str(front.port)]
         with redis.Redis(port=front.port) as client:

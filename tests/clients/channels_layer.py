@@ -10,7 +10,7 @@ import sys
 
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-SECONDS = 30
+SECONDS = 60
 
 
 async def main() -> None:

@@ -23,11 +23,11 @@ def main() -> None:
         assert cached.get(f"key:{number}") == str(number)
     for number in range(40):
         other.set(f"key:{number}", -number)
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 60
         while cached.get(f"key:{number}") != str(-number):
             assert time.monotonic() < limit, f"key:{number} is stale"
     other.flushall()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while any(cached.get(f"key:{number}") is not None for number in range(40)):
         assert time.monotonic() < limit, "stale after FLUSHALL"
     print(f"redis-py {redis.__version__} client-side cache: fine")

@@ -13,7 +13,7 @@ from typing import Any
 
 PORT, LIBRARY, PROTOCOL = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 library: Any = importlib.import_module(LIBRARY)
-SECONDS = 20
+SECONDS = 60
 
 
 def blocking() -> None:

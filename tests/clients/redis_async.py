@@ -28,7 +28,7 @@ async def main() -> None:
             for _number in range(100):
                 pipe.incr("total")
             assert await pipe.execute() == list(range(1, 101))
-        waiting = [asyncio.create_task(client.blpop([f"q:{i}", f"q:{i + 1}"], timeout=10)) for i in range(10)]
+        waiting = [asyncio.create_task(client.blpop([f"q:{i}", f"q:{i + 1}"], timeout=60)) for i in range(10)]
         while (await client.info("clients"))["blocked_clients"] < 10:
             pass
         for number in range(10):

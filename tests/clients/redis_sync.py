@@ -12,7 +12,7 @@ import redis
 
 def connect(port: int, protocol: int, **options: object) -> redis.Redis:
     # Version 8 speaks RESP3 without being told; version 7 is told.
-    return redis.Redis(port=port, protocol=protocol, decode_responses=True, socket_timeout=10, **options)
+    return redis.Redis(port=port, protocol=protocol, decode_responses=True, socket_timeout=60, **options)
 
 
 def strings(client: redis.Redis) -> None:
@@ -99,9 +99,9 @@ def errors(client: redis.Redis) -> None:
 
 def lock(client: redis.Redis) -> None:
     # What redis-py's Lock sends to acquire; releasing needs scripts.
-    assert client.set("lock", "token", nx=True, px=200) is True
-    assert client.set("lock", "other", nx=True, px=200) is None
-    deadline = time.monotonic() + 5
+    assert client.set("lock", "token", nx=True, px=1500) is True
+    assert client.set("lock", "other", nx=True, px=1500) is None
+    deadline = time.monotonic() + 60
     while client.exists("lock"):
         assert time.monotonic() < deadline
 
@@ -111,13 +111,15 @@ def waiting(client: redis.Redis) -> None:
 
     def served(wait: Callable[[], object], serve: Callable[[], object]) -> object:
         found: list[object] = []
+        deadline = time.monotonic() + 60
+        while client.info("clients")["blocked_clients"] != 0:
+            assert time.monotonic() < deadline, "somebody waits still"
         thread = threading.Thread(target=lambda: found.append(wait()))
         thread.start()
-        deadline = time.monotonic() + 10
         while client.info("clients")["blocked_clients"] == 0:
             assert time.monotonic() < deadline, "nobody waits"
         serve()
-        thread.join(10)
+        thread.join(60)
         return found[0]
 
     queues = [f"queue:{number}" for number in range(8)]

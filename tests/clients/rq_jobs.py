@@ -50,12 +50,12 @@ def main() -> None:
         target=lambda: ThreadWorker(queues, connection=client).work(max_jobs=1, logging_level="WARNING")
     )
     waiting.start()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while client.info("clients")["blocked_clients"] == 0:
         assert time.monotonic() < limit, "the worker does not wait"
         time.sleep(0.01)
     job = queues[2].enqueue(abs, -5)
-    waiting.join(20)
+    waiting.join(60)
     assert job.return_value() == 5
     print(f"rq {rq.VERSION}: fine")
 

@@ -169,11 +169,11 @@ def channels_part(port: int) -> None:
             await layer.group_send("room", {"type": "say", "number": number})
         for channel in channels:
             for number in range(3):
-                message = await asyncio.wait_for(layer.receive(channel), 20)
+                message = await asyncio.wait_for(layer.receive(channel), 60)
                 assert message == {"type": "say", "number": number}, message
         await layer.group_discard("room", channels[0])
         await layer.group_send("room", {"type": "again"})
-        assert (await asyncio.wait_for(layer.receive(channels[1]), 20))["type"] == "again"
+        assert (await asyncio.wait_for(layer.receive(channels[1]), 60))["type"] == "again"
         assert client.keys("asgi*")
         if shards == 1:
             await layer.flush()

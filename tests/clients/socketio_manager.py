@@ -13,7 +13,7 @@ from typing import Any
 
 import socketio
 
-SECONDS = 30
+SECONDS = 60
 
 
 class Server(socketio.AsyncServer):  # type: ignore[misc]  # socketio has no types

@@ -9,7 +9,7 @@ import valkey
 
 def main() -> None:
     port, protocol = int(sys.argv[1]), int(sys.argv[2])
-    client = valkey.Valkey(port=port, protocol=protocol, decode_responses=True, socket_timeout=10)
+    client = valkey.Valkey(port=port, protocol=protocol, decode_responses=True, socket_timeout=60)
     client.flushall()
     assert client.set("a", 1) and client.get("a") == "1"
     assert client.mset({"x{1}": 1, "y": 2, "z": 3}) and client.mget("x{1}", "y", "z", "w") == ["1", "2", "3", None]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster import Cluster, Connection, until
+from cluster import DEADLINE, Cluster, Connection, until
+from ports import free_port
 
 LIMIT = 6 << 20
 
@@ -55,7 +56,7 @@ def test_it_says_what_other_sizes_and_policies_would_miss(cluster: Cluster) -> N
         return told["sampled"] > 4000 and all(one[0] > one[3] + 0.05 and one[3] > one[4] > 0 for one in curves)
 
     with cluster.connect() as connection:
-        until(enough, "curves that fall", 120)
+        until(enough, "curves that fall", 2 * DEADLINE)
         fields, stats = info(connection, "memory"), cluster.kache("stats").stdout
         row: dict[bytes, Any] = dict(zip(*[iter(connection.request("STATS")[0])] * 2, strict=True))
     told = json.loads(cluster.kache("advise", "--json").stdout)
@@ -106,7 +107,7 @@ def test_it_can_be_switched_off(cluster: Cluster) -> None:
 
 
 def test_without_a_cluster_it_says_so(tmp_path: Any) -> None:
-    with Cluster(1) as running:
+    with Cluster(1, port=free_port()) as running:
         port = running.port
     result = running.kache("advise", "--port", str(port), check=False)
     assert result.returncode != 0 and "No cluster answers" in result.stderr

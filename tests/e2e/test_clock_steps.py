@@ -21,8 +21,8 @@ pytestmark = [
 HOUR_MS = 3_600_000
 SLEW = 1.02
 """How fast the cluster's time may pass while it makes up for a step (10 ms a second), with some for the measurement."""
-LATE_MS = 300
-"""By which an expired key may be noticed late, on a busy machine."""
+LATE_MS = 20_000
+"""By which an expired key may be noticed late, on a busy machine; a step that counted would be an hour."""
 
 
 class StepClock:
@@ -64,7 +64,9 @@ def test_the_clock_of_the_test_is_the_one_that_is_looked_at(clock: StepClock, st
     clock.step(HOUR_MS)
     try:
         with Cluster(1, environment=clock.environment()) as late, late.connect() as connection:
-            assert abs(server_ms(connection) - HOUR_MS - time.time() * 1000) < 1000
+            before = time.time() * 1000
+            found = server_ms(connection) - HOUR_MS
+            assert before - 1000 < found < time.time() * 1000 + 1000
     finally:
         clock.step(0)
 
@@ -91,7 +93,7 @@ def test_a_step_of_an_hour(clock: StepClock, stepped: Cluster, step: int) -> Non
                     break
             until(lambda: alive(connection, keys) == 0, "the end of all keys")
             assert time.monotonic() - written < lives_ms / 1000 * SLEW + LATE_MS / 1000
-            assert until(lambda: connection.request("dbsize") == 0, "nothing in memory either", 5)
+            assert until(lambda: connection.request("dbsize") == 0, "nothing in memory either")
         finally:
             clock.step(0)
 
@@ -103,14 +105,17 @@ def alive(connection: Connection, keys: list[str]) -> int:
 
 def test_the_wall_clock_is_made_up_for_slowly(clock: StepClock, stepped: Cluster) -> None:
     with stepped.connect() as connection:
-        before, began = server_ms(connection), time.monotonic()
+        earliest = time.monotonic()
+        before, latest = server_ms(connection), time.monotonic()
         clock.step(-HOUR_MS)
         try:
             until(lambda: "differs by" in stepped.log(), "the step is noticed")
             for _ in range(20):
                 time.sleep(0.05)  # time itself is measured here
-                passed = (time.monotonic() - began) * 1000
-                assert abs(server_ms(connection) - before - passed) < passed * (SLEW - 1) + 50
+                least = (time.monotonic() - latest) * 1000
+                passed = server_ms(connection) - before
+                most = (time.monotonic() - earliest) * 1000
+                assert least * (2 - SLEW) - 50 < passed < most * SLEW + 50
         finally:
             clock.step(0)
 
@@ -126,7 +131,7 @@ def test_the_second_of_everysec_is_not_one_of_the_wall_clock(clock: StepClock, t
         try:
             for number in range(3):
                 assert connection.request("set", f"key:{number}", "v") == "OK"
-                until(lambda: not unsynced(connection), "what was written is synced", 20)
+                until(lambda: not unsynced(connection), "what was written is synced")
         finally:
             clock.step(0)
 
@@ -143,7 +148,6 @@ def test_dumps_come_when_they_are_due_behind_a_step(clock: StepClock, tmp_path: 
             until(
                 lambda: "rewriting" in cluster.log() and "dumped 40 keys" in cluster.log(),
                 "the log is written anew",
-                20,
             )
             assert connection.request("config", "set", "auto-aof-rewrite-percentage", 0, "save", "2 10") == "OK"
             numbers = itertools.count()
@@ -153,7 +157,7 @@ def test_dumps_come_when_they_are_due_behind_a_step(clock: StepClock, tmp_path: 
                 assert connection.request("set", f"more:{next(numbers)}", "v") == "OK"
                 return "dumped" in cluster.log().partition(" s: saving")[2]
 
-            until(saves, "a snapshot", 20)
+            until(saves, "a snapshot")
             assert abs(connection.request("lastsave") * 1000 - server_ms(connection)) < 60_000
         finally:
             clock.step(0)

