@@ -138,16 +138,13 @@ class Supervisor:
         if self.config.backend:
             tls = context_of(self.config)
             check_backend(self.config.backend, self.config.backend_user, self.config.backend_password, tls)
-        self._resources = Resources(self.config, os.environ)
-        self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
+        # Who ends it in this moment must not leave the files behind that are made in it: `_catch_signals` hears of it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         try:
-            self._users.start(self.config)
-            self._data.start(self.config)
-            self._programs.start(self._data.functions)
-        except KacheError:
-            self._resources.leave()
+            self._open()
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             raise
-        self._slots = self._data.slots
         try:
             announcement.announce(self.config, os.environ)
             self._admins = Admins(self._selector, self._resources.admin, self._on_request)
@@ -171,6 +168,19 @@ class Supervisor:
         finally:
             self._leave()
         return 0
+
+    def _open(self) -> None:
+        """Everything that is the cluster's alone; raises KacheError when something cannot be had, and has nothing then."""
+        self._resources = Resources(self.config, os.environ)
+        self._spread.config = msgspec.structs.replace(self.config, port=self._resources.port)
+        try:
+            self._users.start(self.config)
+            self._data.start(self.config)
+            self._programs.start(self._data.functions)
+        except BaseException:
+            self._resources.leave()
+            raise
+        self._slots = self._data.slots
 
     def _leave(self) -> None:
         for child in self._children:

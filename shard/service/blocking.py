@@ -244,7 +244,7 @@ class Blocking:
             self._answer(item, NULL_ARRAY)
 
     # Serving --------------------------------------------------------------------------------------------
-    def _heard(self, event: str, db: int, slot: int, _: bytes) -> None:
+    def _heard(self, event: str, db: int, slot: int, _key: bytes) -> None:
         """Something happens to a whole database."""
         if event == "swapping":
             for at, _, name in self._queues:

@@ -332,6 +332,28 @@ def test_detached(tmp_path: Path) -> None:
         os.close(tie)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_ended_while_starting_leaves_nothing(tmp_path: Path, number: int) -> None:
+    """At the first sight of its files; the rest of the start was not begun then."""
+    base = tmp_path / "run"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KACHE_")}
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*DUMMY, "cluster", "start", "--port=0", "--shards=1"],
+            env=environment | {"KACHE_RUN_DIR": str(base)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        limit = time.monotonic() + DEADLINE
+        while not (base.exists() and any(base.iterdir())):
+            assert process.poll() is None and time.monotonic() < limit
+        process.send_signal(number)
+        said = process.communicate(timeout=DEADLINE)[1]
+        assert process.returncode == 0 and "Traceback" not in said, said
+        assert not list(base.iterdir())
+
+
 def test_the_run_directory_is_private(tmp_path: Path) -> None:
     with dummy() as cluster:
         run_dir = Path(cluster.status()["run_dir"])

@@ -131,7 +131,7 @@ async def test_the_handshake_says_who_is_there() -> None:
 @pytest.mark.parametrize(
     "hello",
     [
-        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, 9, 0, DIGEST, BOOT_ID, 0),
+        struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION + 1, 0, DIGEST, BOOT_ID, 0),
         struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, b"?" * 8, BOOT_ID, 0),
         struct.pack("<IBBH8sQI", 24, wire_link.HELLO, wire_link.VERSION, 0, DIGEST, 1, 0),
     ],
