@@ -58,12 +58,13 @@ Large frames flow. Neither side keeps another's commands waiting behind one, nor
 above LARGE comes in PARTs among other clients' runs, and the frame follows, in a run of its own that says FLAG_UPLOADED,
 when all of it is there; in its place the frame has an empty one. A reply above LARGE is answered REPLY_LARGE in its place;
 it comes in PARTs among other clients' replies, as much as the router's CREDIT says. A client that goes away in the middle
-leaves nothing behind: CANCEL drops both. A shard that holds too much of such replies sends them without being asked.
+leaves nothing behind: CANCEL drops both. A shard that holds too much of such replies sends them without being asked, and makes those to
+come one by one: they are promised (REPLY_PARKED) and begin with DEFERRED_LARGE_FORM.
 """
 from libc.stdint cimport uint32_t
 
 cdef enum:
-    LINK_VERSION = 9
+    LINK_VERSION = 10
 
     # Kinds of messages.
     LINK_HELLO = 1

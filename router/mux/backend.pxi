@@ -230,8 +230,8 @@ cdef class Backend(Endpoint):
             return (<Pending> owner[0]).retry(owner[1])
         return (<Session> owner).deferred_lost(self.index, token, LEAVING_TEXT)
 
-    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1:
-        """The reply of one command comes in pieces; it keeps its place."""
+    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size, uint64_t place) except -1:
+        """The reply of one command comes in pieces; it keeps its place, or the one that `place` was promised for."""
         cdef Flow flow
         if expected.owner == NULL:
             return self.put_credit(token, 0)
@@ -246,6 +246,7 @@ cdef class Backend(Endpoint):
             return self.put_credit(token, 0)
         flow.backend = self
         flow.token = token
+        flow.place = place or token
         flow.size = size
         flow.early = Buffer()
         self.flows[token] = flow

@@ -497,7 +497,7 @@ cdef class Link(Backend):
         memcpy(&token, data + 4, 8)
         if size == REPLY_LARGE:
             memcpy(&bytes_to_come, data + 12, 8)
-            self.begin_flow(expected, token, <Py_ssize_t> bytes_to_come)
+            self.begin_flow(expected, token, <Py_ssize_t> bytes_to_come, 0)
             return 20
         if owner != NULL:
             self.defer(expected, token, size == REPLY_BLOCKED)
@@ -552,7 +552,7 @@ cdef class Link(Backend):
         return 0
 
     cdef int take_timed(self, uint64_t token, bint large, const char* body, Py_ssize_t n) except -1:
-        """A part that was deferred has come, or comes in pieces from now on; how long it took is said before it."""
+        """What was deferred has come, or comes in pieces from now on; how long it took is said before it."""
         cdef int64_t took
         cdef uint64_t flow, size
         cdef Expected expected
@@ -571,12 +571,12 @@ cdef class Link(Backend):
         memcpy(&size, body + 16, 8)
         self.deferred.pop(token, None)
         self.parked.pop(token, None)
-        if pending is None:
+        if owner is None:
             return self.put_credit(flow, 0)
-        expected.owner = <PyObject*> pending
-        expected.pending = True
-        expected.part = owner[1]
-        return self.begin_flow(&expected, flow, <Py_ssize_t> size)
+        expected.owner = <PyObject*> owner if pending is None else <PyObject*> pending
+        expected.pending = pending is not None
+        expected.part = 0 if pending is None else owner[1]
+        return self.begin_flow(&expected, flow, <Py_ssize_t> size, token)
 
     cdef int take_published(self, const char* body, Py_ssize_t n) except -1:
         cdef uint32_t size

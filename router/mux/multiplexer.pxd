@@ -143,6 +143,7 @@ cdef class Flow:
     cdef uint32_t part
     cdef Backend backend
     cdef uint64_t token
+    cdef uint64_t place          # the token that its place in the order was promised by: its own, or an earlier one
     cdef Py_ssize_t size, received, granted
     cdef Buffer early            # what came before its turn
     cdef bint current            # it is its turn: pieces leave as they come
@@ -339,7 +340,7 @@ cdef class Backend(Endpoint):
     @cython.final
     cdef int take_retry(self, uint64_t token, bytes ids) except -1
     @cython.final
-    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size) except -1
+    cdef int begin_flow(self, Expected* expected, uint64_t token, Py_ssize_t size, uint64_t place) except -1
     @cython.final
     cdef int fail_flows(self) except -1
     @cython.final

@@ -343,10 +343,12 @@ cdef class Replies(Endpoint):
 
     # Large replies --------------------------------------------------------------------------------
     cdef int hold_flow(self, int shard, Flow flow) except -1:
-        """A reply of this shard comes in pieces. It keeps its place like a deferred one, and leaves as it comes."""
+        """A reply of this shard comes in pieces. It keeps its place like a deferred one, or its place as one, and leaves as it
+        comes."""
         self.learn_average(flow.size, 1)
-        self.hold_deferred(shard, flow.token)
-        self.resolved[(shard, flow.token)] = flow
+        if flow.place == flow.token:
+            self.hold_deferred(shard, flow.token)
+        self.resolved[(shard, flow.place)] = flow
         self.advance()
         return self.predict()
 
@@ -403,7 +405,7 @@ cdef class Replies(Endpoint):
             self.close("its shard was lost inside a reply")
             return 0
         self.account(-flow.early.used())
-        return self.deferred_lost(shard, flow.token, message)
+        return self.deferred_lost(shard, flow.place, message)
 
     # Out of band ----------------------------------------------------------------------------------
     cdef int push(self, const char* message, Py_ssize_t n) except -1:

@@ -38,6 +38,7 @@ cdef class Channels
 cdef class Notifications(Observer)
 cdef class Tracking(Observer)
 cdef class Broadcasts(Observer)
+cdef class Bulk
 cdef class Host
 cdef class Link
 cdef class Listings
@@ -478,6 +479,7 @@ cdef struct Command:
     bint channel                # its key is a channel
     int words                   # how many name it
     int first, last, step       # its keys among the arguments, the last one from the end where negative; step 0: none
+    bint shows_all              # its reply has all of what they hold
     bint movable                # they are found by its row
     uint64_t calls, ns, rejected, failed
     uint32_t in_batch           # calls whose time is not divided up yet
@@ -774,6 +776,9 @@ cdef class Waiter:
     cdef bint everything                # a lock of all slots
     cdef bint reads                     # passes a lock that lets read
     cdef bint writes                    # waits while the log is slow
+    cdef bint bulk                      # waits until it is let, among other large replies (bulk.pxi)
+    cdef Py_ssize_t expected            # bytes of its reply, about; 0: nobody has looked
+    cdef tuple slots_then               # its slots from then on
     cdef bint lined_up, ready, gone     # in the queues of its slots; in `runnable`; has had its turn
     cdef list frames, tokens            # (command as sent, slot, arguments); one token each
     # Of a _lock:
@@ -832,7 +837,9 @@ cdef class Locks:
     cdef tuple slots_of_scratch(self)
     cdef int enqueue(self, Waiter waiter) except -1
     cdef int line_up(self, Waiter waiter) except -1
-    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n) except? 0
+    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
+                       Py_ssize_t expected=*) except? 0
+    cdef int let(self, Waiter waiter) except -1
     cdef bint may_go(self, Waiter waiter) except -1
     cdef int consider(self, Waiter waiter) except -1
     cdef int consider_slots(self, Buffer slots) except -1
@@ -843,6 +850,7 @@ cdef class Locks:
     cdef int serve(self, Waiter waiter, Context context) except -1
     cdef int serve_lock(self, Waiter waiter, Context context) except -1
     cdef int serve_frames(self, Waiter waiter, Context context) except -1
+    cdef int answer(self, Waiter waiter, object token, int command, Buffer out, int64_t took) except -1
     cdef int drop(self, Waiter waiter) except -1
     cdef int forget_link(self, object link) except -1
 
@@ -879,6 +887,27 @@ cdef class Listings:
     cdef object queue           # deque of Listing
     cdef bint wants(self, Context context) noexcept
     cdef int answer(self, Listing listing, Buffer reply) except -1
+
+
+# bulk.pxi ---------------------------------------------------------------------------------------------
+@cython.final
+cdef class Bulk:
+    """The large replies of one shard that are still to be made."""
+    cdef Host host
+    cdef dict turns             # (link, session) -> deque of Waiter, whose turn is next first
+    cdef bint scheduled
+    cdef int note(self) except -1
+    cdef Py_ssize_t unread(self) except -1
+    cdef Py_ssize_t expected(self, Context context, Command* command, Span* args, Py_ssize_t n) except -1
+    cdef Py_ssize_t size_of(self, Context context, Span* key) except -1
+    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
+                       Py_ssize_t expected) except? 0
+    cdef int soon(self, double rest) except -1
+    cdef Waiter next_turn(self)
+    cdef Waiter first_of(self, object session)
+    cdef int take(self, object session) except -1
+    cdef bint has_room(self, Waiter waiter) noexcept
+    cdef int move_on(self, Link link) except -1
 
 
 # programs.pxi -----------------------------------------------------------------------------------------
@@ -1043,6 +1072,8 @@ cdef class Host:
     cdef readonly int trouble           # of the log, and
     cdef bint lost                      # whether what it has not written will not be soon: nobody waits for it
     cdef bint parking                   # writes are not begun
+    cdef Bulk bulk
+    cdef bint pacing                    # large replies may have to wait for their turn
     cdef readonly uint64_t misconf      # links closed because of it
     cdef int begin_tick(self) except -1
     cdef int commit_tick(self) except -1

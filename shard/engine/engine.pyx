@@ -22,6 +22,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     notifications, tracking    … and told to clients that have read it
     locks                      what keeps others out of a transaction over several shards, and who waits
     listing                    KEYS, of a large database in slices
+    bulk                       large replies that are made one after the other while many wait for their clients
     programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
@@ -237,6 +238,7 @@ include "notifications.pxi"
 include "tracking.pxi"
 include "locks.pxi"
 include "listing.pxi"
+include "bulk.pxi"
 include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"

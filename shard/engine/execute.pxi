@@ -47,6 +47,10 @@ cdef bytes UNSURE_TEXT = b"TRYAGAIN a change of this key is not on the disk yet,
 cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
 
+# Commands whose reply has all of the values that they name.
+cdef frozenset SHOWS_ALL = frozenset(("get", "mget", "dump", "hgetall", "hkeys", "hvals", "smembers"))
+
+
 cdef class Executor:
     """One shard's data with the commands on it. Does no I/O; `Link` brings it frames, tests call `execute`.
 
@@ -140,6 +144,7 @@ cdef class Executor:
         command.denyoom = "denyoom" in row.flags
         command.readonly = "readonly" in row.flags
         command.internal = "internal" in row.flags
+        command.shows_all = row.key in SHOWS_ALL
         command.while_loading = "loading" in row.flags
         command.unlogged = "internal" in row.flags or "skip_slowlog" in row.flags
         command.blocking = "blocking" in row.flags

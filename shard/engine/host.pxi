@@ -69,6 +69,7 @@ cdef class Host:
         self.tick = <uint64_t> -1
         self.delay = 0.0
         self.later = Context(shard)
+        self.bulk = Bulk(self)
         shard.locks.host = self
         reactor.host = self
 

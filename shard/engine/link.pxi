@@ -389,7 +389,7 @@ cdef class Link(Endpoint):
         cdef LookAhead ahead = self.host.ahead
         cdef bint expired = context.deadline != 0 and context.deadline <= shard.clock_ms
         context.link = self
-        self.guarded = (shard.locks.busy or self.host.parking) and context.transaction == 0 and not context.flags & FLAG_ATOMIC
+        self.guarded = (shard.locks.busy or self.host.parking or self.host.pacing) and context.transaction == 0 and not context.flags & FLAG_ATOMIC
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
         while self.run_count and n - at >= 4:
@@ -602,17 +602,24 @@ cdef class Link(Endpoint):
         return 0
 
     cdef int hold_back(self, uint16_t command, uint16_t slot, Py_ssize_t argc, Buffer out) except -1:
-        """Parks a frame that must wait for a transaction: PARKED or BLOCKED, DONE when too much waits, DECLINE when it need not."""
+        """Parks a frame that must wait for a transaction, or for its turn among large replies: PARKED or BLOCKED, DONE when
+        too much waits, DECLINE when it need not."""
         cdef Executor shard = self.host.shard
         cdef int number = command & ~IN_CAPITALS
         cdef Command* row
         cdef uint64_t token
+        cdef Py_ssize_t expected
         if number >= shard.command_count:
             return DECLINE
         row = &shard.commands[number]
-        if not shard.locks.holds_back(self.context, row, number, slot, self.spans, argc):
+        expected = self.host.bulk.expected(self.context, row, self.spans, argc) if self.host.pacing else 0
+        if expected > LARGE:
+            token = self.host.bulk.park(self.context, command, number, slot, self.spans, argc, expected)
+        elif (shard.locks.busy or self.host.parking) and shard.locks.holds_back(
+                self.context, row, number, slot, self.spans, argc):
+            token = shard.locks.park(self.context, command, number, slot, self.spans, argc)
+        else:
             return DECLINE
-        token = shard.locks.park(self.context, command, number, slot, self.spans, argc)
         if token == 0:
             fail(self.context, out, PARKED_TOO_MANY)
             return DONE
@@ -703,6 +710,9 @@ cdef class Link(Endpoint):
         memcpy(out.data + out.start + mark, &instead, 4)
         out.put_u64(self.flows.add(reply, self.context.session))
         out.put_u64(size)
+        self.host.bulk.note()
+        # Of this run, too; atomic ones are not here.
+        self.guarded = self.guarded or (self.host.pacing and self.context.transaction == 0)
         return 0
 
     cdef inline bint tick_ended(self, uint32_t executed) except -1:

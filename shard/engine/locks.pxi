@@ -24,10 +24,12 @@
 
 cdef enum:
     MOST_LOCKS = 16384          # of one link
+    ROOM_BESIDE = 32            # bytes of a reply beside each value, at most
     MOST_DONE = 4096            # transactions that are remembered when they are over
 
 cdef bytes LOCKED_TOO_LONG = b"TRYAGAIN a transaction kept the key for too long; nothing was executed"
 cdef bytes LOGGED_TOO_SLOWLY = b"TRYAGAIN the log could not be written for too long; nothing was executed"
+cdef bytes READ_TOO_SLOWLY = b"TRYAGAIN too many large replies wait for clients that do not read; nothing was executed"
 cdef bytes PARKED_TOO_MANY = b"TRYAGAIN too many commands wait for transactions on this shard; nothing was executed"
 cdef bytes SHARE_TOO_LATE = b"TRYAGAIN the transaction took too long; its share on this shard was not executed"
 
@@ -390,8 +392,10 @@ cdef class Locks:
             queue.insert(at, waiter)
         return 0
 
-    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n) except? 0:
-        """Keeps a frame whose slots are in `scratch`; the token of its reply, 0 when too much waits."""
+    cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
+                       Py_ssize_t expected=0) except? 0:
+        """Keeps a frame whose slots are in `scratch`; the token of its reply, 0 when too much waits. One whose reply is
+        `expected` to be large waits until it is let, and for no slot before: it keeps nobody out."""
         cdef tuple arguments = arguments_of(args, n)
         cdef Waiter waiter = self.admit(context, sum([len(argument) for argument in arguments]))
         if waiter is None:
@@ -400,8 +404,20 @@ cdef class Locks:
         waiter.writes = self.shard.commands[number].writes
         waiter.frames.append((command, slot, arguments))
         waiter.tokens.append(self.shard.promise(context, self.shard.commands[number].blocking))
+        if expected:
+            waiter.bulk = True
+            waiter.expected = expected
+            waiter.slots_then, waiter.slots = waiter.slots, ()
         self.enqueue(waiter)
         return waiter.tokens[0]
+
+    cdef int let(self, Waiter waiter) except -1:
+        """It is the turn of a large reply, as far as others of its kind are concerned."""
+        waiter.bulk = False
+        waiter.slots = waiter.slots_then
+        if waiter.lined_up:
+            self.line_up(waiter)
+        return self.consider(waiter)
 
     def wait_for_lock(self, Context context not None, uint64_t number, int64_t until, int mode, bytes slots not None,
                       bytes shards=None):
@@ -487,7 +503,7 @@ cdef class Locks:
     # Whose turn it is -----------------------------------------------------------------------------------
     cdef bint may_go(self, Waiter waiter) except -1:
         cdef PyObject* holder
-        if self.whole is not None or self.sessions[(waiter.link, waiter.session)][0] is not waiter:
+        if waiter.bulk or self.whole is not None or self.sessions[(waiter.link, waiter.session)][0] is not waiter:
             return False
         if waiter.writes and self.parking:
             return False
@@ -617,6 +633,7 @@ cdef class Locks:
         cdef Words words
         cdef bytes refused = None
         cdef int needs = 0
+        cdef int64_t began
         if waiter.flags & FLAG_ATOMIC:
             for command, _, _ in waiter.frames:
                 needs = self.shard.look_at(command, needs)
@@ -635,12 +652,24 @@ cdef class Locks:
             words = Words(list(arguments))
             context.capitals = <int> command & IN_CAPITALS
             context.token = token
+            began = monotonic_ns()
+            if waiter.expected:
+                out.reserve(waiter.expected + ROOM_BESIDE * (words.count + 1))
             if self.shard.execute_command(
                 context, <int> command & ~IN_CAPITALS, slot, words.spans, words.count, out
             ) == DONE:
-                self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
+                self.answer(waiter, token, command, out, monotonic_ns() - began)
             if self.worked:
                 self.worked.pop(token, None)    # a handler that was not reached has not asked for it
+        return 0
+
+    cdef int answer(self, Waiter waiter, object token, int command, Buffer out, int64_t took) except -1:
+        """The reply to one of its frames: in pieces, if it is large and stands by itself."""
+        if (out.used() <= LARGE or waiter.dialect == INTERNAL or waiter.flags & FLAG_ATOMIC
+                or self.shard.commands[command & ~IN_CAPITALS].blocking or type(waiter.link) is not Link):
+            return self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
+        if self.shard.take_deferred(token) is not None:
+            (<Link> waiter.link).send_timed(token, waiter.session, out, took)
         return 0
 
     # By time, and with the link -------------------------------------------------------------------------
@@ -669,7 +698,7 @@ cdef class Locks:
 
     cdef int drop(self, Waiter waiter) except -1:
         cdef Buffer out
-        cdef bytes text = LOGGED_TOO_SLOWLY if self.parking and waiter.writes else LOCKED_TOO_LONG
+        cdef bytes text = LOGGED_TOO_SLOWLY if self.parking and waiter.writes else READ_TOO_SLOWLY if waiter.bulk else LOCKED_TOO_LONG
         for token in waiter.tokens:
             out = Buffer()
             if waiter.number:
