@@ -244,6 +244,13 @@ cdef class Endpoint:
             return self.reactor.mark(self)
         return 0
 
+    cdef int mark_late(self) except -1:
+        """The same as one of many (Reactor.mark_late)."""
+        if not self.marked and self.fd >= 0:
+            self.marked = True
+            return self.reactor.mark_late(self)
+        return 0
+
     cdef int flush(self) except -1:
         cdef Buffer out
         cdef Py_ssize_t n, left = FLUSH_SIZE

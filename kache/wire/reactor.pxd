@@ -28,6 +28,7 @@ cdef class Reactor:
     cdef bint again                     # the loop was asked to come back although nothing may be ready
     cdef list dirty                     # endpoints with output to write at the end of the iteration
     cdef list held                      # of those, the ones that wait for the next batch
+    cdef list late                      # endpoints of which some are written in each batch, behind those
     cdef list graveyard                 # endpoints closed in this iteration: kept alive until it ends
     cdef dict endpoints                 # fd -> Endpoint
     cdef Buffer block                   # one read buffer for all connections
@@ -54,6 +55,10 @@ cdef class Reactor:
     cdef int finish(self, bint everything) except -1
     @cython.final
     cdef int release_held(self) except -1
+    @cython.final
+    cdef int go_on_writing(self) except -1
+    @cython.final
+    cdef int mark_late(self, Endpoint endpoint) except -1
     @cython.final
     cdef int dispatch(self, Endpoint endpoint, uint32_t events) except -1
     # What was just read into the read buffer stays in it; None when too many are lent already. Then given back.
@@ -116,6 +121,8 @@ cdef class Endpoint:
     cdef Py_ssize_t send_joined(self, Py_ssize_t split, const char* data, Py_ssize_t n) except -1
     cdef int widen(self) noexcept                   # a local socket that large frames go through: as much as is allowed
     cdef int mark_dirty(self) except -1             # write what is in `out` at the end of this iteration
+    @cython.final
+    cdef int mark_late(self) except -1
     cdef int flush(self) except -1                  # write now as much as the socket takes
     cdef int pause(self) except -1                  # stop reading
     cdef int resume(self) except -1                 # read again; what is already in inbuf is offered to on_data first

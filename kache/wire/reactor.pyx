@@ -18,7 +18,7 @@ about once a millisecond. Elsewhere (and with ``nested=False``) every descriptor
 ``loop.add_reader``; the endpoints cannot tell the difference.
 
 Promises: output marked in an iteration leaves in one write per endpoint at its end (or a few batches later, if the
-endpoint asks for it, at most a moment later); `on_closed` runs
+endpoint asks for it, at most a moment later; of those marked late, some in each batch, behind the others); `on_closed` runs
 exactly once; data offered to `on_data` and not consumed is offered again, in order; an endpoint that is not read still
 learns that its peer has gone (`on_hangup`), and what the peer sent before stays to be read.
 
@@ -199,6 +199,10 @@ cdef int WINDOW_WAIT_MS = 1
 # more than a client notices when one shard is slow.
 cdef int64_t HOLD_NS = 1000000
 
+# Of those that are marked late so many are written in one batch: what others ask for meanwhile is under way before the next.
+cdef enum:
+    LATE_AT_ONCE = 64
+
 # Bytes read from one descriptor at a time: a pipeline of some thousand commands, and small enough that
 # 50 busy connections take turns.
 SCRATCH_SIZE = 128 * 1024
@@ -247,6 +251,7 @@ cdef class Reactor:
         self.linger_bytes = LINGER_BYTES
         self.dirty = []
         self.held = []
+        self.late = []
         self.graveyard = []
         self.endpoints = {}
         self.scratch_size = scratch_size
@@ -280,6 +285,7 @@ cdef class Reactor:
             (<Endpoint> endpoint).close("shutting down")
         self.graveyard.clear()
         self.held.clear()
+        self.late.clear()
         if self.handshakes is not None:
             self.handshakes.stop()
         if self.nested:
@@ -398,12 +404,15 @@ cdef class Reactor:
             if self.wait(timeout):
                 if self.must_yield or monotonic_ns() - start > WINDOW_NS:
                     break
-                timeout = WINDOW_WAIT_MS
+                timeout = 0 if self.late else WINDOW_WAIT_MS
+            elif self.late:
+                self.go_on_writing()
+                timeout = 0 if self.late else WINDOW_WAIT_MS
             elif self.held:
                 self.release_held()
             else:
                 break
-        if self.held and not self.again and not self.closed:
+        if (self.held or self.late) and not self.again and not self.closed:
             # The loop has its turn, but not the time to wait until a descriptor is ready.
             self.again = True
             self.loop.call_soon(self._on_again)
@@ -417,6 +426,15 @@ cdef class Reactor:
         self.running = True
         try:
             self.finish(True)
+        finally:
+            self.running = False
+        return 0
+
+    cdef int go_on_writing(self) except -1:
+        """Nothing is ready: more of those marked late are written."""
+        self.running = True
+        try:
+            self.finish(False)
         finally:
             self.running = False
         return 0
@@ -530,7 +548,7 @@ cdef class Reactor:
         Unless `everything` must go, an endpoint that expects more output at once may be held back
         (`hold_output`) for the next batch, so that a pipeline's replies from several shards leave in one write.
         """
-        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t i = 0, late
         cdef Endpoint endpoint
         cdef int64_t now = 0
         self.iterations += 1
@@ -538,6 +556,10 @@ cdef class Reactor:
         if self.held:
             self.dirty = self.held + self.dirty
             self.held = []
+        if self.late:
+            late = len(self.late) if everything else min(len(self.late), <Py_ssize_t> LATE_AT_ONCE)
+            self.dirty += self.late[:late]
+            del self.late[:late]
         # The list may grow while it is walked: a drained client is read again and marks others.
         while i < len(self.dirty):
             endpoint = <Endpoint> self.dirty[i]
@@ -569,6 +591,13 @@ cdef class Reactor:
 
     cdef int mark(self, Endpoint endpoint) except -1:
         self.dirty.append(endpoint)
+        if not self.running:
+            self._schedule_flush()
+        return 0
+
+    cdef int mark_late(self, Endpoint endpoint) except -1:
+        """One of many that are written to: some in each batch, so that nobody waits for all of them."""
+        self.late.append(endpoint)
         if not self.running:
             self._schedule_flush()
         return 0

@@ -10,10 +10,14 @@
 # Questions to shards about this have no deadline and no session: none is left out, and none overtakes another.
 #
 # Most messages are for a channel that had one a moment ago: who listens is looked up once, and again when anybody comes or
-# goes (`Audience`). A message makes no Python object then.
+# goes (`Audience`). A message makes no Python object then. Many are written to some at a time, whoever published before them.
 
 # Names in one frame, when a link comes up.
 cdef Py_ssize_t NAMES_AT_ONCE = 1024
+
+# From so many receivers of a message on they are written to some at a time.
+cdef enum:
+    MANY = 64
 
 cdef tuple SUBSCRIBED = ("subscribe", "psubscribe", "ssubscribe", "monitor")
 cdef tuple UNSUBSCRIBED = ("unsubscribe", "punsubscribe", "sunsubscribe", "monitor")
@@ -290,10 +294,13 @@ cdef class Channels:
         """What is in `scratch` to each of them. RESP2 and RESP3 differ in the first byte alone."""
         cdef Buffer out = self.scratch
         cdef Session session
+        # Whoever publishes has their reply before many others have the message: the next one is on its way meanwhile.
+        self.to_many = len(sessions) > MANY
         # Whoever does not read may be closed on the way, and others with it: they take nothing any more.
         for session in sessions:
             out.data[out.start] = c">" if session.dialect_now == RESP3 else c"*"
             session.push(out.data + out.start, out.used())
+        self.to_many = False
         return 0
 
 

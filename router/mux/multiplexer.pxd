@@ -906,6 +906,7 @@ cdef class Channels:
     cdef Buffer scratch          # the message being delivered
     cdef list recent             # by audience_place: an Audience, or None
     cdef bint remembers          # whether one is there
+    cdef bint to_many            # what is being delivered
     cdef int forget_audiences(self) noexcept
     cdef Audience audience_of(self, int kind, const char* name, Py_ssize_t n)
     cdef Subscription subscribe(self, Session session, int kind, tuple names)

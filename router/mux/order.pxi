@@ -426,7 +426,7 @@ cdef class Replies(Endpoint):
                 self.aside = Buffer()
             return self.aside.append(message, n)
         self.output().append(message, n)
-        return self.mark_dirty()
+        return self.mark_late() if self.router.channels.to_many else self.mark_dirty()
 
     cdef int push_aside(self) except -1:
         """The reply that was leaving has left: what was pushed meanwhile follows."""

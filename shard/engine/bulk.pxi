@@ -9,6 +9,9 @@
 # time. Of one router no more is made than there is room for (`flow_room`): while its clients take nothing the oldest reply
 # moves on to it, a piece a turn, so that nobody waits for those who do not read.
 #
+# An MGET of much is made in slices itself, while its keys are watched: if one of them has changed by the end, it is made in one
+# piece after all, so that it always shows what its keys hold at one time.
+#
 # How large a reply would be is seen by the values that it would be made of: whole ones, of strings and of what collections take.
 # Of commands that show parts of values nobody can say it beforehand; those, scripts and transactions are executed as they come.
 
@@ -16,10 +19,73 @@ cdef enum:
     UNREAD_AT_ONCE = 8 << 20    # bytes of large replies that wait for their clients before others wait for their turn
     TURNS_LOOKED_AT = 64        # sessions whose first reply may find no room, before it is looked no further
 
+# One MGET is made in slices of so long, from so many bytes on.
+cdef int64_t SLICE_NS = 500000
+cdef Py_ssize_t IN_SLICES = 2 << 20
+
+# While somebody waits for room: between two pieces of what was there before, which nobody has asked for, in seconds.
+cdef double MOVES_EVERY = 0.004
+
 # After each one: so many times what it took, within these bounds, in seconds.
 cdef double BULK_RESTS = 3.0
 cdef double BULK_LEAST_REST = 0.001
 cdef double BULK_MOST_REST = 0.02
+
+@cython.final
+cdef class Assembly:
+    """The reply of one MGET while it is made, value after value. It watches the keys, so that it can be told whether the reply
+    is what they hold at one time."""
+
+    def __init__(self, Waiter waiter not None, Store store not None):
+        self.waiter = waiter
+        self.store = store
+        self.keys = waiter.frames[0][2]
+
+    cdef int begin(self, Watches watches) except -1:
+        for key in self.keys:
+            watches.add(self.waiter, 0, self.waiter.db, key)
+        self.made = Buffer()
+        self.made.reserve(self.waiter.expected + ROOM_BESIDE * (len(self.keys) + 1))
+        self.mark = begin_array(self.made, self.waiter.dialect, len(self.keys))
+        return 0
+
+    cdef bint go_on(self, int64_t until_ns) except -1:
+        """Value after value, up to this time; whether there are more."""
+        cdef Place place
+        cdef Entry* entry
+        while self.at < len(self.keys):
+            self.store.place_of(&place, self.waiter.db, <bytes> self.keys[self.at])
+            entry = self.store.find(&place)
+            if entry == NULL or entry.flags & TYPE_MASK:
+                put_nested_null(self.made, self.waiter.dialect)
+            else:
+                put_nested_bulk(self.made, self.waiter.dialect, entry_value(entry), entry_value_size(entry))
+            self.at += 1
+            if self.at < len(self.keys) and monotonic_ns() >= until_ns:
+                return True
+        end_reply(self.made, self.waiter.dialect, self.mark)
+        return False
+
+
+cdef bint use_assembled(Context context, Span* args, Py_ssize_t n, Buffer out) except -1:
+    """MGET by what was assembled for it, if anything was; its keys are used as ever."""
+    cdef Assembly assembly = <Assembly> context.shard.locks.worked.pop(context.token, None)
+    cdef Buffer made
+    cdef Place place
+    cdef Py_ssize_t i
+    # In this moment one may have expired, or been changed by somebody else who had waited.
+    if assembly is None or not context.shard.watches.is_clean(assembly.waiter, 0):
+        return False
+    for i in range(n):
+        context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
+        context.store.read(&place)
+    made = assembly.made
+    out.data, made.data = made.data, out.data
+    out.start, made.start = made.start, out.start
+    out.end, made.end = made.end, out.end
+    out.capacity, made.capacity = made.capacity, out.capacity
+    return True
+
 
 @cython.final
 cdef class Bulk:
@@ -31,7 +97,7 @@ cdef class Bulk:
 
     cdef int note(self) except -1:
         """More large replies are unread, or less."""
-        self.host.pacing = len(self.turns) > 0 or self.unread() > UNREAD_AT_ONCE
+        self.host.pacing = len(self.turns) > 0 or self.assembly is not None or self.unread() > UNREAD_AT_ONCE
         return 0
 
     cdef Py_ssize_t unread(self) except -1:
@@ -94,23 +160,65 @@ cdef class Bulk:
         return 0
 
     def _go_on(self):
-        """The next one, if there is room for one; then a rest."""
-        cdef Waiter waiter
-        cdef int64_t began
+        """A slice of what is being made, or the next one; then a rest."""
         cdef double rest = BULK_LEAST_REST
         self.scheduled = False
         try:
-            waiter = self.next_turn()
-            if waiter is not None:
-                began = monotonic_ns()
-                self.host.shard.locks.let(waiter)
-                self.host._serve_waiters()
-                rest = min(max(BULK_RESTS * 1e-9 * (monotonic_ns() - began), rest), BULK_MOST_REST)
+            rest = self.take_turn()
             self.note()
         except Exception:
             log.exception("internal error while a large reply was made")
-        if self.turns:
+        if self.turns or self.assembly is not None:
             self.soon(rest)
+
+    cdef double take_turn(self) except -1:
+        """How long to rest behind it, in seconds."""
+        cdef int64_t began = monotonic_ns()
+        cdef Waiter waiter
+        if self.assembly is None:
+            waiter = self.next_turn()
+            if waiter is None:
+                return MOVES_EVERY
+            if waiter.expected > IN_SLICES and waiter.frames[0][0] & ~IN_CAPITALS == self.host.shard.numbers["mget"]:
+                self.assembly = Assembly(waiter, self.host.shard.store)
+            else:
+                self.let(waiter, None)
+        if self.assembly is not None and not self.host.perform(self._slice):
+            assembly, self.assembly = self.assembly, None
+            self.let((<Assembly> assembly).waiter, <Assembly> assembly)
+        return min(max(BULK_RESTS * 1e-9 * (monotonic_ns() - began), BULK_LEAST_REST), BULK_MOST_REST)
+
+    def _slice(self):
+        """Of the reply that is being made: whether there is more to do. One whose keys have changed is not gone on with."""
+        cdef Assembly assembly = self.assembly
+        cdef Executor shard = self.host.shard
+        if assembly.waiter.gone or assembly.waiter.tokens[0] not in shard.deferred:
+            return False
+        if assembly.made is None:
+            assembly.begin(shard.watches)
+        elif not shard.watches.is_clean(assembly.waiter, 0):
+            assembly.made = None
+            return False
+        return assembly.go_on(monotonic_ns() + SLICE_NS)
+
+    cdef int let(self, Waiter waiter, Assembly assembly) except -1:
+        """It is executed, by what was assembled if that is still what its keys hold, unless its client is gone."""
+        cdef Locks locks = self.host.shard.locks
+        token = waiter.tokens[0]
+        try:
+            if token not in self.host.shard.deferred:
+                if not waiter.gone:
+                    locks.leave(waiter)
+                return 0
+            if assembly is not None and assembly.made is not None:
+                locks.worked[token] = assembly
+            locks.let(waiter)
+            self.host._serve_waiters()
+        finally:
+            # If it has to wait for a transaction now, it is executed as others are.
+            locks.worked.pop(token, None)
+            self.host.shard.watches.forget(waiter, 0)
+        return 0
 
     cdef Waiter next_turn(self):
         """The first reply that finds room, of a session that has not had its turn for longest; what finds none makes some."""
@@ -125,7 +233,7 @@ cdef class Bulk:
                 return waiter
             full.add(waiter.link)
         for link in full:
-            self.move_on(<Link> link)
+            (<Link> link).move_on()
         return None
 
     cdef Waiter first_of(self, object session):
@@ -154,9 +262,7 @@ cdef class Bulk:
         cdef Flows flows = (<Link> waiter.link).flows
         return not flows.replies or flows.reply_bytes + waiter.expected <= self.host.flow_room
 
-    cdef int move_on(self, Link link) except -1:
-        """A piece of its oldest reply, which nobody has asked for: its router keeps it from here on."""
-        if link.fd >= 0 and link.unsent() < PARTS_AHEAD:
-            link.flows.put_part(link.output(), True)
-            link.mark_dirty()
-        return 0
+    @property
+    def buffer_bytes(self):
+        """Of what is being made."""
+        return 0 if self.assembly is None or self.assembly.made is None else self.assembly.made.capacity

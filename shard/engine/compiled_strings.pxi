@@ -169,7 +169,10 @@ cdef int run_decrby(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
 cdef int run_mget(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
-    cdef Py_ssize_t i, mark = begin_array(out, context.dialect, n)
+    cdef Py_ssize_t i, mark
+    if context.token and use_assembled(context, args, n, out):
+        return DONE
+    mark = begin_array(out, context.dialect, n)
     for i in range(n):
         context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
         entry = context.store.read(&place)

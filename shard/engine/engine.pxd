@@ -642,6 +642,7 @@ cdef class Watches(Observer):
     cdef Store store
     cdef dict watchers          # link -> {session: Watcher}
     cdef dict by_key            # (db, key) -> {Watcher}
+    cdef int add(self, object link, uint64_t session, int db, bytes key) except -1
     cdef bint is_clean(self, object link, uint64_t session) except -1
     cdef Watcher watcher_of(self, object link, uint64_t session)
     cdef int forget(self, object link, uint64_t session) except -1
@@ -891,10 +892,23 @@ cdef class Listings:
 
 # bulk.pxi ---------------------------------------------------------------------------------------------
 @cython.final
+cdef class Assembly:
+    """The reply of one MGET while it is made, value after value."""
+    cdef Waiter waiter
+    cdef Store store
+    cdef tuple keys
+    cdef Py_ssize_t at, mark            # the next key; where the reply begins
+    cdef Buffer made                    # None: not begun, or given up
+    cdef int begin(self, Watches watches) except -1
+    cdef bint go_on(self, int64_t until_ns) except -1
+
+
+@cython.final
 cdef class Bulk:
     """The large replies of one shard that are still to be made."""
     cdef Host host
     cdef dict turns             # (link, session) -> deque of Waiter, whose turn is next first
+    cdef Assembly assembly      # the one that is being made in slices; None: none is
     cdef bint scheduled
     cdef int note(self) except -1
     cdef Py_ssize_t unread(self) except -1
@@ -903,11 +917,14 @@ cdef class Bulk:
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
                        Py_ssize_t expected) except? 0
     cdef int soon(self, double rest) except -1
+    cdef double take_turn(self) except -1
+    cdef int let(self, Waiter waiter, Assembly assembly) except -1
     cdef Waiter next_turn(self)
     cdef Waiter first_of(self, object session)
     cdef int take(self, object session) except -1
     cdef bint has_room(self, Waiter waiter) noexcept
-    cdef int move_on(self, Link link) except -1
+
+cdef bint use_assembled(Context context, Span* args, Py_ssize_t n, Buffer out) except -1
 
 
 # programs.pxi -----------------------------------------------------------------------------------------
@@ -1143,6 +1160,7 @@ cdef class Link(Endpoint):
     cdef bint rests_before(self, const char* frame, uint32_t size) noexcept
     cdef int rest(self) except -1
     cdef int send_parts(self) except -1
+    cdef int move_on(self) except -1
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1
     cdef int begin_part(self, const char* header, uint32_t length) except -1
     cdef Py_ssize_t take_part(self, const char* data, Py_ssize_t n) except -1

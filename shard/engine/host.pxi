@@ -93,7 +93,7 @@ cdef class Host:
         total = 0
         for link in self.links:
             total += link.unparsed() + link.unsent() + link.flows.memory()
-        return total + self.shard.listings.buffer_bytes
+        return total + self.shard.listings.buffer_bytes + self.bulk.buffer_bytes
 
     def drain(self):
         """Tells the routers that this shard is about to leave, behind what waits here and shall come again."""

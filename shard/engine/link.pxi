@@ -172,6 +172,13 @@ cdef class Link(Endpoint):
             more = self.flows.put_part(self.output(), self.eof or self.flows.full(self.host.flow_room))
         return self.mark_dirty() if self.unsent() else 0
 
+    cdef int move_on(self) except -1:
+        """A piece of the oldest large reply, which nobody has asked for: its router keeps it from here on."""
+        if self.fd < 0 or self.unsent() >= PARTS_AHEAD:
+            return 0
+        self.flows.put_part(self.output(), True)
+        return self.mark_dirty()
+
     cdef Py_ssize_t consume(self, const char* data, Py_ssize_t n) except -1:
         cdef Py_ssize_t at = 0
         cdef uint32_t length

@@ -34,20 +34,25 @@ cdef class Watches(Observer):
 
     def watch(self, Context context not None, bytes key not None):
         """The session of this run wants to know whether the key changes from here on."""
+        self.add(context.link, context.session, context.keys.db, key)
+
+    cdef int add(self, object link, uint64_t session, int db, bytes key) except -1:
+        """The same for whoever counts as a session of `link` here."""
         cdef Place place
         cdef Watcher watcher
-        cdef tuple name = (context.keys.db, key)
-        self.store.place_of(&place, context.keys.db, key)
+        cdef tuple name = (db, key)
+        self.store.place_of(&place, db, key)
         self.store.find(&place)
-        sessions = self.watchers.setdefault(context.link, {})
-        watcher = sessions.get(context.session)
+        sessions = self.watchers.setdefault(link, {})
+        watcher = sessions.get(session)
         if watcher is None:
-            watcher = sessions[context.session] = Watcher()
+            watcher = sessions[session] = Watcher()
         if name in watcher.keys:
-            return
+            return 0
         self.store.effects.watch_slot(place.slot)
         watcher.keys.add(name)
         self.by_key.setdefault(name, set()).add(watcher)
+        return 0
 
     cdef bint is_clean(self, object link, uint64_t session) except -1:
         """Whether nothing that the session watches has changed."""

@@ -164,7 +164,7 @@ class _Connection(asyncio.Protocol):
         kind = message[4]
         if kind == wire_link.HELLO:
             _, version, _, digest, _, _ = struct.unpack_from("<BBH8sQI", message, 4)
-            assert version == wire_link.VERSION == 9
+            assert version == wire_link.VERSION == 10
             assert digest == DIGEST
             if self.shard.answer_handshake:
                 body = struct.pack("<BBHBQ", wire_link.HELLO_OK, wire_link.VERSION, self.shard.index, 0, 4711)
@@ -233,6 +233,11 @@ class _Connection(asyncio.Protocol):
                 mark = wire_link.BLOCKED_REPLY if self.shard.block(name) else wire_link.PARKED_REPLY
                 replies.append(struct.pack("<IQ", mark, self.tokens))
                 body = struct.pack("<B3xIQ", wire_link.DEFERRED, 0, self.tokens) + reply
+                if len(reply) > wire_link.LARGE_BYTES and dialect != INTERNAL:
+                    flow = self.tokens + (1 << 63)
+                    self.flows[flow] = session, reply
+                    body = struct.pack("<B3xI", wire_link.DEFERRED, wire_link.LARGE_FORM)
+                    body += struct.pack("<QQQQ", self.tokens, 1000, flow, len(reply))
                 later.append(struct.pack("<I", len(body)) + body)
             elif len(reply) > wire_link.LARGE_BYTES and dialect != INTERNAL:
                 self.tokens += 1

@@ -44,6 +44,28 @@ def test_a_large_reply_keeps_its_place() -> None:
     run(test, 30)
 
 
+def test_a_large_reply_that_was_promised_before_keeps_its_place() -> None:
+    async def test() -> None:
+        async with cluster(2, seed=3) as running:
+            big, small, far = running.key_on(0), running.key_on(0, 1), running.key_on(1)
+            await store(running, big)
+            await store(running, small, b"small")
+            await store(running, far, BIG[::-1])
+            client = await running.connect()
+            running.shards[0].defer = lambda name: name in ("get", "mget")
+            client[1].write(resp("GET", big) + resp("GET", far) + resp("GET", small) + resp("GET", big))
+            client[1].write(resp("MGET", big, small, far) + resp("ECHO", "end"))
+            assert await replies(client[0], 6) == [BIG, BIG[::-1], b"small", BIG, [BIG, b"small", BIG[::-1]], b"end"]
+            client[1].write(resp("GET", big) * 3)
+            await wait_until(lambda: len(running.shards[0].executed) >= 5)
+            client[1].close()
+            await wait_until(lambda: running.router.output_bytes == 0)
+            other = await running.connect()
+            assert await ask(other, "GET", big) == BIG
+
+    run(test, 30)
+
+
 def test_what_is_not_read_stays_at_the_shard_and_hurts_nobody() -> None:
     async def test() -> None:
         async with cluster(1) as running:
