@@ -75,6 +75,11 @@ class FakeShard:
         body = struct.pack("<B3xIQ", wire_link.PUSH, 0, session) + data
         self.connections[0].transport.write(struct.pack("<I", len(body)) + body)
 
+    def publish(self, channel: bytes, message: bytes) -> None:
+        """Passes on what somebody has published."""
+        body = struct.pack("<BB2xIQ", wire_link.PUBLISHED, wire_link.CHANNEL, len(channel), 0) + channel + message
+        self.connections[0].transport.write(struct.pack("<I", len(body)) + body)
+
     def release(self) -> None:
         """Sends what `hold` kept back."""
         self.hold = False
