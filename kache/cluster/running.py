@@ -66,9 +66,9 @@ class Running:
             self._numbers[at + _LENGTH] = len(text)
         self._numbers[at + _SINCE] = _now_ms()
 
-    def show_written(self, shard: int) -> None:
-        """It has written."""
-        self._numbers[_EACH // 8 * shard + _WROTE] = 1
+    def show_written(self, shard: int, wrote: bool = True) -> None:
+        """It writes from here on, or does not after all. What a router has said before is looked at afterwards (`is_killed`)."""
+        self._numbers[_EACH // 8 * shard + _WROTE] = wrote
 
     def clear(self, shard: int) -> None:
         """None runs any more."""
@@ -97,9 +97,10 @@ class Running:
         """Whether it has written."""
         return self._numbers[_EACH // 8 * shard + _WROTE] != 0
 
-    def kill(self, shard: int) -> None:
-        """Asks for its end."""
+    def kill(self, shard: int) -> bool:
+        """Asks for its end. False: it has written, or is about to, and may go on."""
         self._numbers[_EACH // 8 * shard + _KILL] = 1
+        return not self.has_written(shard)
 
     def counts(self, shard: int) -> tuple[int, int]:
         """(libraries, functions) that the shard has."""

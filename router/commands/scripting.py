@@ -53,10 +53,10 @@ def end_running(router: Router, functions: bool) -> Reply:
     if not asked:
         raise CommandError(BUSY.format("SCRIPT" if functions else "FUNCTION"))
     clean = [shard for shard in asked if not router.running.has_written(shard)]
-    if not clean:
+    # Of those that write in this moment nobody can say yet which was first.
+    killed = [router.running.kill(shard) for shard in clean]
+    if not any(killed):
         raise CommandError(UNKILLABLE)
-    for shard in clean:
-        router.running.kill(shard)
     return OK
 
 

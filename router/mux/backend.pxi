@@ -188,7 +188,7 @@ cdef class Backend(Endpoint):
         """The reply of one command comes later; it keeps its place, and its deadline unless it is `blocked`."""
         if not blocked and expected.deadline:
             self.parked[token] = expected.deadline
-            if expected.pending and isinstance(<object> expected.owner, Gather) and (<Gather> expected.owner).lists:
+            if expected.pending and isinstance(<object> expected.owner, Gather) and (<Gather> expected.owner).merges:
                 # The shard is at work on it.
                 self.parked[token] += max(self.limits.command_timeout - self.limits.request_timeout, 0)
         if expected.pending:

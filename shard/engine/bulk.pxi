@@ -4,9 +4,9 @@
 #                                                  one at a time ─► a rest, in which others are served ─► the next one
 #
 # A client says by reading that it takes what it has asked for, and nobody knows before: ten that ask for 50 MiB each and read
-# nothing would have it all made at once, of several shards, whose cores and links others wait for. So as soon as more than
-# UNREAD_AT_ONCE is unread here, whatever would be large is parked, and made in turn with rests between: a slice of the shard's
-# time. Of one router no more is made than there is room for (`flow_room`): while its clients take nothing the oldest reply
+# nothing would have it all made at once, of several shards, whose cores and links others wait for. So behind the first ones of a
+# tick (LARGE_PER_TICK) whatever would be large is parked, and made in turn, with a look at what others want between any two. As
+# long as more than UNREAD_AT_ONCE is unread here there are rests between, too: a slice of the shard's time. Of one router no more is made than there is room for (`flow_room`): while its clients take nothing the oldest reply
 # moves on to it, a piece a turn, so that nobody waits for those who do not read.
 #
 # An MGET of much is made in slices itself, while its keys are watched: if one of them has changed by the end, it is made in one
@@ -16,7 +16,8 @@
 # Of commands that show parts of values nobody can say it beforehand; those, scripts and transactions are executed as they come.
 
 cdef enum:
-    UNREAD_AT_ONCE = 8 << 20    # bytes of large replies that wait for their clients before others wait for their turn
+    LARGE_PER_TICK = 2 << 20    # bytes of large replies that are made as they are asked for
+    UNREAD_AT_ONCE = 8 << 20    # bytes of large replies that wait for their clients before the next ones come with rests
     TURNS_LOOKED_AT = 64        # sessions whose first reply may find no room, before it is looked no further
 
 # One MGET is made in slices of so long, from so many bytes on.
@@ -87,6 +88,26 @@ cdef bint use_assembled(Context context, Span* args, Py_ssize_t n, Buffer out) e
     return True
 
 
+cdef bint made_later(Context context, Span* args, Py_ssize_t n) except -1:
+    """Whether MGET, which has found that it is large, is parked now, to be made in slices; `pending_token` is its token then."""
+    cdef Executor shard = context.shard
+    cdef Host host = shard.locks.host
+    cdef Py_ssize_t i, expected = 0
+    cdef int number
+    if (host is None or context.link is None or context.depth or context.token or context.transaction
+            or context.flags & FLAG_ATOMIC or context.dialect == INTERNAL):
+        return False
+    for i in range(n):
+        expected += host.bulk.size_of(context, &args[i])
+    if expected <= IN_SLICES:
+        return False
+    number = shard.numbers["mget"]
+    # Without a place to wait it is made at once.
+    shard.pending_token = host.bulk.park(context, number | (IN_CAPITALS if context.capitals else 0), number, NO_SLOT, args, n,
+                                         expected)
+    return shard.pending_token != 0
+
+
 @cython.final
 cdef class Bulk:
     """The large replies of one shard that are still to be made."""
@@ -96,8 +117,9 @@ cdef class Bulk:
         self.turns = {}
 
     cdef int note(self) except -1:
-        """More large replies are unread, or less."""
-        self.host.pacing = len(self.turns) > 0 or self.assembly is not None or self.unread() > UNREAD_AT_ONCE
+        """More large replies are unread, or less; or one was made."""
+        self.host.pacing = (len(self.turns) > 0 or self.assembly is not None or self.host.large_left <= 0
+                            or self.unread() > UNREAD_AT_ONCE)
         return 0
 
     cdef Py_ssize_t unread(self) except -1:
@@ -149,13 +171,16 @@ cdef class Bulk:
         if token:
             waiter = <Waiter> locks.arrivals[locks.arrived]
             self.turns.setdefault((waiter.link, waiter.session), deque()).append(waiter)
-            self.soon(BULK_LEAST_REST)
+            self.soon(0.0)
         return token
 
     cdef int soon(self, double rest) except -1:
         if not self.scheduled:
             self.scheduled = True
-            self.host.reactor.loop.call_later(rest, self._go_on)
+            if rest:
+                self.host.reactor.loop.call_later(rest, self._go_on)
+            else:
+                self.host.reactor.loop.call_soon(self._go_on)
             self.host.reactor.yield_to_loop()
         return 0
 
@@ -186,6 +211,8 @@ cdef class Bulk:
         if self.assembly is not None and not self.host.perform(self._slice):
             assembly, self.assembly = self.assembly, None
             self.let((<Assembly> assembly).waiter, <Assembly> assembly)
+        if self.unread() <= UNREAD_AT_ONCE:
+            return 0.0      # those who ask for much take it
         return min(max(BULK_RESTS * 1e-9 * (monotonic_ns() - began), BULK_LEAST_REST), BULK_MOST_REST)
 
     def _slice(self):
@@ -195,6 +222,7 @@ cdef class Bulk:
         if assembly.waiter.gone or assembly.waiter.tokens[0] not in shard.deferred:
             return False
         if assembly.made is None:
+            shard.locks.begun(assembly.waiter)
             assembly.begin(shard.watches)
         elif not shard.watches.is_clean(assembly.waiter, 0):
             assembly.made = None

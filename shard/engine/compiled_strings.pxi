@@ -169,7 +169,8 @@ cdef int run_decrby(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
 cdef int run_mget(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
     cdef Place place
     cdef Entry* entry
-    cdef Py_ssize_t i, mark
+    cdef Py_ssize_t i, mark, before = out.used(), most = LARGE
+    cdef uint64_t hits = context.store.hits, misses = context.store.misses
     if context.token and use_assembled(context, args, n, out):
         return DONE
     mark = begin_array(out, context.dialect, n)
@@ -180,6 +181,12 @@ cdef int run_mget(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
             put_nested_null(out, context.dialect)
         else:
             put_nested_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
+            if out.used() - before > most:
+                if made_later(context, args, n):
+                    out.end = out.start + before
+                    context.store.hits, context.store.misses = hits, misses
+                    return PARKED
+                most = <Py_ssize_t> INT64_MAX
     return end_reply(out, context.dialect, mark)
 
 

@@ -840,6 +840,7 @@ cdef class Locks:
     cdef int line_up(self, Waiter waiter) except -1
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
                        Py_ssize_t expected=*) except? 0
+    cdef int begun(self, Waiter waiter) except -1
     cdef int let(self, Waiter waiter) except -1
     cdef bint may_go(self, Waiter waiter) except -1
     cdef int consider(self, Waiter waiter) except -1
@@ -925,6 +926,7 @@ cdef class Bulk:
     cdef bint has_room(self, Waiter waiter) noexcept
 
 cdef bint use_assembled(Context context, Span* args, Py_ssize_t n, Buffer out) except -1
+cdef bint made_later(Context context, Span* args, Py_ssize_t n) except -1
 
 
 # programs.pxi -----------------------------------------------------------------------------------------
@@ -936,6 +938,7 @@ cdef class Program:
     cdef public bint read_only          # it may not write
     cdef public bint allows_oom         # it may, although memory is full
     cdef public object check            # what is asked before each command: check(number of the user, row, arguments); None: nothing
+    cdef public object before_writing   # called before the first command that writes; CommandError: it may not. None: nothing is
     cdef public object retell           # with some: retell(key, existed) tells what a key of this shard has become
     cdef public set lent                # keys of other shards that lie here for as long as it runs; None: there are none
     cdef bint publishes                 # its router passes on what is for channels that live elsewhere
@@ -1077,6 +1080,7 @@ cdef class Host:
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left
+    cdef int64_t large_left             # bytes of large replies that are still made in this tick
     cdef public int64_t longest_ns      # longest piece of work outside the reactor's own batches; resettable
     cdef uint64_t gone_in, gone_out     # traffic of links that are closed
     cdef Context later                  # for what waited

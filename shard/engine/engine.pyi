@@ -494,6 +494,7 @@ class Program:
     resp: int
     check: Callable[[int, Row, tuple[bytes, ...]], None] | None
     lent: set[bytes] | None
+    before_writing: Callable[[], None] | None
     retell: Callable[[bytes, bool], None] | None
     def __init__(
         self,

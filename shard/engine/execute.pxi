@@ -216,7 +216,8 @@ cdef class Executor:
                     command.rejected += self.counts(context, command)
                     return fail(context, out, refused)
             self.enter(context, command, number)
-            if command.compiled != NULL and command.compiled(context, slot, args, n, out) == DONE:
+            outcome = DECLINE if command.compiled == NULL else command.compiled(context, slot, args, n, out)
+            if outcome == DONE:
                 self.count_compiled(context, command, number)
                 # Only what moves much can be slow; the others are not worth a look at the clock.
                 if self.store.heavy or n >= MANY_ARGUMENTS or out.end - out.start - mark >= HEAVY or self.slow_ns == 0:
@@ -224,6 +225,8 @@ cdef class Executor:
                 if context.flags & FLAG_TRACK:
                     self.tracking.remember(context, command, number, args, n)
                 return DONE
+            if outcome == PARKED:
+                return PARKED
             reply = self.run_handler(context, command, number, arguments_of(args, n))
             if type(reply) is Deferred:
                 self.pending_token = reply.token

@@ -133,6 +133,7 @@ cdef class Host:
             self.tick = self.reactor.iterations
             self.tick_until = monotonic_ns() + self.tick_ns
             self.tick_left = self.tick_bytes
+            self.large_left = LARGE_PER_TICK
         self.shard.set_time(self.reactor.clock.data_ms(now_ms))
         self.shard.clock_ms = now_ms
         return 0

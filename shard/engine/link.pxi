@@ -717,6 +717,7 @@ cdef class Link(Endpoint):
         memcpy(out.data + out.start + mark, &instead, 4)
         out.put_u64(self.flows.add(reply, self.context.session))
         out.put_u64(size)
+        self.host.large_left -= size
         self.host.bulk.note()
         # Of this run, too; atomic ones are not here.
         self.guarded = self.guarded or (self.host.pacing and self.context.transaction == 0)

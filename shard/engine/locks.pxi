@@ -411,6 +411,13 @@ cdef class Locks:
         self.enqueue(waiter)
         return waiter.tokens[0]
 
+    cdef int begun(self, Waiter waiter) except -1:
+        """It does not wait any longer, but is worked on."""
+        self.overdue.pop((waiter.deadline, waiter.place), None)
+        waiter.deadline = NO_DEADLINE
+        self.overdue[(waiter.deadline, waiter.place)] = waiter
+        return 0
+
     cdef int let(self, Waiter waiter) except -1:
         """It is the turn of a large reply, as far as others of its kind are concerned."""
         waiter.bulk = False

@@ -68,6 +68,7 @@ cdef class Program:
         self.dialect_before = self.context.dialect
         self.db_before = self.context.keys.db
         self.area_before = self.context.area
+        self.before_writing = None
         self.context.dialect = RESP2
         # What its commands answer does not leave as it is.
         self.context.area = None
@@ -156,6 +157,8 @@ cdef class Program:
             self.look_at_keys(number, args, n)
         if command.denyoom and self.short_of_room and not self.wrote:
             raise CommandError(PROGRAM_OUT_OF_MEMORY.decode())
+        if self.before_writing is not None and command.writes and not self.wrote:
+            self.before_writing()
         return True
 
     cdef int pass_on(self, int number, tuple args) except -1:

@@ -350,7 +350,7 @@ class Run:
         self.scripts = scripts
         self.program = program
         self.described = described
-        self.killed = self.is_shown = self.written_shown = False
+        self.killed = self.is_shown = False
 
     def call(self, words: tuple[bytes, ...]) -> Reply:
         """A command of the script; see `Runner`."""
@@ -363,15 +363,21 @@ class Run:
         page, shard = self.scripts.page, self.scripts.shard.index
         if not self.is_shown:
             self.is_shown = True
-            self.written_shown = bool(self.program.wrote)
-            page.show(shard, self.described and self.described(), self.written_shown)
-        if self.program.wrote:
-            if not self.written_shown:
-                self.written_shown = True
-                page.show_written(shard)
-        elif page.is_killed(shard):
+            page.show(shard, self.described and self.described(), self.program.wrote)
+            self.program.before_writing = self.show_written
+        if not self.program.wrote and page.is_killed(shard):
             self.killed = True
         return self.killed
+
+    def show_written(self) -> None:
+        """It is about to write for the first time, and routers know that it runs: CommandError if one has said that it is
+        killed. One that says so from here on sees that it was too late."""
+        page, shard = self.scripts.page, self.scripts.shard.index
+        page.show_written(shard)
+        if self.killed or page.is_killed(shard):
+            self.killed = True
+            page.show_written(shard, False)
+            raise CommandError(KILLED.decode())
 
     def set_resp(self, version: int) -> None:
         """redis.setresp."""

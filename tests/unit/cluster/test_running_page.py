@@ -25,7 +25,7 @@ def test_that_it_has_written_is_seen_with_its_first_sight(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(running, "_now_ms", now_ms)
     call = SimpleNamespace(
-        killed=False, is_shown=False, written_shown=False, described=None, program=SimpleNamespace(wrote=wrote),
+        killed=False, is_shown=False, described=None, program=SimpleNamespace(wrote=wrote), show_written=None,
         scripts=SimpleNamespace(page=page, shard=SimpleNamespace(index=0)),
     )  # fmt: skip
     assert scripts.Run.tick(call) is False  # type: ignore[arg-type]  # as much of one as ticks

@@ -191,3 +191,52 @@ def test_without_room_what_was_there_moves_on_to_the_router() -> None:
         assert await rest_of(peer, message) == bulk(value(KEYS[1]))
 
     on_a_loop(test)()
+
+
+def test_an_mget_that_proves_large_is_made_in_slices_though_nothing_is_unread() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.greet()
+        peer.shard.execute([b"MSET", *(word for key in KEYS for word in (key, value(key))), b"small", b"v"])
+        before = {name: calls for name, calls, *_ in peer.shard.command_counts()}.get("mget", 0)
+        hits = peer.shard.store.hits
+        await peer.send(run_of([frame("mget", *KEYS)], session=1) + run_of([frame("get", b"small")], session=2))
+        token = await parked(peer)
+        assert await peer.replies(1) == [bulk(b"v")]
+        (reply,) = await late(peer, token)
+        assert decode_reply(reply)[0] == [value(key) for key in KEYS]
+        assert {name: calls for name, calls, *_ in peer.shard.command_counts()}["mget"] == before + 1
+        assert peer.shard.store.hits == hits + len(KEYS) + 1
+        # In a unit nothing comes between.
+        await peer.send(run_of([frame("mget", *KEYS[:2])], wire_link.ATOMIC, session=1))
+        (reply,) = await peer.replies(1)
+        assert isinstance(reply, bytes) and decode_reply(reply)[0] == [value(key) for key in KEYS[:2]]
+        assert nothing_is_left(peer)
+
+    on_a_loop(test)()
+
+
+def test_of_many_that_are_asked_for_at_once_others_are_served_between() -> None:
+    """As long as they are taken nobody rests."""
+
+    async def test() -> None:
+        peer = Peer()
+        await peer.greet()
+        peer.shard.execute([b"MSET", *(word for key in KEYS for word in (key, value(key))), b"small", b"v"])
+        await peer.send(
+            run_of([frame("get", key) for key in KEYS[:4]], session=1) + run_of([frame("get", b"small")], session=2)
+        )
+        message = await message_of(peer, wire_link.REPLY)
+        marks, at = [], 16
+        for _ in range(int.from_bytes(message[4:8], "little")):
+            mark, token = struct.unpack_from("<IQ", message, at)
+            marks.append((mark, token))
+            at += 20 if mark == wire_link.LARGE_REPLY else 12
+        assert [mark for mark, _ in marks] == [wire_link.LARGE_REPLY] * 2 + [wire_link.PARKED_REPLY] * 2
+        assert await peer.replies(1) == [bulk(b"v")]
+        for _, token in marks[:2]:
+            await peer.send(credit(token, 0))
+        assert await late(peer, *(token for _, token in marks[2:])) == [bulk(value(key)) for key in KEYS[2:4]]
+        assert nothing_is_left(peer)
+
+    on_a_loop(test)()

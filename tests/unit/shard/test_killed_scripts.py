@@ -73,6 +73,34 @@ def test_a_script(shard: Shard, text: bytes) -> None:
         assert shard.execute(words) == said, words
 
 
+@pytest.mark.parametrize("call", [b"call", b"pcall"])
+def test_one_that_is_killed_just_before_it_writes_has_not_written(call: bytes) -> None:
+    shard = Shard(now_ms=NOW)
+    page = shard.scripts.page
+    show_written = page.show_written
+    heard: list[bool] = []
+
+    def written(*words: object) -> None:
+        """A router has seen that it has not, and says so now."""
+        heard.append(page.kill(0))
+        show_written(*words)  # type: ignore[arg-type]  # what it is given
+
+    page.show_written = written  # type: ignore[method-assign]  # instead of a router beside it
+    text = b"local n=0 while n<3e6 do n=n+1 end redis." + call + b"('set','k','v') while n<1e12 do n=n+1 end return n"
+    sha = hashlib.sha1(text).hexdigest().encode()
+    assert shard.execute([b"EVAL", text, b"1", b"k"]) == KILLED % (sha, b"@user_script:1")
+    assert heard[0]
+    assert shard.execute([b"EXISTS", b"k"]) == b":0\r\n"
+
+
+def test_a_kill_that_comes_too_late_is_told_so() -> None:
+    shard = Shard(now_ms=NOW)
+    page = shard.scripts.page
+    text = b"local n=0 while n<3e6 do n=n+1 end redis.call('set','k','v') redis.call('get','k') return n"
+    assert shard.execute([b"EVAL", text, b"1", b"k"]) == b":3000000\r\n"
+    assert page.has_written(0) and not page.kill(0)
+
+
 def test_a_script_that_has_run_before(shard: Shard) -> None:
     text = b"local n = 0\n\nwhile ARGV[1] do n = n + 1 end return n"
     sha = hashlib.sha1(text).hexdigest().encode()

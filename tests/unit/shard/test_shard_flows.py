@@ -25,22 +25,37 @@ def credit(token: int, n: int) -> bytes:
 
 
 async def tokens(peer: Peer, count: int) -> list[int]:
-    """The tokens of so many large replies, each of the size of REPLY."""
+    """The tokens of so many large replies, each of the size of REPLY; behind the first of a tick they come a moment later."""
     found: list[int] = []
-    while len(found) < count:
-        message = await peer.message()
-        if message[0] == wire_link.SLOW:
-            # A slow machine makes slow commands.
-            continue
+    promised: list[int] = []
+    while len(found) + len(promised) < count:
+        message = await answer(peer)
         assert message[0] == wire_link.REPLY
         at = 16
         for _ in range(int.from_bytes(message[4:8], "little")):
-            marker, token, size = struct.unpack_from("<IQQ", message, at)
-            assert (marker, size) == (wire_link.LARGE_REPLY, len(REPLY))
+            marker, token = struct.unpack_from("<IQ", message, at)
+            if marker == wire_link.PARKED_REPLY:
+                promised.append(token)
+                at += 12
+                continue
+            assert (marker, *struct.unpack_from("<Q", message, at + 12)) == (wire_link.LARGE_REPLY, len(REPLY))
             found.append(token)
             at += 20
         assert at == len(message)
+    for token in promised:
+        message = await answer(peer)
+        assert (message[0], message[4]) == (wire_link.DEFERRED, wire_link.LARGE_FORM)
+        promise, _, flow, size = struct.unpack_from("<QQQQ", message, 8)
+        assert (promise, size) == (token, len(REPLY))
+        found.append(flow)
     return found
+
+
+async def answer(peer: Peer) -> bytes:
+    """The next message that does not say that something took long: a slow machine makes slow commands."""
+    while (message := await peer.message())[0] == wire_link.SLOW:
+        pass
+    return message
 
 
 async def pieces(peer: Peer, token: int, size: int) -> bytes:
