@@ -135,6 +135,10 @@ cdef class Router(Reactor):
         """Returns once every shard has answered the handshake."""
         await self.shards.all_up()
 
+    async def connected_to(self, int shard, int64_t pid):
+        """Returns once this process of a shard has answered the handshake, and has loaded what it kept."""
+        await self.shards.connected_to(shard, pid)
+
     async def drain(self, double seconds):
         """Accepts nothing more, answers what is in flight, closes every client; at most `seconds`."""
         cdef double deadline = self.loop.time() + seconds
