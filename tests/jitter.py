@@ -5,20 +5,24 @@
 What one process of a cluster tells another is then often heard late, in another order than on a machine with nothing else to
 do: that another router knows of a subscription, that a shard which is up is connected to, that a counter has been added up.
 
-A process of its own beside every pytest worker looks for supervisors below that worker, stops one of the processes of each
-for a moment (SIGSTOP), lets it go on, and waits a moment. It is told of processes that a test stops by itself, and leaves
-those alone. Processes are addressed by descriptors, so that no number that was given to another can be meant. When its input
-ends, or it is asked to end, what it has stopped goes on first.
+Two things do that. `jitter_shim.c`, preloaded into what tests start, lets a process rest around the calls by which it tells
+others something: what it has said to one is not yet said to another. And a process of its own beside every pytest worker looks for
+supervisors below that worker, stops one of the processes of each for a moment (SIGSTOP), lets it go on, and waits a moment.
+It is told of processes that a test stops by itself, and leaves those alone. Processes are addressed by descriptors, so that no
+number that was given to another can be meant. When its input ends, or it is asked to end, what it has stopped goes on first.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -38,9 +42,15 @@ VARIABLE = "KACHE_TEST_JITTER"
 
 def begin() -> None:
     """Pause the clusters of this process from here on, if the variable has a seed. For the start of a worker."""
-    seed = os.environ.get(VARIABLE)
+    # Not for the clusters: to them it is no setting.
+    seed = os.environ.pop(VARIABLE, "")
     if not seed:
         return
+    library = Path(tempfile.mkdtemp(prefix="kache-jitter-")) / "shim.so"
+    atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
+    source = Path(__file__).with_name("jitter_shim.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    os.environ |= {"LD_PRELOAD": str(library), "TEST_JITTER_SEED": seed}
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     helper = subprocess.Popen(
         [sys.executable, "-E", __file__, str(os.getpid()), f"{seed}{worker}"],
