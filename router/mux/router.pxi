@@ -282,6 +282,11 @@ cdef class Router(Reactor):
         """Whether a shard that is not up left in order a moment ago, so that another process is about to take its place."""
         return self.shards.comes_back(shard)
 
+    def serves(self, int shard):
+        """Whether the shard is up, and has loaded what it kept."""
+        cdef Link link = <Link> self.links[shard]
+        return link.phase == UP and not link.loading
+
     def when_back(self, int shard, again not None):
         """Calls `again` when the shard is up, and has loaded what it kept, the next time."""
         self.shards.returning[shard].append(again)
