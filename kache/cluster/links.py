@@ -45,7 +45,9 @@ class Links:
         routers = [
             child
             for child in self._children
-            if child.role == "router" and child.conversation is not None and not child.unresponsive
+            if child.role == "router"
+            and child.conversation is not None
+            and not (child.unresponsive or child.restarting)  # one that leaves connects to nothing
         ]
         for router in routers:
             self._send(router, ShardState(shard.index, "up", pid=shard.pid, id=number))

@@ -55,8 +55,8 @@ def test_once_all_are_connected(supervised: Supervised) -> None:
 
 
 def test_at_once_when_nobody_has_to(supervised: Supervised) -> None:
-    for router in supervised.routers:
-        router.unresponsive = True
+    supervised.routers[0].unresponsive = True
+    supervised.routers[1].restarting = True
     supervised.links.ready(supervised.shard)
     assert supervised.up == [supervised.shard]
     assert not supervised.told
