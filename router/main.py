@@ -131,6 +131,8 @@ class _Process:
         self.told_to_drain = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.shard_states: dict[int, str] = {}
+        self.connecting: dict[int, asyncio.Task[None]] = {}
+        """What waits for the connection to a shard that is ready."""
         self.director = Director(ctx.config, loop) if ctx.config.backend else None
         self.router = Router(
             loop,
@@ -240,6 +242,10 @@ class _Process:
         elif isinstance(message, ShardState):
             self.shard_states[message.index] = message.state
             self.router.shard_is(message.index, message.state, message.reason)
+            if message.index in self.connecting:
+                self.connecting.pop(message.index).cancel()
+            if message.id:
+                self.connecting[message.index] = self._spawn(self._acknowledge_shard(message))
         elif isinstance(message, Drain):
             if self.told_to_drain:
                 self._leave()
@@ -251,10 +257,16 @@ class _Process:
         await self.router.settle(SETTLE_SECONDS)
         self.channel.send(Ack(number))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _acknowledge_shard(self, message: ShardState) -> None:
+        """Clients are not refused any more: the supervisor says then that the shard is up."""
+        await self.router.connected_to(message.index, message.pid)
+        self.channel.send(Ack(message.id))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def _take_modules(self, message: ModulesAre) -> None:
         """From here on clients know these commands, and no others of modules."""

@@ -319,8 +319,7 @@ class Cluster:
             yield [stack.enter_context(self.of_router(index, connect)) for index in range(self.routers)]
 
     def serves(self) -> None:
-        """Wait until every router has every shard. That a shard is up means that it can be connected to: its routers do so
-        in a moment, each at its own time, and refuse its keys until then."""
+        """Wait until every shard answers by way of every router: also where nobody has waited until all are up."""
         keys = [found[0] for found in self.keys_by_shard()]
         with self.every_router() as connections:
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jitter
 import pytest
 from hypothesis import settings
 
@@ -31,6 +32,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         raise pytest.UsageError("run plain `pytest`: `python -m pytest` puts the source folder before the package")
     if not Path(kache.__file__).exists():
         raise pytest.UsageError("install the package first: pip install -e '.[test]'")
+    # With xdist clusters are started by its workers.
+    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", None):
+        jitter.begin()
 
 
 REPEATED = ("backend", "clients", "e2e", "oracle", "testing")

@@ -2,15 +2,17 @@
 
 wait(cluster, connection, "blpop", "k", 0)     sent, and it waits
 silent(connection, other)                      nobody has been answered
+once_busy(cluster, "k")                        a connection that is told BUSY for a key
 """
 
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 
-from cluster import Cluster, Connection, until
+from cluster import DEADLINE, Cluster, Connection, until
 
-__all__ = ["blocked", "empty_keys", "of_router", "readable", "silent", "wait"]
+__all__ = ["blocked", "empty_keys", "of_router", "once_busy", "readable", "silent", "wait"]
 
 SOON = 0.1
 """Seconds in which a command that does not wait has long been answered."""
@@ -32,6 +34,28 @@ def wait(cluster: Cluster, connection: Connection, *words: object) -> None:
 
         connection.send(words)
         until(lambda: waits() or readable(connection), f"{words[0]} waits")
+
+
+def once_busy(cluster: Cluster, key: str, connect: Callable[[], Connection] | None = None) -> Connection:
+    """A new connection whose router knows that the key's shard runs a script for too long.
+
+    It is asked anew each time: what the shard has executed just before the script has its reply behind that.
+    """
+
+    def look() -> Connection | None:
+        connection = (connect or cluster.connect)()
+        connection.socket.settimeout(1.0)
+        try:
+            if str(connection.request("GET", key)).startswith("BUSY"):
+                connection.socket.settimeout(DEADLINE)
+                return connection
+        except TimeoutError:
+            pass
+        connection.close()
+        return None
+
+    found: Connection = until(look, "a busy shard says so")
+    return found
 
 
 def readable(*connections: Connection, seconds: float = 0.0) -> bool:

@@ -13,6 +13,7 @@ modules                         commands in Python: tried, numbered, the same in
 programs                        libraries of functions and loaded scripts: the same in all shards
 simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
+links                           when a shard counts as up: not before its routers are connected to it
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
 durability, transactions        the data directory; what of transactions counts after a crash
 dumps                           whose turn it is to dump

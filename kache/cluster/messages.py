@@ -350,11 +350,16 @@ class Dumped(_Message, tag=True):
 
 
 class ShardState(_Message, tag=True):
-    """Down, to routers: what the supervisor knows of a shard; `reason` says why it is down."""
+    """Down, to routers: what the supervisor knows of a shard; `reason` says why it is down.
+
+    With an `id` it is acknowledged, once the router is connected to the process `pid` of it.
+    """
 
     index: int
     state: State
     reason: str = ""
+    pid: int = 0
+    id: int = 0
 
 
 class NewListener(_Message, tag=True):

@@ -39,6 +39,7 @@ from kache.cluster.dumps import Dumps
 from kache.cluster.durability import DataDirectory, Resolution
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
+from kache.cluster.links import Links
 from kache.cluster.messages import ChildContext
 from kache.cluster.modules import Modules
 from kache.cluster.programs import Programs
@@ -113,6 +114,7 @@ class Supervisor:
         self._questions = Questions(self._children, self._acknowledgements, self._send, self._answer)
         self._modules = Modules(self._children, self._acknowledgements, self._selector, self._send)
         self._programs = Programs(self._children, self._acknowledgements, self._send, self._data.keep_functions)
+        self._links = Links(self._children, self._acknowledgements, self._send, self._on_child_up)
         self._health = Health(self._children, self._send, self._on_unresponsive)
         self._certificates = TlsReload(self._children, self._acknowledgements, self._send, lambda: self.config)
         self._troubles: list[str] = []
@@ -458,8 +460,14 @@ class Supervisor:
 
     def _on_child_ready(self, child: Child) -> None:
         child.ready_at = time.monotonic()
-        self._set_state(child, "up")
         self._loading.over(child.index if child.role == "shard" else -1)
+        if child.role == "shard":
+            self._links.ready(child)
+        else:
+            self._on_child_up(child)
+
+    def _on_child_up(self, child: Child) -> None:
+        self._set_state(child, "up")
         if child.restarts:
             _log.info("%s (pid %d) serves again", child.name, child.pid)
         self._answer_waiters(child, "")

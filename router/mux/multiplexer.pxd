@@ -1194,6 +1194,8 @@ cdef class Shards:
     cdef int retry(self, int index) except -1
     cdef int is_up(self, Link link) except -1
     cdef int is_back(self, Link link) except -1
+    cdef int wake_up_waiters(self) except -1
+    cdef object next_up(self)
     cdef int is_leaving(self, int index) except -1
     cdef bint comes_back(self, int index) except -1
     cdef int is_lost(self, Backend backend, bint was_up) except -1

@@ -135,6 +135,10 @@ cdef class Router(Reactor):
         """Returns once every shard has answered the handshake."""
         await self.shards.all_up()
 
+    async def connected_to(self, int shard, int64_t pid):
+        """Returns once this process of a shard has answered the handshake, and has loaded what it kept."""
+        await self.shards.connected_to(shard, pid)
+
     async def drain(self, double seconds):
         """Accepts nothing more, answers what is in flight, closes every client; at most `seconds`."""
         cdef double deadline = self.loop.time() + seconds
@@ -277,6 +281,11 @@ cdef class Router(Reactor):
     def comes_back(self, int shard):
         """Whether a shard that is not up left in order a moment ago, so that another process is about to take its place."""
         return self.shards.comes_back(shard)
+
+    def serves(self, int shard):
+        """Whether the shard is up, and has loaded what it kept."""
+        cdef Link link = <Link> self.links[shard]
+        return link.phase == UP and not link.loading
 
     def when_back(self, int shard, again not None):
         """Calls `again` when the shard is up, and has loaded what it kept, the next time."""

@@ -54,12 +54,16 @@ cdef class Shards:
         self.retry_seconds[link.index] = FIRST_RETRY
         self.router.channels.register_on(link)
         self.router.trackers.register_on(link)
+        self.wake_up_waiters()
+        return 0 if link.loading else self.is_back(link)
+
+    cdef int wake_up_waiters(self) except -1:
         waiters, self.up_waiters = self.up_waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self.router.must_yield = True
-        return 0 if link.loading else self.is_back(link)
+        return 0
 
     cdef int is_back(self, Link link) except -1:
         """It has what it kept on disk, too: until then it would refuse whoever waited on it."""
@@ -68,7 +72,7 @@ cdef class Shards:
         returning, self.returning[link.index] = self.returning[link.index], []
         for again in returning:
             again()
-        return 0
+        return self.wake_up_waiters()
 
     cdef int is_leaving(self, int index) except -1:
         """The shard has said that it leaves, in order; another process takes its place."""
@@ -103,9 +107,22 @@ cdef class Shards:
     async def all_up(self):
         """Returns once every shard has answered the handshake."""
         while not all((<Link> link).phase == UP for link in self.links):
-            waiter = self.router.loop.create_future()
-            self.up_waiters.append(waiter)
-            await waiter
+            await self.next_up()
+
+    async def connected_to(self, int index, int64_t pid):
+        """Returns once this process of the shard has answered the handshake, and has loaded what it kept."""
+        cdef Link link
+        while True:
+            link = <Link> self.links[index]
+            if link.phase == UP and link.pid == pid and not link.loading:
+                return
+            await self.next_up()
+
+    cdef object next_up(self):
+        """A future of the next shard that is up or back."""
+        waiter = self.router.loop.create_future()
+        self.up_waiters.append(waiter)
+        return waiter
 
     # The memory of the links --------------------------------------------------------------------------
     cdef int apply_limits(self) except -1:

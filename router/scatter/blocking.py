@@ -89,6 +89,9 @@ class Wait:
             if not self.outcome.done():
                 self.register(shard, command, words, self.since)
 
+        if self.router.comes_back(shard):
+            self.router.when_back(shard, again)
+            return
         served = None if self.claim is None else self._served
         registration = self.router.block(shard, command, words, self.session, since, served)
         self.registrations[shard] = registration
@@ -103,8 +106,10 @@ class Wait:
         if error is None:
             if future.result() is not None and future.result() is not NULL_ARRAY:
                 self.finish(future.result())
-        elif isinstance(error, ShardLeaves) or not isinstance(error, CommandError) or error.code == "LOADING":
+        elif isinstance(error, ShardLeaves) or not isinstance(error, CommandError):
             self.router.when_back(shard, again)
+        elif error.code == "LOADING":
+            self._when_loaded(shard, again)
         elif self.claim is not None and self.router.claims.owner(self.claim[0]) == shard:
             self.finish(error)
         elif error.code == "UNCERTAIN" and self.claim is not None:
@@ -112,6 +117,14 @@ class Wait:
             self.router.when_back(shard, again)
         else:
             self.end(error)
+
+    def _when_loaded(self, shard: int, again: Callable[[], None]) -> None:
+        """A shard that was loading when it answered may be back by now: it does not say so a second time."""
+        if self.router.serves(shard):
+            self.router.loop.call_soon(again)
+            self.router.yield_to_loop()
+        else:
+            self.router.when_back(shard, again)
 
     def _served(self, value: Reply) -> None:
         """A shard has taken the claim, and this came from it. The others are told behind the reply."""
@@ -254,10 +267,14 @@ class _Pop:
         return key
 
     def _checked(self, shard: int, answer: Any) -> Any:
-        """The reply; a shard that is being restarted has nothing for now."""
+        """The reply; a shard that is being restarted, or was when it answered, has nothing for now."""
         if isinstance(answer, CommandError):
-            if answer.code in ("CLUSTERDOWN", "LOADING") and self.router.comes_back(shard):
-                return None
+            if answer.code in ("CLUSTERDOWN", "LOADING"):
+                is_back = (
+                    self.router.serves(shard) and not self.session.transaction
+                )  # inside EXEC it is not asked again
+                if is_back or self.router.comes_back(shard):
+                    return None
             raise answer
         return answer
 

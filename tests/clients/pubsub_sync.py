@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import queue
 import sys
+import time
 from typing import Any
 
 PORT, LIBRARY, PROTOCOL = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -18,6 +19,10 @@ SECONDS = 60
 
 def blocking() -> None:
     client = (library.Redis if LIBRARY == "redis" else library.Valkey)(port=PORT, protocol=PROTOCOL)
+    limit = time.monotonic() + SECONDS
+    while client.pubsub_channels() or client.pubsub_numpat():
+        assert time.monotonic() < limit, "who has listened before is never forgotten"
+        time.sleep(0.01)
     with client.pubsub() as listening:
         listening.subscribe("news", "weather")
         listening.psubscribe("user.*")
@@ -65,7 +70,7 @@ async def asynchronous() -> None:
                     return
 
         task = asyncio.create_task(listen())
-        while not (await client.pubsub_numsub("a", "b"))[1][1]:
+        while not all(count for _, count in await client.pubsub_numsub("a", "b")):
             await asyncio.sleep(0)
         for number in range(300):
             assert await client.publish("a", number) == 1

@@ -1,7 +1,8 @@
 """The real command line and supervisor over children that only obey: what is tested is the supervisor alone.
 
-Run as a program in place of ``kache``. A dummy router answers lines: PING, DIE, SET <maxmemory>, ENV, NEVER; the
-variable DUMMY_BROKEN names shards that cannot start, DUMMY_MOST a shard's largest maxmemory.
+Run as a program in place of ``kache``. A dummy router answers lines: PING, DIE, SET <maxmemory>, ENV, NEVER, and APART,
+behind which it does not say that it is connected to a shard until TOGETHER; the variable DUMMY_BROKEN names shards that
+cannot start, DUMMY_MOST a shard's largest maxmemory.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ def run(ctx: ChildContext) -> None:
     done = asyncio.Event()
     seen = {"random": random.random(), "shard_states": {}, "maxmemory": ctx.config.maxmemory}
 
+    apart = False
+    unsaid: list[int] = []
+
+    def connect() -> None:
+        while unsaid and not apart:
+            channel.send(Ack(unsaid.pop()))
+
     def on_message(message: Down) -> None:
         if isinstance(message, ConfigChanged):
             if ctx.role == "shard" and message.config.maxmemory > int(os.environ.get("DUMMY_MOST", f"{1 << 60}")):
@@ -40,6 +48,9 @@ def run(ctx: ChildContext) -> None:
             done.set()
         elif hasattr(message, "state"):
             seen["shard_states"][message.index] = message.state
+            if message.id:
+                unsaid.append(message.id)
+                connect()
 
     channel = ControlChannel(loop, ctx.control_fd, on_message, done.set)
     loop.add_reader(ctx.death_fd, os._exit, 1)
@@ -53,8 +64,13 @@ def run(ctx: ChildContext) -> None:
             await writer.drain()
 
     async def reply(word: str, rest: str) -> str:
+        nonlocal apart
         if word == "DIE":
             os._exit(3)
+        if word in ("APART", "TOGETHER"):
+            apart = word == "APART"
+            connect()
+            return "OK"
         if word == "SET":
             try:
                 await channel.request(ConfigSet(0, {"maxmemory": rest}))
@@ -66,7 +82,7 @@ def run(ctx: ChildContext) -> None:
                 "mask": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
                 "term": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
             }
-            return json.dumps({**seen, **signals, "pid": os.getpid()})
+            return json.dumps({**seen, **signals, "pid": os.getpid(), "unsaid": len(unsaid)})
         return "PONG"
 
     async def serve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, kill_everything, router_of, until
-from waiters import readable
+from waiters import once_busy, readable
 
 from kache.errors import CommandError
 
@@ -227,12 +228,12 @@ def test_a_long_function_is_told_of_and_killed(cluster: Cluster, client: Connect
     load(client)
     ask(client, "CONFIG", "SET", "busy-reply-threshold", 50)
     try:
-        with cluster.connect() as running, cluster.connect() as other:
+        with contextlib.ExitStack() as stack:
+            running = stack.enter_context(cluster.connect())
             until(lambda: running.request("GET", keys[0]) is None, "nothing of before runs")
             running.send(("FCALL_RO", "long", 1, keys[0], "word"))
-            until(
-                lambda: str(other.request("GET", keys[0])).endswith("FUNCTION KILL or SHUTDOWN NOSAVE."), "it is busy"
-            )
+            other = stack.enter_context(once_busy(cluster, keys[0]))
+            assert str(other.request("GET", keys[0])).endswith("FUNCTION KILL or SHUTDOWN NOSAVE.")
             assert other.request("GET", keys[1]) is None
             for words in (("FUNCTION", "LIST"), ("FUNCTION", "FLUSH"), ("SCRIPT", "KILL")):
                 assert str(other.request(*words)).startswith("BUSY"), words
@@ -251,6 +252,8 @@ def test_a_long_function_is_told_of_and_killed(cluster: Cluster, client: Connect
             assert ask(other, "SCRIPT", "KILL") == "OK"
             running.read()
     finally:
+        for kind in ("FUNCTION", "SCRIPT"):
+            client.request(kind, "KILL")  # of a test that failed
         ask(client, "CONFIG", "SET", "busy-reply-threshold", 5000)
 
 
@@ -260,13 +263,14 @@ def test_a_transaction_meets_a_busy_shard(cluster: Cluster, client: Connection, 
     try:
         with cluster.connect() as running, cluster.connect() as other:
             # Routers see at their own times that a shard is busy, and that it is free.
-            before, third = (cluster.of_router(router_of(other)) for _ in range(2))
+            index = router_of(other)
+            before, third = (cluster.of_router(index) for _ in range(2))
             assert ask(before, "MULTI") == "OK"
             assert ask(before, "INCR", keys[0]) == "QUEUED"
             for connection in (running, other):
                 until(lambda c=connection: c.request("GET", keys[0]) is None, "nothing of the test before is left")
             running.send(("EVAL", "while true do end", 1, keys[0]))
-            until(lambda: str(other.request("GET", keys[0])).startswith("BUSY"), "it is busy")
+            once_busy(cluster, keys[0], lambda: cluster.of_router(index)).close()
             assert str(before.request("EXEC")).startswith(
                 "EXECABORT Transaction discarded because of: BUSY Redis is busy"
             )
@@ -282,6 +286,7 @@ def test_a_transaction_meets_a_busy_shard(cluster: Cluster, client: Connection, 
             assert str(other.request("EXEC")) == "EXECABORT Transaction discarded because of previous errors."
             assert ask(other, "EXISTS", *keys) == 0
     finally:
+        client.request("SCRIPT", "KILL")  # of a test that failed
         ask(client, "CONFIG", "SET", "busy-reply-threshold", 5000)
 
 

@@ -109,33 +109,43 @@ def test_a_limit_below_the_number_of_shards_is_one() -> None:
 
 def test_the_cluster_says_the_limit_each_shards_part_and_the_sum(cluster: Cluster) -> None:
     keys = cluster.keys_by_shard(12_000)[0]
-    with cluster.connect() as connection:
+    info: dict[str, str] = {}
+    parts: dict[bytes, Any] = {}
+    doctor = ""
+
+    def full_all_the_while() -> bool:
+        """Less is kept for a while where buffers, or what was freed just now, take memory beside the data."""
+        nonlocal doctor
         fill(connection, keys, 1400)
-        info = dict(
-            line.split(":", 1)
-            for line in bytes(connection.request("INFO", "memory")).decode().splitlines()
-            if ":" in line
-        )
+        before = sum(used(cluster))
+        text = bytes(connection.request("INFO", "memory")).decode()
+        info.update(line.split(":", 1) for line in text.splitlines() if ":" in line)  # type: ignore[arg-type]
         stats = connection.request("MEMORY", "STATS")
+        parts.update(zip(stats[::2], stats[1::2], strict=True))
         doctor = bytes(connection.request("MEMORY", "DOCTOR")).decode()
+        return min(before, sum(used(cluster))) > LIMIT * 0.96
+
+    with cluster.connect() as connection:
+        until(full_all_the_while, "a full cluster")
     table = cluster.kache("stats").stdout
-    parts = dict(zip(stats[::2], stats[1::2], strict=True))
     one = dict(zip(parts[b"shard.0"][::2], parts[b"shard.0"][1::2], strict=True))
     assert int(info["maxmemory"]) == parts[b"maxmemory"] == LIMIT == rows(cluster)[3][b"maxmemory"]
-    assert abs(parts[b"dataset.bytes"] - sum(used(cluster))) < LIMIT // 16
     assert abs(parts[b"dataset.bytes"] - int(info["used_memory_dataset"])) < LIMIT // 16
     assert int(info["used_memory"]) == int(info["used_memory_dataset"]) + int(info["used_memory_overhead"])
     parts_of_it = ("mem_slot_tables", "mem_aof_buffer", "mem_cluster_links", "mem_clients_normal")
     assert int(info["used_memory_overhead"]) == sum(int(info[name]) for name in parts_of_it)
     assert int(info["mem_slot_tables"]) == parts[b"slot.tables"] > 0
-    assert one[b"dataset.bytes"] == parts[b"dataset.bytes"] > LIMIT * 0.8
+    assert one[b"dataset.bytes"] == parts[b"dataset.bytes"] > LIMIT * 0.94
     assert 0.5 < float(info["mem_fragmentation_ratio"]) < 2
     assert "The cluster is full" in doctor and "Shard 0 uses" in doctor and "Shard 1" not in doctor
     assert "of limit" in table.splitlines()[0] and "maxmemory 16mb" in table
 
 
 def test_fragmentation_compares_like_with_like(cluster: Cluster) -> None:
-    with cluster.connect() as connection:
+    def compares() -> bool:
         text = bytes(connection.request("INFO", "memory")).decode()
-    ratio = next(line for line in text.splitlines() if line.startswith("mem_fragmentation_ratio:"))
-    assert 0.8 < float(ratio.partition(":")[2]) < 2
+        ratio = next(line for line in text.splitlines() if line.startswith("mem_fragmentation_ratio:"))
+        return 0.8 < float(ratio.partition(":")[2]) < 2
+
+    with cluster.connect() as connection:
+        until(compares, "what was freed just now has been given back")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, until
-from waiters import readable
+from waiters import once_busy, readable
 
 from kache.errors import CommandError
 
@@ -220,13 +220,13 @@ def test_a_long_script_is_told_of_and_killed(cluster: Cluster, client: Connectio
             # Its router may be another one than that of the test before, and sees a moment later that the shard is free.
             until(lambda: running.request("GET", keys[0]) is None, "nothing of before runs")
             running.send(("EVAL", text, 1, keys[0]))
-            with cluster.connect() as other:
-                until(lambda: str(other.request("GET", keys[0])).startswith("BUSY"), "a busy shard says so")
+            with once_busy(cluster, keys[0]) as other:
                 assert other.request("GET", keys[1]) is None
                 assert ask(other, "SCRIPT", "KILL") == "OK"
                 assert "Script killed by user with SCRIPT KILL" in str(running.read())
                 until(lambda: other.request("GET", keys[0]) is None, "the shard serves again")
     finally:
+        client.request("SCRIPT", "KILL")  # of a test that failed
         ask(client, "CONFIG", "SET", "busy-reply-threshold", 5000)
 
 

@@ -131,6 +131,18 @@ def test_a_crash_loop_backs_off_and_shows_its_cause() -> None:
         assert describe(cluster)["shard_states"]["1"] != "up"
 
 
+def test_a_shard_is_up_once_its_routers_are_connected_to_it() -> None:
+    """Before that they would refuse its keys, although status, and a rolling restart, say that it serves."""
+    with dummy(1) as cluster:
+        assert ask(cluster, "APART") == "OK"
+        pid = cluster.pid_of("shard")
+        cluster.kill(pid)
+        until(lambda: describe(cluster)["unsaid"], "the router is told that another is ready")
+        assert cluster.child("shard")["state"] == "starting"
+        assert ask(cluster, "TOGETHER") == "OK"
+        until(lambda: up_again(cluster, "shard", pid), "it is up")
+
+
 def test_configuration_outlives_a_restart() -> None:
     with dummy(maxmemory="1gb") as cluster:
         assert ask(cluster, "SET 2gb") == "OK"

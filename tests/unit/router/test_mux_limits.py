@@ -195,7 +195,8 @@ def test_too_many_clients_are_told_so() -> None:
             reader, _ = await running.connect()
             assert await reader.read(-1) == b"-ERR max number of clients reached\r\n"
             clients[0][1].close()
-            await asyncio.sleep(0.05)
+            while len(running.router.sessions()) > 2:
+                await asyncio.sleep(0.005)
             again = await running.connect()
             assert await ask(again, "PING") == "PONG"
 
