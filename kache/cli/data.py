@@ -151,15 +151,22 @@ def shortcut(name: str) -> click.Command | None:
 @click.command("ping")
 @address_options
 @click.option("--count", "-c", type=WholeNumber(1), metavar="NUMBER", default=1, show_default=True, help="How often.")
-def ping(count: int, address: Address) -> int:
-    """Ask a cluster whether it answers, and how fast."""
+@click.option(
+    "--ready", is_flag=True,
+    help="Ask every shard: status 1, and which one and why, unless all of them execute commands. Needs no rights.",
+)  # fmt: skip
+def ping(count: int, ready: bool, address: Address) -> int:
+    """Ask a cluster whether it answers, and how fast.
+
+    Without --ready a cluster answers that loads or has lost a shard: it is alive.
+    """
     connection = Connection(address)
     if connection.needs_password:
         raise Failure(PASSWORD_HINT)
     try:
         for number in range(count):
             started = time.perf_counter()
-            answer = connection.request(["ping"])
+            answer = _readiness(connection) if ready else connection.request(["ping"])
             spent = (time.perf_counter() - started) * 1000
             click.echo(f"{answer if isinstance(answer, str) else show.raw(answer).decode()} ({spent:.2f} ms)")
             if number + 1 < count:
@@ -167,6 +174,16 @@ def ping(count: int, address: Address) -> int:
     finally:
         connection.close()
     return 0
+
+
+def _readiness(connection: Connection) -> str:
+    try:
+        connection.request(["ready"])
+    except CommandError as error:
+        if error.code != "NOTREADY":
+            raise
+        raise Failure(f"Not ready: {error.message.partition(' ')[2]}.") from None
+    return "READY"
 
 
 def known_names(typed: str) -> list[str]:
