@@ -221,8 +221,12 @@ def _tls(
     try:
         found = tls_of(True, cacert, cert, key, sni, host, None)
     except ValueError as error:
-        text = str(error)
-        raise Failure(f"{text[0].upper()}{text[1:]}.", EXIT_USAGE) from None
+        # It speaks of a client's arguments; here they are options.
+        option, _, text = str(error).partition(" ")
+        names = {"ca": "--cacert", "cert": "--cert", "key": "--key"}
+        raise Failure(
+            f"{names.get(option, option.capitalize())} {text.replace('give cert', 'give --cert')}.", EXIT_USAGE
+        ) from None
     assert found is not None
     if insecure:
         import ssl

@@ -79,8 +79,15 @@ async def _refused(router: Router, shard: int) -> str:
     except CommandError as error:
         if error.code in ("TIMEOUT", "UNCERTAIN"):
             return f"shard {shard} does not answer within {PATIENCE_SECONDS:g} s"
-        return f"shard {shard} executes no commands ({error.message.rstrip('.')})"
+        return _reason(f"shard {shard}", error)
     return ""
+
+
+def _reason(name: str, error: CommandError) -> str:
+    """What an error says of whom it is about, if it does; else that it was the answer."""
+    text = error.message.removesuffix("; nothing was executed").rstrip(".")
+    told = text.removeprefix("CLUSTERDOWN ")
+    return told if told.startswith(f"{name} ") else f"{name} executes no commands ({text})"
 
 
 async def _refused_by_nodes(router: Router) -> list[str]:
@@ -93,5 +100,5 @@ async def _refused_by_nodes(router: Router) -> list[str]:
         if isinstance(reply, BaseException):
             if not isinstance(reply, CommandError):
                 raise reply
-            reasons.append(f"node {director.nodes[number].name} executes no commands ({reply.message.rstrip('.')})")
+            reasons.append(_reason(f"node {director.nodes[number].name}", reply))
     return reasons

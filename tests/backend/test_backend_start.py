@@ -160,7 +160,9 @@ def test_what_an_operator_looks_at(guarded: SixNodes, tmp_path: Path) -> None:
             stopped = guarded.masters()[0]
             guarded.stop_node(stopped)
             try:
-                with pytest.raises(redis.ResponseError, match=rf"NOTREADY node 127.0.0.1:{guarded.ports[stopped]} "):
+                with pytest.raises(
+                    redis.ResponseError, match=rf"NOTREADY node 127.0.0.1:{guarded.ports[stopped]} is not reachable"
+                ):
                     client.execute_command("READY")
             finally:
                 guarded.continue_node(stopped)

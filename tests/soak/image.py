@@ -148,7 +148,7 @@ def serves(engine: Engine) -> None:
         first = engine.ask("exec", name, "cat", "/proc/1/cmdline").replace("\0", " ")
         engine.say("the supervisor is process 1", "kache" in first, first)
         engine.say("healthy while it serves", engine.run("healthcheck", "run", name).returncode == 0)
-        shard = engine.ask("exec", name, "sh", "-c", "grep -l '^kache shard 1' /proc/[0-9]*/cmdline").split("/")[2]
+        shard = engine.ask("exec", name, "sh", "-c", "grep -l '^kache: shard 1 ' /proc/[0-9]*/cmdline").split("/")[2]
         engine.ask("exec", name, "sh", "-c", f"kill -STOP {shard}")
         engine.say("unhealthy while a shard stands still", engine.run("healthcheck", "run", name).returncode != 0)
         said = engine.run("exec", name, "kache", "ping", "--ready", "--timeout", "2")
