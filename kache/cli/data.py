@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -125,6 +126,11 @@ def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, address:
     return _send(words, form or "auto", read_stdin, address)
 
 
+def _columns() -> int:
+    """How wide what is shown may be; a pipe has no width."""
+    return shutil.get_terminal_size((sys.maxsize, 24)).columns
+
+
 def shortcut(name: str) -> click.Command | None:
     """``kache <name> …`` for a command of the table, its help made from its rows; None when there is none."""
     from kache.commands import BINARY, lookup
@@ -136,7 +142,7 @@ def shortcut(name: str) -> click.Command | None:
     @click.command(
         name,
         cls=_DataCommand,
-        help="\b\n" + text(name).replace("\n\n", "\n\n\b\n"),
+        help="\b\n" + text(name, _columns()).replace("\n\n", "\n\n\b\n"),
         epilog=f"{_PLACE} {EXIT_STATUS}",
     )
     @address_options
@@ -201,9 +207,8 @@ def commands(name: tuple[str, ...]) -> int:
     from kache.commands.reference import text
 
     try:
-        click.echo_via_pager(text(" ".join(name) or None)) if sys.stdout.isatty() else click.echo(
-            text(" ".join(name) or None), nl=False
-        )
+        shown = text(" ".join(name) or None, _columns())
+        click.echo_via_pager(shown) if sys.stdout.isatty() else click.echo(shown, nl=False)
     except KeyError:
         wanted = " ".join(name)
         raise Failure(f"There is no command '{wanted}'.{nearest(wanted, known_names(''))}", EXIT_USAGE) from None
