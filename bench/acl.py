@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -24,6 +25,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import tied
 
 PROCESS_CLOCK = 2  # CPUCLOCK_SCHED of Linux: clock_getcpuclockid(3) puts it beside the complement of the pid
 KEYS = 100_000
@@ -41,12 +46,12 @@ class Cluster:
             self.port = int(sock.getsockname()[1])
         self._folder = tempfile.TemporaryDirectory(prefix="kache-bench-")
         reader, self._tie = os.pipe()
-        self._process = subprocess.Popen(
+        self._process = tied.started(
             [
                 python, "-m", "kache", "cluster", "start", "--shards=2", "--routers=1", f"--port={self.port}",
                 f"--exit-with-fd={reader}", f"--dir={self._folder.name}",
             ],
-            cwd=self._folder.name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(reader,),
+            by=signal.SIGTERM, cwd=self._folder.name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(reader,),
             env={**os.environ, "KACHE_RUN_DIR": str(Path(self._folder.name) / "run")},
         )  # fmt: skip
         os.close(reader)

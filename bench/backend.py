@@ -32,6 +32,7 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import tied
 from programs import Missing, free_port, program
 from six_nodes import SixNodes, six_nodes
 
@@ -204,7 +205,7 @@ def envoy(nodes: SixNodes, gathered: int) -> Iterator[int]:
     settings = json.dumps(envoy_settings(nodes, port, gathered))
     flags = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
     command = [program("envoy"), *flags, "--config-yaml", settings]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with tied.started(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             for _ in range(100):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as client:

@@ -22,6 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import tied
 from programs import Missing, compiled, first_line, free_port, free_ports, program, usable_cores, valkey_server
 
 __all__ = ["CONTENDERS", "Contender", "versions_of"]
@@ -37,6 +41,7 @@ class Contender:
     name = ""
     protocol = "resp"
     cluster = False  # whether clients have to know the topology
+    ends_by = signal.SIGKILL  # how its processes end with a bench that is killed
     spins = False  # whether it keeps a core busy after its load has ended: then it is stopped between its turns
 
     def __init__(self, shards: int = 4, options: dict[str, str] | None = None) -> None:
@@ -120,7 +125,9 @@ class Contender:
         self.commands.append(" ".join(shown).replace(str(self.directory), "DIR"))
         with open(self.directory / "output.log", "ab") as log:
             self.processes.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory)
+                tied.started(
+                    command, by=self.ends_by, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
+                )
             )
 
     def wait_for_port(self) -> None:
@@ -201,6 +208,7 @@ class Kache(Contender):
     """Kache with N shards behind one router, everything that is on by default on."""
 
     name = "kache"
+    ends_by = signal.SIGTERM  # the supervisor's, who ends the others and removes what it made
     routers = 1
     python = sys.executable
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import count
 from statistics import mean
 
-from contenders import Contender, Memcached
+from contenders import Contender, Memcached, tied
 from programs import program
 
 from kache.errors import KacheError
@@ -146,7 +146,7 @@ def generate(contender: Contender, row: Row, requests: int, preload: bool = Fals
 
 def run_together(commands: list[list[str]], cores: tuple[int, ...]) -> list[tuple[list[str], int, str, str]]:
     """Each command with its exit status, stdout and stderr; all run at the same time, none longer than the limit."""
-    started = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for words in commands]
+    started = [tied.started(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for words in commands]
     try:
         for number, process in enumerate(started if cores else []):
             with contextlib.suppress(ProcessLookupError):

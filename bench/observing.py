@@ -19,6 +19,7 @@ import bisect
 import itertools
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -28,6 +29,10 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import tied
 
 ROUNDS = 5
 LOOKS = 16_000
@@ -47,12 +52,12 @@ class Cluster:
         self.port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="kache-bench-")
         reader, self._tie = os.pipe()
-        self._process = subprocess.Popen(
+        self._process = tied.started(
             [
                 sys.executable, "-m", "kache", "cluster", "start", "--shards=2", "--routers=1", f"--port={self.port}",
                 f"--exit-with-fd={reader}", f"--dir={self._folder.name}", *options,
             ],
-            cwd=self._folder.name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(reader,),
+            by=signal.SIGTERM, cwd=self._folder.name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(reader,),
             env={**os.environ, "KACHE_RUN_DIR": str(Path(self._folder.name) / "run")},
         )  # fmt: skip
         os.close(reader)

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "soak"))
 
+import tied
 from cluster import Cluster, encode
 from idle import processes, pss_mib
 
@@ -51,7 +52,7 @@ def valkey() -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
         probe.close()
-        process = subprocess.Popen(
+        process = tied.started(
             [str(get_binary_path()), "--port", str(port), "--save", "", "--dir", folder], stdout=subprocess.DEVNULL
         )
         try:

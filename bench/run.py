@@ -12,7 +12,6 @@ import contextlib
 import json
 import platform
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ if missing := [name for name in ("matplotlib", "psutil", "kache") if find_spec(n
     raise SystemExit(f"{', '.join(missing)} not found: pip install -e '.[report]' has what this program needs")
 
 import psutil
-from contenders import CONTENDERS, Contender, versions_of
+from contenders import CONTENDERS, Contender, tied, versions_of
 from generators import Row, command_line, generator_of
 from keyspace import bytes_per_key
 from measure import Sample, answers, run_row
@@ -252,8 +251,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """The one command."""
     args = arguments()
-    # A bench that is told to end still stops what it started.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    tied.orderly()
     profile = PROFILES[args.profile]
     several = args.generators or (max(1, usable_cores() // 4) if profile.pin else 1)
     cores = Cores.divide(several) if profile.pin or args.pin else None

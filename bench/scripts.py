@@ -24,6 +24,8 @@ from programs import valkey_server
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import tied
+
 RELEASE = b"""
 if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end
 return 0
@@ -120,7 +122,7 @@ def valkey(folder: str) -> tuple[subprocess.Popen[bytes], int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(valkey_server()), "--port", str(port), "--save", "", "--dir", folder]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = tied.started(command, stdout=subprocess.DEVNULL)
     for _ in range(200):
         try:
             socket.create_connection(("127.0.0.1", port)).close()

@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "soak"))
 
+import tied
 from cluster import Cluster, until
 from idle import pss_mib
 from programs import free_ports
@@ -87,7 +88,7 @@ def kache(files: tuple[Path, Path], **options: object) -> Iterator[tuple[Cluster
 def redis(files: tuple[Path, Path]) -> Iterator[tuple[int, int, int]]:
     """(plain port, TLS port, process) of a redis-server that keeps nothing."""
     plain, sealed = free_ports(2)
-    server = subprocess.Popen(
+    server = tied.started(
         ["redis-server", "--port", str(plain), "--tls-port", str(sealed), "--tls-cert-file", str(files[0]),
          "--tls-key-file", str(files[1]), "--tls-ca-cert-file", str(files[0]), "--tls-auth-clients", "no",
          "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"],

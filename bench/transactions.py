@@ -26,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import tied
 from cluster import Cluster, Connection, encode, until
 
 COMMANDS = 10
@@ -161,9 +162,7 @@ def compare_with_valkey(cluster: Cluster, keys: list[list[str]], rounds: int, se
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        server = subprocess.Popen(
-            [binary, "--port", str(port), "--save", "", "--dir", folder], stdout=subprocess.DEVNULL
-        )
+        server = tied.started([binary, "--port", str(port), "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
         try:
             until(lambda: reachable(port), "Valkey")
             ours, theirs = alternately(rounds, (cluster.port, keys, True), (port, keys, True), seconds)

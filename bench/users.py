@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "soak"))
 
+import tied
 from cluster import Cluster, Connection, encode
 from idle import pss_mib
 
@@ -131,7 +132,7 @@ def held_back(cluster: Cluster, admin: Connection, rounds: int) -> None:
     alone, beside, rates = [], [], []
     for _ in range(rounds):
         alone.append(p99(admin, 3))
-        load = subprocess.Popen(
+        load = tied.started(
             ["redis-benchmark", "-p", str(cluster.port), "--user", "greedy", "-a", "secret", "-t", "get", "-P", "16", "-n", "100000000",
              "-c", "20", "-q"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -27,6 +27,18 @@ echo "Writing its bill of materials ..."
 name=$(basename "$work"/dist/*.tar.gz .tar.gz)
 "$work/build/bin/cyclonedx-py" environment --output-reproducible --pyproject pyproject.toml --mc-type application \
     --output-file "$work/dist/$name.cdx.json" "$work/bare/bin/python"
+# It reads pyproject.toml, which leaves the version to the package: whose bill it is has to be in it.
+"$work/build/bin/python" - "$work/dist/$name.cdx.json" "${name##*-}" <<'END'
+import json, sys
+
+path, version = sys.argv[1:]
+with open(path, encoding="utf-8") as file:
+    bill = json.load(file)
+whole = bill["metadata"]["component"]
+whole["version"], whole["purl"] = version, f"pkg:pypi/{whole['name']}@{version}"
+with open(path, "w", encoding="utf-8") as file:
+    json.dump(bill, file, indent=2)
+END
 
 echo "Running the tests of a sample project on it ..."
 "$work/run/bin/pip" install --quiet --disable-pip-version-check "$(ls "$work"/dist/*.whl)[pytest]" pytest-xdist redis Django

@@ -66,6 +66,7 @@ from .commands import (
     latency,
     persistence,
     pubsub,
+    readiness,
     scripting,
     slowlog,
     standalone,
@@ -85,7 +86,7 @@ log = logging.getLogger("kache.router")
 HANDLER_MODULES = (
     acl, blocking, clients, cluster, config_commands, connection, cursor, hotkeys, info, introspection, latency, merges, moves, persistence,
     scripting, functions,
-    pubsub, slowlog, standalone, statistics, streams, tracking, transactions,
+    pubsub, readiness, slowlog, standalone, statistics, streams, tracking, transactions,
 )  # fmt: skip
 """Modules that register handlers; naming them here keeps their imports from looking unused."""
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import tied
 
 from kache.cluster import control, messages
 from kache.cluster.run_dir import find_control
@@ -177,6 +178,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
+        tied.orderly()
         reader, self._tie = os.pipe()
         arguments = [
             "cluster",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import tied
 from ports import free_ports
 
 from kache.slots import SLOT_COUNT, slot_of_key
@@ -131,7 +132,7 @@ class SixNodes:
         if self.password:
             options |= {"requirepass": self.password, "masterauth": self.password}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self.processes[index] = subprocess.Popen(
+        self.processes[index] = tied.started(
             [self.binary, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
         )
 

@@ -34,12 +34,13 @@ class Address(NamedTuple):
     user: str | None = None
     db: int = 0
     timeout: float = 10.0
+    unixsocket: str | None = None
     tls: Tls | None = None
 
     @property
     def where(self) -> str:
-        """``127.0.0.1:7379``."""
-        return format_address(self.host, self.port)
+        """``127.0.0.1:7379``, or the path of the Unix socket."""
+        return self.unixsocket or format_address(self.host, self.port)
 
     @property
     def credentials(self) -> list[str]:
@@ -121,8 +122,20 @@ TIMEOUT = _Seconds()
 PORT = WholeNumber(1, 65535)
 
 
+class _Port(WholeNumber):
+    """A port to connect to. KACHE_PORT=0 is what a cluster is told that has none: then the Unix socket must be named, or
+    the port that speaks TLS."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        # What was not given is None or, while click 8.3 and later is at work, a mark of its own.
+        if str(value).strip() == "0" and ctx is not None and isinstance(ctx.params.get("unixsocket"), str):
+            return 0
+        return super().convert(value, param, ctx)
+
+
 def address_options(function: F) -> F:
-    """The options that say which cluster: --host, --port, --password, --user, --db, --timeout, and --tls with its own.
+    """The options that say which cluster: --host, --port, --unixsocket, --password, --user, --db, --timeout, and --tls with its
+    own.
 
     They arrive as one argument, `address`.
     """
@@ -132,8 +145,12 @@ def address_options(function: F) -> F:
             help="Address of the cluster, or KACHE_HOST.",
         ),
         click.option(
-            "--port", "-p", envvar="KACHE_PORT", type=PORT, metavar="PORT", default=7379, show_default=True,
+            "--port", "-p", envvar="KACHE_PORT", type=_Port(1, 65535), metavar="PORT", default=7379, show_default=True,
             help="TCP port of the cluster, or KACHE_PORT.",
+        ),
+        click.option(
+            "--unixsocket", envvar="KACHE_UNIXSOCKET", metavar="PATH", is_eager=True,
+            help="Unix socket of the cluster, instead of host and port, or KACHE_UNIXSOCKET.",
         ),
         click.option(
             "--password", envvar=["KACHE_PASSWORD", "KACHE_REQUIREPASS"], metavar="PASSWORD", default=_password_of_file,
@@ -157,6 +174,8 @@ def address_options(function: F) -> F:
     def with_address(*args: Any, **given: Any) -> Any:
         of_tls = {name: given.pop(name) for name in ("tls", "cacert", "cert", "key", "insecure", "sni")}
         tls = _tls(given["host"], **of_tls)
+        if given["unixsocket"] and _meant_otherwise(tls is not None):
+            given["unixsocket"] = None
         address = Address(**{name: given.pop(name) for name in Address._fields if name != "tls"}, tls=tls)
         return function(*args, **given, address=address)
 
@@ -179,6 +198,19 @@ _TLS_OPTIONS = (
 )  # fmt: skip
 
 
+def _meant_otherwise(tls: bool) -> bool:
+    """Whether the Unix socket of KACHE_UNIXSOCKET is not what is meant: an option names another place, and options come before
+    variables. Raises UsageError where both are options."""
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    named = [name for name in ("host", "port") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    named += ["tls"] if tls else []
+    if named and ctx.get_parameter_source("unixsocket") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--unixsocket and --{named[0]} name two places: say one of them")
+    return bool(named)
+
+
 def _tls(
     host: str, tls: bool, cacert: str | None, cert: str | None, key: str | None, insecure: bool, sni: str | None
 ) -> Tls | None:
@@ -189,14 +221,33 @@ def _tls(
     try:
         found = tls_of(True, cacert, cert, key, sni, host, None)
     except ValueError as error:
-        text = str(error)
-        raise Failure(f"{text[0].upper()}{text[1:]}.", EXIT_USAGE) from None
+        # It speaks of a client's arguments; here they are options.
+        option, _, text = str(error).partition(" ")
+        names = {"ca": "--cacert", "cert": "--cert", "key": "--key"}
+        raise Failure(
+            f"{names.get(option, option.capitalize())} {text.replace('give cert', 'give --cert')}.", EXIT_USAGE
+        ) from None
     assert found is not None
     if insecure:
         import ssl
 
         found[0].check_hostname = False
         found[0].verify_mode = ssl.CERT_NONE
+    return found
+
+
+def _connected(address: Address) -> socket.socket:
+    if address.unixsocket is None:
+        found = socket.create_connection((address.host, address.port), address.timeout)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.settimeout(address.timeout)
+        found.connect(address.unixsocket)
+    except BaseException:
+        found.close()
+        raise
     return found
 
 
@@ -214,11 +265,10 @@ class Connection:
         self._where = address.where
         self._buffer = bytearray()
         try:
-            self._socket = socket.create_connection((address.host, address.port), address.timeout)
+            self._socket = _connected(address)
         except OSError as error:
             reason = error.strerror or str(error)
             raise Failure(f"No cluster answers at {self._where}: {reason}.", EXIT_NO_CLUSTER) from None
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if address.tls is not None:
             self._secure(address.tls)
         greeting = ["hello", "3"]

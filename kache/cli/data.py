@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -125,6 +126,11 @@ def execute(words: tuple[str, ...], form: str | None, read_stdin: bool, address:
     return _send(words, form or "auto", read_stdin, address)
 
 
+def _columns() -> int:
+    """How wide what is shown may be; a pipe has no width."""
+    return shutil.get_terminal_size((sys.maxsize, 24)).columns
+
+
 def shortcut(name: str) -> click.Command | None:
     """``kache <name> …`` for a command of the table, its help made from its rows; None when there is none."""
     from kache.commands import BINARY, lookup
@@ -136,7 +142,7 @@ def shortcut(name: str) -> click.Command | None:
     @click.command(
         name,
         cls=_DataCommand,
-        help="\b\n" + text(name).replace("\n\n", "\n\n\b\n"),
+        help="\b\n" + text(name, _columns()).replace("\n\n", "\n\n\b\n"),
         epilog=f"{_PLACE} {EXIT_STATUS}",
     )
     @address_options
@@ -151,15 +157,22 @@ def shortcut(name: str) -> click.Command | None:
 @click.command("ping")
 @address_options
 @click.option("--count", "-c", type=WholeNumber(1), metavar="NUMBER", default=1, show_default=True, help="How often.")
-def ping(count: int, address: Address) -> int:
-    """Ask a cluster whether it answers, and how fast."""
+@click.option(
+    "--ready", is_flag=True,
+    help="Ask every shard: status 1, and which one and why, unless all of them execute commands. Needs no rights.",
+)  # fmt: skip
+def ping(count: int, ready: bool, address: Address) -> int:
+    """Ask a cluster whether it answers, and how fast.
+
+    Without --ready a cluster answers that loads or has lost a shard: it is alive.
+    """
     connection = Connection(address)
     if connection.needs_password:
         raise Failure(PASSWORD_HINT)
     try:
         for number in range(count):
             started = time.perf_counter()
-            answer = connection.request(["ping"])
+            answer = _readiness(connection) if ready else connection.request(["ping"])
             spent = (time.perf_counter() - started) * 1000
             click.echo(f"{answer if isinstance(answer, str) else show.raw(answer).decode()} ({spent:.2f} ms)")
             if number + 1 < count:
@@ -167,6 +180,16 @@ def ping(count: int, address: Address) -> int:
     finally:
         connection.close()
     return 0
+
+
+def _readiness(connection: Connection) -> str:
+    try:
+        connection.request(["ready"])
+    except CommandError as error:
+        if error.code != "NOTREADY":
+            raise
+        raise Failure(f"Not ready: {error.message.partition(' ')[2]}.") from None
+    return "READY"
 
 
 def known_names(typed: str) -> list[str]:
@@ -184,9 +207,8 @@ def commands(name: tuple[str, ...]) -> int:
     from kache.commands.reference import text
 
     try:
-        click.echo_via_pager(text(" ".join(name) or None)) if sys.stdout.isatty() else click.echo(
-            text(" ".join(name) or None), nl=False
-        )
+        shown = text(" ".join(name) or None, _columns())
+        click.echo_via_pager(shown) if sys.stdout.isatty() else click.echo(shown, nl=False)
     except KeyError:
         wanted = " ".join(name)
         raise Failure(f"There is no command '{wanted}'.{nearest(wanted, known_names(''))}", EXIT_USAGE) from None

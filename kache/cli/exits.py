@@ -11,6 +11,7 @@ from kache.errors import CommandError
 
 __all__ = [
     "EXIT_ERROR", "EXIT_NIL", "EXIT_NO_CLUSTER", "EXIT_STATUS", "EXIT_USAGE", "PASSWORD_HINT", "Failure", "hinted",
+    "sentence",
 ]  # fmt: skip
 
 EXIT_ERROR = 1
@@ -33,9 +34,14 @@ class Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:
         """Print the sentence."""
-        click.echo(f"kache: {self.message}", err=True)
+        click.echo(f"kache: {sentence(self.message)}", err=True)
 
 
 def hinted(error: CommandError) -> str:
     """The text of an error reply; what to do is added where a password is missing."""
     return f"{error.message} {PASSWORD_HINT}" if error.code == "NOAUTH" else error.message
+
+
+def sentence(text: str) -> str:
+    """An error's text as a sentence of its own: it ends like one."""
+    return text if text.endswith((".", "?", "!", ")", "`")) else f"{text}."

@@ -41,7 +41,8 @@ def subscribe(
     names = [channel.encode("utf-8", "surrogateescape") for channel in channels]
     client: Client[bytes] = Client(
         address.host,
-        address.port,
+        address.port or 1,
+        unixsocket=address.unixsocket,
         username=address.user,
         password=address.password or ("" if address.user else None),
         db=address.db,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kache import __version__
-from kache.cli.exits import EXIT_ERROR, EXIT_STATUS, EXIT_USAGE, Failure, hinted
+from kache.cli.exits import EXIT_ERROR, EXIT_STATUS, EXIT_USAGE, Failure, hinted, sentence
 from kache.cli.group import Group
 from kache.errors import CommandError, KacheError
 
@@ -144,7 +144,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"kache: {hinted(error)}", err=True)
         return EXIT_ERROR
     except KacheError as error:
-        click.echo(f"kache: {error}", err=True)
+        click.echo(f"kache: {sentence(str(error))}", err=True)
         return EXIT_ERROR
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)

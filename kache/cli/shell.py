@@ -55,7 +55,7 @@ def _help(conversation: Conversation, words: list[bytes]) -> None:
 
     name = b" ".join(words[1:]).decode("utf-8", "replace")
     try:
-        _page(text(name or None))
+        _page(text(name or None, shutil.get_terminal_size().columns))
     except KeyError:
         found = _loaded(conversation, name)
         if found:

@@ -135,7 +135,7 @@ def _head(frame: Frame, view: View, width: int) -> list[Text]:
     hits = interval.hit_percent() if interval else None
     facts = Text.assemble(
         (f"{whole['client_ops_per_second'] or 0:,.0f}", "bold"), " commands/s  ",
-        (f"{whole['clients'] or 0:,}", "bold"), " clients  ",
+        (f"{whole['clients'] or 0:,}", "bold"), " client  " if whole["clients"] == 1 else " clients  ",
         "hits ", (_percent(hits), "bold"), "  ",
         "p99 ", (duration(interval.percentile_us(99)) if interval else "-", "bold"), "  ",
         (f"{whole['keys'] or 0:,}", "bold"), " keys",

@@ -34,12 +34,12 @@ def on_terminal() -> bool:
 
 
 def loading_text(loading: Loading) -> str:
-    """``loading: 41 % of 2.1gb, 3,400,000 keys, 1,200,000 a second, 7 s left``"""
+    """``41 % of 2.1gb, 3,400,000 keys, 1,200,000 a second, 7 s left``"""
     rate = loading.done / loading.seconds if loading.seconds > 0 else 0.0
     left = f", {(loading.total - loading.done) / rate:.0f} s left" if rate > 0 else ""
     share = 100 * loading.done / loading.total if loading.total else 100
     keys = f"{loading.keys:,} keys, {loading.keys / loading.seconds if loading.seconds > 0 else 0:,.0f} a second"
-    return f"loading: {share:.0f} % of {format_size(loading.total)}, {keys}{left}"
+    return f"{share:.0f} % of {format_size(loading.total)}, {keys}{left}"
 
 
 def dumping_text(done: float, keys: int, seconds: float) -> str:
@@ -116,6 +116,5 @@ class LoadingBar:
         several = list(self._shards.values())
         done, total, keys = (sum(figures) for figures in zip(*((each.done, each.total, each.keys) for each in several), strict=True))  # fmt: skip
         together = Loading(done, total, keys, max(each.seconds for each in several))
-        what, _, text = loading_text(together).partition(": ")
         shards = f" {len(several)} shards" if len(several) > 1 else ""
-        self._write(f"{ERASE}{what}{shards} {_drawn(done / total if total else 1.0)} {text}")
+        self._write(f"{ERASE}loading{shards} {_drawn(done / total if total else 1.0)} {loading_text(together)}")

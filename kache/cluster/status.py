@@ -1,4 +1,5 @@
-"""What the supervisor says of its cluster: the sentence when it serves, and the answer to a request for its status."""
+"""What the supervisor says of its cluster: the sentence when it serves, the answer to a request for its status, and what in
+that answer means that the cluster is not ready."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from kache.config.kinds import format_address, format_size
 from kache.config.settings import SETTINGS, Config
 from kache.slots import SlotRange
 
-__all__ = ["cluster_status", "ready_line"]
+__all__ = ["cluster_status", "ready_line", "unready"]
 
 
 def ready_line(config: Config, broken: Sequence[Child]) -> str:
@@ -62,3 +63,12 @@ def cluster_status(
         tls_serial=served.serial if served else "",
         tls_expires=served.expires if served else 0,
     )
+
+
+def unready(status: ClusterStatus) -> list[str]:
+    """Why the cluster is not ready: a sentence without its full stop for everybody who is not up."""
+    reasons = ["the cluster is stopping"] if status.draining else []
+    for child in status.children:
+        if child.state != "up" and child.role != "metrics":
+            reasons.append(f"{child.role} {child.index} is {child.state}{f' ({child.reason})' if child.reason else ''}")
+    return reasons

@@ -15,6 +15,11 @@ from .row import Secret
 
 __all__ = ["markdown", "text"]
 
+COLUMNS = 96
+"""Of text about a command: longer lines are hard to read."""
+NARROWEST = 40
+"""A narrower terminal wraps by itself."""
+
 _INTRODUCTION: Final = """\
 # Commands
 
@@ -69,8 +74,8 @@ def markdown() -> str:
     return "".join(parts)
 
 
-def text(name: str | None = None) -> str:
-    """For the command line: every command in a line, or one (``get``, ``config get``) in full.
+def text(name: str | None = None, columns: int = COLUMNS) -> str:
+    """For the command line: every command in a line, or one (``get``, ``config get``) in full, no wider than `columns`.
 
     Raises KeyError for a name that no command has. Ends in a newline.
     """
@@ -82,7 +87,7 @@ def text(name: str | None = None) -> str:
         rows = [CONTAINERS[wanted], *(row for row in _public() if row.name.startswith(f"{wanted}|"))]
     if not rows:
         raise KeyError(name)
-    return "\n".join(_plain(row) for row in rows)
+    return "\n".join(_plain(row, min(max(columns, NARROWEST), COLUMNS)) for row in rows)
 
 
 def _public() -> list[Row]:
@@ -144,14 +149,14 @@ def _entry(row: Row) -> str:
     return f"\n### {row.name.replace('|', ' ').upper()}\n\n`{_usage(row)}`\n\n{row.summary}\n\n{facts}"
 
 
-def _plain(row: Row) -> str:
-    lines = textwrap.wrap(_usage(row), 96, subsequent_indent="    ", break_on_hyphens=False)
-    lines += textwrap.wrap(row.summary, 96, initial_indent="  ", subsequent_indent="  ")
+def _plain(row: Row, columns: int) -> str:
+    lines = textwrap.wrap(_usage(row), columns, subsequent_indent="    ", break_on_hyphens=False)
+    lines += textwrap.wrap(row.summary, columns, initial_indent="  ", subsequent_indent="  ")
     for name, value in _facts(row):
         if value == NATIVE:
             value = "Sent as it is to the node that owns the slot of the key."
         filled = f"  {name + ':':14} {value.replace('**', '')}"
-        lines += textwrap.wrap(filled, 96, subsequent_indent=" " * 17, break_on_hyphens=False)
+        lines += textwrap.wrap(filled, columns, subsequent_indent=" " * 17, break_on_hyphens=False)
     return "\n".join(lines) + "\n"
 
 

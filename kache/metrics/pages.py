@@ -2,7 +2,7 @@
 
     /metrics     Prometheus or OpenMetrics text; open, as scrapers expect it: figures, no keys and no values
     /healthz     200 while the cluster answers a PING
-    /readyz      200 while every router and shard is up; else 503 and why not
+    /readyz      200 while every router and shard is up and executes commands (READY); else 503 and why not
     /, /api/…    the console: behind a password of the cluster, since it shows keys and values
 
 Whoever looks at the console names a user (any other name stands for `default`) and sees what that one may see. Where any
@@ -25,6 +25,7 @@ from typing import Any
 
 from kache import __version__
 from kache.cluster.messages import ClusterStatus
+from kache.cluster.status import unready
 from kache.config.settings import Config
 from kache.errors import KacheError
 from kache.metrics import console
@@ -32,22 +33,13 @@ from kache.metrics.exposition import exposed
 from kache.metrics.server import Request, Response
 from kache.metrics.source import Source, SourceError, Visitor
 
-__all__ = ["Pages", "unready"]
+__all__ = ["Pages"]
 
 READ_METHODS = ("GET", "HEAD")
 WRONG_PASSWORD_SECONDS = 1.0
 """Guessing should take its time."""
 PROOF = "x-kache-console"
 """A header that the page of a stranger cannot send along."""
-
-
-def unready(status: ClusterStatus) -> list[str]:
-    """Why the cluster is not ready: a sentence without its full stop for everybody who is not up."""
-    reasons = ["the cluster is stopping"] if status.draining else []
-    for child in status.children:
-        if child.state != "up" and child.role != "metrics":
-            reasons.append(f"{child.role} {child.index} is {child.state}{f' ({child.reason})' if child.reason else ''}")
-    return reasons
 
 
 def _plain(status: int, words: str, *headers: tuple[str, str]) -> Response:
@@ -128,8 +120,9 @@ class Pages:
         return _plain(200, "The cluster answers.")
 
     async def _readiness(self, _request: Request) -> Response:
-        reasons = unready(await self._status())
-        return _plain(503, "\n".join(reasons)) if reasons else _plain(200, "Every router and shard is up.")
+        # The supervisor's view first: it does not depend on the one router that would be asked.
+        reasons = "\n".join(unready(await self._status())) or await self._source.unready()
+        return _plain(503, reasons) if reasons else _plain(200, "Every router and shard is up.")
 
     # The console ------------------------------------------------------------------------------------------------------
 

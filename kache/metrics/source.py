@@ -123,6 +123,18 @@ class Source:
         except (KacheError, OSError, TimeoutError) as error:
             raise SourceError(f"The cluster does not answer: {error}.") from None
 
+    async def unready(self) -> str:
+        """What READY says, empty for OK. Raises SourceError where it says neither."""
+        try:
+            await self._client.execute("ready")
+        except CommandError as error:
+            if error.code == "NOTREADY":
+                return error.message.removeprefix("NOTREADY ")
+            raise SourceError(f"The cluster does not say whether it is ready: {error}.") from None
+        except (KacheError, OSError, TimeoutError) as error:
+            raise SourceError(f"The cluster does not answer: {error}.") from None
+        return ""
+
     async def sample(self) -> None:
         """Remembers a moment every SAMPLE_SECONDS, for ever."""
         while True:

@@ -11,6 +11,7 @@ info            INFO: the figures of statistics in Redis's words
 introspection   COMMAND, MEMORY and the HELP texts
 latency         LATENCY: how long commands took
 persistence     SAVE and its like, SHUTDOWN: what is kept on disk, through the supervisor
+readiness       READY: whether every shard executes commands
 scripting       SCRIPT: the scripts that all shards know
 slowlog         SLOWLOG over the cluster
 statistics      what all processes say of themselves, put together: one moment of the cluster; STATS

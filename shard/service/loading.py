@@ -137,5 +137,5 @@ class Loader:
                 self._tell(self.progress)
             if self._logs and now - self._logged >= LOG_SECONDS:
                 self._logged = now
-                log.info("%s", loading_text(self.progress))
+                log.info("loading: %s", loading_text(self.progress))
             await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 from ports import free_port
-from six_nodes import KINDS, SixNodes, six_nodes
+from six_nodes import KINDS, SixNodes, six_nodes, until
 
 from kache.testing.cluster import LocalCluster
 
@@ -155,3 +155,15 @@ def test_what_an_operator_looks_at(guarded: SixNodes, tmp_path: Path) -> None:
         text = page("/metrics")
         assert 'kache_backend_slots_owned{router="0"} 16384' in text and "kache_backend_redirects_total" in text
         assert "redis_up 1" in text
+        with redis.Redis(port=front.port) as client:
+            assert client.execute_command("READY")
+            stopped = guarded.masters()[0]
+            guarded.stop_node(stopped)
+            try:
+                with pytest.raises(
+                    redis.ResponseError, match=rf"NOTREADY node 127.0.0.1:{guarded.ports[stopped]} is not reachable"
+                ):
+                    client.execute_command("READY")
+            finally:
+                guarded.continue_node(stopped)
+            until(lambda: kache("ping", "--ready", *address).returncode == 0)

@@ -114,6 +114,7 @@ def test_the_first_word_of_data(cluster: Cluster) -> None:
 def test_bad_values_are_named() -> None:
     for arguments, environment, piece in (
         (("ping", "--port", "abc"), {}, "must be a whole number, from 1 to 65535, not 'abc'."),
+        (("ping", "--tls", "--cacert", "nofile"), {}, "--cacert nofile holds no certificates that can be read: "),
         (("ping",), {"KACHE_PORT": "abc"}, "not 'abc' (the variable KACHE_PORT)."),
         (("cluster", "status"), {"KACHE_PORT": "0"}, "not '0' (the variable KACHE_PORT)."),
         (("ping", "--host", ""), {}, "must be a name or an address, not empty"),

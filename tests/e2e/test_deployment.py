@@ -273,6 +273,25 @@ def test_the_probes_tell(probe: str, tmp_path: Path) -> None:
     assert cluster.kache(*command[1:], check=False).returncode != 0 and pid
 
 
+def test_the_health_check_means_that_every_shard_serves() -> None:
+    """That of the image, which the compose file repeats: a shard that stands still is seen and named; being alive is less."""
+    (text,) = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    command = json.loads(text)
+    composed = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["kache"]["healthcheck"]
+    assert composed["test"] == ["CMD", *command] and composed["start_period"] == "10m"
+    (container,) = of_kind("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    with Cluster(2, environment={"KACHE_REQUIREPASS": "sesame"}, restart_unresponsive="no") as cluster:
+        until(lambda: cluster.kache(*command[1:], check=False).returncode == 0, "it is healthy")
+        pid = cluster.pid_of("shard", 1)
+        cluster.kill(pid, signal.SIGSTOP)
+        try:
+            done = cluster.kache(*command[1:], check=False)
+            assert done.returncode == 1 and "shard 1 " in done.stderr, done
+            assert cluster.kache(*container["livenessProbe"]["exec"]["command"][1:]).returncode == 0
+        finally:
+            cluster.kill(pid, signal.SIGCONT)
+
+
 def test_it_is_ready_by_the_metrics_port() -> None:
     """What a probe asks over HTTP is answered in tests/e2e/test_metrics.py."""
     (container,) = of_kind("StatefulSet")["spec"]["template"]["spec"]["containers"]

@@ -162,7 +162,8 @@ def test_listening_and_near_caches_over_tls(cluster: TlsCluster) -> None:
 def test_the_command_line(cluster: TlsCluster) -> None:
     options = ("--host", "localhost", "--port", cluster.tls_port, "--tls")
     ca = ("--cacert", cluster.authority.ca_file)
-    assert cluster.kache("ping", *options, *ca).returncode == 0
+    for more in ((), ("--ready",)):
+        assert cluster.kache("ping", *more, *options, *ca).returncode == 0
     assert "OK" in cluster.kache("set", *options, *ca, "cli", "1").stdout
     assert cluster.kache("get", *options, "--insecure", "cli").stdout.strip() == "1"
     assert "commands" in cluster.kache("stats", *options, *ca).stdout

@@ -79,7 +79,7 @@ def terminal(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -
 
 
 def test_it_follows_keys(terminal: Terminal) -> None:
-    until(lambda: re.search(r"[1-9]\d* commands/s +1 clients", terminal.screen()), "rates")
+    until(lambda: re.search(r"[1-9]\d* commands/s +1 client ", terminal.screen()), "rates")
     first = terminal.screen()
     assert "2 shards, 1 router" in first.splitlines()[0]
     assert "of 64mb" in first

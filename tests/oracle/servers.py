@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import tied
 from ports import free_port
 
 _START_TIMEOUT_S = 60.0
@@ -67,7 +68,7 @@ def server(binary: str, *options: str) -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="oracle-") as folder:
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = tied.started([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(port, process)
             yield port

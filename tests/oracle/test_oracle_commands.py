@@ -14,7 +14,7 @@ from kache.errors import CommandError
 from .wire import Connection, RawReply
 
 OURS_ALONE = {
-    "lget", "zquery", "stats", "hotkeys", "bigkeys", "advise", "debug|help", "debug|loadaof", "debug|reload",
+    "lget", "zquery", "stats", "hotkeys", "bigkeys", "advise", "ready", "debug|help", "debug|loadaof", "debug|reload",
 }  # fmt: skip
 """Commands no Redis has."""
 

@@ -56,6 +56,7 @@ OWNERS_OF_IO = {
     "router/cluster/waiting.py",  # asks several nodes at once
     "router/commands/hotkeys.py",  # asks all shards at once
     "router/commands/persistence.py",  # waits between two looks
+    "router/commands/readiness.py",  # asks all shards at once
     "router/commands/statistics.py",  # asks all shards at once
     "router/commands/tracking.py",  # tells other routers, and does not wait for it
     "router/main.py",

@@ -148,6 +148,13 @@ def serves(engine: Engine) -> None:
         first = engine.ask("exec", name, "cat", "/proc/1/cmdline").replace("\0", " ")
         engine.say("the supervisor is process 1", "kache" in first, first)
         engine.say("healthy while it serves", engine.run("healthcheck", "run", name).returncode == 0)
+        shard = engine.ask("exec", name, "sh", "-c", "grep -l '^kache: shard 1 ' /proc/[0-9]*/cmdline").split("/")[2]
+        engine.ask("exec", name, "sh", "-c", f"kill -STOP {shard}")
+        engine.say("unhealthy while a shard stands still", engine.run("healthcheck", "run", name).returncode != 0)
+        said = engine.run("exec", name, "kache", "ping", "--ready", "--timeout", "2")
+        engine.say("and says which", "shard 1 " in said.stderr, said.stderr.strip())
+        engine.say("but alive", engine.status_of(name, "kache ping --timeout 2") == 0)
+        engine.ask("exec", name, "sh", "-c", f"kill -CONT {shard}")
         children = "for each in /proc/[0-9]*; do n=${each#/proc/}; [ $n = 1 ] || grep -q '^kache' $each/cmdline && echo $n; done"
         pids = engine.ask("exec", name, "sh", "-c", children).split()
         pids = [pid for pid in pids if pid != "1"]

@@ -25,6 +25,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import tied
+
 ROOT = Path(__file__).parent.parent.parent
 SKIPPED = 77
 PARTS = ("build", "tls", "mutations", "security", "unit")
@@ -113,17 +117,19 @@ def run(
     program: Sequence[str], environment: dict[str, str], seconds: float | None, directory: Path = ROOT
 ) -> int | None:
     """Its exit status; None when it was ended after so many seconds."""
-    process = subprocess.Popen(program, cwd=directory, env=environment, start_new_session=True)
+    process = tied.started(program, by=signal.SIGTERM, cwd=directory, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
         return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def shown(reports: Path) -> int:

@@ -35,6 +35,9 @@ def test_one_command_as_text() -> None:
     assert shown.startswith("CONFIG GET parameter")
     assert "Differs:" in shown
     assert "N*K" in text("sinter")
+    assert all(len(line) <= 80 for line in text("set", 80).splitlines()) and text("set", 1) != text("set", 80) != text(
+        "set"
+    )
     assert all(len(line) <= 96 for row in TABLE if row.group != "internal" for line in text(row.name).splitlines())
     assert text("del").count("DEL key") == 2  # the binary protocol's own as well
     with pytest.raises(KeyError):
