@@ -3,7 +3,7 @@
     Queue     first ─► chunk ─► chunk ◄─ last       keys in the order in which they came: hash, slot, database, size
     Ghosts    chunks[i] ─► 256 buckets of 31 fingerprints, each bucket a queue of its own
 
-The queue has a tenth of the data or so, and 12 bytes a key; a ghost has 2, and there are as many as keys: together about 3.3
+The queue has a tenth of the data or so, and 12 bytes a key; a ghost has 2, and there are eight for ten keys: together about 2.9
 bytes a key. The main queue is not here: its order is the clock of its entries, and its end is found by sampling (evict.pxi).
 
 A key is known by its hash: it may be gone, or have come again, when it leaves the queue. Ghosts are inexact by design: the
