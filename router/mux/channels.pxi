@@ -2,6 +2,7 @@
 #
 #   SUBSCRIBE c ──► _subscribe c sessions ──► the shard of c (patterns and channels of keyspace events: every shard)
 #               ◄── its answer: the confirmation leaves in its place; what is published from there on comes on this link
+#   UNSUBSCRIBE c   the same: once it is confirmed no PUBLISH counts the session, through whichever router it goes
 #   PUBLISHED c ──► each session that listens to c, or to a pattern that matches, in the order of the link
 #
 # A shard knows how many sessions of a link listen to a name, which is told anew every time that changes, and all of it
@@ -23,7 +24,7 @@ cdef bytes EVERYWHERE = b"__key"
 
 
 cdef class Subscription(Pending):
-    """A SUBSCRIBE, or its like, on its way to the shards."""
+    """A SUBSCRIBE or UNSUBSCRIBE, or its like, on its way to the shards."""
 
     cdef int receive(self, uint32_t part, const char* reply, Py_ssize_t n) except -1:
         return self.one_less()
@@ -86,7 +87,6 @@ cdef class Channels:
         cdef Subscription one = Subscription.__new__(Subscription)
         cdef dict changed = {}
         cdef bytes name
-        cdef Link link
         one.router = self.router
         one.session = session
         one.dialect = session.dialect_now
@@ -98,6 +98,11 @@ cdef class Channels:
         self.router.shards.end_runs()
         if self.router.remote is not None:
             return self.subscribe_remote(one, kind, changed)
+        return self.ask(one, kind, changed)
+
+    cdef Subscription ask(self, Subscription one, int kind, dict changed):
+        """The shards are told, and answer. One that is down is told when it is back."""
+        cdef Link link
         for shard, words in changed.items():
             link = <Link> self.router.links[<int> shard]
             if link.phase == UP:
@@ -114,9 +119,24 @@ cdef class Channels:
             self.router.remote.director.listen([(kind, name) for name in words[::2]], one.told)
         return one
 
-    cdef object unsubscribe(self, Session session, int kind, tuple names):
-        """It does not any longer; without names: to nothing of this kind. What it is told."""
+    cdef Subscription unsubscribe(self, Session session, int kind, tuple names):
+        """It does not any longer; without names: to nothing of this kind. Told once the shards know: who sends a message
+        behind that, through whichever router, finds it counted no more."""
+        cdef Subscription one = Subscription.__new__(Subscription)
         cdef dict changed = {}
+        one.router = self.router
+        one.session = session
+        one.dialect = session.dialect_now
+        one.ends = True
+        one.messages = self.end(session, kind, names, changed)
+        self.router.shards.end_runs()
+        if self.router.remote is not None:
+            self.tell(kind, changed)
+            return one
+        return self.ask(one, kind, changed)
+
+    cdef object end(self, Session session, int kind, tuple names, dict changed):
+        """The session is no listener of these any more, or of none of its kind: what it is told."""
         cdef bytes name
         told = Messages()
         verb = UNSUBSCRIBED[kind].encode()
@@ -126,16 +146,18 @@ cdef class Channels:
             told.append(Push([verb, name, session.listens(kind)]))
         if not told:
             told.append(Push([verb, None, session.listens(kind)]))
-        self.router.shards.end_runs()
-        self.tell(kind, changed)
         return told
 
     cdef int forget(self, Session session) except -1:
         """It listens to nothing any more, and need not be told."""
+        cdef dict changed
         cdef int kind
         for kind in range(SUBSCRIBED_KINDS):
             if session.names(kind):
-                self.unsubscribe(session, kind, ())
+                changed = {}
+                self.end(session, kind, (), changed)
+                self.router.shards.end_runs()
+                self.tell(kind, changed)
         return 0
 
     cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1:

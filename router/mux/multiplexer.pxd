@@ -876,7 +876,8 @@ cdef int send_block(Block block, uint32_t part) except -1
 # channels.pxi ----------------------------------------------------------------------------------------
 @cython.final
 cdef class Subscription(Pending):
-    """A SUBSCRIBE, or its like, on its way to the shards."""
+    """A SUBSCRIBE or UNSUBSCRIBE, or its like, on its way to the shards."""
+    cdef bint ends               # an UNSUBSCRIBE: what is pushed need not come behind it
     cdef object messages         # what its client is told
     cdef Py_ssize_t missing      # shards that have not answered
     cdef object future           # of who awaits it inside a transaction
@@ -910,7 +911,9 @@ cdef class Channels:
     cdef Subscription subscribe(self, Session session, int kind, tuple names)
     cdef Subscription subscribe_remote(self, Subscription one, int kind, dict changed)
     cdef int deliver_remote(self, int kind, bytes name, bytes channel, bytes message) except -1
-    cdef object unsubscribe(self, Session session, int kind, tuple names)
+    cdef Subscription ask(self, Subscription one, int kind, dict changed)
+    cdef Subscription unsubscribe(self, Session session, int kind, tuple names)
+    cdef object end(self, Session session, int kind, tuple names, dict changed)
     cdef int forget(self, Session session) except -1
     cdef int enter(self, Session session, int kind, bytes name, dict changed) except -1
     cdef int leave(self, Session session, int kind, bytes name, dict changed) except -1

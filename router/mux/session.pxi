@@ -252,7 +252,7 @@ cdef class Session(Replies):
         return self.router.channels.subscribe(self, kind, names)
 
     def unsubscribe(self, int kind, tuple names not None):
-        """It does not any longer; without names: to nothing of that kind. The reply."""
+        """It does not any longer; without names: to nothing of that kind. The reply, as that of `subscribe`."""
         return self.router.channels.unsubscribe(self, kind, names)
 
     def monitor(self):
@@ -929,7 +929,8 @@ cdef class Session(Replies):
         count_local(command, monotonic_ns() - started)
         if self.gone:
             return 0
-        self.unconfirmed = subscription
+        if not subscription.ends:
+            self.unconfirmed = subscription
         self.expect_pending(subscription, 0)
         if subscription.missing == 0:
             return subscription.complete(subscription.messages)

@@ -13,6 +13,8 @@ from six_nodes import KINDS, PATIENT, SixNodes, six_nodes, until
 from kache.slots import slot_of_key
 from kache.testing.cluster import LocalCluster
 
+pytestmark = pytest.mark.once
+
 CLIENTS = 8
 BATCH = 10
 

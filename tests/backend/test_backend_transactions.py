@@ -13,6 +13,8 @@ from six_nodes import SixNodes, until
 
 from kache.testing.cluster import LocalCluster
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=[2, 3])
 def client(front: LocalCluster, request: pytest.FixtureRequest) -> redis.Redis:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from authority import TlsCluster
+
+pytestmark = pytest.mark.once
 
 
 def test_the_common_name_is_the_user() -> None:

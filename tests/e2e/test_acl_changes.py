@@ -15,6 +15,8 @@ from cluster import DEADLINE, KACHE, Cluster, Connection, until
 
 from kache.errors import CommandError
 
+pytestmark = pytest.mark.once
+
 NO_SET = CommandError("NOPERM this user has no permissions to run the 'set' command")
 
 

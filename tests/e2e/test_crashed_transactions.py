@@ -16,6 +16,8 @@ from cluster import Cluster, Connection, kill_everything, until
 
 from kache.errors import NO_SUCH_KEY, CommandError
 
+pytestmark = pytest.mark.once
+
 SHARDS = 3
 ACCOUNTS = 4
 PAID_IN = 1000

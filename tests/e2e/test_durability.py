@@ -17,6 +17,8 @@ from kache.errors import CommandError
 from kache.shard.log import directory
 from kache.shard.log.files import Files
 
+pytestmark = pytest.mark.once
+
 FILL: list[tuple[object, ...]] = [
     ("set", "string", "a b:c\n\0\xff"),
     ("set", "", "the empty key"),

@@ -13,6 +13,8 @@ from cluster import DEADLINE, Cluster, Connection, kill_everything, until
 
 from kache.errors import CommandError
 
+pytestmark = pytest.mark.once
+
 DISK = 48 << 20
 BALLAST = 16 << 20
 VALUE = 10_000

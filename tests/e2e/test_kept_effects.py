@@ -11,9 +11,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cluster import Cluster, Connection, kill_everything, until
 
 from kache.errors import CommandError
+
+pytestmark = pytest.mark.once
 
 MODULE = """
 from kache.module import Context, command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -126,12 +127,31 @@ def test_who_comes_and_goes_between_two_messages_of_a_channel(cluster: Cluster) 
         first.close()
         second.send(("UNSUBSCRIBE", channel), ("PING",))
         assert [second.read()[-1] for _ in range(5)] == [b"4", b"4", b"5", b"5", 1]
-        until(lambda: publisher.request("PUBSUB", "NUMSUB", channel) == [channel, 0], "its shard knows")
         assert second.read() == "PONG"
+        assert publisher.request("PUBSUB", "NUMSUB", channel) == [channel, 0]
         published(b"6", 1)
         assert second.read() == [b"pmessage", pattern, channel, b"6"]
         second.close()
         until(lambda: publisher.request("PUBLISH", channel, b"7") == 0, "nobody is left")
+
+
+def test_an_end_is_confirmed_once_the_shard_knows(cluster: Cluster) -> None:
+    """A PUBLISH through another router must not count who was told that it listens no more."""
+    channel = CHANNELS[0]
+    shards = [cluster.pid_of("shard", index) for index in range(SHARDS)]
+    for commands in ([("UNSUBSCRIBE", channel)], [("MULTI",), ("UNSUBSCRIBE", channel), ("EXEC",)]):
+        with Listener(cluster.port, 3) as listener, cluster.connect() as publisher:
+            listener.listen("SUBSCRIBE", channel)
+            for pid in shards:
+                cluster.kill(pid, signal.SIGSTOP)
+            listener.send(*commands)
+            readable, _, _ = select.select([listener.socket], [], [], 0.3)
+            for pid in shards:
+                cluster.kill(pid, signal.SIGCONT)
+            told = listener.read_many(len(commands))[-1]
+            assert (told if len(commands) == 1 else told[0]) == [b"unsubscribe", channel, 0]
+            assert len(commands) > 1 or not readable
+            assert publisher.request("PUBLISH", channel, "x") == 0
 
 
 def test_counts_over_routers(cluster: Cluster) -> None:

@@ -16,6 +16,8 @@ from cluster import Cluster, Connection, until
 from kache.client import Client
 from kache.errors import CommandError
 
+pytestmark = pytest.mark.once
+
 BEFORE = "EXECABORT Transaction discarded because of previous errors."
 
 

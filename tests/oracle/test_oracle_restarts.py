@@ -23,7 +23,10 @@ from .wire import Arg, Connection, RawReply
 
 EXAMPLES = int(os.environ.get("KACHE_ORACLE_RESTARTS", "15"))
 
-pytestmark = pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the other tests run against that port")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the other tests run against that port"),
+]
 
 every_type = st.one_of(string_commands, key_commands, list_commands, hash_commands, set_commands, zset_commands)
 

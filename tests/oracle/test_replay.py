@@ -32,6 +32,8 @@ from .strategies_strings import string_commands
 from .strategies_zsets import zset_algebra_commands, zset_commands, zset_random_commands
 from .wire import to_bytes
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = int(os.environ.get("KACHE_ORACLE_EXAMPLES", "300"))
 NOW = 1_700_000_000_000
 
