@@ -58,7 +58,7 @@ cdef class LookAhead:
             at += 4 + <Py_ssize_t> size
             frames -= 1
         self.fetch_words()
-        self.fetch_entries()
+        self.fetch_entries(keys)
         self.fetch_values()
 
     cdef inline void fetch_words(self) noexcept nogil:
@@ -73,7 +73,7 @@ cdef class LookAhead:
                     hint.word = segment.words + home_of(tag_of(hint.hash, segment.bits), segment.capacity)
                     kache_fetch(hint.word)
 
-    cdef inline void fetch_entries(self) noexcept nogil:
+    cdef inline void fetch_entries(self, Store keys) noexcept nogil:
         cdef int i, probe
         cdef Hint* hint
         cdef Segment* segment
@@ -96,6 +96,9 @@ cdef class LookAhead:
                     kache_fetch(hint.entry)
                     break
                 word += 1
+            if hint.entry == NULL and keys.queueing:
+                # Whoever stores it asks the ghosts.
+                ghosts_fetch(&keys.ghosts, hint.hash)
 
     cdef inline void fetch_values(self) noexcept nogil:
         """The end of a short value lies in a line of its own as often as not; a long one is read in order anyway."""

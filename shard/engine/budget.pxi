@@ -28,7 +28,7 @@ cdef extern from *:
 
 cdef enum:
     STEP_PARTS = 64             # of the limit is 1: what all shards together may take between two looks when memory is full
-    ABOVE_PART = 16             # of the limit is 1: memory above it that is nobody's fault, whatever it is taken for
+    ABOVE_PART = 12             # of the limit is 1: memory above it that is nobody's fault, whatever it is taken for
     HOLES_PART = 64             # the same of holes in the data, beside what a process takes anyhow
     OWN_GROWTH = 524288         # bytes that a process grows by whatever the limit is: first tables, buffers, slabs begun
     SMALL_SHARE = 8388608       # bytes of the limit for each shard up to which all of that is no fault of the data
@@ -204,8 +204,8 @@ cdef class Budget:
         """Publishes how much memory of its own this process has taken since it was empty; `simulated`: of that by simulations,
         which the other shards have, too. To be called once a second.
 
-        When all have taken more than a sixteenth above the limit, because the allocator has holes, less data is allowed, down
-        to two thirds of it; and more again as soon as there is room. What a process takes anyhow is most of a sixteenth where
+        When all have taken more than a twelfth above the limit, because the allocator has holes, less data is allowed, down
+        to two thirds of it; and more again as soon as there is room. What a process takes anyhow is most of a twelfth where
         the limit is small. It would be taken from the data there, and is not; the larger the limit, the less of it is left out.
         """
         cdef int64_t anyhow = (<int64_t> OWN_GROWTH + simulated) * self.shards, small = <int64_t> SMALL_SHARE * self.shards

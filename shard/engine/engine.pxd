@@ -307,6 +307,7 @@ cdef bint expire_fields(Store store, int64_t until_ns) except -1
 # evict.pxi --------------------------------------------------------------------------------------------
 cdef enum:
     POOL = 64
+    SEEN = 16                   # keys whose entries are fetched together
     SHARES = 1000
     SPARED = 16                 # keys of one command that are looked at; whoever names more rarely adds to them
 
@@ -316,6 +317,10 @@ cdef struct Candidate:
     int32_t db
     uint32_t slot
 
+cdef struct Seen:
+    Entry* entry
+    uint32_t slot
+
 
 @cython.final
 cdef class Evictor:
@@ -323,6 +328,9 @@ cdef class Evictor:
     cdef Store store
     cdef Candidate[POOL] pool
     cdef int pooled
+    cdef Seen[SEEN] seen
+    cdef int seen_count
+    cdef int looked                     # for how many more victims keys were looked at
     cdef bint volatile_only, by_ttl, at_random
     cdef bint queued                    # by S3-FIFO
     cdef bint limited                   # there is a limit: without one nobody will ask which keys are new
@@ -342,6 +350,8 @@ cdef class Evictor:
     cdef int tries(self) noexcept
     cdef Database* pick_database(self) noexcept
     cdef uint32_t pick_group(self, Database* db) noexcept
+    cdef void see(self, Database* db, uint32_t slot, Entry* entry) noexcept
+    cdef void consider_seen(self, Database* db) noexcept
     cdef void consider(self, Database* db, uint32_t slot, Entry* entry) noexcept
     cdef uint64_t score_of(self, Entry* entry) noexcept
     cdef int sample(self) except -1
@@ -352,6 +362,7 @@ cdef class Evictor:
     cdef bint is_small(self, Entry* entry) noexcept
     cdef bint small_is_full(self) noexcept
     cdef bint evict_queued(self) except -1
+    cdef void fetch_small(self) noexcept
     cdef bint evict_small(self) except -1
     cdef bint evict_random(self) except -1
     cdef Entry* random_of(self, Database* db) noexcept
@@ -1009,7 +1020,7 @@ cdef class LookAhead:
     cdef void forget(self) noexcept nogil
     cdef void look(self, Store keys, const char* data, Py_ssize_t n, uint32_t frames, int db) noexcept nogil
     cdef void fetch_words(self) noexcept nogil
-    cdef void fetch_entries(self) noexcept nogil
+    cdef void fetch_entries(self, Store keys) noexcept nogil
     cdef void fetch_values(self) noexcept nogil
     cdef void tell(self, Store keys) noexcept nogil
 

@@ -141,7 +141,10 @@ from .listvalue cimport (
     Chunk, Chunks, ElementWalk, ListValue, Run, Slot, chunk_data, element_at, element_data, element_size, elements_from, next_element,
     packed_size,
 )
-from .queues cimport Ghosts, Queue, Queued, ghosts_add, ghosts_clear, ghosts_take, queue_check, queue_clear, queue_pop, queue_push
+from .queues cimport (
+    Ghosts, Queue, Queued, ghosts_add, ghosts_clear, ghosts_fetch, ghosts_take, queue_check, queue_clear, queue_peek, queue_pop,
+    queue_push,
+)
 from .miniature cimport FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, RATE_BITS, Miniatures
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,

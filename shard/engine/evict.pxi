@@ -24,6 +24,17 @@ cdef int MOST_PROMOTED = 32
 # How many keys get another chance before one goes although it was used.
 cdef int MOST_CHANCES = 64
 
+# How many victims keys are looked at for in one go: neighbours in a table cost little more than one of them. And how many keys
+# at most: all of what is looked at is to find room in the pool.
+cdef enum:
+    VICTIMS = 4
+    MOST_LOOKED = 64
+
+# For how many keys of the small queue what they will touch is fetched together: entries of the next ones, the words that lead
+# to those of as many behind them, the tables of those that follow.
+cdef enum:
+    TOGETHER = 4
+
 
 @cython.final
 cdef class Evictor:
@@ -174,6 +185,21 @@ cdef class Evictor:
             drawn -= n
         return 0
 
+    cdef inline void see(self, Database* db, uint32_t slot, Entry* entry) noexcept:
+        """`consider`, later: the waits for the memory of several entries overlap."""
+        kache_fetch(entry)
+        self.seen[self.seen_count].entry = entry
+        self.seen[self.seen_count].slot = slot
+        self.seen_count += 1
+        if self.seen_count == SEEN:
+            self.consider_seen(db)
+
+    cdef void consider_seen(self, Database* db) noexcept:
+        cdef int i
+        for i in range(self.seen_count):
+            self.consider(db, self.seen[i].slot, self.seen[i].entry)
+        self.seen_count = 0
+
     cdef void consider(self, Database* db, uint32_t slot, Entry* entry) noexcept:
         """Puts an entry into the pool if it is colder than the warmest there."""
         cdef uint64_t score, hash
@@ -213,19 +239,22 @@ cdef class Evictor:
         return idle
 
     cdef int sample(self) except -1:
-        """Looks at some keys. 0 when there are none to look at."""
+        """Looks at the keys for some victims. 0 when there are none to look at."""
         cdef Database* db = self.pick_database()
         cdef Heap* heap
         cdef Segment* segment
-        cdef uint32_t group, slot, at, tried, wanted = self.store.samples, i
+        cdef uint32_t group, slot, at, tried, wanted, i
         cdef uint64_t word, drawn
         if db == NULL:
             return 0
+        self.looked = max(1, min(<int> VICTIMS, MOST_LOOKED // <int> self.store.samples))
+        wanted = self.store.samples * self.looked
         group = self.pick_group(db)
         if self.volatile_only:
             heap = &db.heaps[group]
             for i in range(wanted):
-                self.consider(db, SLOT_COUNT, heap_entry(heap, below(heap.count)))
+                self.see(db, SLOT_COUNT, heap_entry(heap, below(heap.count)))
+            self.consider_seen(db)
             return 1
         drawn = below(db.counts[group])
         slot = group << GROUP_SHIFT
@@ -241,11 +270,13 @@ cdef class Evictor:
                     word = segment.words[at]
                     at = at + 1 if at + 1 < segment.capacity else 0
                     if word:
-                        self.consider(db, slot, <Entry*> (word & POINTER_MASK))
+                        self.see(db, slot, <Entry*> (word & POINTER_MASK))
                         wanted -= 1
                         if wanted == 0:
+                            self.consider_seen(db)
                             return 1
             slot = (slot + 1) % SLOT_COUNT
+        self.consider_seen(db)
         return 1
 
     cdef bint evict_coldest(self) except -1:
@@ -255,10 +286,11 @@ cdef class Evictor:
         cdef Entry* entry
         cdef int tries, chances = 0
         for tries in range(self.tries()):
-            if not self.sample():
+            if (self.looked <= 0 or self.pooled == 0) and not self.sample():
                 return False
             while self.pooled:
                 self.pooled -= 1
+                self.looked -= 1
                 best = self.pool[self.pooled]
                 place.db = &self.store.databases[best.db]
                 if place.db.slots == NULL:
@@ -319,6 +351,31 @@ cdef class Evictor:
                 return True
         return False
 
+    cdef void fetch_small(self) noexcept:
+        """Fetches what the next keys of the small queue will touch, for several at once: their waits for memory overlap."""
+        cdef Queue* queue = &self.store.queue
+        cdef Queued key
+        cdef Table* table
+        cdef uint64_t* word
+        cdef uint32_t i
+        if queue.at % TOGETHER:
+            return
+        for i in range(3 * TOGETHER):
+            if not queue_peek(queue, i, &key) or self.store.databases[key.db].slots == NULL:
+                break
+            table = self.store.databases[key.db].slots + key.slot
+            if i >= 2 * TOGETHER:
+                kache_prefetch(table)
+                ghosts_fetch(&self.store.ghosts, key.hash)
+            elif i >= TOGETHER:
+                word = home_word(table, key.hash)
+                if word != NULL:
+                    kache_prefetch(word)
+            else:
+                word = tagged_word(table, key.hash)
+                if word != NULL:
+                    kache_fetch(<void*> (word[0] & POINTER_MASK))
+
     cdef bint evict_small(self) except -1:
         """Takes the oldest key out of the small queue; whether it was evicted."""
         cdef Queued key
@@ -327,6 +384,7 @@ cdef class Evictor:
         cdef Entry* entry
         cdef uint64_t keys = 0
         cdef int i
+        self.fetch_small()
         if not queue_pop(&self.store.queue, &key):
             return False
         place.db = &self.store.databases[key.db]
@@ -346,7 +404,8 @@ cdef class Evictor:
             return False
         for i in range(self.store.active):
             keys += self.store.databases[i].count
-        ghosts_add(&self.store.ghosts, key.hash, keys)
+        # Eight for ten keys, where the main queue has about nine: all there is beside LRU stays under four bytes a key.
+        ghosts_add(&self.store.ghosts, key.hash, keys - 2 * keys // SMALL_PART)
         self.evict_word(&place, word)
         return True
 
@@ -428,6 +487,28 @@ cdef class Evictor:
         if observed:
             tell(store, EVICTED, RECORD_DELETE, place)
         return store.destroy(place.db, entry)
+
+
+cdef inline uint64_t* home_word(Table* table, uint64_t hash) noexcept nogil:
+    """Where the search for a hash begins, or NULL."""
+    cdef Segment* segment = segment_of(table, hash)
+    if segment.count == 0:
+        return NULL
+    return segment.words + home_of(tag_of(hash, segment.bits), segment.capacity)
+
+
+cdef inline uint64_t* tagged_word(Table* table, uint64_t hash) noexcept nogil:
+    """The first word with the tag of a hash, if it is not far: most likely that of its entry; or NULL."""
+    cdef Segment* segment = segment_of(table, hash)
+    cdef uint64_t* word = home_word(table, hash)
+    cdef int probe
+    for probe in range(PROBES_AHEAD):
+        if word == NULL or word == segment.words + segment.capacity or word[0] == 0:
+            return NULL
+        if word[0] >> POINTER_BITS == tag_of(hash, segment.bits):
+            return word
+        word += 1
+    return NULL
 
 
 cdef uint64_t* word_of_hash(Table* table, uint64_t hash) noexcept nogil:

@@ -34,9 +34,21 @@ cdef struct Ghosts:
 
 cdef int queue_push(Queue* queue, Queued* key, int64_t size, uint32_t clock) noexcept nogil
 cdef bint queue_pop(Queue* queue, Queued* key) noexcept nogil
+cdef inline bint queue_peek(Queue* queue, uint32_t ahead, Queued* key) noexcept nogil:
+    """The key that so many others leave before; False where it is in no chunk that is being read."""
+    cdef uint32_t at = queue.at + ahead
+    if queue.first == NULL or at >= (queue.end if queue.first == queue.last else <uint32_t> CHUNK_KEYS):
+        return False
+    key.hash = queue.first.hashes[at]
+    key.slot = queue.first.places[at] & 0x3FFF
+    key.db = queue.first.places[at] >> 14 & 15
+    return True
+
+
 cdef void queue_clear(Queue* queue) noexcept nogil
 cdef int queue_check(Queue* queue) except -1
 
+cdef void ghosts_fetch(Ghosts* ghosts, uint64_t hash) noexcept nogil
 cdef bint ghosts_take(Ghosts* ghosts, uint64_t hash) noexcept nogil
 cdef int ghosts_add(Ghosts* ghosts, uint64_t hash, uint64_t wanted) noexcept nogil
 cdef void ghosts_clear(Ghosts* ghosts) noexcept nogil

@@ -231,7 +231,7 @@ def test_less_is_allowed_while_the_allocator_has_holes(four: Shards) -> None:
 def test_what_a_process_takes_anyhow_is_no_hole_in_little_data() -> None:
     for limit, is_fault in ((16 * MIB, False), (512 * MIB, True)):
         shards = Shards(4, limit)
-        grown = (limit + limit // 16 + MIB) // 4
+        grown = (limit + limit // 12 + MIB // 2) // 4
         for line in range(1, 4):
             struct.pack_into("=3q", shards.page, line * LINE, limit // 3, 0, grown)
         shards[0].govern_memory(grown)
