@@ -221,14 +221,16 @@ def test_a_copy_is_never_stale_after_its_news_was_due(cluster: Cluster) -> None:
         began = time.monotonic()
         near = client.near_cache
         # Six seconds, on a slow machine as long as it takes until the cache has been of use.
-        while time.monotonic() < began + 6 or near.hits <= 100 or near.dropped <= 10:
-            assert time.monotonic() < began + SECONDS, (near.hits, near.dropped)
-            key = draw.choice(keys)
-            with contextlib.suppress(Exception):
-                client.get(key)
-        stop.set()
-        for worker in workers:
-            worker.join(SECONDS)
+        try:
+            while time.monotonic() < began + 6 or near.hits <= 100 or near.dropped <= 10:
+                assert time.monotonic() < began + SECONDS, (near.hits, near.dropped)
+                key = draw.choice(keys)
+                with contextlib.suppress(Exception):
+                    client.get(key)
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join(SECONDS)
         until(lambda: answers(plain, keys) and answers(client, keys), "all shards are back, for both clients")
         deadline = time.monotonic() + SECONDS
         while any(client.get(key) != plain.get(key) for key in keys):

@@ -311,10 +311,12 @@ def test_transfers_are_seen_whole_by_everybody(cluster: Cluster) -> None:
     threads += [threading.Thread(target=add_up, args=(way,)) for way in ("get", "mget")]
     for thread in threads:
         thread.start()
-    until(lambda: wrong or (counts["transfers"] > 1500 and counts["sums"] > 150), "enough transfers")
-    stop.set()
-    for thread in threads:
-        thread.join(30)
+    try:
+        until(lambda: wrong or (counts["transfers"] > 1500 and counts["sums"] > 150), "enough transfers")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
     assert not wrong, wrong[:3]
     with cluster.connect() as client:
         assert sum(int(client.request("GET", key)) for key in keys) == 100 * len(keys)
@@ -374,11 +376,13 @@ def test_nobody_gets_an_error_while_values_move(cluster: Cluster, client: Connec
 
     thread = threading.Thread(target=move)
     thread.start()
-    for _ in range(200):
-        found = transaction(client, f"SCARD {a}", f"SCARD {b}")
-        assert sorted(found) == [0, 1000], found
-    stop.set()
-    thread.join(30)
+    try:
+        for _ in range(200):
+            found = transaction(client, f"SCARD {a}", f"SCARD {b}")
+            assert sorted(found) == [0, 1000], found
+    finally:
+        stop.set()
+        thread.join(30)
     assert not errors, errors[:3]
 
 

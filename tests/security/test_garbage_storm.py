@@ -48,12 +48,14 @@ def test_others_are_served_meanwhile(password: str) -> None:
             for thread in threads:
                 thread.start()
             pings, began = 0, time.monotonic()
-            while time.monotonic() - began < SECONDS:
-                assert victim.request("ping") == "PONG"
-                pings += 1
-            over.set()
-            for thread in threads:
-                thread.join()
+            try:
+                while time.monotonic() - began < SECONDS:
+                    assert victim.request("ping") == "PONG"
+                    pings += 1
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
         # Starved, it would wait for as long as somebody throws.
         assert sum(done) > 20 and pings > 20, (pings, done)
         assert len(cluster.log()) < 100_000
