@@ -407,6 +407,8 @@ cdef class Reactor:
                 timeout = 0 if self.late else WINDOW_WAIT_MS
             elif self.late:
                 self.go_on_writing()
+                if self.must_yield or monotonic_ns() - start > WINDOW_NS:
+                    break
                 timeout = 0 if self.late else WINDOW_WAIT_MS
             elif self.held:
                 self.release_held()

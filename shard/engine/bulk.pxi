@@ -134,9 +134,6 @@ cdef class Bulk:
         cdef Py_ssize_t at, last, total = 0
         if not command.shows_all:
             return 0
-        self.note()
-        if not self.host.pacing:
-            return 0
         last = min(command.last if command.last >= 0 else n + command.last, n - 1)
         at = command.first
         while at <= last:
@@ -208,12 +205,22 @@ cdef class Bulk:
                 self.assembly = Assembly(waiter, self.host.shard.store)
             else:
                 self.let(waiter, None)
-        if self.assembly is not None and not self.host.perform(self._slice):
+        if self.assembly is not None and not self.goes_on():
             assembly, self.assembly = self.assembly, None
             self.let((<Assembly> assembly).waiter, <Assembly> assembly)
         if self.unread() <= UNREAD_AT_ONCE:
             return 0.0      # those who ask for much take it
         return min(max(BULK_RESTS * 1e-9 * (monotonic_ns() - began), BULK_LEAST_REST), BULK_MOST_REST)
+
+    cdef bint goes_on(self) except -1:
+        """A slice of what is being made; whether there is more to do."""
+        try:
+            return self.host.perform(self._slice)
+        except Exception:
+            # Its client is told what is wrong when it is executed.
+            log.exception("internal error while a large reply was made")
+            self.assembly.made = None
+            return False
 
     def _slice(self):
         """Of the reply that is being made: whether there is more to do. One whose keys have changed is not gone on with."""

@@ -930,6 +930,7 @@ cdef class Bulk:
                        Py_ssize_t expected) except? 0
     cdef int soon(self, double rest) except -1
     cdef double take_turn(self) except -1
+    cdef bint goes_on(self) except -1
     cdef int let(self, Waiter waiter, Assembly assembly) except -1
     cdef Waiter next_turn(self)
     cdef Waiter first_of(self, object session)

@@ -396,6 +396,8 @@ cdef class Link(Endpoint):
         cdef LookAhead ahead = self.host.ahead
         cdef bint expired = context.deadline != 0 and context.deadline <= shard.clock_ms
         context.link = self
+        if self.host.pacing:
+            self.host.bulk.note()
         self.guarded = (shard.locks.busy or self.host.parking or self.host.pacing) and context.transaction == 0 and not context.flags & FLAG_ATOMIC
         shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         start = self.begin_reply(out)
