@@ -37,7 +37,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         jitter.begin()
 
 
-REPEATED = ("backend", "clients", "e2e", "oracle", "testing")
+REPEATED = ("backend", "clients", "e2e", "oracle", "security", "testing")
 """Folders whose tests start processes, and depend on when the system runs them."""
 
 

@@ -14,6 +14,8 @@ from cluster import Cluster, Connection
 
 from kache.errors import CommandError
 
+pytestmark = pytest.mark.once
+
 SECRET = b"canary-of-another-user"
 COUNTS = (
     "0",

@@ -12,6 +12,8 @@ from cluster import Cluster, Connection
 
 from kache.errors import CommandError
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:

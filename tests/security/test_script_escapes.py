@@ -12,6 +12,8 @@ import pytest
 from kache.shard.scripting.interpreter import FAILED, NOTHING, Interpreter
 from kache.shard.scripting.scripts import sha_of
 
+pytestmark = pytest.mark.once
+
 LIMIT = 8 << 20
 
 

@@ -14,6 +14,8 @@ from kache.acl.rights import Users
 from kache.commands import BY_KEY
 from kache.errors import CommandError
 
+pytestmark = pytest.mark.once
+
 NO_COMMAND = "ERR The user executing the script can't run this command or subcommand"
 NO_KEY = "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments"
 NO_CHANNEL = "ERR The user executing the script can't publish to the channel mentioned in the command"

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from cluster import KACHE, Cluster, Connection, encode, until
 
+pytestmark = pytest.mark.once
+
 CANARY = "canary-4f1d0c7e9b"
 SECOND = "canary-second-8a2e"
 WRONG = "canary-wrong-31bc"

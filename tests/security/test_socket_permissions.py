@@ -10,7 +10,10 @@ import stat
 import threading
 from pathlib import Path
 
+import pytest
 from cluster import KACHE, Cluster, until
+
+pytestmark = pytest.mark.once
 
 
 def modes_seen(folders: list[Path], seen: dict[str, set[int]], over: threading.Event) -> None:

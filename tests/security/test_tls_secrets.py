@@ -10,6 +10,8 @@ from authority import Authority, TlsCluster
 from cluster import KACHE, until
 from cryptography.hazmat.primitives import serialization
 
+pytestmark = pytest.mark.once
+
 CANARY = "canary-passphrase-71c2"
 
 
