@@ -108,7 +108,7 @@ class Wait:
                 self.finish(future.result())
         elif isinstance(error, ShardLeaves) or not isinstance(error, CommandError):
             self.router.when_back(shard, again)
-        elif error.code == "LOADING":
+        elif error.code in ("LOADING", "TRYAGAIN"):
             self._when_loaded(shard, again)
         elif self.claim is not None and self.router.claims.owner(self.claim[0]) == shard:
             self.finish(error)
@@ -119,7 +119,8 @@ class Wait:
             self.end(error)
 
     def _when_loaded(self, shard: int, again: Callable[[], None]) -> None:
-        """A shard that was loading when it answered may be back by now: it does not say so a second time."""
+        """A shard that was loading when it answered may be back by now: it does not say so a second time. One whose keys a
+        transaction kept for long is there."""
         if self.router.serves(shard):
             self.router.loop.call_soon(again)
             self.router.yield_to_loop()
@@ -191,6 +192,20 @@ class Wait:
         if self.claim is not None:
             self.router.claims.close(self.claim[0])
         self.session.unblocked()
+
+
+def is_for_now(router: Router, session: Session, shard: int, error: CommandError) -> bool:
+    """Whether a shard refused a command for a while only, without executing it, so that who waits, waits on: it is being
+    restarted, or was when it answered, or a transaction kept the keys for long."""
+    # Inside EXEC it is not asked again.
+    if error.code in ("CLUSTERDOWN", "LOADING"):
+        return router.comes_back(shard) or (router.serves(shard) and not session.transaction)
+    return error.code == "TRYAGAIN" and router.serves(shard) and not session.transaction
+
+
+async def rest(router: Router, session: Session) -> None:
+    """A moment, before something is asked again."""
+    await Wait(router, session, router.clock.now() + int(BUSY_SECONDS * 1000), None).outcome
 
 
 # Pops ---------------------------------------------------------------------------------------------------
@@ -269,12 +284,8 @@ class _Pop:
     def _checked(self, shard: int, answer: Any) -> Any:
         """The reply; a shard that is being restarted, or was when it answered, has nothing for now."""
         if isinstance(answer, CommandError):
-            if answer.code in ("CLUSTERDOWN", "LOADING"):
-                is_back = (
-                    self.router.serves(shard) and not self.session.transaction
-                )  # inside EXEC it is not asked again
-                if is_back or self.router.comes_back(shard):
-                    return None
+            if is_for_now(self.router, self.session, shard, answer):
+                return None
             raise answer
         return answer
 
@@ -350,15 +361,23 @@ async def blmove(
 async def _carried(
     router: Router, session: Session, source: bytes, target: bytes, from_side: bytes, to_side: bytes, until: int
 ) -> Reply:
-    """LMOVE; while others have the keys it is tried again, as long as its client waits anyway."""
+    """LMOVE; while others have the keys, or a shard of theirs is being restarted, it is tried again, as long as its client waits
+    anyway."""
+    shards = {router.shard_of(source), router.shard_of(target)}
     while True:
-        try:
-            return await moves.lmove(router, session, source, target, from_side, to_side)
-        except CommandError as error:
-            if error.code != "TRYAGAIN" or session.gone or (until and router.clock.now() >= until):
-                raise
-        pause = Wait(router, session, router.clock.now() + int(BUSY_SECONDS * 1000), None)
-        await pause.outcome
+        over = session.gone or (until and router.clock.now() >= until)
+        # Not begun before both are there: what is locked on one would keep others waiting for the other's return.
+        if session.transaction or not any(router.comes_back(shard) for shard in shards):
+            try:
+                return await moves.lmove(router, session, source, target, from_side, to_side)
+            except CommandError as error:
+                # One of the two has said it; the other is there, or comes back as well.
+                returns = all(router.serves(shard) or is_for_now(router, session, shard, error) for shard in shards)
+                if session.transaction or not returns or error.code not in ("CLUSTERDOWN", "LOADING", "TRYAGAIN"):
+                    raise
+        if over:
+            return None
+        await rest(router, session)
 
 
 def _settle(router: Router, session: Session, shard: int, source: bytes, number: bytes) -> None:

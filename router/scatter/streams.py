@@ -1,7 +1,7 @@
 """XREAD and XREADGROUP of streams on several shards.
 
 ids       with BLOCK or a group each shard checks its share, and says what ``$`` means now: nothing is delivered by a
-          command that is refused
+          command that is refused; with BLOCK a shard that is being restarted is asked again
 read      each shard reads its own streams; the parts are put together in the client's order
 wait      nothing anywhere: the client waits on every shard with one claim, as for pops (blocking.py)
 """
@@ -18,8 +18,7 @@ from kache.replies import NULL_ARRAY, Keyed, Reply
 from kache.timeouts import block_ms
 
 from ..registry import move
-from .blocking import TOO_MANY, Wait
-from .transaction import answers
+from .blocking import TOO_MANY, Wait, is_for_now, rest
 
 if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
@@ -50,8 +49,8 @@ class _Read:
             self.shards.setdefault(router.shard_of(key), []).append(number)
 
     async def run(self) -> Reply:
-        if self.timeout is not None or self.name == "xreadgroup":
-            await self._resolve()
+        if (self.timeout is not None or self.name == "xreadgroup") and not await self._resolve():
+            return NULL_ARRAY
         while True:
             found = await self._look()
             # Inside EXEC nothing waits.
@@ -76,18 +75,40 @@ class _Read:
         return [b"%d" % len(keys), *keys, *words, self.name.encode(), *self._words(numbers)]
 
     async def _ask(self, command: str, words: dict[int, list[bytes]]) -> dict[int, Any]:
-        """The replies of the shards; the first error of any of them once all have answered."""
-        asked = [
-            self.router.call(shard, command, each, db=self.session.db, session=self.session)
+        """The replies of the shards, None of one that refuses for now while the client waits anyway; any other error, the first of
+        them once all have answered."""
+        asked = {
+            shard: self.router.call(shard, command, each, db=self.session.db, session=self.session)
             for shard, each in words.items()
-        ]
-        return dict(zip(words, await answers(asked), strict=True))
+        }
+        found: dict[int, Any] = {}
+        first: CommandError | None = None
+        for shard, reply in asked.items():
+            try:
+                found[shard] = await reply
+            except CommandError as error:
+                if self.timeout is not None and is_for_now(self.router, self.session, shard, error):
+                    found[shard] = None
+                else:
+                    first = first or error
+        if first is not None:
+            raise first
+        return found
 
-    async def _resolve(self) -> None:
-        found = await self._ask("_read_ids", {shard: self._named(each) for shard, each in self.shards.items()})
-        for shard, ids in found.items():
-            for number, raw in zip(self.shards[shard], ids, strict=True):
-                self.ids[number] = raw
+    async def _resolve(self) -> bool:
+        """What the ids mean now; False when the time is over before a shard is back that knows."""
+        missing = {shard: self._named(each) for shard, each in self.shards.items()}
+        while True:
+            for shard, ids in (await self._ask("_read_ids", missing)).items():
+                if ids is not None:
+                    del missing[shard]
+                    for number, raw in zip(self.shards[shard], ids, strict=True):
+                        self.ids[number] = raw
+            if not missing:
+                return True
+            if self.session.gone or (self.timeout and self.router.clock.now() >= self.began + self.timeout):
+                return False
+            await rest(self.router, self.session)
 
     async def _look(self) -> Keyed | None:
         """What all shards have, in the client's order; None for nothing."""

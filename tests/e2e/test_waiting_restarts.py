@@ -86,13 +86,18 @@ def test_who_begins_to_wait_meanwhile_is_not_refused(two: Cluster) -> None:
     one, other = tags(two)
     stop = threading.Event()
     wrong: list[Any] = []
-    rounds = [0, 0, 0, 0]
+    for stream in (one + ":read", other + ":read"):
+        two.request("xgroup", "create", stream, "g", "$", "mkstream")
     commands: list[tuple[Any, ...]] = [
         ("blpop", one + ":e", "0.02"),
         ("blpop", one + ":f", other + ":f", "0.02"),
         ("bzpopmax", other + ":f", "0.02"),
+        ("blmove", one + ":f", other + ":f", "left", "right", "0.02"),
         ("xread", "block", "20", "streams", other + ":none", "$"),
+        ("xread", "block", "20", "streams", other + ":none", one + ":none", "$", "$"),
+        ("xreadgroup", "group", "g", "me", "block", "20", "streams", one + ":read", other + ":read", ">", ">"),
     ]
+    rounds = [0] * len(commands)
 
     def ask(number: int) -> None:
         with two.connect() as connection:
