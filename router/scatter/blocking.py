@@ -200,7 +200,8 @@ def is_for_now(router: Router, session: Session, shard: int, error: CommandError
     # Inside EXEC it is not asked again.
     if error.code in ("CLUSTERDOWN", "LOADING"):
         return router.comes_back(shard) or (router.serves(shard) and not session.transaction)
-    return error.code == "TRYAGAIN" and router.serves(shard) and not session.transaction
+    there = router.serves(shard) or router.comes_back(shard)
+    return error.code == "TRYAGAIN" and there and not session.transaction
 
 
 async def rest(router: Router, session: Session) -> None:

@@ -865,6 +865,8 @@ cdef class Locks:
     cdef int serve_frames(self, Waiter waiter, Context context) except -1
     cdef int answer(self, Waiter waiter, object token, int command, Buffer out, int64_t took) except -1
     cdef int drop(self, Waiter waiter) except -1
+    cdef bint keeps_frames_of(self, object link) except -1
+    cdef int give_up(self, object link) except -1
     cdef int forget_link(self, object link) except -1
 
 cdef int run_lock(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1
@@ -1140,7 +1142,7 @@ cdef struct Mark:
 cdef class Link(Endpoint):
     """The connection of one router."""
     cdef Host host
-    cdef bint greeted, waiting, blocked
+    cdef bint greeted, waiting, blocked, consuming
     # What may leave when which frame of the log is released, the next one first (a ring of `mark_room`)
     cdef Mark* marks
     cdef int mark_first, mark_count, mark_room

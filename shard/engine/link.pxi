@@ -142,9 +142,11 @@ cdef class Link(Endpoint):
         self.host.begin_tick()
         shard.begin_batch()
         self.host.ahead.forget()
+        self.consuming = True
         try:
             consumed = self.consume(data, n)
         finally:
+            self.consuming = False
             shard.store.known_key = NULL
             shard.store.known_entry = NULL
             shard.end_batch()
@@ -852,10 +854,17 @@ cdef class Link(Endpoint):
 
     cdef int finish_if_done(self) except -1:
         """After the last run of a router that has said goodbye: its replies go out, then the link is closed."""
+        cdef Locks locks = self.host.shard.locks
+        if self.consuming:
+            return 0    # there is more than what was just answered
         if self.eof and self.fd >= 0 and not self.waiting and not self.blocked and not self.closing:
+            if locks.busy:
+                locks.give_up(self)
+                if locks.runnable:
+                    self.host.serve_soon()
             if self.flows.replies:
                 return self.send_parts()
-            if not self.host.shard.waits_for(self):
+            if not self.host.shard.waits_for(self) and not (locks.busy and locks.keeps_frames_of(self)):
                 self.close_after_reply("closed by the router")
         return 0
 

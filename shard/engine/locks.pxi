@@ -716,6 +716,26 @@ cdef class Locks:
             self.shard.fulfil(token, out, DEFERRED_REPLY_FORM)
         return self.leave(waiter)
 
+    cdef bint keeps_frames_of(self, object link) except -1:
+        """Whether frames of this link are parked here, and not answered. One that may wait for ever when it is executed is among
+        them: until then it is not given back when the shard leaves."""
+        cdef Waiter waiter
+        for waiter in self.arrivals.values():
+            if waiter.link is link:
+                for token in waiter.tokens:
+                    if token in self.shard.deferred:
+                        return True
+        return False
+
+    cdef int give_up(self, object link) except -1:
+        """Nothing more comes on this link, as when the shard leaves: nobody could unlock what its transactions have locked here, and
+        whoever waits for it would wait until they are too old. What has a part in the log stays."""
+        cdef Lock lock
+        for lock in list(self.by_number.values()):
+            if lock.link is link and not lock.begun and not lock.framed:
+                self.release(lock.number)
+        return 0
+
     cdef int forget_link(self, object link) except -1:
         """The link is closed: its locks end. What it had sent is executed all the same when its turn comes."""
         cdef Lock lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import struct
 from typing import Any
 
@@ -276,6 +277,23 @@ async def test_locks_and_watches_end_with_their_link() -> None:
     other.sock.close()
     assert await peer.deferred() == (token, b"$-1\r\n")
     assert len(peer.shard.watches) == 0
+    peer.check()
+    peer.close()
+
+
+@on_a_loop
+async def test_nobody_waits_for_a_lock_of_a_router_that_has_said_goodbye() -> None:
+    """As when this shard leaves: its router cannot unlock any more, and goes when those who wait have their replies."""
+    peer = await greeted()
+    assert await peer.granted(1, b"a") == wire_link.GRANTED
+    first = await peer.ask(b"set", b"a", b"1", session=2)
+    await peer.send(peer.lock(2, b"a", mode=wire_link.WAITS, session=3))
+    (lock,) = await peer.replies(1)
+    last = await peer.ask(b"get", b"a", session=4)
+    peer.sock.shutdown(socket.SHUT_WR)
+    found = dict([await peer.deferred() for _ in range(3)])
+    assert (found[first], found[lock], found[last]) == (b"+OK\r\n", b":1\r\n", b"$1\r\n1\r\n")
+    assert await peer.message() == b""
     peer.check()
     peer.close()
 
