@@ -191,10 +191,13 @@ cdef class Host:
         return self.put_frame(FRAME_SHARE, payload)
 
     def settle(self, transactions):
-        """The log has shares of these transactions and does not say that they are over, which they are by now."""
+        """The log has shares of these transactions and does not say that they are over, which they are by now. The next log is
+        told of them, too: a base may hide them from it while another shard, which holds its locks still, has a step that counts only
+        if somebody says that the transaction does."""
         self.begin_tick()
         for transaction in transactions:
             self.shard.store.effects.settle(transaction)
+            self.shard.locks.done.append((self.shard.store.now_ms, transaction))
         self.commit_tick()
 
     cdef inline int write_frame(self, int kind, Buffer payload, int64_t now_ms) except -1:

@@ -257,7 +257,7 @@ cdef class Locks:
                 self.let_go(slot, lock)
         if lock.framed:
             self.shard.store.effects.settle(number)
-        if lock.complete:
+        if lock.complete or lock.framed:
             self.done.append((self.shard.store.now_ms, number))
         if lock.link is not None:
             (<Link> lock.link).locks -= 1
