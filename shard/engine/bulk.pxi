@@ -6,8 +6,9 @@
 # A client says by reading that it takes what it has asked for, and nobody knows before: ten that ask for 50 MiB each and read
 # nothing would have it all made at once, of several shards, whose cores and links others wait for. So behind the first ones of a
 # tick (LARGE_PER_TICK) whatever would be large is parked, and made in turn, with a look at what others want between any two. As
-# long as more than UNREAD_AT_ONCE is unread here there are rests between, too: a slice of the shard's time. Of one router no more is made than there is room for (`flow_room`): while its clients take nothing the oldest reply
-# moves on to it, a piece a turn, so that nobody waits for those who do not read.
+# long as more than UNREAD_AT_ONCE is unread here there are rests between, too: a slice of the shard's time. Of one router no more
+# is made than there is room for (`flow_room`): while its clients take nothing the oldest reply moves on to it, a piece a turn, so
+# that nobody waits for those who do not read.
 #
 # An MGET of much is made in slices itself, while its keys are watched: if one of them has changed by the end, it is made in one
 # piece after all, so that it always shows what its keys hold at one time.
