@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from preloaded import built
+
 PAUSES = (0.001, 0.060)
 """Seconds for which a process stands still: at least and at most."""
 GAPS = (0.005, 0.050)
@@ -46,10 +48,9 @@ def begin() -> None:
     seed = os.environ.pop(VARIABLE, "")
     if not seed:
         return
-    library = Path(tempfile.mkdtemp(prefix="kache-jitter-")) / "shim.so"
-    atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
-    source = Path(__file__).with_name("jitter_shim.c")
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    folder = Path(tempfile.mkdtemp(prefix="kache-jitter-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = built(Path(__file__).with_name("jitter_shim.c"), folder)
     os.environ |= {"LD_PRELOAD": str(library), "TEST_JITTER_SEED": seed}
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     helper = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Connection, until
+from preloaded import Preloaded
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the stepped clock is preloaded"),
@@ -25,22 +25,14 @@ LATE_MS = 20_000
 """By which an expired key may be noticed late, on a busy machine; a step that counted would be an hour."""
 
 
-class StepClock:
+class StepClock(Preloaded):
     """The wall clock of the cluster's processes: `step` sets it so many milliseconds off."""
 
     def __init__(self, folder: Path) -> None:
-        self.page = folder / "offset"
-        self.library = folder / "clock.so"
-        self.page.write_bytes(bytes(8))
-        source = Path(__file__).with_name("clock_shim.c")
-        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", self.library, source, "-ldl"], check=True)
-
-    def environment(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self.library), "KACHE_TEST_CLOCK": str(self.page)}
+        super().__init__(Path(__file__).with_name("clock_shim.c"), folder, "KACHE_TEST_CLOCK", bytes(8))
 
     def step(self, milliseconds: int) -> None:
-        with open(self.page, "r+b") as page:
-            page.write(milliseconds.to_bytes(8, sys.byteorder, signed=True))
+        self.set(milliseconds.to_bytes(8, sys.byteorder, signed=True))
 
 
 @pytest.fixture(scope="module")

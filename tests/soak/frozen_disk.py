@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cluster import Cluster, Connection, kill_everything, until
+from preloaded import Preloaded
 
 from kache.errors import CommandError
 from kache.slots import slot_of_key
@@ -37,24 +37,6 @@ WRITERS = 8
 WRITTEN = [f"written:{number}" for number in range(WRITERS)]
 SLOTS = {slot_of_key(key.encode()) for key in WRITTEN}
 READ = [key for key in (f"read:{number}" for number in range(1000)) if slot_of_key(key.encode()) not in SLOTS]
-
-
-class Disk:
-    """What the library that is preloaded looks at."""
-
-    def __init__(self, folder: Path) -> None:
-        self.page = folder / "frozen"
-        self.page.write_bytes(b"\0")
-        self.library = folder / "disk.so"
-        source = Path(__file__).with_name("disk_shim.c")
-        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", self.library, source, "-ldl"], check=True)
-
-    def environment(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self.library), "KACHE_TEST_DISK": str(self.page)}
-
-    def set(self, state: bytes) -> None:
-        with open(self.page, "r+b") as page:
-            page.write(state)
 
 
 class Writer(threading.Thread):
@@ -104,7 +86,7 @@ def percentile(values: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
 
 
-def trial(policy: str, seconds: float, whole: bool, disk: Disk) -> bool:
+def trial(policy: str, seconds: float, whole: bool, disk: Preloaded) -> bool:
     """One stop of the disk; whether every bar is kept."""
     over = threading.Event()
     with (
@@ -180,7 +162,7 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="every write hangs, not only beside a sync")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kache-disk-") as folder:
-        disk = Disk(Path(folder))
+        disk = Preloaded(Path(__file__).with_name("disk_shim.c"), Path(folder), "KACHE_TEST_DISK", b"\0")
         kept = [trial(policy, options.seconds, options.whole, disk) for policy in options.policy]
     return 0 if all(kept) else 1
 
