@@ -161,6 +161,7 @@ class MemoryUse:
         self.clients = clients
         self.startup = sum(shard.startup_memory for shard in shards)
         self.resident = sum(shard.resident_memory for shard in shards)
+        self._peaks = sum(shard.used_memory_peak for shard in shards)
 
     @property
     def overhead(self) -> int:
@@ -170,6 +171,11 @@ class MemoryUse:
     @property
     def used(self) -> int:
         return self.dataset + self.overhead
+
+    @property
+    def peak(self) -> int:
+        """What the data of each shard took at most, or all that is used now if that is more."""
+        return max(self._peaks, self.used)
 
     @property
     def accounted(self) -> int:

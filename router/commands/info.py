@@ -180,16 +180,16 @@ def _clients(state: _State) -> Fields:
 
 def _memory(state: _State) -> Fields:
     use = MemoryUse(state.shards, state.routers.counters["client_bytes"])
-    limit, peak, resident = state.router.config.maxmemory, state.sum("used_memory_peak"), use.resident
+    limit, peak, resident = state.router.config.maxmemory, use.peak, use.resident
     used = int(state.whole["total_memory"] or 0)
     return {
         "used_memory": used,
         "used_memory_human": _human(used),
         "used_memory_rss": resident,
         "used_memory_rss_human": _human(resident),
-        "used_memory_peak": max(peak, used),
-        "used_memory_peak_human": _human(max(peak, used)),
-        "used_memory_peak_perc": _percent(used, max(peak, used)),
+        "used_memory_peak": peak,
+        "used_memory_peak_human": _human(peak),
+        "used_memory_peak_perc": _percent(used, peak),
         "used_memory_overhead": use.overhead,
         **state.shown("used_memory_startup", "used_memory_dataset"),
         "used_memory_dataset_perc": _percent(use.dataset, used),

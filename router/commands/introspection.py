@@ -158,7 +158,7 @@ async def memory_stats(router: Router, session: Session) -> Reply:
     use = MemoryUse(shards, int(counters["client_bytes"]))
     keys = sum(one.keys for shard in shards for one in shard.databases)
     return {
-        b"peak.allocated": sum(shard.used_memory_peak for shard in shards),
+        b"peak.allocated": use.peak,
         b"total.allocated": use.used,
         b"startup.allocated": use.startup,
         b"cluster.links": use.links,
@@ -170,6 +170,7 @@ async def memory_stats(router: Router, session: Session) -> Reply:
         b"keys.bytes-per-key": use.dataset // keys if keys else 0,
         b"dataset.bytes": use.dataset,
         b"dataset.percentage": 100.0 * use.dataset / use.used if use.used else 0.0,
+        b"peak.percentage": 100.0 * use.used / use.peak if use.peak else 0.0,
         b"fragmentation": use.fragmentation,
         b"rss.bytes": use.resident,
         b"maxmemory": max((shard.maxmemory for shard in shards), default=0),
