@@ -416,6 +416,16 @@ class AsyncCommands(Generic[S]):
         """Takes the members with the lowest scores, as (member, score) pairs."""
         return await self._run(("zpopmin", key, count), shape.as_scored)
 
+    # Messages ----------------------------------------------------------------------------------------------------
+
+    async def publish(self, channel: Key, message: Argument) -> int:
+        """Sends a message to whoever listens to the channel (`pubsub`); returns how many do."""
+        return await self._run(("publish", channel, message), shape.as_count)
+
+    async def spublish(self, channel: Key, message: Argument) -> int:
+        """The same on a shard channel."""
+        return await self._run(("spublish", channel, message), shape.as_count)
+
     # Waiting -----------------------------------------------------------------------------------------------------
 
     async def blpop(self, *keys: Key, timeout: float = 0) -> tuple[S, S] | None:

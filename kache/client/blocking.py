@@ -422,7 +422,7 @@ class Client(Commands[S]):
         return Pipeline(self, transaction)
 
     def pubsub(self) -> PubSub[S]:
-        """Listens to channels, over a connection of its own. See `PubSub`; publish with ``execute("publish", channel, data)``."""
+        """Listens to channels, over a connection of its own. See `PubSub`; `publish` sends."""
         return PubSub(self._connect_to_listen, self._greeting, self._decode, self._timeout)
 
     def _connect_to_listen(self, timeout: float | None) -> socket.socket | SealedSocket:

@@ -420,6 +420,16 @@ class Commands(Generic[S]):
         """Takes the members with the lowest scores, as (member, score) pairs."""
         return self._run(("zpopmin", key, count), shape.as_scored)
 
+    # Messages ----------------------------------------------------------------------------------------------------
+
+    def publish(self, channel: Key, message: Argument) -> int:
+        """Sends a message to whoever listens to the channel (`pubsub`); returns how many do."""
+        return self._run(("publish", channel, message), shape.as_count)
+
+    def spublish(self, channel: Key, message: Argument) -> int:
+        """The same on a shard channel."""
+        return self._run(("spublish", channel, message), shape.as_count)
+
     # Waiting -----------------------------------------------------------------------------------------------------
 
     def blpop(self, *keys: Key, timeout: float = 0) -> tuple[S, S] | None:

@@ -40,15 +40,15 @@ def test_listening(client: Client[bytes]) -> None:
         listening.subscribe("a", b"b")
         listening.psubscribe("x*")
         listening.ssubscribe("a")
-        assert client.execute("publish", "a", "1") == 1 and client.execute("publish", "xy", b"\xff") == 1
-        assert client.execute("spublish", "a", "2") == 1
+        assert client.publish("a", "1") == 1 and client.publish("xy", b"\xff") == 1
+        assert client.spublish("a", "2") == 1
         found = {listening.get(SECONDS) for _ in range(3)}
         assert {(m.channel, m.data, m.pattern, m.gap) for m in found if m is not None} == {
             (b"a", b"1", None, False), (b"xy", b"\xff", b"x*", False), (b"a", b"2", None, False),
         }  # fmt: skip
         assert listening.get(0.01) is None
         listening.unsubscribe("a")
-        assert client.execute("publish", "a", "3") == 0
+        assert client.publish("a", "3") == 0
         listening.unsubscribe()
         listening.punsubscribe()
         listening.sunsubscribe()
@@ -58,7 +58,7 @@ def test_listening(client: Client[bytes]) -> None:
 def test_text(cluster: Cluster) -> None:
     with Client(port=cluster.port, decode=True) as client, client.pubsub() as listening:
         listening.subscribe("grüße")
-        client.execute("publish", "grüße", "hallo")
+        client.publish("grüße", "hallo")
         message = listening.get(SECONDS)
         assert message is not None and (message.channel, message.data) == ("grüße", "hallo")
 
@@ -74,7 +74,7 @@ def test_a_loop_ends_when_it_is_closed(client: Client[bytes]) -> None:
     thread = threading.Thread(target=listen)
     thread.start()
     for number in range(100):
-        client.execute("publish", "ending", number)
+        client.publish("ending", number)
     until(lambda: client.execute("pubsub", "numsub", "ending") == [b"ending", 1], "it listens")
     listening.close()
     thread.join(SECONDS)
@@ -115,7 +115,7 @@ def test_a_lost_connection_is_made_again_and_the_gap_is_seen(cluster: Cluster, c
 
         def arrives() -> bool:
             with contextlib.suppress(Exception):
-                client.execute("publish", "gap:b", "back")
+                client.publish("gap:b", "back")
             message = listening.get(0.2)
             return message is not None and message.data == b"back"
 
@@ -138,8 +138,8 @@ def test_asyncio(cluster: Cluster) -> None:
 
             task = asyncio.create_task(listen())
             for number in range(200):
-                assert await client.execute("publish", "numbers", number) == 2
-            await client.execute("publish", "numbers", "end")
+                assert await client.publish("numbers", number) == 2
+            await client.publish("numbers", "end")
             await asyncio.wait_for(task, SECONDS)
             assert seen == [*(b"%d" % number for number in range(200)), b"end"]
             assert await listening.get(0.01) is None
@@ -279,10 +279,10 @@ def shown_by(cluster: Cluster, *words: str, when: Callable[[], Any], lines: int)
 
 
 def test_kache_subscribe(cluster: Cluster, client: Client[bytes]) -> None:
-    found = shown_by(cluster, "subscribe", "cli", when=lambda: client.execute("publish", "cli", "hello you"), lines=2)
+    found = shown_by(cluster, "subscribe", "cli", when=lambda: client.publish("cli", "hello you"), lines=2)
     assert found == ["cli: hello you"] * 2
     found = shown_by(
-        cluster, "subscribe", "--pattern", "--json", "cl*", when=lambda: client.execute("publish", "cli", "x"), lines=1
+        cluster, "subscribe", "--pattern", "--json", "cl*", when=lambda: client.publish("cli", "x"), lines=1
     )
     assert json.loads(found[0]) == {"channel": "cli", "data": "x", "pattern": "cl*"}
 

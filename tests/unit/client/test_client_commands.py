@@ -135,6 +135,8 @@ CASES: list[tuple[Callable[[Sent], Any], list[Any], Any, Any]] = [
         [b"a", [[b"m", 1.5]]],
         (b"a", [(b"m", 1.5)]),
     ),
+    (lambda c: c.publish("c", b"m"), ["publish", "c", b"m"], 2, 2),
+    (lambda c: c.spublish("c", 1), ["spublish", "c", 1], 0, 0),
     (lambda c: c.incrbyfloat("k", 1), ["incrbyfloat", "k", 1.0], b"3.5", 3.5),
 ]
 
