@@ -43,6 +43,7 @@ from kache.cluster.messages import (
     Ping,
     Pong,
     Ready,
+    Recorded,
     Reports,
     Resolved,
     ScriptsAre,
@@ -253,7 +254,7 @@ class _Process:
         loading.result()
         self.host.ready()
 
-    def _tell(self, message: Reports | Loading | Dumped) -> None:
+    def _tell(self, message: Reports | Recorded | Loading | Dumped) -> None:
         self.channel.send(message)
 
     # Settings -------------------------------------------------------------------------------------------

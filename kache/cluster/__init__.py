@@ -15,7 +15,8 @@ simulation                      a test's clock and faults
 health                          signs of life: who counts as unresponsive
 links                           when a shard counts as up: not before its routers are connected to it
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
-durability, transactions        the data directory; what of transactions counts after a crash
+durability                      the data directory
+transactions, resolution        what of transactions counts after a crash; who decides it once, and remembers it
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
 client_counts, numbers, pauses, monitors, tallies, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;

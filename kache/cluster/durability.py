@@ -14,17 +14,16 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any
 
 from kache.cluster.messages import DataPlace
 from kache.cluster.progress import Bar
-from kache.cluster.transactions import Decision, Shares, decide
+from kache.cluster.resolution import Unfinished
 from kache.config.settings import Config
 from kache.errors import KacheError
 from kache.slots import SlotRange, contiguous
 
-__all__ = ["DataDirectory", "Resolution"]
+__all__ = ["DataDirectory"]
 
 _log = logging.getLogger("kache")
 
@@ -43,6 +42,8 @@ class DataDirectory:
         self._cluster = secrets.token_bytes(16)
         self.functions = b""
         """The libraries of functions, as FUNCTION DUMP gives them; nothing where there are none."""
+        self.unfinished: Unfinished | None = None
+        """What a start before this one has decided about transactions, and not every shard has taken in."""
         self._epoch = 1
         self._lock: Any = None
         self._directory: Any = importlib.import_module("kache.shard.log.directory")
@@ -98,6 +99,7 @@ class DataDirectory:
         if found.shards == self.shards:
             self.slots = list(found.slots)
             self._repartition.clean(self._files, self.path, found.epoch)
+            self.unfinished = self._directory.read_unfinished(self._files, self.path, found.epoch)
         else:
             self._divide(found)
 
@@ -140,6 +142,10 @@ class DataDirectory:
             self._files.replace(self._functions_file, payload)
         self.functions = payload
 
+    def keep_unfinished(self, unfinished: Unfinished | None) -> None:
+        """Remember a decision about transactions beyond the end of the cluster, None: none. Raises OSError."""
+        self._directory.write_unfinished(self._files, self.path, self._epoch, unfinished)
+
     def of_shard(self, shard: int) -> DataPlace | None:
         """What a shard is told of it; None while it is not open."""
         return DataPlace(self._place(shard), self._cluster) if self.is_open else None
@@ -153,46 +159,3 @@ class DataDirectory:
     def abandon(self) -> None:
         """In a forked child: the lock is the supervisor's."""
         self._lock = None
-
-
-class Resolution:
-    """What of transactions over shards counts: once all shards of a cluster that starts have reported, each is told.
-
-    One that is started again while the others live is told at once: what they have is in force already.
-    """
-
-    def __init__(self, config: Config, tell: Callable[[int, Decision], None]) -> None:
-        self._always = config.appendfsync == "always"
-        self._missing = set(range(config.shards))
-        self._tell = tell
-        self._reports: dict[int, Shares] = {}
-
-    def report(self, shard: int, shares: Shares, again: bool) -> None:
-        """A shard has said what its log has."""
-        if again and shard not in self._missing:
-            self._tell(shard, Decision())
-            return
-        self._missing.discard(shard)
-        self._reports[shard] = shares
-        self._decide()
-
-    def gone(self, shard: int) -> None:
-        """A shard has ended; if that was before it could report, the others do not wait for it."""
-        self._missing.discard(shard)
-        self._decide()
-
-    def _decide(self) -> None:
-        if self._missing or not self._reports:
-            return
-        reports, self._reports = self._reports, {}
-        for shard, decision in decide(reports, self._always).items():
-            if decision.skip or decision.cut_at or decision.half:
-                _log.warning(
-                    "shard %d: transactions over shards that were not finished everywhere: %d skipped, %d kept though "
-                    "another shard has lost them%s",
-                    shard,
-                    len(decision.skip),
-                    len(decision.half),
-                    f", everything from sequence {decision.cut_at} on left out" if decision.cut_at else "",
-                )
-            self._tell(shard, decision)

@@ -53,6 +53,7 @@ __all__ = [
     "Pong",
     "Question",
     "Ready",
+    "Recorded",
     "Reload",
     "Reports",
     "Request",
@@ -410,17 +411,31 @@ class Ready(_Message, tag=True):
 
 
 class Reports(_Message, tag=True):
-    """Up, from a shard before it loads: the transactions that its log has shares of. Answered with Resolved."""
+    """Up, from a shard before it loads: the transactions that its log has shares of, and the number of the last decision
+    that its files say. Answered with Resolved."""
 
     shares: Shares
+    number: int = 0
 
 
 class Resolved(_Message, tag=True):
-    """Down: what of its log a shard leaves out (`kache.cluster.transactions.Decision`)."""
+    """Down: what of its log a shard leaves out (`kache.cluster.transactions.Decision`).
+
+    `final`: it was decided for the whole cluster, under `number` (0: there was nothing to decide); its files are to say so from
+    then on. Else the others live, and what its log has is as it would be had it not ended.
+    """
 
     skip: list[int]
     cut_at: int
     half: list[int]
+    number: int = 0
+    final: bool = True
+
+
+class Recorded(_Message, tag=True):
+    """Up: the files of this shard say what Resolved has told under this number."""
+
+    number: int
 
 
 class Kept(_Message, tag=True):
@@ -637,6 +652,7 @@ Up = (
     | Failed
     | Pong
     | Reports
+    | Recorded
     | Loading
     | Kept
     | Dumped

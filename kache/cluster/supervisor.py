@@ -36,7 +36,7 @@ from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
 from kache.cluster.dumps import Dumps
-from kache.cluster.durability import DataDirectory, Resolution
+from kache.cluster.durability import DataDirectory
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
 from kache.cluster.links import Links
@@ -45,6 +45,7 @@ from kache.cluster.modules import Modules
 from kache.cluster.programs import Programs
 from kache.cluster.progress import LoadingBar, loading_text
 from kache.cluster.questions import Questions
+from kache.cluster.resolution import Reported, Resolution
 from kache.cluster.resources import Resources
 from kache.cluster.service_manager import ServiceManager
 from kache.cluster.simulation import Simulation
@@ -103,7 +104,9 @@ class Supervisor:
         config = resolved(config)
         self._data = DataDirectory(config)
         self._slots = self._data.slots
-        self._resolution = Resolution(config, self._resolved)
+        self._resolution = Resolution(
+            config.shards, config.appendfsync == "always", self._resolved, self._data.keep_unfinished
+        )
         self._loading = LoadingBar(not config.logfile)
         self._dumps = Dumps(self._tell_shard, range(config.shards))
         self._children: list[Child] = []
@@ -179,6 +182,8 @@ class Supervisor:
             self._users.start(self.config)
             self._data.start(self.config)
             self._programs.start(self._data.functions)
+            if self._data.is_open:
+                self._resolution.begin(self._data.unfinished)
         except BaseException:
             self._resources.leave()
             raise
@@ -352,6 +357,8 @@ class Supervisor:
         wait = max(child.wait_before_restart(time.monotonic(), self.config.restart_backoff_ms / 1000), 0.1)
         _log.warning("%s %s; trying again in %g s", child.name, child.reason, wait)
         child.restart_at = time.monotonic() + wait
+        if child.role == "shard":
+            self._resolution.gone(child.index)
 
     def _started(self, child: Child, theirs: socket.socket) -> int:
         """Start a process for `child`, `theirs` being its end of the control channel; returns its pid."""
@@ -425,8 +432,10 @@ class Supervisor:
                     if self._health.answered(child):
                         self._send(child, self._spread.message(child, 0, self.config))
                         self._certificates.lives_again(child)
-                case messages.Reports(shares=shares):
-                    self._resolution.report(child.index, shares, child.restarts > 0)
+                case messages.Reports(shares=shares, number=told):
+                    self._resolution.report(child.index, Reported(shares, told))
+                case messages.Recorded(number=told):
+                    self._resolution.recorded(child.index, told)
                 case messages.TlsIs():
                     child.tls = message
                 case messages.Loading():
@@ -473,8 +482,9 @@ class Supervisor:
         self._answer_waiters(child, "")
         self._announce()
 
-    def _resolved(self, shard: int, decision: Decision) -> None:
-        self._tell_shard(shard, messages.Resolved(decision.skip, decision.cut_at, decision.half))
+    def _resolved(self, shard: int, decision: Decision, number: int | None) -> None:
+        told = messages.Resolved(decision.skip, decision.cut_at, decision.half, number or 0, number is not None)
+        self._tell_shard(shard, told)
 
     def _tell_shard(self, shard: int, message: messages.Down) -> bool:
         """Whether it is there to be told."""
@@ -517,7 +527,7 @@ class Supervisor:
         child.unresponsive = False
         self._acknowledgements.gone(child.name)
         if child.role == "shard":
-            self._resolution.gone(child.index)
+            self._resolution.gone(child.index, not self._simulation.keeps_down(child))
             self._loading.over(child.index)
             self._dumps.gone(child.index)
         if child.role == "router":

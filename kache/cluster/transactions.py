@@ -1,16 +1,16 @@
 """Transactions over several shards after a crash of the whole cluster: what of them counts, decided before anybody loads.
 
 Every shard tells which shares its log has of the last minute, and whether the transaction was settled there, which is noted
-when its locks are released. Pure functions over that; the supervisor asks and tells.
+when its locks are released. Pure functions over that; the supervisor asks and tells (`kache.cluster.resolution`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-__all__ = ["WINDOW_MS", "Decision", "Share", "Shares", "decide"]
+__all__ = ["WINDOW_MS", "Decision", "Share", "Shares", "after", "decide", "lost_of"]
 
 WINDOW_MS = 60_000
 """How far back from the end of its log a shard tells: transactions older than that were settled, or reported, long ago."""
@@ -34,7 +34,7 @@ class Shares(msgspec.Struct, frozen=True):
 
     `base_ms`: what was over by then is in its base. Behind that, `before` are those that the base has, too, and `missing`
     some that it has not. `last_ms`: when its log ends. `survived`: the machine runs since the log was begun, so that
-    everything that was written to it is there.
+    everything that was written to it is there. `skipped` were left out by an earlier start, for good.
     """
 
     shares: tuple[Share, ...] = ()
@@ -43,6 +43,7 @@ class Shares(msgspec.Struct, frozen=True):
     before: frozenset[int] = frozenset()
     missing: frozenset[int] = frozenset()
     survived: bool = False
+    skipped: frozenset[int] = frozenset()
 
 
 class Decision(msgspec.Struct):
@@ -54,8 +55,8 @@ class Decision(msgspec.Struct):
     half: list[int] = []
 
 
-def decide(reports: Mapping[int, Shares], always: bool) -> dict[int, Decision]:
-    """What each shard does with its shares.
+def decide(reports: Mapping[int, Shares], always: bool, may_cut: bool = True) -> dict[int, Decision]:
+    """What each shard does with its shares. Where not `may_cut`, no log is cut: what would follow from it is in force already.
 
     One that a shard lacks (and not because its base has it) is skipped where it is unsettled: its slots were locked, so
     nothing depends on it. Where it is settled, the log is cut before it if a power cut may have cost the shard its share,
@@ -65,13 +66,29 @@ def decide(reports: Mapping[int, Shares], always: bool) -> dict[int, Decision]:
     what one shard has taken from another would be nowhere.
     """
     decisions = {shard: Decision() for shard in reports}
-    while _look(reports, decisions, always):
+    while _look(reports, decisions, always or not may_cut):
         pass
     return decisions
 
 
-def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always: bool) -> bool:
-    """One round; whether a log was cut further."""
+def after(report: Shares, decision: Decision) -> Shares:
+    """What a shard would tell once it has taken a decision in: nothing is open, it has what it has."""
+    cut = decision.cut_at
+    there = {share.transaction for share in report.shares if not cut or share.sequence < cut} - {*decision.skip}
+    gone = {share.transaction for share in report.shares} - there
+    return msgspec.structs.replace(
+        report, shares=(), before=report.before | there, skipped=report.skipped | frozenset(gone)
+    )
+
+
+def lost_of(report: Shares, owed: Iterable[Share]) -> list[int]:
+    """Of `owed`, in which a shard took part, those that it has lost."""
+    has = {share.transaction for share in report.shares}
+    return sorted({each.transaction for each in owed if each.transaction not in has and _would_tell(report, each)})
+
+
+def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], keep: bool) -> bool:
+    """One round; whether a log was cut further. `keep`: none is."""
     has: dict[int, set[int]] = {}
     for shard, report in reports.items():
         cut = decisions[shard].cut_at
@@ -98,7 +115,7 @@ def _look(reports: Mapping[int, Shares], decisions: dict[int, Decision], always:
                 skip.add(share.transaction)
             elif (
                 share.settled
-                and not always
+                and not keep
                 and report.last_ms - share.now_ms <= LOSS_MS
                 and not all(reports[other].survived for other in lacking)
             ):
@@ -142,6 +159,8 @@ def _lacking(share: Share, has: Mapping[int, set[int]], reports: Mapping[int, Sh
 
 def _would_tell(report: Shares, share: Share) -> bool:
     """Whether this shard, which does not show the transaction, would if it had its share of it."""
+    if share.transaction in report.skipped:
+        return True
     if share.now_ms <= report.last_ms - WINDOW_MS or share.transaction in report.before:
         return False
     return share.transaction in report.missing or share.now_ms > report.base_ms

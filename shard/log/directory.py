@@ -2,10 +2,11 @@
 
     dir/cluster              text: the cluster's id, the seed of its hashes, the epoch, which shard has which slots
     dir/lock                 locked by the supervisor as long as it lives
+    dir/transactions         what a start has decided about transactions over shards, as long as not every shard's files say it
     dir/functions            the libraries of functions, as FUNCTION DUMP gives them; missing where there never were any
     dir/epoch-1/shard-0003/  of one shard: its lock, its manifest (manifest.py), its files
 
-The supervisor owns `cluster`, `functions` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
+The supervisor owns `cluster`, `transactions`, `functions` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
 when the number of shards changes: the files of one epoch are never mixed with those of another.
 """
 
@@ -18,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from kache.cluster.resolution import Unfinished
 from kache.slots import SlotRange, owners
 
 from . import manifest as manifests
@@ -33,13 +35,19 @@ __all__ = [
     "Lock",
     "make",
     "read_cluster",
+    "read_unfinished",
     "shard_directory",
     "sweep",
+    "sync",
     "write_cluster",
+    "write_unfinished",
 ]
 
 CLUSTER: Final = "cluster"
+TRANSACTIONS: Final = "transactions"
 FUNCTIONS: Final = "functions"
+MOST_UNFINISHED: Final = 1 << 30
+"""Far more bytes than a minute of transactions is."""
 FIRST_LINE: Final = "kache 1"
 ELSEWHERE: Final = "move it away, or choose another --dir"
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
@@ -118,6 +126,40 @@ def _parse(data: bytes, path: str) -> ClusterFile:
         raise LogError(f"{path} cannot be read: {error}.", path) from None
 
 
+def read_unfinished(files: Files, path: str, epoch: int) -> Unfinished | None:
+    """What a start of this epoch has decided about transactions, and not every shard's files say yet; LogError where it is
+    damaged."""
+    name = f"{path}/{TRANSACTIONS}"
+    if not files.exists(name):
+        return None
+    data = files.read_all(name, MOST_UNFINISHED)
+    body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
+    lines = body.split(b"\n")
+    if lines[0] != FIRST_LINE.encode() and lines[0].startswith(b"kache "):
+        raise LogError(f"{name} was written by a newer Kache.", name, 0, True)
+    try:
+        if data != body + f"check {check_of(body):016x}\n".encode():
+            raise ValueError("its check does not fit what it says")
+        return msgspec.json.decode(lines[2], type=Unfinished) if lines[1] == f"epoch {epoch}".encode() else None
+    except (ValueError, IndexError) as error:
+        raise LogError(
+            f"{name} is damaged: {error}. It says which transactions over shards count that a crash has interrupted; bring it "
+            "back from a backup, or move it away to have that decided anew.",
+            name,
+        ) from None
+
+
+def write_unfinished(files: Files, path: str, epoch: int, unfinished: Unfinished | None) -> None:
+    """Puts it in place of the one before, or removes that, in one step that outlives a power cut."""
+    name = f"{path}/{TRANSACTIONS}"
+    if unfinished is not None:
+        body = f"{FIRST_LINE}\nepoch {epoch}\n".encode() + msgspec.json.encode(unfinished) + b"\n"
+        files.replace(name, body + f"check {check_of(body):016x}\n".encode())
+    elif files.exists(name):
+        files.unlink(name)
+        files.fsync_dir(path)
+
+
 def make(files: Files, path: str) -> None:
     """Makes a directory and those above it that are missing, for this user alone; they outlive a power cut."""
     if files.exists(path):
@@ -173,6 +215,18 @@ class Lock:
         if self.fd >= 0:
             self._files.close(self.fd)
             self.fd = -1
+
+
+def sync(files: Files, directory: str, manifest: Manifest) -> None:
+    """What was written to open logs before a process was killed becomes durable, before anybody goes by it. For who has the
+    directory's lock."""
+    for each in manifest.logs:
+        if each.bytes is None:
+            fd = files.open(f"{directory}/{each.name}", os.O_RDWR)
+            try:
+                files.fdatasync(fd)
+            finally:
+                files.close(fd)
 
 
 def sweep(files: Files, directory: str, manifest: Manifest | None) -> list[str]:

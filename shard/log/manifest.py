@@ -5,6 +5,8 @@
     log 17 000017.log 80216 4712 salt …                 closed, or cut there: bytes
     log 18 000018.log open 4900 salt …                  that is written; an END in it says that the next one is
     skipped 70 71                                       transactions of which another shard has lost its share
+    resolved 4711 5020                                  the number of the cluster's decision about transactions, and up to
+                                                        which effects it was about them: what is there of them counts
     stopped 1764144000000                               since then (unix ms) nothing is logged
     check 8a7b6c5d4e3f2a1b
 
@@ -46,6 +48,9 @@ FIRST_LINE: Final = "kache 1"
 MOST_FILES: Final = 65536
 """Far more than there ever are: a manifest is read whole."""
 
+BEHIND_FILES: Final = ("skipped", "resolved", "stopped")
+"""Lines behind those of files, in their order."""
+
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[0-9]{6,10}\.(base|log)|from-[0-9]{4}\.base")
 _SALT = re.compile(r"[0-9a-f]{32}")
@@ -81,6 +86,8 @@ class Manifest(msgspec.Struct, frozen=True):
     logs: tuple[LogFile, ...] = ()
     stopped_ms: int = 0
     skipped: tuple[int, ...] = ()
+    resolved: int = 0
+    decided: int = 0
 
     def names(self) -> set[str]:
         """The names of all its files."""
@@ -127,6 +134,8 @@ def text(manifest: Manifest) -> bytes:
         lines.append(f"log {log.number} {log.name} {size} {log.first} salt {log.salt}")
     if manifest.skipped:
         lines.append(f"skipped {' '.join(map(str, manifest.skipped))}")
+    if manifest.resolved or manifest.decided:
+        lines.append(f"resolved {manifest.resolved} {manifest.decided}")
     if manifest.stopped_ms:
         lines.append(f"stopped {manifest.stopped_ms}")
     body = "".join(f"{line}\n" for line in lines).encode()
@@ -151,7 +160,9 @@ def parse(data: bytes, path: str) -> Manifest:
     body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
     if lines[-1] != f"check {check_of(body):016x}":
         raise LogError(f"{path}, line {len(lines)}: the check does not fit the lines before it.", path)
-    return Manifest(tuple(reader.bases), tuple(reader.logs), reader.stopped_ms, reader.skipped)
+    return Manifest(
+        tuple(reader.bases), tuple(reader.logs), reader.stopped_ms, reader.skipped, reader.resolved, reader.decided
+    )
 
 
 class _Reader:
@@ -163,20 +174,25 @@ class _Reader:
         self.logs: list[LogFile] = []
         self.stopped_ms = 0
         self.skipped: tuple[int, ...] = ()
+        self.resolved = self.decided = 0
+        self._last = ""
         self._names: set[str] = set()
 
     def take(self, number: int, line: str) -> None:
         """One line; LogError names it."""
         try:
             words = line.split(" ")
-            if self.stopped_ms or (self.skipped and words[0] != "stopped"):
-                raise ValueError(f"nothing of this kind may follow '{'stopped' if self.stopped_ms else 'skipped'}'")
+            if self._last and words[0] not in BEHIND_FILES[BEHIND_FILES.index(self._last) + 1 :]:
+                raise ValueError(f"nothing of this kind may follow '{self._last}'")
+            self._last = words[0] if words[0] in BEHIND_FILES else ""
             if words[0] == "base":
                 self._base(words)
             elif words[0] == "log":
                 self._log(words)
             elif words[0] == "skipped" and len(words) > 1:
                 self.skipped = tuple(_count(word, "a transaction") for word in words[1:])
+            elif words[0] == "resolved" and len(words) == 3:
+                self.resolved, self.decided = _count(words[1], "a number"), _count(words[2], "a sequence")
             elif words[0] == "stopped" and len(words) == 2:
                 self.stopped_ms = _count(words[1], "a time")
             else:

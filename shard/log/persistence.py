@@ -131,22 +131,29 @@ class Persistence:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._seen = self._quiet = 0
         self._host_trouble = (OK, b"", False)
-        self._is_new = False
+        self._is_written = True
         self._unsettled: Sequence[int] = ()
+        self.on_begun: Callable[[], None] = lambda: None
+        """Called when the files say what was loaded."""
         self._beginning = Beginning(host, directory, self._begin)
 
     # Beginning and ending ----------------------------------------------------------------------------------
     async def begin(
-        self, manifest: Manifest | None, sequence: int, number: int = 0, unsettled: Sequence[int] = ()
+        self,
+        manifest: Manifest | None,
+        sequence: int,
+        number: int = 0,
+        unsettled: Sequence[int] = (),
+        is_written: bool = True,
     ) -> None:
         """Goes on where recovery ended: after the frame `sequence`, with this manifest (None: there was nothing). `number` is
         the highest that a file ever had, of those too that are not named any more; `unsettled` are transactions of which the
-        log has a share, and which are over by now.
+        log has a share, and which are over by now. `is_written`: the directory has this manifest already.
 
         With a log, a new one begins; without, the manifest says since when nothing is logged. Where the disk is full, both
         come when there is room (beginning.py).
         """
-        self._is_new = manifest is None
+        self._is_written = is_written and manifest is not None
         self.manifest = manifest or Manifest()
         self._sequence = sequence
         self._last_number = max(self.manifest.next_number() - 1, number)
@@ -156,16 +163,21 @@ class Persistence:
         await self._beginning.run(refuses=self.config.appendonly)
 
     async def _begin(self) -> None:
-        if self._is_new:
+        if not self._is_written and not self.manifest.names():
             # Before the first file: data without a manifest is refused, since nobody could know what belongs together.
-            await self._write_manifest(Manifest())
-            self._is_new = False
+            await self._write_manifest(self.manifest)
+            self._is_written = True
         if self.config.appendonly:
             await self._begin_log()
             self.host.settle(self._unsettled)
-        elif (self.manifest.names() or self._last_number) and not self.manifest.stopped_ms:
-            # Also where the log of before had nothing in it, and is not named any more.
-            await self._write_manifest(msgspec.structs.replace(self.manifest, stopped_ms=self.now()))
+        else:
+            # Stopped is also where the log of before had nothing in it, and is not named any more.
+            has_stopped = self.manifest.names() or self._last_number
+            stopped_ms = self.manifest.stopped_ms or (self.now() if has_stopped else 0)
+            if not self._is_written or stopped_ms != self.manifest.stopped_ms:
+                await self._write_manifest(msgspec.structs.replace(self.manifest, stopped_ms=stopped_ms))
+        self._is_written = True
+        self.on_begun()
 
     async def _begin_log(self) -> None:
         """The log goes on in a new file: what is there already is in the files before it."""
@@ -424,6 +436,8 @@ class Persistence:
             (BaseFile(base.number, base_name(base.number), size, base.first, end, base.salt.hex()),),
             (msgspec.structs.replace(_log_file(created), bytes=ended),),
             0 if keep else self.now(),
+            resolved=self.manifest.resolved,
+            decided=self.manifest.decided,
         )
         await asyncio.shield(self._write_manifest(manifest))
         self.base_bytes = size

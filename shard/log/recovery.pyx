@@ -11,6 +11,7 @@ torn the part before is kept, which the *watermark* tells apart:
 Frames of a base are taken when the log has come to their sequence (merge.pxi). A shard loads in slices, by `step`.
 """
 import errno
+from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
@@ -553,8 +554,8 @@ cdef class Recovery:
 def shares_of(Files files not None, str directory not None, manifest not None):
     """What a shard says of transactions over several shards before anybody loads: the Shares of its log's last minute.
 
-    Only headers are read but for those frames, and the first one, which says what its base hides; a log that ends torn is
-    looked at up to there.
+    Only headers are read but for those frames, those that a power cut may have torn, and the first one, which says what its
+    base hides; a log that ends torn is looked at up to there.
     """
     cdef FrameFile file
     cdef Frame frame
@@ -562,9 +563,10 @@ def shares_of(Files files not None, str directory not None, manifest not None):
     cdef const char* at
     cdef list found = []
     cdef int64_t last_ms = 0, offset
+    cdef uint64_t durable = 0
     cdef bytes boot = files.boot()
     survived = False
-    recent = []
+    recent, unsure = deque(), deque()
     for log in manifest.logs:
         file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
         try:
@@ -574,8 +576,15 @@ def shares_of(Files files not None, str directory not None, manifest not None):
             while file.size - offset >= FRAME_HEADER and read_frame_header(
                     file.need(offset, FRAME_HEADER), &frame, &file.salt, <uint64_t> offset):
                 last_ms = frame.now_ms
+                durable = max(durable, frame.sequence - min(frame.behind, frame.sequence))
                 if frame.kind == FRAME_SHARE or recent:
                     recent.append((log, offset, frame.now_ms))
+                elif frame.sequence > durable:
+                    unsure.append((log, offset, frame.now_ms, frame.sequence))
+                while unsure and (unsure[0][3] <= durable or unsure[0][2] < last_ms - <int64_t> WINDOW_MS):
+                    unsure.popleft()
+                while recent and recent[0][2] < last_ms - <int64_t> WINDOW_MS:
+                    recent.popleft()
                 offset += FRAME_HEADER + <int64_t> frame.length
         finally:
             file.close()
@@ -583,7 +592,7 @@ def shares_of(Files files not None, str directory not None, manifest not None):
     opened = None
     file = None
     try:
-        for log, offset, now_ms in recent:
+        for log, offset, now_ms in [*[each[:3] for each in unsure], *recent]:
             if now_ms < last_ms - <int64_t> WINDOW_MS:
                 continue
             if opened is not log:
@@ -607,9 +616,14 @@ def shares_of(Files files not None, str directory not None, manifest not None):
     shares = [
         Share(transaction, participants, sequence, now_ms, transaction in settled)
         for transaction, participants, sequence, now_ms in found
+        if sequence > manifest.decided and transaction not in manifest.skipped
     ]
     base_ms, before, missing = _hidden(files, directory, manifest)
-    return Shares(tuple(shares), base_ms, last_ms, frozenset(before), frozenset(missing), survived)
+    # Nobody decides again about what was decided: it is there, whatever others have lost.
+    decided = {transaction for transaction, _, sequence, _ in found if sequence <= manifest.decided}
+    return Shares(
+        tuple(shares), base_ms, last_ms, frozenset(decided.union(before).difference(manifest.skipped)), frozenset(missing),
+        survived, frozenset(manifest.skipped))
 
 
 cdef tuple _hidden(Files files, str directory, manifest):

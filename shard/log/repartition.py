@@ -23,7 +23,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from kache.cluster.transactions import Decision, decide
+import msgspec
+
+from kache.cluster.resolution import Reported, Unfinished, resolve
+from kache.cluster.transactions import Decision
 
 from ..engine.engine import Store
 from . import directory as directories
@@ -68,7 +71,7 @@ def divide(
     building = target + BUILDING
     sizes = [_size(files, shard_directory(path, old.epoch, shard)) for shard in range(old.shards)]
     _prepare(files, path, old, new, sizes)
-    decisions = _decisions(files, path, old, always)
+    decisions = _decisions(files, path, old, always, building)
     _work(files, path, old, new, decisions, strict, sizes, tell)
     for shard in range(new.shards):
         _name(files, building, shard, old)
@@ -77,6 +80,7 @@ def divide(
     files.rename(building, target)
     files.fsync_dir(path)
     directories.write_cluster(files, path, new)
+    directories.write_unfinished(files, path, new.epoch, None)
     _remove(files, f"{path}/epoch-{old.epoch}")
 
 
@@ -126,15 +130,21 @@ def _plan(files: Files, path: str, old: ClusterFile, new: ClusterFile) -> bytes:
     return json.dumps(found).encode()
 
 
-def _decisions(files: Files, path: str, old: ClusterFile, always: bool) -> dict[int, Decision]:
-    """What of transactions over the old shards counts."""
-    reports = {}
-    for shard in range(old.shards):
-        directory = shard_directory(path, old.epoch, shard)
-        found = manifests.read(files, directory)
-        if found is not None:
-            reports[shard] = shares_of(files, directory, found)
-    return decide(reports, always)
+def _decisions(files: Files, path: str, old: ClusterFile, always: bool, building: str) -> dict[int, Decision]:
+    """What of transactions over the old shards counts: decided once, whatever happens to what is divided meanwhile."""
+    name = f"{building}/decisions"
+    if not files.exists(name):
+        reports = {}
+        for shard in range(old.shards):
+            directory = shard_directory(path, old.epoch, shard)
+            found = manifests.read(files, directory)
+            if found is not None:
+                directories.sync(files, directory, found)
+                reports[shard] = Reported(shares_of(files, directory, found), found.resolved)
+        earlier = directories.read_unfinished(files, path, old.epoch)
+        files.replace(name, msgspec.json.encode(resolve(reports, old.shards, always, earlier, 1)))
+    decided = msgspec.json.decode(files.read_all(name, directories.MOST_UNFINISHED), type=Unfinished)
+    return {shard: order.decision for shard, order in decided.orders.items()}
 
 
 # The workers ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kache.cluster.messages import DataPlace, Dumped, Kept, Loading, Reports, Resolved
+from kache.cluster.messages import DataPlace, Dumped, Kept, Loading, Recorded, Reports, Resolved
 from kache.cluster.progress import dumping_text
 from kache.config.settings import Config
 
@@ -39,7 +39,7 @@ class Keeper:
         shards: int,
         hash_seed: bytes,
         now: Callable[[], int],
-        tell: Callable[[Reports | Loading | Dumped], None],
+        tell: Callable[[Reports | Recorded | Loading | Dumped], None],
     ) -> None:
         self._host = host
         self._shard = (index, shards, hash_seed)
@@ -63,7 +63,14 @@ class Keeper:
         try:
             self._loader = Loader(self._files, place, self._host.shard.store, config(), self._tell)
             loaded = await self._loader.run(self._now)
-            await self._go_on(place, config(), loaded)
+            in_force = config()
+            await self._go_on(place, in_force, loaded)
+            # Whoever changes a setting meanwhile is told at once that it is taken in.
+            while (newest := config()) is not in_force:
+                error = await self.apply(in_force, newest, place)
+                if error:
+                    log.error("settings that changed while this shard loaded: %s", error)
+                in_force = newest
         except OSError as error:
             raise LogError(f"{unusable(self._files, place.directory, error)}.", place.directory) from None
 
@@ -72,7 +79,11 @@ class Keeper:
         self._lock = loaded.lock
         identity = Identity(place.cluster, index, shards, seed, self._files.boot())
         persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
-        await persistence.begin(loaded.manifest, loaded.sequence, loaded.number, loaded.unsettled)
+        number = 0 if self._loader is None else self._loader.number
+        persistence.on_begun = lambda: self._tell(Recorded(number))
+        await persistence.begin(
+            loaded.manifest, loaded.sequence, loaded.number, loaded.unsettled, is_written=loaded.written
+        )
         self.persistence = persistence
 
     def resolved(self, message: Resolved) -> None:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from kache.cluster.messages import DataPlace, Loading, Reports, Resolved
+from kache.cluster.messages import DataPlace, Loading, Recorded, Reports, Resolved
 from kache.cluster.progress import loading_text, on_terminal
 from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 
 from ..engine.engine import Store
 from ..log import manifest as manifests
-from ..log.directory import Lock, make, sweep
+from ..log.directory import Lock, make, sweep, sync
 from ..log.files import Files
 from ..log.manifest import Manifest
 from ..log.recovery import Recovery, shares_of
@@ -40,17 +39,19 @@ LOG_SECONDS: Final = 1.0
 class Loaded(msgspec.Struct):
     """What a shard goes on with: its manifest (None: nothing was there), the sequence of its last effects, the highest
     number that a file of it ever had. The lock is its own until it ends. `unsettled`: transactions of which it has a share,
-    and which from here on are over."""
+    and which from here on are over. `written`: the directory has this manifest."""
 
     manifest: Manifest | None
     sequence: int
     number: int
     lock: Lock
     unsettled: tuple[int, ...] = ()
+    written: bool = True
 
 
 class Loader:
-    """Loads one shard. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`."""
+    """Loads one shard. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`, and is to be told
+    Recorded when the manifest of what was loaded is written."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Loader:
         place: DataPlace,
         store: Store,
         config: Config,
-        tell: Callable[[Reports | Loading], None],
+        tell: Callable[[Reports | Recorded | Loading], None],
     ) -> None:
         self._files = files
         self._directory = place.directory
@@ -71,6 +72,8 @@ class Loader:
         # On a terminal the supervisor shows a bar of all shards.
         self._logs = bool(config.logfile) or not on_terminal()
         self.progress = Loading(0, 0, 0, 0.0)
+        self.number = 0
+        """That of what the supervisor has decided."""
 
     def resolved(self, message: Resolved) -> None:
         """The supervisor has decided what counts of transactions over shards."""
@@ -83,11 +86,16 @@ class Loader:
         lock = Lock(self._files, self._directory)
         found = manifests.read(self._files, self._directory)
         sweep(self._files, self._directory, found)
-        shares = Shares() if found is None else shares_of(self._files, self._directory, found)
-        self._tell(Reports(shares))
-        decision = await self._resolved
         if found is None:
-            return Loaded(None, 0, 0, lock)
+            self._tell(Reports(Shares()))
+            self.number = (await self._resolved).number
+            return Loaded(Manifest(resolved=self.number), 0, 0, lock, written=False)
+        # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
+        await asyncio.to_thread(sync, self._files, self._directory, found)
+        shares = shares_of(self._files, self._directory, found)
+        self._tell(Reports(shares, found.resolved))
+        decision = await self._resolved
+        self.number = decision.number if decision.final else found.resolved
         if found.stopped_ms:
             log.warning("%s", manifests.missing_since(found))
         recovery = Recovery(
@@ -107,7 +115,6 @@ class Loader:
         if recovery.cut is not None:
             log.warning("%s; they are left out", recovery.cut)
         after = recovery.manifest_after()
-        await asyncio.to_thread(self._sync, found)
         took = time.monotonic() - self._began
         log.info("loaded %d keys in %.2f s, up to sequence %d", recovery.keys, took, recovery.last)
         left = tuple(
@@ -115,17 +122,11 @@ class Loader:
             for share in shares.shares
             if not share.settled and share.transaction not in after.skipped and share.sequence <= recovery.last
         )
-        return Loaded(after, recovery.last, found.next_number() - 1, lock, left)
-
-    def _sync(self, found: Manifest) -> None:
-        """What was written before a process was killed becomes durable, before anybody says that it is."""
-        for each in found.logs:
-            if each.bytes is None:
-                fd = self._files.open(f"{self._directory}/{each.name}", os.O_RDWR)
-                try:
-                    self._files.fdatasync(fd)
-                finally:
-                    self._files.close(fd)
+        if not decision.final:
+            after = msgspec.structs.replace(after, decided=min(after.decided, recovery.last))
+        elif decision.number or found.resolved or found.decided:
+            after = msgspec.structs.replace(after, resolved=decision.number, decided=recovery.last)
+        return Loaded(after, recovery.last, found.next_number() - 1, lock, left, after == found)
 
     async def _read(self, recovery: Recovery) -> None:
         while recovery.step(SLICE_NS):

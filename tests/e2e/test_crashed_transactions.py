@@ -6,15 +6,24 @@ import functools
 import importlib
 import random
 import threading
+import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import Cluster, Connection, kill_everything, until
+from log_files import CLUSTER, SEED, Record, Written, counted, number, write_directory
+from ports import free_port
 
 from kache.errors import NO_SUCH_KEY, CommandError
+from kache.shard.log import directory
+from kache.shard.log import format as log_format
+from kache.shard.log.directory import ClusterFile, shard_directory
+from kache.shard.log.files import Files
+from kache.slots import contiguous, owners, slot_of_key
 
 pytestmark = pytest.mark.once
 
@@ -237,3 +246,86 @@ def test_what_clients_see_can_have_happened(monkeypatch: pytest.MonkeyPatch, kil
         if recorder.over_shards > (20 if kills else 50):
             return
     raise AssertionError((recorder.over_shards, len(recorder.operations)))
+
+
+FILLING = 4_000_000
+"""Effects that are loaded before the share: enough time for a kill before that."""
+
+
+def key_of(shard: int) -> str:
+    owner = owners(contiguous(2), 2)
+    return next(f"key:{each}" for each in range(100) if owner[slot_of_key(f"key:{each}".encode())] == shard)
+
+
+def is_set(port: int, key: str) -> bool:
+    """Whether a shard takes a write in."""
+    with suppress(OSError), Connection(port) as connection:
+        return bool(connection.request("set", key, "set") == "OK")
+    return False
+
+
+def write_half(path: Path) -> str:
+    """Two shards as a crash two hours ago has left them: the first has its part of a transaction, the second has not. Returns
+    the key of that part."""
+    began = time.time_ns() // 1_000_000 - 7_200_000
+    key = key_of(0)
+    filling = b"".join(bytes([8]) + counted(b"%d" % each) + counted(b"v") for each in range(2000))
+    for shard in range(2):
+        log = Written(log_format.LOG, 1, 1, shard=shard, shards=2)
+        frames = FILLING // 2000 if shard == 0 else 1
+        log.frames += [Record(log_format.EFFECTS, each, began, filling) for each in range(1, frames + 1)]
+        if shard == 0:
+            payload = number(7) + number(2) + bytes([0, 1, 8]) + counted(key.encode()) + counted(b"half")
+            log.frames.append(Record(log_format.SHARE, frames + 1, began, payload))
+        write_directory(Path(shard_directory(str(path), 1, shard)), [], [log])
+    directory.write_cluster(Files(), str(path), ClusterFile(CLUSTER, SEED, 1, 2, tuple(contiguous(2))))
+    return key
+
+
+@contextmanager
+def killed_while_it_loads(path: Path) -> Iterator[tuple[Cluster, threading.Thread]]:
+    """A cluster whose first shard was killed behind what it was told, and before it served; it is started again. And who waits
+    for the whole cluster."""
+    cluster = Cluster(2, port=free_port(), dir=path, appendonly="yes")
+
+    def is_killed() -> bool:
+        if (path / directory.TRANSACTIONS).exists():  # written when all have reported, before anybody is told
+            with suppress(AssertionError, OSError, ProcessLookupError):
+                cluster.kill(cluster.pid_of("shard", 0))
+                return True
+        return False
+
+    def start() -> None:
+        with suppress(AssertionError):  # that it was ended before all of it served
+            cluster.start()
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    try:
+        until(is_killed, "the first shard loading")
+        yield cluster, starting
+    finally:
+        cluster.process.terminate()
+        starting.join(60)
+        cluster._clean()
+
+
+def test_a_shard_that_is_killed_while_it_loads_leaves_out_what_it_was_told_to(tmp_path: Path) -> None:
+    key = write_half(tmp_path)
+    with killed_while_it_loads(tmp_path) as (cluster, starting):
+        starting.join(60)
+        assert cluster.request("get", key) is None
+        assert cluster.child("shard", 0)["restarts"] == 1
+        assert not (tmp_path / directory.TRANSACTIONS).exists()
+
+
+def test_the_next_life_leaves_it_out_too(tmp_path: Path) -> None:
+    """Everything is killed as well, when the other shard has been used: of itself it would not tell that it lacks the rest."""
+    key = write_half(tmp_path)
+    other = key_of(1)
+    with killed_while_it_loads(tmp_path) as (cluster, _):
+        until(lambda: is_set(cluster.port, other), "the other shard serving")
+        kill_everything(cluster)
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster:
+        assert cluster.request("mget", key, other) == [None, b"set"]
+        assert not (tmp_path / directory.TRANSACTIONS).exists()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kache.cluster.resolution import Order, Unfinished
+from kache.cluster.transactions import Decision, Share, Shares
 from kache.shard.log import directory
 from kache.shard.log.directory import ClusterFile, Lock
 from kache.shard.log.files import Files, ScriptedFiles
@@ -87,3 +89,36 @@ def test_only_what_is_ours_and_unnamed_is_swept(tmp_path: Path) -> None:
     manifest = Manifest((), (LogFile(2, "000002.log", None, 1, "0" * 32),))
     assert directory.sweep(Files(), str(tmp_path), manifest) == ["000001.log", "000003.base", "manifest.tmp"]
     assert sorted(os.listdir(tmp_path)) == ["000002.log", "lock", "manifest", "notes.txt", "x.log"]
+
+
+UNFINISHED = Unfinished(
+    2**62,
+    {0: Order(2**62, Decision([7, 8], 5, [9])), 1: Order(3, Decision())},
+    {2: {0: Shares((), 1, 2, frozenset([7]), frozenset(), True, frozenset([8]))}},
+    {2: [Share(7, (0, 2), 4, 5, False)]},
+)
+
+
+def test_what_was_decided_is_read_again_by_its_epoch_alone(tmp_path: Path) -> None:
+    files = Files()
+    assert directory.read_unfinished(files, str(tmp_path), 3) is None
+    directory.write_unfinished(files, str(tmp_path), 3, None)
+    directory.write_unfinished(files, str(tmp_path), 3, UNFINISHED)
+    assert directory.read_unfinished(files, str(tmp_path), 3) == UNFINISHED
+    assert directory.read_unfinished(files, str(tmp_path), 4) is None
+    directory.write_unfinished(files, str(tmp_path), 3, None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_decision_is_refused(tmp_path: Path) -> None:
+    files, path = Files(), tmp_path / directory.TRANSACTIONS
+    directory.write_unfinished(files, str(tmp_path), 3, UNFINISHED)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at]):
+            path.write_bytes(damaged)
+            with pytest.raises(LogError, match="transactions"):
+                directory.read_unfinished(files, str(tmp_path), 3)
+    path.write_bytes(b"kache 2" + whole[7:])
+    with pytest.raises(LogError, match="was written by a newer Kache"):
+        directory.read_unfinished(files, str(tmp_path), 3)

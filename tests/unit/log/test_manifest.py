@@ -18,6 +18,8 @@ FULL = Manifest(
     (LogFile(17, "000017.log", 8021, 4712, SALT), LogFile(18, "000018.log", None, 4900, SALT)),
     1764144000000,
     (70, 71),
+    2**62,
+    4720,
 )
 
 
@@ -76,6 +78,10 @@ LOG = f"log 1 000001.log 500 11 salt {SALT}"
         ([LOG + " "], 2, "not the words of a log"),
         (["stopped 5", LOG], 3, "nothing of this kind may follow 'stopped'"),
         (["skipped 5", LOG], 3, "nothing of this kind may follow 'skipped'"),
+        (["resolved 5 6", "skipped 5"], 3, "nothing of this kind may follow 'resolved'"),
+        (["resolved 5 6", "resolved 5 6"], 3, "nothing of this kind may follow 'resolved'"),
+        (["resolved 5"], 2, "'resolved 5' is no line of a manifest"),
+        (["resolved 5 x"], 2, "'x' is not a sequence"),
         (["snapshot 5"], 2, "'snapshot 5' is no line of a manifest"),
         ([f"{BASE} slots 0-5", f"base 2 000002.base 500 10 end 20 salt {SALT} slots 5-9"], 3, "slots that another base has"),
         ([f"{BASE} slots 9-5"], 2, "'9-5' are no slots"),

@@ -408,6 +408,32 @@ def test_a_share_is_skipped_or_the_log_ends_before_it(tmp_path: Path) -> None:
     assert recovery.last == 2 and recovery.cut is not None and recovery.cut.frames == 3
 
 
+def test_what_was_decided_is_not_reported_as_open(tmp_path: Path) -> None:
+    """71 came behind the decision; 72 was left out by it."""
+    log = with_shares()
+    log.frames.insert(2, Record(log_format.SHARE, 3, NOW + 3, share(72, [0, 1], set_record(b"u", b"left out"))))
+    for sequence, frame in enumerate(log.frames, 1):
+        frame.sequence = sequence
+    whole = msgspec.structs.replace(write_directory(tmp_path, [], [log]), skipped=(72,), resolved=5, decided=5)
+    found = shares_of(Files(), str(tmp_path), whole)
+    assert [each.transaction for each in found.shares] == [71]
+    assert (found.before, found.skipped) == ({70}, {72})
+
+
+def test_a_share_behind_a_torn_frame_is_none(tmp_path: Path) -> None:
+    """Pages reach a disk in any order: whoever loads ends before it, so it is not reported."""
+    log = with_shares()
+    for frame in log.frames:
+        frame.behind = frame.sequence
+    whole = write_directory(tmp_path, [], [log])
+    path = tmp_path / log.name
+    data = bytearray(path.read_bytes())
+    data[log.ends()[1] - 1] ^= 1
+    path.write_bytes(data)
+    assert shares_of(Files(), str(tmp_path), whole).shares == ()
+    assert load(tmp_path)[1].last == 1
+
+
 def test_shares_older_than_a_minute_are_not_asked_about(tmp_path: Path) -> None:
     log = with_shares()
     log.frames.append(Record(log_format.EFFECTS, 6, NOW + 60_004, set_record(b"k", b"v")))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from division import NOW, SEED, cluster, loaded, made
-from log_files import Record, Written, counted, write_directory
+from log_files import Record, Written, counted, number, write_directory
 
+from kache.cluster.resolution import Order, Unfinished
+from kache.cluster.transactions import Decision
 from kache.shard.log import directory, repartition
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
@@ -114,3 +117,55 @@ def test_numbers_of_a_manifest_do_not_meet_those_of_its_bases(tmp_path: Path) ->
     repartition.divide(Files(), str(tmp_path), cluster(1, 3), cluster(2, 1), True, False, lambda *_: None)
     manifest = manifests.read(Files(), shard_directory(str(tmp_path), 2, 0))
     assert manifest is not None and manifest.next_number() == 4
+
+
+def half(path: Path, *, settled: bool = False) -> None:
+    """Two shards, of which the first has a share of transaction 7, and the second has not."""
+    for shard in range(2):
+        log = Written(log_format.LOG, 1, 1, shard=shard, shards=2, seed=SEED)
+        log.frames.append(Record(log_format.EFFECTS, 1, NOW, bytes([8]) + counted(b"first%d" % shard) + counted(b"v")))
+        write_directory(Path(shard_directory(str(path), 1, shard)), [], [log])
+        if shard == 0:
+            payload = number(7) + number(2) + bytes([0, 1, 8]) + counted(b"half") + counted(b"v")
+            log.frames.append(Record(log_format.SHARE, 2, NOW, payload + (bytes([120, 7]) if settled else b"")))
+            write_directory(Path(shard_directory(str(path), 1, shard)), [], [log])
+    directory.write_cluster(Files(), str(path), cluster(1, 2))
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_half_a_transaction_is_left_out_and_what_was_decided_stays(tmp_path: Path, pending: bool) -> None:
+    """`pending`: a start of the old shards has decided that it counts, and the first shard's files do not say so yet."""
+    half(tmp_path)
+    if pending:
+        decided = Unfinished(5, {0: Order(5, Decision()), 1: Order(5, Decision())})
+        directory.write_unfinished(Files(), str(tmp_path), 1, decided)
+    repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
+    assert ((0, b"half") in loaded(tmp_path, cluster(2, 3))) == pending
+    assert not (tmp_path / directory.TRANSACTIONS).exists()
+
+
+def test_an_interrupted_division_decides_once(tmp_path: Path) -> None:
+    """The machine runs when it begins; when it goes on the power was cut, and the first worker has gone by what was decided."""
+    half(tmp_path, settled=True)
+
+    class Machine(Files):
+        now = bytes(15) + b"1"
+
+        def boot(self) -> bytes:
+            return self.now
+
+    files, old = Machine(), cluster(1, 2)
+    for shard in range(2):
+        path = Path(shard_directory(str(tmp_path), 1, shard)) / "000001.log"
+        found = log_format.read_header(path.read_bytes()[:128], str(path))
+        path.write_bytes(
+            log_format.pack_header(msgspec.structs.replace(found, boot=files.now)) + path.read_bytes()[128:]
+        )
+    repartition._prepare(files, str(tmp_path), old, cluster(2, 3), [0, 0])
+    building = f"{tmp_path}/epoch-2.building"
+    first = repartition._decisions(files, str(tmp_path), old, False, building)
+    assert first[0] == Decision(half=[7])
+    files.now = bytes(15) + b"2"
+    assert repartition._decisions(files, str(tmp_path), old, False, building) == first
+    files.unlink(f"{building}/decisions")
+    assert repartition._decisions(files, str(tmp_path), old, False, building)[0] == Decision(cut_at=2)

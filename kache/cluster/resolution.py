@@ -1,0 +1,273 @@
+"""Who decides about transactions over shards when a cluster starts, and remembers it until every shard's files say the same.
+
+    shard ── Reports (what its log has) ─► decide, once ─► kept on disk ─► Resolved ─► the shard loads, notes the
+    number of the decision in its manifest ─► Recorded ─► … by all: forgotten, the file removed
+
+Nobody loads before all have reported. What was decided is kept in the data directory before anyone is told, since those who
+load first serve and change what they have: a shard that dies before its files say what was decided is told the same again
+when it is back, in this life of the cluster or in a later one, however often anything ends in between. Which decision a
+shard's files have taken in they say themselves, by its number, so that none is applied to what was written behind it.
+
+A shard is waited for while it is started again once. Whoever fails twice before it has reported does not keep the others from
+starting: they decide without it, and what they have told and been told is remembered, so that it can be decided for the late
+one as they were: what they have left out it leaves out. Its log is not cut, since the others go on by now.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from kache.cluster.transactions import Decision, Share, Shares, after, decide, lost_of
+
+__all__ = ["Order", "Reported", "Resolution", "Unfinished", "resolve"]
+
+_log = logging.getLogger("kache")
+
+FAILURES: Final = 2
+"""Ends of a shard, one after the other, behind which nobody waits for its report."""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What a shard has said, and the number of the last decision that its files have taken in, 0 for none."""
+
+    shares: Shares
+    number: int = 0
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What a shard was told, and the number under which it takes that in."""
+
+    number: int
+    decision: Decision
+
+
+class Unfinished(msgspec.Struct):
+    """A decision that not every shard's files are known to say. `orders`: what each was, or is to be, told; of shards that
+    have not reported, what an earlier start has told them.
+
+    Of each shard that has not reported, `witnesses` are the others as they were behind the decision, and `owed` the shares of
+    transactions in which it took part, and which the others have kept.
+    """
+
+    number: int
+    orders: dict[int, Order]
+    witnesses: dict[int, dict[int, Shares]] = {}
+    owed: dict[int, list[Share]] = {}
+
+
+def resolve(
+    reports: Mapping[int, Reported], shards: int, always: bool, earlier: Unfinished | None, number: int
+) -> Unfinished:
+    """What counts of all that is reported; `earlier`: what a start before this one has decided, and not everybody has taken
+    in. It gets the number `number`, or 0 where nothing is to be remembered: nothing was open, and nobody is missing."""
+    owing = {shard: _unmet(earlier, shard, reports, always) for shard in reports}
+    told = {
+        shard: report.shares if (owed := owing[shard]) is None else after(report.shares, owed)
+        for shard, report in reports.items()
+    }
+    found = decide(told, always)
+    merged = {shard: _both(owing[shard], decision) for shard, decision in found.items()}
+    missing = set(range(shards)) - set(reports)
+    is_open = any(not share.settled for report in reports.values() for share in report.shares.shares)
+    if not missing and not is_open and all(decision == Decision() for decision in merged.values()):
+        number = 0
+    unfinished = Unfinished(number, {shard: Order(number, decision) for shard, decision in merged.items()})
+    found_after = {shard: after(report, merged[shard]) for shard, report in told.items()}
+    for shard in missing:
+        # What an earlier start has told it holds; and if it has not been up since, how the others were then.
+        then: Mapping[int, Shares] = {}
+        if earlier is not None:
+            if shard in earlier.orders:
+                unfinished.orders[shard] = earlier.orders[shard]
+            then = earlier.witnesses.get(shard, {})
+            unfinished.owed[shard] = earlier.owed.get(shard, [])
+        unfinished.witnesses[shard] = {**found_after, **then}
+        for other, report in reports.items():
+            _note_owed(unfinished, shard, report.shares, found_after[other])
+    return unfinished
+
+
+def _note_owed(unfinished: Unfinished, shard: int, report: Shares, kept: Shares) -> None:
+    """What another shard has reported, and kept, and a missing one should have as well."""
+    owed = unfinished.owed.get(shard, [])
+    more = [each for each in report.shares if shard in each.participants and each.transaction in kept.before]
+    unfinished.owed[shard] = list(dict.fromkeys([*owed, *more]))
+
+
+def _unmet(unfinished: Unfinished | None, shard: int, reports: Mapping[int, Reported], always: bool) -> Decision | None:
+    """What a shard, which reports this, has yet to take in of a decision; None: its files say that it has, or there is
+    nothing for it. `reports` are those of all who come now."""
+    report = reports[shard]
+    if unfinished is None or (unfinished.number and report.number == unfinished.number):
+        return None
+    order = unfinished.orders.get(shard)
+    if order is not None and (order.number == unfinished.number or order.number != report.number):
+        return order.decision
+    if shard not in unfinished.witnesses:
+        return None
+    late = {each: reports[each].shares for each in unfinished.witnesses if each in reports}
+    return decide({**late, **unfinished.witnesses[shard], shard: report.shares}, always, may_cut=False)[shard]
+
+
+def _both(first: Decision | None, second: Decision) -> Decision:
+    if first is None:
+        return second
+    return Decision(
+        sorted({*first.skip, *second.skip}),
+        min(filter(None, (first.cut_at, second.cut_at)), default=0),
+        sorted({*first.half, *second.half}),
+    )
+
+
+class Resolution:
+    """The decision of one life of a cluster. `tell` sends a shard its part, with the number under which it takes that in;
+    None: nothing was decided about what it has, since the others live.
+
+    `keep` puts what is not finished on disk, None: nothing; it raises OSError, and then memory alone has it.
+    """
+
+    def __init__(
+        self,
+        shards: int,
+        always: bool,
+        tell: Callable[[int, Decision, int | None], None],
+        keep: Callable[[Unfinished | None], None],
+    ) -> None:
+        self._shards = shards
+        self._always = always
+        self._tell = tell
+        self._keep = keep
+        self._awaited: set[int] = set()
+        self._failures: Counter[int] = Counter()
+        self._reports: dict[int, Reported] = {}
+        self._earlier: Unfinished | None = None
+        self._unfinished: Unfinished | None = None
+        self._recorded: set[int] = set()
+        self._is_kept = True
+        self._decides = False
+
+    def begin(self, earlier: Unfinished | None) -> None:
+        """The shards will report. Without that there were no data when the cluster started, and nothing is to be decided."""
+        self._earlier = earlier
+        self._awaited = set(range(self._shards))
+        self._decides = True
+
+    def report(self, shard: int, report: Reported) -> None:
+        """A shard has said what its log has, and waits for what counts of it."""
+        if self._decides:
+            self._reports[shard] = report
+            self._awaited.discard(shard)
+            self._decide()
+            return
+        unfinished = self._unfinished
+        if unfinished is None or shard in self._recorded:
+            # One that is started again while the others live: what they have is in force.
+            self._tell(shard, Decision(), None)
+            return
+        decision = self._unmet(unfinished, shard, report)
+        if decision is None:
+            self._tell(shard, Decision(), None)
+            return
+        if shard in unfinished.witnesses:
+            self._take_in_late(unfinished, shard, report.shares, decision)
+        self._tell(shard, decision, unfinished.number)
+
+    def _unmet(self, unfinished: Unfinished, shard: int, report: Reported) -> Decision | None:
+        if not self._is_kept and shard not in unfinished.witnesses:
+            # The number is an older one. Whoever has said that it has taken the decision in is not asked here.
+            return unfinished.orders[shard].decision
+        return _unmet(unfinished, shard, {shard: report}, self._always)
+
+    def gone(self, shard: int, comes_back: bool = True) -> None:
+        """A shard has ended. One that has not reported is waited for, unless it does not come back or has failed before."""
+        if self._decides and shard in self._awaited:
+            self._failures[shard] += 1
+            if not comes_back or self._failures[shard] >= FAILURES:
+                self._awaited.discard(shard)
+                self._decide()
+
+    def recorded(self, shard: int, number: int) -> None:
+        """The files of a shard say by now what it was told under this number."""
+        unfinished = self._unfinished
+        if unfinished is None or number != unfinished.number:
+            return
+        self._recorded.add(shard)
+        if len(self._recorded) == self._shards and self._kept(None):
+            self._unfinished = None
+
+    def _decide(self) -> None:
+        if self._awaited or not self._reports:
+            return
+        self._decides = False
+        number = secrets.randbits(62) + 1
+        unfinished = resolve(self._reports, self._shards, self._always, self._earlier, number)
+        if unfinished.number:
+            self._unfinished = unfinished
+        self._is_kept = self._kept(unfinished if unfinished.number else None)
+        if not self._is_kept:
+            # The file is that of before, if any: what it says must not be applied to what is written from here on.
+            unfinished.number = 0 if self._earlier is None else self._earlier.number
+            unfinished.orders = {
+                shard: Order(unfinished.number, order.decision) if shard in self._reports else order
+                for shard, order in unfinished.orders.items()
+            }
+            self._unfinished = unfinished
+        reported, earlier = self._reports, self._earlier
+        self._reports, self._earlier = {}, None
+        for shard, report in reported.items():
+            if earlier is not None:
+                _say_lost(earlier, shard, report.shares)
+            decision = unfinished.orders[shard].decision
+            _say(shard, decision)
+            self._tell(shard, decision, unfinished.number)
+
+    def _take_in_late(self, unfinished: Unfinished, shard: int, shares: Shares, decision: Decision) -> None:
+        """One that the others have started without: from here on it is as if it had reported in time."""
+        _say_lost(unfinished, shard, shares)
+        del unfinished.owed[shard]
+        del unfinished.witnesses[shard]
+        kept = after(shares, decision)
+        for other, witnesses in unfinished.witnesses.items():
+            witnesses.setdefault(shard, kept)
+            _note_owed(unfinished, other, shares, kept)
+        unfinished.orders[shard] = Order(unfinished.number, decision)
+        if self._is_kept:
+            self._kept(unfinished)
+        _say(shard, decision)
+
+    def _kept(self, unfinished: Unfinished | None) -> bool:
+        """Whether the disk has it, or does not need to."""
+        try:
+            self._keep(unfinished)
+        except OSError as error:
+            _log.warning("what was decided about transactions over shards cannot be kept: %s", error.strerror)
+            return False
+        return True
+
+
+def _say_lost(unfinished: Unfinished, shard: int, shares: Shares) -> None:
+    """A shard that was decided without reports by now: what it has lost that the others have kept."""
+    lost = lost_of(shares, unfinished.owed.get(shard, []))
+    if lost:
+        _log.warning(
+            "shard %d has lost its part of %d transactions, which the other shards have kept without it: %s",
+            shard, len(lost), " ".join(map(str, lost[:20])),
+        )  # fmt: skip
+
+
+def _say(shard: int, decision: Decision) -> None:
+    if decision.skip or decision.cut_at or decision.half:
+        _log.warning(
+            "shard %d: transactions over shards that were not finished everywhere: %d skipped, %d kept though "
+            "another shard has lost them%s",
+            shard,
+            len(decision.skip),
+            len(decision.half),
+            f", everything from sequence {decision.cut_at} on left out" if decision.cut_at else "",
+        )
