@@ -344,6 +344,14 @@ class Context:
     @property
     def deferred(self) -> int: ...
     def defer(self, blocked: bool = False) -> Deferred: ...
+    def show_ranks(
+        self, arguments: tuple[bytes, ...], start: int, stop: int, reverse: bool, scores: bool
+    ) -> Passage | Deferred | None: ...
+    def in_turn(self, arguments: tuple[bytes, ...], expected: int) -> Deferred | None: ...
+
+@final
+class Passage:
+    """What a command shows of one large collection, encoded for its client."""
 
 class Budget:
     """What this shard uses, what the others use, what it may."""
@@ -533,6 +541,7 @@ class Host:
     tick_bytes: int
     unsent_limit: int
     flow_room: int
+    slice_ns: int
     module_epoch: int
     longest_ns: int
     def delay_replies(self, seconds: float) -> None: ...
@@ -549,6 +558,8 @@ class Host:
     ) -> None: ...
     @property
     def buffer_bytes(self) -> int: ...
+    @property
+    def assembling(self) -> bool: ...
     @property
     def shard(self) -> Executor: ...
     @property

@@ -47,8 +47,8 @@ cdef bytes UNSURE_TEXT = b"TRYAGAIN a change of this key is not on the disk yet,
 cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
 
-# Commands whose reply has all of the values that they name.
-cdef frozenset SHOWS_ALL = frozenset(("get", "mget", "dump", "hgetall", "hkeys", "hvals", "smembers"))
+# Commands whose reply has all of the values that they name. Those that show one collection see to it themselves (passages.pxi).
+cdef frozenset SHOWS_ALL = frozenset(("get", "mget", "dump"))
 
 
 cdef class Executor:
@@ -235,6 +235,8 @@ cdef class Executor:
                 self.tracking.remember(context, command, number, args, n)
             if type(reply) is Raw:
                 return out.append(PyBytes_AS_STRING(<bytes> reply.data), PyBytes_GET_SIZE(<bytes> reply.data))
+            if type(reply) is Passage:
+                return take_over(out, (<Passage> reply).made)
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark
