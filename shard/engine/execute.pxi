@@ -101,6 +101,17 @@ cdef class Executor:
         self.set_time(int(time.time() * 1000) if now_ms is None else now_ms)
         self.direct = Context(self)
 
+    def take_up(self, *, bytes hash_seed not None, cleanup, index, int64_t now_ms, Budget budget not None):
+        """What was put together beforehand, and is still empty, becomes one of the shards of a cluster; as in `__init__`."""
+        set_hash_seed(hash_seed)
+        self.store.cleanup = cleanup
+        self.budget = budget
+        self.set_maxmemory(0)
+        self.index = index
+        self.own_clock = False
+        self.store.set_time_exactly(now_ms)
+        self.clock_ms = now_ms
+
     def __dealloc__(self):
         cdef int i
         if self.commands != NULL:
