@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from kache.wire.codec import slot_of_key
 
-__all__ = ["SLOT_COUNT", "SlotRange", "contiguous", "owners", "slot_of_key"]
+__all__ = ["SLOT_COUNT", "SlotRange", "check", "contiguous", "owners", "slot_of_key"]
 
 SLOT_COUNT = 16384
 
@@ -28,15 +28,24 @@ def contiguous(shards: int) -> list[SlotRange]:
     return [(starts[shard], starts[shard + 1] - 1, shard) for shard in range(shards)]
 
 
-def owners(ranges: Iterable[SlotRange], shards: int) -> list[int]:
-    """The shard of every slot. Raises ValueError unless the ranges name exactly one of `shards` for each."""
-    found = [-1] * SLOT_COUNT
+def check(ranges: Iterable[SlotRange], shards: int) -> None:
+    """Raises ValueError unless the ranges name exactly one of `shards` for every slot."""
+    named = bytearray(SLOT_COUNT)
     for first, last, shard in ranges:
         if not (0 <= first <= last < SLOT_COUNT and 0 <= shard < shards):
             raise ValueError(f"slots {first} to {last} of shard {shard}: there is no such range")
-        if any(owner >= 0 for owner in found[first : last + 1]):
+        if any(named[first : last + 1]):
             raise ValueError(f"slots {first} to {last} have two owners")
+        named[first : last + 1] = b"\1" * (last + 1 - first)
+    if 0 in named:
+        raise ValueError(f"slot {named.index(0)} has no owner")
+
+
+def owners(ranges: Iterable[SlotRange], shards: int) -> list[int]:
+    """The shard of every slot. Raises ValueError unless the ranges name exactly one of `shards` for each."""
+    ranges = list(ranges)
+    check(ranges, shards)
+    found = [0] * SLOT_COUNT
+    for first, last, shard in ranges:
         found[first : last + 1] = [shard] * (last + 1 - first)
-    if -1 in found:
-        raise ValueError(f"slot {found.index(-1)} has no owner")
     return found

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import importlib
 import logging
 import os
 import resource
 import signal
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -52,8 +53,6 @@ from kache.wire.claims import Claims
 from kache.wire.clock import Clock
 
 from . import peers, registry
-from .cluster.commands import HANDLERS
-from .cluster.director import Director
 from .commands import (
     acl,
     clients,
@@ -75,11 +74,14 @@ from .commands import (
     transactions,
 )
 from .commands import config as config_commands
-from .mux.multiplexer import Router, give_memory_back
+from .mux.multiplexer import Router, give_memory_back, prepare
 from .scatter import blocking, cursor, merges, moves, planner, streams
 from .tls import Tls
 
-__all__ = ["HANDLER_MODULES", "run"]
+if TYPE_CHECKING:
+    from .cluster.director import Director
+
+__all__ = ["HANDLER_MODULES", "preload", "run"]
 
 log = logging.getLogger("kache.router")
 
@@ -109,6 +111,14 @@ LOOK_SECONDS = 0.05
 """How often it is looked then whether one of them has turned out to be down."""
 
 
+def preload(config: Config) -> None:
+    """Makes what every router makes in the same way; the supervisor calls this once before it forks."""
+    prepare()
+    if config.backend:
+        importlib.import_module(".cluster.commands", __package__)
+        importlib.import_module(".cluster.director", __package__)
+
+
 def run(ctx: ChildContext) -> None:
     """Serves until the supervisor says otherwise. Returns when the process shall end."""
     give_memory_back()
@@ -119,6 +129,15 @@ def run(ctx: ChildContext) -> None:
         loop.run_until_complete(_Process(ctx, loop).serve())
     finally:
         loop.close()
+
+
+def _director(config: Config, loop: asyncio.AbstractEventLoop) -> Director | None:
+    """What leads the router in front of a Redis Cluster; nothing of that is loaded elsewhere."""
+    if not config.backend:
+        return None
+    from .cluster.director import Director
+
+    return Director(config, loop)
 
 
 class _Process:
@@ -134,7 +153,7 @@ class _Process:
         self.shard_states: dict[int, str] = {}
         self.connecting: dict[int, asyncio.Task[None]] = {}
         """What waits for the connection to a shard that is ready."""
-        self.director = Director(ctx.config, loop) if ctx.config.backend else None
+        self.director = _director(ctx.config, loop)
         self.router = Router(
             loop,
             ctx.config,
@@ -159,6 +178,8 @@ class _Process:
         if ctx.modules is not None:
             self._take_modules(ctx.modules)
         if self.director is not None:
+            from .cluster.commands import HANDLERS
+
             self.router.command_table.adapt(HANDLERS)
         if ctx.stage is not None:
             self._play(ctx.stage)

@@ -72,7 +72,7 @@ from .service.keeping import Keeper, hear
 from .service.statistics import Gauges, private_memory, resident_memory
 from .shard import Shard
 
-__all__ = ["run"]
+__all__ = ["preload", "run"]
 
 log = logging.getLogger("kache.shard")
 
@@ -93,10 +93,14 @@ LONGEST_WAIT: Final = 0.05
 nothing is executed there are as many looks as `hz` says, since each wakes an idle process."""
 
 
-def preload() -> None:
+_prepared: list[Shard] = []
+"""One for the first that this process becomes, or one that is forked from it."""
+
+
+def preload(_config: Config) -> None:
     """Imports the handlers and puts a shard together; the supervisor calls this once before it forks, so that no shard does
     again what comes out the same, nor touches what the others have in common."""
-    Shard()
+    _prepared.append(Shard(now_ms=1))
 
 
 def run(ctx: ChildContext) -> None:
@@ -166,7 +170,8 @@ class _Process:
         wakers = [fd for name, fd in sorted(ctx.pages.items()) if name.startswith("waker")]
         self.waker = wakers[ctx.index] if wakers else -1
         self.budget = Budget(pages.mapped(ctx.pages["budget"]), ctx.index, wakers)
-        self.shard = Shard(
+        self.shard = _prepared.pop() if _prepared else Shard(now_ms=1)
+        self.shard.take_up(
             hash_seed=ctx.hash_seed, cleanup=self.cleanup, index=ctx.index, now_ms=clock.now(), budget=self.budget
         )
         self.reactor = ShardReactor(loop, clock, {"epoll": True, "loop": False}.get(ctx.config.reactor))

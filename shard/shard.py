@@ -52,3 +52,9 @@ class Shard(Executor):
         self.functions = Functions(self, self.scripts)
         self.wait_with(Blocking(self))
         self.modules = Modules(self)
+
+    def take_up(self, *, hash_seed: bytes, cleanup: object | None, index: int, now_ms: int, budget: Budget) -> None:
+        """One that was put together before it was known whose it would be, in the process that this one was forked from: now it is
+        this process's, with chance of its own."""
+        super().take_up(hash_seed=hash_seed, cleanup=cleanup, index=index, now_ms=now_ms, budget=budget)
+        self.modules.draw_anew()

@@ -33,6 +33,7 @@ class Catalogue:
     def take_modules(self, rows: Iterable[Row]) -> None:
         """The commands beside the table are these from here on. Rights compiled before do not know them."""
         known = [*self._table, *rows]
+        self.has_modules = len(known) > len(self._table)
         self.everything = frozenset(row.id for row in known)
         self._of_name: dict[bytes, set[int]] = {name.encode(): set() for name in CONTAINERS}
         self._of_category: dict[bytes, set[int]] = {name: set() for name in CATEGORIES}

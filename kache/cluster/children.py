@@ -26,6 +26,7 @@ import msgspec
 from kache.cluster import logs, processes
 from kache.cluster.control import Conversation, pack
 from kache.cluster.messages import ChildContext, ChildStatus, Failed, Health, Kept, Role, State, TlsIs
+from kache.config.settings import Config
 from kache.errors import KacheError
 
 __all__ = ["Child", "enter", "preload", "signal_name", "start_executed", "start_forked"]
@@ -129,12 +130,12 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def preload() -> None:
+def preload(config: Config) -> None:
     """Import everything a child needs, so that a fork is serving milliseconds later."""
     for role in ("router", "shard"):
         module = importlib.import_module(f"kache.{role}.main")
         # What is found by name rather than imported, such as the handlers of commands.
-        getattr(module, "preload", lambda: None)()
+        getattr(module, "preload", lambda _: None)(config)
     # A child that collects would write to pages that it has in common with the others: what it freed, and what lists of
     # free objects it took down, lie all over them.
     gc.collect()
@@ -162,8 +163,8 @@ def start_forked(ctx: ChildContext, title: str, forget: Callable[[], None]) -> i
     return pid
 
 
-def start_executed(ctx: ChildContext, title: str) -> int:
-    """Start a fresh interpreter for `ctx` with the same descriptors; returns its pid."""
+def start_executed(ctx: ChildContext, title: str, _forget: Callable[[], None]) -> int:
+    """Start a fresh interpreter for `ctx` with the same descriptors; returns its pid. It has nothing to forget."""
     with tempfile.TemporaryFile() as given:
         given.write(msgspec.msgpack.encode(ctx))
         given.seek(0)

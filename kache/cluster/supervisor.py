@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -59,7 +59,7 @@ from kache.config.file import rewrite
 from kache.config.process_count import resolved
 from kache.config.settings import Config
 from kache.errors import KacheError
-from kache.slots import SlotRange, owners
+from kache.slots import SlotRange, check
 
 __all__ = ["Supervisor"]
 
@@ -162,12 +162,11 @@ class Supervisor:
             processes.set_title(f"kache: supervisor :{self._resources.name}")
             self._catch_signals()
             if not self._executes():
-                children.preload()
+                children.preload(self.config)
             self._children += [self._child("shard", index) for index in range(self.config.shards)]
             self._children += [self._child("router", index) for index in range(self.config.routers)]
             self._children += [self._child("metrics", 0)] if self.config.metrics_port else []
-            for child in self._children:
-                self._start(child)
+            self._start(*self._children)
             while self._end.phase != "ended":
                 self._turn()
         finally:
@@ -326,31 +325,56 @@ class Supervisor:
         method = self.config.start_method
         return method == "exec" or (method == "auto" and sys.platform == "darwin")
 
-    def _start(self, child: Child) -> None:
-        """Give `child` a process; one that the system refuses now is tried again later."""
+    def _start(self, *starting: Child) -> None:
+        """Give each of them a process; one that the system refuses now is tried again later.
+
+        They are forked one right behind the other, everything being made before and told behind it: a page that this process
+        writes to between two forks is no longer common to those two children.
+        """
+        ends = {id(child): theirs for child in starting if (theirs := self._prepared(child)) is not None}
+        made = [(child, self._context(child, ends[id(child)])) for child in starting if id(child) in ends]
+        forget = functools.partial(self._forget, list(ends.values()))
+        start = children.start_executed if self._executes() else children.start_forked
+        refused: list[tuple[Child, OSError | MemoryError]] = []
+        try:
+            for child, ctx in made:
+                try:
+                    child.pid = start(ctx, child.title, forget)
+                except (OSError, MemoryError) as error:
+                    refused.append((child, error))
+        finally:
+            for theirs in ends.values():
+                theirs.close()
+        for child, reason in refused:
+            if child.conversation is not None:
+                child.conversation.close()
+                child.conversation = None
+            self._on_refused(child, reason)
+        self._on_started([child for child, _ in made if child.conversation is not None])
+
+    def _prepared(self, child: Child) -> socket.socket | None:
+        """The end of the control channel that a new process of this child gets; None if the system refuses to make one."""
         child.restart_at = child.kill_at = None
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             self._on_refused(child, error)
-            return
+            return None
         child.conversation = Conversation(ours)
-        try:
-            child.pid = self._started(child, theirs)
-        except (OSError, MemoryError) as error:
-            child.conversation.close()
-            child.conversation = None
-            self._on_refused(child, error)
-            return
-        finally:
-            theirs.close()
-        child.starts()
-        self._selector.register(ours, selectors.EVENT_READ, functools.partial(self._on_child, child))
-        self._set_state(child, "starting")
-        if child.role == "router":
+        return theirs
+
+    def _on_started(self, started: list[Child]) -> None:
+        for child in started:
+            assert child.conversation is not None
+            child.starts()
+            at = child.conversation.fileno()
+            self._selector.register(at, selectors.EVENT_READ, functools.partial(self._on_child, child))
+        for child in started:
+            self._set_state(child, "starting")  # all routers are told
+        for router in started:
             for shard in self._children:
-                if shard.role == "shard":
-                    self._send(child, messages.ShardState(shard.index, shard.state, shard.reason))
+                if router.role == "router" and shard.role == "shard" and shard not in started:
+                    self._send(router, messages.ShardState(shard.index, shard.state, shard.reason))
 
     def _on_refused(self, child: Child, error: OSError | MemoryError) -> None:
         child.reason = f"cannot be started: {error.strerror if isinstance(error, OSError) else 'out of memory'}"
@@ -360,10 +384,10 @@ class Supervisor:
         if child.role == "shard":
             self._resolution.gone(child.index)
 
-    def _started(self, child: Child, theirs: socket.socket) -> int:
-        """Start a process for `child`, `theirs` being its end of the control channel; returns its pid."""
+    def _context(self, child: Child, theirs: socket.socket) -> ChildContext:
+        """What a process for `child` is told, `theirs` being its end of the control channel."""
         resources = self._resources
-        ctx = ChildContext(
+        return ChildContext(
             role=child.role,
             index=child.index,
             shards=self.config.shards,
@@ -394,13 +418,12 @@ class Supervisor:
             acl_epoch=self._users.epoch,
             own_password=self._own_password if child.role != "shard" else "",
         )
-        if self._executes():
-            return children.start_executed(ctx, child.title)
-        return children.start_forked(ctx, child.title, lambda: self._forget(theirs))
 
-    def _forget(self, theirs: socket.socket) -> None:
-        """In a forked child: let go of every socket object, whose number may soon be another file's."""
-        theirs.detach()
+    def _forget(self, ends: Iterable[socket.socket]) -> None:
+        """In a forked child: let go of every socket object, whose number may soon be another file's. `ends` are those of the
+        children that are started together."""
+        for theirs in ends:
+            theirs.detach()
         self._data.abandon()
         self._admins.abandon()
         self._wake_reader.detach()
@@ -506,6 +529,7 @@ class Supervisor:
             self._on_ready(ready_line(self.config, broken), not broken)
         except OSError as error:
             _log.warning("nobody could be told that it is ready: %s", error.strerror)
+        processes.let_go_of_files()
 
     def _reap(self) -> None:
         for child in self._children:
@@ -684,7 +708,7 @@ class Supervisor:
 
         Nobody but the supervisor changes the map, and it does so only for whoever has moved the keys.
         """
-        owners(slots, self.config.shards)  # raises ValueError for what is no map
+        check(slots, self.config.shards)  # raises ValueError for what is no map
         self._slot_epoch += 1
         self._slots = slots
         epoch = self._slot_epoch

@@ -102,6 +102,10 @@ cdef int put_nested_null(Buffer out, int dialect) except -1
 cdef int put_nested_bulk(Buffer out, int dialect, const char* data, Py_ssize_t n) except -1
 # An array reply of `count` elements; returns the offset from out.start that end_reply wants (binary frames carry a length).
 cdef Py_ssize_t begin_array(Buffer out, int dialect, Py_ssize_t count) except -1
+# The same of another kind, by its mark in RESP3 or between processes: "%" a map, "~" a set, "|" pairs.
+cdef Py_ssize_t begin_reply(Buffer out, int dialect, char kind, Py_ssize_t count) except -1
+# A score, as an element or as a whole reply of RESP.
+cdef int put_double(Buffer out, int dialect, double value) except -1
 cdef int end_reply(Buffer out, int dialect, Py_ssize_t mark) except -1
 # "WRONGTYPE Operation against …": the text without '-' and CRLF.
 cdef int put_error(Buffer out, int dialect, bytes message) except -1

@@ -119,10 +119,14 @@ cdef int put_nested_bulk(Buffer out, int dialect, const char* data, Py_ssize_t n
 
 
 cdef Py_ssize_t begin_array(Buffer out, int dialect, Py_ssize_t count) except -1:
+    return begin_reply(out, dialect, c"*", count)
+
+
+cdef Py_ssize_t begin_reply(Buffer out, int dialect, char kind, Py_ssize_t count) except -1:
     cdef Py_ssize_t mark = out.end - out.start
     if dialect == BINARY:
         put_binary_head(out, 0, STATUS_OK)
-    put_array_header(out, dialect, c"*", count)
+    put_array_header(out, dialect, kind, count)
     return mark
 
 

@@ -32,6 +32,7 @@ from .slot_map import SlotMap
 from .table import CommandTable
 
 def give_memory_back() -> None: ...
+def prepare() -> None: ...
 
 class Pending:
     @property

@@ -136,7 +136,7 @@ from ..scatter.outcome import failure_of
 from ..scatter.scripts import run_script
 from ..slowlog import SlowLog, unframed, unpacked
 
-__all__ = ["Acceptor", "Backend", "Link", "Node", "Remote", "ReplyScanner", "Router", "Session", "Split", "give_memory_back"]
+__all__ = ["Acceptor", "Backend", "Link", "Node", "Remote", "ReplyScanner", "Router", "Session", "Split", "give_memory_back", "prepare"]
 
 log = logging.getLogger("kache.router")
 
@@ -239,6 +239,16 @@ cdef extern from *:
 def give_memory_back():
     """From here on what large replies and requests took goes back to the system when they are gone; for the process."""
     kache_large_blocks_apart()
+
+
+cdef list PREPARED = []     # the table of commands of the first router
+
+
+def prepare():
+    """Makes what is the same in every router, for the first one in this process or in one that is forked from it: to make it
+    touches every row of the table of commands, and what is not touched behind a fork is common."""
+    if not PREPARED:
+        PREPARED.append(CommandTable(TABLE, CONTAINERS.values()))
 
 
 cdef bytes TIMED_OUT = b"TIMEOUT the shard did not answer in time; the command was executed once or not at all"

@@ -33,10 +33,14 @@ cdef class Router(Reactor):
         self.address = address
         self.started_ms = self.now_ms
         self.slowlog = SlowLog(itertools.count())
-        self.table = CommandTable(TABLE, CONTAINERS.values())
+        self.table = PREPARED.pop() if PREPARED else CommandTable(TABLE, CONTAINERS.values())
         self.users = Users([with_password(default_user(), config.requirepass)] if users is None else users)
         self.accounts = Accounts(self)
-        self.take_modules(0, {})
+        self.module_epoch, self.modules, self.module_rows = 0, {}, {}
+        if CATALOGUE.has_modules:
+            # Of a router before this one. Else what follows from the table of commands is left as it is: it is common to all
+            # processes as long as nobody touches it.
+            self.take_modules(0, {})
         if director is not None:
             # A place is a slot: keys of different slots are never together.
             slots = contiguous(SLOTS)

@@ -5,7 +5,7 @@ nothing computes a slot's owner.
 """
 from libc.string cimport memcpy
 
-from kache.slots import owners
+from kache.slots import check
 
 
 cdef class SlotMap:
@@ -21,11 +21,13 @@ cdef class SlotMap:
         Raises ValueError for ranges that do not name a shard for every slot.
         """
         cdef uint16_t[SLOTS] owner
-        cdef int slot, shard
+        cdef int slot, first, last, shard
         if epoch < self.epoch:
             return
-        for slot, shard in enumerate(owners(ranges, self.shards)):
-            owner[slot] = <uint16_t> shard
+        check(ranges, self.shards)
+        for first, last, shard in ranges:
+            for slot in range(first, last + 1):
+                owner[slot] = <uint16_t> shard
         memcpy(self.owner, owner, sizeof(self.owner))
         self.ranges = [tuple(one) for one in ranges]
         self.epoch = epoch

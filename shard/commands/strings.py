@@ -80,7 +80,9 @@ def strlen(ctx: Context, key: bytes) -> Reply:
 def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> Reply:
     first, last = integer(start), integer(end)
     begin, stop = clip_range(first, last, ctx.keys.string_length(key))
-    return ctx.keys.string_slice(key, begin, stop) if stop > begin else b""
+    if stop <= begin:
+        return b""
+    return ctx.in_turn((key, start, end), stop - begin) or ctx.keys.string_slice(key, begin, stop)
 
 
 @command("substr")

@@ -133,11 +133,10 @@ class _Range:
             )
         )
 
-    def reply(self, value: ZSet | None) -> Reply:
-        """The members found, with their scores if asked for."""
+    def reply(self, value: ZSet | None, start: int, stop: int) -> Reply:
+        """The members of these ranks, with their scores if asked for."""
         if value is None:
             return Pairs(()) if self.options.with_scores else []
-        start, stop = self.find(value)
         if self.options.with_scores:
             pairs = value.by_rank(start, stop)
             if self.options.reverse:
@@ -149,11 +148,14 @@ class _Range:
         return names
 
 
-def _answer(
-    ks: Keyspace, key: bytes, first: bytes, last: bytes, arguments: tuple[bytes, ...], known: _Options
-) -> Reply:
-    wanted = _Range(first, last, _read_options(arguments, known, store=False))
-    return wanted.reply(ks.zset_get(key))
+def _answer(ctx: Context, arguments: tuple[bytes, ...], known: _Options) -> Reply:
+    key, first, last, *others = arguments
+    wanted = _Range(first, last, _read_options(tuple(others), known, store=False))
+    value = ctx.keys.zset_get(key)
+    start, stop = (0, 0) if value is None else wanted.find(value)
+    options = wanted.options
+    shown = ctx.show_ranks(arguments, start, stop, bool(options.reverse), options.with_scores)
+    return wanted.reply(value, start, stop) if shown is None else shown
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -165,32 +167,32 @@ def zrange(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: byte
         start, stop = integer(first), integer(last)
         value = ctx.keys.zset_get(key)
         return [] if value is None else value.names(*inclusive_span(len(value), start, stop))
-    return _answer(ctx.keys, key, first, last, arguments, _Options())
+    return _answer(ctx, (key, first, last, *arguments), _Options())
 
 
 @command("zrevrange")
 def zrevrange(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ctx.keys, key, first, last, arguments, _Options("rank", True))
+    return _answer(ctx, (key, first, last, *arguments), _Options("rank", True))
 
 
 @command("zrangebyscore")
 def zrangebyscore(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ctx.keys, key, first, last, arguments, _Options("score", False))
+    return _answer(ctx, (key, first, last, *arguments), _Options("score", False))
 
 
 @command("zrevrangebyscore")
 def zrevrangebyscore(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ctx.keys, key, first, last, arguments, _Options("score", True))
+    return _answer(ctx, (key, first, last, *arguments), _Options("score", True))
 
 
 @command("zrangebylex")
 def zrangebylex(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ctx.keys, key, first, last, arguments, _Options("lex", False))
+    return _answer(ctx, (key, first, last, *arguments), _Options("lex", False))
 
 
 @command("zrevrangebylex")
 def zrevrangebylex(ctx: Context, key: bytes, first: bytes, last: bytes, *arguments: bytes) -> Reply:
-    return _answer(ctx.keys, key, first, last, arguments, _Options("lex", True))
+    return _answer(ctx, (key, first, last, *arguments), _Options("lex", True))
 
 
 @command("zcount")

@@ -128,6 +128,7 @@ cdef SizeClass[CLASSES] SIZES
 cdef uint32_t[2][BINS] RUNS         # free runs: clean ones and dirty ones
 cdef int64_t DIRTY = 0              # pages of free runs that may be resident
 cdef int64_t HELD_PAGES = 0         # pages of slabs and runs
+cdef int64_t GIVEN_BACK = 0         # pages that were given back to the system so far
 cdef void* FREED = NULL             # blocks that other threads have freed
 cdef void* COLLECTING = NULL        # those of them that are being taken in
 cdef bint READY = False
@@ -375,10 +376,12 @@ cdef void free_elsewhere() noexcept nogil:
 
 
 cdef bint collect_freed(int64_t count) noexcept nogil:
-    """Takes in up to `count` blocks that other threads have freed. True when there are more."""
+    """Takes in up to `count` blocks that other threads have freed. True when there may be more."""
     global COLLECTING
     cdef void* block
-    while count > 0:
+    cdef int64_t until = GIVEN_BACK + GIVE_BACK_PAGES
+    # Of large blocks a few are as much work for the system as thousands of small ones are for us.
+    while count > 0 and GIVEN_BACK < until:
         if COLLECTING == NULL:
             COLLECTING = kache_take_all(&FREED)
             if COLLECTING == NULL:
@@ -443,8 +446,12 @@ cdef bint cool_down() noexcept nogil:
 
 # For tests and tools ----------------------------------------------------------------------------------
 def heap_state():
-    """Bytes in use by slabs and large blocks, free but perhaps resident, of holes in slabs; whether there is a region."""
-    return {"held": HELD_PAGES * PAGE, "dirty": DIRTY * PAGE, "holes": heap_holes(), "region": REGION_SIZE}
+    """Bytes in use by slabs and large blocks, free but perhaps resident, of holes in slabs, of the region (0: there is none), and
+    how many were given back to the system so far."""
+    return {
+        "held": HELD_PAGES * PAGE, "dirty": DIRTY * PAGE, "holes": heap_holes(), "region": REGION_SIZE,
+        "given_back": GIVEN_BACK * PAGE,
+    }
 
 
 def cool_down_heap():

@@ -10,19 +10,18 @@
 # is made than there is room for (`flow_room`): while its clients take nothing the oldest reply moves on to it, a piece a turn, so
 # that nobody waits for those who do not read.
 #
-# An MGET of much is made in slices itself, while its keys are watched: if one of them has changed by the end, it is made in one
-# piece after all, so that it always shows what its keys hold at one time.
+# An MGET of much is made in slices itself, and what shows much of one collection (passages.pxi), while their keys are watched: if
+# one of them has changed by the end, it is made in one piece after all, so that it always shows what its keys hold at one time.
 #
-# How large a reply would be is seen by the values that it would be made of: whole ones, of strings and of what collections take.
-# Of commands that show parts of values nobody can say it beforehand; those, scripts and transactions are executed as they come.
+# How large a reply would be is seen by the values that it would be made of. Commands that show parts of a value find out as
+# they are executed, and are parked by themselves; what scripts and transactions do is executed as it comes.
 
 cdef enum:
     LARGE_PER_TICK = 2 << 20    # bytes of large replies that are made as they are asked for
     UNREAD_AT_ONCE = 8 << 20    # bytes of large replies that wait for their clients before the next ones come with rests
     TURNS_LOOKED_AT = 64        # sessions whose first reply may find no room, before it is looked no further
 
-# One MGET is made in slices of so long, from so many bytes on.
-cdef int64_t SLICE_NS = 500000
+# A reply is made in slices from so many bytes on.
 cdef Py_ssize_t IN_SLICES = 2 << 20
 
 # While somebody waits for room: between two pieces of what was there before, which nobody has asked for, in seconds.
@@ -33,26 +32,46 @@ cdef double BULK_RESTS = 3.0
 cdef double BULK_LEAST_REST = 0.001
 cdef double BULK_MOST_REST = 0.02
 
-@cython.final
 cdef class Assembly:
-    """The reply of one MGET while it is made, value after value. It watches the keys, so that it can be told whether the reply
-    is what they hold at one time."""
+    """A reply while it is made, in slices. It watches its keys from when it is parked, so that it can be told whether the reply is
+    what they hold at one time."""
+
+    cdef int watch(self, Watches watches) except -1:
+        return 0
+
+    cdef int begin(self) except -1:
+        return 0
+
+    cdef bint go_on(self, int64_t until_ns) except -1:
+        """More of it, up to this time; whether there is still more."""
+        return False
+
+    cdef bint is_current(self, Watches watches) except -1:
+        """Whether nothing has changed since it is watched."""
+        return watches.is_clean(self.waiter, 0)
+
+
+@cython.final
+cdef class Values(Assembly):
+    """That of one MGET, value after value."""
 
     def __init__(self, Waiter waiter not None, Store store not None):
         self.waiter = waiter
         self.store = store
         self.keys = waiter.frames[0][2]
 
-    cdef int begin(self, Watches watches) except -1:
+    cdef int watch(self, Watches watches) except -1:
         for key in self.keys:
             watches.add(self.waiter, 0, self.waiter.db, key)
+        return 0
+
+    cdef int begin(self) except -1:
         self.made = Buffer()
         self.made.reserve(self.waiter.expected + ROOM_BESIDE * (len(self.keys) + 1))
         self.mark = begin_array(self.made, self.waiter.dialect, len(self.keys))
         return 0
 
     cdef bint go_on(self, int64_t until_ns) except -1:
-        """Value after value, up to this time; whether there are more."""
         cdef Place place
         cdef Entry* entry
         while self.at < len(self.keys):
@@ -69,43 +88,52 @@ cdef class Assembly:
         return False
 
 
-cdef bint use_assembled(Context context, Span* args, Py_ssize_t n, Buffer out) except -1:
-    """MGET by what was assembled for it, if anything was; its keys are used as ever."""
+cdef Assembly assembled(Context context):
+    """What was made of the reply of this command beforehand, if that is still right."""
     cdef Assembly assembly = <Assembly> context.shard.locks.worked.pop(context.token, None)
-    cdef Buffer made
+    # In this moment a key may have expired, or been changed by somebody else who had waited.
+    return assembly if assembly is not None and assembly.is_current(context.shard.watches) else None
+
+
+cdef bint use_assembled(Context context, Span* keys, Py_ssize_t n, Buffer out) except -1:
+    """A command by what was assembled for it, if anything was; its keys are used as ever."""
+    cdef Assembly assembly = assembled(context)
     cdef Place place
     cdef Py_ssize_t i
-    # In this moment one may have expired, or been changed by somebody else who had waited.
-    if assembly is None or not context.shard.watches.is_clean(assembly.waiter, 0):
+    if assembly is None:
         return False
     for i in range(n):
-        context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
+        context.store.place(&place, context.keys.db, NO_SLOT, keys[i].data, keys[i].size)
         context.store.read(&place)
-    made = assembly.made
-    out.data, made.data = made.data, out.data
-    out.start, made.start = made.start, out.start
-    out.end, made.end = made.end, out.end
-    out.capacity, made.capacity = made.capacity, out.capacity
+    take_over(out, assembly.made)
     return True
 
 
-cdef bint made_later(Context context, Span* args, Py_ssize_t n) except -1:
-    """Whether MGET, which has found that it is large, is parked now, to be made in slices; `pending_token` is its token then."""
-    cdef Executor shard = context.shard
-    cdef Host host = shard.locks.host
+cdef bint mget_later(Context context, Span* args, Py_ssize_t n) except -1:
+    """Whether MGET, which has found that it is large, is parked now, to be made in slices."""
+    cdef Host host = context.shard.locks.host
     cdef Py_ssize_t i, expected = 0
-    cdef int number
-    if (host is None or context.link is None or context.depth or context.token or context.transaction
-            or context.flags & FLAG_ATOMIC or context.dialect == INTERNAL):
+    if host is None or not may_park(context):
         return False
     for i in range(n):
         expected += host.bulk.size_of(context, &args[i])
-    if expected <= IN_SLICES:
+    return expected > IN_SLICES and made_later(context, args, n, expected, None)
+
+
+cdef inline bint may_park(Context context) noexcept:
+    return (context.link is not None and not context.depth and not context.token and not context.transaction
+            and not context.flags & FLAG_ATOMIC and context.dialect != INTERNAL)
+
+
+cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expected, Assembly assembly) except -1:
+    """Whether the command of this context is parked now until it is its turn among large replies, to be made in slices by
+    `assembly`; `pending_token` is its token then. Where there is no place to wait it is to be made at once."""
+    cdef Executor shard = context.shard
+    cdef Host host = shard.locks.host
+    if host is None or not may_park(context):
         return False
-    number = shard.numbers["mget"]
-    # Without a place to wait it is made at once.
-    shard.pending_token = host.bulk.park(context, number | (IN_CAPITALS if context.capitals else 0), number, NO_SLOT, args, n,
-                                         expected)
+    shard.pending_token = host.bulk.park(
+        context, context.number | (IN_CAPITALS if context.capitals else 0), context.number, NO_SLOT, args, n, expected, assembly)
     return shard.pending_token != 0
 
 
@@ -158,7 +186,7 @@ cdef class Bulk:
         return <Py_ssize_t> (<object> entry_object(entry)).memory if holds_object(entry) else entry_value_size(entry)
 
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
-                       Py_ssize_t expected) except? 0:
+                       Py_ssize_t expected, Assembly assembly=None) except? 0:
         """Keeps a frame until it is its turn; the token of its reply, 0 when too much waits."""
         cdef Locks locks = self.host.shard.locks
         cdef Waiter waiter
@@ -168,6 +196,12 @@ cdef class Bulk:
         token = locks.park(context, command, number, slot, args, n, expected)
         if token:
             waiter = <Waiter> locks.arrivals[locks.arrived]
+            if assembly is None and expected > IN_SLICES and number == self.host.shard.numbers["mget"]:
+                assembly = Values(waiter, self.host.shard.store)
+            if assembly is not None:
+                waiter.assembly = assembly
+                assembly.waiter = waiter
+                assembly.watch(self.host.shard.watches)
             self.turns.setdefault((waiter.link, waiter.session), deque()).append(waiter)
             self.soon(0.0)
         return token
@@ -202,9 +236,8 @@ cdef class Bulk:
             waiter = self.next_turn()
             if waiter is None:
                 return MOVES_EVERY
-            if waiter.expected > IN_SLICES and waiter.frames[0][0] & ~IN_CAPITALS == self.host.shard.numbers["mget"]:
-                self.assembly = Assembly(waiter, self.host.shard.store)
-            else:
+            self.assembly = waiter.assembly
+            if self.assembly is None:
                 self.let(waiter, None)
         if self.assembly is not None and not self.goes_on():
             assembly, self.assembly = self.assembly, None
@@ -229,13 +262,13 @@ cdef class Bulk:
         cdef Executor shard = self.host.shard
         if assembly.waiter.gone or assembly.waiter.tokens[0] not in shard.deferred:
             return False
-        if assembly.made is None:
-            shard.locks.begun(assembly.waiter)
-            assembly.begin(shard.watches)
-        elif not shard.watches.is_clean(assembly.waiter, 0):
+        if not assembly.is_current(shard.watches):
             assembly.made = None
             return False
-        return assembly.go_on(monotonic_ns() + SLICE_NS)
+        if assembly.made is None:
+            shard.locks.begun(assembly.waiter)
+            assembly.begin()
+        return assembly.go_on(monotonic_ns() + self.host.slice_ns)
 
     cdef int let(self, Waiter waiter, Assembly assembly) except -1:
         """It is executed, by what was assembled if that is still what its keys hold, unless its client is gone."""
@@ -253,7 +286,15 @@ cdef class Bulk:
         finally:
             # If it has to wait for a transaction now, it is executed as others are.
             locks.worked.pop(token, None)
+            self.forget(waiter)
+        return 0
+
+    cdef int forget(self, Waiter waiter) except -1:
+        """Nothing more is made of it in slices."""
+        if waiter.assembly is not None:
             self.host.shard.watches.forget(waiter, 0)
+            waiter.assembly.waiter = None
+            waiter.assembly = None
         return 0
 
     cdef Waiter next_turn(self):
@@ -281,6 +322,7 @@ cdef class Bulk:
             if not waiter.gone and waiter.tokens[0] in self.host.shard.deferred:
                 return waiter
             queue.popleft()
+            self.forget(waiter)
             if not waiter.gone:
                 self.host.shard.locks.leave(waiter)     # its client is gone
         del self.turns[session]

@@ -60,18 +60,26 @@ cdef int run_lrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer 
     cdef Entry* entry
     cdef int64_t start, stop
     cdef Py_ssize_t mark
+    cdef ListValue value
     if not parse_int64(args[1].data, args[1].size, &start) or not parse_int64(args[2].data, args[2].size, &stop):
         return DECLINE
+    if context.token and use_assembled(context, args, 1, out):
+        return DONE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
     entry = list_in(context.store.read(&place))
     if not rank_span(list_length(entry), &start, &stop):
         mark = begin_array(out, context.dialect, 0)
         return end_reply(out, context.dialect, mark)
+    if not entry.flags & PACKED:
+        value = <ListValue> <object> entry_object(entry)
+        if stop - start >= SLICED_FROM or value.size_in_memory() > LARGE:
+            return show(context, args, n, SHOWN_ELEMENTS, start, stop, False,
+                        part_of(value.size_in_memory(), stop - start, value.length), out)
     mark = begin_array(out, context.dialect, stop - start)
     if entry.flags & PACKED:
         put_packed_elements(entry, start, stop, context.dialect, out)
     else:
-        put_elements(<ListValue> <object> entry_object(entry), start, stop, context.dialect, out)
+        put_elements(value, start, stop, context.dialect, out)
     return end_reply(out, context.dialect, mark)
 
 
@@ -442,19 +450,27 @@ cdef int range_of(Context context, int slot, Span* args, Py_ssize_t n, bint reve
     cdef Entry* entry
     cdef int64_t start, stop, length
     cdef Py_ssize_t mark
+    cdef ZSet value
     if n != 3 or not parse_int64(args[1].data, args[1].size, &start) or (
         not parse_int64(args[2].data, args[2].size, &stop)
     ):
         return DECLINE
+    if context.token and use_assembled(context, args, 1, out):
+        return DONE
     context.store.place(&place, context.keys.db, slot, args[0].data, args[0].size)
     entry = zset_in(context.store.read(&place))
     length = zset_length(entry)
     if not rank_span(length, &start, &stop):
         mark = begin_array(out, context.dialect, 0)
         return end_reply(out, context.dialect, mark)
+    if not entry.flags & PACKED:
+        value = <ZSet> <object> entry_object(entry)
+        if stop - start >= SLICED_FROM or value.size_in_memory() > LARGE:
+            return show(context, args, n, SHOWN_RANKS, start, stop, reverse,
+                        part_of(value.size_in_memory(), stop - start, length), out)
     mark = begin_array(out, context.dialect, stop - start)
     if not entry.flags & PACKED:
-        put_members(<ZSet> <object> entry_object(entry), start, stop, reverse, context.dialect, out)
+        put_members(value, start, stop, reverse, False, context.dialect, out)
     elif reverse:
         put_packed_backwards(entry, length - stop, length - start, context.dialect, out)
     else:
@@ -498,15 +514,21 @@ cdef int put_packed_backwards(Entry* entry, int64_t start, int64_t stop, int dia
     return 0
 
 
-cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, int dialect, Buffer out) except -1:
+cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, bint scores, int dialect, Buffer out) except -1:
     cdef Step[DEEPEST] path
     cdef uint32_t at
     cdef Leaf* leaf = ranks_at(
         &value.ranks, <uint32_t> (value.table.count - 1 - start if reverse else start), path, &at)
     cdef Entry* member
+    if stop - start >= SHOWN_TOGETHER:
+        fetch_members(leaf, at, reverse)
     while True:
         member = leaf.pairs[at].entry
+        if scores and dialect == RESP3:
+            begin_array(out, dialect, 2)
         put_nested_bulk(out, dialect, entry_key(member), entry_key_size(member))
+        if scores:
+            put_double(out, dialect, leaf.pairs[at].score)
         start += 1
         if start == stop:
             return 0
@@ -520,6 +542,17 @@ cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, int 
             if at == leaf.count:
                 leaf = leaf.next
                 at = 0
+
+
+cdef void fetch_members(Leaf* leaf, uint32_t at, bint reverse) noexcept nogil:
+    """Those of a leaf and its neighbour that come next: they lie all over the memory, so the waits for them overlap."""
+    cdef Leaf* other = leaf.previous if reverse else leaf.next
+    cdef uint32_t i, first = 0 if reverse else at, last = at + 1 if reverse else leaf.count
+    for i in range(first, last):
+        kache_fetch(leaf.pairs[i].entry)
+    if other != NULL:
+        for i in range(other.count):
+            kache_fetch(other.pairs[i].entry)
 
 
 cdef int run_zrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -559,4 +592,8 @@ cdef Compiled compiled_collection(str key):
     if key == "zrevrank": return run_zrevrank
     if key == "zrange": return run_zrange
     if key == "zrevrange": return run_zrevrange
+    if key == "hgetall": return run_hgetall
+    if key == "hkeys": return run_hkeys
+    if key == "hvals": return run_hvals
+    if key == "smembers": return run_smembers
     return compiled_stream(key)

@@ -182,7 +182,7 @@ cdef int run_mget(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
         else:
             put_nested_bulk(out, context.dialect, entry_value(entry), entry_value_size(entry))
             if out.used() - before > most:
-                if made_later(context, args, n):
+                if mget_later(context, args, n):
                     out.end = out.start + before
                     context.store.hits, context.store.misses = hits, misses
                     return PARKED

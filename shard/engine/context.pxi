@@ -75,6 +75,20 @@ cdef class Context:
         """The promise of a reply that comes later, which the handler returns. CommandError where none can wait."""
         return Deferred(self.shard.defer(self, blocked), blocked)
 
+    def show_ranks(self, tuple arguments not None, int64_t start, int64_t stop, bint reverse, bint scores):
+        """What a handler with these arguments returns to show the ranks [start, stop) of the sorted set that the first of them
+        names. None: they are to be shown as a value."""
+        return shown_ranks(self, arguments, start, stop, reverse, scores)
+
+    def in_turn(self, tuple arguments not None, Py_ssize_t expected):
+        """What a handler with these arguments returns whose reply, of so many bytes, has to wait among large ones. None: it need not."""
+        cdef Words words
+        cdef Host host = self.shard.locks.host
+        if host is None or not host.pacing or expected <= LARGE:
+            return None
+        words = Words(arguments)
+        return made_again(self) if made_later(self, words.spans, words.count, expected, None) else None
+
 
 cdef inline int fail(Context context, Buffer out, bytes text) except -1:
     if context.depth == 0:

@@ -27,7 +27,7 @@ from .queues cimport Ghosts, Queue
 from .sketch cimport HotKeys
 from .stream cimport Stream
 from .stream_chunks cimport StreamId
-from .table cimport Segment, Table
+from .table cimport Segment, Table, Walk
 from .zset cimport ZSet
 
 cdef class Executor
@@ -37,6 +37,7 @@ cdef class Watches(Observer)
 cdef class Channels
 cdef class Notifications(Observer)
 cdef class Tracking(Observer)
+cdef class Assembly
 cdef class Broadcasts(Observer)
 cdef class Bulk
 cdef class Host
@@ -790,6 +791,7 @@ cdef class Waiter:
     cdef bint writes                    # waits while the log is slow
     cdef bint bulk                      # waits until it is let, among other large replies (bulk.pxi)
     cdef Py_ssize_t expected            # bytes of its reply, about; 0: nobody has looked
+    cdef Assembly assembly              # by which it is made in slices; None: in one piece
     cdef tuple slots_then               # its slots from then on
     cdef bint lined_up, ready, gone     # in the queues of its slots; in `runnable`; has had its turn
     cdef list frames, tokens            # (command as sent, slot, arguments); one token each
@@ -905,16 +907,23 @@ cdef class Listings:
 
 
 # bulk.pxi ---------------------------------------------------------------------------------------------
-@cython.final
 cdef class Assembly:
-    """The reply of one MGET while it is made, value after value."""
+    """A reply while it is made, in slices."""
     cdef Waiter waiter
     cdef Store store
-    cdef tuple keys
-    cdef Py_ssize_t at, mark            # the next key; where the reply begins
+    cdef Py_ssize_t mark                # where the reply begins
     cdef Buffer made                    # None: not begun, or given up
-    cdef int begin(self, Watches watches) except -1
+    cdef int watch(self, Watches watches) except -1
+    cdef int begin(self) except -1
     cdef bint go_on(self, int64_t until_ns) except -1
+    cdef bint is_current(self, Watches watches) except -1
+
+
+@cython.final
+cdef class Values(Assembly):
+    """That of one MGET, value after value."""
+    cdef tuple keys
+    cdef Py_ssize_t at                  # the next key
 
 
 @cython.final
@@ -929,7 +938,8 @@ cdef class Bulk:
     cdef Py_ssize_t expected(self, Context context, Command* command, Span* args, Py_ssize_t n) except -1
     cdef Py_ssize_t size_of(self, Context context, Span* key) except -1
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
-                       Py_ssize_t expected) except? 0
+                       Py_ssize_t expected, Assembly assembly=*) except? 0
+    cdef int forget(self, Waiter waiter) except -1
     cdef int soon(self, double rest) except -1
     cdef double take_turn(self) except -1
     cdef bint goes_on(self) except -1
@@ -939,8 +949,31 @@ cdef class Bulk:
     cdef int take(self, object session) except -1
     cdef bint has_room(self, Waiter waiter) noexcept
 
-cdef bint use_assembled(Context context, Span* args, Py_ssize_t n, Buffer out) except -1
-cdef bint made_later(Context context, Span* args, Py_ssize_t n) except -1
+cdef Assembly assembled(Context context)
+cdef bint use_assembled(Context context, Span* keys, Py_ssize_t n, Buffer out) except -1
+cdef bint mget_later(Context context, Span* args, Py_ssize_t n) except -1
+cdef bint may_park(Context context) noexcept
+cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expected, Assembly assembly) except -1
+
+
+# passages.pxi -----------------------------------------------------------------------------------------
+@cython.final
+cdef class Passage(Assembly):
+    """The elements [at, stop) of one large collection; of one that is shown in reverse they are counted from the end."""
+    cdef bytes key
+    cdef int db, dialect, what
+    cdef int64_t at, stop
+    cdef int64_t together               # elements between two looks at the clock
+    cdef bint reverse
+    cdef Walk walk                      # of a hash or a set: the next one, by its place
+    cdef Py_ssize_t expected            # bytes, about
+    cdef int begin_in(self, Buffer out) except -1
+    cdef PyObject* value(self) except? NULL
+    cdef bint put_into(self, Buffer out, int64_t until_ns) except -1
+
+cdef object shown_ranks(Context context, tuple arguments, int64_t start, int64_t stop, bint reverse, bint scores)
+cdef object made_again(Context context)
+cdef int take_over(Buffer out, Buffer made) except -1
 
 
 # programs.pxi -----------------------------------------------------------------------------------------
@@ -994,6 +1027,8 @@ cdef Compiled compiled_stream(str key)
 
 # compiled_collections.pxi -----------------------------------------------------------------------------
 cdef Compiled compiled_collection(str key)
+cdef int put_elements(ListValue value, int64_t start, int64_t stop, int dialect, Buffer out) except -1
+cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, bint scores, int dialect, Buffer out) except -1
 
 
 # compiled_ranges.pxi ----------------------------------------------------------------------------------
@@ -1091,6 +1126,7 @@ cdef class Host:
     cdef uint64_t boot_id
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit, flow_room
+    cdef public int64_t slice_ns        # of a large reply, before others have their turn
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left

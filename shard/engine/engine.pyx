@@ -23,6 +23,7 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     locks                      what keeps others out of a transaction over several shards, and who waits
     listing                    KEYS, of a large database in slices
     bulk                       large replies that are made one after the other while many wait for their clients
+    passages                   what is shown of one collection, in one piece or in slices
     programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
@@ -73,10 +74,12 @@ from kache.wire.codec cimport (
     Buffer,
     Span,
     begin_array,
+    begin_reply,
     end_reply,
     format_int64,
     parse_int64,
     put_bulk,
+    put_double,
     put_error,
     put_int,
     put_nested_bulk,
@@ -242,6 +245,7 @@ include "tracking.pxi"
 include "locks.pxi"
 include "listing.pxi"
 include "bulk.pxi"
+include "passages.pxi"
 include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"

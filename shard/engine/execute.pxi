@@ -47,8 +47,8 @@ cdef bytes UNSURE_TEXT = b"TRYAGAIN a change of this key is not on the disk yet,
 cdef bytes LOADING_TEXT = b"LOADING Kache is loading the dataset in memory"
 
 
-# Commands whose reply has all of the values that they name.
-cdef frozenset SHOWS_ALL = frozenset(("get", "mget", "dump", "hgetall", "hkeys", "hvals", "smembers"))
+# Commands whose reply has all of the values that they name. Those that show one collection see to it themselves (passages.pxi).
+cdef frozenset SHOWS_ALL = frozenset(("get", "mget", "dump"))
 
 
 cdef class Executor:
@@ -100,6 +100,17 @@ cdef class Executor:
         self.own_clock = now_ms is None
         self.set_time(int(time.time() * 1000) if now_ms is None else now_ms)
         self.direct = Context(self)
+
+    def take_up(self, *, bytes hash_seed not None, cleanup, index, int64_t now_ms, Budget budget not None):
+        """What was put together beforehand, and is still empty, becomes one of the shards of a cluster; as in `__init__`."""
+        set_hash_seed(hash_seed)
+        self.store.cleanup = cleanup
+        self.budget = budget
+        self.set_maxmemory(0)
+        self.index = index
+        self.own_clock = False
+        self.store.set_time_exactly(now_ms)
+        self.clock_ms = now_ms
 
     def __dealloc__(self):
         cdef int i
@@ -235,6 +246,8 @@ cdef class Executor:
                 self.tracking.remember(context, command, number, args, n)
             if type(reply) is Raw:
                 return out.append(PyBytes_AS_STRING(<bytes> reply.data), PyBytes_GET_SIZE(<bytes> reply.data))
+            if type(reply) is Passage:
+                return take_over(out, (<Passage> reply).made)
             return put_reply(out, context.dialect, reply)
         except Exception as error:
             out.end = out.start + mark

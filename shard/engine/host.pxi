@@ -66,6 +66,7 @@ cdef class Host:
         self.tick_bytes = 8 << 20
         self.unsent_limit = 16 << 20
         self.flow_room = 64 << 20
+        self.slice_ns = 500000
         self.tick = <uint64_t> -1
         self.delay = 0.0
         self.later = Context(shard)
@@ -94,6 +95,11 @@ cdef class Host:
         for link in self.links:
             total += link.unparsed() + link.unsent() + link.flows.memory()
         return total + self.shard.listings.buffer_bytes + self.bulk.buffer_bytes
+
+    @property
+    def assembling(self):
+        """Whether a part of a large reply is made, and others have their turn before the next one."""
+        return self.bulk.buffer_bytes > 0
 
     def drain(self):
         """Tells the routers that this shard is about to leave, behind what waits here and shall come again."""

@@ -117,6 +117,7 @@ cdef void pages_free(uint32_t page) noexcept nogil:
 
 cdef bint give_back(int64_t keep) noexcept nogil:
     """Gives free pages back to the system, a part of them; True when more than `keep` are left that may be resident."""
+    global GIVEN_BACK
     cdef int64_t budget = GIVE_BACK_PAGES
     cdef uint32_t page, pages, rest
     cdef int bin = BINS - 1
@@ -131,10 +132,12 @@ cdef bint give_back(int64_t keep) noexcept nogil:
             # The rest is a neighbour of what is given back, and joins it when its turn comes.
             rest = pages - <uint32_t> budget
             kache_drop(start_of(page + rest), <size_t> budget << PAGE_SHIFT)
+            GIVEN_BACK += budget
             put_free(page, rest, True)
             put_joined(page + rest, <uint32_t> budget, False)
             break
         kache_drop(start_of(page), <size_t> pages << PAGE_SHIFT)
         budget -= pages
+        GIVEN_BACK += pages
         put_joined(page, pages, False)
     return DIRTY > keep

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from kache.cluster.resolution import Unfinished
-from kache.slots import SlotRange, owners
+from kache.slots import SlotRange, check
 
 from . import manifest as manifests
 from .files import Files
@@ -120,7 +120,7 @@ def _parse(data: bytes, path: str) -> ClusterFile:
         for _, pair, shard in words[4:]:
             first, last = pair.split("-")
             slots.append((int(first), int(last), int(shard)))
-        owners(slots, int(shards))
+        check(slots, int(shards))
         return ClusterFile(bytes.fromhex(cluster), bytes.fromhex(seed), int(epoch), int(shards), tuple(slots))
     except ValueError as error:
         raise LogError(f"{path} cannot be read: {error}.", path) from None

@@ -41,7 +41,7 @@ class Modules:
     def __init__(self, shard: Executor, seed: int | None = None) -> None:
         self._shard = shard
         self.watchdog = Watchdog(shard)
-        self._chance = random.Random(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
+        self.draw_anew(seed)
         self._versions: dict[int, dict[str, Function]] = {}
         """By the serial of a version: a handler for each of its commands."""
         self.epoch = 0
@@ -49,6 +49,10 @@ class Modules:
         """Commands that may have keys of other shards."""
         self.users: Users | None = None
         """Whose rules may name the commands; None: rules and rights are somebody else's."""
+
+    def draw_anew(self, seed: int | None = None) -> None:
+        """What commands draw follows from this seed, or from nothing that anybody knows."""
+        self._chance = random.Random(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
 
     def unknown(self, modules: Sequence[Module]) -> list[Module]:
         """Those that have to be executed before `take`."""

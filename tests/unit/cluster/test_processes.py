@@ -94,3 +94,18 @@ def test_an_event_loop_works_on_without_its_empty_pages() -> None:
         assert loop.run_until_complete(echo()) == b"x" * 10_000
     finally:
         loop.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there")
+def test_what_was_loaded_and_is_not_used_takes_no_memory_and_is_there_when_it_is_needed() -> None:
+    def of_files() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile:"))
+
+    before = of_files()
+    processes.let_go_of_files()
+    after = of_files()
+    assert after < before / 2
+    # Libraries that have been relocated are as they were.
+    assert uvloop.new_event_loop().close() is None
+    assert processes.listener_of_port(1) is None

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import uvloop
 
+from kache.acl.catalogue import CATALOGUE
 from kache.commands import BY_KEY, CONTAINERS, TABLE, Row
+from kache.config.settings import Config
+from kache.router.mux.multiplexer import Router, prepare
 from kache.router.mux.table import CommandTable
 
 
@@ -38,3 +42,21 @@ def test_there_may_be_many() -> None:
         table.take_rows(rows[:count])
         assert all(table.lookup([row.name.encode()]) == row.name for row in rows[:count])
         assert all(table.lookup([row.name.encode()]) is None for row in rows[count:])
+
+
+def test_what_was_prepared_is_the_first_routers_alone() -> None:
+    loop = uvloop.new_event_loop()
+    try:
+        prepare()
+        prepare()
+        routers = [Router(loop, Config(), ["/nowhere"], list) for _ in range(3)]
+        tables = [router.command_table for router in routers]
+        routers[0].take_modules(1, {"m": [made("take", len(TABLE))]})
+        assert [table.lookup([b"take"]) for table in tables] == ["take", None, None]
+        assert [table.lookup([b"config", b"get"]) for table in tables] == ["config|get"] * 3
+        # Rules of users that a later router has do not know the commands of an earlier one's modules.
+        assert CATALOGUE.of_name(b"take") is not None
+        Router(loop, Config(), ["/nowhere"], list)
+        assert CATALOGUE.of_name(b"take") is None
+    finally:
+        loop.close()

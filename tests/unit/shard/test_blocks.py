@@ -152,6 +152,25 @@ def test_another_thread_frees_and_the_owner_takes_it_in() -> None:
         block.free()
 
 
+def test_a_round_gives_back_no_more_than_takes_the_system_a_moment() -> None:
+    blocks = [Block(MIB) for _ in range(100)]
+    settled()
+
+    def other() -> None:
+        free_here(False)
+        for block in blocks:
+            block.free()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    more = True
+    while more:
+        before = heap_state()["given_back"]
+        more = cool_down_heap()
+        assert heap_state()["given_back"] - before <= 20 * MIB
+
+
 def test_without_a_region_blocks_are_mallocs() -> None:
     program = (
         "import resource\n"

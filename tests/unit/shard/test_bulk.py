@@ -24,7 +24,7 @@ def value(key: bytes, version: bytes = b"old") -> bytes:
 
 async def with_unread(**limits: int) -> tuple[Peer, list[int]]:
     """A shard with so much unread that large replies wait for their turn; the tokens of what is."""
-    peer = Peer(**limits)
+    peer = Peer(slice_ns=100_000, **limits)
     await peer.greet()
     peer.shard.execute([b"MSET", *(word for key in KEYS for word in (key, value(key)))])
     peer.shard.execute([b"SET", b"small", b"v"])
@@ -108,8 +108,8 @@ def test_others_are_served_before_it_and_sessions_take_turns() -> None:
 
 
 async def in_the_middle(peer: Peer) -> None:
-    """Until an MGET is being made."""
-    while not peer.shard.watches.keys:
+    """Until a reply is being made in slices."""
+    while not peer.host.assembling:
         await asyncio.sleep(0)
 
 
