@@ -46,6 +46,7 @@ cdef class LookAhead:
             hint.key = NULL
             hint.word = NULL
             hint.entry = NULL
+            hint.fills = False
             memcpy(&slot, data + at + 6, 2)
             memcpy(&argc, data + at + 8, 4)
             if slot < SLOT_COUNT and argc > 0 and size >= FRAME_HEADER:
@@ -55,6 +56,7 @@ cdef class LookAhead:
                     hint.table = keys.databases[db].slots + slot
                     kache_fetch(hint.table)
                     hint.hash = table_hash(hint.key, key_size)
+                    hint.fills = argc > 1
             at += 4 + <Py_ssize_t> size
             frames -= 1
         self.fetch_words()
@@ -96,8 +98,8 @@ cdef class LookAhead:
                     kache_fetch(hint.entry)
                     break
                 word += 1
-            if hint.entry == NULL and keys.queueing:
-                # Whoever stores it asks the ghosts.
+            if hint.entry == NULL and hint.fills and keys.queueing:
+                # Whoever stores it asks the ghosts; few commands store anything without an argument more.
                 ghosts_fetch(&keys.ghosts, hint.hash)
 
     cdef inline void fetch_values(self) noexcept nogil:

@@ -1,7 +1,7 @@
 # The clock of an entry: when it was used last (LRU, milliseconds), or how often (LFU: minutes and a counter, as Redis's).
 # Where there are queues (S3-FIFO, auto) it is that of LRU in steps of 8 ms, and three bits:
 #
-#   time of the last use, or of another chance | uses, 3 at most (2 bits) | in the main queue (1 bit)
+#   time of the last use | uses, 3 at most (2 bits) | in the main queue (1 bit)
 #
 # So policies of both kinds read one another's clocks, and a change between them loses nothing.
 
@@ -51,7 +51,7 @@ cdef inline uint32_t lfu_touched(uint32_t clock, int64_t now_ms, uint32_t decay_
 
 
 cdef inline uint32_t uses_of(uint32_t clock) noexcept nogil:
-    """How often it was used since it came, or had another chance: 3 at most."""
+    """How often it was used since it came, or came into the main queue: 3 at most."""
     return (clock & MOST_USES) >> 1
 
 

@@ -313,10 +313,10 @@ cdef enum:
     SPARED = 16                 # keys of one command that are looked at; whoever names more rarely adds to them
 
 cdef struct Candidate:
-    uint64_t score              # the higher, the better to evict
+    int64_t score               # the higher, the better to evict
     uint64_t hash
-    int32_t db
-    uint32_t slot
+    uint32_t clock              # the entry's when it was seen
+    uint16_t slot, db
 
 cdef struct Seen:
     Entry* entry
@@ -339,6 +339,8 @@ cdef class Evictor:
     cdef int followed                   # FOLLOW_LRU, FOLLOW_S3FIFO or FOLLOW_NARROW
     cdef readonly uint64_t changed_policy # how often auto went over to another policy
     cdef int64_t small_share            # of the small queue, in SHARES of the data
+    cdef int64_t ages                   # sum over the last victims of the main queue: ms idle, less what their uses were worth
+    cdef int64_t use_worth              # ms that a use in the main queue counts for
     cdef uint64_t[SPARED] spared        # hashes of the keys that the command works on: they are not evicted for it
     cdef int spared_count
     cdef int64_t spared_size            # what is as large as this and was used just now is not evicted either; 0: it is
@@ -354,7 +356,9 @@ cdef class Evictor:
     cdef void see(self, Database* db, uint32_t slot, Entry* entry) noexcept
     cdef void consider_seen(self, Database* db) noexcept
     cdef void consider(self, Database* db, uint32_t slot, Entry* entry) noexcept
-    cdef uint64_t score_of(self, Entry* entry) noexcept
+    cdef int64_t score_of(self, Entry* entry) noexcept
+    cdef bint was_used_since(self, Entry* entry, Candidate* seen) noexcept
+    cdef void learn(self, int64_t score) noexcept
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef void follow(self, bint queued, int64_t small_share) noexcept
@@ -1047,6 +1051,7 @@ cdef struct Hint:
     Table* table
     uint64_t* word          # where the search for the key starts
     Entry* entry            # the first one with its tag
+    bint fills              # the command may store the key, if it is not there
 
 
 @cython.final

@@ -17,7 +17,16 @@ def with_loop(length: int) -> list[int]:
     return [100_000 + at // 2 % 12_000 if at % 2 else key for at, key in enumerate(popular)]
 
 
-TRACES = {"zipf": lambda: zipf(40_000, 0.9, random.Random(42), 250_000), "loop": lambda: with_loop(250_000)}
+def drifting(length: int) -> list[int]:
+    """Zipf whose ranks move on by a key every ten requests."""
+    return [(rank + at // 10) % 40_000 for at, rank in enumerate(zipf(40_000, 1.0, random.Random(6), length))]
+
+
+TRACES = {
+    "zipf": lambda: zipf(40_000, 0.9, random.Random(42), 250_000),
+    "loop": lambda: with_loop(250_000),
+    "drift": lambda: drifting(250_000),
+}
 
 
 @pytest.mark.parametrize("trace", TRACES)
@@ -41,6 +50,33 @@ def test_what_was_used_survives_a_scan_and_the_scan_does_not() -> None:
     for number in range(40_000):
         shard.execute([b"SET", b"cold%d" % number, VALUE])
     assert sum(shard.keyspace.exists(key) for key in hot) > 2950
+
+
+def test_a_use_counts_as_a_part_of_the_time_without_one() -> None:
+    """In the main queue what was used stays longer than what was not, by five eighths of its time for each use, and goes then."""
+    shard = make("allkeys-s3fifo")
+    groups = {uses: [b"%d:%d" % (uses, number) for number in range(800)] for uses in (0, 1, 3)}
+    for uses, keys in groups.items():
+        for key in keys:
+            shard.execute([b"SET", key, VALUE])
+            shard.keyspace.set_idle_ms(key, 0)
+            shard.keyspace.set_frequency(key, uses)
+    gone: dict[int, int] = {}
+    for number in range(120_000):
+        # Once memory is full all of them get into the main queue: they are used while they are new, and never again.
+        shard.set_time(NOW + number)
+        shard.execute([b"SET", b"new%d" % number, VALUE])
+        if shard.store.evicted:
+            shard.execute([b"GET", b"new%d" % number])
+        if number % 200 == 0:
+            for uses in groups.keys() - gone.keys():
+                if sum(shard.keyspace.exists(key) for key in groups[uses]) < 400:
+                    gone[uses] = number
+        if len(gone) == 3:
+            break
+    shard.store.check()
+    assert 1.4 < gone[1] / gone[0] < 1.9, gone
+    assert 2.4 < gone[3] / gone[0] < 3.4, gone
 
 
 def test_what_was_evicted_and_comes_again_goes_to_the_main_queue() -> None:
