@@ -95,7 +95,7 @@ class DataDirectory:
             return
         self._cluster, self.hash_seed, self._epoch = found.cluster, found.hash_seed, found.epoch
         if self._files.exists(self._functions_file):
-            self.functions = self._files.read_all(self._functions_file)
+            self.functions = self._files.read_all(self._functions_file, self._files.size(self._functions_file))
         if found.shards == self.shards:
             self.slots = list(found.slots)
             self._repartition.clean(self._files, self.path, found.epoch)

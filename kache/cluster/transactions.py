@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-__all__ = ["WINDOW_MS", "Decision", "Share", "Shares", "after", "decide", "lost_of"]
+__all__ = ["LOSS_MS", "WINDOW_MS", "Decision", "Share", "Shares", "after", "decide", "lost_of"]
 
 WINDOW_MS = 60_000
 """How far back from the end of its log a shard tells: transactions older than that were settled, or reported, long ago."""

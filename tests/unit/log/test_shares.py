@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from test_replies_wait import Router, Served, internal, run, run_of, served
 from kache.shard.engine.engine import records_of
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
+from kache.shard.log import persistence
 from kache.shard.log.files import Files
 from kache.shard.log.persistence import Identity
 from kache.shard.log.recovery import FrameFile, shares_of
@@ -240,6 +242,29 @@ def test_a_commit_behind_the_end_of_its_lock_is_refused(tmp_path: Path) -> None:
             await until_frames(
                 tmp_path, [(log_format.SHARE, ["7 of []", "string_set"]), (log_format.EFFECTS, ["settled"])]
             )
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("policy", "shards", "waits"), [("everysec", 2, True), ("everysec", 1, False), ("always", 2, False)]
+)
+def test_a_base_waits_until_others_cannot_lose_their_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, shards: int, waits: bool
+) -> None:
+    """It hides the share here, so that nobody could leave that out any more when the power takes the rest elsewhere."""
+    monkeypatch.setattr(persistence, "LOSS_MS", 700)
+
+    async def test() -> None:
+        async with served(tmp_path, appendfsync=policy) as made:
+            made.persistence.identity = Identity(b"cluster of tests", 0, shards, bytes(16))
+            router = await made.router()
+            await send(router, lock(made, "a"), share(("set", "a", "1"), flags=wire_link.RELEASE))
+            assert await router.replies(2) == [b":1\r\n", b"+OK\r\n"]
+            began = time.monotonic()
+            await made.persistence.dump()
+            assert (time.monotonic() - began > 0.5) == waits
+            assert len(made.persistence.manifest.bases) == 1
 
     run(test)
 
