@@ -1010,6 +1010,10 @@ cdef Compiled compiled_stream(str key)
 cdef Compiled compiled_collection(str key)
 
 
+# compiled_ranges.pxi ----------------------------------------------------------------------------------
+cdef Compiled compiled_range(str key)
+
+
 # passages.pxi -----------------------------------------------------------------------------------------
 cdef enum:
     SLICED_FROM = 8192          # elements that are shown in slices, whatever they take
@@ -1044,10 +1048,6 @@ cdef int take_over(Buffer out, Buffer made) except -1
 cdef int show(Context context, Span* args, Py_ssize_t n, int what, int64_t start, int64_t stop, bint reverse, Py_ssize_t expected,
               Buffer out) except -1
 cdef Compiled compiled_passage(str key)
-
-
-# compiled_ranges.pxi ----------------------------------------------------------------------------------
-cdef Compiled compiled_range(str key)
 
 
 # ahead.pxi --------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
     compiled_collections,
-    passages,                  (what is shown of one collection, in one piece or in slices)
     compiled_ranges
+    passages                   what commands show of one collection, in one piece or in slices
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
                                share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
@@ -249,8 +249,8 @@ include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"
 include "compiled_collections.pxi"
-include "passages.pxi"
 include "compiled_ranges.pxi"
+include "passages.pxi"
 include "ahead.pxi"
 include "flows.pxi"
 include "host.pxi"
