@@ -31,6 +31,10 @@ _SCORES_BY_LEX = "ERR syntax error, WITHSCORES not supported in combination with
 _BOUND = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE)
 
 
+_MANY = 64
+"""Members from which they are not made Python objects first."""
+
+
 # Bounds ------------------------------------------------------------------------------------------
 
 
@@ -153,9 +157,11 @@ def _answer(ctx: Context, arguments: tuple[bytes, ...], known: _Options) -> Repl
     wanted = _Range(first, last, _read_options(tuple(others), known, store=False))
     value = ctx.keys.zset_get(key)
     start, stop = (0, 0) if value is None else wanted.find(value)
-    options = wanted.options
-    shown = ctx.show_ranks(arguments, start, stop, bool(options.reverse), options.with_scores)
-    return wanted.reply(value, start, stop) if shown is None else shown
+    if stop - start >= _MANY:
+        shown = ctx.show_ranks(arguments, start, stop, bool(known.reverse), known.with_scores)
+        if shown is not None:
+            return shown
+    return wanted.reply(value, start, stop)
 
 
 # Reading -----------------------------------------------------------------------------------------

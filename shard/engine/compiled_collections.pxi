@@ -120,6 +120,11 @@ cdef inline bint rank_span(int64_t length, int64_t* start, int64_t* stop) noexce
     return start[0] < stop[0]
 
 
+cdef inline Py_ssize_t part_of(int64_t total, int64_t elements, int64_t count) noexcept:
+    """What some of the elements of a collection take, about."""
+    return <Py_ssize_t> (<double> total * elements / max(count, 1))
+
+
 # Hashes and sets ----------------------------------------------------------------------------------
 cdef size_t fields_to_come(const Span* args, Py_ssize_t n) noexcept nogil:
     """What `field_put` is told of the fields and values of a command."""
@@ -514,14 +519,12 @@ cdef int put_packed_backwards(Entry* entry, int64_t start, int64_t stop, int dia
     return 0
 
 
-cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, bint scores, int dialect, Buffer out) except -1:
+cdef inline int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, bint scores, int dialect, Buffer out) except -1:
     cdef Step[DEEPEST] path
     cdef uint32_t at
     cdef Leaf* leaf = ranks_at(
         &value.ranks, <uint32_t> (value.table.count - 1 - start if reverse else start), path, &at)
     cdef Entry* member
-    if stop - start >= SHOWN_TOGETHER:
-        fetch_members(leaf, at, reverse)
     while True:
         member = leaf.pairs[at].entry
         if scores and dialect == RESP3:
@@ -542,17 +545,6 @@ cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, bint
             if at == leaf.count:
                 leaf = leaf.next
                 at = 0
-
-
-cdef void fetch_members(Leaf* leaf, uint32_t at, bint reverse) noexcept nogil:
-    """Those of a leaf and its neighbour that come next: they lie all over the memory, so the waits for them overlap."""
-    cdef Leaf* other = leaf.previous if reverse else leaf.next
-    cdef uint32_t i, first = 0 if reverse else at, last = at + 1 if reverse else leaf.count
-    for i in range(first, last):
-        kache_fetch(leaf.pairs[i].entry)
-    if other != NULL:
-        for i in range(other.count):
-            kache_fetch(other.pairs[i].entry)
 
 
 cdef int run_zrange(Context context, int slot, Span* args, Py_ssize_t n, Buffer out) except -1:
@@ -592,8 +584,4 @@ cdef Compiled compiled_collection(str key):
     if key == "zrevrank": return run_zrevrank
     if key == "zrange": return run_zrange
     if key == "zrevrange": return run_zrevrange
-    if key == "hgetall": return run_hgetall
-    if key == "hkeys": return run_hkeys
-    if key == "hvals": return run_hvals
-    if key == "smembers": return run_smembers
-    return compiled_stream(key)
+    return compiled_passage(key)

@@ -44,6 +44,7 @@ cdef class Host
 cdef class Link
 cdef class Listings
 cdef class Merge
+cdef class Passage(Assembly)
 cdef class ScriptRunner
 
 
@@ -960,26 +961,6 @@ cdef bint may_park(Context context) noexcept
 cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expected, Assembly assembly) except -1
 
 
-# passages.pxi -----------------------------------------------------------------------------------------
-@cython.final
-cdef class Passage(Assembly):
-    """The elements [at, stop) of one large collection; of one that is shown in reverse they are counted from the end."""
-    cdef bytes key
-    cdef int db, dialect, what
-    cdef int64_t at, stop
-    cdef int64_t together               # elements between two looks at the clock
-    cdef bint reverse
-    cdef Walk walk                      # of a hash or a set: the next one, by its place
-    cdef Py_ssize_t expected            # bytes, about
-    cdef int begin_in(self, Buffer out) except -1
-    cdef PyObject* value(self) except? NULL
-    cdef bint put_into(self, Buffer out, int64_t until_ns) except -1
-
-cdef object shown_ranks(Context context, tuple arguments, int64_t start, int64_t stop, bint reverse, bint scores)
-cdef object made_again(Context context)
-cdef int take_over(Buffer out, Buffer made) except -1
-
-
 # programs.pxi -----------------------------------------------------------------------------------------
 @cython.final
 cdef class Program:
@@ -1031,12 +1012,46 @@ cdef Compiled compiled_stream(str key)
 
 # compiled_collections.pxi -----------------------------------------------------------------------------
 cdef Compiled compiled_collection(str key)
-cdef int put_elements(ListValue value, int64_t start, int64_t stop, int dialect, Buffer out) except -1
-cdef int put_members(ZSet value, int64_t start, int64_t stop, bint reverse, bint scores, int dialect, Buffer out) except -1
 
 
 # compiled_ranges.pxi ----------------------------------------------------------------------------------
 cdef Compiled compiled_range(str key)
+
+
+# passages.pxi -----------------------------------------------------------------------------------------
+cdef enum:
+    SLICED_FROM = 8192          # elements that are shown in slices, whatever they take
+
+# What is shown.
+cdef enum:
+    SHOWN_FIELDS = 1            # of a hash
+    SHOWN_VALUES = 2
+    SHOWN_BOTH = 3
+    SHOWN_MEMBERS = 4           # of a set
+    SHOWN_ELEMENTS = 5          # of a list
+    SHOWN_RANKS = 6             # of a sorted set
+    SHOWN_SCORES = 7            # with their scores
+
+@cython.final
+cdef class Passage(Assembly):
+    """The elements [at, stop) of one large collection; of one that is shown in reverse they are counted from the end."""
+    cdef bytes key
+    cdef int db, dialect, what
+    cdef int64_t at, stop
+    cdef int64_t together               # elements between two looks at the clock
+    cdef bint reverse
+    cdef Walk walk                      # of a hash or a set: the next one, by its place
+    cdef Py_ssize_t expected            # bytes, about
+    cdef int begin_in(self, Buffer out) except -1
+    cdef PyObject* value(self) except? NULL
+    cdef bint put_into(self, Buffer out, int64_t until_ns) except -1
+
+cdef object shown_ranks(Context context, tuple arguments, int64_t start, int64_t stop, bint reverse, bint scores)
+cdef object made_again(Context context)
+cdef int take_over(Buffer out, Buffer made) except -1
+cdef int show(Context context, Span* args, Py_ssize_t n, int what, int64_t start, int64_t stop, bint reverse, Py_ssize_t expected,
+              Buffer out) except -1
+cdef Compiled compiled_passage(str key)
 
 
 # ahead.pxi --------------------------------------------------------------------------------------------

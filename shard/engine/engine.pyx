@@ -23,12 +23,12 @@ each part is declared in `engine.pxd`. From the bottom up, each built on those a
     locks                      what keeps others out of a transaction over several shards, and who waits
     listing                    KEYS, of a large database in slices
     bulk                       large replies that are made one after the other while many wait for their clients
-    passages                   what is shown of one collection, in one piece or in slices
     programs                   Program: what a script or a command in Python is while it runs
     compiled_strings,          the hottest commands, without a Python object
     compiled_streams,
     compiled_collections,
     compiled_ranges
+    passages                   what commands show of one collection, in one piece or in slices
     ahead, flows, host, link   what the next frames will touch; large arguments and replies, in pieces; Host: what links
                                share, ticks; Link: runs from a router in, replies out
     replay                     the records of a log applied by the mutators
@@ -245,12 +245,12 @@ include "tracking.pxi"
 include "locks.pxi"
 include "listing.pxi"
 include "bulk.pxi"
-include "passages.pxi"
 include "programs.pxi"
 include "compiled_strings.pxi"
 include "compiled_streams.pxi"
 include "compiled_collections.pxi"
 include "compiled_ranges.pxi"
+include "passages.pxi"
 include "ahead.pxi"
 include "flows.pxi"
 include "host.pxi"

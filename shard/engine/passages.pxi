@@ -9,19 +9,8 @@
 # numbers of elements, no pointers, and one whose key has changed is not gone on with.
 
 cdef enum:
-    SLICED_FROM = 8192          # elements that are shown in slices, whatever they take
     SHOWN_TOGETHER = 64         # elements between two looks at the clock, whose first lines are fetched together
     SHOWN_BYTES = 262144        # or about so many bytes, if they are larger
-
-# What is shown.
-cdef enum:
-    SHOWN_FIELDS = 1            # of a hash
-    SHOWN_VALUES = 2
-    SHOWN_BOTH = 3
-    SHOWN_MEMBERS = 4           # of a set
-    SHOWN_ELEMENTS = 5          # of a list
-    SHOWN_RANKS = 6             # of a sorted set
-    SHOWN_SCORES = 7            # with their scores
 
 
 cdef Py_ssize_t begin_shown(Buffer out, int dialect, int what, int64_t count) except -1:
@@ -117,6 +106,20 @@ cdef int run_smembers(Context context, int slot, Span* args, Py_ssize_t n, Buffe
     return show_fields(context, slot, args, n, SHOWN_MEMBERS, out)
 
 
+cdef void fetch_members(ZSet value, int64_t start, bint reverse) noexcept:
+    """Those behind a rank, of its leaf and the next one."""
+    cdef Step[DEEPEST] path
+    cdef uint32_t at, i
+    cdef Leaf* leaf = ranks_at(
+        &value.ranks, <uint32_t> (value.table.count - 1 - start if reverse else start), path, &at)
+    cdef Leaf* other = leaf.previous if reverse else leaf.next
+    for i in range(0 if reverse else at, at + 1 if reverse else leaf.count):
+        kache_fetch(leaf.pairs[i].entry)
+    if other != NULL:
+        for i in range(other.count):
+            kache_fetch(other.pairs[i].entry)
+
+
 # Large ones -------------------------------------------------------------------------------------------
 @cython.final
 cdef class Passage(Assembly):
@@ -165,6 +168,7 @@ cdef class Passage(Assembly):
             elif self.what == SHOWN_ELEMENTS:
                 put_elements(<ListValue> <object> value, self.at, self.at + n, self.dialect, out)
             else:
+                fetch_members(<ZSet> <object> value, self.at, self.reverse)
                 put_members(<ZSet> <object> value, self.at, self.at + n, self.reverse, self.what == SHOWN_SCORES, self.dialect, out)
             self.at += n
             if until_ns and self.at < self.stop and monotonic_ns() >= until_ns:
@@ -214,11 +218,6 @@ cdef inline bint waits_for_turn(Context context, int64_t elements, Py_ssize_t ex
     """Whether a reply takes longer than a slice, or is large while others of its kind wait."""
     cdef Host host = context.shard.locks.host
     return elements >= SLICED_FROM or expected > IN_SLICES or (host is not None and host.pacing and expected > LARGE)
-
-
-cdef inline Py_ssize_t part_of(int64_t total, int64_t elements, int64_t count) noexcept:
-    """What some of the elements of a collection take, about."""
-    return <Py_ssize_t> (<double> total * elements / max(count, 1))
 
 
 cdef object shown_ranks(Context context, tuple arguments, int64_t start, int64_t stop, bint reverse, bint scores):
@@ -272,3 +271,12 @@ cdef int take_over(Buffer out, Buffer made) except -1:
     out.end, made.end = made.end, out.end
     out.capacity, made.capacity = made.capacity, out.capacity
     return 0
+
+
+cdef Compiled compiled_passage(str key):
+    """The compiled case of a command that shows all of a hash or a set, or NULL."""
+    if key == "hgetall": return run_hgetall
+    if key == "hkeys": return run_hkeys
+    if key == "hvals": return run_hvals
+    if key == "smembers": return run_smembers
+    return compiled_stream(key)
