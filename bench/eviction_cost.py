@@ -173,6 +173,9 @@ def main() -> None:
             for name, contender in runner.contenders.items():
                 with Connection(contender.port) as connection:
                     kept[name] = connection.integer("DBSIZE")
+        for name in args.policies[1:]:
+            shares = [each[name].shard / each[base].shard for each in rounds[-args.rounds :]]
+            print(f"start {start + 1}: {name} {statistics.median(shares):.3f} of the shard's time", flush=True)
     mine = statistics.median(args.requests / each[base].seconds * 2 for each in rounds)
     spent = statistics.median(each[base].shard for each in rounds) / 2 / args.requests
     print(f"{base}: {mine:,.0f} a second, the shard {1e9 * spent:.0f} ns a command")

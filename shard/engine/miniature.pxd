@@ -45,7 +45,8 @@ cdef class Miniatures:
     cdef readonly uint32_t below            # of 1 << RATE_BITS: the sampling rate
     cdef readonly int64_t base              # bytes: the present size
     cdef double expected, recent_expected, hits, evicted_bytes, evicted_unread
-    cdef uint64_t total
+    cdef double own_expected, own           # misses of the shard's own cache: as many as were to be expected of the sample, and it had
+    cdef uint64_t total, missed             # reads of all keys, and misses of the shard's own cache, at the last one of the sample
     cdef readonly uint64_t sampled
     cdef uint32_t decay_minutes, log_factor
     cdef int followed                       # FOLLOW_LRU, FOLLOW_S3FIFO or FOLLOW_NARROW
@@ -54,7 +55,8 @@ cdef class Miniatures:
     cdef uint16_t minute
     cdef void configure(self, uint32_t decay_minutes, uint32_t log_factor) noexcept
     cdef int tune(self, uint32_t below, int64_t base) except -1
-    cdef void read(self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total) noexcept
+    cdef void read(self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total,
+                   uint64_t missed_of_all) noexcept
     cdef void write(self, const char* key, size_t n, uint64_t hash, int64_t size, uint16_t minute) noexcept
     cdef void forget(self, uint64_t hash) noexcept
     cdef int best(self, int followed) noexcept
@@ -75,5 +77,5 @@ cdef class Miniatures:
     cdef void evict_queued(self, Miniature* cache) noexcept
     cdef uint8_t prefix_of(self, const char* key, size_t n) noexcept
     cdef void age(self) noexcept
-    cdef void count_read(self, uint64_t total) noexcept
+    cdef void count_read(self, uint64_t total, uint64_t missed) noexcept
     cdef uint32_t counter_of(self, Miniature* cache, uint16_t id) noexcept

@@ -12,7 +12,9 @@
 The rate is such that the cache of the present size holds about PRESENT keys, and never more than a sixteenth of all: the
 time that it takes is under a hundredth of the shard's, the memory under 1 MiB. Misses are divided by the number of reads
 that were to be expected in the sample, not by that of those seen (SHARDS-adj): which of the hottest keys are in the sample
-is chance, and they are hits in every size.
+is chance, and they are hits in every size. Which of the others are in it makes the misses of all sizes too many or too few
+together, by some percent; how many the shard's own cache has had is known of all keys and of those in the sample, and the
+misses that are told are put right by the one over the other (a ratio estimator).
 
 S3-FIFO's main queue is in the order of last use, as the shard's is: in that of coming, as it was invented, it misses seven
 points more of a loop that just does not fit, and about the same of all else.
@@ -64,6 +66,8 @@ cdef double SHORT = 2048
 # once in some hundred thousand reads of the sample.
 cdef double WORTH = 0.03
 cdef double ENOUGH = 20
+# As many misses as these are taken for right beforehand, so that a few do not put right anything.
+cdef double FEW = 200
 # The caches whose policies can be followed.
 cdef int[FOLLOWERS] CANDIDATES = [PRESENT_SIZE, S3FIFO * SIZES + PRESENT_SIZE, CACHES - 1]
 
@@ -148,6 +152,7 @@ cdef class Miniatures:
         for i in range(CACHES):
             self.caches[i].misses = self.caches[i].recent = 0
         self.expected = self.recent_expected = self.hits = self.evicted_bytes = self.evicted_unread = 0
+        self.own_expected = self.own = 0
         self.sampled = 0
         self.follow(self.followed)
         memset(self.prefix_hits, 0, sizeof(self.prefix_hits))
@@ -179,15 +184,17 @@ cdef class Miniatures:
 
     # Uses ---------------------------------------------------------------------------------------------
     cdef void read(
-        self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total
+        self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total,
+        uint64_t missed_of_all
     ) noexcept:
-        """A read of a key in the sample, which the shard's own cache had or not (then `size` is a guess); `total` reads were
-        there before."""
+        """A read of a key in the sample, which the shard's own cache had or not (then `size` is a guess); with it there were
+        `total` reads of all keys, of which its own cache missed so many."""
         cdef uint16_t id = self.find(hash)
         cdef bint nowhere, older = id == NONE and found
         cdef bint[CACHES] missed
         cdef int i
-        self.count_read(total)
+        self.count_read(total, missed_of_all)
+        self.own += not found
         self.minute = minute
         if id == NONE:
             id = self.create(key, n, hash, size)
@@ -217,13 +224,16 @@ cdef class Miniatures:
         else:
             self.flags[id] |= MISSED
 
-    cdef void count_read(self, uint64_t total) noexcept:
+    cdef void count_read(self, uint64_t total, uint64_t missed) noexcept:
         cdef double passed
         if total > self.total and self.sampled:
             passed = (total - self.total) * <double> self.below / (1 << RATE_BITS)
             self.expected += passed
             self.recent_expected += passed
+            if missed > self.missed:
+                self.own_expected += (missed - self.missed) * <double> self.below / (1 << RATE_BITS)
         self.total = total
+        self.missed = missed
         self.sampled += 1
         self.age()
 
@@ -235,6 +245,8 @@ cdef class Miniatures:
                 self.caches[i].recent /= 2
         if self.expected > LONG:
             self.expected /= 2
+            self.own_expected /= 2
+            self.own /= 2
             self.hits /= 2
             self.evicted_bytes /= 2
             self.evicted_unread /= 2
@@ -531,6 +543,7 @@ cdef class Miniatures:
         read since they were stored, those evicted, those evicted unread; prefixes: name, bytes, hits.
         """
         cdef double scale = <double> (1 << RATE_BITS) / self.below if self.below else 0.0
+        cdef double right = scale * (self.own_expected + FEW) / (self.own + FEW)
         cdef Miniature* present = &self.caches[PRESENT_SIZE]
         cdef int64_t unread = 0
         cdef list sizes = [0] * PREFIXES
@@ -547,7 +560,7 @@ cdef class Miniatures:
             "reads": self.expected * scale,
             "hits": self.hits * scale,
             "misses": {
-                name: [self.caches[i * SIZES + k].misses * scale for k in range(SIZES)]
+                name: [self.caches[i * SIZES + k].misses * right for k in range(SIZES)]
                 for i, name in enumerate(POLICIES)
             },
             "recent_reads": self.recent_expected * scale,

@@ -221,7 +221,7 @@ cdef class Store:
             self.miniatures.read(
                 place.key, place.n, place.hash, self.cost_of(entry) if entry != NULL else self.used() // max(
                     <int64_t> place.db.count, 1),
-                entry != NULL, <uint16_t> lfu_minutes(self.now_ms), self.hits + self.misses)
+                entry != NULL, <uint16_t> lfu_minutes(self.now_ms), self.hits + self.misses, self.misses)
         elif entry != NULL:
             self.sample_write(place, entry)
 
