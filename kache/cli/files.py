@@ -43,7 +43,8 @@ def check_aof(path: str, fix: bool) -> int:
         fixed = fix and verdict.fixed is not None and tools.fix(verdict)
         well = well and fixed
         if fixed:
-            click.echo(f"Fixed; lost: {verdict.lost}. The old manifest is kept as manifest.before.")
+            kept = "" if verdict.had_none else " The old manifest is kept as manifest.before."
+            click.echo(f"Fixed; lost: {verdict.lost}.{kept}")
         elif verdict.fixed is not None and not fix:
             click.echo(f"--fix would lose {verdict.lost}.")
         else:

@@ -90,6 +90,8 @@ class DataDirectory:
     def _take_in(self) -> None:
         found = self._directory.read_cluster(self._files, self.path)
         if found is None:
+            # What a first start has left that did not come to its end.
+            self._repartition.clean(self._files, self.path, 0)
             self._write()
             self.keep_functions(self.functions)
             return
@@ -122,9 +124,7 @@ class DataDirectory:
         cluster = self._directory.ClusterFile(
             self._cluster, self.hash_seed, self._epoch, self.shards, tuple(self.slots)
         )
-        for shard in range(self.shards):
-            self._directory.make(self._files, self._place(shard))
-        self._directory.write_cluster(self._files, self.path, cluster)
+        self._directory.begin(self._files, self.path, cluster)
         _log.info("data is kept in %s", self.path)
 
     def _place(self, shard: int) -> str:

@@ -6,8 +6,9 @@
     dir/functions            the libraries of functions, as FUNCTION DUMP gives them; missing where there never were any
     dir/epoch-1/shard-0003/  of one shard: its lock, its manifest (manifest.py), its files
 
-The supervisor owns `cluster`, `transactions`, `functions` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
-when the number of shards changes: the files of one epoch are never mixed with those of another.
+The supervisor owns `cluster`, `transactions`, `functions` and `lock`, each shard its own directory; tools lock what they read,
+shared. The epoch goes up when the number of shards changes: the files of one epoch are never mixed with those of another.
+`cluster` is written when every shard has its directory and a manifest there: one that has not has lost its data.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "FUNCTIONS",
     "ClusterFile",
     "Lock",
+    "begin",
     "make",
     "read_cluster",
     "read_unfinished",
@@ -74,14 +76,50 @@ def read_cluster(files: Files, path: str) -> ClusterFile | None:
             return _parse(files.read_all(name), name)
         except IsADirectoryError:
             raise LogError(f"{name} is a folder, not a file of Kache: {ELSEWHERE}.", name) from None
-    found = [each for each in files.list(path) if each.startswith("epoch-")] if files.exists(path) else []
+    found = data_of_nobody(files, path) if files.exists(path) else ""
     if found:
         raise LogError(
-            f"{path} has data ({found[0]}) but no file '{CLUSTER}' that says whose it is. Bring it back from a backup, or "
-            f"move {found[0]} away to start empty.",
+            f"{path} has data ({found}) but no file '{CLUSTER}' that says whose it is. Bring it back from a backup, or "
+            f"move {found} away to start empty.",
             name,
         )
     return None
+
+
+def data_of_nobody(files: Files, path: str) -> str:
+    """The first name in a directory without `cluster` that may be, or have, what somebody wants back; "" if there is none.
+
+    A first start that was interrupted has left folders of shards without anything in them; a later one begins anew.
+    """
+    for name in files.list(path):
+        each = f"{path}/{name}"
+        if name in (FUNCTIONS, TRANSACTIONS) and files.is_file(each):
+            return name
+        if name.startswith("epoch-") and (files.is_file(each) or not all(
+            _never_began(files, f"{each}/{shard}") for shard in files.list(each)
+        )):  # fmt: skip
+            return name
+    return ""
+
+
+def _never_began(files: Files, path: str) -> bool:
+    """Whether the folder of a shard is as `begin` leaves it."""
+    if files.is_file(path) or not set(files.list(path)) <= {"lock", manifests.MANIFEST, f"{manifests.MANIFEST}.tmp"}:
+        return False
+    try:
+        return not files.exists(f"{path}/{manifests.MANIFEST}") or manifests.read(files, path) == Manifest()
+    except LogError:
+        return False
+
+
+def begin(files: Files, path: str, cluster: ClusterFile) -> None:
+    """Makes it the directory of a new cluster. Each shard has its folder and a manifest before `cluster` says that they count:
+    one without them has lost them. Whoever is interrupted has left nothing that counts."""
+    for shard in range(cluster.shards):
+        place = shard_directory(path, cluster.epoch, shard)
+        make(files, place)
+        manifests.write(files, place, Manifest())
+    write_cluster(files, path, cluster)
 
 
 def write_cluster(files: Files, path: str, cluster: ClusterFile) -> None:
@@ -227,9 +265,9 @@ def sync(files: Files, directory: str, manifest: Manifest) -> None:
                 files.close(fd)
 
 
-def sweep(files: Files, directory: str, manifest: Manifest | None) -> list[str]:
+def sweep(files: Files, directory: str, manifest: Manifest) -> list[str]:
     """Removes what no manifest names, of names that are ours; what was removed. For who has the directory's lock."""
-    keep = set() if manifest is None else manifest.names()
+    keep = manifest.names()
     gone = [name for name in files.list(directory) if manifests.is_ours(name) and name not in keep]
     for name in gone:
         files.unlink(f"{directory}/{name}")

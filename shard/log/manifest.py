@@ -35,6 +35,7 @@ __all__ = [
     "LogFile",
     "Manifest",
     "base_name",
+    "files_in",
     "is_ours",
     "log_name",
     "parse",
@@ -50,6 +51,8 @@ MOST_FILES: Final = 65536
 
 BEHIND_FILES: Final = ("skipped", "resolved", "stopped")
 """Lines behind those of files, in their order."""
+
+_RESTORE: Final = "what this shard held is not there. Bring it back from a backup; `kache check-aof {directory} --fix` has it start empty."
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[0-9]{6,10}\.(base|log)|from-[0-9]{4}\.base")
@@ -271,19 +274,27 @@ def _slots(word: str) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-def read(files: Files, directory: str) -> Manifest | None:
-    """The manifest of a directory; None where there is none and no data either. LogError for anything else."""
+def read(files: Files, directory: str) -> Manifest:
+    """The manifest of a directory. It is there before anything else says that the directory counts, and for ever after:
+    LogError where it is missing, and for what is none."""
     path = f"{directory}/{MANIFEST}"
     if files.exists(path):
         return parse(files.read_all(path, MOST_FILES * 256), path)
-    data = [name for name in files.list(directory) if _NAME.fullmatch(name)] if files.exists(directory) else []
+    if not files.exists(directory):
+        raise LogError(f"{directory} is missing: {_RESTORE.format(directory=directory)}", directory)
+    data = files_in(files, directory)
     if data:
         raise LogError(
             f"{directory} has data ({data[0]}) but no manifest, so it is not known what belongs together. Bring the "
-            "manifest back from a backup, or move the directory away to start empty.",
+            "manifest back from a backup.",
             directory,
         )
-    return None
+    raise LogError(f"{directory} has neither a manifest nor data: {_RESTORE.format(directory=directory)}", directory)
+
+
+def files_in(files: Files, directory: str) -> list[str]:
+    """The names in a directory that logs and bases have."""
+    return [name for name in files.list(directory) if _NAME.fullmatch(name)]
 
 
 def write(files: Files, directory: str, manifest: Manifest) -> None:

@@ -64,6 +64,8 @@ class ShardVerdict(msgspec.Struct, kw_only=True):
     problem: str = ""
     lost: str = ""
     fixed: Manifest | None = None
+    had_none: bool = False
+    """Whether there is no manifest, nor anything else."""
 
 
 def shard_directories(files: Files, path: str) -> list[str]:
@@ -109,9 +111,11 @@ def check(path: str) -> list[ShardVerdict]:
     files = Files()
     found = []
     for each in shard_directories(files, path):
-        if files.exists(each):
-            with _locked(files, each):
-                found.append(_check_shard(files, each))
+        if not files.exists(each):
+            found.append(_check_shard(files, each))
+            continue
+        with _locked(files, each):
+            found.append(_check_shard(files, each))
     return found
 
 
@@ -121,8 +125,10 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
         manifest = manifests.read(files, path)
     except LogError as error:
         verdict.problem = str(error)
-        return verdict
-    if manifest is None:
+        if not files.exists(path) or not (
+            files.exists(f"{path}/{manifests.MANIFEST}") or manifests.files_in(files, path)
+        ):
+            verdict.fixed, verdict.lost, verdict.had_none = Manifest(), "everything that this shard held", True
         return verdict
     for file in manifest.files():
         verdict.files.append(_check_file(files, f"{path}/{file.name}", file.bytes, file.salt))
@@ -197,13 +203,18 @@ def fix(verdict: ShardVerdict) -> bool:
     not, the one before is back."""
     assert verdict.fixed is not None
     files = Files()
+    directories.make(files, verdict.directory)
     with _locked(files, verdict.directory, shared=False):
-        before = files.read_all(f"{verdict.directory}/{manifests.MANIFEST}")
-        files.replace(f"{verdict.directory}/{manifests.MANIFEST}{BEFORE}", before)
+        name = f"{verdict.directory}/{manifests.MANIFEST}"
+        if not files.exists(name):
+            manifests.write(files, verdict.directory, verdict.fixed)
+            return True
+        before = files.read_all(name)
+        files.replace(f"{name}{BEFORE}", before)
         manifests.write(files, verdict.directory, verdict.fixed)
         if not _check_shard(files, verdict.directory).problem:
             return True
-        files.replace(f"{verdict.directory}/{manifests.MANIFEST}", before)
+        files.replace(name, before)
         return False
 
 
@@ -229,9 +240,10 @@ def frames(path: str) -> Iterator[dict[str, Any]]:
         yield from _frames_of(files, path, None)
         return
     for each in shard_directories(files, path):
+        manifests.read(files, each)  # one that is gone has no lock either
         with _locked(files, each):
             manifest = manifests.read(files, each)
-            for file in manifest.files() if manifest is not None else ():
+            for file in manifest.files():
                 yield from _frames_of(files, f"{each}/{file.name}", file.bytes)
 
 
@@ -261,11 +273,11 @@ def state(path: str) -> Iterator[dict[str, Any]]:
     """Every key of every shard at PATH with its value, as a start would have it; deadlines (unix ms) are `expires`."""
     files = Files()
     for each in shard_directories(files, path):
+        manifests.read(files, each)
         with _locked(files, each):
             manifest = manifests.read(files, each)
-            if manifest is not None:
-                store, _ = _loaded(files, each, manifest)
-                yield from _keys_of(store)
+            store, _ = _loaded(files, each, manifest)
+            yield from _keys_of(store)
 
 
 def _keys_of(store: Store) -> Iterator[dict[str, Any]]:

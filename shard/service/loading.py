@@ -15,13 +15,12 @@ from typing import Final
 import msgspec
 
 from kache.cluster.messages import DataPlace, Loading, Recorded, Reports, Resolved
-from kache.cluster.progress import loading_text, on_terminal
-from kache.cluster.transactions import Shares
+from kache.cluster.progress import counted, loading_text, on_terminal
 from kache.config.settings import Config
 
 from ..engine.engine import Store
 from ..log import manifest as manifests
-from ..log.directory import Lock, make, sweep, sync
+from ..log.directory import Lock, sweep, sync
 from ..log.files import Files
 from ..log.manifest import Manifest
 from ..log.recovery import Recovery, shares_of
@@ -82,14 +81,10 @@ class Loader:
 
     async def run(self, now: Callable[[], int]) -> Loaded:
         """Everything that is there; LogError, OSError say why it cannot be loaded. `now` gives unix ms."""
-        make(self._files, self._directory)
+        manifests.read(self._files, self._directory)  # a directory that is gone is not made again
         lock = Lock(self._files, self._directory)
         found = manifests.read(self._files, self._directory)
         sweep(self._files, self._directory, found)
-        if found is None:
-            self._tell(Reports(Shares()))
-            self.number = (await self._resolved).number
-            return Loaded(Manifest(resolved=self.number), 0, 0, lock, written=False)
         # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
         await asyncio.to_thread(sync, self._files, self._directory, found)
         shares = shares_of(self._files, self._directory, found)
@@ -116,7 +111,8 @@ class Loader:
             log.warning("%s; they are left out", recovery.cut)
         after = recovery.manifest_after()
         took = time.monotonic() - self._began
-        log.info("loaded %d keys in %.2f s, up to sequence %d", recovery.keys, took, recovery.last)
+        if found.names():
+            log.info("loaded %s in %.2f s, up to sequence %d", counted(recovery.keys, "key"), took, recovery.last)
         left = tuple(
             share.transaction
             for share in shares.shares

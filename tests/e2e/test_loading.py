@@ -83,7 +83,7 @@ def test_a_damaged_log_is_told_and_the_others_serve(tmp_path: Path) -> None:
     values = data(tmp_path, 100)
     path = Path(shard_directory(str(tmp_path), 1, 1)) / "000001.log"
     whole = path.read_bytes()
-    path.write_bytes(whole[:20] + b"x" + whole[21:])
+    path.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
     with Cluster(SHARDS, dir=tmp_path, restart_backoff_ms=200) as cluster:
         assert f"shard 1 is down: exited with status 1: The header of {path} is damaged." in cluster.ready_line
         mine = {key: value for key, value in values.items() if OWNER[slot_of_key(key.encode())] == 0}

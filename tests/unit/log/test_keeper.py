@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kache.cluster.messages import DataPlace, Recorded, Reports, Resolved
 from kache.config.settings import Config
 from kache.shard.log import manifest as manifests
 from kache.shard.log.files import Files
+from kache.shard.log.format import LogError
 from kache.shard.service.keeping import Keeper
 
 
@@ -25,6 +27,8 @@ class House:
         self.configs = [*configs]
         self.told: list[Any] = []
         self.here = Served(path / "unused")
+        if not (path / manifests.MANIFEST).exists():
+            manifests.write(Files(), str(path), manifests.Manifest())
         self.keeper = Keeper(self.here.host, 0, 2, bytes(16), lambda: 1_700_000_000_000, self.tell)
 
     def tell(self, message: Any) -> None:
@@ -42,6 +46,25 @@ class House:
     async def end(self) -> None:
         await self.keeper.close(False, self.configs[0])
         self.here.reactor.close()
+
+
+@pytest.mark.parametrize("gone", ["the folder", "what is in it"])
+def test_a_directory_that_is_gone_is_no_empty_one(tmp_path: Path, gone: str) -> None:
+    async def test() -> None:
+        place = tmp_path / "shard-0000"
+        place.mkdir()
+        house = House(place, Config(appendonly=True))
+        try:
+            shutil.rmtree(place)
+            if gone != "the folder":
+                place.mkdir()
+            with pytest.raises(LogError, match=rf"{place} .*: what this shard held is not there"):
+                await house.live()
+            assert not house.told and place.exists() == (gone != "the folder")
+        finally:
+            house.here.reactor.close()
+
+    run(test)
 
 
 @pytest.mark.parametrize("logs", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import click
@@ -142,6 +143,25 @@ def test_what_cannot_be_fixed_is_said(tmp_path: Path) -> None:
     (log.parent / "manifest").write_bytes(b"")
     done = run(check_aof, tmp_path, "--fix")
     assert done.return_value == 1 and "manifest is empty" in done.output and "cannot be fixed" in done.output
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_shard_that_is_gone_is_told_and_begun_anew(tmp_path: Path, empty: bool) -> None:
+    place = made(tmp_path).parent
+    shutil.rmtree(place)
+    if empty:
+        place.mkdir()
+    done = run(check_aof, tmp_path)
+    assert done.return_value == 1
+    assert f"{place} {'has neither a manifest nor data' if empty else 'is missing'}: what this shard" in done.output
+    assert "--fix would lose everything that this shard held." in done.output
+    assert place.exists() == empty
+    for options in ([], ["--frames"]):
+        refused = run(dump, tmp_path, *options)
+        assert refused.return_value == 1 or "what this shard held" in str(refused.exception)
+    done = run(check_aof, tmp_path, "--fix")
+    assert done.return_value == 0 and done.output.endswith("Fixed; lost: everything that this shard held.\n")
+    assert run(check_aof, tmp_path).return_value == 0 and run(dump, tmp_path).output == ""
 
 
 def test_what_is_in_use_or_no_data_is_refused(tmp_path: Path) -> None:

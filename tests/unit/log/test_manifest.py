@@ -44,9 +44,13 @@ def test_what_is_written_is_read_again(tmp_path: Path, whole: Manifest) -> None:
     assert files.list(str(tmp_path)) == ["manifest"]
 
 
-def test_no_directory_and_an_empty_one_are_a_clean_start(tmp_path: Path) -> None:
-    assert manifest.read(Files(), str(tmp_path / "none")) is None
-    assert manifest.read(Files(), str(tmp_path)) is None
+def test_no_directory_and_an_empty_one_are_refused(tmp_path: Path) -> None:
+    """A shard that never held anything has a manifest, too."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "lock").touch()
+    for name, reason in (("none", "is missing"), ("empty", "has neither a manifest nor data")):
+        with pytest.raises(LogError, match=f"{tmp_path / name} {reason}: what this shard held is not there"):
+            manifest.read(Files(), str(tmp_path / name))
 
 
 def test_data_without_a_manifest_is_refused(tmp_path: Path) -> None:
