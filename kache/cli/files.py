@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kache.cli.exits import EXIT_ERROR
+from kache.cluster.progress import counted
 
 __all__ = ["check_aof", "dump"]
 
@@ -37,7 +38,9 @@ def check_aof(path: str, fix: bool) -> int:
         for file in verdict.files:
             click.echo(_line(file))
         if not verdict.problem:
-            click.echo(f"{verdict.directory}: {verdict.keys:,} keys, up to sequence {verdict.sequence}")
+            click.echo(f"{verdict.directory}: {counted(verdict.keys, 'key')}, up to sequence {verdict.sequence}")
+            if verdict.note:
+                click.echo(f"{verdict.note}.")
             continue
         click.echo(f"{verdict.directory}: {verdict.problem}")
         fixed = fix and verdict.fixed is not None and tools.fix(verdict)

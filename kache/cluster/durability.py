@@ -148,7 +148,8 @@ class DataDirectory:
 
     def of_shard(self, shard: int) -> DataPlace | None:
         """What a shard is told of it; None while it is not open."""
-        return DataPlace(self._place(shard), self._cluster) if self.is_open else None
+        slots = tuple((first, last) for first, last, owner in self.slots if owner == shard)
+        return DataPlace(self._place(shard), self._cluster, slots) if self.is_open else None
 
     def close(self) -> None:
         """Give it back."""

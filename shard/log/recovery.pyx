@@ -23,9 +23,12 @@ import msgspec
 
 from kache.cluster.transactions import WINDOW_MS, Share, Shares
 from kache.wire.clock cimport monotonic_ns
+from kache.wire.codec cimport SLOT_COUNT
 
 from ..engine.effects cimport RECORD_SHARES_BEFORE
-from ..engine.engine cimport Merge, Replay, Store
+from ..engine.engine cimport DATABASES, Merge, Replay, Store
+from ..engine.entry cimport Entry, key_bytes
+from ..engine.table cimport Table, Walk, table_walk, walk_next
 from .files cimport Files
 from .format cimport (
     FILE_BASE, FILE_HEADER, FILE_LOG, FRAME_BASE_END, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_MAGIC, FRAME_MARK, FRAME_PART,
@@ -340,6 +343,32 @@ cdef class Recovery:
     def keys(self):
         """How many keys there are by now."""
         return sum([keys for _, keys, _, _ in self.store.counts()])
+
+    def outside(self, slots):
+        """(how many keys lie in none of these slots [(first, last)], the database and the name of the first one)."""
+        cdef bytearray own = bytearray(SLOT_COUNT)
+        cdef int db, first_db = 0
+        cdef uint32_t slot
+        cdef uint64_t keys = 0
+        cdef Table* table
+        cdef Walk walk
+        cdef Entry* entry
+        name = b""
+        for first, last in slots:
+            own[first:last + 1] = b"\x01" * (last + 1 - first)
+        for db in range(DATABASES):
+            if self.store.databases[db].count == 0:
+                continue
+            for slot in range(SLOT_COUNT):
+                table = &self.store.databases[db].slots[slot]
+                if own[slot] or table.count == 0:
+                    continue
+                if not keys:
+                    walk = table_walk(table)
+                    entry = walk_next(&walk)
+                    first_db, name = db, key_bytes(entry)
+                keys += table.count
+        return keys, first_db, name
 
     def close(self):
         """Gives its files back, whatever happened."""

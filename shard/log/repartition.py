@@ -37,6 +37,7 @@ from .division import payloads
 from .files import Files
 from .format import FileHeader, LogError, check_of, frame, pack_header
 from .manifest import BaseFile, Manifest
+from .ownership import check_files, owner_in
 from .recovery import Recovery, shares_of
 
 __all__ = ["divide"]
@@ -69,8 +70,9 @@ def divide(
     """
     target = f"{path}/epoch-{new.epoch}"
     building = target + BUILDING
-    for shard in range(old.shards):
-        manifests.read(files, shard_directory(path, old.epoch, shard))  # before room is asked for, or anything made
+    for shard in range(old.shards):  # before room is asked for, or anything made
+        source = shard_directory(path, old.epoch, shard)
+        check_files(files, source, manifests.read(files, source), owner_in(old, shard))
     sizes = [_size(files, shard_directory(path, old.epoch, shard)) for shard in range(old.shards)]
     _prepare(files, path, old, new, sizes)
     decisions = _decisions(files, path, old, always, building)

@@ -22,6 +22,7 @@ from .directory import Lock
 from .files import Files
 from .format import LogError
 from .manifest import Manifest
+from .ownership import check_files, check_keys, owner_of
 from .recovery import FrameFile, Recovery
 
 __all__ = ["FileVerdict", "ShardVerdict", "check", "fix", "frames", "state"]
@@ -66,6 +67,8 @@ class ShardVerdict(msgspec.Struct, kw_only=True):
     fixed: Manifest | None = None
     had_none: bool = False
     """Whether there is no manifest, nor anything else."""
+    note: str = ""
+    """What is strange, and no problem of a start."""
 
 
 def shard_directories(files: Files, path: str) -> list[str]:
@@ -90,6 +93,9 @@ def _locked(files: Files, path: str, shared: bool = True) -> Iterator[None]:
 
 def _loaded(files: Files, path: str, manifest: Manifest) -> tuple[Store, Recovery]:
     """A store with everything that a shard would have; LogError as it would have."""
+    owner = owner_of(files, path)
+    if owner is not None:
+        check_files(files, path, manifest, owner)
     seed = bytes(16)
     for file in manifest.bases[:1]:
         opened = FrameFile(files, f"{path}/{file.name}")
@@ -144,6 +150,10 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
         verdict.problem = f"{recovery.cut}. A start leaves them out, with a warning (aof-load-truncated)."
         verdict.fixed = recovery.manifest_after()
         verdict.lost = f"{recovery.cut.dropped} bytes that were never acknowledged as durable"
+        return verdict
+    owner = owner_of(files, path)
+    if owner is not None:
+        verdict.note = check_keys(recovery, owner.slots)
     return verdict
 
 

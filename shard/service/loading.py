@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from kache.cluster.messages import DataPlace, Loading, Recorded, Reports, Resolved
+from kache.cluster.messages import Loading, Recorded, Reports, Resolved
 from kache.cluster.progress import counted, loading_text, on_terminal
 from kache.config.settings import Config
 
@@ -23,6 +23,7 @@ from ..log import manifest as manifests
 from ..log.directory import Lock, sweep, sync
 from ..log.files import Files
 from ..log.manifest import Manifest
+from ..log.ownership import Owner, check_files, check_keys
 from ..log.recovery import Recovery, shares_of
 
 __all__ = ["Loaded", "Loader"]
@@ -49,19 +50,21 @@ class Loaded(msgspec.Struct):
 
 
 class Loader:
-    """Loads one shard. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`, and is to be told
+    """Loads one shard, whose files have to be the `owner`'s. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`, and is to be told
     Recorded when the manifest of what was loaded is written."""
 
     def __init__(
         self,
         files: Files,
-        place: DataPlace,
+        directory: str,
+        owner: Owner,
         store: Store,
         config: Config,
         tell: Callable[[Reports | Recorded | Loading], None],
     ) -> None:
         self._files = files
-        self._directory = place.directory
+        self._directory = directory
+        self._owner = owner
         self._store = store
         self._config = config
         self._tell = tell
@@ -84,6 +87,7 @@ class Loader:
         manifests.read(self._files, self._directory)  # a directory that is gone is not made again
         lock = Lock(self._files, self._directory)
         found = manifests.read(self._files, self._directory)
+        check_files(self._files, self._directory, found, self._owner)
         sweep(self._files, self._directory, found)
         # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
         await asyncio.to_thread(sync, self._files, self._directory, found)
@@ -109,6 +113,9 @@ class Loader:
         recovery.finish(now())
         if recovery.cut is not None:
             log.warning("%s; they are left out", recovery.cut)
+        strange = check_keys(recovery, self._owner.slots)
+        if strange:
+            log.warning("%s; `kache dump` prints them", strange)
         after = recovery.manifest_after()
         took = time.monotonic() - self._began
         if found.names():

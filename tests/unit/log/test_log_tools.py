@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import click
+import division
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
@@ -162,6 +163,36 @@ def test_a_shard_that_is_gone_is_told_and_begun_anew(tmp_path: Path, empty: bool
     done = run(check_aof, tmp_path, "--fix")
     assert done.return_value == 0 and done.output.endswith("Fixed; lost: everything that this shard held.\n")
     assert run(check_aof, tmp_path).return_value == 0 and run(dump, tmp_path).output == ""
+
+
+def test_files_of_another_shard_are_told(tmp_path: Path) -> None:
+    """With their manifest; also where only the directory of the one shard is looked at."""
+    division.made(tmp_path, 2, 40)
+    assert run(check_aof, tmp_path).return_value == 0
+    first, second = (Path(shard_directory(str(tmp_path), 1, shard)) for shard in (0, 1))
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    for path in (tmp_path, second):
+        done = run(check_aof, path, "--fix")
+        assert done.return_value == 1
+        assert f"{second}/000001.log belongs to shard 0 of 2, and this is the directory of shard 1 of 2." in done.output
+        assert "This cannot be fixed" in done.output
+        refused = run(dump, path)
+        assert refused.return_value == 1 or "belongs to shard 0" in str(refused.exception)
+    other = ClusterFile(b"o" * 16, SEED, 1, 2, tuple(contiguous(2)))
+    directory.write_cluster(Files(), str(tmp_path), other)
+    assert f"of the cluster {CLUSTER.hex()}, and this is the cluster {b'o'.hex() * 16}" in run(check_aof, first).output
+
+
+def test_keys_of_other_shards_are_told(tmp_path: Path) -> None:
+    division.made(tmp_path, 2, 40)
+    first = Path(shard_directory(str(tmp_path), 1, 0))
+    slots = ((0, 0, 0), (1, 16383, 1))
+    directory.write_cluster(Files(), str(tmp_path), msgspec.structs.replace(division.cluster(1, 2), slots=slots))
+    done = run(check_aof, first)
+    assert (
+        done.return_value == 0 and "keys that belong to other shards, where no client finds them ('key:" in done.output
+    )
 
 
 def test_what_is_in_use_or_no_data_is_refused(tmp_path: Path) -> None:

@@ -91,6 +91,18 @@ def test_a_shard_that_is_gone_stops_it(tmp_path: Path, empty: bool) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster", "epoch-1"]
 
 
+def test_a_shard_with_the_files_of_another_stops_it(tmp_path: Path) -> None:
+    made(tmp_path, 2, 40)
+    first, second = (Path(shard_directory(str(tmp_path), 1, shard)) for shard in (0, 1))
+    shutil.rmtree(first)
+    shutil.copytree(second, first)
+    with pytest.raises(
+        LogError, match=f"{first}/000001.log belongs to shard 1 of 2, and this is the directory of shard 0"
+    ):
+        repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster", "epoch-1"]
+
+
 def test_a_damaged_shard_stops_it_and_nothing_is_changed(tmp_path: Path) -> None:
     made(tmp_path, 2, 40)
     path = Path(shard_directory(str(tmp_path), 1, 1)) / "000001.log"
