@@ -34,6 +34,9 @@ def check_aof(path: str, fix: bool) -> int:
     """
     tools = _tools()
     well = True
+    for file in tools.check_cluster(path):
+        click.echo(file.problem or f"{file.path}: {counted(file.bytes, 'byte')}, whole")
+        well = well and not file.problem
     for verdict in tools.check(path):
         for file in verdict.files:
             click.echo(_line(file))

@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from kache.cluster.resolution import Unfinished
+from kache.libraries import LibraryError, decode, name_of
 from kache.slots import SlotRange, check
 
 from . import manifest as manifests
@@ -35,8 +36,10 @@ __all__ = [
     "ClusterFile",
     "Lock",
     "begin",
+    "enclosing",
     "make",
     "read_cluster",
+    "read_functions",
     "read_unfinished",
     "shard_directory",
     "sweep",
@@ -50,6 +53,7 @@ TRANSACTIONS: Final = "transactions"
 FUNCTIONS: Final = "functions"
 FIRST_LINE: Final = "kache 1"
 ELSEWHERE: Final = "move it away, or choose another --dir"
+_SHARD: Final = re.compile(r"shard-[0-9]{4,}")
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -86,20 +90,44 @@ def read_cluster(files: Files, path: str) -> ClusterFile | None:
     return None
 
 
+def enclosing(files: Files, path: str) -> str:
+    """The data directory among whose shards `path` lies, is there or not; "" if there is none."""
+    below = os.path.abspath(path)
+    while (above := os.path.dirname(below)) != below:
+        if os.path.basename(below).startswith("epoch-") and files.is_file(f"{above}/{CLUSTER}"):
+            return above
+        below = above
+    return ""
+
+
 def data_of_nobody(files: Files, path: str) -> str:
     """The first name in a directory without `cluster` that may be, or have, what somebody wants back; "" if there is none.
 
-    A first start that was interrupted has left folders of shards without anything in them; a later one begins anew.
+    A first start that was interrupted has left folders of shards without anything in them; a later one begins anew. The
+    folders or files of shards may lie here without what should be above them, as somebody has copied them.
     """
     for name in files.list(path):
         each = f"{path}/{name}"
-        if name in (FUNCTIONS, TRANSACTIONS) and files.is_file(each):
+        if files.is_file(each):
+            known = name == manifests.MANIFEST or manifests.is_ours(name)
+            if name in (FUNCTIONS, TRANSACTIONS) or (known and _is_of_kache(files, each)):
+                return name
+        elif _SHARD.fullmatch(name) and not _never_began(files, each):
             return name
         if name.startswith("epoch-") and (files.is_file(each) or not all(
             _never_began(files, f"{each}/{shard}") for shard in files.list(each)
         )):  # fmt: skip
             return name
     return ""
+
+
+def _is_of_kache(files: Files, path: str) -> bool:
+    """By its first bytes: others have files of such names, too."""
+    fd = files.open(path)
+    try:
+        return files.read(fd, 5, 0).lower() == b"kache"
+    finally:
+        files.close(fd)
 
 
 def _never_began(files: Files, path: str) -> bool:
@@ -160,6 +188,24 @@ def _parse(data: bytes, path: str) -> ClusterFile:
         return ClusterFile(bytes.fromhex(cluster), bytes.fromhex(seed), int(epoch), int(shards), tuple(slots))
     except ValueError as error:
         raise LogError(f"{path} cannot be read: {error}.", path) from None
+
+
+def read_functions(files: Files, path: str) -> bytes:
+    """The libraries of functions, as FUNCTION DUMP gives them; nothing where there are none. LogError where they are damaged."""
+    name = f"{path}/{FUNCTIONS}"
+    if not files.is_file(name):
+        return b""
+    payload = files.read_all(name, files.size(name))
+    try:
+        for code in decode(payload) if payload else ():
+            name_of(code)
+    except LibraryError as error:
+        raise LogError(
+            f"{name} is damaged: {error}. It has the libraries of functions; bring it back from a backup, or move it away to "
+            "start without any (FUNCTION LOAD brings them back).",
+            name,
+        ) from None
+    return payload
 
 
 def read_unfinished(files: Files, path: str, epoch: int) -> Unfinished | None:

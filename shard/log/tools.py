@@ -7,7 +7,7 @@ module by name, as nothing in `kache` imports `kache.shard`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from .manifest import Manifest
 from .ownership import check_files, check_keys, owner_of
 from .recovery import FrameFile, Recovery
 
-__all__ = ["FileVerdict", "ShardVerdict", "check", "fix", "frames", "state"]
+__all__ = ["FileVerdict", "ShardVerdict", "check", "check_cluster", "fix", "frames", "state"]
 
 FRAME_NAMES = {
     log_format.EFFECTS: "effects",
@@ -49,6 +49,8 @@ class FileVerdict(msgspec.Struct, kw_only=True):
     bad_offset: int = -1
     beyond: int = 0
     """Frames that verify behind the bad offset."""
+    problem: str = ""
+    """Of a file that does not consist of frames: what is wrong with it."""
 
 
 class ShardVerdict(msgspec.Struct, kw_only=True):
@@ -79,7 +81,9 @@ def shard_directories(files: Files, path: str) -> list[str]:
         return [directories.shard_directory(path, cluster.epoch, shard) for shard in range(cluster.shards)]
     if files.exists(f"{path}/{manifests.MANIFEST}"):
         return [path]
-    raise LogError(f"{path} is neither the data directory of a cluster nor that of a shard.", path)
+    root = directories.enclosing(files, path)
+    inside = f"; it lies inside of the data directory {root}" if root else ""
+    raise LogError(f"{path} is neither the data directory of a cluster nor that of a shard{inside}.", path)
 
 
 @contextmanager
@@ -112,6 +116,31 @@ def _loaded(files: Files, path: str, manifest: Manifest) -> tuple[Store, Recover
 
 
 # Checking -------------------------------------------------------------------------------------------------
+def check_cluster(path: str) -> list[FileVerdict]:
+    """A verdict for each file of the cluster itself at PATH; none where that is the directory of one shard. LogError where
+    `cluster` is damaged: nothing else can be found without it."""
+    files, found = Files(), []
+    path = path.rstrip("/") or "/"
+    if not files.exists(f"{path}/{directories.CLUSTER}"):
+        return []
+    cluster = directories.read_cluster(files, path)
+    assert cluster is not None
+    readers: dict[str, Callable[[], object]] = {
+        directories.CLUSTER: lambda: None,
+        directories.FUNCTIONS: lambda: directories.read_functions(files, path),
+        directories.TRANSACTIONS: lambda: directories.read_unfinished(files, path, cluster.epoch),
+    }
+    for name, read in readers.items():
+        if files.exists(f"{path}/{name}"):
+            verdict = FileVerdict(path=f"{path}/{name}", bytes=files.size(f"{path}/{name}"), frames=0)
+            try:
+                read()
+            except LogError as error:
+                verdict.problem = str(error)
+            found.append(verdict)
+    return found
+
+
 def check(path: str) -> list[ShardVerdict]:
     """A verdict for each shard at PATH. LogError for what is no data directory, or is in use."""
     files = Files()

@@ -48,6 +48,17 @@ def test_data_of_nobody_is_refused(tmp_path: Path, name: str) -> None:
         directory.read_cluster(Files(), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "name", ["000001.log", "000001.base", "manifest", "shard-0000/000001.log", "shard-0003/manifest"]
+)
+def test_data_that_lies_too_high_is_refused(tmp_path: Path, name: str) -> None:
+    """A copy of what is in a data directory."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"kache 1" if "manifest" in name else b"KACHELOG")
+    with pytest.raises(LogError, match=rf"has data \({name.split('/')[0]}\) but no file 'cluster'"):
+        directory.read_cluster(Files(), str(tmp_path))
+
+
 def test_a_manifest_that_names_files_is_data(tmp_path: Path) -> None:
     files, place = Files(), directory.shard_directory(str(tmp_path), 1, 0)
     directory.make(files, place)

@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from log_files import CLUSTER, SEED, Record, Written, counted, number, write_directory
 
 from kache.cli.files import check_aof, dump
+from kache.cluster.resolution import Unfinished
 from kache.errors import KacheError
+from kache.libraries import encode
 from kache.shard.log import directory
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
@@ -193,6 +195,32 @@ def test_keys_of_other_shards_are_told(tmp_path: Path) -> None:
     assert (
         done.return_value == 0 and "keys that belong to other shards, where no client finds them ('key:" in done.output
     )
+
+
+def test_the_files_of_the_cluster_are_checked_too(tmp_path: Path) -> None:
+    made(tmp_path)
+    (tmp_path / "functions").write_bytes(encode([b"#!lua name=one\n"]))
+    directory.write_unfinished(Files(), str(tmp_path), 1, Unfinished(5, {}))
+    done = run(check_aof, tmp_path)
+    assert done.return_value == 0
+    for name in ("cluster", "functions", "transactions"):
+        assert f"{tmp_path / name}: {(tmp_path / name).stat().st_size} bytes, whole\n" in done.output
+    for name in ("functions", "transactions"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:-12] + bytes([whole[-12] ^ 1]) + whole[-11:])
+        done = run(check_aof, tmp_path)
+        assert done.return_value == 1 and f"{tmp_path / name} is damaged:" in done.output and "5 keys" in done.output
+        (tmp_path / name).write_bytes(whole)
+    (tmp_path / "cluster").write_bytes(b"kache 1\nx\n")
+    refused = run(check_aof, tmp_path)
+    assert f"{tmp_path}/cluster is damaged" in str(refused.exception)
+    assert run(check_aof, shard_directory(str(tmp_path), 1, 0)).return_value == 1
+
+
+def test_what_lies_inside_of_a_data_directory_is_said(tmp_path: Path) -> None:
+    made(tmp_path)
+    refused = run(check_aof, tmp_path / "epoch-1")
+    assert f"it lies inside of the data directory {tmp_path}." in str(refused.exception)
 
 
 def test_what_is_in_use_or_no_data_is_refused(tmp_path: Path) -> None:
