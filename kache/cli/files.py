@@ -54,16 +54,20 @@ def check_aof(path: str, fix: bool) -> int:
         elif verdict.fixed is not None and not fix:
             click.echo(f"--fix would lose {verdict.lost}.")
         else:
-            click.echo("This cannot be fixed: restore the directory from a backup.")
+            click.echo(verdict.help, nl=bool(verdict.help))
     return 0 if well else EXIT_ERROR
 
 
 def _line(file: Any) -> str:
+    if file.problem:
+        return str(file.problem)
+    said = f"{file.path}: {counted(file.bytes, 'byte')}"
     if file.bad_offset < 0:
-        frames = "1 frame, whole" if file.frames == 1 else f"{file.frames:,} frames, all whole"
-        return f"{file.path}: {file.bytes:,} bytes, {frames}"
-    beyond = f", {file.beyond:,} whole ones behind" if file.beyond else ""
-    return f"{file.path}: {file.bytes:,} bytes, {file.frames:,} whole frames up to byte {file.bad_offset}{beyond}"
+        frames = "1 frame, whole" if file.frames == 1 else f"{counted(file.frames, 'frame')}, all whole"
+        ignored = f"; {counted(file.ignored, 'byte')} behind them, which a fix has left out" if file.ignored else ""
+        return f"{said}, {frames}{ignored}"
+    beyond = f", {file.beyond:,} behind it" if file.beyond else ""
+    return f"{said}, {counted(file.frames, 'whole frame')} up to byte {file.bad_offset}{beyond}"
 
 
 @click.command("dump", short_help="Print what the files of a stopped cluster hold, as JSON lines.")
@@ -75,10 +79,21 @@ def dump(path: str, frames: bool, state: bool) -> int:
 
     PATH is the data directory of a cluster that does not run, that of one of its shards, or with --frames one file. For
     the command DUMP of a running cluster: `kache exec dump KEY`.
+
+    What is damaged is told on standard error: a shard that does not load is left out, and with --frames bytes that are no
+    frame. Of a base every frame has its keys and values; of a value that lies there in parts, one part of it.
+
+    Exit status: 0 all of it is printed, 1 something is damaged.
     """
     if frames and state:
         raise click.UsageError("--frames and --state exclude each other.", click.get_current_context())
     tools = _tools()
-    for each in tools.frames(path) if frames else tools.state(path):
+    damages: list[str] = []
+
+    def tell(damage: str) -> None:
+        damages.append(damage)
+        click.echo(damage, err=True)
+
+    for each in tools.frames(path, tell) if frames else tools.state(path, tell):
         click.echo(json.dumps(each, ensure_ascii=False))
-    return 0
+    return EXIT_ERROR if damages else 0

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from kache.cluster.progress import counted
+
 from ..engine.engine import Keyspace, RecordError, Store, records_of
 from ..engine.stream import id_text
 from . import directory as directories
@@ -23,7 +25,8 @@ from .files import Files
 from .format import LogError
 from .manifest import Manifest
 from .ownership import check_files, check_keys, owner_of
-from .recovery import FrameFile, Recovery
+from .recovery import FrameFile, Recovery, values_of
+from .troubles import unusable, without_hint
 
 __all__ = ["FileVerdict", "ShardVerdict", "check", "check_cluster", "fix", "frames", "state"]
 
@@ -41,7 +44,7 @@ STEP_NS = 100_000_000
 
 
 class FileVerdict(msgspec.Struct, kw_only=True):
-    """One file: its frames that verify, and the offset from which on they do not (-1: all do), with what lies there."""
+    """One file: its `bytes` that count, its frames that verify, and the offset from which on they do not (-1: all do), with what lies there."""
 
     path: str
     bytes: int
@@ -49,8 +52,12 @@ class FileVerdict(msgspec.Struct, kw_only=True):
     bad_offset: int = -1
     beyond: int = 0
     """Frames that verify behind the bad offset."""
+    ignored: int = 0
+    """Bytes behind those that count, reserved room not among them: a fix has left them out."""
+    is_readable: bool = True
+    """Whether what can be said of it is said: not where it may not be read."""
     problem: str = ""
-    """Of a file that does not consist of frames: what is wrong with it."""
+    """What is wrong with it in words, where frames say nothing about that."""
 
 
 class ShardVerdict(msgspec.Struct, kw_only=True):
@@ -69,6 +76,8 @@ class ShardVerdict(msgspec.Struct, kw_only=True):
     fixed: Manifest | None = None
     had_none: bool = False
     """Whether there is no manifest, nor anything else."""
+    help: str = "This cannot be fixed: restore the directory from a backup."
+    """What is said where nothing can be fixed; the problem says it where this is empty."""
     note: str = ""
     """What is strange, and no problem of a start."""
 
@@ -158,8 +167,11 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
     verdict = ShardVerdict(directory=path)
     try:
         manifest = manifests.read(files, path)
+    except OSError as error:
+        verdict.problem, verdict.help = f"{unusable(files, path, error)}.", ""
+        return verdict
     except LogError as error:
-        verdict.problem = str(error)
+        verdict.problem = without_hint(str(error))
         if not files.exists(path) or not (
             files.exists(f"{path}/{manifests.MANIFEST}") or manifests.files_in(files, path)
         ):
@@ -170,7 +182,7 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
     try:
         store, recovery = _loaded(files, path, manifest)
     except LogError as error:
-        verdict.problem = str(error)
+        verdict.problem = without_hint(str(error))
         _propose(verdict, manifest, error)
         return verdict
     verdict.keys = sum(keys for _, keys, _, _ in store.counts())
@@ -178,7 +190,7 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
     if recovery.cut is not None:
         verdict.problem = f"{recovery.cut}. A start leaves them out, with a warning (aof-load-truncated)."
         verdict.fixed = recovery.manifest_after()
-        verdict.lost = f"{recovery.cut.dropped} bytes that were never acknowledged as durable"
+        verdict.lost = f"{counted(recovery.cut.dropped, 'byte')} that were never acknowledged as durable"
         return verdict
     owner = owner_of(files, path)
     if owner is not None:
@@ -187,8 +199,15 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
 
 
 def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVerdict:
-    verdict = FileVerdict(path=path, bytes=files.size(path) if files.exists(path) else 0, frames=0)
-    too_short = limit is not None and verdict.bytes < limit
+    verdict = FileVerdict(path=path, bytes=0, frames=0)
+    try:
+        there = verdict.bytes = files.size(path)
+        files.close(files.open(path))
+    except OSError as error:
+        verdict.bad_offset, verdict.is_readable = 0, isinstance(error, FileNotFoundError)
+        verdict.problem = f"{path}: {'is missing' if verdict.is_readable else error.strerror}"
+        return verdict
+    too_short = limit is not None and there < limit
     try:
         file = FrameFile(files, path, limit=None if too_short else limit, salt=salt)
     except LogError:
@@ -201,8 +220,9 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
                 records_of(now_ms, payload)
                 verdict.bad_offset = -1
             verdict.frames += 1
-        if not file.closed:
-            verdict.bytes = file.written
+        if not too_short:
+            verdict.bytes = file.size if file.closed else file.written
+            verdict.ignored = _ignored(files, path, verdict.bytes, there)
         if file.offset != file.size or too_short:
             verdict.bad_offset = file.offset
             verdict.beyond = file.beyond(file.offset)[0]
@@ -213,10 +233,26 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
     return verdict
 
 
+def _ignored(files: Files, path: str, counts: int, there: int) -> int:
+    """Bytes behind those that count, without zeros at the end: room that was reserved."""
+    if there <= counts:
+        return 0
+    whole = FrameFile(files, path)
+    try:
+        return max(whole.written - counts, 0)
+    finally:
+        whole.close()
+
+
 def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None:
     """A damaged log can be cut before the damage, or left out where nothing of it can be read; a base cannot, nor what a newer
     version wrote."""
     names = [f"{verdict.directory}/{log.name}" for log in manifest.logs]
+    if any(not file.is_readable for file in verdict.files):
+        verdict.help = ""  # whoever may read them knows more
+        return
+    if error.path in [f"{verdict.directory}/{base.name}" for base in manifest.bases]:
+        verdict.help = f"This cannot be fixed: restore {verdict.directory} from a backup."
     if error.newer or error.path not in names:
         return
     at = names.index(error.path)
@@ -230,9 +266,9 @@ def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None
         return
     kept = (*manifest.logs[:at], msgspec.structs.replace(manifest.logs[at], bytes=cut))
     sizes = [max(file.bytes, log.bytes or 0) for file, log in zip(beyond, manifest.logs[at:], strict=True)]
-    behind = sum(sizes) - cut - log_format.HEADER_SIZE * (len(beyond) - 1)
+    behind = max(sum(sizes) - cut - log_format.HEADER_SIZE * (len(beyond) - 1), 0)
     verdict.lost = (
-        f"everything from byte {cut} of {error.path} on: {max(behind, 0)} bytes, which had been safely written"
+        f"everything from byte {cut} of {error.path} on: {counted(behind, 'byte')}, which had been safely written"
     )
     verdict.fixed = msgspec.structs.replace(manifest, logs=kept)
 
@@ -272,50 +308,88 @@ def shown(value: Any) -> Any:
     return [shown(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def frames(path: str) -> Iterator[dict[str, Any]]:
-    """Every frame of every file at PATH, as it lies there."""
+def frames(path: str, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Every whole frame of every file at PATH, as it lies there, those behind damage too. `tell` is told of each damage."""
     files = Files()
     if path.endswith((".log", ".base")):
-        yield from _frames_of(files, path, None)
+        yield from _frames_of(files, path, None, tell)
         return
     for each in shard_directories(files, path):
-        manifests.read(files, each)  # one that is gone has no lock either
-        with _locked(files, each):
-            manifest = manifests.read(files, each)
-            for file in manifest.files():
-                yield from _frames_of(files, f"{each}/{file.name}", file.bytes)
+        with _telling(files, each, tell):
+            manifests.read(files, each)  # one that is gone has no lock either
+            with _locked(files, each):
+                for file in manifests.read(files, each).files():
+                    yield from _frames_of(files, f"{each}/{file.name}", file.bytes, tell)
 
 
-def _frames_of(files: Files, path: str, limit: int | None) -> Iterator[dict[str, Any]]:
-    file = FrameFile(files, path, limit=limit)
+@contextmanager
+def _telling(files: Files, path: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """What is wrong with one shard is told, and is no reason to leave out others."""
     try:
-        for offset, kind, sequence, durable, now_ms, payload in file.frames():
-            found: dict[str, Any] = {"file": path, "offset": offset, "kind": FRAME_NAMES[kind], "sequence": sequence}
-            found |= {"durable": durable, "ms": now_ms, "bytes": len(payload)}
-            if kind == log_format.EFFECTS:
-                found["records"] = [
-                    {"record": name, "db": db, "ms": ms, "key": shown(key), "arguments": shown(arguments)}
-                    for name, db, ms, key, arguments in records_of(now_ms, payload)
-                ]
-            yield found
-        if file.offset != file.size:
-            raise LogError(
-                f"{path} has no frame at byte {file.offset}: `kache check-aof` says more.", path, file.offset
-            )
+        yield
+    except LogError as error:
+        if error.path.endswith("/lock"):
+            raise  # a cluster runs: the others will not do either
+        tell(str(error))
+    except OSError as error:
+        tell(f"{unusable(files, path, error)}.")
+
+
+def _frames_of(files: Files, path: str, limit: int | None, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    there = files.size(path) if files.is_file(path) else 0
+    if limit is not None and there < limit:
+        tell(f"{path} has {there:,} bytes and should have {limit:,}: its end is missing.")
+        limit = None
+    with _telling(files, path, tell):
+        file = FrameFile(files, path, limit=limit)
+        try:
+            while True:
+                for frame in file.frames():
+                    yield _shown_frame(file, frame, tell)
+                bad = file.offset
+                if bad == file.size:
+                    return
+                goes_on = file.resume()
+                where = f"goes on at byte {file.offset}" if goes_on else "has none behind it either"
+                tell(f"{path} has no frame at byte {bad}, and {where}.")
+                if not goes_on:
+                    return
+        finally:
+            file.close()
+
+
+def _shown_frame(
+    file: FrameFile, frame: tuple[int, int, int, int, int, bytes], tell: Callable[[str], None]
+) -> dict[str, Any]:
+    offset, kind, sequence, durable, now_ms, payload = frame
+    found: dict[str, Any] = {"file": file.path, "offset": offset, "kind": FRAME_NAMES[kind], "sequence": sequence}
+    found |= {"durable": durable, "ms": now_ms, "bytes": len(payload)}
+    try:
+        if kind == log_format.EFFECTS:
+            found["records"] = [
+                {"record": name, "db": db, "ms": ms, "key": shown(key), "arguments": shown(arguments)}
+                for name, db, ms, key, arguments in records_of(now_ms, payload)
+            ]
+        elif kind in (log_format.VALUES, log_format.PART):
+            store, part = values_of(kind, now_ms, payload, file.header.hash_seed)
+            if part is not None:
+                db, key, first, flags = part
+                found |= {"db": db, "key": shown(key), "from": first, "first": bool(flags & 1), "last": bool(flags & 2)}
+            found["keys"] = list(_keys_of(store))
     except RecordError as error:
-        raise LogError(f"{path} is damaged before byte {file.offset}: {error}.", path, file.offset) from None
-    finally:
-        file.close()
+        tell(f"{file.path} is damaged in the frame at byte {offset}: {error}.")
+    return found
 
 
-def state(path: str) -> Iterator[dict[str, Any]]:
-    """Every key of every shard at PATH with its value, as a start would have it; deadlines (unix ms) are `expires`."""
+def state(path: str, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Every key of every shard at PATH with its value, as a start would have it; deadlines (unix ms) are `expires`. `tell` is
+    told of each shard that does not load."""
     files = Files()
     for each in shard_directories(files, path):
-        manifests.read(files, each)
-        with _locked(files, each):
-            manifest = manifests.read(files, each)
-            store, _ = _loaded(files, each, manifest)
+        with _telling(files, each, tell):
+            manifests.read(files, each)
+            with _locked(files, each):
+                store, _ = _loaded(files, each, manifests.read(files, each))
             yield from _keys_of(store)
 
 

@@ -106,9 +106,11 @@ def test_an_empty_file_is_refused() -> None:
 def test_every_flipped_byte_and_every_cut_is_refused() -> None:
     whole = manifest.text(FULL)
     for at in range(len(whole)):
-        for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at]):
-            with pytest.raises(LogError, match="dir/manifest"):
+        for damaged in (*(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :] for bit in (1, 128)), whole[:at]):
+            with pytest.raises(LogError, match="dir/manifest") as refused:
                 manifest.parse(damaged, "dir/manifest")
+            if at > len(b"kache 1") and damaged:
+                assert str(refused.value).startswith("dir/manifest is damaged")
 
 
 def test_line_ends_of_other_systems_are_refused() -> None:
