@@ -88,7 +88,7 @@ def shard_directories(files: Files, path: str) -> list[str]:
     cluster = directories.read_cluster(files, path) if files.exists(f"{path}/{directories.CLUSTER}") else None
     if cluster is not None:
         return [directories.shard_directory(path, cluster.epoch, shard) for shard in range(cluster.shards)]
-    if files.exists(f"{path}/{manifests.MANIFEST}"):
+    if files.exists(f"{path}/{manifests.MANIFEST}") or owner_of(files, path) is not None:
         return [path]
     root = directories.enclosing(files, path)
     inside = f"; it lies inside of the data directory {root}" if root else ""

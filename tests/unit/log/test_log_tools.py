@@ -172,7 +172,7 @@ def test_a_shard_that_is_gone_is_told_and_begun_anew(tmp_path: Path, empty: bool
     for options in ([], ["--frames"]):
         refused = run(dump, tmp_path, *options)
         assert refused.return_value == 1 or "what this shard held" in str(refused.exception)
-    done = run(check_aof, tmp_path, "--fix")
+    done = run(check_aof, place, "--fix")  # as the message says
     assert done.return_value == 0 and done.output.endswith("Fixed; lost: everything that this shard held.\n")
     assert run(check_aof, tmp_path).return_value == 0 and run(dump, tmp_path).output == ""
 
