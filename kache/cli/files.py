@@ -28,7 +28,8 @@ def check_aof(path: str, fix: bool) -> int:
     """Check the files at PATH, the data directory of a cluster or that of one of its shards, as a start would read them.
 
     Says of each file how much of it is whole, and what would be lost where it is not. With --fix the manifest names only
-    what is whole; the one before is kept as manifest.before, and no file is changed.
+    what is whole; the one before is kept as manifest.before, and no file is changed. A shard whose folder is missing or empty
+    is to start empty then. What is damaged in a base cannot be left out: see `kache dump --frames`.
 
     Exit status: 0 all is well, or fixed; 1 it is not.
     """

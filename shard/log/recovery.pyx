@@ -21,6 +21,7 @@ from libc.string cimport memchr, memcmp, memmove
 
 import msgspec
 
+from kache.cluster.progress import counted
 from kache.cluster.transactions import WINDOW_MS, Share, Shares
 from kache.wire.clock cimport monotonic_ns
 from kache.wire.codec cimport SLOT_COUNT
@@ -55,8 +56,9 @@ class Cut(msgspec.Struct, frozen=True):
     frames: int
 
     def __str__(self):
-        beyond = f", with {self.frames} whole frames in them" if self.frames else ""
-        return f"{self.path} ends at byte {self.offset}: the {self.dropped} bytes behind it{beyond} were not written to the end"
+        beyond = f", with {counted(self.frames, 'whole frame')} among them," if self.frames else ""
+        verb = "was" if self.dropped == 1 else "were"
+        return f"{self.path} ends at byte {self.offset}: {counted(self.dropped, 'byte')} behind it{beyond} {verb} not written to the end"
 
 
 cdef class FrameFile:

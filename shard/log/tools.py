@@ -158,8 +158,11 @@ def check(path: str) -> list[ShardVerdict]:
         if not files.exists(each):
             found.append(_check_shard(files, each))
             continue
-        with _locked(files, each):
-            found.append(_check_shard(files, each))
+        try:
+            with _locked(files, each):
+                found.append(_check_shard(files, each))
+        except OSError as error:
+            found.append(ShardVerdict(directory=each, problem=f"{unusable(files, each, error)}.", help=""))
     return found
 
 

@@ -424,6 +424,16 @@ def test_a_file_that_may_not_be_read_is_no_damaged_one(tmp_path: Path, monkeypat
     assert done.return_value == 1 and "manifest: Permission denied. This runs as" in done.stderr
 
 
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    place = made(tmp_path).parent
+    shutil.rmtree(place)
+    place.touch()
+    for command in (check_aof, dump):
+        done = run(command, tmp_path)
+        assert done.return_value == 1 and f"{place} cannot be used: " in done.output and "Not a directory" in done.output
+        assert "backup" not in done.output
+
+
 def test_one_is_not_counted_as_several(tmp_path: Path) -> None:
     log = made(tmp_path)
     whole = log.read_bytes()
@@ -434,6 +444,7 @@ def test_one_is_not_counted_as_several(tmp_path: Path) -> None:
     log.write_bytes(whole[: end + 1])
     done = run(check_aof, tmp_path)
     assert f"{log}: {end + 1} bytes, 1 whole frame up to byte {end}\n" in done.output
+    assert f"ends at byte {end}: 1 byte behind it was not written to the end" in done.output
     assert "--fix would lose 1 byte that" in done.output
 
 
