@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from kache.cluster.messages import CancelDump, Down, DumpShard, Kept
 from kache.config.settings import Config
 
-__all__ = ["Dumps", "save_points"]
+__all__ = ["CANCELLED", "Dumps", "save_points"]
 
 FIRST_WAIT = 60.0
 LONGEST_WAIT = 3600.0
@@ -27,6 +27,9 @@ NOT_KEPT = "ERR nothing is kept on disk yet: the data directory cannot be opened
 RUNNING = "ERR Background save already in progress"
 REWRITING = "ERR Background append only file rewriting already in progress"
 NOTHING_RUNS = "ERR Background save is currently not in progress or scheduled"
+
+CANCELLED = "ERR cancelled"
+"""What a round says that was given up because somebody asked for that."""
 
 _log = logging.getLogger("kache")
 
@@ -85,7 +88,7 @@ class Dumps:
         if self._round is None:
             return NOTHING_RUNS
         for waiting in self._waiting:
-            waiting.answer("ERR cancelled")
+            waiting.answer(CANCELLED)
         self._waiting.clear()
         self._round.cancelled = True
         self._round.shards.clear()
@@ -142,7 +145,7 @@ class Dumps:
             _log.warning(
                 "an automatic dump has failed (%s); the next try in %g s", "; ".join(ended.failures), self._wait
             )
-        ended.answer("; ".join(ended.failures) if not ended.cancelled else "ERR cancelled")
+        ended.answer("; ".join(ended.failures) if not ended.cancelled else CANCELLED)
 
     # By itself --------------------------------------------------------------------------------------------
     def look(self, now: float, config: Config) -> None:

@@ -520,14 +520,16 @@ class StageIs(_Message, tag=True):
 
 class Save(_Message, tag=True):
     """Up: have every shard make a new base, one after the other; `what`: "save" (Ack at the end), "bgsave",
-    "bgrewriteaof" (Ack at the beginning), "schedule" (the same, behind one that is under way), "cancel"."""
+    "bgrewriteaof" (Ack at the beginning), "schedule" (the same, behind one that is under way), "cancel", "shutdown" (Ack at
+    the end, in the place of whatever is under way)."""
 
     id: int
     what: str
 
 
 class Shutdown(_Message, tag=True):
-    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone.
+    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone. A router passes the
+    descriptor of the client who asks with it, for the same.
 
     `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..mux.multiplexer import Router, Session
 
 __all__: list[str] = []
+
+log = logging.getLogger("kache.router")
 
 POLL_SECONDS = 0.02
 """Between two looks at what is durable, for WAITAOF."""
@@ -118,15 +121,18 @@ async def shutdown(router: Router, session: Session, *options: bytes) -> Reply:
             raise CommandError(SYNTAX)
         raise CommandError("ERR No shutdown in progress.")
     wish = True if b"SAVE" in words else False if b"NOSAVE" in words else None
-    if wish and b"FORCE" not in words:
-        # One that cannot be saved goes on serving: its data is nowhere else.
-        await save(router, session)
-        wish = False
+    saves = wish or (wish is None and bool(router.config.save) and not router.config.appendonly)
     try:
-        await router.control.request(Shutdown(0, wish, b"NOW" in words))
+        if saves and b"FORCE" not in words:
+            # One that cannot be saved goes on serving: its data is nowhere else. What is written from here on is saved by
+            # the shards when they leave.
+            await router.control.request(Save(0, "shutdown"))
+        await router.control.request(Shutdown(0, wish, b"NOW" in words), session.fd)
     except ControlError as error:
-        raise CommandError(f"ERR Errors trying to SHUTDOWN. {error}") from None
-    # Success has no reply: clients take the end of the connection for it, and an answer for a failure.
+        log.warning("SHUTDOWN of %s is refused: %s", session.address, error)
+        raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.") from None
+    # Success has no reply: clients take the end of the connection for it, which the supervisor holds open until everything
+    # is on disk.
     session.kill("SHUTDOWN")
     return None
 

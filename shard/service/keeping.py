@@ -51,6 +51,8 @@ class Keeper:
         self._turn = asyncio.Lock()
         """Settings are taken in one after the other, and a dump waits for what came before it: the directory may be new."""
         self.persistence: Persistence | None = None
+        self._saved_at: int | None = None
+        """How many changes there had been when the dump began that counts now."""
 
     @property
     def logging(self) -> bool:
@@ -107,7 +109,8 @@ class Keeper:
     async def close(self, save: bool | None, config: Config) -> None:
         """The shard leaves. `save`: whether what it holds is saved; None: if save points are set and nothing is logged."""
         if self.persistence is not None:
-            await self.persistence.close(bool(config.save) and not self.logging if save is None else save)
+            wanted = bool(config.save) and not self.logging if save is None else save
+            await self.persistence.close(wanted and self._saved_at != self._host.shard.store.dirty)
         if self._lock is not None:
             self._lock.release()
 
@@ -120,7 +123,9 @@ class Keeper:
         try:
             if self.persistence is None:
                 raise DumpError("nothing is kept yet")
+            changes = self._host.shard.store.dirty
             await self.persistence.dump(urgent=urgent)
+            self._saved_at = changes
         except DumpError as failed:
             error = str(failed)
         self._tell(Dumped(number, error))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cluster import DEADLINE, Cluster, kill_everything, until
+from cluster import DEADLINE, Cluster, alive, kill_everything, until
 
 from kache.errors import CommandError
 from kache.shard.log import directory
@@ -199,6 +200,37 @@ def test_shutdown_saves_if_asked(tmp_path: Path, word: str, kept: bool) -> None:
         assert cluster.process.wait(DEADLINE) == 0
     with Cluster(2, dir=tmp_path) as again:
         assert again.request("get", "k") == (b"v" if kept else None)
+
+
+@pytest.mark.parametrize("words", [("shutdown",), ("shutdown", "save"), ("shutdown", "save", "force", "now")])
+@pytest.mark.parametrize("appendonly", ["no", "yes"])
+def test_a_connection_ends_when_the_files_are_complete(tmp_path: Path, words: tuple[str, ...], appendonly: str) -> None:
+    (tmp_path / "data").mkdir()
+    with Cluster(2, dir=tmp_path / "data", save="9999 9999", appendonly=appendonly) as cluster:
+        with cluster.connect() as connection:
+            connection.send(*[("set", f"key:{number}", "v" * 100) for number in range(5000)])
+            connection.read_many(5000)
+            shards = [cluster.pid_of("shard", index) for index in range(2)]
+            with pytest.raises(ConnectionError):
+                connection.request(*words)
+            assert not any(alive(pid) for pid in shards)
+            shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        assert cluster.process.wait(DEADLINE) == 0
+    with Cluster(2, dir=tmp_path / "copy", appendonly=appendonly) as again:
+        assert again.request("dbsize") == 5000
+
+
+@pytest.mark.parametrize("words", [("shutdown",), ("shutdown", "save")])
+def test_who_cannot_save_does_not_shut_down(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with Cluster(2, dir=tmp_path, save="9999 9999") as cluster, cluster.connect() as connection:
+        connection.request("set", "k", "v")
+        shutil.rmtree(tmp_path / "epoch-1" / "shard-0000")
+        assert connection.request(*words).message == "ERR Errors trying to SHUTDOWN. Check logs."
+        assert connection.request("get", "k") == b"v"
+        assert "SHUTDOWN of 127.0.0.1:" in cluster.log() and "a dump that was asked for has failed" in cluster.log()
+        with pytest.raises(ConnectionError):
+            connection.request("shutdown", "nosave")
+        assert cluster.process.wait(DEADLINE) == 0
 
 
 def test_debug_reload_is_for_tests(tmp_path: Path) -> None:
