@@ -1043,6 +1043,7 @@ cdef class Session(Replies):
     cdef readonly int64_t connected_ms, last_ms
     cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
     cdef uint64_t stranger_commands  # and behind which of its commands
+    cdef uint64_t refused_at         # the number of its last command that was not executed, from 1; MONITOR shows none of these
     cdef int64_t begun_ms            # when its first byte came; 0 before
     cdef readonly uint64_t commands
     cdef str peer_name
