@@ -46,6 +46,7 @@ from kache.cluster.messages import (
     Recorded,
     Reports,
     Resolved,
+    SaveRefused,
     ScriptsAre,
     Slots,
     Stage,
@@ -324,6 +325,8 @@ class _Process:
             self._spawn(self.keeper.dump(message.id, message.urgent))
         elif isinstance(message, CancelDump):
             self.keeper.cancel()
+        elif isinstance(message, SaveRefused):
+            self.keeper.refused(message.reason)
         elif isinstance(message, NewListener):
             self._listen_anew(self.channel.take_descriptor())
         elif isinstance(message, Drain):

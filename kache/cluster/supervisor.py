@@ -693,18 +693,21 @@ class Supervisor:
     def _save(self, asker: Conversation, number: int, what: str) -> None:
         """BGSAVE, SAVE, BGREWRITEAOF: a round of dumps; `what` is that of `messages.Save`."""
         if what == "cancel":
-            self._answer(asker, messages.Ack(number, self._dumps.cancel()))
+            waits = not self._dumps.saving
+            self._answer(asker, messages.Ack(number, self._dumps.cancel(), int(waits)))
             return
         if what == "shutdown":
-            self._dumps.cancel()  # what is saved now is saved for the last time
+            self._dumps.cancel(rewrites=True)  # what is saved now is saved for the last time
         try:
             self._spread.open_data()
         except KacheError as error:
             _log.warning("nothing can be saved: %s", error)
+            for shard in range(self.config.shards):
+                self._tell_shard(shard, messages.SaveRefused(str(error)))
             self._answer(asker, messages.Ack(number, f"ERR {error}"))
             return
 
-        urgent = what in ("save", "shutdown")
+        urgent, waits = what in ("save", "shutdown"), self._dumps.running
 
         def over(error: str) -> None:
             if error and error != CANCELLED:
@@ -716,7 +719,7 @@ class Supervisor:
             rewrite=what == "bgrewriteaof", urgent=urgent, schedule=what in ("schedule", "shutdown"), answer=over
         )
         if refused or not urgent:
-            self._answer(asker, messages.Ack(number, refused))
+            self._answer(asker, messages.Ack(number, refused, int(waits)))
 
     def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
         """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.

@@ -247,7 +247,7 @@ def _persistence(state: _State) -> Fields:
         "loading": int(loading),
         "async_loading": 0,
         "current_save_keys_processed": count("dump_keys"),
-        "rdb_changes_since_last_save": count("changes_since_save") if kept else state.sum("dirty"),
+        "rdb_changes_since_last_save": sum(shard.kept.get("changes_since_save", shard.dirty) for shard in state.shards),
         "rdb_bgsave_in_progress": int(bool(saving)),
         "rdb_last_save_time": (min(saved) if saved else state.routers.started_ms) // 1000,
         "rdb_last_bgsave_status": dumped,

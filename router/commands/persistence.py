@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kache.cluster.control import ControlError
-from kache.cluster.messages import Request, RestartShard, Save, Shutdown
+from kache.cluster.messages import Ack, Request, RestartShard, Save, Shutdown
 from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply
 
@@ -32,13 +32,14 @@ POLL_SECONDS = 0.02
 """Between two looks at what is durable, for WAITAOF."""
 
 
-async def _ask(router: Router, request: Request) -> None:
-    """Have the supervisor do it; CommandError says why it does not."""
+async def _ask(router: Router, request: Request) -> bool:
+    """Have the supervisor do it, maybe later, which it says; CommandError says why it does not."""
     try:
-        await router.control.request(request)
+        done = await router.control.request(request)
     except ControlError as error:
         text = str(error)
         raise CommandError(text if text.startswith("ERR ") else f"ERR {text}") from None
+    return isinstance(done, Ack) and bool(done.count)
 
 
 @local("save")
@@ -55,17 +56,17 @@ async def bgsave(router: Router, session: Session, *options: bytes) -> Reply:
     if len(options) > 1 or option not in (b"", b"SCHEDULE", b"CANCEL"):
         raise CommandError(SYNTAX)
     if option == b"CANCEL":
-        await _ask(router, Save(0, "cancel"))
-        return "Background saving cancelled"
-    await _ask(router, Save(0, "schedule" if option else "bgsave"))
-    return "Background saving scheduled" if option else "Background saving started"
+        waited = await _ask(router, Save(0, "cancel"))
+        return "Scheduled background saving cancelled" if waited else "Background saving cancelled"
+    waits = await _ask(router, Save(0, "schedule" if option else "bgsave"))
+    return "Background saving scheduled" if waits else "Background saving started"
 
 
 @local("bgrewriteaof")
 async def bgrewriteaof(router: Router, session: Session) -> Reply:
     """The same dump: it becomes the base of the log where there is one."""
-    await _ask(router, Save(0, "bgrewriteaof"))
-    return "Background append only file rewriting started"
+    waits = await _ask(router, Save(0, "bgrewriteaof"))
+    return f"Background append only file rewriting {'scheduled' if waits else 'started'}"
 
 
 @local("lastsave")

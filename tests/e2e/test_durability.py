@@ -161,8 +161,8 @@ def test_background_saves(tmp_path: Path) -> None:
     with Cluster(2, dir=tmp_path) as cluster, cluster.connect() as connection:
         fill(cluster)
         assert connection.request("bgsave") == "Background saving started"
-        until(lambda: b"rdb_bgsave_in_progress:0" in connection.request("info", "persistence"), "the end of it")
-        assert connection.request("bgsave", "schedule") == "Background saving scheduled"
+        # From the moment on in which the round is over, of which INFO does not say when that is.
+        until(lambda: connection.request("bgsave", "schedule") == "Background saving started", "the end of it")
         assert connection.request("bgsave", "other").message == "ERR syntax error"
         until(lambda: "not in progress" in str(connection.request("bgsave", "cancel")), "the end of the scheduled one")
         assert connection.request("bgrewriteaof") == "Background append only file rewriting started"
@@ -175,6 +175,23 @@ def test_background_saves(tmp_path: Path) -> None:
         )
         for field in ("rdb_last_bgsave_status:ok", "aof_last_bgrewrite_status:ok", "aof_enabled:0"):
             assert field in info
+
+
+def test_one_that_cannot_be_saved_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with Cluster(2, dir=tmp_path / "data") as cluster, cluster.connect() as connection:
+        connection.request("set", "k", "v")
+        (tmp_path / "data").rmdir()
+        (tmp_path / "data").write_text("no directory")
+        for command in ("save", "bgsave"):
+            assert connection.request(command).message.startswith("ERR ")
+        until(lambda: b"rdb_last_bgsave_status:err" in connection.request("info", "persistence"), "shards know of it")
+        assert b"rdb_changes_since_last_save:1\r\n" in connection.request("info", "persistence")
+        assert "nothing can be saved: " in cluster.log()
+        (tmp_path / "data").unlink()
+        (tmp_path / "data").mkdir()
+        assert connection.request("save") == "OK"
+        assert b"rdb_last_bgsave_status:ok" in connection.request("info", "persistence")
 
 
 def test_save_points_and_the_snapshot_at_the_end(tmp_path: Path) -> None:
