@@ -179,7 +179,8 @@ def _clients(state: _State) -> Fields:
 
 
 def _memory(state: _State) -> Fields:
-    use = MemoryUse(state.shards, state.routers.counters["client_bytes"])
+    counters = state.routers.counters
+    use = MemoryUse(state.shards, counters["client_bytes"], counters["client_bytes_peak"])
     limit, peak, resident = state.router.config.maxmemory, use.peak, use.resident
     used = int(state.whole["total_memory"] or 0)
     return {
@@ -191,7 +192,8 @@ def _memory(state: _State) -> Fields:
         "used_memory_peak_human": _human(peak),
         "used_memory_peak_perc": _percent(used, peak),
         "used_memory_overhead": use.overhead,
-        **state.shown("used_memory_startup", "used_memory_dataset"),
+        "used_memory_startup": 0,
+        **state.shown("mem_shards_startup", "used_memory_dataset"),
         "used_memory_dataset_perc": _percent(use.dataset, used),
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),

@@ -1217,6 +1217,7 @@ cdef class Counters:
     cdef dict closings                   # why clients were closed by this router -> how many
     cdef dict errors                     # code of an error reply made here -> how many
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
+    cdef Py_ssize_t client_peak          # the most that all clients have cost, looked at once a second
     cdef int64_t lag_us                  # how late the timers came at worst in this second, and in those
     cdef list lags                       # of the last minute
     cdef int count_error(self, str message) except -1
