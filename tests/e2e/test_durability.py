@@ -250,6 +250,28 @@ def test_who_cannot_save_does_not_shut_down(tmp_path: Path, words: tuple[str, ..
         assert cluster.process.wait(DEADLINE) == 0
 
 
+def test_the_status_is_not_behind_what_was_answered(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster, cluster.connect() as connection:
+        fill(cluster)
+        for number in range(3):
+            assert connection.request("config", "set", "appendonly", "no") == "OK"
+            assert [cluster.child("shard", shard)["kept"]["state"] for shard in (0, 1)] == ["off", "off"]
+            assert connection.request("set", "changed", number) == "OK"
+            assert connection.request("save") == "OK"
+            kept = [cluster.child("shard", shard)["kept"] for shard in (0, 1)]
+            assert [(each["dump"], each["changes"]) for each in kept] == [("", 0), ("", 0)]
+            assert connection.request("config", "set", "appendonly", "yes") == "OK"
+            assert [cluster.child("shard", shard)["kept"]["state"] for shard in (0, 1)] == ["ok", "ok"]
+        connection.request("config", "set", "appendonly", "no")
+        for arguments, goes in (([], "The shards go"), (["--shard", "1"], "Shard 1 goes")):
+            refused = cluster.kache("cluster", "restart", *arguments, check=False)
+            assert refused.returncode == 2
+            assert refused.stderr.startswith(
+                f"kache: {goes} back to what is on disk: what was written since then will be forgotten (appendonly no, no "
+                "save points). Say --yes"
+            )
+
+
 def test_debug_reload_is_for_tests(tmp_path: Path) -> None:
     with Cluster(1) as cluster, pytest.raises(CommandError, match="DEBUG command not allowed"):
         cluster.request("debug", "reload")
