@@ -430,7 +430,9 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     place.touch()
     for command in (check_aof, dump):
         done = run(command, tmp_path)
-        assert done.return_value == 1 and f"{place} cannot be used: " in done.output and "Not a directory" in done.output
+        assert (
+            done.return_value == 1 and f"{place} cannot be used: " in done.output and "Not a directory" in done.output
+        )
         assert "backup" not in done.output
 
 
