@@ -12,7 +12,7 @@ import pytest
 from log_files import CLUSTER, Record, Written, counted, write_directory
 from test_replies_wait import Served, run
 
-from kache.cluster.messages import DataPlace, Recorded, Reports, Resolved
+from kache.cluster.messages import DataPlace, Dumped, Recorded, Reports, Resolved
 from kache.config.settings import Config
 from kache.shard.log import format as log_format
 from kache.shard.log import manifest as manifests
@@ -116,6 +116,29 @@ def test_what_was_decided_is_in_the_files_before_the_supervisor_is_told(tmp_path
                 assert found is not None and found.resolved == 5
             finally:
                 await house.end()
+
+    run(test)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_dump_that_was_cancelled_is_no_failure(tmp_path: Path, cancelled: bool) -> None:
+    async def test() -> None:
+        house = House(tmp_path, Config(dir=str(tmp_path)))
+        await house.live()
+        try:
+            dump = asyncio.ensure_future(house.keeper.dump(7, urgent=False))
+            while house.keeper.persistence is None or house.keeper.persistence.dump_running is None:
+                await asyncio.sleep(0)
+            if cancelled:
+                house.keeper.cancel()
+            else:
+                assert house.keeper.persistence is not None
+                house.keeper.persistence.cancel()
+            await dump
+            assert house.told[-1] == Dumped(7, "given up")
+            assert house.keeper.figures()["last_dump_ok"] == int(cancelled)
+        finally:
+            await house.end()
 
     run(test)
 
