@@ -54,8 +54,8 @@ def check_aof(path: str, fix: bool) -> int:
             click.echo(f"Fixed; lost: {verdict.lost}.{kept}")
         elif verdict.fixed is not None and not fix:
             click.echo(f"--fix would lose {verdict.lost}.")
-        else:
-            click.echo(verdict.help, nl=bool(verdict.help))
+        elif verdict.advice:
+            click.echo(f"This cannot be fixed: restore {verdict.directory} from a backup.")
     return 0 if well else EXIT_ERROR
 
 

@@ -76,8 +76,8 @@ class ShardVerdict(msgspec.Struct, kw_only=True):
     fixed: Manifest | None = None
     had_none: bool = False
     """Whether there is no manifest, nor anything else."""
-    help: str = "This cannot be fixed: restore the directory from a backup."
-    """What is said where nothing can be fixed; the problem says it where this is empty."""
+    advice: bool = True
+    """Whether a backup is what helps where nothing can be fixed; the problem says what does where it is not."""
     note: str = ""
     """What is strange, and no problem of a start."""
 
@@ -162,7 +162,7 @@ def check(path: str) -> list[ShardVerdict]:
             with _locked(files, each):
                 found.append(_check_shard(files, each))
         except OSError as error:
-            found.append(ShardVerdict(directory=each, problem=f"{unusable(files, each, error)}.", help=""))
+            found.append(ShardVerdict(directory=each, problem=f"{unusable(files, each, error)}.", advice=False))
     return found
 
 
@@ -171,7 +171,7 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
     try:
         manifest = manifests.read(files, path)
     except OSError as error:
-        verdict.problem, verdict.help = f"{unusable(files, path, error)}.", ""
+        verdict.problem, verdict.advice = f"{unusable(files, path, error)}.", False
         return verdict
     except LogError as error:
         verdict.problem = without_hint(str(error))
@@ -252,10 +252,8 @@ def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None
     version wrote."""
     names = [f"{verdict.directory}/{log.name}" for log in manifest.logs]
     if any(not file.is_readable for file in verdict.files):
-        verdict.help = ""  # whoever may read them knows more
+        verdict.advice = False  # whoever may read them knows more
         return
-    if error.path in [f"{verdict.directory}/{base.name}" for base in manifest.bases]:
-        verdict.help = f"This cannot be fixed: restore {verdict.directory} from a backup."
     if error.newer or error.path not in names:
         return
     at = names.index(error.path)
