@@ -10,7 +10,7 @@ import click
 
 from kache.cli import show
 from kache.cli.connection import Address, Connection, address_options
-from kache.cli.exits import EXIT_STATUS, PASSWORD_HINT, Failure
+from kache.cli.exits import EXIT_NO_CLUSTER, EXIT_STATUS, PASSWORD_HINT, Failure
 from kache.errors import CommandError
 
 __all__ = ["monitor", "subscribe"]
@@ -36,6 +36,7 @@ def subscribe(
     A connection that is lost is made again; a line on the error output says that messages may be missing.
     """
     from kache.client.blocking import Client
+    from kache.client.errors import ConnectError
 
     if pattern and shard:
         raise click.UsageError("Shard channels have no patterns: --pattern or --shard.")
@@ -53,7 +54,11 @@ def subscribe(
     )
     with client, client.pubsub() as listening:
         listen = listening.psubscribe if pattern else listening.ssubscribe if shard else listening.subscribe
-        listen(*names)
+        try:
+            listen(*names)
+        except ConnectError as error:
+            reason = str(error).partition(f"{address.where}: ")[2] or str(error)
+            raise Failure(f"No cluster answers at {address.where}: {reason}", EXIT_NO_CLUSTER) from None
         click.echo(f"listening to {', '.join(channels)}", err=True)
         shown = 0
         for message in listening:

@@ -180,6 +180,8 @@ def near_cache_of(given: object) -> NearCache | None:
     if given is None or isinstance(given, NearCache):
         return given
     if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise ValueError(f"near_cache must be at least one key, not {given}; None is no cache")
         return NearCache(given)
     raise TypeError(f"near_cache must be a NearCache, a number of keys or None, not {given!r}")
 

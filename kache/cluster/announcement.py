@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kache import __version__
-from kache.config.kinds import format_size, nearest_word
+from kache.config.kinds import exact_size, format_size, nearest_word
 from kache.config.process_count import usable_cores
 from kache.config.settings import SETTINGS, Config
 
@@ -51,12 +51,21 @@ def _chosen(config: Config) -> Iterator[str]:
             yield f"{name} {shown}"
 
 
+LITTLE_MEMORY = 1 << 20
+"""Bytes; a limit below is most likely a number whose unit is missing."""
+
+
 def doubts(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """What looks like a mistake, in a sentence each without its full stop."""
     if config.maxmemory > machine_memory():
         yield (
             f"maxmemory {format_size(config.maxmemory)} is more than the {format_size(machine_memory())} of memory that this "
             "cluster can have: it will be killed before it evicts anything"
+        )
+    elif 0 < config.maxmemory < LITTLE_MEMORY:
+        yield (
+            f"maxmemory {exact_size(config.maxmemory)} is less than {format_size(LITTLE_MEMORY)} for all shards together: "
+            "hardly a key will stay; was a unit left out?"
         )
     known = ["KACHE_" + name.replace("-", "_").upper() for name in SETTINGS]
     for variable in sorted(environ):

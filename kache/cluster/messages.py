@@ -86,10 +86,12 @@ Health = Literal["starting", "loading", "up", "unresponsive", "down"]
 
 
 class DataPlace(msgspec.Struct, frozen=True):
-    """Where a shard keeps its files, and the id (16 bytes) of the cluster that they belong to."""
+    """Where a shard keeps its files, the id (16 bytes) of the cluster that they belong to, and the shard's slots there: pairs
+    (first, last)."""
 
     directory: str
     cluster: bytes
+    slots: tuple[tuple[int, int], ...]
 
 
 class Stage(msgspec.Struct, kw_only=True, frozen=True):

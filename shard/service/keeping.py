@@ -17,6 +17,7 @@ from kache.config.settings import Config
 from ..log.directory import Lock
 from ..log.files import Files
 from ..log.format import LogError
+from ..log.ownership import Owner
 from ..log.persistence import DumpError, Identity, Persistence
 from ..log.troubles import unusable
 from .loading import Loaded, Loader
@@ -65,7 +66,9 @@ class Keeper:
     async def start(self, place: DataPlace, config: Callable[[], Config]) -> None:
         """Loads what is there, and goes on from it as `config` says then; LogError says why that cannot be."""
         try:
-            self._loader = Loader(self._files, place, self._host.shard.store, config(), self._tell)
+            index, shards, _ = self._shard
+            owner = Owner(place.cluster, index, shards, place.slots)
+            self._loader = Loader(self._files, place.directory, owner, self._host.shard.store, config(), self._tell)
             loaded = await self._loader.run(self._now)
             in_force = config()
             await self._go_on(place, in_force, loaded)

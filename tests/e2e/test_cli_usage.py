@@ -135,6 +135,13 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
         assert done.stderr.startswith("kache: No cluster answers at [::1]:1: ")
 
 
+def test_nothing_to_listen_to() -> None:
+    for command in (("subscribe", "news"), ("monitor",)):
+        done = kache(*command, "--port", "1")
+        assert done.returncode == 3
+        assert done.stderr == "kache: No cluster answers at 127.0.0.1:1: Connection refused.\n"
+
+
 def test_closed_and_full_streams(cluster: Cluster) -> None:
     environment = {**cluster.environment, "KACHE_PORT": str(cluster.port)}
     for redirection, status in (("<&-", 0), (">&-", 0), ("> /dev/full", 1)):

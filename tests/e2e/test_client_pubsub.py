@@ -91,6 +91,8 @@ def test_what_cannot_be_meant(client: Client[bytes]) -> None:
         listening.subscribe()
     with pytest.raises(ConnectError), Client(port=1).pubsub() as listening:
         listening.subscribe("a")
+    with pytest.raises(ValueError, match="near_cache must be at least one key, not 0"):
+        Client(near_cache=0)
     with pytest.raises(TypeError, match="near_cache"):
         Client(near_cache="yes")  # type: ignore[call-overload]  # that is the point
 

@@ -18,7 +18,7 @@ from cluster import Cluster, Connection, kill_everything, until
 from log_files import CLUSTER, SEED, Record, Written, counted, number, write_directory
 from ports import free_port
 
-from kache.errors import NO_SUCH_KEY, CommandError
+from kache.errors import NO_SUCH_KEY, CommandError, KacheError
 from kache.shard.log import directory
 from kache.shard.log import format as log_format
 from kache.shard.log.directory import ClusterFile, shard_directory
@@ -290,7 +290,7 @@ def killed_while_it_loads(path: Path) -> Iterator[tuple[Cluster, threading.Threa
 
     def is_killed() -> bool:
         if (path / directory.TRANSACTIONS).exists():  # written when all have reported, before anybody is told
-            with suppress(AssertionError, OSError, ProcessLookupError):
+            with suppress(AssertionError, OSError, KacheError):
                 cluster.kill(cluster.pid_of("shard", 0))
                 return True
         return False

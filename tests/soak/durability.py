@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cluster import Cluster, Connection, until
 
-from kache.errors import CommandError
+from kache.errors import CommandError, KacheError
 
 NOT_EXECUTED = {"CLUSTERDOWN", "TRYAGAIN", "LOADING", "MISCONF", "OOM"}
 
@@ -297,7 +297,7 @@ class Soak:
         draw = random.Random(most + self.happened["everything killed"])
         for _ in range(most):
             time.sleep(draw.choice((0, 0.02, 0.1, 0.4)) * draw.random())
-            with contextlib.suppress(AssertionError, OSError, ProcessLookupError):
+            with contextlib.suppress(AssertionError, OSError, KacheError):
                 self.cluster.kill(self.cluster.pid_of("shard", draw.randrange(self.options.shards)))
                 self.happened["shards killed"] += 1
 

@@ -43,6 +43,14 @@ def test_more_memory_than_there_is(caplog: pytest.LogCaptureFixture) -> None:
     assert warning[1].startswith("maxmemory 900tb is more than the ")
 
 
+def test_memory_whose_unit_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    _, warning = said(caplog, {"maxmemory": "512"}, {})
+    assert warning[0] == "WARNING"
+    assert warning[1].startswith("maxmemory 512 is less than 1mb for all shards together: ")
+    caplog.clear()
+    assert len(said(caplog, {"maxmemory": "1mb"}, {})) == 1
+
+
 @pytest.mark.parametrize(
     ("variable", "meant"),
     [
