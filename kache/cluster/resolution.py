@@ -8,16 +8,19 @@ load first serve and change what they have: a shard that dies before its files s
 when it is back, in this life of the cluster or in a later one, however often anything ends in between. Which decision a
 shard's files have taken in they say themselves, by its number, so that none is applied to what was written behind it.
 
-A shard is waited for while it is started again once. Whoever fails twice before it has reported does not keep the others from
-starting: they decide without it, and what they have told and been told is remembered, so that it can be decided for the late
-one as they were: what they have left out it leaves out. Its log is not cut, since the others go on by now.
+Who has ended without a report, or could not be started, is waited for while it is started again, and who reads its log as
+long as that takes. A shard that cannot come up does not keep the others from starting for ever: once one of them has waited for
+`WAIT_SECONDS` and all that are missing are down, they decide without those. Failures are not counted, and the time runs for
+nobody who is down itself: a disk or a system that refuses all of them for a while makes no shard decide alone. What they have
+told and been told is remembered, so that it can be decided for a late one as they were: what they have left out it leaves out.
+Its log is not cut, since the others go on by now.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -29,8 +32,9 @@ __all__ = ["Order", "Reported", "Resolution", "Unfinished", "resolve"]
 
 _log = logging.getLogger("kache")
 
-FAILURES: Final = 2
-"""Ends of a shard, one after the other, behind which nobody waits for its report."""
+WAIT_SECONDS: Final = 30.0
+"""How long a shard that could start waits for those that cannot: longer than the longest rest of one that is started again
+(restart-backoff-ms), so that it had several tries, and what is short for now, descriptors, processes, the disk, is there again."""
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -138,13 +142,18 @@ class Resolution:
         always: bool,
         tell: Callable[[int, Decision, int | None], None],
         keep: Callable[[Unfinished | None], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shards = shards
         self._always = always
         self._tell = tell
         self._keep = keep
-        self._awaited: set[int] = set()
-        self._failures: Counter[int] = Counter()
+        self._now = now
+        self._down: set[int] = set()
+        self._absent: set[int] = set()
+        self._waiting: set[int] = set()
+        self._since = 0.0
+        self._gives_up = True
         self._reports: dict[int, Reported] = {}
         self._earlier: Unfinished | None = None
         self._unfinished: Unfinished | None = None
@@ -155,15 +164,22 @@ class Resolution:
     def begin(self, earlier: Unfinished | None) -> None:
         """The shards will report. Without that there were no data when the cluster started, and nothing is to be decided."""
         self._earlier = earlier
-        self._awaited = set(range(self._shards))
+        self._down = set(range(self._shards))
         self._decides = True
+
+    def started(self, shard: int) -> None:
+        """It has a process, and will report, or end."""
+        self._down.discard(shard)
+        self._absent.discard(shard)
 
     def report(self, shard: int, report: Reported) -> None:
         """A shard has said what its log has, and waits for what counts of it."""
         if self._decides:
+            if not self._waiting:
+                self._since = self._now()
+            self._waiting.add(shard)
             self._reports[shard] = report
-            self._awaited.discard(shard)
-            self._decide()
+            self.look()
             return
         unfinished = self._unfinished
         if unfinished is None or shard in self._recorded:
@@ -185,12 +201,28 @@ class Resolution:
         return _unmet(unfinished, shard, {shard: report}, self._always)
 
     def gone(self, shard: int, comes_back: bool = True) -> None:
-        """A shard has ended. One that has not reported is waited for, unless it does not come back or has failed before."""
-        if self._decides and shard in self._awaited:
-            self._failures[shard] += 1
-            if not comes_back or self._failures[shard] >= FAILURES:
-                self._awaited.discard(shard)
-                self._decide()
+        """A shard has ended. One that has not reported is waited for, unless it does not come back; what it has reported before
+        counts, since its files stay as they are until it is told."""
+        self._down.add(shard)
+        self._waiting.discard(shard)
+        if not comes_back:
+            self._absent.add(shard)
+        self.look()
+
+    def look(self) -> None:
+        """Decide if all have reported, or who has can wait no longer for those who are missing."""
+        if not self._decides or not self._waiting:
+            return
+        missing = set(range(self._shards)) - set(self._reports) - self._absent
+        if missing and not (self._gives_up and missing <= self._down and self._now() - self._since >= WAIT_SECONDS):
+            return
+        for shard in sorted(missing):
+            _log.warning("shard %d has not come up for %g s: the others start without it", shard, WAIT_SECONDS)
+        self._decide()
+
+    def stop(self) -> None:
+        """The cluster ends: who ends with it is not missing."""
+        self._gives_up = False
 
     def recorded(self, shard: int, number: int) -> None:
         """The files of a shard say by now what it was told under this number."""
@@ -202,8 +234,6 @@ class Resolution:
             self._unfinished = None
 
     def _decide(self) -> None:
-        if self._awaited or not self._reports:
-            return
         self._decides = False
         number = secrets.randbits(62) + 1
         unfinished = resolve(self._reports, self._shards, self._always, self._earlier, number)
@@ -225,7 +255,8 @@ class Resolution:
                 _say_lost(earlier, shard, report.shares)
             decision = unfinished.orders[shard].decision
             _say(shard, decision)
-            self._tell(shard, decision, unfinished.number)
+            if shard in self._waiting:
+                self._tell(shard, decision, unfinished.number)
 
     def _take_in_late(self, unfinished: Unfinished, shard: int, shares: Shares, decision: Decision) -> None:
         """One that the others have started without: from here on it is as if it had reported in time."""

@@ -232,6 +232,7 @@ class Supervisor:
                 self._dumps.look(now, self.config)
             self._look_after_children(now)
             self._certificates.look(now)
+            self._resolution.look()
             logs.tell_left_out()
             self._manager.alive()
         if self._end.phase != "serving":
@@ -307,6 +308,7 @@ class Supervisor:
     def _stop(self, cause: str) -> None:
         self._manager.stopping()
         self._simulation.end()
+        self._resolution.stop()
         self._end.begin(cause)
 
     def _on_starter_gone(self, _mask: int) -> None:
@@ -367,6 +369,8 @@ class Supervisor:
         for child in started:
             assert child.conversation is not None
             child.starts()
+            if child.role == "shard":
+                self._resolution.started(child.index)
             at = child.conversation.fileno()
             self._selector.register(at, selectors.EVENT_READ, functools.partial(self._on_child, child))
         for child in started:
@@ -381,8 +385,6 @@ class Supervisor:
         wait = max(child.wait_before_restart(time.monotonic(), self.config.restart_backoff_ms / 1000), 0.1)
         _log.warning("%s %s; trying again in %g s", child.name, child.reason, wait)
         child.restart_at = time.monotonic() + wait
-        if child.role == "shard":
-            self._resolution.gone(child.index)
 
     def _context(self, child: Child, theirs: socket.socket) -> ChildContext:
         """What a process for `child` is told, `theirs` being its end of the control channel."""

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from kache.cluster import resolution
-from kache.cluster.resolution import Order, Reported, Resolution, Unfinished
+from kache.cluster.resolution import WAIT_SECONDS, Order, Reported, Resolution, Unfinished
 from kache.cluster.transactions import WINDOW_MS, Decision, Share, Shares, decide, lost_of
 
 NOW = 1_700_000_000_000
@@ -36,7 +36,10 @@ class Told:
         self.said: list[tuple[int, Decision, int | None]] = []
         self.disk = disk
         self.full = False
-        self.resolution = Resolution(shards, always, lambda *what: self.said.append(what), self._keep)
+        self.seconds = 0.0
+        self.resolution = Resolution(
+            shards, always, lambda *what: self.said.append(what), self._keep, lambda: self.seconds
+        )
         self.resolution.begin(disk)
 
     def _keep(self, unfinished: Unfinished | None) -> None:
@@ -44,6 +47,11 @@ class Told:
             raise OSError(28, "No space left on device")
         data = msgspec.json.encode(unfinished)
         self.disk = msgspec.json.decode(data, type=Unfinished | None)
+
+    def give_up(self) -> None:
+        """Those who wait have waited for long enough."""
+        self.seconds += WAIT_SECONDS
+        self.resolution.look()
 
     def decisions(self) -> list[tuple[int, Decision]]:
         found = {shard: decision for shard, decision, _ in self.said}
@@ -107,22 +115,63 @@ def test_a_later_start_decides_the_same() -> None:
     assert later.decisions() == SKIPPED
 
 
-def test_one_failure_is_waited_for_and_two_are_not() -> None:
+def test_who_cannot_come_up_is_waited_for_as_long_as_it_takes_to_be_sure() -> None:
     told = Told()
     told.resolution.report(1, HALF[1])
-    told.resolution.gone(0)
+    for _ in range(100):  # refused a process, or ended; nobody counts
+        told.resolution.gone(0)
+    told.seconds = WAIT_SECONDS - 1
+    told.resolution.look()
     assert told.said == []
+    told.resolution.started(0)
+    told.give_up()
+    assert told.said == [], "it reads its log"
     told.resolution.report(0, HALF[0])
     assert told.decisions() == SKIPPED
     told = Told()
     told.resolution.report(1, HALF[1])
+    told.give_up()
+    assert told.decisions() == [(1, Decision())], "no process could be made for it"
+    told = Told()
+    told.resolution.report(1, HALF[1])
+    told.resolution.started(0)
+    told.give_up()
     told.resolution.gone(0)
-    told.resolution.gone(0)
-    assert told.decisions() == [(1, Decision())]
+    assert told.decisions() == [(1, Decision())], "it has tried for long enough"
     told = Told()
     told.resolution.report(1, HALF[1])
     told.resolution.gone(0, comes_back=False)
     assert told.decisions() == [(1, Decision())]
+
+
+def test_what_fails_for_all_makes_nobody_decide_alone() -> None:
+    """A disk that refuses everybody for an hour; what the first has reported before it failed again counts."""
+    told = Told()
+    for _ in range(10):
+        for shard in range(2):
+            told.resolution.started(shard)
+            told.resolution.gone(shard)
+        told.give_up()
+    told.resolution.started(0)
+    told.resolution.report(0, HALF[0])
+    told.seconds += WAIT_SECONDS - 1
+    told.resolution.gone(0)
+    told.seconds += 3600
+    told.resolution.look()
+    assert told.said == [], "nobody waits"
+    told.resolution.started(1)
+    told.resolution.report(1, HALF[1])
+    told.resolution.report(0, HALF[0])
+    assert told.decisions() == SKIPPED
+
+
+def test_an_end_of_the_cluster_leaves_nobody_out() -> None:
+    told = Told()
+    told.resolution.report(1, HALF[1])
+    told.resolution.stop()
+    told.resolution.gone(0)
+    told.give_up()
+    assert told.said == [] and told.disk is None
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["same life", "next life"])
@@ -133,7 +182,7 @@ def test_a_late_one_is_decided_for_by_what_the_others_had(anew: bool, caplog: py
     kept, lost = share(8, 5, settled=True), share(6, 4, settled=True)
     told.resolution.report(1, has(kept, lost))
     told.resolution.gone(0)
-    told.resolution.gone(0)
+    told.give_up()
     number = told.said[0][2]
     assert told.decisions() == [(1, Decision())]
     mine = has(share(7, 3, settled=False), share(8, 4, settled=False), share(9, 5, settled=True))
@@ -275,7 +324,8 @@ class Model:
         self.is_used = True
         """Whether transactions begin behind the first life."""
         self.patient = False
-        """Whether nobody is given up before it has reported."""
+        """Whether nobody is given up before it has reported: all of it takes no time."""
+        self.seconds = 0.0
         self.first: list[frozenset[int]] = []
         """What each shard has by the first decision, had nothing ended behind it."""
 
@@ -316,7 +366,7 @@ class Model:
         reported: dict[int, Shares] = {}
         up: dict[int, tuple[int, frozenset[int]]] = {}
 
-        failed: set[int] = set()
+        alive: set[int] = set()
         known: dict[int, Shares] = {}
 
         def tell(shard: int, decision: Decision, number: int | None) -> None:
@@ -325,7 +375,7 @@ class Model:
                 self.first = self.by(decide(known, False))
             told[shard] = decision, number
 
-        deciding = Resolution(self.shards, False, tell, self.keep)
+        deciding = Resolution(self.shards, False, tell, self.keep, lambda: self.seconds)
         deciding.begin(self.kept)
         while steps is None or steps > 0:
             steps = None if steps is None else steps - 1
@@ -336,16 +386,18 @@ class Model:
                 return
             shard = self.chance.choice([each for each in range(self.shards) if each not in up or steps is not None])
             self.now_ms += self.chance.choice((1, 50, 500))
+            self.seconds += 0 if self.patient else self.chance.choice((0.1, 1, 20))
+            deciding.look()
             what = self.chance.random()
             disk = self.disks[shard]
-            if shard in self.failing and shard not in reported:
-                deciding.gone(shard)  # it refuses its log
-            elif what < 0.3 and steps is not None:
-                if self.patient and shard in failed and shard not in reported:
-                    continue
-                failed.add(shard)
+            if shard not in alive:
+                if what < 0.8:  # else it gets no process
+                    alive.add(shard)
+                    deciding.started(shard)
+            elif (shard in self.failing and shard not in reported) or (what < 0.3 and steps is not None):
                 for lists in (told, reported, up):
                     lists.pop(shard, None)
+                alive.remove(shard)
                 deciding.gone(shard)
             elif shard in up:
                 since, over = up[shard]
@@ -369,6 +421,7 @@ class Model:
                 left = disk.load(reported[shard], decision, number, self.now_ms, self.boot)
                 if self.chance.random() < 0.3 and steps is not None:
                     reported.pop(shard)  # it ends before it could say so
+                    alive.remove(shard)
                     deciding.gone(shard)
                     continue
                 deciding.recorded(shard, disk.resolved)
@@ -417,7 +470,7 @@ def test_whatever_ends_the_first_decision_stays() -> None:
         model.is_used = False
         for _ in range(chance.randint(0, 4)):
             model.now_ms += chance.choice((0, 2000, 100_000, 7_200_000))
-            model.start(chance.randint(1, 25))
+            model.start(chance.randint(1, 40))
             if chance.random() < 0.4:
                 model.cut_power()
         model.now_ms += chance.choice((0, 2000, 100_000))
@@ -451,7 +504,7 @@ def test_nothing_is_half_but_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
             model.now_ms += chance.choice((0, 2000, 100_000, 7_200_000))
             model.failing = {each for each in range(model.shards) if chance.random() < 0.2}
             late += bool(model.failing)
-            model.start(chance.randint(1, 40))
+            model.start(chance.randint(1, 60))
         model.failing = set()
         model.start(None)
         assert [number for number in model.halves() if number not in loud] == []
