@@ -4,7 +4,8 @@
     number of the decision in its manifest ─► Recorded ─► … by all: forgotten, the file removed
 
 Nobody loads before all have reported. What was decided is kept in the data directory before anyone is told, since those who
-load first serve and change what they have: a shard that dies before its files say what was decided is told the same again
+load first serve and change what they have, and told when the disk has it, which may take its time: whoever reports, ends or comes
+back meanwhile is told what it is then to be told. A shard that dies before its files say what was decided is told the same again
 when it is back, in this life of the cluster or in a later one, however often anything ends in between. Which decision a
 shard's files have taken in they say themselves, by its number, so that none is applied to what was written behind it.
 
@@ -133,7 +134,8 @@ class Resolution:
     """The decision of one life of a cluster. `tell` sends a shard its part, with the number under which it takes that in;
     None: nothing was decided about what it has, since the others live.
 
-    `keep` puts what is not finished on disk, None: nothing; it raises OSError, and then memory alone has it.
+    `keep` puts what is not finished on disk, None: nothing, and calls what it was given when that is done, with why it failed or
+    None: then memory alone has it. It is not called again before that.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class Resolution:
         shards: int,
         always: bool,
         tell: Callable[[int, Decision, int | None], None],
-        keep: Callable[[Unfinished | None], None],
+        keep: Callable[[Unfinished | None, Callable[[OSError | None], None]], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shards = shards
@@ -151,7 +153,7 @@ class Resolution:
         self._now = now
         self._down: set[int] = set()
         self._absent: set[int] = set()
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, Reported] = {}
         self._since = 0.0
         self._gives_up = True
         self._reports: dict[int, Reported] = {}
@@ -159,6 +161,7 @@ class Resolution:
         self._unfinished: Unfinished | None = None
         self._recorded: set[int] = set()
         self._is_kept = True
+        self._keeping = False
         self._decides = False
 
     def begin(self, earlier: Unfinished | None) -> None:
@@ -174,25 +177,34 @@ class Resolution:
 
     def report(self, shard: int, report: Reported) -> None:
         """A shard has said what its log has, and waits for what counts of it."""
+        if not self._waiting:
+            self._since = self._now()
+        self._waiting[shard] = report
         if self._decides:
-            if not self._waiting:
-                self._since = self._now()
-            self._waiting.add(shard)
             self._reports[shard] = report
             self.look()
-            return
+        elif self._unfinished is not None or not self._keeping:
+            self._answer(shard, report)
+
+    def _answer(self, shard: int, report: Reported) -> None:
+        """Tell one that waits what it is to be told, if that is known already."""
         unfinished = self._unfinished
         if unfinished is None or shard in self._recorded:
             # One that is started again while the others live: what they have is in force.
-            self._tell(shard, Decision(), None)
+            self._tell_waiting(shard, Decision(), None)
             return
         decision = self._unmet(unfinished, shard, report)
         if decision is None:
-            self._tell(shard, Decision(), None)
-            return
-        if shard in unfinished.witnesses:
+            self._tell_waiting(shard, Decision(), None)
+        elif shard not in unfinished.witnesses:
+            self._tell_waiting(shard, decision, unfinished.number)
+        elif not self._keeping:
             self._take_in_late(unfinished, shard, report.shares, decision)
-        self._tell(shard, decision, unfinished.number)
+
+    def _tell_waiting(self, shard: int, decision: Decision, number: int | None) -> None:
+        """Whoever has ended meanwhile reports again, and is told then."""
+        if self._waiting.pop(shard, None) is not None:
+            self._tell(shard, decision, number)
 
     def _unmet(self, unfinished: Unfinished, shard: int, report: Reported) -> Decision | None:
         if not self._is_kept and shard not in unfinished.witnesses:
@@ -204,7 +216,7 @@ class Resolution:
         """A shard has ended. One that has not reported is waited for, unless it does not come back; what it has reported before
         counts, since its files stay as they are until it is told."""
         self._down.add(shard)
-        self._waiting.discard(shard)
+        self._waiting.pop(shard, None)
         if not comes_back:
             self._absent.add(shard)
         self.look()
@@ -230,56 +242,82 @@ class Resolution:
         if unfinished is None or number != unfinished.number:
             return
         self._recorded.add(shard)
-        if len(self._recorded) == self._shards and self._kept(None):
+        if len(self._recorded) == self._shards and not self._keeping:
+            self._put(None, self._forgotten)
+
+    def _forgotten(self, is_kept: bool) -> None:
+        if is_kept:
             self._unfinished = None
 
     def _decide(self) -> None:
         self._decides = False
         number = secrets.randbits(62) + 1
         unfinished = resolve(self._reports, self._shards, self._always, self._earlier, number)
-        if unfinished.number:
-            self._unfinished = unfinished
-        self._is_kept = self._kept(unfinished if unfinished.number else None)
-        if not self._is_kept:
-            # The file is that of before, if any: what it says must not be applied to what is written from here on.
-            unfinished.number = 0 if self._earlier is None else self._earlier.number
-            unfinished.orders = {
-                shard: Order(unfinished.number, order.decision) if shard in self._reports else order
-                for shard, order in unfinished.orders.items()
-            }
-            self._unfinished = unfinished
+        # Said before it is kept: what ends in between is said again, and nothing is never said.
+        for shard, report in self._reports.items():
+            if self._earlier is not None:
+                _say_lost(self._earlier, shard, report.shares)
+            _say(shard, unfinished.orders[shard].decision)
+        if unfinished.number or self._earlier is not None:
+            self._put(unfinished if unfinished.number else None, lambda is_kept: self._decided(unfinished, is_kept))
+        else:
+            self._decided(unfinished, True)
+
+    def _decided(self, unfinished: Unfinished, is_kept: bool) -> None:
+        self._is_kept = is_kept
         reported, earlier = self._reports, self._earlier
         self._reports, self._earlier = {}, None
-        for shard, report in reported.items():
-            if earlier is not None:
-                _say_lost(earlier, shard, report.shares)
-            decision = unfinished.orders[shard].decision
-            _say(shard, decision)
-            if shard in self._waiting:
-                self._tell(shard, decision, unfinished.number)
+        if not is_kept:
+            # The file is that of before, if any: what it says must not be applied to what is written from here on.
+            unfinished.number = 0 if earlier is None else earlier.number
+            unfinished.orders = {
+                shard: Order(unfinished.number, order.decision) if shard in reported else order
+                for shard, order in unfinished.orders.items()
+            }
+        if unfinished.number or not is_kept:
+            self._unfinished = unfinished
+        for shard in reported:
+            self._tell_waiting(shard, unfinished.orders[shard].decision, unfinished.number)
 
-    def _take_in_late(self, unfinished: Unfinished, shard: int, shares: Shares, decision: Decision) -> None:
+    def _take_in_late(self, before: Unfinished, shard: int, shares: Shares, decision: Decision) -> None:
         """One that the others have started without: from here on it is as if it had reported in time."""
-        _say_lost(unfinished, shard, shares)
-        del unfinished.owed[shard]
-        del unfinished.witnesses[shard]
+        unfinished = Unfinished(
+            before.number,
+            {**before.orders, shard: Order(before.number, decision)},
+            {other: dict(each) for other, each in before.witnesses.items() if other != shard},
+            {other: each for other, each in before.owed.items() if other != shard},
+        )
         kept = after(shares, decision)
         for other, witnesses in unfinished.witnesses.items():
             witnesses.setdefault(shard, kept)
             _note_owed(unfinished, other, shares, kept)
-        unfinished.orders[shard] = Order(unfinished.number, decision)
-        if self._is_kept:
-            self._kept(unfinished)
+
+        _say_lost(before, shard, shares)
         _say(shard, decision)
 
-    def _kept(self, unfinished: Unfinished | None) -> bool:
-        """Whether the disk has it, or does not need to."""
-        try:
-            self._keep(unfinished)
-        except OSError as error:
-            _log.warning("what was decided about transactions over shards cannot be kept: %s", error.strerror)
-            return False
-        return True
+        def then(_is_kept: bool) -> None:
+            self._unfinished = unfinished
+            self._tell_waiting(shard, decision, unfinished.number)
+
+        if self._is_kept:
+            self._put(unfinished, then)
+        else:
+            then(False)
+
+    def _put(self, unfinished: Unfinished | None, then: Callable[[bool], None]) -> None:
+        """Keep it; `then` gets whether the disk has it, or does not need to. Who has reported meanwhile is answered behind it."""
+
+        def over(error: OSError | None) -> None:
+            if error is not None:
+                _log.warning("what was decided about transactions over shards cannot be kept: %s", error.strerror)
+            self._keeping = False
+            then(error is None)
+            for shard, report in list(self._waiting.items()):
+                if shard in self._waiting:
+                    self._answer(shard, report)
+
+        self._keeping = True
+        self._keep(unfinished, over)
 
 
 def _say_lost(unfinished: Unfinished, shard: int, shares: Shares) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -30,23 +30,35 @@ def has(*shares: Share, number: int = 0) -> Reported:
 
 
 class Told:
-    """What a resolution says, and what it keeps; `full`: nothing can be kept."""
+    """What a resolution says, and what it keeps; `full`: nothing can be kept; `hangs`: not before `go_on`."""
 
     def __init__(self, shards: int = 2, always: bool = False, disk: Unfinished | None = None) -> None:
         self.said: list[tuple[int, Decision, int | None]] = []
         self.disk = disk
-        self.full = False
+        self.full = self.hangs = False
+        self.written: list[Callable[[], None]] = []
         self.seconds = 0.0
         self.resolution = Resolution(
             shards, always, lambda *what: self.said.append(what), self._keep, lambda: self.seconds
         )
         self.resolution.begin(disk)
 
-    def _keep(self, unfinished: Unfinished | None) -> None:
-        if self.full:
-            raise OSError(28, "No space left on device")
+    def _keep(self, unfinished: Unfinished | None, then: Callable[[OSError | None], None]) -> None:
+        assert not self.written, "one thing at a time"
         data = msgspec.json.encode(unfinished)
-        self.disk = msgspec.json.decode(data, type=Unfinished | None)
+
+        def write() -> None:
+            if not self.full:
+                self.disk = msgspec.json.decode(data, type=Unfinished | None)
+            then(OSError(28, "No space left on device") if self.full else None)
+
+        self.written.append(write)
+        if not self.hangs:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """The disk has what it was given."""
+        self.written.pop()()
 
     def give_up(self) -> None:
         """Those who wait have waited for long enough."""
@@ -163,6 +175,57 @@ def test_what_fails_for_all_makes_nobody_decide_alone() -> None:
     told.resolution.report(1, HALF[1])
     told.resolution.report(0, HALF[0])
     assert told.decisions() == SKIPPED
+
+
+def test_nobody_is_told_before_the_disk_has_it() -> None:
+    """One ends meanwhile and is back, one ends and stays away, a late one comes, and the disk still hangs."""
+    told = Told(3)
+    told.hangs = True
+    half = Reported(Shares((Share(7, (0, 1), 3, NOW, False),), 0, NOW))
+    told.resolution.report(0, half)
+    told.resolution.report(1, has())
+    told.give_up()
+    told.resolution.gone(0)
+    told.resolution.report(0, half)
+    told.resolution.gone(1)
+    late = Reported(Shares((Share(9, (1, 2), 5, NOW, False),), 0, NOW))
+    told.resolution.started(2)
+    told.resolution.report(2, late)
+    assert told.said == [] and told.disk is None
+    told.go_on()
+    assert told.disk is not None
+    number = told.disk.number
+    assert told.said == [(0, Decision(skip=[7]), number)], "the late one's part is not kept yet"
+    told.resolution.gone(2)
+    told.resolution.report(1, has())
+    assert told.said[1:] == [(1, Decision(), number)]
+    told.resolution.report(2, late)
+    told.resolution.recorded(0, number)
+    told.resolution.recorded(1, number)
+    assert len(told.said) == 2 and 2 in told.disk.witnesses
+    told.go_on()
+    assert told.said[2:] == [(2, Decision(skip=[9]), number)] and told.disk.orders[2].decision.skip == [9]
+    told.resolution.recorded(2, number)
+    told.resolution.gone(2)
+    told.resolution.report(2, has(number=number))
+    assert told.said[3:] == [(2, Decision(), None)] and told.disk is not None
+    told.go_on()
+    assert told.disk is None and not told.written
+
+
+def test_two_late_ones_are_kept_one_behind_the_other() -> None:
+    told = Told(3)
+    told.resolution.report(0, has())
+    told.give_up()
+    number = told.said[0][2]
+    told.hangs = True
+    for shard in (1, 2):
+        told.resolution.report(shard, Reported(Shares((Share(9, (1, 2), 5, NOW, False),), 0, NOW)))
+    assert len(told.said) == 1
+    told.go_on()
+    told.go_on()
+    assert told.said[1:] == [(1, Decision(), number), (2, Decision(), number)] and not told.written
+    assert told.disk is not None and set(told.disk.orders) == {0, 1, 2} and not told.disk.witnesses
 
 
 def test_an_end_of_the_cluster_leaves_nobody_out() -> None:
@@ -326,6 +389,8 @@ class Model:
         self.patient = False
         """Whether nobody is given up before it has reported: all of it takes no time."""
         self.seconds = 0.0
+        self.written: list[Callable[[bool], None]] = []
+        """What is on its way to the disk."""
         self.first: list[frozenset[int]] = []
         """What each shard has by the first decision, had nothing ended behind it."""
 
@@ -356,8 +421,23 @@ class Model:
             disk.log = disk.log[:keep]
             disk.sequence = max([frame.sequence for frame in disk.log], default=disk.sequence)
 
-    def keep(self, unfinished: Unfinished | None) -> None:
-        self.kept = msgspec.json.decode(msgspec.json.encode(unfinished), type=Unfinished | None)
+    def keep(self, unfinished: Unfinished | None, then: Callable[[OSError | None], None]) -> None:
+        assert not self.written
+        data = msgspec.json.encode(unfinished)
+
+        def write(is_told: bool) -> None:
+            self.kept = msgspec.json.decode(data, type=Unfinished | None)
+            if is_told:
+                then(None)
+
+        self.written.append(write)
+
+    def end(self) -> None:
+        """Of the supervisor; what it is writing may have come to the disk."""
+        for write in self.written:
+            if self.chance.random() < 0.5:
+                write(False)
+        self.written.clear()
 
     # A start, as far as it comes
     def start(self, steps: int | None) -> None:
@@ -379,12 +459,17 @@ class Model:
         deciding.begin(self.kept)
         while steps is None or steps > 0:
             steps = None if steps is None else steps - 1
-            if len(up) == self.shards and steps is None:
+            if len(up) == self.shards and steps is None and not self.written:
                 return
             if steps == 0 and len(up) > 1 and self.is_used:
                 self.live(sorted(up), 3)
-                return
-            shard = self.chance.choice([each for each in range(self.shards) if each not in up or steps is not None])
+                break
+            if self.written and self.chance.random() < 0.3:
+                self.written.pop()(True)
+                continue
+            shard = self.chance.choice(
+                [each for each in range(self.shards) if each not in up or steps is not None] or [0]
+            )
             self.now_ms += self.chance.choice((1, 50, 500))
             self.seconds += 0 if self.patient else self.chance.choice((0.1, 1, 20))
             deciding.look()
@@ -426,6 +511,7 @@ class Model:
                     continue
                 deciding.recorded(shard, disk.resolved)
                 up[shard] = self.now_ms, left
+        self.end()
 
     def by(self, decisions: dict[int, Decision]) -> list[frozenset[int]]:
         """What the shards have when they have followed these."""
