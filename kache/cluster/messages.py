@@ -412,10 +412,11 @@ class Ready(_Message, tag=True):
 
 class Reports(_Message, tag=True):
     """Up, from a shard before it loads: the transactions that its log has shares of, and the number of the last decision
-    that its files say. Answered with Resolved."""
+    that its files say, and that of its newest file. Answered with Resolved."""
 
     shares: Shares
     number: int = 0
+    newest: int = 0
 
 
 class Resolved(_Message, tag=True):

@@ -7,7 +7,9 @@ Nobody loads before all have reported. What was decided is kept in the data dire
 load first serve and change what they have, and told when the disk has it, which may take its time: whoever reports, ends or comes
 back meanwhile is told what it is then to be told. A shard that dies before its files say what was decided is told the same again
 when it is back, in this life of the cluster or in a later one, however often anything ends in between. Which decision a
-shard's files have taken in they say themselves, by its number, so that none is applied to what was written behind it.
+shard's files have taken in they say themselves, by its number, and an order holds for the files that it was given for: if a shard
+has begun others since without taking it in, as an older Kache does that knows of no orders, all of the decision is void. So none
+is applied to what was written behind it.
 
 Who has ended without a report, or could not be started, is waited for while it is started again, and who reads its log as
 long as that takes. A shard that cannot come up does not keep the others from starting for ever: once one of them has waited for
@@ -39,17 +41,24 @@ WAIT_SECONDS: Final = 30.0
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """What a shard has said, and the number of the last decision that its files have taken in, 0 for none."""
+    """What a shard has said, the number of the last decision that its files have taken in, 0 for none, and that of its newest
+    file: every life that writes anything begins one with a higher number."""
 
     shares: Shares
     number: int = 0
+    newest: int = 0
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a shard was told, and the number under which it takes that in."""
+    """What a shard was told, the number under which it takes that in, and its newest file when it had reported."""
 
     number: int
     decision: Decision
+    newest: int = 0
+
+    def counts(self, report: Reported) -> bool:
+        """Whether the files of a shard are still those that it was about."""
+        return report.newest <= self.newest
 
 
 class Unfinished(msgspec.Struct):
@@ -71,6 +80,13 @@ def resolve(
 ) -> Unfinished:
     """What counts of all that is reported; `earlier`: what a start before this one has decided, and not everybody has taken
     in. It gets the number `number`, or 0 where nothing is to be remembered: nothing was open, and nobody is missing."""
+    if earlier is not None and (shards_on := _gone_on(earlier, reports)):
+        _log.warning(
+            "what an earlier start has decided about transactions over shards does not count any more: shards %s have not taken "
+            "it in, and have written since, as when an older Kache has run",
+            " ".join(map(str, shards_on)),
+        )
+        earlier = None
     owing = {shard: _unmet(earlier, shard, reports, always) for shard in reports}
     told = {
         shard: report.shares if (owed := owing[shard]) is None else after(report.shares, owed)
@@ -82,7 +98,9 @@ def resolve(
     is_open = any(not share.settled for report in reports.values() for share in report.shares.shares)
     if not missing and not is_open and all(decision == Decision() for decision in merged.values()):
         number = 0
-    unfinished = Unfinished(number, {shard: Order(number, decision) for shard, decision in merged.items()})
+    unfinished = Unfinished(
+        number, {shard: Order(number, decision, reports[shard].newest) for shard, decision in merged.items()}
+    )
     found_after = {shard: after(report, merged[shard]) for shard, report in told.items()}
     for shard in missing:
         # What an earlier start has told it holds; and if it has not been up since, how the others were then.
@@ -96,6 +114,18 @@ def resolve(
         for other, report in reports.items():
             _note_owed(unfinished, shard, report.shares, found_after[other])
     return unfinished
+
+
+def _gone_on(earlier: Unfinished, reports: Mapping[int, Reported]) -> list[int]:
+    """Shards that have written behind an order without taking it in: so nobody has gone by what was decided with it, and what
+    witnesses had then is not what they have by now."""
+    return [
+        shard
+        for shard, report in reports.items()
+        if (order := earlier.orders.get(shard)) is not None
+        and report.number not in (earlier.number, order.number)
+        and not order.counts(report)
+    ]
 
 
 def _note_owed(unfinished: Unfinished, shard: int, report: Shares, kept: Shares) -> None:
@@ -199,7 +229,7 @@ class Resolution:
         elif shard not in unfinished.witnesses:
             self._tell_waiting(shard, decision, unfinished.number)
         elif not self._keeping:
-            self._take_in_late(unfinished, shard, report.shares, decision)
+            self._take_in_late(unfinished, shard, report, decision)
 
     def _tell_waiting(self, shard: int, decision: Decision, number: int | None) -> None:
         """Whoever has ended meanwhile reports again, and is told then."""
@@ -209,7 +239,8 @@ class Resolution:
     def _unmet(self, unfinished: Unfinished, shard: int, report: Reported) -> Decision | None:
         if not self._is_kept and shard not in unfinished.witnesses:
             # The number is an older one. Whoever has said that it has taken the decision in is not asked here.
-            return unfinished.orders[shard].decision
+            order = unfinished.orders[shard]
+            return order.decision if order.counts(report) else None
         return _unmet(unfinished, shard, {shard: report}, self._always)
 
     def gone(self, shard: int, comes_back: bool = True) -> None:
@@ -271,7 +302,7 @@ class Resolution:
             # The file is that of before, if any: what it says must not be applied to what is written from here on.
             unfinished.number = 0 if earlier is None else earlier.number
             unfinished.orders = {
-                shard: Order(unfinished.number, order.decision) if shard in reported else order
+                shard: Order(unfinished.number, order.decision, order.newest) if shard in reported else order
                 for shard, order in unfinished.orders.items()
             }
         if unfinished.number or not is_kept:
@@ -279,11 +310,12 @@ class Resolution:
         for shard in reported:
             self._tell_waiting(shard, unfinished.orders[shard].decision, unfinished.number)
 
-    def _take_in_late(self, before: Unfinished, shard: int, shares: Shares, decision: Decision) -> None:
+    def _take_in_late(self, before: Unfinished, shard: int, report: Reported, decision: Decision) -> None:
         """One that the others have started without: from here on it is as if it had reported in time."""
+        shares = report.shares
         unfinished = Unfinished(
             before.number,
-            {**before.orders, shard: Order(before.number, decision)},
+            {**before.orders, shard: Order(before.number, decision, report.newest)},
             {other: dict(each) for other, each in before.witnesses.items() if other != shard},
             {other: each for other, each in before.owed.items() if other != shard},
         )

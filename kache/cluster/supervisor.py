@@ -474,8 +474,8 @@ class Supervisor:
                     if self._health.answered(child):
                         self._send(child, self._spread.message(child, 0, self.config))
                         self._certificates.lives_again(child)
-                case messages.Reports(shares=shares, number=told):
-                    self._resolution.report(child.index, Reported(shares, told))
+                case messages.Reports(shares=shares, number=told, newest=newest):
+                    self._resolution.report(child.index, Reported(shares, told, newest))
                 case messages.Recorded(number=told):
                     self._resolution.recorded(child.index, told)
                 case messages.TlsIs():

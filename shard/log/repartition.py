@@ -140,7 +140,8 @@ def _decisions(files: Files, path: str, old: ClusterFile, always: bool, building
             found = manifests.read(files, directory)
             if found is not None:
                 directories.sync(files, directory, found)
-                reports[shard] = Reported(shares_of(files, directory, found), found.resolved)
+                shares, newest = shares_of(files, directory, found), found.next_number() - 1
+                reports[shard] = Reported(shares, found.resolved, newest)
         earlier = directories.read_unfinished(files, path, old.epoch)
         files.replace(name, msgspec.json.encode(resolve(reports, old.shards, always, earlier, 1)))
     decided = msgspec.json.decode(files.read_all(name, files.size(name)), type=Unfinished)

@@ -93,7 +93,7 @@ class Loader:
         # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
         await asyncio.to_thread(sync, self._files, self._directory, found)
         shares = shares_of(self._files, self._directory, found)
-        self._tell(Reports(shares, found.resolved))
+        self._tell(Reports(shares, found.resolved, found.next_number() - 1))
         decision = await self._resolved
         self.number = decision.number if decision.final else found.resolved
         if found.stopped_ms:

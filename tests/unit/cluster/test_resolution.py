@@ -288,6 +288,23 @@ def test_a_full_disk_leaves_it_to_memory() -> None:
     assert told.disk is None
 
 
+def test_an_order_holds_for_the_files_that_it_was_given_for() -> None:
+    """An older Kache, which knows of no orders, has run between the decision and the start that would have taken it in."""
+    told = Told()
+    told.resolution.report(0, Reported(Shares((share(7, 3, settled=True),), 0, NOW), 0, 4))
+    told.resolution.report(1, Reported(Shares((), 0, NOW), 0, 4))
+    assert told.decisions() == [(0, Decision(cut_at=3)), (1, Decision())]
+    same = Told(disk=told.disk)
+    same.resolution.report(0, Reported(Shares((share(7, 3, settled=True),), 0, NOW), 0, 4))
+    same.resolution.report(1, Reported(Shares((), 0, NOW), 0, 5))
+    assert same.decisions() == [(0, Decision(cut_at=3)), (1, Decision())]
+    later = Told(disk=told.disk)
+    shares = (share(8, 3, settled=True, ago_ms=-500), share(9, 4, settled=True, ago_ms=-900))
+    later.resolution.report(0, Reported(Shares(shares, 0, NOW + 1000), 0, 5))
+    later.resolution.report(1, Reported(Shares(shares, 0, NOW + 1000), 0, 5))
+    assert later.decisions() == [(0, Decision()), (1, Decision())]
+
+
 # The model ------------------------------------------------------------------------------------------------------
 @dataclass
 class Frame:
@@ -315,6 +332,7 @@ class Disk:
     base_ms: int = 0
     log_boot: int = 0
     sequence: int = 0
+    newest: int = 1
 
     def report(self, boot: int) -> Reported:
         """As `shares_of` does."""
@@ -332,7 +350,9 @@ class Disk:
         before = (self.before | decided) - self.skipped
         survived = self.log_boot == boot
         return Reported(
-            Shares(tuple(shares), self.base_ms, last, before, frozenset(), survived, self.skipped), self.resolved
+            Shares(tuple(shares), self.base_ms, last, before, frozenset(), survived, self.skipped),
+            self.resolved,
+            self.newest,
         )
 
     def put(self, transaction: int, now_ms: int, participants: tuple[int, ...] | None) -> None:
@@ -354,6 +374,7 @@ class Disk:
         )
         self.synced = len(self.log)
         self.log_boot = boot
+        self.newest += 1
         for transaction in sorted(left):
             self.put(transaction, now_ms, None)
         return left
@@ -368,6 +389,7 @@ class Disk:
         self.before = over | {frame.transaction for frame in self.log if frame.now_ms >= since_ms}
         self.base_ms = since_ms
         self.log, self.synced, self.skipped = [], 0, frozenset()
+        self.newest += 1
 
 
 class Model:
@@ -513,6 +535,20 @@ class Model:
                 up[shard] = self.now_ms, left
         self.end()
 
+    def older(self) -> bool:
+        """A life of an older Kache, which knows of no orders, unless there are files that it refuses, or some shard was decided
+        without: of the files of that nobody knows whether they went on. Whether it was."""
+        if any(disk.resolved or disk.decided for disk in self.disks) or (self.kept and self.kept.witnesses):
+            return False
+        for disk in self.disks:
+            disk.synced = len(disk.log)
+        reports = {shard: disk.report(self.boot).shares for shard, disk in enumerate(self.disks)}
+        for shard, decision in decide(reports, False).items():
+            self.loud |= set(decision.half)
+            self.disks[shard].load(reports[shard], decision, None, self.now_ms, self.boot)
+        self.live(list(range(self.shards)), 12)
+        return True
+
     def by(self, decisions: dict[int, Decision]) -> list[frozenset[int]]:
         """What the shards have when they have followed these."""
         return [
@@ -570,7 +606,7 @@ def test_whatever_ends_the_first_decision_stays() -> None:
 def test_nothing_is_half_but_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards that cannot start for some lives of the others, transactions in all of them, power cuts."""
     loud = set[int]()
-    late = 0
+    late = went_back = 0
 
     def lost(report: Shares, owed: list[Share]) -> list[int]:
         found = lost_of(report, owed)
@@ -591,8 +627,10 @@ def test_nothing_is_half_but_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
             model.failing = {each for each in range(model.shards) if chance.random() < 0.2}
             late += bool(model.failing)
             model.start(chance.randint(1, 60))
+            if chance.random() < 0.3:
+                went_back += model.older() and model.kept is not None
         model.failing = set()
         model.start(None)
         assert [number for number in model.halves() if number not in loud] == []
         assert model.kept is None
-    assert late > 500
+    assert late > 500 and went_back > 15
