@@ -389,9 +389,11 @@ class Pong(_Message, tag=True):
 
 
 class Failed(_Message, tag=True):
-    """Up: this child ends because of an error, told in one line. Sent by whoever entered the child, not by `run`."""
+    """Up: this child ends because of an error, told in one line. Sent by whoever entered the child, not by `run`.
+    `lasts`: it would end in the same way again (`KacheError.lasts`)."""
 
     reason: str
+    lasts: bool = False
 
 
 class TlsPrepare(_Message, tag=True):

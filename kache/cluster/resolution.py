@@ -14,7 +14,8 @@ is applied to what was written behind it.
 Who has ended without a report, or could not be started, is waited for while it is started again, and who reads its log as
 long as that takes. A shard that cannot come up does not keep the others from starting for ever: once one of them has waited for
 `WAIT_SECONDS` and all that are missing are down, they decide without those. Failures are not counted, and the time runs for
-nobody who is down itself: a disk or a system that refuses all of them for a while makes no shard decide alone. What they have
+nobody who is down itself: a disk or a system that refuses all of them for a while makes no shard decide alone. Only who has found
+its files damaged, and again in a second look, is not waited for: what is written there stays so until somebody mends it. What they have
 told and been told is remembered, so that it can be decided for a late one as they were: what they have left out it leaves out.
 Its log is not cut, since the others go on by now.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -38,6 +40,10 @@ _log = logging.getLogger("kache")
 WAIT_SECONDS: Final = 30.0
 """How long a shard that could start waits for those that cannot: longer than the longest rest of one that is started again
 (restart-backoff-ms), so that it had several tries, and what is short for now, descriptors, processes, the disk, is there again."""
+
+
+LOOKS: Final = 2
+"""So often in a row a shard finds its files damaged before that is believed: what a disk reads wrong may come right."""
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -183,6 +189,7 @@ class Resolution:
         self._now = now
         self._down: set[int] = set()
         self._absent: set[int] = set()
+        self._damaged: Counter[int] = Counter()
         self._waiting: dict[int, Reported] = {}
         self._since = 0.0
         self._gives_up = True
@@ -209,6 +216,7 @@ class Resolution:
         """A shard has said what its log has, and waits for what counts of it."""
         if not self._waiting:
             self._since = self._now()
+            self._damaged.clear()  # it may have been mended since, as what was wrong with this one was
         self._waiting[shard] = report
         if self._decides:
             self._reports[shard] = report
@@ -243,10 +251,11 @@ class Resolution:
             return order.decision if order.counts(report) else None
         return _unmet(unfinished, shard, {shard: report}, self._always)
 
-    def gone(self, shard: int, comes_back: bool = True) -> None:
-        """A shard has ended. One that has not reported is waited for, unless it does not come back; what it has reported before
-        counts, since its files stay as they are until it is told."""
+    def gone(self, shard: int, comes_back: bool = True, is_damaged: bool = False) -> None:
+        """A shard has ended; `is_damaged`: since its files cannot be read as they are. One that has not reported is waited for,
+        unless it does not come back; what it has reported before counts, since its files stay as they are until it is told."""
         self._down.add(shard)
+        self._damaged[shard] = self._damaged[shard] + 1 if is_damaged else 0
         self._waiting.pop(shard, None)
         if not comes_back:
             self._absent.add(shard)
@@ -256,7 +265,8 @@ class Resolution:
         """Decide if all have reported, or who has can wait no longer for those who are missing."""
         if not self._decides or not self._waiting:
             return
-        missing = set(range(self._shards)) - set(self._reports) - self._absent
+        looked_twice = {shard for shard in self._down if self._damaged[shard] >= LOOKS}
+        missing = set(range(self._shards)) - set(self._reports) - self._absent - looked_twice
         if missing and not (self._gives_up and missing <= self._down and self._now() - self._since >= WAIT_SECONDS):
             return
         for shard in sorted(missing):

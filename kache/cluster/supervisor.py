@@ -467,8 +467,8 @@ class Supervisor:
             match message:
                 case messages.Ready():
                     self._on_child_ready(child)
-                case messages.Failed(reason=reason):
-                    child.last_words = reason
+                case messages.Failed(reason=reason, lasts=lasts):
+                    child.last_words, child.lasts = reason, lasts
                 case messages.Ack(id=number, error=error):
                     if not self._acknowledgements.acknowledged(number, child.name, error) and error:
                         _log.warning("%s cannot take a change in: %s", child.name, error)
@@ -572,7 +572,7 @@ class Supervisor:
         child.unresponsive = False
         self._acknowledgements.gone(child.name)
         if child.role == "shard":
-            self._resolution.gone(child.index, not self._simulation.keeps_down(child))
+            self._resolution.gone(child.index, not self._simulation.keeps_down(child), child.lasts)
             self._loading.over(child.index)
             self._dumps.gone(child.index)
         if child.role == "router":

@@ -156,6 +156,27 @@ def test_who_cannot_come_up_is_waited_for_as_long_as_it_takes_to_be_sure() -> No
     assert told.decisions() == [(1, Decision())]
 
 
+def test_whose_files_are_damaged_is_not_waited_for() -> None:
+    told = Told()
+    told.resolution.report(1, HALF[1])
+    for is_damaged in (True, False, True):
+        told.resolution.started(0)
+        told.resolution.gone(0, is_damaged=is_damaged)
+    assert told.said == [], "not twice in a row"
+    told.resolution.started(0)
+    told.resolution.gone(0, is_damaged=True)
+    assert told.decisions() == [(1, Decision())]
+    told = Told()
+    for _ in range(2):
+        told.resolution.started(0)
+        told.resolution.gone(0, is_damaged=True)
+    told.resolution.report(1, HALF[1])
+    assert told.said == [], "it looks again"
+    told.resolution.started(0)
+    told.resolution.report(0, HALF[0])
+    assert told.decisions() == SKIPPED
+
+
 def test_what_fails_for_all_makes_nobody_decide_alone() -> None:
     """A disk that refuses everybody for an hour; what the first has reported before it failed again counts."""
     told = Told()
