@@ -169,7 +169,7 @@ cdef inline bint may_park(Context context) noexcept:
 
 
 cdef inline bint may_park_again(Waiter waiter) noexcept:
-    return waiter is not None and not waiter.expected and not waiter.number
+    return waiter is not None and not waiter.expected and not waiter.number and type(waiter.link) is Link
 
 
 cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expected, Assembly assembly) except -1:

@@ -697,7 +697,7 @@ cdef class Locks:
     cdef bint proves_large(self, Waiter waiter, Context context, Command* command, Words words) except -1:
         """Whether a reply that nobody had looked at goes on waiting, among large ones, as one that comes now would."""
         cdef Py_ssize_t expected
-        if self.host is None or not self.host.pacing or waiter.flags & FLAG_ATOMIC:
+        if self.host is None or not self.host.pacing or waiter.flags & FLAG_ATOMIC or type(waiter.link) is not Link:
             return False
         expected = self.host.bulk.expected(context, command, words.spans, words.count)
         if expected <= LARGE:
@@ -722,6 +722,7 @@ cdef class Locks:
             outcome = self.shard.execute_command(context, number, slot, words.spans, words.count, out)
         finally:
             store.missed = missed
+            store.no_touch = (waiter.flags & FLAG_NO_TOUCH) != 0
             store.hits, store.misses = hits, misses
             self.shard.charged = 0
         return outcome
