@@ -123,7 +123,7 @@ _OF_SHARDS = (
     Figure("resident_memory", "gauge", "bytes", "shard", "Resident set size of the process.",
            lambda s: s.resident_memory, metric="redis_memory_used_rss_bytes", info="used_memory_rss"),
     Figure("startup_memory", "gauge", "bytes", "shard", "Of that, what it took before it had data.",
-           lambda s: s.startup_memory, metric="redis_memory_used_startup_bytes", info="used_memory_startup"),
+           lambda s: s.startup_memory, metric="redis_memory_used_startup_bytes", info="mem_shards_startup"),
     Figure("buffer_memory", "gauge", "bytes", "shard", "On its way over the links to the routers.",
            lambda s: s.buffer_memory, metric="kache_shard_link_buffer_bytes", info="mem_cluster_links"),
     Figure("slot_memory", "gauge", "bytes", "shard", "Tables of slots, which no eviction frees.",

@@ -63,6 +63,8 @@ class ShardStats(msgspec.Struct, kw_only=True):
     used_memory: int
     """Bytes accounted to keys and values, of which `maxmemory` limits the sum over the shards."""
     used_memory_peak: int
+    total_memory_peak: int = 0
+    """The most that was in use of all that the shard counts: data, slots, log and links together."""
     resident_memory: int
     """Resident set size of the process, bytes."""
     startup_memory: int
@@ -150,10 +152,10 @@ class ShardStats(msgspec.Struct, kw_only=True):
 class MemoryUse:
     """What the memory of a cluster is for, in bytes; each part is counted once, and docs/sizing.md says what it holds.
 
-    `clients` is what the routers count for their clients.
+    `clients` is what the routers count for their clients, `clients_peak` the most that it was.
     """
 
-    def __init__(self, shards: list[ShardStats], clients: int = 0) -> None:
+    def __init__(self, shards: list[ShardStats], clients: int = 0, clients_peak: int = 0) -> None:
         self.dataset = sum(shard.used_memory for shard in shards)
         self.slots = sum(shard.slot_memory for shard in shards)
         self.log = sum(shard.log_memory for shard in shards)
@@ -161,7 +163,7 @@ class MemoryUse:
         self.clients = clients
         self.startup = sum(shard.startup_memory for shard in shards)
         self.resident = sum(shard.resident_memory for shard in shards)
-        self._peaks = sum(shard.used_memory_peak for shard in shards)
+        self._peaks = sum(shard.total_memory_peak for shard in shards) + clients_peak
 
     @property
     def overhead(self) -> int:
@@ -174,7 +176,7 @@ class MemoryUse:
 
     @property
     def peak(self) -> int:
-        """What the data of each shard took at most, or all that is used now if that is more."""
+        """What each process used at most since the last CONFIG RESETSTAT, together: never less than what is used."""
         return max(self._peaks, self.used)
 
     @property

@@ -46,6 +46,7 @@ from kache.cluster.messages import (
     Recorded,
     Reports,
     Resolved,
+    SaveRefused,
     ScriptsAre,
     Slots,
     Stage,
@@ -260,6 +261,8 @@ class _Process:
         self.host.ready()
 
     def _tell(self, message: Reports | Recorded | Loading | Dumped) -> None:
+        if isinstance(message, Dumped):
+            self._show_kept()  # whoever is told that it is over may ask at once what there is
         self.channel.send(message)
 
     # Settings -------------------------------------------------------------------------------------------
@@ -324,6 +327,8 @@ class _Process:
             self._spawn(self.keeper.dump(message.id, message.urgent))
         elif isinstance(message, CancelDump):
             self.keeper.cancel()
+        elif isinstance(message, SaveRefused):
+            self.keeper.refused(message.reason)
         elif isinstance(message, NewListener):
             self._listen_anew(self.channel.take_descriptor())
         elif isinstance(message, Drain):
@@ -439,6 +444,7 @@ class _Process:
         error = await self.keeper.apply(before, message.config, message.data)
         if error:
             self._apply(before)
+        self._show_kept()
         self.channel.send(Ack(message.id, error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -504,13 +510,16 @@ class _Process:
             self.shard.govern_memory(private_memory() - self.empty_private)
             logs.tell_left_out()
             self.shard.modules.collect()
-            kept = self.keeper.kept()
-            if kept is not None and kept != self.kept:
-                self.kept = kept
-                self.channel.send(kept)
+            self._show_kept()
         except Exception:
             log.exception("internal error in the measurements")
         self.loop.call_later(1.0, self._every_second)
+
+    def _show_kept(self) -> None:
+        kept = self.keeper.kept()
+        if kept is not None and kept != self.kept:
+            self.kept = kept
+            self.channel.send(kept)
 
     # Leaving --------------------------------------------------------------------------------------------
     def _drain(self, seconds: float) -> None:

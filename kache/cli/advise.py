@@ -36,7 +36,8 @@ _PREFIXES = 10
 
 
 def merged(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The advice of a cluster: ratios are parts of one, sizes bytes. `sampled` 0: nothing was simulated yet."""
+    """The advice of a cluster: ratios are parts of one, sizes bytes. `sampled` 0: nothing was simulated yet; there are
+    sentences (`advice`) from `FEWEST_SAMPLED` on."""
     told = [shard for shard in shards if shard.get("reads")]
     reads = sum(shard["reads"] for shard in told)
     present = max((shard.get("maxmemory", 0) for shard in shards), default=0) or sum(
@@ -66,6 +67,8 @@ def merged(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     result["dead"] = _dead_weight(told)
     result["prefixes"] = _prefixes(told)
+    if result["sampled"] >= FEWEST_SAMPLED:
+        result["advice"] = advised(result)
     return result
 
 
@@ -177,7 +180,7 @@ def text(advice: Mapping[str, Any]) -> str:
     blocks.append(f"Now {format_size(advice['bytes'])} and {policy}: {misses:.1f} % of the reads miss, as simulated.")
     head = ["misses", *(format_size(point["bytes"]) for point in curves[now])]
     lines = [[policy, *(f"{100 * point['misses']:.1f} %" for point in curve)] for policy, curve in curves.items()]
-    blocks += [text_table(head, lines), plot(advice), "\n".join(advised(advice))]
+    blocks += [text_table(head, lines), plot(advice), "\n".join(advice["advice"])]
     dead = advice["dead"]
     blocks.append(
         f"Dead weight: {100 * dead['held_unread']:.0f} % of the memory holds values not read since they were stored; "

@@ -325,19 +325,36 @@ def restart(port: int, timeout: float, shard: int | None, only_router: bool, yes
     else:
         chosen = [c for c in children if c.role == "router" or (c.role == "shard" and not only_router)]
     if not yes and found.config["appendonly"] == "no" and not found.config["save"]:
-        _ask_about_data([child.index for child in chosen if child.role == "shard"])
+        _ask_about_data([child for child in chosen if child.role == "shard"])
     for child in chosen:
         admin.request(messages.RestartShard(3, child.index if child.role == "shard" else -1 - child.index))
         click.echo(f"{child.role} {child.index} serves again.")
     return 0
 
 
-def _ask_about_data(shards: list[int]) -> None:
+def _what_goes(shards: list[messages.ChildStatus]) -> str:
+    """What these shards forget when they restart without a log or save points."""
+    which = f"shard {shards[0].index} holds" if len(shards) == 1 else "the shards hold"
+    saved = [child for child in shards if child.kept is not None and child.kept.base + child.kept.log > 0]
+    if not saved:
+        return f"All data that {which} will be forgotten, since nothing is kept on disk (appendonly no, no save points)"
+    if len(saved) == len(shards):
+        goes = f"Shard {shards[0].index} goes" if len(shards) == 1 else "The shards go"
+        return f"{goes} back to what is on disk: what was written since then will be forgotten (appendonly no, no save points)"
+    back, empty = (
+        ", ".join(str(child.index) for child in shards if (child in saved) is wanted) for wanted in (True, False)
+    )
+    return (
+        f"Shards {back} go back to what is on disk, and shards {empty}, of which nothing is there, forget all their data "
+        "(appendonly no, no save points)"
+    )
+
+
+def _ask_about_data(shards: list[messages.ChildStatus]) -> None:
     """Data that goes with the restart of these shards goes only if somebody wants it to."""
     if not shards:
         return
-    which = f"shard {shards[0]} holds" if len(shards) == 1 else "the shards hold"
-    what = f"All data that {which} will be forgotten, since nothing is kept on disk (appendonly no, no save points)"
+    what = _what_goes(shards)
     if not sys.stdin.isatty():
         raise Failure(f"{what}. Say --yes to restart all the same; --router restarts only the routers.", EXIT_USAGE)
     if not click.confirm(f"{what}. Restart?"):

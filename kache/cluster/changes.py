@@ -101,7 +101,7 @@ class Changes:
 
         def refuse(cause: str) -> None:
             self._owner.take_back()
-            end(f"it was taken back, since {cause}")
+            end(f"nothing was changed: {cause}")
 
         def end(text: str) -> None:
             self._trying = False

@@ -142,6 +142,17 @@ class _Stream:
             return False
         return True
 
+    def write_with(self, packed: bytes, fd: int) -> bool:
+        """Send a message with a copy of `fd`; False when it cannot be sent now, and nothing was."""
+        if self.out:
+            return False
+        try:
+            sent = socket.send_fds(self.sock, [packed], [fd])
+        except OSError:
+            return False
+        self.out += packed[sent:]
+        return True
+
 
 class ControlChannel:
     """A child's end of the control channel, on its event loop.
@@ -185,14 +196,22 @@ class ControlChannel:
             if self._stream.out:
                 self._loop.add_writer(self._stream.sock.fileno(), self._on_writable)
 
+    def hand_over(self, message: Up, fd: int) -> None:
+        """Send `message` with a copy of `fd`; raises ControlError when that cannot be, and nothing was sent."""
+        if self._closed or not self._stream.write_with(pack(message), fd):
+            raise ControlError("the supervisor does not listen")
+        if self._stream.out:
+            self._loop.add_writer(self._stream.sock.fileno(), self._on_writable)
+
     def take_descriptor(self) -> int:
         """The descriptor that came with a message (`NewListener`), the caller's from here on."""
         assert self._stream.descriptors is not None
         return self._stream.descriptors.popleft()
 
-    async def request(self, message: Request) -> Down:
-        """Send a request and wait for its answer; raises ControlError with the supervisor's reason."""
-        answer, _ = await self._exchange(message)
+    async def request(self, message: Request, fd: int = -1) -> Down:
+        """Send a request, with a copy of `fd` if there is one, and wait for its answer; raises ControlError with the
+        supervisor's reason."""
+        answer, _ = await self._exchange(message, fd=fd)
         if isinstance(answer, Ack) and answer.error:
             raise ControlError(answer.error)
         return answer
@@ -209,7 +228,9 @@ class ControlChannel:
             end = at + PART_BYTES
             self.send(Answer(question.id, body[at:end], end >= len(body)))
 
-    async def _exchange(self, message: Request, seconds: float | None = None) -> tuple[Down, list[Answer]]:
+    async def _exchange(
+        self, message: Request, seconds: float | None = None, fd: int = -1
+    ) -> tuple[Down, list[Answer]]:
         """What answers the request, and the routers' Answers before it; after `seconds` it counts as acknowledged."""
         if self._closed:
             raise ControlError("the supervisor is gone")
@@ -220,7 +241,10 @@ class ControlChannel:
         self._waiting[message.id] = future
         answers = self._answers[message.id] = []
         try:
-            self.send(message)
+            if fd < 0:
+                self.send(message)
+            else:
+                self.hand_over(message, fd)
             return await future, answers
         finally:
             del self._waiting[message.id], self._answers[message.id]
@@ -267,10 +291,13 @@ class ControlChannel:
 
 
 class Conversation:
-    """The supervisor's end of one control connection; its selector calls `on_readable` and `on_writable`."""
+    """The supervisor's end of one control connection; its selector calls `on_readable` and `on_writable`.
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._stream = _Stream(sock)
+    `is_child`: it may pass descriptors with what it sends; nobody else's come.
+    """
+
+    def __init__(self, sock: socket.socket, *, is_child: bool = False) -> None:
+        self._stream = _Stream(sock, deque() if is_child else None)
 
     def fileno(self) -> int:
         """The descriptor to select on."""
@@ -296,15 +323,11 @@ class Conversation:
 
     def send_descriptor(self, message: Down, fd: int) -> bool:
         """Send `message` with a copy of `fd`; False when it cannot be sent now, and nothing was."""
-        if self._stream.out:
-            return False
-        packed = pack(message)
-        try:
-            sent = socket.send_fds(self._stream.sock, [packed], [fd])
-        except OSError:
-            return False
-        self._stream.out += packed[sent:]
-        return True
+        return self._stream.write_with(pack(message), fd)
+
+    def take_descriptor(self) -> int:
+        """The descriptor that came with a message of a child (`Shutdown`), the caller's from here on; -1: none did."""
+        return self._stream.descriptors.popleft() if self._stream.descriptors else -1
 
     def on_readable(self) -> tuple[list[Any], bool]:
         """The messages (`Up`) that came, and whether the peer is still there; one that cannot be read ends it."""
@@ -319,7 +342,9 @@ class Conversation:
         return self._stream.write()
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket, and what came with messages that nobody has looked at."""
+        while (fd := self.take_descriptor()) >= 0:
+            os.close(fd)
         self._stream.sock.close()
 
     def abandon(self) -> None:

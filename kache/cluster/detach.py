@@ -42,7 +42,8 @@ def detached(config: Config, supervise: Supervise, keep: Collection[int] = ()) -
     The background process logs to `config.logfile`, or to ``kache-<port>.log`` in its directory. `keep` are
     descriptors that it must not lose.
     """
-    config = msgspec.structs.replace(config, logfile=config.logfile or f"kache-{config.port or config.tls_port}.log")
+    chosen = config.logfile
+    config = msgspec.structs.replace(config, logfile=chosen or f"kache-{config.port or config.tls_port}.log")
     try:
         before = _Before(config)
         log = os.open(config.logfile, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -50,7 +51,9 @@ def detached(config: Config, supervise: Supervise, keep: Collection[int] = ()) -
         print(f"kache: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"kache: The log file {config.logfile} cannot be written: {error.strerror}.", file=sys.stderr)
+        where = "" if chosen else " It lies in --dir, where this cluster keeps its files; --logfile puts it elsewhere."
+        path = os.path.abspath(config.logfile)
+        print(f"kache: The log file {path} cannot be written: {error.strerror}.{where}", file=sys.stderr)
         return 1
     reader, writer = os.pipe()
     pid = os.fork()

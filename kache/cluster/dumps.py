@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from kache.cluster.messages import CancelDump, Down, DumpShard, Kept
 from kache.config.settings import Config
 
-__all__ = ["Dumps", "save_points"]
+__all__ = ["CANCELLED", "Dumps", "save_points"]
 
 FIRST_WAIT = 60.0
 LONGEST_WAIT = 3600.0
@@ -26,7 +26,14 @@ LONGEST_WAIT = 3600.0
 NOT_KEPT = "ERR nothing is kept on disk yet: the data directory cannot be opened"
 RUNNING = "ERR Background save already in progress"
 REWRITING = "ERR Background append only file rewriting already in progress"
-NOTHING_RUNS = "ERR Background save is currently not in progress or scheduled"
+ACTIVE = (
+    "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE "
+    "whenever possible."
+)
+NOTHING_RUNS = "ERR Background saving is currently not in progress or scheduled"
+
+CANCELLED = "ERR cancelled"
+"""What a round says that was given up because somebody asked for that."""
 
 _log = logging.getLogger("kache")
 
@@ -72,21 +79,44 @@ class Dumps:
         """Whether a round is under way."""
         return self._round is not None
 
+    @property
+    def saving(self) -> bool:
+        """Whether that is a save, and not a rewrite."""
+        return self._round is not None and not self._round.rewrite
+
     def ask(self, *, rewrite: bool, urgent: bool, schedule: bool, answer: Answer) -> str:
-        """A round over all shards: "" or why not, at once; `answer` gets "" or what failed when it is over."""
-        if self._round is not None and not schedule:
-            return REWRITING if self._round.rewrite else RUNNING
+        """A round over all shards: "" or why not, at once; `answer` gets "" or what failed when it is over.
+
+        A save waits for a rewrite under way if `schedule`, and a rewrite for a save.
+        """
+        refused = self._refusal(rewrite, urgent, schedule)
+        if refused:
+            return refused
         self._waiting.append(_Round(deque(self._shards), answer, rewrite, urgent, automatic=False))
         self._go_on()
         return ""
 
-    def cancel(self) -> str:
-        """Give up the round under way and those that wait; "" or why not."""
+    def _refusal(self, rewrite: bool, urgent: bool, schedule: bool) -> str:
         if self._round is None:
+            return ""
+        if rewrite:
+            waits = any(each.rewrite and not each.automatic for each in self._waiting)
+            return REWRITING if self._round.rewrite or waits else ""
+        if not self._round.rewrite:
+            return RUNNING
+        return "" if schedule else REWRITING if urgent else ACTIVE
+
+    def cancel(self, *, rewrites: bool = False) -> str:
+        """Give up the save under way and those that wait, and `rewrites` too if so; "" or why not."""
+        given_up = [each for each in self._waiting if rewrites or not each.rewrite]
+        runs = self._round is not None and (rewrites or not self._round.rewrite)
+        if not runs and not given_up:
             return NOTHING_RUNS
-        for waiting in self._waiting:
-            waiting.answer("ERR cancelled")
-        self._waiting.clear()
+        self._waiting = deque(each for each in self._waiting if each not in given_up)
+        for waiting in given_up:
+            waiting.answer(CANCELLED)
+        if not runs or self._round is None:
+            return ""
         self._round.cancelled = True
         self._round.shards.clear()
         if self._asked is not None:
@@ -137,12 +167,16 @@ class Dumps:
             self._wait = 0.0
             self._saved_at = None  # the next look at the clock sets it
         elif ended.automatic:
+            # One that was cancelled, too: the save points would have it back at once.
             self._wait = min(max(2 * self._wait, FIRST_WAIT), LONGEST_WAIT)
             self._not_before = -1.0
-            _log.warning(
-                "an automatic dump has failed (%s); the next try in %g s", "; ".join(ended.failures), self._wait
-            )
-        ended.answer("; ".join(ended.failures) if not ended.cancelled else "ERR cancelled")
+            if ended.cancelled:
+                _log.info("an automatic dump was cancelled; the next in %g s", self._wait)
+            else:
+                _log.warning(
+                    "an automatic dump has failed (%s); the next try in %g s", "; ".join(ended.failures), self._wait
+                )
+        ended.answer("; ".join(ended.failures) if not ended.cancelled else CANCELLED)
 
     # By itself --------------------------------------------------------------------------------------------
     def look(self, now: float, config: Config) -> None:

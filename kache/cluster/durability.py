@@ -73,6 +73,9 @@ class DataDirectory:
         """Lock the directory and take in what it says, or make it that of this cluster."""
         if self.is_open:
             return
+        root = self._directory.enclosing(self._files, self.path)
+        if root:
+            raise KacheError(f"{self.path} lies inside of the data directory {root}: --dir {root} is what is meant.")
         try:
             self._directory.make(self._files, self.path)
             self._lock = self._directory.Lock(self._files, self.path)
@@ -90,12 +93,13 @@ class DataDirectory:
     def _take_in(self) -> None:
         found = self._directory.read_cluster(self._files, self.path)
         if found is None:
+            # What a first start has left that did not come to its end.
+            self._repartition.clean(self._files, self.path, 0)
             self._write()
             self.keep_functions(self.functions)
             return
         self._cluster, self.hash_seed, self._epoch = found.cluster, found.hash_seed, found.epoch
-        if self._files.exists(self._functions_file):
-            self.functions = self._files.read_all(self._functions_file, self._files.size(self._functions_file))
+        self.functions = self._directory.read_functions(self._files, self.path)
         if found.shards == self.shards:
             self.slots = list(found.slots)
             self._repartition.clean(self._files, self.path, found.epoch)
@@ -122,9 +126,7 @@ class DataDirectory:
         cluster = self._directory.ClusterFile(
             self._cluster, self.hash_seed, self._epoch, self.shards, tuple(self.slots)
         )
-        for shard in range(self.shards):
-            self._directory.make(self._files, self._place(shard))
-        self._directory.write_cluster(self._files, self.path, cluster)
+        self._directory.begin(self._files, self.path, cluster)
         _log.info("data is kept in %s", self.path)
 
     def _place(self, shard: int) -> str:
@@ -138,7 +140,7 @@ class DataDirectory:
     def keep_functions(self, payload: bytes) -> None:
         """These are the libraries of functions from here on, in the next life of the cluster, too. Raises OSError."""
         # Nothing is written for who has never had any.
-        if self.is_open and (payload or self._files.exists(self._functions_file)):
+        if self.is_open and (payload or self._files.is_file(self._functions_file)):
             self._files.replace(self._functions_file, payload)
         self.functions = payload
 
@@ -148,7 +150,8 @@ class DataDirectory:
 
     def of_shard(self, shard: int) -> DataPlace | None:
         """What a shard is told of it; None while it is not open."""
-        return DataPlace(self._place(shard), self._cluster) if self.is_open else None
+        slots = tuple((first, last) for first, last, owner in self.slots if owner == shard)
+        return DataPlace(self._place(shard), self._cluster, slots) if self.is_open else None
 
     def close(self) -> None:
         """Give it back."""

@@ -2,7 +2,7 @@
 
     serving ─► begin ─► routers drain ─► shards drain, and save ─► ended        begin again: all are killed at once
 
-No I/O but kill; the supervisor's turns carry it on.
+No I/O but kill and close; the supervisor's turns carry it on.
 """
 
 from __future__ import annotations
@@ -44,11 +44,22 @@ class Ending:
         self._send = send
         self._save: bool | None = None
         self._seconds: float | None = None
+        self._held: list[int] = []
 
     def ask(self, save: bool | None, now: bool) -> None:
         """Before `begin`: whether the shards save (None: by the save points); `now` waits for nothing in flight."""
         self._save = save
         self._seconds = 0.0 if now else None
+
+    def hold(self, connection: int) -> None:
+        """Keep this client's connection open until the end: whoever asked for it takes that for the sign that all is done."""
+        self._held.append(connection)
+
+    def let_go(self) -> None:
+        """Everything is on disk, and nobody has the files open any more."""
+        for connection in self._held:
+            os.close(connection)
+        self._held.clear()
 
     def begin(self, cause: str) -> None:
         """Begin to end; a second time ends at once."""

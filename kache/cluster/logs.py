@@ -186,7 +186,8 @@ def set_up(config: Config, process: str) -> None:
     try:
         handler = _Lines(config.logfile)
     except OSError as error:
-        raise KacheError(f"The log file {config.logfile} cannot be written: {error.strerror}.") from None
+        path = os.path.abspath(config.logfile)
+        raise KacheError(f"The log file {path} cannot be written: {error.strerror}.") from None
     _limiter = _Limiter()
     handler.addFilter(_limiter)
     text = config.logformat == "text" or (config.logformat == "auto" and not config.logfile and os.isatty(2))

@@ -61,6 +61,7 @@ __all__ = [
     "RestartShard",
     "Role",
     "Save",
+    "SaveRefused",
     "ScriptChange",
     "ScriptsAre",
     "SetStage",
@@ -85,10 +86,12 @@ Health = Literal["starting", "loading", "up", "unresponsive", "down"]
 
 
 class DataPlace(msgspec.Struct, frozen=True):
-    """Where a shard keeps its files, and the id (16 bytes) of the cluster that they belong to."""
+    """Where a shard keeps its files, the id (16 bytes) of the cluster that they belong to, and the shard's slots there: pairs
+    (first, last)."""
 
     directory: str
     cluster: bytes
+    slots: tuple[tuple[int, int], ...]
 
 
 class Stage(msgspec.Struct, kw_only=True, frozen=True):
@@ -263,7 +266,7 @@ class Ack(_Message, tag=True):
     id: int
     error: str = ""
     count: int = 0
-    """Of users that were deleted."""
+    """Of users that were deleted; for Save, 1 where it concerns what waits for what is under way."""
 
 
 class ConfigChanged(_Message, tag=True):
@@ -341,6 +344,12 @@ class DumpShard(_Message, tag=True):
 
 class CancelDump(_Message, tag=True):
     """Down, to a shard: give up the dump that is under way."""
+
+
+class SaveRefused(_Message, tag=True):
+    """Down, to shards that keep nothing: somebody wanted it kept, and `reason` says why it cannot be."""
+
+    reason: str
 
 
 class Dumped(_Message, tag=True):
@@ -520,14 +529,16 @@ class StageIs(_Message, tag=True):
 
 class Save(_Message, tag=True):
     """Up: have every shard make a new base, one after the other; `what`: "save" (Ack at the end), "bgsave",
-    "bgrewriteaof" (Ack at the beginning), "schedule" (the same, behind one that is under way), "cancel"."""
+    "bgrewriteaof" (Ack at the beginning, also where it is put behind a save), "schedule" (a save that is put behind a rewrite),
+    "cancel" (of saves), "shutdown" (Ack at the end, in the place of whatever is under way)."""
 
     id: int
     what: str
 
 
 class Shutdown(_Message, tag=True):
-    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone.
+    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone. A router passes the
+    descriptor of the client who asks with it, for the same.
 
     `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for."""
 
@@ -635,6 +646,7 @@ Down = (
     | Drain
     | DumpShard
     | CancelDump
+    | SaveRefused
     | ShardState
     | NewListener
     | Ping

@@ -29,6 +29,7 @@ __all__ = [
     "schedule_as_batch",
     "set_title",
     "trim_memory",
+    "untouched_files",
 ]
 
 _LINUX = sys.platform.startswith("linux")
@@ -85,23 +86,25 @@ def let_go_of_files() -> None:
     """
     if _libc is None:
         return
-    for start, end in _untouched_files():
+    for start, end in untouched_files():
         _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
-def _untouched_files() -> list[tuple[int, int]]:
+def untouched_files(smaps: str = "/proc/self/smaps") -> list[tuple[int, int]]:
     """The mappings of files that cannot be written to, and of which no page was ever changed: (first byte, end)."""
     found = []
     start = end = 0
     try:
-        with open("/proc/self/smaps", "rb") as mappings:
+        with open(smaps, "rb") as mappings:
             for line in mappings:  # never all of them at once: that alone would take a megabyte
                 words = line.split()
                 if not words[0].endswith(b":"):
                     start, end = (int(number, 16) for number in words[0].split(b"-"))
                     if words[1] not in (b"r-xp", b"r--p") or len(words) < 6 or not words[5].startswith(b"/"):
                         end = 0
-                elif words[0] == b"Anonymous:" and end and words[1] == b"0":
+                elif words[0] == b"Anonymous:" and words[1] != b"0":
+                    end = 0
+                elif words[0] == b"Swap:" and end and words[1] == b"0":  # what was changed may lie there
                     found.append((start, end))
     except OSError:
         return []

@@ -22,8 +22,7 @@ from kache.cluster import messages
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.children import Child
 from kache.cluster.messages import Library
-from kache.errors import KacheError
-from kache.libraries import MOST_BYTES, LibraryError, decode, encode, name_of
+from kache.libraries import MOST_BYTES, decode, encode, name_of
 
 __all__ = ["Programs"]
 
@@ -66,13 +65,10 @@ class Programs:
 
     # What there is ---------------------------------------------------------------------------------------
     def start(self, payload: bytes) -> None:
-        """The libraries that were kept, if any. Raises KacheError for what is no such payload."""
-        try:
-            codes = decode(payload) if payload else []
-            self._libraries = {(name := name_of(code)): Library(name, code, self._next()) for code in codes}
-            self._told = self._libraries
-        except LibraryError as error:
-            raise KacheError(f"The functions in the data directory cannot be read: {error}.") from None
+        """The libraries that were kept, if any: whoever has read them has seen that they are whole."""
+        codes = decode(payload) if payload else []
+        self._libraries = {(name := name_of(code)): Library(name, code, self._next()) for code in codes}
+        self._told = self._libraries
 
     @property
     def libraries(self) -> list[Library]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from kache.cluster.messages import Loading
 from kache.config.kinds import format_size
 
-__all__ = ["ERASE", "Bar", "LoadingBar", "dumping_text", "loading_text", "on_terminal"]
+__all__ = ["ERASE", "Bar", "LoadingBar", "counted", "dumping_text", "loading_text", "on_terminal"]
 
 _log = logging.getLogger("kache")
 
@@ -33,12 +33,19 @@ def on_terminal() -> bool:
         return False
 
 
+def counted(n: int, what: str) -> str:
+    """``1 key``, ``3,400,000 keys``"""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def loading_text(loading: Loading) -> str:
     """``41 % of 2.1gb, 3,400,000 keys, 1,200,000 a second, 7 s left``"""
     rate = loading.done / loading.seconds if loading.seconds > 0 else 0.0
     left = f", {(loading.total - loading.done) / rate:.0f} s left" if rate > 0 else ""
     share = 100 * loading.done / loading.total if loading.total else 100
-    keys = f"{loading.keys:,} keys, {loading.keys / loading.seconds if loading.seconds > 0 else 0:,.0f} a second"
+    keys = (
+        f"{counted(loading.keys, 'key')}, {loading.keys / loading.seconds if loading.seconds > 0 else 0:,.0f} a second"
+    )
     return f"{share:.0f} % of {format_size(loading.total)}, {keys}{left}"
 
 
@@ -46,7 +53,7 @@ def dumping_text(done: float, keys: int, seconds: float) -> str:
     """``dumping: 41 %, 3,400,000 keys, 1,200,000 a second, 2 s left``; `done` is a share of 1."""
     rate = f", {keys / seconds:,.0f} a second" if seconds > 0 else ""
     left = f", {seconds * (1 - done) / done:.0f} s left" if 0 < done < 1 else ""
-    return f"dumping: {100 * done:.0f} %, {keys:,} keys{rate}{left}"
+    return f"dumping: {100 * done:.0f} %, {counted(keys, 'key')}{rate}{left}"
 
 
 def _drawn(share: float) -> str:

@@ -28,7 +28,7 @@ def ready_line(config: Config, broken: Sequence[Child]) -> str:
     where = ", ".join(format_address(host, config.port or config.tls_port) for host in config.bind)
     tls = "" if not config.tls_port else f"; TLS on port {config.tls_port}" if config.port else "; with TLS only"
     text = (
-        f"Kache {__version__} ready on {where}: {shards}, "
+        f"Kache {__version__} {'partly ' if broken else ''}ready on {where}: {shards}, "
         f"{memory if config.maxmemory else 'no maxmemory' if not config.backend else 'the data is its own'}{tls}. "
         f"Stop with Ctrl-C or `kache cluster stop --port {config.port or config.tls_port}`."
     )

@@ -35,7 +35,7 @@ from kache.cluster.certificates import CertificateError, checked_in_a_child
 from kache.cluster.changes import Changes
 from kache.cluster.children import Child
 from kache.cluster.control import Conversation
-from kache.cluster.dumps import Dumps
+from kache.cluster.dumps import CANCELLED, Dumps
 from kache.cluster.durability import DataDirectory
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
@@ -200,6 +200,7 @@ class Supervisor:
         self._resources.leave()
         self._admins.close()
         self._data.close()
+        self._end.let_go()
 
     def _turn(self) -> None:
         """One round. Whatever arrives cannot end the supervisor: an error costs the conversation that it came from."""
@@ -360,7 +361,7 @@ class Supervisor:
         except OSError as error:
             self._on_refused(child, error)
             return None
-        child.conversation = Conversation(ours)
+        child.conversation = Conversation(ours, is_child=True)
         return theirs
 
     def _on_started(self, started: list[Child]) -> None:
@@ -640,10 +641,19 @@ class Supervisor:
                 self._programs.script(text, lambda error: self._answer(asker, messages.Ack(number, error)))
             case messages.ModuleLoad() | messages.ModuleUnload() | messages.ModuleList() if asker in self._admins:
                 self._on_module_request(asker, message)
-            case messages.Shutdown(id=number, save=save, now=now):
-                self._answer(asker, messages.Ack(number))
-                self._end.ask(save, now)
-                self._stop("a request to stop")
+            case messages.Shutdown():
+                self._shut_down(asker, message)
+
+    def _shut_down(self, asker: Conversation, message: messages.Shutdown) -> None:
+        """Ends the cluster. A client's connection, which comes with its request, stays open until everything is on disk."""
+        held = asker.take_descriptor()
+        if held >= 0:
+            self._end.hold(held)
+        self._answer(asker, messages.Ack(message.id))
+        if self._end.phase != "serving" and asker not in self._admins:
+            return  # another client's request is being carried out: this one waits for the same end
+        self._end.ask(message.save, message.now)
+        self._stop("a request to stop")
 
     def _answer_count(self, asker: Conversation, number: int, error: str, count: int) -> None:
         self._answer(asker, messages.Ack(number, error, count))
@@ -683,25 +693,33 @@ class Supervisor:
     def _save(self, asker: Conversation, number: int, what: str) -> None:
         """BGSAVE, SAVE, BGREWRITEAOF: a round of dumps; `what` is that of `messages.Save`."""
         if what == "cancel":
-            self._answer(asker, messages.Ack(number, self._dumps.cancel()))
+            waits = not self._dumps.saving
+            self._answer(asker, messages.Ack(number, self._dumps.cancel(), int(waits)))
             return
+        if what == "shutdown":
+            self._dumps.cancel(rewrites=True)  # what is saved now is saved for the last time
         try:
             self._spread.open_data()
         except KacheError as error:
+            _log.warning("nothing can be saved: %s", error)
+            for shard in range(self.config.shards):
+                self._tell_shard(shard, messages.SaveRefused(str(error)))
             self._answer(asker, messages.Ack(number, f"ERR {error}"))
             return
 
+        urgent, waits = what in ("save", "shutdown"), self._dumps.running
+
         def over(error: str) -> None:
-            if error:
+            if error and error != CANCELLED:
                 _log.warning("a dump that was asked for has failed: %s", error)
-            if what == "save":
+            if urgent:
                 self._answer(asker, messages.Ack(number, error))
 
         refused = self._dumps.ask(
-            rewrite=what == "bgrewriteaof", urgent=what == "save", schedule=what == "schedule", answer=over
+            rewrite=what == "bgrewriteaof", urgent=urgent, schedule=what in ("schedule", "shutdown"), answer=over
         )
-        if refused or what != "save":
-            self._answer(asker, messages.Ack(number, refused))
+        if refused or not urgent:
+            self._answer(asker, messages.Ack(number, refused, int(waits)))
 
     def _take_in_slots(self, slots: list[SlotRange], answer: Callable[[str], None]) -> None:
         """Make `slots` the map of the cluster; `answer` is called once every child goes by it, or with what went wrong.

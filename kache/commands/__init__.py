@@ -27,7 +27,7 @@ Merges, for split and all: ``sum``, ``all_ok``, ``in_order`` (MGET), ``concat`` 
 The column `cluster` says what a command does where the router stands in front of a Redis or Valkey Cluster instead of
 its own shards (`row.CLUSTER`). It is data for the reference, and for whoever builds or checks that.
 
-Modules: row (the type), extract (keys of one command), redact (what of one nobody may see), describe (COMMAND's replies), syntax (argument lines as
+Modules: row (the type), extract (keys of one command), misses (those that it reads), redact (what of one nobody may see), describe (COMMAND's replies), syntax (argument lines as
 trees), reference and elsewhere (docs/commands.md, docs/not-implemented.md), behind (what differs in front of a Redis Cluster). Everything is pure and shared by the router, the shards and the command line.
 """
 

@@ -33,7 +33,10 @@ ALL: Final = "g$lshzxetd"
 
 
 def parse_events(text: str) -> str:
-    """The classes that `text` names, in one order, ``A`` for all it stands for; raises ValueError."""
+    """The classes that `text` names, in one order, ``A`` for all it stands for; raises ValueError.
+
+    ``n`` is shown beside ``A``, too, where a real server forgets it: what is written into the file has to say it.
+    """
     wanted = set(text.replace("A", ALL))
     if wanted - CLASSES.keys():
         raise ValueError(text)

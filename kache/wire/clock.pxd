@@ -35,4 +35,5 @@ cdef class Clock:
     cdef bint simulated                 # a test has moved the time of the data
     cdef int64_t ahead_ms, stands_at_ms # by how much; where it stands, 0: it runs
     cdef int64_t now_ms(self) noexcept nogil
+    cdef int64_t now_us(self) noexcept nogil
     cdef int64_t data_ms(self, int64_t now_ms) noexcept nogil

@@ -34,6 +34,9 @@ cdef class Clock:
     cdef int64_t now_ms(self) noexcept nogil:
         return self.wall_ms + self.offset_ms + (kache_clock_ns(KACHE_BOOT_CLOCK) - self.boot_ns) // 1000000
 
+    cdef int64_t now_us(self) noexcept nogil:
+        return (self.wall_ms + self.offset_ms) * 1000 + (kache_clock_ns(KACHE_BOOT_CLOCK) - self.boot_ns) // 1000
+
     cdef int64_t data_ms(self, int64_t now_ms) noexcept nogil:
         """The data's time when this clock shows `now_ms`."""
         if self.simulated:

@@ -179,7 +179,8 @@ def _clients(state: _State) -> Fields:
 
 
 def _memory(state: _State) -> Fields:
-    use = MemoryUse(state.shards, state.routers.counters["client_bytes"])
+    counters = state.routers.counters
+    use = MemoryUse(state.shards, counters["client_bytes"], counters["client_bytes_peak"])
     limit, peak, resident = state.router.config.maxmemory, use.peak, use.resident
     used = int(state.whole["total_memory"] or 0)
     return {
@@ -191,7 +192,8 @@ def _memory(state: _State) -> Fields:
         "used_memory_peak_human": _human(peak),
         "used_memory_peak_perc": _percent(used, peak),
         "used_memory_overhead": use.overhead,
-        **state.shown("used_memory_startup", "used_memory_dataset"),
+        "used_memory_startup": 0,
+        **state.shown("mem_shards_startup", "used_memory_dataset"),
         "used_memory_dataset_perc": _percent(use.dataset, used),
         "total_system_memory": TOTAL_MEMORY,
         "total_system_memory_human": _human(TOTAL_MEMORY),
@@ -247,7 +249,7 @@ def _persistence(state: _State) -> Fields:
         "loading": int(loading),
         "async_loading": 0,
         "current_save_keys_processed": count("dump_keys"),
-        "rdb_changes_since_last_save": count("changes_since_save") if kept else state.sum("dirty"),
+        "rdb_changes_since_last_save": sum(shard.kept.get("changes_since_save", shard.dirty) for shard in state.shards),
         "rdb_bgsave_in_progress": int(bool(saving)),
         "rdb_last_save_time": (min(saved) if saved else state.routers.started_ms) // 1000,
         "rdb_last_bgsave_status": dumped,

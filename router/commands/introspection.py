@@ -155,17 +155,18 @@ async def memory_stats(router: Router, session: Session) -> Reply:
     """Sums over the shards, with the field names of Redis that have a meaning here."""
     shards, _silent = await gather(router)
     counters = (await gather_routers(router)).counters
-    use = MemoryUse(shards, int(counters["client_bytes"]))
+    use = MemoryUse(shards, int(counters["client_bytes"]), int(counters["client_bytes_peak"]))
     keys = sum(one.keys for shard in shards for one in shard.databases)
     return {
         b"peak.allocated": use.peak,
         b"total.allocated": use.used,
-        b"startup.allocated": use.startup,
+        b"startup.allocated": 0,
+        b"shards.startup": use.startup,
         b"cluster.links": use.links,
         b"clients.normal": use.clients,
         b"aof.buffer": use.log,
         b"slot.tables": use.slots,
-        b"overhead.total": use.startup + use.overhead,
+        b"overhead.total": use.overhead,
         b"keys.count": keys,
         b"keys.bytes-per-key": use.dataset // keys if keys else 0,
         b"dataset.bytes": use.dataset,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from kache.cluster.control import ControlError
-from kache.cluster.messages import Request, RestartShard, Save, Shutdown
+from kache.cluster.messages import Ack, Request, RestartShard, Save, Shutdown
 from kache.errors import SYNTAX, CommandError
 from kache.replies import OK, Reply
 
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+log = logging.getLogger("kache.router")
+
 POLL_SECONDS = 0.02
 """Between two looks at what is durable, for WAITAOF."""
 
 
-async def _ask(router: Router, request: Request) -> None:
-    """Have the supervisor do it; CommandError says why it does not."""
+async def _ask(router: Router, request: Request) -> bool:
+    """Have the supervisor do it, maybe later, which it says; CommandError says why it does not."""
     try:
-        await router.control.request(request)
+        done = await router.control.request(request)
     except ControlError as error:
         text = str(error)
         raise CommandError(text if text.startswith("ERR ") else f"ERR {text}") from None
+    return isinstance(done, Ack) and bool(done.count)
 
 
 @local("save")
@@ -52,17 +56,17 @@ async def bgsave(router: Router, session: Session, *options: bytes) -> Reply:
     if len(options) > 1 or option not in (b"", b"SCHEDULE", b"CANCEL"):
         raise CommandError(SYNTAX)
     if option == b"CANCEL":
-        await _ask(router, Save(0, "cancel"))
-        return "Background saving cancelled"
-    await _ask(router, Save(0, "schedule" if option else "bgsave"))
-    return "Background saving scheduled" if option else "Background saving started"
+        waited = await _ask(router, Save(0, "cancel"))
+        return "Scheduled background saving cancelled" if waited else "Background saving cancelled"
+    waits = await _ask(router, Save(0, "schedule" if option else "bgsave"))
+    return "Background saving scheduled" if waits else "Background saving started"
 
 
 @local("bgrewriteaof")
 async def bgrewriteaof(router: Router, session: Session) -> Reply:
     """The same dump: it becomes the base of the log where there is one."""
-    await _ask(router, Save(0, "bgrewriteaof"))
-    return "Background append only file rewriting started"
+    waits = await _ask(router, Save(0, "bgrewriteaof"))
+    return f"Background append only file rewriting {'scheduled' if waits else 'started'}"
 
 
 @local("lastsave")
@@ -118,15 +122,18 @@ async def shutdown(router: Router, session: Session, *options: bytes) -> Reply:
             raise CommandError(SYNTAX)
         raise CommandError("ERR No shutdown in progress.")
     wish = True if b"SAVE" in words else False if b"NOSAVE" in words else None
-    if wish and b"FORCE" not in words:
-        # One that cannot be saved goes on serving: its data is nowhere else.
-        await save(router, session)
-        wish = False
+    saves = wish or (wish is None and bool(router.config.save) and not router.config.appendonly)
     try:
-        await router.control.request(Shutdown(0, wish, b"NOW" in words))
+        if saves and b"FORCE" not in words:
+            # One that cannot be saved goes on serving: its data is nowhere else. What is written from here on is saved by
+            # the shards when they leave.
+            await router.control.request(Save(0, "shutdown"))
+        await router.control.request(Shutdown(0, wish, b"NOW" in words), session.fd)
     except ControlError as error:
-        raise CommandError(f"ERR Errors trying to SHUTDOWN. {error}") from None
-    # Success has no reply: clients take the end of the connection for it, and an answer for a failure.
+        log.warning("SHUTDOWN of %s is refused: %s", session.address, error)
+        raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.") from None
+    # Success has no reply: clients take the end of the connection for it, which the supervisor holds open until everything
+    # is on disk.
     session.kill("SHUTDOWN")
     return None
 

@@ -29,7 +29,8 @@ cdef class Counters:
         return 0
 
     cdef int sample(self, Router router) except -1:
-        """Once a second, for the rates."""
+        """Once a second, for the rates and the peak."""
+        self.client_peak = max(self.client_peak, router.clients.cost())
         self.samples.append(self.traffic(router))
         if len(self.samples) > 3:
             del self.samples[0]
@@ -43,6 +44,7 @@ cdef class Counters:
         """Counters since the start (or the last reset), current levels, and rates over the last seconds."""
         cdef Command* command
         now, commands, bytes_in, bytes_out = self.traffic(router)
+        self.client_peak = max(self.client_peak, router.clients.cost())
         first = self.samples[0] if self.samples else (self.since_ms, 0, 0, 0)
         seconds = max(now - first[0], 1) / 1000.0
         local_calls = {}
@@ -81,6 +83,7 @@ cdef class Counters:
             "closed_by_timeout": self.timeout_closed,
             "closings": dict(self.closings),
             "client_bytes": router.clients.cost(),
+            "client_bytes_peak": self.client_peak,
             "output_bytes": router.clients.output_bytes,
             "ops_per_second": max(commands - first[1], 0) / seconds,
             "input_kbps": max(bytes_in - first[2], 0) / seconds / 1024,
@@ -104,6 +107,7 @@ cdef class Counters:
         # Modulo 2**64: open connections go on counting from where they are.
         self.bytes_in_closed -= bytes_in
         self.bytes_out_closed -= bytes_out
+        self.client_peak = router.clients.cost()
         self.samples.clear()
         self.lags.clear()
         self.lag_us = 0

@@ -5,7 +5,9 @@
 #   in front of a Redis Cluster: ──► who watches here, and the other routers (router/cluster/monitoring.py)
 #
 # With nobody watching a command costs two loads. What is queued behind MULTI is shown when EXEC executes it. What is secret
-# is not shown (kache/commands/redact.py), nor commands that the table says are not (admin, skip_monitor).
+# is not shown (kache/commands/redact.py), nor what administers the cluster, nor what was refused unseen (`refused_at`).
+# Scripts are, as commands of their clients, though the table has "skip_monitor": with that a real server shows them by hand,
+# before what they execute. What they execute here is not shown: shards know nothing of who watches.
 
 cdef bytes WATCHED_NAME = b"monitor"
 
@@ -47,11 +49,13 @@ cdef class Monitors:
 
     cdef int tell_words(self, Session session, Command* command, int db, list words) except -1:
         cdef Link link = <Link> self.router.links[0] if self.router.remote is None else None
+        cdef int64_t now_us
         row = <object> command.row
-        if "admin" in row.flags or "skip_monitor" in row.flags or (link is not None and link.phase != UP):
+        if "admin" in row.flags or (link is not None and link.phase != UP):
             return 0
+        now_us = self.router.clock.now_us()
         line = b"+%d.%06d [%d %b]%b\r\n" % (
-            self.router.now_ms // 1000, self.router.now_ms % 1000 * 1000, db, monitored_address(session),
+            now_us // 1000000, now_us % 1000000, db, monitored_address(session),
             b"".join([b' "' + quoted(word) + b'"' for word in redacted(words)]))
         if link is None:
             return self.tell_routers(line)

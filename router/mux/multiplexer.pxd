@@ -1043,6 +1043,7 @@ cdef class Session(Replies):
     cdef readonly int64_t connected_ms, last_ms
     cdef int64_t stranger_ms         # since when it may do no more than authenticate, if so,
     cdef uint64_t stranger_commands  # and behind which of its commands
+    cdef uint64_t refused_at         # the number of its last command that was not executed, from 1; MONITOR shows none of these
     cdef int64_t begun_ms            # when its first byte came; 0 before
     cdef readonly uint64_t commands
     cdef str peer_name
@@ -1216,6 +1217,7 @@ cdef class Counters:
     cdef dict closings                   # why clients were closed by this router -> how many
     cdef dict errors                     # code of an error reply made here -> how many
     cdef list samples                    # (now_ms, commands, bytes in, bytes out) of the last seconds
+    cdef Py_ssize_t client_peak          # the most that all clients have cost, looked at once a second
     cdef int64_t lag_us                  # how late the timers came at worst in this second, and in those
     cdef list lags                       # of the last minute
     cdef int count_error(self, str message) except -1

@@ -53,6 +53,7 @@ cdef bint run_planned(Session session, Command* command, uint16_t flags) except 
     arguments = session.arguments(command)
     row = <object> command.row
     if command.route == ROUTE_CONTAINER:
+        session.refused_at = session.commands + 1
         session.answer_error(wrong_arity(command), flags)
         return True
     if command.route != ROUTE_CURSOR:

@@ -706,7 +706,8 @@ cdef class Session(Replies):
             return False
         self.current = command
         if self.router.watched[0] | self.router.watched[1] and command != NULL:
-            self.router.monitors.tell(self, command)
+            if self.refused_at != self.commands + 1:
+                self.router.monitors.tell(self, command)
         self.commands += 1
         self.router.counters.commands += 1
         if self.reply_mode == 2 and flags:
@@ -726,6 +727,7 @@ cdef class Session(Replies):
             self.caching_over()
         if not self.rights.unrestricted and self.authenticated_now and not command.no_auth and not may_execute(
                 self, command, flags):
+            self.refused_at = self.commands + 1
             return True
         if not self.admitted(command):
             if self.authenticated_now:
@@ -734,11 +736,13 @@ cdef class Session(Replies):
                 return False
             if self.queue is not None:
                 self.queue.broken = True
+            self.refused_at = self.commands + 1
             self.answer_error(NO_AUTH, flags)
             return True
         if self.subscriptions and self.dialect_now == RESP2 and not command.while_subscribed:
             if self.queue is not None:
                 self.queue.broken = True
+            self.refused_at = self.commands + 1
             self.answer_error(ONLY_SUBSCRIBED % command.name[:command.name_size], flags)
             return True
         if self.queue is not None and command.executes:
@@ -784,6 +788,7 @@ cdef class Session(Replies):
         """Unknown command, unknown subcommand, or the wrong number of arguments."""
         cdef Span* words = self.parser.spans
         cdef bytes name
+        self.refused_at = self.commands + 1
         if command == NULL:
             name = c_text(words[0], 16).lower()
             if name == b"post" or name == b"host:":

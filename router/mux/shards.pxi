@@ -50,7 +50,6 @@ cdef class Shards:
 
     cdef int is_up(self, Link link) except -1:
         """The shard has answered the handshake."""
-        log.info("shard %d is up (process %d)", link.index, link.pid)
         self.retry_seconds[link.index] = FIRST_RETRY
         self.router.channels.register_on(link)
         self.router.trackers.register_on(link)
@@ -67,6 +66,7 @@ cdef class Shards:
 
     cdef int is_back(self, Link link) except -1:
         """It has what it kept on disk, too: until then it would refuse whoever waited on it."""
+        log.info("shard %d is up (process %d)", link.index, link.pid)
         self.left_ms[link.index] = 0
         self.router.must_yield = True
         returning, self.returning[link.index] = self.returning[link.index], []
@@ -88,7 +88,9 @@ cdef class Shards:
         if self.router.shutting_down or self.router.closed:
             return 0
         if was_up:
-            log.warning("shard %d is down: %s", backend.index, backend.reason)
+            # One that could not load what it kept was never up; the supervisor says why it has ended.
+            if not (<Link?> backend).loading:
+                log.warning("shard %d is down: %s", backend.index, backend.reason)
             self.router.trackers.lost()
         if self.links[backend.index] is backend:
             self.retry(backend.index)
@@ -96,8 +98,10 @@ cdef class Shards:
         return self.router.clients.wake_soon()
 
     cdef int say(self, int index, str state, str reason) except -1:
-        """What the supervisor says of a shard: why it is down is told to clients, and once it is up it is connected to."""
-        self.down_reasons[index] = reason if state == "down" else ""
+        """What the supervisor says of a shard: why it is down is told to clients, and once it is up it is connected to. One that
+        is started again is down for the same reason until it is up."""
+        if state == "down" or state == "up":
+            self.down_reasons[index] = reason if state == "down" else ""
         if state == "up" and (<Link> self.links[index]).phase == DOWN:
             self.retry_seconds[index] = FIRST_RETRY
             # The retry under way may be a second off; whichever comes second finds the link connected.

@@ -107,7 +107,7 @@ async def _compute_with_large(
         for key in keys:
             if router.shard_of(key) == router.shard_of(home):
                 continue
-            if await held.read(key, "exists"):
+            if await _type(held, key) != b"none":
                 await _build(held, key, home, key)
                 copies += [key, b""]
         await held.hold()
@@ -153,6 +153,14 @@ async def _first_part(held: Transaction, source: bytes) -> list[Any] | None:
     return found
 
 
+async def _type(held: Transaction, key: bytes, db: int | None = None) -> bytes:
+    """b"none" without the key; a look at what is to be written, and no read of the client's."""
+    found = await held.read(key, "_types", db=db)
+    assert isinstance(found, list)
+    kind: bytes = found[0]
+    return kind
+
+
 async def _put(held: Transaction, source: bytes, destination: bytes, first: list[Any], event: str, db: int) -> None:
     """The value of `source`, whose first part this is, becomes that of `destination`."""
     done = "the destination was written"
@@ -183,7 +191,7 @@ async def renamenx(router: Router, session: Session, source: bytes, destination:
         first = await _first_part(held, source)
         if first is None:
             raise CommandError(NO_SUCH_KEY)
-        if await held.read(destination, "exists"):
+        if await _type(held, destination) != b"none":
             return 0
         await _carry(held, source, destination, first)
     return 1
@@ -201,7 +209,10 @@ async def copy(router: Router, session: Session, source: bytes, destination: byt
     db, replace = _copy_options(session.db, options)
     async with Transaction(router, session, [source, destination]) as held:
         first = await _first_part(held, source)
-        if first is None or (not replace and await held.read(destination, "exists", db=db)):
+        if first is None:
+            await held.read(source, "exists")  # a miss, which is counted and told
+            return 0
+        if not replace and await _type(held, destination, db) != b"none":
             return 0
         await _put(held, source, destination, first, "copy_to", db)
         await held.finished()
@@ -231,10 +242,10 @@ def _copy_options(db: int, options: tuple[bytes, ...]) -> tuple[int, bool]:
 async def smove(router: Router, session: Session, source: bytes, destination: bytes, member: bytes) -> Reply:
     """The member is added before it is removed."""
     async with Transaction(router, session, [source, destination], writes=True) as held:
-        kind = await held.read(source, "type")
-        if kind == "none":
+        kind = await _type(held, source)
+        if kind == b"none":
             return 0
-        if kind != "set" or await held.read(destination, "type") not in ("set", "none"):
+        if kind != b"set" or await _type(held, destination) not in (b"set", b"none"):
             raise CommandError(WRONG_TYPE)
         if not await held.read(source, "sismember", member):
             return 0
@@ -251,10 +262,10 @@ async def lmove(
     """The element is pushed before it is popped."""
     from_left, to_left = _side(where_from), _side(where_to)
     async with Transaction(router, session, [source, destination], writes=True) as held:
-        kind = await held.read(source, "type")
-        if kind == "none":
+        kind = await _type(held, source)
+        if kind == b"none":
             return None
-        if kind != "list" or await held.read(destination, "type") not in ("list", "none"):
+        if kind != b"list" or await _type(held, destination) not in (b"list", b"none"):
             raise CommandError(WRONG_TYPE)
         element = await held.read(source, "lindex", b"0" if from_left else b"-1")
         if element is None:
@@ -321,10 +332,10 @@ def _pairs_by_shard(router: Router, args: tuple[bytes, ...]) -> dict[int, list[b
 async def _existing(router: Router, session: Session, shards: dict[int, list[bytes]]) -> int:
     """How many of the keys exist."""
     asked = [
-        router.call(shard, "exists", list(dict.fromkeys(words[::2])), db=session.db, session=session)
+        router.call(shard, "_types", list(dict.fromkeys(words[::2])), db=session.db, session=session)
         for shard, words in shards.items()
     ]
-    return sum(await answers(asked))
+    return sum(kind != b"none" for kinds in await answers(asked) for kind in kinds)
 
 
 def _condition(options: tuple[bytes, ...]) -> tuple[bytes, list[bytes]]:

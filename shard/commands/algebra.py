@@ -37,6 +37,12 @@ def sizes(ctx: Context, *keys: bytes) -> Reply:
     return found
 
 
+@command("_types")
+def types(ctx: Context, *keys: bytes) -> Reply:
+    """The type of each key, none without it. A look of the router at what it is about to write, and no command's read."""
+    return [(ctx.keys.type_of(key) or "none").encode() for key in keys]
+
+
 @command("_pick")
 def pick(ctx: Context, key: bytes, scored: bytes, aggregate: bytes, weight: bytes, *rest: bytes) -> Reply:
     """``cursor most most_bytes counting (filter drop weight)…``: [where to go on or 0, members found, the part of them]."""

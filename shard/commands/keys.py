@@ -81,7 +81,7 @@ def expire_key(
     if current is None or not condition.holds(current, deadline):
         return 0
     if deadline <= ks.now_ms:
-        ks.delete(key)
+        ks.remove(key, "expired")
     else:
         ks.deadline_set(key, deadline)
     return 1

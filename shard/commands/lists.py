@@ -226,7 +226,7 @@ def ltrim(ctx: Context, key: bytes, raw_start: bytes, raw_stop: bytes) -> Reply:
         return OK
     first, end = inclusive_span(length, start, stop)
     if first == end:
-        ctx.keys.delete(key)
+        ctx.keys.remove(key, "ltrim", emptied=True)
         return OK
     if end < length:
         ctx.keys.list_delete_range(key, end, length)

@@ -96,7 +96,7 @@ def substr(ctx: Context, key: bytes, start: bytes, end: bytes) -> Reply:
 def _store(ks: Keyspace, key: bytes, value: bytes, options: StringOptions) -> None:
     """Sets the value with its deadline; one that has passed deletes the key at once."""
     if options.deadline and options.deadline <= ks.now_ms:
-        ks.delete(key)
+        ks.remove(key, "expired")
     else:
         ks.string_set(key, value, options.deadline, options.keep_ttl)
 

@@ -717,6 +717,7 @@ cdef class Notifications(Observer):
     cdef bint by_key, by_event  # on which channels
     cdef bint observing
     cdef int look(self) except -1
+    cdef void tell_misses(self, Context context, object row, Span* args, Py_ssize_t n) noexcept
     cdef void miss(self, int db, const char* key, size_t n) noexcept
     cdef void tell(self, bytes event, int db, const char* key, size_t n) noexcept
     cdef int publish(self, bytes channel, const char* message, Py_ssize_t n) except -1

@@ -199,6 +199,7 @@ from msgspec.msgpack import Encoder
 
 from kache.acl.inner import DeniedError
 from kache.commands import keys_of, keys_with_flags
+from kache.commands.misses import keys_read
 from kache.glob import compile_glob
 from kache.errors import NOT_INTEGER, OUT_OF_MEMORY, WRONG_TYPE, CommandError
 from kache.replies import Keyed, Missing

@@ -227,6 +227,8 @@ cdef class Executor:
                     command.rejected += self.counts(context, command)
                     return fail(context, out, refused)
             self.enter(context, command, number)
+            if self.store.missed is not None:
+                self.store.missed.tell_misses(context, self.rows[number], args, n)
             outcome = DECLINE if command.compiled == NULL else command.compiled(context, slot, args, n, out)
             if outcome == DONE:
                 self.count_compiled(context, command, number)
@@ -286,6 +288,8 @@ cdef class Executor:
         self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         try:
             self.enter(context, command, number)
+            if self.store.missed is not None:
+                self.store.missed.tell_misses(context, self.rows[number], spans, n)
             reply = self.run_handler(context, command, number, args)
             if context.flags & FLAG_TRACK:
                 self.tracking.remember(context, command, number, spans, n)
@@ -318,6 +322,8 @@ cdef class Executor:
         self.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
         try:
             self.enter(context, command, number)
+            if self.store.missed is not None:
+                self.store.missed.tell_misses(context, self.rows[number], args, n)
             done = command.compiled(context, NO_SLOT, args, n, out)
         finally:
             context.depth -= 1

@@ -688,6 +688,7 @@ cdef class Building:
         without elements. RecordError when parts are missing. A failure changes nothing.
         """
         cdef Place place
+        cdef int kind = kind_of(event)
         cdef Py_ssize_t n = len(self) if self.value is not None else 1
         if self.type < 0 or (self.type == TYPE_STRING and self.filled < self.size):
             raise RecordError("parts of the value are missing")
@@ -697,7 +698,9 @@ cdef class Building:
             key_delete(self.store, &place)
             self.drop()
         else:
-            self.put_at(&place, deadline, kind_of(event))
+            if kind in (RENAMED_TO, COPIED_TO) and self.store.effects.wanted and self.store.find(&place) != NULL:
+                self.store.note(CREATED, &place)    # as what was there were removed first
+            self.put_at(&place, deadline, kind)
         return n
 
     cdef int put_at(self, Place* place, int64_t deadline, int kind) except -1:

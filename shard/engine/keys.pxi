@@ -45,7 +45,7 @@ cdef bint key_expire_at(Store store, Place* place, int64_t deadline) except -1:
     if entry == NULL:
         return False
     if deadline <= store.now_ms:
-        return key_delete(store, place)
+        return key_remove(store, place, EXPIRED, False)
     observed = store.prepare(place, 0)
     store.put_deadline(place, entry, deadline)
     store.dirty += 1

@@ -26,15 +26,18 @@ cdef int move_entry(Store store, Place* source, Place* target) except -1:
 
 cdef bint key_rename(Store store, Place* source, Place* target) except -1:
     """`source` becomes `target` with its deadline, in place of what is there; False when it is not there."""
-    cdef bint observed
+    cdef bint observed, replaces
     if store.find(source) == NULL:
         return False
+    replaces = store.find(target) != NULL
     observed = store.prepare(source, target.n) | store.prepare(target, source.n)
     if source.n != target.n or memcmp(source.key, target.key, source.n) != 0:
         expect_fields_of(store, store.find(source), target)
         move_entry(store, source, target)
     store.dirty += 1
     if observed:
+        if replaces:
+            store.note(CREATED, target)     # as what was there were removed first
         store.note(RENAMED_FROM, source)
         store.note(RENAMED_TO, target)
         if store.effects.recording:
@@ -86,6 +89,8 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
         store.put_entry(target, old, fresh, entry_deadline(entry))
     store.dirty += 1
     if observed:
+        if old != NULL:
+            store.note(CREATED, target)
         store.note(COPIED_TO, target)
         if store.effects.recording:
             store.begin(RECORD_COPY, source)

@@ -6,6 +6,9 @@
 # No command mentions an event: its mutators' kinds have the names and classes (KINDS, effects.pyx). Every shard publishes
 # what happens to its keys, to every router that has somebody for it. With no class, or nobody listening to channels of this
 # sort, nothing is observed and a change costs what it costs without.
+#
+# Keys that were read and are not there (`keymiss`) are no change: the execution point asks for them before each command, by
+# the command's row (kache/commands/misses.py), and only while somebody wants to know.
 
 cdef enum:
     MISSED = 1 << 13                # the class `m`, which is of no change
@@ -54,6 +57,19 @@ cdef class Notifications(Observer):
     cdef void changed(self, int kind, int db, uint32_t slot, const char* key, size_t n) noexcept:
         if self.wanted & self.class_of[kind]:
             self.tell(<bytes> self.events[kind], db, key, n)
+
+    cdef void tell_misses(self, Context context, object row, Span* args, Py_ssize_t n) noexcept:
+        """A command is about to be executed: of the keys that it reads, those that are not there."""
+        cdef Place place
+        cdef Store store = self.shard.store
+        cdef bytes key
+        try:
+            for key in keys_read(row, arguments_of(args, n)):
+                store.place_of(&place, context.keys.db, key)
+                if store.find(&place) == NULL:
+                    self.miss(context.keys.db, place.key, place.n)
+        except Exception:
+            log.exception("what a command has missed cannot be published")
 
     cdef void miss(self, int db, const char* key, size_t n) noexcept:
         self.tell(b"keymiss", db, key, n)

@@ -167,8 +167,6 @@ cdef class Store:
         cdef Entry* entry = self.find(place)
         if entry == NULL:
             self.misses += self.counting
-            if self.missed is not None and self.counting:
-                self.missed.miss(self.db_of(place), place.key, place.n)
             if self.is_sampled(place):
                 self.sample_use(place, NULL)
             return NULL
@@ -183,8 +181,6 @@ cdef class Store:
         cdef Entry* entry = self.find(place)
         if entry == NULL:
             self.misses += self.counting
-            if self.missed is not None and self.counting:
-                self.missed.miss(self.db_of(place), place.key, place.n)
         else:
             self.hits += self.counting
         return entry

@@ -26,7 +26,7 @@ cdef int string_set(
 cdef int string_set_until(Store store, Place* place, Entry* old, const char* value, size_t n, int64_t deadline) except -1:
     """SET with a time of its own: deletes the key when that has passed."""
     if deadline <= store.now_ms:
-        key_delete(store, place)
+        key_remove(store, place, EXPIRED, False)
         return 0
     string_set(store, place, old, value, n, deadline, STRING_SET)
     if store.effects.wanted:

@@ -10,6 +10,7 @@
     beginning   how the log of a new life begins, also where the disk is full
     persistence Persistence: the log and the dumps of a living shard, its manifest, its way out of trouble
     directory   the directory of a cluster, its file, its locks
+    ownership   whose files they are: none of another shard, or of another cluster
     recovery    the one reader of logs and bases: verifies them, and makes a store of them
     division, repartition   what one shard holds as bases for others; another number of shards
     troubles    what an error of the file system means to who has to mend it

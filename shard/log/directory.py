@@ -6,8 +6,9 @@
     dir/functions            the libraries of functions, as FUNCTION DUMP gives them; missing where there never were any
     dir/epoch-1/shard-0003/  of one shard: its lock, its manifest (manifest.py), its files
 
-The supervisor owns `cluster`, `transactions`, `functions` and `lock`, each shard its own directory; tools lock what they read, shared. The epoch goes up
-when the number of shards changes: the files of one epoch are never mixed with those of another.
+The supervisor owns `cluster`, `transactions`, `functions` and `lock`, each shard its own directory; tools lock what they read,
+shared. The epoch goes up when the number of shards changes: the files of one epoch are never mixed with those of another.
+`cluster` is written when every shard has its directory and a manifest there: one that has not has lost its data.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final
 import msgspec
 
 from kache.cluster.resolution import Unfinished
+from kache.libraries import LibraryError, decode, name_of
 from kache.slots import SlotRange, check
 
 from . import manifest as manifests
@@ -33,8 +35,11 @@ __all__ = [
     "FUNCTIONS",
     "ClusterFile",
     "Lock",
+    "begin",
+    "enclosing",
     "make",
     "read_cluster",
+    "read_functions",
     "read_unfinished",
     "shard_directory",
     "sweep",
@@ -48,6 +53,7 @@ TRANSACTIONS: Final = "transactions"
 FUNCTIONS: Final = "functions"
 FIRST_LINE: Final = "kache 1"
 ELSEWHERE: Final = "move it away, or choose another --dir"
+_SHARD: Final = re.compile(r"shard-[0-9]{4,}")
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -74,14 +80,74 @@ def read_cluster(files: Files, path: str) -> ClusterFile | None:
             return _parse(files.read_all(name), name)
         except IsADirectoryError:
             raise LogError(f"{name} is a folder, not a file of Kache: {ELSEWHERE}.", name) from None
-    found = [each for each in files.list(path) if each.startswith("epoch-")] if files.exists(path) else []
+    found = data_of_nobody(files, path) if files.exists(path) else ""
     if found:
         raise LogError(
-            f"{path} has data ({found[0]}) but no file '{CLUSTER}' that says whose it is. Bring it back from a backup, or "
-            f"move {found[0]} away to start empty.",
+            f"{path} has data ({found}) but no file '{CLUSTER}' that says whose it is. Bring it back from a backup, or "
+            f"move {found} away to start empty.",
             name,
         )
     return None
+
+
+def enclosing(files: Files, path: str) -> str:
+    """The data directory among whose shards `path` lies, is there or not; "" if there is none."""
+    below = os.path.abspath(path)
+    while (above := os.path.dirname(below)) != below:
+        if os.path.basename(below).startswith("epoch-") and files.is_file(f"{above}/{CLUSTER}"):
+            return above
+        below = above
+    return ""
+
+
+def data_of_nobody(files: Files, path: str) -> str:
+    """The first name in a directory without `cluster` that may be, or have, what somebody wants back; "" if there is none.
+
+    A first start that was interrupted has left folders of shards without anything in them; a later one begins anew. The
+    folders or files of shards may lie here without what should be above them, as somebody has copied them.
+    """
+    for name in files.list(path):
+        each = f"{path}/{name}"
+        if files.is_file(each):
+            known = name == manifests.MANIFEST or manifests.is_ours(name)
+            if name in (FUNCTIONS, TRANSACTIONS) or (known and _is_of_kache(files, each)):
+                return name
+        elif _SHARD.fullmatch(name) and not _never_began(files, each):
+            return name
+        if name.startswith("epoch-") and (files.is_file(each) or not all(
+            _never_began(files, f"{each}/{shard}") for shard in files.list(each)
+        )):  # fmt: skip
+            return name
+    return ""
+
+
+def _is_of_kache(files: Files, path: str) -> bool:
+    """By its first bytes: others have files of such names, too."""
+    fd = files.open(path)
+    try:
+        return files.read(fd, 5, 0).lower() == b"kache"
+    finally:
+        files.close(fd)
+
+
+def _never_began(files: Files, path: str) -> bool:
+    """Whether the folder of a shard is as `begin` leaves it."""
+    if files.is_file(path) or not set(files.list(path)) <= {"lock", manifests.MANIFEST, f"{manifests.MANIFEST}.tmp"}:
+        return False
+    try:
+        return not files.exists(f"{path}/{manifests.MANIFEST}") or manifests.read(files, path) == Manifest()
+    except LogError:
+        return False
+
+
+def begin(files: Files, path: str, cluster: ClusterFile) -> None:
+    """Makes it the directory of a new cluster. Each shard has its folder and a manifest before `cluster` says that they count:
+    one without them has lost them. Whoever is interrupted has left nothing that counts."""
+    for shard in range(cluster.shards):
+        place = shard_directory(path, cluster.epoch, shard)
+        make(files, place)
+        manifests.write(files, place, Manifest())
+    write_cluster(files, path, cluster)
 
 
 def write_cluster(files: Files, path: str, cluster: ClusterFile) -> None:
@@ -122,6 +188,24 @@ def _parse(data: bytes, path: str) -> ClusterFile:
         return ClusterFile(bytes.fromhex(cluster), bytes.fromhex(seed), int(epoch), int(shards), tuple(slots))
     except ValueError as error:
         raise LogError(f"{path} cannot be read: {error}.", path) from None
+
+
+def read_functions(files: Files, path: str) -> bytes:
+    """The libraries of functions, as FUNCTION DUMP gives them; nothing where there are none. LogError where they are damaged."""
+    name = f"{path}/{FUNCTIONS}"
+    if not files.is_file(name):
+        return b""
+    payload = files.read_all(name, files.size(name))
+    try:
+        for code in decode(payload) if payload else ():
+            name_of(code)
+    except LibraryError as error:
+        raise LogError(
+            f"{name} is damaged: {error}. It has the libraries of functions; bring it back from a backup, or move it away to "
+            "start without any (FUNCTION LOAD brings them back).",
+            name,
+        ) from None
+    return payload
 
 
 def read_unfinished(files: Files, path: str, epoch: int) -> Unfinished | None:
@@ -227,9 +311,9 @@ def sync(files: Files, directory: str, manifest: Manifest) -> None:
                 files.close(fd)
 
 
-def sweep(files: Files, directory: str, manifest: Manifest | None) -> list[str]:
+def sweep(files: Files, directory: str, manifest: Manifest) -> list[str]:
     """Removes what no manifest names, of names that are ours; what was removed. For who has the directory's lock."""
-    keep = set() if manifest is None else manifest.names()
+    keep = manifest.names()
     gone = [name for name in files.list(directory) if manifests.is_ours(name) and name not in keep]
     for name in gone:
         files.unlink(f"{directory}/{name}")

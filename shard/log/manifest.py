@@ -35,6 +35,7 @@ __all__ = [
     "LogFile",
     "Manifest",
     "base_name",
+    "files_in",
     "is_ours",
     "log_name",
     "parse",
@@ -50,6 +51,8 @@ MOST_FILES: Final = 65536
 
 BEHIND_FILES: Final = ("skipped", "resolved", "stopped")
 """Lines behind those of files, in their order."""
+
+_RESTORE: Final = "what this shard held is not there. Bring it back from a backup; `kache check-aof {directory} --fix` has it start empty."
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[0-9]{6,10}\.(base|log)|from-[0-9]{4}\.base")
@@ -146,30 +149,37 @@ def parse(data: bytes, path: str) -> Manifest:
     """The manifest in `data`; LogError names `path` and the line that is wrong."""
     if not data:
         raise LogError(f"{path} is empty.", path, 0)
-    if not data.endswith(b"\n") or b"\r" in data or not data.isascii():
-        line = 1 + data[: data.find(b"\r") if b"\r" in data else len(data)].count(b"\n")
+    if _is_whole(data.replace(b"\r\n", b"\n")) and not _is_whole(data):
+        line = 1 + data[: data.find(b"\r")].count(b"\n")
         raise LogError(f"{path}, line {line}: not as Kache writes it (it ends lines with a newline alone).", path)
-    lines = data.decode().split("\n")[:-1]
+    lines = data.decode("ascii", "backslashreplace").split("\n")
     if lines[0] != FIRST_LINE:
         newer = lines[0].startswith("kache ")
         reason = "was written by a newer Kache" if newer else f"'{lines[0][:60]}' is not the start of a manifest"
         raise LogError(f"{path}, line 1: {reason}.", path, 0, newer)
-    reader = _Reader(path)
-    for number, words in enumerate(lines[1:-1], 2):
+    is_whole = _is_whole(data)
+    reader = _Reader(path, is_whole)
+    for number, words in enumerate(lines[1:-2], 2):
         reader.take(number, words)
-    body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
-    if lines[-1] != f"check {check_of(body):016x}":
-        raise LogError(f"{path}, line {len(lines)}: the check does not fit the lines before it.", path)
+    if not is_whole:
+        raise LogError(f"{path} is damaged: its check does not fit what it says.", path)
     return Manifest(
         tuple(reader.bases), tuple(reader.logs), reader.stopped_ms, reader.skipped, reader.resolved, reader.decided
     )
 
 
+def _is_whole(data: bytes) -> bool:
+    """Whether its last line is the check of those before."""
+    body = data[: data[:-1].rfind(b"\n") + 1]
+    return data == body + f"check {check_of(body):016x}\n".encode()
+
+
 class _Reader:
     """Reads the lines between the first and the check, one by one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_whole: bool) -> None:
         self.path = path
+        self._where = f"{path}, line" if is_whole else f"{path} is damaged in line"
         self.bases: list[BaseFile] = []
         self.logs: list[LogFile] = []
         self.stopped_ms = 0
@@ -198,7 +208,7 @@ class _Reader:
             else:
                 raise ValueError(f"'{line[:60]}' is no line of a manifest" if line else "an empty line")
         except ValueError as error:
-            raise LogError(f"{self.path}, line {number}: {error}.", self.path) from None
+            raise LogError(f"{self._where} {number}: {error}.", self.path) from None
 
     def _base(self, words: list[str]) -> None:
         if len(words) not in (9, 11) or words[5] != "end" or words[7] != "salt" or words[9:10] not in ([], ["slots"]):
@@ -271,19 +281,27 @@ def _slots(word: str) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-def read(files: Files, directory: str) -> Manifest | None:
-    """The manifest of a directory; None where there is none and no data either. LogError for anything else."""
+def read(files: Files, directory: str) -> Manifest:
+    """The manifest of a directory. It is there before anything else says that the directory counts, and for ever after:
+    LogError where it is missing, and for what is none."""
     path = f"{directory}/{MANIFEST}"
     if files.exists(path):
         return parse(files.read_all(path, MOST_FILES * 256), path)
-    data = [name for name in files.list(directory) if _NAME.fullmatch(name)] if files.exists(directory) else []
+    if not files.exists(directory):
+        raise LogError(f"{directory} is missing: {_RESTORE.format(directory=directory)}", directory)
+    data = files_in(files, directory)
     if data:
         raise LogError(
             f"{directory} has data ({data[0]}) but no manifest, so it is not known what belongs together. Bring the "
-            "manifest back from a backup, or move the directory away to start empty.",
+            "manifest back from a backup.",
             directory,
         )
-    return None
+    raise LogError(f"{directory} has neither a manifest nor data: {_RESTORE.format(directory=directory)}", directory)
+
+
+def files_in(files: Files, directory: str) -> list[str]:
+    """The names in a directory that logs and bases have."""
+    return [name for name in files.list(directory) if _NAME.fullmatch(name)]
 
 
 def write(files: Files, directory: str, manifest: Manifest) -> None:

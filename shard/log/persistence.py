@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from kache.cluster.progress import counted
 from kache.cluster.transactions import LOSS_MS
 
 from . import writer as writers
@@ -413,8 +414,9 @@ class Persistence:
                 lambda: self.writer is not None and self.writer.durable >= dump.end, self.writer, self._news
             )
             log.info(
-                "dumped %d keys in %d slices, the longest of %d us of processor time, %d us by the clock",
-                dump.keys, dump.slices, dump.longest_cpu_ns // 1000, dump.longest_ns // 1000,
+                "dumped %s in %s, the longest of %d us of processor time, %d us by the clock",
+                counted(dump.keys, "key"), counted(dump.slices, "slice"),
+                dump.longest_cpu_ns // 1000, dump.longest_ns // 1000,
             )  # fmt: skip
             return size, dump.end
         finally:

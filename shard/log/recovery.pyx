@@ -13,7 +13,7 @@ Frames of a base are taken when the log has come to their sequence (merge.pxi). 
 import errno
 from collections import deque
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
@@ -21,22 +21,26 @@ from libc.string cimport memchr, memcmp, memmove
 
 import msgspec
 
+from kache.cluster.progress import counted
 from kache.cluster.transactions import WINDOW_MS, Share, Shares
 from kache.wire.clock cimport monotonic_ns
+from kache.wire.codec cimport SLOT_COUNT
 
 from ..engine.effects cimport RECORD_SHARES_BEFORE
-from ..engine.engine cimport Merge, Replay, Store
+from ..engine.engine cimport DATABASES, Merge, Replay, Store
+from ..engine.entry cimport Entry, key_bytes
+from ..engine.table cimport Table, Walk, table_walk, walk_next
 from .files cimport Files
 from .format cimport (
     FILE_BASE, FILE_HEADER, FILE_LOG, FRAME_BASE_END, FRAME_EFFECTS, FRAME_END, FRAME_HEADER, FRAME_MAGIC, FRAME_MARK, FRAME_PART,
-    FRAME_SHARE, FRAME_VALUES, Frame, Salt, payload_check, read_frame_header, salt_of,
+    FRAME_SHARE, FRAME_VALUES, PART_FIRST, PART_LAST, Frame, Salt, payload_check, read_frame_header, salt_of,
 )
 
 from ..engine.engine import RecordError, UnknownRecord, records_of
 from .format import LogError, read_header
 from .troubles import missing
 
-__all__ = ["Cut", "FrameFile", "Recovery", "shares_of"]
+__all__ = ["Cut", "FrameFile", "Recovery", "shares_of", "values_of"]
 
 cdef enum:
     WINDOW = 1 << 20            # bytes of a file that are read at once
@@ -52,8 +56,9 @@ class Cut(msgspec.Struct, frozen=True):
     frames: int
 
     def __str__(self):
-        beyond = f", with {self.frames} whole frames in them" if self.frames else ""
-        return f"{self.path} ends at byte {self.offset}: the {self.dropped} bytes behind it{beyond} were not written to the end"
+        beyond = f", with {counted(self.frames, 'whole frame')} among them," if self.frames else ""
+        verb = "was" if self.dropped == 1 else "were"
+        return f"{self.path} ends at byte {self.offset}: {counted(self.dropped, 'byte')} behind it{beyond} {verb} not written to the end"
 
 
 cdef class FrameFile:
@@ -86,12 +91,12 @@ cdef class FrameFile:
             there = files.size(path)
             self.header = read_header(files.read(self.fd, FILE_HEADER, 0), path)
         except OSError as error:
-            raise LogError(missing(path, error), path) from None
+            raise LogError(missing(files, path, error), path) from None
         self.closed = limit is not None
         self.there = there
         self.size = there if limit is None else limit
         if there < self.size or self.size < FILE_HEADER:
-            raise LogError(f"{path} has {there} bytes and should have {self.size}: its end is missing.", path, there)
+            raise LogError(f"{path} has {there:,} bytes and should have {self.size:,}: its end is missing.", path, there)
         if kind is not None and self.header.kind != kind:
             raise LogError(f"{path} is a {'base' if kind == FILE_LOG else 'log'} under the name of another file.", path, 0)
         if salt is not None and self.header.salt.hex() != salt:
@@ -212,6 +217,19 @@ cdef class FrameFile:
             yield (offset, frame.kind, frame.sequence, frame.sequence - frame.behind, frame.now_ms,
                    PyBytes_FromStringAndSize(payload, frame.length))
 
+    def resume(self):
+        """Behind a frame that does not verify: goes on with the next that does; False where there is none."""
+        cdef Frame frame
+        cdef const char* payload
+        cdef int64_t offset = self.candidate(self.offset + 1)
+        while offset >= 0:
+            PyErr_CheckSignals()
+            if self.verify(offset, &frame, &payload):
+                self.offset = offset
+                return True
+            offset = self.candidate(offset + 1)
+        return False
+
     cdef int64_t candidate(self, int64_t offset) except -2:
         """Where the next bytes lie that may begin a frame, from `offset` on; -1: nowhere."""
         cdef const char* start
@@ -254,6 +272,44 @@ cdef bint is_known(int file_kind, int kind) noexcept:
     return FRAME_VALUES <= kind <= FRAME_BASE_END
 
 
+def values_of(int kind, int64_t now_ms, bytes payload not None, bytes hash_seed not None):
+    """(a Store with what one frame of a base holds for itself; of a part the database, the key, the index of its first element
+    and its flags, else None). RecordError for what cannot be read. For who looks at a base that does not load."""
+    cdef Store store = Store(hash_seed)
+    cdef Merge merge = Merge(Replay(store), hash_seed)
+    cdef const char* at = PyBytes_AS_STRING(payload)
+    cdef const char* end = at + PyBytes_GET_SIZE(payload)
+    cdef uint64_t db, n, first
+    cdef int flags
+    if kind != FRAME_PART:
+        merge.add_values(now_ms, payload)
+        return store, None
+    db, n = take_number(&at, end), take_number(&at, end)
+    if db >= DATABASES or n > <uint64_t> (end - at):
+        raise RecordError("a part of no key")
+    key = PyBytes_FromStringAndSize(at, <Py_ssize_t> n)
+    at += n
+    first = take_number(&at, end)
+    if at == end:
+        raise RecordError("a part without flags")
+    # As if it were all of the value.
+    flags = <uint8_t> at[0]
+    head = payload[:PyBytes_GET_SIZE(payload) - (end - at) - number_size(first)] + bytes([0, PART_FIRST | PART_LAST])
+    rest = PyBytes_FromStringAndSize(at + 1, end - at - 1)
+    (<dict> merge.later[db])[key] = None
+    merge.add_part(now_ms, head + rest if flags & PART_LAST else head + bytes(5) + rest)
+    return store, (db, key, first, flags)
+
+
+cdef int number_size(uint64_t number) noexcept:
+    """Bytes of it in LEB128."""
+    cdef int n = 1
+    while number >= 0x80:
+        number >>= 7
+        n += 1
+    return n
+
+
 cdef uint64_t take_number(const char** at, const char* end) except? 0xFFFFFFFFFFFFFFFF:
     cdef uint64_t number = 0
     cdef int shift = 0
@@ -265,7 +321,7 @@ cdef uint64_t take_number(const char** at, const char* end) except? 0xFFFFFFFFFF
         if byte < 0x80:
             return number
         shift += 7
-    raise RecordError("a number that does not end, at the start of a share")
+    raise RecordError("a number that does not end, at the start of a frame")
 
 
 cdef tuple share_head(const char** at, const char* end):
@@ -341,6 +397,32 @@ cdef class Recovery:
         """How many keys there are by now."""
         return sum([keys for _, keys, _, _ in self.store.counts()])
 
+    def outside(self, slots):
+        """(how many keys lie in none of these slots [(first, last)], the database and the name of the first one)."""
+        cdef bytearray own = bytearray(SLOT_COUNT)
+        cdef int db, first_db = 0
+        cdef uint32_t slot
+        cdef uint64_t keys = 0
+        cdef Table* table
+        cdef Walk walk
+        cdef Entry* entry
+        name = b""
+        for first, last in slots:
+            own[first:last + 1] = b"\x01" * (last + 1 - first)
+        for db in range(DATABASES):
+            if self.store.databases[db].count == 0:
+                continue
+            for slot in range(SLOT_COUNT):
+                table = &self.store.databases[db].slots[slot]
+                if own[slot] or table.count == 0:
+                    continue
+                if not keys:
+                    walk = table_walk(table)
+                    entry = walk_next(&walk)
+                    first_db, name = db, key_bytes(entry)
+                keys += table.count
+        return keys, first_db, name
+
     def close(self):
         """Gives its files back, whatever happened."""
         for file in (self.base, self.log):
@@ -380,9 +462,10 @@ cdef class Recovery:
         return 0
 
     cdef object damaged(self, FrameFile file, int64_t offset, what):
-        return LogError(
-            f"{file.path} is damaged at byte {offset}: {what}. `kache check-aof {self.directory}` shows what can be kept.",
-            file.path, offset)
+        hint = f"`kache check-aof {self.directory}` shows what can be kept"
+        if file.header.kind == FILE_BASE:
+            hint = f"Bring it back from a backup; `kache dump --frames {self.directory}` prints what can be read"
+        return LogError(f"{file.path} is damaged at byte {offset}: {what}. {hint}.", file.path, offset)
 
     # Bases --------------------------------------------------------------------------------------------
     cdef int open_base(self) except -1:

@@ -37,6 +37,7 @@ from .division import payloads
 from .files import Files
 from .format import FileHeader, LogError, check_of, frame, pack_header
 from .manifest import BaseFile, Manifest
+from .ownership import check_files, owner_in
 from .recovery import Recovery, shares_of
 
 __all__ = ["divide"]
@@ -69,6 +70,9 @@ def divide(
     """
     target = f"{path}/epoch-{new.epoch}"
     building = target + BUILDING
+    for shard in range(old.shards):  # before room is asked for, or anything made
+        source = shard_directory(path, old.epoch, shard)
+        check_files(files, source, manifests.read(files, source), owner_in(old, shard))
     sizes = [_size(files, shard_directory(path, old.epoch, shard)) for shard in range(old.shards)]
     _prepare(files, path, old, new, sizes)
     decisions = _decisions(files, path, old, always, building)
@@ -138,9 +142,8 @@ def _decisions(files: Files, path: str, old: ClusterFile, always: bool, building
         for shard in range(old.shards):
             directory = shard_directory(path, old.epoch, shard)
             found = manifests.read(files, directory)
-            if found is not None:
-                directories.sync(files, directory, found)
-                reports[shard] = Reported(shares_of(files, directory, found), found.resolved)
+            directories.sync(files, directory, found)
+            reports[shard] = Reported(shares_of(files, directory, found), found.resolved)
         earlier = directories.read_unfinished(files, path, old.epoch)
         files.replace(name, msgspec.json.encode(resolve(reports, old.shards, always, earlier, 1)))
     decided = msgspec.json.decode(files.read_all(name, files.size(name)), type=Unfinished)
@@ -218,18 +221,18 @@ def _divide_one(files: Files, told: dict[str, Any], say: Callable[[int], None]) 
     source = shard_directory(path, before, shard)
     building = f"{path}/epoch-{after}{BUILDING}"
     made: list[list[Any]] = []
-    if files.exists(source):
-        lock = Lock(files, source)
-        try:
-            store = _load(files, source, told, say)
-        finally:
-            lock.release()
-        now_ms = time.time_ns() // 1_000_000
-        for target in range(told["shards"]):
-            slots = [(first, last) for first, last, owner in told["slots"] if owner == target]
-            found = _write(files, f"{building}/shard-{target:04}", target, slots, store, told, now_ms)
-            if found is not None:
-                made.append([target, *found])
+    manifests.read(files, source)  # one that is gone has no lock either
+    lock = Lock(files, source)
+    try:
+        store = _load(files, source, told, say)
+    finally:
+        lock.release()
+    now_ms = time.time_ns() // 1_000_000
+    for target in range(told["shards"]):
+        slots = [(first, last) for first, last, owner in told["slots"] if owner == target]
+        found = _write(files, f"{building}/shard-{target:04}", target, slots, store, told, now_ms)
+        if found is not None:
+            made.append([target, *found])
     for target in {each[0] for each in made}:
         files.fsync_dir(f"{building}/shard-{target:04}")
     files.replace(f"{building}/from-{shard:04}.done", json.dumps(made).encode())
@@ -238,8 +241,6 @@ def _divide_one(files: Files, told: dict[str, Any], say: Callable[[int], None]) 
 def _load(files: Files, source: str, told: dict[str, Any], say: Callable[[int], None]) -> Store:
     store = Store(bytes.fromhex(told["seed"]))
     found = manifests.read(files, source)
-    if found is None:
-        return store
     if found.stopped_ms:
         print(manifests.missing_since(found), file=sys.stderr)
     recovery = Recovery(files, source, store, found, strict=told["strict"], skip=told["skip"], cut_at=told["cut_at"])

@@ -7,11 +7,13 @@ module by name, as nothing in `kache` imports `kache.shard`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+
+from kache.cluster.progress import counted
 
 from ..engine.engine import Keyspace, RecordError, Store, records_of
 from ..engine.stream import id_text
@@ -22,9 +24,11 @@ from .directory import Lock
 from .files import Files
 from .format import LogError
 from .manifest import Manifest
-from .recovery import FrameFile, Recovery
+from .ownership import check_files, check_keys, owner_of
+from .recovery import FrameFile, Recovery, values_of
+from .troubles import unusable, without_hint
 
-__all__ = ["FileVerdict", "ShardVerdict", "check", "fix", "frames", "state"]
+__all__ = ["FileVerdict", "ShardVerdict", "check", "check_cluster", "fix", "frames", "state"]
 
 FRAME_NAMES = {
     log_format.EFFECTS: "effects",
@@ -40,7 +44,7 @@ STEP_NS = 100_000_000
 
 
 class FileVerdict(msgspec.Struct, kw_only=True):
-    """One file: its frames that verify, and the offset from which on they do not (-1: all do), with what lies there."""
+    """One file: its `bytes` that count, its frames that verify, and the offset from which on they do not (-1: all do), with what lies there."""
 
     path: str
     bytes: int
@@ -48,6 +52,12 @@ class FileVerdict(msgspec.Struct, kw_only=True):
     bad_offset: int = -1
     beyond: int = 0
     """Frames that verify behind the bad offset."""
+    ignored: int = 0
+    """Bytes behind those that count, reserved room not among them: a fix has left them out."""
+    is_readable: bool = True
+    """Whether what can be said of it is said: not where it may not be read."""
+    problem: str = ""
+    """What is wrong with it in words, where frames say nothing about that."""
 
 
 class ShardVerdict(msgspec.Struct, kw_only=True):
@@ -64,6 +74,12 @@ class ShardVerdict(msgspec.Struct, kw_only=True):
     problem: str = ""
     lost: str = ""
     fixed: Manifest | None = None
+    had_none: bool = False
+    """Whether there is no manifest, nor anything else."""
+    help: str = "This cannot be fixed: restore the directory from a backup."
+    """What is said where nothing can be fixed; the problem says it where this is empty."""
+    note: str = ""
+    """What is strange, and no problem of a start."""
 
 
 def shard_directories(files: Files, path: str) -> list[str]:
@@ -72,9 +88,11 @@ def shard_directories(files: Files, path: str) -> list[str]:
     cluster = directories.read_cluster(files, path) if files.exists(f"{path}/{directories.CLUSTER}") else None
     if cluster is not None:
         return [directories.shard_directory(path, cluster.epoch, shard) for shard in range(cluster.shards)]
-    if files.exists(f"{path}/{manifests.MANIFEST}"):
+    if files.exists(f"{path}/{manifests.MANIFEST}") or owner_of(files, path) is not None:
         return [path]
-    raise LogError(f"{path} is neither the data directory of a cluster nor that of a shard.", path)
+    root = directories.enclosing(files, path)
+    inside = f"; it lies inside of the data directory {root}" if root else ""
+    raise LogError(f"{path} is neither the data directory of a cluster nor that of a shard{inside}.", path)
 
 
 @contextmanager
@@ -88,6 +106,9 @@ def _locked(files: Files, path: str, shared: bool = True) -> Iterator[None]:
 
 def _loaded(files: Files, path: str, manifest: Manifest) -> tuple[Store, Recovery]:
     """A store with everything that a shard would have; LogError as it would have."""
+    owner = owner_of(files, path)
+    if owner is not None:
+        check_files(files, path, manifest, owner)
     seed = bytes(16)
     for file in manifest.bases[:1]:
         opened = FrameFile(files, f"{path}/{file.name}")
@@ -104,14 +125,44 @@ def _loaded(files: Files, path: str, manifest: Manifest) -> tuple[Store, Recover
 
 
 # Checking -------------------------------------------------------------------------------------------------
+def check_cluster(path: str) -> list[FileVerdict]:
+    """A verdict for each file of the cluster itself at PATH; none where that is the directory of one shard. LogError where
+    `cluster` is damaged: nothing else can be found without it."""
+    files, found = Files(), []
+    path = path.rstrip("/") or "/"
+    if not files.exists(f"{path}/{directories.CLUSTER}"):
+        return []
+    cluster = directories.read_cluster(files, path)
+    assert cluster is not None
+    readers: dict[str, Callable[[], object]] = {
+        directories.CLUSTER: lambda: None,
+        directories.FUNCTIONS: lambda: directories.read_functions(files, path),
+        directories.TRANSACTIONS: lambda: directories.read_unfinished(files, path, cluster.epoch),
+    }
+    for name, read in readers.items():
+        if files.exists(f"{path}/{name}"):
+            verdict = FileVerdict(path=f"{path}/{name}", bytes=files.size(f"{path}/{name}"), frames=0)
+            try:
+                read()
+            except LogError as error:
+                verdict.problem = str(error)
+            found.append(verdict)
+    return found
+
+
 def check(path: str) -> list[ShardVerdict]:
     """A verdict for each shard at PATH. LogError for what is no data directory, or is in use."""
     files = Files()
     found = []
     for each in shard_directories(files, path):
-        if files.exists(each):
+        if not files.exists(each):
+            found.append(_check_shard(files, each))
+            continue
+        try:
             with _locked(files, each):
                 found.append(_check_shard(files, each))
+        except OSError as error:
+            found.append(ShardVerdict(directory=each, problem=f"{unusable(files, each, error)}.", help=""))
     return found
 
 
@@ -119,17 +170,22 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
     verdict = ShardVerdict(directory=path)
     try:
         manifest = manifests.read(files, path)
-    except LogError as error:
-        verdict.problem = str(error)
+    except OSError as error:
+        verdict.problem, verdict.help = f"{unusable(files, path, error)}.", ""
         return verdict
-    if manifest is None:
+    except LogError as error:
+        verdict.problem = without_hint(str(error))
+        if not files.exists(path) or not (
+            files.exists(f"{path}/{manifests.MANIFEST}") or manifests.files_in(files, path)
+        ):
+            verdict.fixed, verdict.lost, verdict.had_none = Manifest(), "everything that this shard held", True
         return verdict
     for file in manifest.files():
         verdict.files.append(_check_file(files, f"{path}/{file.name}", file.bytes, file.salt))
     try:
         store, recovery = _loaded(files, path, manifest)
     except LogError as error:
-        verdict.problem = str(error)
+        verdict.problem = without_hint(str(error))
         _propose(verdict, manifest, error)
         return verdict
     verdict.keys = sum(keys for _, keys, _, _ in store.counts())
@@ -137,13 +193,24 @@ def _check_shard(files: Files, path: str) -> ShardVerdict:
     if recovery.cut is not None:
         verdict.problem = f"{recovery.cut}. A start leaves them out, with a warning (aof-load-truncated)."
         verdict.fixed = recovery.manifest_after()
-        verdict.lost = f"{recovery.cut.dropped} bytes that were never acknowledged as durable"
+        verdict.lost = f"{counted(recovery.cut.dropped, 'byte')} that were never acknowledged as durable"
+        return verdict
+    owner = owner_of(files, path)
+    if owner is not None:
+        verdict.note = check_keys(recovery, owner.slots)
     return verdict
 
 
 def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVerdict:
-    verdict = FileVerdict(path=path, bytes=files.size(path) if files.exists(path) else 0, frames=0)
-    too_short = limit is not None and verdict.bytes < limit
+    verdict = FileVerdict(path=path, bytes=0, frames=0)
+    try:
+        there = verdict.bytes = files.size(path)
+        files.close(files.open(path))
+    except OSError as error:
+        verdict.bad_offset, verdict.is_readable = 0, isinstance(error, FileNotFoundError)
+        verdict.problem = f"{path}: {'is missing' if verdict.is_readable else error.strerror}"
+        return verdict
+    too_short = limit is not None and there < limit
     try:
         file = FrameFile(files, path, limit=None if too_short else limit, salt=salt)
     except LogError:
@@ -156,8 +223,9 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
                 records_of(now_ms, payload)
                 verdict.bad_offset = -1
             verdict.frames += 1
-        if not file.closed:
-            verdict.bytes = file.written
+        if not too_short:
+            verdict.bytes = file.size if file.closed else file.written
+            verdict.ignored = _ignored(files, path, verdict.bytes, there)
         if file.offset != file.size or too_short:
             verdict.bad_offset = file.offset
             verdict.beyond = file.beyond(file.offset)[0]
@@ -168,10 +236,26 @@ def _check_file(files: Files, path: str, limit: int | None, salt: str) -> FileVe
     return verdict
 
 
+def _ignored(files: Files, path: str, counts: int, there: int) -> int:
+    """Bytes behind those that count, without zeros at the end: room that was reserved."""
+    if there <= counts:
+        return 0
+    whole = FrameFile(files, path)
+    try:
+        return max(whole.written - counts, 0)
+    finally:
+        whole.close()
+
+
 def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None:
     """A damaged log can be cut before the damage, or left out where nothing of it can be read; a base cannot, nor what a newer
     version wrote."""
     names = [f"{verdict.directory}/{log.name}" for log in manifest.logs]
+    if any(not file.is_readable for file in verdict.files):
+        verdict.help = ""  # whoever may read them knows more
+        return
+    if error.path in [f"{verdict.directory}/{base.name}" for base in manifest.bases]:
+        verdict.help = f"This cannot be fixed: restore {verdict.directory} from a backup."
     if error.newer or error.path not in names:
         return
     at = names.index(error.path)
@@ -185,9 +269,9 @@ def _propose(verdict: ShardVerdict, manifest: Manifest, error: LogError) -> None
         return
     kept = (*manifest.logs[:at], msgspec.structs.replace(manifest.logs[at], bytes=cut))
     sizes = [max(file.bytes, log.bytes or 0) for file, log in zip(beyond, manifest.logs[at:], strict=True)]
-    behind = sum(sizes) - cut - log_format.HEADER_SIZE * (len(beyond) - 1)
+    behind = max(sum(sizes) - cut - log_format.HEADER_SIZE * (len(beyond) - 1), 0)
     verdict.lost = (
-        f"everything from byte {cut} of {error.path} on: {max(behind, 0)} bytes, which had been safely written"
+        f"everything from byte {cut} of {error.path} on: {counted(behind, 'byte')}, which had been safely written"
     )
     verdict.fixed = msgspec.structs.replace(manifest, logs=kept)
 
@@ -197,13 +281,18 @@ def fix(verdict: ShardVerdict) -> bool:
     not, the one before is back."""
     assert verdict.fixed is not None
     files = Files()
+    directories.make(files, verdict.directory)
     with _locked(files, verdict.directory, shared=False):
-        before = files.read_all(f"{verdict.directory}/{manifests.MANIFEST}")
-        files.replace(f"{verdict.directory}/{manifests.MANIFEST}{BEFORE}", before)
+        name = f"{verdict.directory}/{manifests.MANIFEST}"
+        if not files.exists(name):
+            manifests.write(files, verdict.directory, verdict.fixed)
+            return True
+        before = files.read_all(name)
+        files.replace(f"{name}{BEFORE}", before)
         manifests.write(files, verdict.directory, verdict.fixed)
         if not _check_shard(files, verdict.directory).problem:
             return True
-        files.replace(f"{verdict.directory}/{manifests.MANIFEST}", before)
+        files.replace(name, before)
         return False
 
 
@@ -222,50 +311,89 @@ def shown(value: Any) -> Any:
     return [shown(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def frames(path: str) -> Iterator[dict[str, Any]]:
-    """Every frame of every file at PATH, as it lies there."""
+def frames(path: str, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Every whole frame of every file at PATH, as it lies there, those behind damage too. `tell` is told of each damage."""
     files = Files()
     if path.endswith((".log", ".base")):
-        yield from _frames_of(files, path, None)
+        yield from _frames_of(files, path, None, tell)
         return
     for each in shard_directories(files, path):
-        with _locked(files, each):
-            manifest = manifests.read(files, each)
-            for file in manifest.files() if manifest is not None else ():
-                yield from _frames_of(files, f"{each}/{file.name}", file.bytes)
+        with _telling(files, each, tell):
+            manifests.read(files, each)  # one that is gone has no lock either
+            with _locked(files, each):
+                for file in manifests.read(files, each).files():
+                    yield from _frames_of(files, f"{each}/{file.name}", file.bytes, tell)
 
 
-def _frames_of(files: Files, path: str, limit: int | None) -> Iterator[dict[str, Any]]:
-    file = FrameFile(files, path, limit=limit)
+@contextmanager
+def _telling(files: Files, path: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """What is wrong with one shard is told, and is no reason to leave out others."""
     try:
-        for offset, kind, sequence, durable, now_ms, payload in file.frames():
-            found: dict[str, Any] = {"file": path, "offset": offset, "kind": FRAME_NAMES[kind], "sequence": sequence}
-            found |= {"durable": durable, "ms": now_ms, "bytes": len(payload)}
-            if kind == log_format.EFFECTS:
-                found["records"] = [
-                    {"record": name, "db": db, "ms": ms, "key": shown(key), "arguments": shown(arguments)}
-                    for name, db, ms, key, arguments in records_of(now_ms, payload)
-                ]
-            yield found
-        if file.offset != file.size:
-            raise LogError(
-                f"{path} has no frame at byte {file.offset}: `kache check-aof` says more.", path, file.offset
-            )
+        yield
+    except LogError as error:
+        if error.path.endswith("/lock"):
+            raise  # a cluster runs: the others will not do either
+        tell(str(error))
+    except OSError as error:
+        tell(f"{unusable(files, path, error)}.")
+
+
+def _frames_of(files: Files, path: str, limit: int | None, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    there = files.size(path) if files.is_file(path) else 0
+    if limit is not None and there < limit:
+        tell(f"{path} has {there:,} bytes and should have {limit:,}: its end is missing.")
+        limit = None
+    with _telling(files, path, tell):
+        file = FrameFile(files, path, limit=limit)
+        try:
+            while True:
+                for frame in file.frames():
+                    yield _shown_frame(file, frame, tell)
+                bad = file.offset
+                if bad == file.size:
+                    return
+                goes_on = file.resume()
+                where = f"goes on at byte {file.offset}" if goes_on else "has none behind it either"
+                tell(f"{path} has no frame at byte {bad}, and {where}.")
+                if not goes_on:
+                    return
+        finally:
+            file.close()
+
+
+def _shown_frame(
+    file: FrameFile, frame: tuple[int, int, int, int, int, bytes], tell: Callable[[str], None]
+) -> dict[str, Any]:
+    offset, kind, sequence, durable, now_ms, payload = frame
+    found: dict[str, Any] = {"file": file.path, "offset": offset, "kind": FRAME_NAMES[kind], "sequence": sequence}
+    found |= {"durable": durable, "ms": now_ms, "bytes": len(payload)}
+    try:
+        if kind == log_format.EFFECTS:
+            found["records"] = [
+                {"record": name, "db": db, "ms": ms, "key": shown(key), "arguments": shown(arguments)}
+                for name, db, ms, key, arguments in records_of(now_ms, payload)
+            ]
+        elif kind in (log_format.VALUES, log_format.PART):
+            store, part = values_of(kind, now_ms, payload, file.header.hash_seed)
+            if part is not None:
+                db, key, first, flags = part
+                found |= {"db": db, "key": shown(key), "from": first, "first": bool(flags & 1), "last": bool(flags & 2)}
+            found["keys"] = list(_keys_of(store))
     except RecordError as error:
-        raise LogError(f"{path} is damaged before byte {file.offset}: {error}.", path, file.offset) from None
-    finally:
-        file.close()
+        tell(f"{file.path} is damaged in the frame at byte {offset}: {error}.")
+    return found
 
 
-def state(path: str) -> Iterator[dict[str, Any]]:
-    """Every key of every shard at PATH with its value, as a start would have it; deadlines (unix ms) are `expires`."""
+def state(path: str, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Every key of every shard at PATH with its value, as a start would have it; deadlines (unix ms) are `expires`. `tell` is
+    told of each shard that does not load."""
     files = Files()
     for each in shard_directories(files, path):
-        with _locked(files, each):
-            manifest = manifests.read(files, each)
-            if manifest is not None:
-                store, _ = _loaded(files, each, manifest)
-                yield from _keys_of(store)
+        with _telling(files, each, tell):
+            manifests.read(files, each)
+            with _locked(files, each):
+                store, _ = _loaded(files, each, manifests.read(files, each))
+            yield from _keys_of(store)
 
 
 def _keys_of(store: Store) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import Final
 
 from .files import Files
 
-__all__ = ["FULL_ERRORS", "missing", "unusable"]
+__all__ = ["FULL_ERRORS", "missing", "unusable", "without_hint"]
 
 FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """There is no room: nothing is wrong with what is there, and it ends when somebody makes some."""
@@ -24,6 +25,13 @@ _HELP: Final = {
     errno.ENOTDIR: "Move it away, or choose another --dir",
     errno.EMFILE: "Allow more open files (`ulimit -n`, LimitNOFILE)",
 }
+
+_HINT: Final = re.compile(r"(?<=\.) `kache check-aof [^`]*`[^.]*\.|; `kache check-aof [^`]*`[^.]*(?=\.)")
+
+
+def without_hint(said: str) -> str:
+    """What is told of damage, without what kache check-aof would say: for itself."""
+    return _HINT.sub("", said)
 
 
 def unusable(files: Files, directory: str, error: OSError) -> str:
@@ -39,9 +47,13 @@ def unusable(files: Files, directory: str, error: OSError) -> str:
     return f"{said}. {help_.format(directory=directory)}" if help_ else said
 
 
-def missing(path: str, error: OSError) -> str:
+def missing(files: Files, path: str, error: OSError) -> str:
     """Why a file that the manifest names cannot be read, and what then."""
     directory = os.path.dirname(path)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        owner, user = files.owner(path), files.user()
+        help_ = f"`chown {user} {path}`" if owner and owner != user else f"`chmod u+r {path}`"
+        return f"{path} cannot be read: {error.strerror}. It belongs to {owner}, and this runs as {user}: {help_}."
     if isinstance(error, FileNotFoundError):
         return (
             f"{path} is missing, and the manifest names it. Bring it back from a backup; `kache check-aof {directory}` "

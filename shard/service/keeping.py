@@ -17,6 +17,7 @@ from kache.config.settings import Config
 from ..log.directory import Lock
 from ..log.files import Files
 from ..log.format import LogError
+from ..log.ownership import Owner
 from ..log.persistence import DumpError, Identity, Persistence
 from ..log.troubles import unusable
 from .loading import Loaded, Loader
@@ -51,6 +52,10 @@ class Keeper:
         self._turn = asyncio.Lock()
         """Settings are taken in one after the other, and a dump waits for what came before it: the directory may be new."""
         self.persistence: Persistence | None = None
+        self._refusal = ""
+        self._cancelled = False
+        self._saved_at: int | None = None
+        """How many changes there had been when the dump began that counts now."""
 
     @property
     def logging(self) -> bool:
@@ -61,7 +66,9 @@ class Keeper:
     async def start(self, place: DataPlace, config: Callable[[], Config]) -> None:
         """Loads what is there, and goes on from it as `config` says then; LogError says why that cannot be."""
         try:
-            self._loader = Loader(self._files, place, self._host.shard.store, config(), self._tell)
+            index, shards, _ = self._shard
+            owner = Owner(place.cluster, index, shards, place.slots)
+            self._loader = Loader(self._files, place.directory, owner, self._host.shard.store, config(), self._tell)
             loaded = await self._loader.run(self._now)
             in_force = config()
             await self._go_on(place, in_force, loaded)
@@ -107,7 +114,8 @@ class Keeper:
     async def close(self, save: bool | None, config: Config) -> None:
         """The shard leaves. `save`: whether what it holds is saved; None: if save points are set and nothing is logged."""
         if self.persistence is not None:
-            await self.persistence.close(bool(config.save) and not self.logging if save is None else save)
+            wanted = bool(config.save) and not self.logging if save is None else save
+            await self.persistence.close(wanted and self._saved_at != self._host.shard.store.dirty)
         if self._lock is not None:
             self._lock.release()
 
@@ -120,15 +128,27 @@ class Keeper:
         try:
             if self.persistence is None:
                 raise DumpError("nothing is kept yet")
+            changes = self._host.shard.store.dirty
+            before = self.persistence.last_dump_ok, self.persistence.last_error
+            self._cancelled = False
             await self.persistence.dump(urgent=urgent)
+            self._saved_at = changes
         except DumpError as failed:
             error = str(failed)
+            if self._cancelled and self.persistence is not None:
+                # That somebody did not want it says nothing about the disk.
+                self.persistence.last_dump_ok, self.persistence.last_error = before
         self._tell(Dumped(number, error))
 
     def cancel(self) -> None:
         """Gives the dump up that is under way."""
         if self.persistence is not None:
+            self._cancelled = True
             self.persistence.cancel()
+
+    def refused(self, reason: str) -> None:
+        """Somebody wanted this shard's data kept, and there is no place for it."""
+        self._refusal = reason
 
     # Figures --------------------------------------------------------------------------------------------------
     def figures(self) -> dict[str, Any]:
@@ -138,6 +158,8 @@ class Keeper:
             progress = self._loader.progress
             found = {"loading": 1, "loaded_bytes": progress.done, "total_bytes": progress.total}
             found |= {"loaded_keys": progress.keys, "loading_seconds": progress.seconds}
+        if self._refusal:
+            found |= {"last_dump_ok": 0, "last_error": self._refusal}
         return found if self.persistence is None else {"loading": 0, **self.persistence.figures()}
 
     def kept(self) -> Kept | None:

@@ -14,16 +14,16 @@ from typing import Final
 
 import msgspec
 
-from kache.cluster.messages import DataPlace, Loading, Recorded, Reports, Resolved
-from kache.cluster.progress import loading_text, on_terminal
-from kache.cluster.transactions import Shares
+from kache.cluster.messages import Loading, Recorded, Reports, Resolved
+from kache.cluster.progress import counted, loading_text, on_terminal
 from kache.config.settings import Config
 
 from ..engine.engine import Store
 from ..log import manifest as manifests
-from ..log.directory import Lock, make, sweep, sync
+from ..log.directory import Lock, sweep, sync
 from ..log.files import Files
 from ..log.manifest import Manifest
+from ..log.ownership import Owner, check_files, check_keys
 from ..log.recovery import Recovery, shares_of
 
 __all__ = ["Loaded", "Loader"]
@@ -50,19 +50,21 @@ class Loaded(msgspec.Struct):
 
 
 class Loader:
-    """Loads one shard. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`, and is to be told
+    """Loads one shard, whose files have to be the `owner`'s. `tell` sends the supervisor a message; it answers Reports by a call of `resolved`, and is to be told
     Recorded when the manifest of what was loaded is written."""
 
     def __init__(
         self,
         files: Files,
-        place: DataPlace,
+        directory: str,
+        owner: Owner,
         store: Store,
         config: Config,
         tell: Callable[[Reports | Recorded | Loading], None],
     ) -> None:
         self._files = files
-        self._directory = place.directory
+        self._directory = directory
+        self._owner = owner
         self._store = store
         self._config = config
         self._tell = tell
@@ -82,14 +84,11 @@ class Loader:
 
     async def run(self, now: Callable[[], int]) -> Loaded:
         """Everything that is there; LogError, OSError say why it cannot be loaded. `now` gives unix ms."""
-        make(self._files, self._directory)
+        manifests.read(self._files, self._directory)  # a directory that is gone is not made again
         lock = Lock(self._files, self._directory)
         found = manifests.read(self._files, self._directory)
+        check_files(self._files, self._directory, found, self._owner)
         sweep(self._files, self._directory, found)
-        if found is None:
-            self._tell(Reports(Shares()))
-            self.number = (await self._resolved).number
-            return Loaded(Manifest(resolved=self.number), 0, 0, lock, written=False)
         # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
         await asyncio.to_thread(sync, self._files, self._directory, found)
         shares = shares_of(self._files, self._directory, found)
@@ -114,9 +113,13 @@ class Loader:
         recovery.finish(now())
         if recovery.cut is not None:
             log.warning("%s; they are left out", recovery.cut)
+        strange = check_keys(recovery, self._owner.slots)
+        if strange:
+            log.warning("%s; `kache dump` prints them", strange)
         after = recovery.manifest_after()
         took = time.monotonic() - self._began
-        log.info("loaded %d keys in %.2f s, up to sequence %d", recovery.keys, took, recovery.last)
+        if found.names():
+            log.info("loaded %s in %.2f s, up to sequence %d", counted(recovery.keys, "key"), took, recovery.last)
         left = tuple(
             share.transaction
             for share in shares.shares

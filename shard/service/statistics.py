@@ -52,6 +52,7 @@ class Gauges:
         self.started = time.monotonic()
         self._traffic_at_reset = (0, 0)
         self._longest_ns = 0
+        self._peak = 0
         self._samples: deque[tuple[float, int, int, int]] = deque(maxlen=RATE_WINDOW)
         self._stalls: deque[int] = deque(maxlen=STALL_SECONDS)
 
@@ -97,7 +98,7 @@ class Gauges:
         self._samples.clear()
         self.forget_stall()
         self._stalls.clear()
-        self._longest_ns = 0
+        self._longest_ns = self._peak = 0
 
     def net(self) -> tuple[int, int]:
         """Bytes in and out since the last reset."""
@@ -105,11 +106,20 @@ class Gauges:
         return received - self._traffic_at_reset[0], sent - self._traffic_at_reset[1]
 
     def sample(self, shard: Executor) -> None:
-        """Remembers the counters for the rates, and the longest stall; to be called about once a second."""
+        """Remembers the counters for the rates, the longest stall and the peak; to be called about once a second."""
+        self.peak(shard)
         self._samples.append((time.monotonic(), shard.executed, *self.net()))
         self._stalls.append(self.stall_ns())
         self._longest_ns = max(self._longest_ns, self._stalls[-1])
         self.forget_stall()
+
+    def peak(self, shard: Executor) -> int:
+        """The most bytes that were in use since the last reset: data as it was at most between two looks, the rest as it was
+        at each of them."""
+        store = shard.store
+        beside = store.slot_bytes + self.buffer_memory() + int(self.kept().get("queued_bytes", 0))
+        self._peak = max(self._peak, store.used_memory + beside, shard.peak_memory + store.slot_bytes)
+        return self._peak
 
     def rates(self, shard: Executor) -> tuple[float, float, float]:
         """Commands, KiB in and KiB out per second, from the oldest sample until now."""
@@ -137,6 +147,7 @@ def shard_stats(shard: Executor, gauges: Gauges) -> ShardStats:
         databases=[DatabaseStats(*counts) for counts in store.counts()],
         used_memory=store.used_memory,
         used_memory_peak=max(shard.peak_memory, store.used_memory),
+        total_memory_peak=gauges.peak(shard),
         resident_memory=resident_memory(),
         startup_memory=gauges.startup_memory(),
         buffer_memory=gauges.buffer_memory(),

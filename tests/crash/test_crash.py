@@ -117,10 +117,10 @@ def recorded(directory: Path, scenario: Any, seed: int) -> tuple[list[Call], lis
 def loaded(directory: Path) -> tuple[int, Manifest | None]:
     """How many writes are there, all of them whole and in order; the manifest to go on with."""
     files = Files()
+    if not (directory / manifests.MANIFEST).exists() and not manifests.files_in(files, str(directory)):
+        return 0, None  # the supervisor writes one before anybody comes here
     found = manifests.read(files, str(directory))
     sweep(files, str(directory), found)
-    if found is None:
-        return 0, None
     store = Store(SEED)
     recovery = Recovery(files, str(directory), store, found)
     try:

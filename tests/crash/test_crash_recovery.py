@@ -15,8 +15,9 @@ import pytest
 from crash_disk import Disk, build
 from test_crash import NOW, THOROUGH, Recorded, appends, dump_between, loaded, recorded
 
-from kache.cluster.messages import DataPlace, Resolved
+from kache.cluster.messages import Resolved
 from kache.config.settings import Config
+from kache.shard.log.ownership import Owner
 from kache.shard.service.loading import Loader
 
 
@@ -40,8 +41,8 @@ def started(directory: Path) -> Recorded:
     async def run() -> Recorded:
         shard = Recorded(directory)
         config = Config(appendonly=True, appendfsync="always")
-        place = DataPlace(str(directory), b"cluster of tests")
-        loader = Loader(shard.files, place, shard.shard.store, config, lambda _: None)
+        owner = Owner(b"cluster of tests", 0, 1, ((0, 16383),))
+        loader = Loader(shard.files, str(directory), owner, shard.shard.store, config, lambda _: None)
         loader.resolved(Resolved([], 0, []))
         there = await loader.run(lambda: NOW)
         shard.written = there.sequence

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cluster import DEADLINE, Cluster, kill_everything, until
+from cluster import DEADLINE, Cluster, alive, kill_everything, until
 
 from kache.errors import CommandError
 from kache.shard.log import directory
@@ -160,8 +161,8 @@ def test_background_saves(tmp_path: Path) -> None:
     with Cluster(2, dir=tmp_path) as cluster, cluster.connect() as connection:
         fill(cluster)
         assert connection.request("bgsave") == "Background saving started"
-        until(lambda: b"rdb_bgsave_in_progress:0" in connection.request("info", "persistence"), "the end of it")
-        assert connection.request("bgsave", "schedule") == "Background saving scheduled"
+        # From the moment on in which the round is over, of which INFO does not say when that is.
+        until(lambda: connection.request("bgsave", "schedule") == "Background saving started", "the end of it")
         assert connection.request("bgsave", "other").message == "ERR syntax error"
         until(lambda: "not in progress" in str(connection.request("bgsave", "cancel")), "the end of the scheduled one")
         assert connection.request("bgrewriteaof") == "Background append only file rewriting started"
@@ -174,6 +175,23 @@ def test_background_saves(tmp_path: Path) -> None:
         )
         for field in ("rdb_last_bgsave_status:ok", "aof_last_bgrewrite_status:ok", "aof_enabled:0"):
             assert field in info
+
+
+def test_one_that_cannot_be_saved_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with Cluster(2, dir=tmp_path / "data") as cluster, cluster.connect() as connection:
+        connection.request("set", "k", "v")
+        (tmp_path / "data").rmdir()
+        (tmp_path / "data").write_text("no directory")
+        for command in ("save", "bgsave"):
+            assert connection.request(command).message.startswith("ERR ")
+        until(lambda: b"rdb_last_bgsave_status:err" in connection.request("info", "persistence"), "shards know of it")
+        assert b"rdb_changes_since_last_save:1\r\n" in connection.request("info", "persistence")
+        assert "nothing can be saved: " in cluster.log()
+        (tmp_path / "data").unlink()
+        (tmp_path / "data").mkdir()
+        assert connection.request("save") == "OK"
+        assert b"rdb_last_bgsave_status:ok" in connection.request("info", "persistence")
 
 
 def test_save_points_and_the_snapshot_at_the_end(tmp_path: Path) -> None:
@@ -199,6 +217,59 @@ def test_shutdown_saves_if_asked(tmp_path: Path, word: str, kept: bool) -> None:
         assert cluster.process.wait(DEADLINE) == 0
     with Cluster(2, dir=tmp_path) as again:
         assert again.request("get", "k") == (b"v" if kept else None)
+
+
+@pytest.mark.parametrize("words", [("shutdown",), ("shutdown", "save"), ("shutdown", "save", "force", "now")])
+@pytest.mark.parametrize("appendonly", ["no", "yes"])
+def test_a_connection_ends_when_the_files_are_complete(tmp_path: Path, words: tuple[str, ...], appendonly: str) -> None:
+    (tmp_path / "data").mkdir()
+    with Cluster(2, dir=tmp_path / "data", save="9999 9999", appendonly=appendonly) as cluster:
+        with cluster.connect() as connection:
+            connection.send(*[("set", f"key:{number}", "v" * 100) for number in range(5000)])
+            connection.read_many(5000)
+            shards = [cluster.pid_of("shard", index) for index in range(2)]
+            with pytest.raises(ConnectionError):
+                connection.request(*words)
+            assert not any(alive(pid) for pid in shards)
+            shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        assert cluster.process.wait(DEADLINE) == 0
+    with Cluster(2, dir=tmp_path / "copy", appendonly=appendonly) as again:
+        assert again.request("dbsize") == 5000
+
+
+@pytest.mark.parametrize("words", [("shutdown",), ("shutdown", "save")])
+def test_who_cannot_save_does_not_shut_down(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with Cluster(2, dir=tmp_path, save="9999 9999") as cluster, cluster.connect() as connection:
+        connection.request("set", "k", "v")
+        shutil.rmtree(tmp_path / "epoch-1" / "shard-0000")
+        assert connection.request(*words).message == "ERR Errors trying to SHUTDOWN. Check logs."
+        assert connection.request("get", "k") == b"v"
+        assert "SHUTDOWN of 127.0.0.1:" in cluster.log() and "a dump that was asked for has failed" in cluster.log()
+        with pytest.raises(ConnectionError):
+            connection.request("shutdown", "nosave")
+        assert cluster.process.wait(DEADLINE) == 0
+
+
+def test_the_status_is_not_behind_what_was_answered(tmp_path: Path) -> None:
+    with Cluster(2, dir=tmp_path, appendonly="yes") as cluster, cluster.connect() as connection:
+        fill(cluster)
+        for number in range(3):
+            assert connection.request("config", "set", "appendonly", "no") == "OK"
+            assert [cluster.child("shard", shard)["kept"]["state"] for shard in (0, 1)] == ["off", "off"]
+            assert connection.request("set", "changed", number) == "OK"
+            assert connection.request("save") == "OK"
+            kept = [cluster.child("shard", shard)["kept"] for shard in (0, 1)]
+            assert [(each["dump"], each["changes"]) for each in kept] == [("", 0), ("", 0)]
+            assert connection.request("config", "set", "appendonly", "yes") == "OK"
+            assert [cluster.child("shard", shard)["kept"]["state"] for shard in (0, 1)] == ["ok", "ok"]
+        connection.request("config", "set", "appendonly", "no")
+        for arguments, goes in (([], "The shards go"), (["--shard", "1"], "Shard 1 goes")):
+            refused = cluster.kache("cluster", "restart", *arguments, check=False)
+            assert refused.returncode == 2
+            assert refused.stderr.startswith(
+                f"kache: {goes} back to what is on disk: what was written since then will be forgotten (appendonly no, no "
+                "save points). Say --yes"
+            )
 
 
 def test_debug_reload_is_for_tests(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import select
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -79,6 +80,53 @@ def test_secrets_and_administration_are_not_shown(cluster: Cluster) -> None:
             '"AUTH" "(redacted)" "(redacted)"', '"AUTH" "(redacted)"',
             '"HELLO" "3" "AUTH" "(redacted)" "(redacted)" "SETNAME" "me"', '"ECHO" "end"',
         ]  # fmt: skip
+
+
+def test_scripts_are_shown_and_what_is_refused_is_not(cluster: Cluster) -> None:
+    library = "#!lua name=shown\nserver.register_function{function_name='seen', callback=function() return 1 end, flags={'no-writes'}}"
+    with cluster.connect() as client:
+        client.request("FUNCTION", "LOAD", "REPLACE", library)
+        digest = client.request("SCRIPT", "LOAD", "return 1").decode()
+        client.request("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+get", "+echo", "+auth")
+    asked: list[tuple[object, ...]] = [
+        ("EVAL", "return 1", 0), ("EVAL", "return 1", 2, "a", "b"), ("EVAL_RO", "return 1", 1, "a"), ("EVALSHA", digest, 0),
+        ("EVALSHA_RO", digest, 1, "c"), ("FCALL", "seen", 0), ("FCALL_RO", "seen", 1, "a"),
+    ]  # fmt: skip
+    refused: list[tuple[object, ...]] = [
+        ("GET",),
+        ("nosuch", "x"),
+        ("CLIENT",),
+        ("CLIENT", "nosuch"),
+        ("EVAL", "return 1"),
+    ]
+    with cluster.connect() as monitor, cluster.connect() as client:
+        monitor.request("MONITOR")
+        for words in asked:
+            assert client.request(*words) == 1
+        for words in refused:
+            assert client.request(*words).message.startswith("ERR ")
+        client.request("MULTI")
+        client.request("EVAL", "return 1", 0)
+        assert client.request("EXEC") == [1]
+        assert client.request("AUTH", "reader", "") == "OK"
+        assert client.request("SET", "a", 1).message.startswith("NOPERM ")
+        client.request("ECHO", "end")
+        found = [words for _, words in shown_until(monitor, "end")]
+    shown_ones = [" ".join(f'"{word}"' for word in words) for words in asked]
+    assert found == [
+        *shown_ones, '"MULTI"', '"EVAL" "return 1" "0"', '"EXEC"', '"AUTH" "(redacted)" "(redacted)"', '"ECHO" "end"',
+    ]  # fmt: skip
+
+
+def test_times_have_microseconds(cluster: Cluster) -> None:
+    with cluster.connect() as monitor, cluster.connect() as client:
+        monitor.request("MONITOR")
+        stamps = []
+        for _ in range(20):
+            client.request("PING")
+            stamps.append(float(monitor.read().split()[0]))
+        assert abs(stamps[-1] - time.time()) < 60
+        assert any(round(stamp * 1_000_000) % 1000 for stamp in stamps)
 
 
 def test_it_ends_with_reset_and_with_its_connection(cluster: Cluster) -> None:

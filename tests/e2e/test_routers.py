@@ -176,6 +176,29 @@ def test_info_stats_and_memory_stats_add_up_both(cluster: Cluster, clients: list
     )
 
 
+def test_the_peak_of_memory_stays(clients: list[Client]) -> None:
+    """Until CONFIG RESETSTAT; INFO and MEMORY STATS say the same of the same."""
+    clients[0].request("flushall")
+    clients[0].request("config", "resetstat")
+    for number in range(20):
+        clients[0].request("set", f"big:{number}", "x" * 100_000)
+    full = info(clients[0], "memory")
+    clients[0].request("flushall")
+    empty = info(clients[0], "memory")
+    assert (
+        empty["used_memory_peak"] >= full["used_memory_peak"] >= full["used_memory"] > empty["used_memory"] + 1_900_000
+    )
+    told = clients[0].request("memory", "stats")
+    stats = dict(zip(told[::2], told[1::2], strict=True)) if isinstance(told, list) else told
+    again = info(clients[0], "memory")
+    assert stats[b"peak.allocated"] >= empty["used_memory_peak"]
+    assert stats[b"startup.allocated"] == again["used_memory_startup"] < stats[b"total.allocated"]
+    assert stats[b"overhead.total"] == stats[b"total.allocated"] - stats[b"dataset.bytes"]
+    assert stats[b"shards.startup"] == again["mem_shards_startup"] > 0
+    clients[0].request("config", "resetstat")
+    assert info(clients[0], "memory")["used_memory_peak"] < full["used_memory_peak"] - 1_900_000
+
+
 def test_resetstat_resets_both(clients: list[Client]) -> None:
     for client in clients:
         assert isinstance(client.request("get"), CommandError)

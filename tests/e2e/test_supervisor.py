@@ -301,7 +301,7 @@ def test_detached_with_a_shard_that_is_down(tmp_path: Path) -> None:
             env=environment, capture_output=True, text=True, timeout=DEADLINE, pass_fds=(reader,), check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"kache: Kache 0.1.0 ready on 127.0.0.1:{port}: 2 shards, no maxmemory.")
+        assert done.stderr.startswith(f"kache: Kache 0.1.0 partly ready on 127.0.0.1:{port}: 2 shards, no maxmemory.")
         assert "shard 1 is down: exited with status 1: RuntimeError: broken on purpose." in done.stderr
         pid = int(done.stderr.split("Its pid is ")[1].split(",")[0])
         with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:

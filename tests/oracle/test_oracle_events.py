@@ -114,11 +114,11 @@ def theirs() -> Iterator[Theirs]:
         server.close()
 
 
-EXPIRES = frozenset({"EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", "GETEX", "SET", "RESTORE", "MSETEX", "HGETEX"})
+EXPIRES = frozenset({"RESTORE", "MSETEX", "HGETEX"})
 
 
 def as_redis(command: Command, events: list[Event]) -> list[Event]:
-    """A deadline that has passed removes the key at once: "del" of Redis 7, which Valkey calls "expired"."""
+    """A deadline that has passed removes the key at once: here some commands say "del" as Redis 7, where Valkey says "expired"."""
     if str(command[0]).upper() not in EXPIRES:
         return events
     return [(db, "del" if event == "expired" else event, key) for db, event, key in events]

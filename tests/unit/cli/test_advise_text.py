@@ -46,6 +46,7 @@ def test_it_advises_the_better_policy_and_the_size_that_is_enough() -> None:
     lines = advised(merged([shard()]))
     assert "CONFIG SET maxmemory-policy allkeys-s3fifo" in lines[0] and "10.0 points fewer than with lru" in lines[0]
     assert lines[1] == "2gb would save 5.0 points of misses with s3fifo; more than that buys nothing."
+    assert merged([shard()])["advice"] == lines and "advice" not in merged([shard(sampled=10)])
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_refused_one_is_taken_back_and_the_next_is_made_of_what_holds() -> Non
     asked(changes, told, hz="nonsense")
     assert len(owner.trials) == 1
     owner.trials[0][2]("shard 0 cannot")
-    assert (owner.taken_back, told) == (1, ["it was taken back, since shard 0 cannot"])
+    assert (owner.taken_back, told) == (1, ["nothing was changed: shard 0 cannot"])
     wanted, accept, _ = owner.trials[1]
     assert (wanted.timeout, wanted.hz) == (0, 20)
     accept("")

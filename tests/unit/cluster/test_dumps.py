@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kache.cluster.dumps import NOTHING_RUNS, REWRITING, RUNNING, Dumps, save_points
+from kache.cluster.dumps import ACTIVE, CANCELLED, NOTHING_RUNS, REWRITING, RUNNING, Dumps, save_points
 from kache.cluster.messages import CancelDump, Down, DumpShard, Kept
 from kache.config.settings import Config
 
@@ -71,25 +71,39 @@ def test_a_shard_that_ends_does_not_hold_up_the_round() -> None:
 def test_a_second_round_waits_or_is_refused() -> None:
     shards = Shards(1)
     shards.ask(rewrite=True)
-    assert shards.ask() == REWRITING
+    assert shards.ask() == ACTIVE
+    assert shards.ask(rewrite=True) == REWRITING
     assert shards.ask(schedule=True) == ""
+    assert shards.dumps.running and not shards.dumps.saving
     shards.finish()
     assert (shards.answers, len(shards.told)) == ([""], 2)
+    assert shards.dumps.saving
     assert shards.ask() == RUNNING
+    assert shards.ask(schedule=True) == RUNNING
+    assert shards.ask(rewrite=True) == ""
+    assert shards.ask(rewrite=True) == REWRITING
     shards.finish()
-    assert shards.answers == ["", ""]
+    shards.finish()
+    assert shards.answers == ["", "", ""]
 
 
 def test_cancel() -> None:
     shards = Shards()
     assert shards.dumps.cancel() == NOTHING_RUNS
     shards.ask()
-    shards.ask(schedule=True)
+    shards.ask(rewrite=True)
     assert shards.dumps.cancel() == ""
     assert shards.told.pop() == (0, CancelDump())
     shards.finish("given up")
-    assert shards.answers == ["ERR cancelled", "ERR cancelled"]
-    assert not shards.dumps.running
+    assert shards.answers == [CANCELLED] and shards.dumps.running
+    assert shards.dumps.cancel() == NOTHING_RUNS  # a rewrite
+    shards.ask(schedule=True)
+    assert shards.dumps.cancel() == ""
+    assert shards.answers == [CANCELLED, CANCELLED] and shards.dumps.running
+    assert shards.dumps.cancel(rewrites=True) == ""
+    assert shards.told.pop() == (0, CancelDump())
+    shards.finish("given up")
+    assert shards.answers == [CANCELLED] * 3 and not shards.dumps.running
 
 
 def test_save_points_are_over_the_sum() -> None:

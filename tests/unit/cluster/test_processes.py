@@ -109,3 +109,23 @@ def test_what_was_loaded_and_is_not_used_takes_no_memory_and_is_there_when_it_is
     # Libraries that have been relocated are as they were.
     assert uvloop.new_event_loop().close() is None
     assert processes.listener_of_port(1) is None
+
+
+def test_a_page_that_was_changed_and_is_swapped_out_is_not_let_go_of(tmp_path: Path) -> None:
+    def mapping(first: int, anonymous: int, swap: int, rights: str = "r--p", path: str = "/lib/a.so") -> str:
+        return (
+            f"{first:x}-{first + 0x1000:x} {rights} 00000000 fe:00 12 {path}\n"
+            f"Rss: 4 kB\nAnonymous:  {anonymous} kB\nAnonHugePages: 0 kB\nSwap:  {swap} kB\nSwapPss: 0 kB\n"
+        )
+
+    smaps = tmp_path / "smaps"
+    smaps.write_text(
+        mapping(0x1000, 0, 0)
+        + mapping(0x2000, 0, 4)
+        + mapping(0x3000, 4, 0)
+        + mapping(0x4000, 0, 0, rights="rw-p")
+        + mapping(0x5000, 0, 0, path="")
+        + mapping(0x6000, 0, 0, rights="r-xp")
+    )
+    assert processes.untouched_files(str(smaps)) == [(0x1000, 0x2000), (0x6000, 0x7000)]
+    assert processes.untouched_files(str(tmp_path / "none")) == []

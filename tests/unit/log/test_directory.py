@@ -11,7 +11,8 @@ import pytest
 
 from kache.cluster.resolution import Order, Unfinished
 from kache.cluster.transactions import Decision, Share, Shares
-from kache.shard.log import directory
+from kache.shard.log import directory, repartition
+from kache.shard.log import manifest as manifests
 from kache.shard.log.directory import ClusterFile, Lock
 from kache.shard.log.files import Files, ScriptedFiles
 from kache.shard.log.format import LogError
@@ -37,10 +38,53 @@ def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
             directory.read_cluster(Files(), str(tmp_path))
 
 
-def test_data_of_nobody_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "epoch-1").mkdir()
-    with pytest.raises(LogError, match=r"has data \(epoch-1\) but no file 'cluster'"):
+@pytest.mark.parametrize(
+    "name", ["epoch-1/shard-0000/000001.log", "epoch-1/notes", "epoch-1", "functions", "transactions"]
+)
+def test_data_of_nobody_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(LogError, match=rf"has data \({name.split('/')[0]}\) but no file 'cluster'"):
         directory.read_cluster(Files(), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["000001.log", "000001.base", "manifest", "shard-0000/000001.log", "shard-0003/manifest"]
+)
+def test_data_that_lies_too_high_is_refused(tmp_path: Path, name: str) -> None:
+    """A copy of what is in a data directory."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"kache 1" if "manifest" in name else b"KACHELOG")
+    with pytest.raises(LogError, match=rf"has data \({name.split('/')[0]}\) but no file 'cluster'"):
+        directory.read_cluster(Files(), str(tmp_path))
+
+
+def test_a_manifest_that_names_files_is_data(tmp_path: Path) -> None:
+    files, place = Files(), directory.shard_directory(str(tmp_path), 1, 0)
+    directory.make(files, place)
+    manifests.write(files, place, Manifest((), (LogFile(2, "000002.log", None, 1, "0" * 32),)))
+    with pytest.raises(LogError, match=r"has data \(epoch-1\)"):
+        directory.read_cluster(files, str(tmp_path))
+
+
+def test_a_first_start_may_be_interrupted_anywhere(tmp_path: Path) -> None:
+    """The world ends behind each call in turn. The next start begins anew, as long as `cluster` does not say that it counts;
+    then every shard has its manifest."""
+    for stop in range(100):
+        files, path = ScriptedFiles(), str(tmp_path / str(stop))
+        Files().mkdir(path)
+        files.stop_after(stop)
+        try:
+            directory.begin(files, path, CLUSTER)
+        except OSError:
+            assert directory.read_cluster(Files(), path) in (None, CLUSTER)
+        if os.path.exists(f"{path}/cluster"):
+            for shard in range(CLUSTER.shards):
+                assert manifests.read(Files(), directory.shard_directory(path, CLUSTER.epoch, shard)) == Manifest()
+            break
+        repartition.clean(Files(), path, 0)
+        assert not os.path.exists(f"{path}/epoch-3")
+    assert stop > 20
 
 
 def test_what_others_have_put_there_is_refused(tmp_path: Path) -> None:

@@ -44,9 +44,13 @@ def test_what_is_written_is_read_again(tmp_path: Path, whole: Manifest) -> None:
     assert files.list(str(tmp_path)) == ["manifest"]
 
 
-def test_no_directory_and_an_empty_one_are_a_clean_start(tmp_path: Path) -> None:
-    assert manifest.read(Files(), str(tmp_path / "none")) is None
-    assert manifest.read(Files(), str(tmp_path)) is None
+def test_no_directory_and_an_empty_one_are_refused(tmp_path: Path) -> None:
+    """A shard that never held anything has a manifest, too."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "lock").touch()
+    for name, reason in (("none", "is missing"), ("empty", "has neither a manifest nor data")):
+        with pytest.raises(LogError, match=f"{tmp_path / name} {reason}: what this shard held is not there"):
+            manifest.read(Files(), str(tmp_path / name))
 
 
 def test_data_without_a_manifest_is_refused(tmp_path: Path) -> None:
@@ -102,9 +106,11 @@ def test_an_empty_file_is_refused() -> None:
 def test_every_flipped_byte_and_every_cut_is_refused() -> None:
     whole = manifest.text(FULL)
     for at in range(len(whole)):
-        for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at]):
-            with pytest.raises(LogError, match="dir/manifest"):
+        for damaged in (*(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :] for bit in (1, 128)), whole[:at]):
+            with pytest.raises(LogError, match="dir/manifest") as refused:
                 manifest.parse(damaged, "dir/manifest")
+            if at > len(b"kache 1") and damaged:
+                assert str(refused.value).startswith("dir/manifest is damaged")
 
 
 def test_line_ends_of_other_systems_are_refused() -> None:

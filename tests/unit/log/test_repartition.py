@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,32 @@ def test_what_was_done_of_other_data_does_not_count(tmp_path: Path) -> None:
     write_directory(Path(shard_directory(str(tmp_path), 1, 0)), [], [log])
     repartition.divide(files, str(tmp_path), old, new, True, False, lambda *_: None)
     assert (0, b"new") in loaded(tmp_path, new)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_shard_that_is_gone_stops_it(tmp_path: Path, empty: bool) -> None:
+    """It is not taken for one without keys: the old files would go."""
+    made(tmp_path, 2, 40)
+    place = Path(shard_directory(str(tmp_path), 1, 0))
+    shutil.rmtree(place)
+    if empty:
+        place.mkdir()
+    with pytest.raises(LogError, match=f"{place} .*: what this shard held is not there"):
+        repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
+    assert directory.read_cluster(Files(), str(tmp_path)) == cluster(1, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster", "epoch-1"]
+
+
+def test_a_shard_with_the_files_of_another_stops_it(tmp_path: Path) -> None:
+    made(tmp_path, 2, 40)
+    first, second = (Path(shard_directory(str(tmp_path), 1, shard)) for shard in (0, 1))
+    shutil.rmtree(first)
+    shutil.copytree(second, first)
+    with pytest.raises(
+        LogError, match=f"{first}/000001.log belongs to shard 1 of 2, and this is the directory of shard 0"
+    ):
+        repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster", "epoch-1"]
 
 
 def test_a_damaged_shard_stops_it_and_nothing_is_changed(tmp_path: Path) -> None:

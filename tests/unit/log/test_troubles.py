@@ -60,8 +60,8 @@ def test_an_error_of_the_directory_itself_is_not_said_twice() -> None:
 
 def test_a_file_that_is_gone_and_one_that_cannot_be_read() -> None:
     path = "/data/epoch-1/shard-0000/000007.log"
-    said = missing(path, FileNotFoundError(errno.ENOENT, "No such file or directory", path))
+    said = missing(Files(), path, FileNotFoundError(errno.ENOENT, "No such file or directory", path))
     assert said.startswith(f"{path} is missing, and the manifest names it.")
     assert "`kache check-aof /data/epoch-1/shard-0000`" in said
-    said = missing(path, OSError(errno.EIO, "Input/output error", path))
+    said = missing(Files(), path, OSError(errno.EIO, "Input/output error", path))
     assert said.startswith(f"{path} cannot be read: Input/output error.")
