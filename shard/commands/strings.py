@@ -82,7 +82,7 @@ def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> Reply:
     begin, stop = clip_range(first, last, ctx.keys.string_length(key))
     if stop <= begin:
         return b""
-    return ctx.in_turn((key, start, end), stop - begin) or ctx.keys.string_slice(key, begin, stop)
+    return ctx.in_turn((key, start, end), stop - begin) or ctx.keys.string_slice(key, begin, stop, used=True)
 
 
 @command("substr")

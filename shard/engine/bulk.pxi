@@ -10,6 +10,10 @@
 # is made than there is room for (`flow_room`): while its clients take nothing the oldest reply moves on to it, a piece a turn, so
 # that nobody waits for those who do not read.
 #
+# What is not large, but takes longer than a slice, has turns of its own (`Host.quick`), between which nobody rests: it does not
+# wait behind what clients do not read. What has waited for something else, its own session or a transaction, is looked at once
+# more when it is its turn, and takes its turn here then, still the first of its session.
+#
 # An MGET of much is made in slices itself, and what shows much of one collection (passages.pxi), while their keys are watched: if
 # one of them has changed by the end, it is made in one piece after all, so that it always shows what its keys hold at one time.
 #
@@ -26,6 +30,12 @@ cdef Py_ssize_t IN_SLICES = 2 << 20
 
 # While somebody waits for room: between two pieces of what was there before, which nobody has asked for, in seconds.
 cdef double MOVES_EVERY = 0.004
+
+# Of so many keys that change while they are shown it is remembered.
+cdef int MOST_RESTLESS = 1024
+
+# How often a reply that has to wait for something else before it is begun, or served, is looked at once more.
+cdef int MOST_LOOKS = 3
 
 # After each one: so many times what it took, within these bounds, in seconds.
 cdef double BULK_RESTS = 3.0
@@ -92,11 +102,42 @@ cdef Assembly assembled(Context context):
     """What was made of the reply of this command beforehand, if that is still right."""
     cdef Assembly assembly = <Assembly> context.shard.locks.worked.pop(context.token, None)
     # In this moment a key may have expired, or been changed by somebody else who had waited.
-    return assembly if assembly is not None and assembly.is_current(context.shard.watches) else None
+    if assembly is None or assembly.is_current(context.shard.watches):
+        return assembly
+    note_restless(context.shard.locks.host, assembly)
+    return None
+
+
+cdef int note_restless(Host host, Assembly assembly) except -1:
+    """A reply was given up since its key has changed: for a while none of this key is begun, which would only cost time."""
+    cdef int64_t now = monotonic_ns()
+    cdef Passage passage
+    if type(assembly) is not Passage:
+        return 0
+    passage = <Passage> assembly
+    if len(host.restless) >= MOST_RESTLESS:
+        host.restless = {name: until for name, until in host.restless.items() if until > now}
+        if len(host.restless) >= MOST_RESTLESS:
+            host.restless.clear()
+    host.restless[(passage.db, passage.key)] = now + host.restless_ns
+    return 0
+
+
+cdef bint is_restless(Host host, Passage passage) except -1:
+    if not host.restless:
+        return False
+    name = (passage.db, passage.key)
+    until = host.restless.get(name)
+    if until is None:
+        return False
+    if until > monotonic_ns():
+        return True
+    del host.restless[name]
+    return False
 
 
 cdef bint use_assembled(Context context, Span* keys, Py_ssize_t n, Buffer out) except -1:
-    """A command by what was assembled for it, if anything was; its keys are used as ever."""
+    """A command by what was assembled for it, if anything was; its keys are used as ever, unless they were when it was parked."""
     cdef Assembly assembly = assembled(context)
     cdef Place place
     cdef Py_ssize_t i
@@ -121,8 +162,14 @@ cdef bint mget_later(Context context, Span* args, Py_ssize_t n) except -1:
 
 
 cdef inline bint may_park(Context context) noexcept:
-    return (context.link is not None and not context.depth and not context.token and not context.transaction
-            and not context.flags & FLAG_ATOMIC and context.dialect != INTERNAL)
+    """Whether a command can wait among large replies; one that has waited for something else before can, too, once."""
+    return (context.link is not None and not context.depth and not context.transaction
+            and not context.flags & FLAG_ATOMIC and context.dialect != INTERNAL
+            and (not context.token or may_park_again(context.shard.locks.serving)))
+
+
+cdef inline bint may_park_again(Waiter waiter) noexcept:
+    return waiter is not None and not waiter.expected and not waiter.number and type(waiter.link) is Link
 
 
 cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expected, Assembly assembly) except -1:
@@ -130,24 +177,43 @@ cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expec
     `assembly`; `pending_token` is its token then. Where there is no place to wait it is to be made at once."""
     cdef Executor shard = context.shard
     cdef Host host = shard.locks.host
+    cdef Waiter waiter
+    cdef Bulk bulk
     if host is None or not may_park(context):
         return False
-    shard.pending_token = host.bulk.park(
-        context, context.number | (IN_CAPITALS if context.capitals else 0), context.number, NO_SLOT, args, n, expected, assembly)
-    return shard.pending_token != 0
+    if assembly is not None and is_restless(host, <Passage> assembly):
+        if not host.pacing or expected <= LARGE:
+            return False
+        assembly = None
+    bulk = host.bulk if expected > LARGE else host.quick
+    waiter = shard.locks.serving
+    if context.token:
+        bulk.park_again(waiter, max(expected, 1), assembly)
+        shard.pending_token = context.token
+    else:
+        shard.pending_token = bulk.park(
+            context, context.number | (IN_CAPITALS if context.capitals else 0), context.number, NO_SLOT, args, n,
+            max(expected, 1), assembly)
+        if not shard.pending_token:
+            return False
+        waiter = <Waiter> shard.locks.arrivals[shard.locks.arrived]
+    waiter.seen = True      # whoever parks itself has looked at its keys before
+    return True
 
 
 @cython.final
 cdef class Bulk:
     """The large replies of one shard that are still to be made."""
 
-    def __init__(self, Host host not None):
+    def __init__(self, Host host not None, bint paced):
         self.host = host
+        self.paced = paced
         self.turns = {}
 
     cdef int note(self) except -1:
         """More large replies are unread, or less; or one was made."""
-        self.host.pacing = (len(self.turns) > 0 or self.assembly is not None or self.host.large_left <= 0
+        cdef Bulk bulk = self.host.bulk
+        self.host.pacing = (len(bulk.turns) > 0 or bulk.assembly is not None or self.host.large_left <= 0
                             or self.unread() > UNREAD_AT_ONCE)
         return 0
 
@@ -196,15 +262,28 @@ cdef class Bulk:
         token = locks.park(context, command, number, slot, args, n, expected)
         if token:
             waiter = <Waiter> locks.arrivals[locks.arrived]
-            if assembly is None and expected > IN_SLICES and number == self.host.shard.numbers["mget"]:
-                assembly = Values(waiter, self.host.shard.store)
-            if assembly is not None:
-                waiter.assembly = assembly
-                assembly.waiter = waiter
-                assembly.watch(self.host.shard.watches)
+            self.assign(waiter, assembly)
             self.turns.setdefault((waiter.link, waiter.session), deque()).append(waiter)
             self.soon(0.0)
         return token
+
+    cdef int park_again(self, Waiter waiter, Py_ssize_t expected, Assembly assembly) except -1:
+        """The same for a frame that has waited for something else, and is being served: it stays the first of its session."""
+        self.host.shard.locks.wait_again(waiter, expected)
+        self.assign(waiter, assembly)
+        self.turns.setdefault((waiter.link, waiter.session), deque()).appendleft(waiter)
+        return self.soon(0.0)
+
+    cdef int assign(self, Waiter waiter, Assembly assembly) except -1:
+        """How its reply is made from here on."""
+        cdef int number = <int> waiter.frames[0][0] & ~IN_CAPITALS
+        if assembly is None and waiter.expected > IN_SLICES and number == self.host.shard.numbers["mget"]:
+            assembly = Values(waiter, self.host.shard.store)
+        if assembly is not None:
+            waiter.assembly = assembly
+            assembly.waiter = waiter
+            assembly.watch(self.host.shard.watches)
+        return 0
 
     cdef int soon(self, double rest) except -1:
         if not self.scheduled:
@@ -219,19 +298,23 @@ cdef class Bulk:
     def _go_on(self):
         """A slice of what is being made, or the next one; then a rest."""
         cdef double rest = BULK_LEAST_REST
-        self.scheduled = False
         try:
             rest = self.take_turn()
             self.note()
         except Exception:
             log.exception("internal error while a large reply was made")
-        if self.turns or self.assembly is not None:
+        self.scheduled = False      # only now: what is parked meanwhile comes behind the rest
+        if self.turns or self.assembly is not None or self.finished is not None:
             self.soon(rest)
 
     cdef double take_turn(self) except -1:
         """How long to rest behind it, in seconds."""
         cdef int64_t began = monotonic_ns()
         cdef Waiter waiter
+        if self.finished is not None:
+            if not self.finished.gone and self.finished.ready:
+                return 0.0
+            self.finished = None
         if self.assembly is None:
             waiter = self.next_turn()
             if waiter is None:
@@ -242,7 +325,7 @@ cdef class Bulk:
         if self.assembly is not None and not self.goes_on():
             assembly, self.assembly = self.assembly, None
             self.let((<Assembly> assembly).waiter, <Assembly> assembly)
-        if self.unread() <= UNREAD_AT_ONCE:
+        if not self.paced or self.unread() <= UNREAD_AT_ONCE:
             return 0.0      # those who ask for much take it
         return min(max(BULK_RESTS * 1e-9 * (monotonic_ns() - began), BULK_LEAST_REST), BULK_MOST_REST)
 
@@ -259,39 +342,60 @@ cdef class Bulk:
     def _slice(self):
         """Of the reply that is being made: whether there is more to do. One whose keys have changed is not gone on with."""
         cdef Assembly assembly = self.assembly
+        cdef Waiter waiter = assembly.waiter
         cdef Executor shard = self.host.shard
-        if assembly.waiter.gone or assembly.waiter.tokens[0] not in shard.deferred:
+        cdef int64_t began = monotonic_ns()
+        cdef bint more
+        if waiter.gone or waiter.tokens[0] not in shard.deferred:
             return False
         if not assembly.is_current(shard.watches):
+            if assembly.made is not None:
+                note_restless(self.host, assembly)
+            elif waiter.tries < MOST_LOOKS:
+                # Nothing is lost yet: it is looked at once more, as the key is now.
+                waiter.tries += 1
+                waiter.expected = 0
             assembly.made = None
             return False
         if assembly.made is None:
-            shard.locks.begun(assembly.waiter)
+            shard.locks.begun(waiter)
             assembly.begin()
-        return assembly.go_on(monotonic_ns() + self.host.slice_ns)
+        more = assembly.go_on(began + self.host.slice_ns)
+        waiter.took += monotonic_ns() - began
+        return more
 
     cdef int let(self, Waiter waiter, Assembly assembly) except -1:
         """It is executed, by what was assembled if that is still what its keys hold, unless its client is gone."""
         cdef Locks locks = self.host.shard.locks
         token = waiter.tokens[0]
+        if token not in self.host.shard.deferred:
+            if not waiter.gone:
+                locks.leave(waiter)
+            return self.forget(waiter)
+        if assembly is not None and assembly.made is not None:
+            locks.worked[token] = assembly
+        else:
+            self.forget(waiter)
         try:
-            if token not in self.host.shard.deferred:
-                if not waiter.gone:
-                    locks.leave(waiter)
-                return 0
-            if assembly is not None and assembly.made is not None:
-                locks.worked[token] = assembly
             locks.let(waiter)
             self.host._serve_waiters()
         finally:
-            # If it has to wait for a transaction now, it is executed as others are.
-            locks.worked.pop(token, None)
-            self.forget(waiter)
+            if waiter.gone or waiter.bulk:
+                pass    # served, or parked once more
+            elif waiter.ready:
+                self.finished = waiter      # the tick was over before its turn came, which is soon
+            else:
+                # It waits for a transaction now, and may be kept for long: what was made goes, and it is looked at once more.
+                if waiter.tries < MOST_LOOKS:
+                    waiter.tries += 1
+                    waiter.expected = 0
+                self.forget(waiter)
         return 0
 
     cdef int forget(self, Waiter waiter) except -1:
         """Nothing more is made of it in slices."""
         if waiter.assembly is not None:
+            self.host.shard.locks.worked.pop(waiter.tokens[0], None)
             self.host.shard.watches.forget(waiter, 0)
             waiter.assembly.waiter = None
             waiter.assembly = None
@@ -342,5 +446,8 @@ cdef class Bulk:
 
     @property
     def buffer_bytes(self):
-        """Of what is being made."""
-        return 0 if self.assembly is None or self.assembly.made is None else self.assembly.made.capacity
+        """Of what is being made, or was and is about to be sent."""
+        cdef Assembly assembly = self.assembly
+        if assembly is None and self.finished is not None:
+            assembly = self.finished.assembly
+        return 0 if assembly is None or assembly.made is None else assembly.made.capacity

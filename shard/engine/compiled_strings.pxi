@@ -170,7 +170,6 @@ cdef int run_mget(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
     cdef Place place
     cdef Entry* entry
     cdef Py_ssize_t i, mark, before = out.used(), most = LARGE
-    cdef uint64_t hits = context.store.hits, misses = context.store.misses
     if context.token and use_assembled(context, args, n, out):
         return DONE
     mark = begin_array(out, context.dialect, n)
@@ -184,7 +183,10 @@ cdef int run_mget(Context context, int slot, Span* args, Py_ssize_t n, Buffer ou
             if out.used() - before > most:
                 if mget_later(context, args, n):
                     out.end = out.start + before
-                    context.store.hits, context.store.misses = hits, misses
+                    # All of them are used now, and none when it is answered.
+                    for i in range(i + 1, n):
+                        context.store.place(&place, context.keys.db, NO_SLOT, args[i].data, args[i].size)
+                        context.store.read(&place)
                     return PARKED
                 most = <Py_ssize_t> INT64_MAX
     return end_reply(out, context.dialect, mark)

@@ -582,6 +582,7 @@ cdef class Executor:
     cdef uint64_t[HISTOGRAM_SIZE] histogram
     cdef int64_t batch_began, python_ns
     cdef int64_t looked_ns              # the last look at the clock
+    cdef int64_t charged                # nanoseconds of slices made before that belong to the command being executed
     cdef int64_t crowded_ns             # until then a write does not evict for long
     cdef int64_t patient_ns             # until then nobody waits for others again: they did not give way
     cdef uint32_t batch_count
@@ -798,6 +799,9 @@ cdef class Waiter:
     cdef bint bulk                      # waits until it is let, among other large replies (bulk.pxi)
     cdef Py_ssize_t expected            # bytes of its reply, about; 0: nobody has looked
     cdef Assembly assembly              # by which it is made in slices; None: in one piece
+    cdef bint seen                      # its keys were used when it was parked: they are not when it is executed
+    cdef int tries                      # how often it was parked once more
+    cdef int64_t took                   # nanoseconds of its slices
     cdef tuple slots_then               # its slots from then on
     cdef bint lined_up, ready, gone     # in the queues of its slots; in `runnable`; has had its turn
     cdef list frames, tokens            # (command as sent, slot, arguments); one token each
@@ -839,6 +843,8 @@ cdef class Locks:
     cdef bint are_free(self, Context context, int mode, const char* slots, Py_ssize_t n) except -1
     cdef uint64_t works                 # how many commands have had work done first
     cdef dict worked                    # token of such a command that is about to be executed -> what was done
+    cdef Waiter serving                 # whose turn it is; None: nobody's
+    cdef int wait_again(self, Waiter waiter, Py_ssize_t expected) except -1
     cdef int make_holders(self) except -1
     cdef int hold(self, uint16_t slot, Lock lock) except -1
     cdef int let_go(self, uint16_t slot, Lock lock) except -1
@@ -860,6 +866,8 @@ cdef class Locks:
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
                        Py_ssize_t expected=*) except? 0
     cdef int begun(self, Waiter waiter) except -1
+    cdef bint proves_large(self, Waiter waiter, Context context, Command* command, Words words) except -1
+    cdef int execute(self, Waiter waiter, Context context, int number, int slot, Words words, Buffer out) except -1
     cdef int let(self, Waiter waiter) except -1
     cdef bint may_go(self, Waiter waiter) except -1
     cdef int consider(self, Waiter waiter) except -1
@@ -938,6 +946,8 @@ cdef class Bulk:
     cdef Host host
     cdef dict turns             # (link, session) -> deque of Waiter, whose turn is next first
     cdef Assembly assembly      # the one that is being made in slices; None: none is
+    cdef Waiter finished        # made and let, but its tick was over before its turn came
+    cdef bint paced             # it rests while much is unread
     cdef bint scheduled
     cdef int note(self) except -1
     cdef Py_ssize_t unread(self) except -1
@@ -945,6 +955,8 @@ cdef class Bulk:
     cdef Py_ssize_t size_of(self, Context context, Span* key) except -1
     cdef uint64_t park(self, Context context, uint16_t command, int number, uint16_t slot, Span* args, Py_ssize_t n,
                        Py_ssize_t expected, Assembly assembly=*) except? 0
+    cdef int park_again(self, Waiter waiter, Py_ssize_t expected, Assembly assembly) except -1
+    cdef int assign(self, Waiter waiter, Assembly assembly) except -1
     cdef int forget(self, Waiter waiter) except -1
     cdef int soon(self, double rest) except -1
     cdef double take_turn(self) except -1
@@ -959,6 +971,9 @@ cdef Assembly assembled(Context context)
 cdef bint use_assembled(Context context, Span* keys, Py_ssize_t n, Buffer out) except -1
 cdef bint mget_later(Context context, Span* args, Py_ssize_t n) except -1
 cdef bint may_park(Context context) noexcept
+cdef bint may_park_again(Waiter waiter) noexcept
+cdef int note_restless(Host host, Assembly assembly) except -1
+cdef bint is_restless(Host host, Passage passage) except -1
 cdef bint made_later(Context context, Span* args, Py_ssize_t n, Py_ssize_t expected, Assembly assembly) except -1
 
 
@@ -1148,6 +1163,9 @@ cdef class Host:
     cdef int pid
     cdef public int64_t tick_ns, tick_bytes, unsent_limit, flow_room
     cdef public int64_t slice_ns        # of a large reply, before others have their turn
+    cdef Bulk quick                     # the same of replies that are not large, and take longer than a slice
+    cdef dict restless                  # (db, key) of a reply that was given up since it changed -> until when none is begun, ns
+    cdef public int64_t restless_ns     # how long that is
     cdef double delay                   # seconds by which replies leave late: a fault on demand
     cdef uint64_t tick                  # number of the iteration the limits below belong to
     cdef int64_t tick_until, tick_left

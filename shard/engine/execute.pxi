@@ -460,12 +460,14 @@ cdef class Executor:
         finally:
             self.looked_ns = monotonic_ns()
             took = self.looked_ns - began
+            if context.depth == 0:
+                self.store.heavy = False
+                self.python_ns += took
+                took += self.charged
             command.ns += took
             bucket = histogram_bucket(took)
             count_times(command, bucket, 1)
             if context.depth == 0:
-                self.store.heavy = False
-                self.python_ns += took
                 self.histogram[bucket] += 1
             if took >= self.slow_ns and not command.unlogged and context.depth == 0:
                 self.note_slow(context, number, took, arguments)
@@ -488,7 +490,7 @@ cdef class Executor:
         """A compiled command that may have been slow: its time is what passed since the last look at the clock, so that
         of a few small ones before it (FRAMES_PER_LOOK) is in it."""
         cdef int64_t now = monotonic_ns()
-        cdef int64_t took = now - self.looked_ns
+        cdef int64_t took = now - self.looked_ns + self.charged
         cdef int bucket = histogram_bucket(took)
         cdef Command* command = &self.commands[number]
         self.store.heavy = False
@@ -496,7 +498,7 @@ cdef class Executor:
         # It has a time of its own, so it has no part in the mean of its batch.
         command.in_batch -= 1
         self.batch_count -= 1
-        self.python_ns += took
+        self.python_ns += took - self.charged
         command.ns += took
         count_times(command, bucket, 1)
         self.histogram[bucket] += 1

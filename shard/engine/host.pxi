@@ -70,7 +70,10 @@ cdef class Host:
         self.tick = <uint64_t> -1
         self.delay = 0.0
         self.later = Context(shard)
-        self.bulk = Bulk(self)
+        self.bulk = Bulk(self, True)
+        self.quick = Bulk(self, False)
+        self.restless = {}
+        self.restless_ns = 1000000000
         shard.locks.host = self
         reactor.host = self
 
@@ -94,12 +97,12 @@ cdef class Host:
         total = 0
         for link in self.links:
             total += link.unparsed() + link.unsent() + link.flows.memory()
-        return total + self.shard.listings.buffer_bytes + self.bulk.buffer_bytes
+        return total + self.shard.listings.buffer_bytes + self.bulk.buffer_bytes + self.quick.buffer_bytes
 
     @property
     def assembling(self):
         """Whether a part of a large reply is made, and others have their turn before the next one."""
-        return self.bulk.buffer_bytes > 0
+        return self.bulk.buffer_bytes > 0 or self.quick.buffer_bytes > 0
 
     def drain(self):
         """Tells the routers that this shard is about to leave, behind what waits here and shall come again."""

@@ -319,10 +319,11 @@ cdef class Keyspace:
         cdef Entry* entry = self.string_at(&place, key)
         return 0 if entry == NULL else entry_value_size(entry)
 
-    def string_slice(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop):
-        """Bytes `start` to `stop` (exclusive, clamped); empty when there is no such key."""
+    def string_slice(self, bytes key not None, Py_ssize_t start, Py_ssize_t stop, bint used=False):
+        """Bytes `start` to `stop` (exclusive, clamped); empty when there is no such key. `used`: it was read by this command before,
+        as a string, which counts once."""
         cdef Place place
-        cdef Entry* entry = self.string_at(&place, key)
+        cdef Entry* entry = self.entry_at(&place, key, False) if used else self.string_at(&place, key)
         cdef Py_ssize_t n = 0 if entry == NULL else entry_value_size(entry)
         start = max(start, 0)
         stop = min(stop, n)

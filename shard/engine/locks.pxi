@@ -29,7 +29,7 @@ cdef enum:
 
 cdef bytes LOCKED_TOO_LONG = b"TRYAGAIN a transaction kept the key for too long; nothing was executed"
 cdef bytes LOGGED_TOO_SLOWLY = b"TRYAGAIN the log could not be written for too long; nothing was executed"
-cdef bytes READ_TOO_SLOWLY = b"TRYAGAIN too many large replies wait for clients that do not read; nothing was executed"
+cdef bytes READ_TOO_SLOWLY = b"TRYAGAIN too many large replies wait on this shard; nothing was executed"
 cdef bytes PARKED_TOO_MANY = b"TRYAGAIN too many commands wait for transactions on this shard; nothing was executed"
 cdef bytes SHARE_TOO_LATE = b"TRYAGAIN the transaction took too long; its share on this shard was not executed"
 
@@ -416,6 +416,20 @@ cdef class Locks:
         self.enqueue(waiter)
         return waiter.tokens[0]
 
+    cdef int wait_again(self, Waiter waiter, Py_ssize_t expected) except -1:
+        """It is the turn of this one, and it proves to be large: it waits among others of its kind, still the first of its session,
+        and keeps nobody out."""
+        cdef list behind = []
+        for slot in waiter.slots:
+            self.leave_queue(self.queues, slot, waiter, behind)
+        waiter.ready = False
+        waiter.bulk = True
+        waiter.expected = expected
+        waiter.slots_then, waiter.slots = waiter.slots, ()
+        for other in behind:
+            self.consider(<Waiter> other)
+        return self.consider_oldest()
+
     cdef int begun(self, Waiter waiter) except -1:
         """It does not wait any longer, but is worked on."""
         self.overdue.pop((waiter.deadline, waiter.place), None)
@@ -569,6 +583,8 @@ cdef class Locks:
         self.overdue.pop((waiter.deadline, waiter.place), None)
         self.bytes -= waiter.size
         waiter.gone = True
+        if waiter.assembly is not None:
+            self.host.bulk.forget(waiter)
         if waiter.lined_up:
             for slot in waiter.slots:
                 self.leave_queue(self.queues, slot, waiter, behind)
@@ -614,15 +630,18 @@ cdef class Locks:
         context.flags = waiter.flags
         context.user_number = waiter.user
         context.transaction = 0
+        self.serving = waiter
         try:
             if waiter.number:
                 self.serve_lock(waiter, context)
             else:
                 self.serve_frames(waiter, context)
         finally:
+            self.serving = None
             context.link = None
             context.token = 0
-            self.leave(waiter)
+            if not waiter.bulk:
+                self.leave(waiter)
         return 0
 
     cdef int serve_lock(self, Waiter waiter, Context context) except -1:
@@ -651,7 +670,7 @@ cdef class Locks:
                 needs = self.shard.look_at(command, needs)
             refused = self.shard.refusal_of_unit(context, needs)
             context.flags |= ROOM_ASKED
-        self.shard.store.no_touch = (context.flags & FLAG_NO_TOUCH) != 0
+        self.shard.store.no_touch = waiter.seen or context.flags & FLAG_NO_TOUCH
         for (command, slot, arguments), token in zip(waiter.frames, waiter.tokens):
             out = Buffer()
             if refused is not None:
@@ -667,13 +686,46 @@ cdef class Locks:
             began = monotonic_ns()
             if waiter.expected:
                 out.reserve(waiter.expected + ROOM_BESIDE * (words.count + 1))
-            if self.shard.execute_command(
-                context, <int> command & ~IN_CAPITALS, slot, words.spans, words.count, out
-            ) == DONE:
-                self.answer(waiter, token, command, out, monotonic_ns() - began)
+            elif self.proves_large(waiter, context, &self.shard.commands[<int> command & ~IN_CAPITALS], words):
+                return 0
+            if self.execute(waiter, context, <int> command & ~IN_CAPITALS, slot, words, out) == DONE:
+                self.answer(waiter, token, command, out, monotonic_ns() - began + waiter.took)
             if self.worked:
                 self.worked.pop(token, None)    # a handler that was not reached has not asked for it
         return 0
+
+    cdef bint proves_large(self, Waiter waiter, Context context, Command* command, Words words) except -1:
+        """Whether a reply that nobody had looked at goes on waiting, among large ones, as one that comes now would."""
+        cdef Py_ssize_t expected
+        if self.host is None or not self.host.pacing or waiter.flags & FLAG_ATOMIC or type(waiter.link) is not Link:
+            return False
+        expected = self.host.bulk.expected(context, command, words.spans, words.count)
+        if expected <= LARGE:
+            return False
+        self.host.bulk.park_again(waiter, expected, None)
+        return True
+
+    cdef int execute(self, Waiter waiter, Context context, int number, int slot, Words words, Buffer out) except -1:
+        """One frame. Its slices are part of its time; what was used when it was parked is not used once more."""
+        cdef Store store = self.shard.store
+        cdef uint64_t hits = store.hits, misses = store.misses
+        cdef object missed = store.missed
+        cdef int outcome
+        self.shard.charged = waiter.took
+        store.heavy = store.heavy or waiter.took > 0
+        if not waiter.seen:
+            outcome = self.shard.execute_command(context, number, slot, words.spans, words.count, out)
+            self.shard.charged = 0
+            return outcome
+        store.missed = None
+        try:
+            outcome = self.shard.execute_command(context, number, slot, words.spans, words.count, out)
+        finally:
+            store.missed = missed
+            store.no_touch = (waiter.flags & FLAG_NO_TOUCH) != 0
+            store.hits, store.misses = hits, misses
+            self.shard.charged = 0
+        return outcome
 
     cdef int answer(self, Waiter waiter, object token, int command, Buffer out, int64_t took) except -1:
         """The reply to one of its frames: in pieces, if it is large and stands by itself."""

@@ -6,7 +6,8 @@
 #
 # How much it will be is known before it is begun, so what takes longer than a slice is parked at once, and what is large is
 # parked while many large ones wait for their clients. Between two slices others change data and blocks move: a passage keeps
-# numbers of elements, no pointers, and one whose key has changed is not gone on with.
+# numbers of elements, no pointers, and one whose key has changed is not gone on with: nothing short of a copy could go on showing
+# what it was. So a collection that is written to all the time is shown in one piece, and for a while none of it is begun.
 
 cdef enum:
     SHOWN_TOGETHER = 64         # elements between two looks at the clock, whose first lines are fetched together
@@ -206,8 +207,6 @@ cdef int show(Context context, Span* args, Py_ssize_t n, int what, int64_t start
     cdef Passage passage = passage_of(
         context, PyBytes_FromStringAndSize(args[0].data, args[0].size), what, start, stop, reverse, expected)
     if waits_for_turn(context, stop - start, expected) and made_later(context, args, n, expected, passage):
-        # It is read when it is answered.
-        context.store.hits -= context.store.counting
         return PARKED
     passage.begin_in(out)
     passage.put_into(out, 0)
@@ -247,7 +246,6 @@ cdef object shown_ranks(Context context, tuple arguments, int64_t start, int64_t
     passage = passage_of(
         context, words.kept[0], SHOWN_SCORES if scores else SHOWN_RANKS, start, stop, reverse, expected)
     if waits_for_turn(context, stop - start, expected) and made_later(context, words.spans, words.count, expected, passage):
-        context.store.hits -= context.store.counting
         return made_again(context)
     passage.made = Buffer()
     passage.begin_in(passage.made)

@@ -25,12 +25,26 @@ cdef class Watches(Observer):
         store.effects.add_observer(self)
 
     def __len__(self):
-        return len(self.watchers)
+        """Links with sessions that watch something. Replies that are made in slices (bulk.pxi) watch, too, and are no clients."""
+        return len(self.watchers) - self.replies
+
+    @property
+    def replies(self):
+        """How many replies watch their keys while they are made."""
+        return len([None for link in self.watchers if type(link) is Waiter])
 
     @property
     def keys(self):
-        """How many keys somebody watches."""
-        return len(self.by_key)
+        """How many keys the sessions watch."""
+        cdef Watcher watcher
+        cdef set found = set()
+        if not self.replies:
+            return len(self.by_key)
+        for link, sessions in self.watchers.items():
+            if type(link) is not Waiter:
+                for watcher in sessions.values():
+                    found |= watcher.keys
+        return len(found)
 
     def watch(self, Context context not None, bytes key not None):
         """The session of this run wants to know whether the key changes from here on."""

@@ -1,11 +1,11 @@
 """What others wait while somebody asks for all of a collection of a million elements, and whether the shard stalls.
 
-    python tests/soak/large_collections.py [--elements 1000000] [--seconds 5] [--only hgetall lrange]
+    python tests/soak/large_collections.py [--elements 1000000] [--seconds 5] [--only hgetall lrange] [--pipeline 1]
 
-One shard, so that everybody meets; one router. Of each form somebody asks again and again and reads all of it, while somebody
-else asks for small values of the same shard at a fixed rate. Prints, for each form, how often it was read and how long that took,
-what the others waited beside it and alone, and the shard's longest stall; every reply is looked at for its length. Ends with 1
-when a stall is above 20 ms or a reply is wrong.
+One shard, so that everybody meets; one router. Of each form somebody asks again and again, so many times at once (--pipeline),
+and reads all of it, while somebody else asks for small values of the same shard at a fixed rate. Prints, for each form, how often
+it was read and how long that took, what the others waited beside it and alone, and the shard's longest stall; every reply is
+looked at for its length. Ends with 1 when a stall is above 20 ms or a reply is wrong.
 """
 
 from __future__ import annotations
@@ -48,30 +48,32 @@ def fill(connection: Connection, elements: int) -> None:
     connection.request("SET", "small", "value")
 
 
-def read_whole(connection: Connection, words: tuple[str, ...], elements: int) -> bool:
-    """Asks for it and reads its bytes, without making values of them; whether it has as many elements as it should."""
-    connection.send(words)
+def read_whole(connection: Connection, words: tuple[str, ...], elements: int, times: int) -> bool:
+    """Asks for it so many times and reads its bytes, without making values of them; whether all together have as many elements as
+    they should."""
+    connection.send(*[words] * times)
     head = b""
     while b"\r\n" not in head:
         head += connection.socket.recv(1 << 20)
     count, _, rest = head.partition(b"\r\n")
+    expected = times * (2 * elements + 1) - 1
     lines, last = rest.count(b"\n"), rest[-1:]
-    while lines < 2 * elements:
+    while lines < expected:
         data = connection.socket.recv(1 << 20)
         if not data:
             return False
         lines += data.count(b"\n")
         last = data[-1:]
-    return count == b"*%d" % elements and lines == 2 * elements and last == b"\n"
+    return count == b"*%d" % elements and lines == expected and last == b"\n"
 
 
 class Reader(threading.Thread):
     """Asks again and again; how long each took, and how many were wrong."""
 
-    def __init__(self, cluster: Cluster, words: tuple[str, ...], elements: int) -> None:
+    def __init__(self, cluster: Cluster, words: tuple[str, ...], elements: int, times: int) -> None:
         super().__init__(daemon=True)  # it keeps nobody who wants to end this
         self.connection = cluster.connect()
-        self.words, self.elements = words, elements
+        self.words, self.elements, self.times = words, elements, times
         self.took: list[float] = []
         self.wrong = 0
         self.over = threading.Event()
@@ -79,7 +81,7 @@ class Reader(threading.Thread):
     def run(self) -> None:
         while not self.over.is_set():
             began = time.perf_counter()
-            self.wrong += not read_whole(self.connection, self.words, self.elements)
+            self.wrong += not read_whole(self.connection, self.words, self.elements, self.times)
             self.took.append(time.perf_counter() - began)
         self.connection.close()
 
@@ -112,6 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--elements", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--pipeline", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=[*FORMS], default=[*FORMS])
     chosen = parser.parse_args()
     missed = 0
@@ -121,7 +124,7 @@ def main() -> int:
         for name in chosen.only:
             words, each = FORMS[name]
             connection.request("CONFIG", "RESETSTAT")
-            reader = Reader(cluster, words, each * chosen.elements)
+            reader = Reader(cluster, words, each * chosen.elements, chosen.pipeline)
             reader.start()
             beside = waits(connection, chosen.seconds)
             reader.over.set()

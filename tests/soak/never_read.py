@@ -3,7 +3,7 @@
     python tests/soak/never_read.py [--routers 3] [--seconds 10] [--budget-mib 768]
 
 Each router has its share of `maxmemory-clients`. Ten clients ask for far more and read nothing: 500 GETs of 1 MiB each, the same as MGETs of 50 keys
-over all shards, KEYS * of a million. Beside them somebody asks for small values at a fixed rate, as before they came, each
+over all shards, KEYS * of a million, HGETALLs of 20 MiB one behind the other. Beside them somebody asks for small values at a fixed rate, as before they came, each
 for another key, so that a reply of any other request is seen. Then, while they are still there, somebody asks for what the silent ones
 have asked for, and reads all of it. Prints a line each and ends with 1 when a bar is missed: all routers together within the budget + 10 %, everybody who
 reads is served what they asked for, and waits at most twice as long in 99 of 100 cases.
@@ -30,6 +30,7 @@ EVERY_SECONDS = 0.005
 SLOWDOWN = 2.0
 OVER_BUDGET = 1.1
 SMALL_KEYS = 1000
+FIELDS = 100_000
 
 
 def read_whole(cluster: Cluster, words: tuple[str, ...], expected: int) -> list[str]:
@@ -52,6 +53,9 @@ def read_whole(cluster: Cluster, words: tuple[str, ...], expected: int) -> list[
 def fits(words: tuple[str, ...], reply: object, expected: int) -> bool:
     """Whether the reply is the one to these words, of which `expected` elements are right."""
     values = reply if isinstance(reply, list) else [reply]
+    if words[0] == "HGETALL":
+        flat = [word for pair in reply.items() for word in pair] if isinstance(reply, dict) else values
+        return len(flat) == expected and flat[1::2] == [b"v" * 200] * FIELDS and len(set(flat[::2])) == FIELDS
     if words[0] == "KEYS":
         return len(values) == len(set(values)) == expected and b"small:7" in values
     return len(values) == expected and all(value == value_of(key) for key, value in zip(words[1:], values, strict=True))
@@ -124,7 +128,17 @@ def fill(cluster: Cluster) -> list[str]:
         for start in range(0, KEYS, 10_000):
             words = [word for number in range(start, start + 10_000) for word in (f"filler:{number}", "")]
             assert connection.request("MSET", *words) == "OK"
+        for start in range(0, FIELDS, 10_000):
+            fields = [word for number in range(start, start + 10_000) for word in (f"field:{number}", "v" * 200)]
+            assert connection.request("HSET", "hash", *fields) == 10_000
     return large
+
+
+def elements_of(words: tuple[str, ...]) -> int:
+    """Of the reply to these words."""
+    if words[0] == "KEYS":
+        return KEYS + SMALL_KEYS + 50 + 1
+    return 2 * FIELDS if words[0] == "HGETALL" else len(words) - 1
 
 
 def main() -> int:
@@ -142,6 +156,7 @@ def main() -> int:
             ("500 GET of 1 MiB", ("GET", large[0]), 500),
             ("10 MGET of 50 MiB", ("MGET", *large), 10),
             ("KEYS * of a million", ("KEYS", "*"), 50),
+            ("30 HGETALL of 20 MiB", ("HGETALL", "hash"), 30),
         ):
             alone = measure(cluster, chosen.seconds / 2, [], words, 0)
             alone.join()
@@ -153,9 +168,7 @@ def main() -> int:
                 growth = max(growth, private_mib(routers) - before)
                 beside.join(0.05)
             began = time.perf_counter()
-            unread = read_whole(
-                cluster, words, KEYS + SMALL_KEYS + len(large) if words[0] == "KEYS" else len(words) - 1
-            )
+            unread = read_whole(cluster, words, elements_of(words))
             took = time.perf_counter() - began
             for client in silent:
                 client.close()

@@ -8,6 +8,7 @@ import struct
 from test_shard_flows import credit, pieces
 from test_shard_link import Peer, frame, on_a_loop, run_of
 
+from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import decode_reply
 
@@ -80,7 +81,9 @@ def bulk(data: bytes) -> bytes:
 
 
 def nothing_is_left(peer: Peer) -> bool:
-    return peer.host.idle and peer.host.buffer_bytes == 0 and peer.shard.deferred_count == 0 and not peer.shard.watches
+    watches = peer.shard.watches
+    watched = len(watches) or watches.replies
+    return peer.host.idle and peer.host.buffer_bytes == 0 and peer.shard.deferred_count == 0 and not watched
 
 
 def test_others_are_served_before_it_and_sessions_take_turns() -> None:
@@ -123,7 +126,7 @@ def test_mget_shows_its_keys_at_one_time() -> None:
             peer.shard.execute([b"MSET", *(word for key in changed for word in (key, value(key, version)))])
             found, _ = decode_reply(*await late(peer, token))
             assert found == [*(value(key, version if key in changed else b"old") for key in KEYS), None]
-            assert not peer.shard.watches
+            assert not peer.shard.watches.replies
 
     on_a_loop(test)()
 
@@ -238,5 +241,52 @@ def test_of_many_that_are_asked_for_at_once_others_are_served_between() -> None:
             await peer.send(credit(token, 0))
         assert await late(peer, *(token for _, token in marks[2:])) == [bulk(value(key)) for key in KEYS[2:4]]
         assert nothing_is_left(peer)
+
+    on_a_loop(test)()
+
+
+def test_a_read_counts_once_however_often_it_is_looked_at() -> None:
+    async def test() -> None:
+        peer, _ = await with_unread()
+        peer.shard.execute([b"SET", b"longer", bytes(2 * SIZE)])
+        hits, misses = peer.shard.store.hits, peer.shard.store.misses
+        await peer.send(run_of([frame("getrange", b"longer", b"0", b"%d" % SIZE)], session=1))
+        assert await late(peer, await parked(peer)) == [bulk(bytes(SIZE + 1))]
+        await peer.send(run_of([frame("mget", *KEYS, b"missing")], session=1))
+        await late(peer, await parked(peer))
+        await peer.send(run_of([frame("getrange", b"longer", b"0", b"3")], session=1))
+        assert await peer.replies(1) == [bulk(bytes(4))]
+        assert (peer.shard.store.hits - hits, peer.shard.store.misses - misses) == (len(KEYS) + 2, 1)
+
+    on_a_loop(test)()
+
+
+def test_what_has_waited_for_a_transaction_waits_for_room_then() -> None:
+    """A GET that stood behind a lock is paced as one that comes now, and is executed once."""
+
+    async def test() -> None:
+        peer, unread = await with_unread(flow_room=UNREAD * (SIZE + 100))
+        number = struct.pack("<Q", 77)
+        until = struct.pack("<q", peer.shard.store.now_ms + 60_000)
+        small = struct.pack("<H", slot_of_key(b"small"))
+        peer.shard.execute([b"_lock", number, until, b"\0", small])
+        run = [frame("set", b"small", b"w"), frame("get", KEYS[1]), frame("getrange", KEYS[2], b"0", b"-1")]
+        await peer.send(run_of(run, session=1))
+        message = await message_of(peer, wire_link.REPLY)
+        tokens = [struct.unpack_from("<IQ", message, 16 + 12 * place)[1] for place in range(len(run))]
+        await peer.send(run_of([frame("_unlock", number)], session=2, dialect=1))
+        await message_of(peer, wire_link.REPLY)
+        assert await late(peer, tokens[0]) == [b"+OK\r\n"]
+        # There is no room: what was there before moves on to the router.
+        assert (await message_of(peer, wire_link.PART))[8:16] == unread[0].to_bytes(8, "little")
+        found = {}
+        while len(found) < 2:
+            message = await peer.message()
+            if message[0] == wire_link.DEFERRED:
+                found[int.from_bytes(message[8:16], "little")] = await rest_of(peer, message)
+            else:
+                assert message[0] == wire_link.PART
+        assert list(found.items()) == [(tokens[1], bulk(value(KEYS[1]))), (tokens[2], bulk(value(KEYS[2])))]
+        peer.shard.locks.check()
 
     on_a_loop(test)()

@@ -9,9 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from test_bulk import in_the_middle, late, nothing_is_left, parked
+from test_bulk import KEYS, in_the_middle, late, nothing_is_left, parked, with_unread
 from test_shard_link import Peer, frame, on_a_loop, run_of
 
+from kache.slots import slot_of_key
 from kache.wire import link as wire_link
 from kache.wire.codec import decode_reply
 
@@ -19,7 +20,7 @@ COUNT = 9_000
 """Elements of each: so many that they are shown in slices."""
 SLICE_NS = 1
 """However fast the machine is, a slice is over after a few of them."""
-BINARY, RESP2, RESP3 = 0, 2, 3
+BINARY, INTERNAL, RESP2, RESP3 = 0, 1, 2, 3
 
 PAIRS = {b"field:%d" % number: b"value of %d" % number for number in range(COUNT)}
 ELEMENTS = [b"element %d" % number for number in range(COUNT)]
@@ -267,5 +268,222 @@ def test_few_elements_that_are_large_are_made_in_slices_too() -> None:
         (reply,) = await peer.replies(1)
         assert isinstance(reply, bytes) and decode_reply(reply)[0] == large[:1]
         assert nothing_is_left(peer)
+
+    on_a_loop(test)()
+
+
+async def pieces_made(peer: Peer) -> int:
+    """How many replies are made in slices until all are answered."""
+    found, before = 0, False
+    while peer.shard.deferred_count:
+        found += peer.host.assembling and not before
+        before = peer.host.assembling
+        await asyncio.sleep(0)
+    return found
+
+
+def tokens_in(message: bytes) -> list[int]:
+    assert message[0] == wire_link.REPLY
+    found, at = [], 16
+    for _ in range(int.from_bytes(message[4:8], "little")):
+        mark, token = struct.unpack_from("<IQ", message, at)
+        assert mark == wire_link.PARKED_REPLY
+        found.append(token)
+        at += 12
+    return found
+
+
+def test_each_of_a_pipeline_is_made_in_slices() -> None:
+    async def test() -> None:
+        peer = await filled()
+        large = [bytes([number]) * 400_000 for number in range(8)]
+        peer.shard.execute([b"MSET", *(word for number in range(8) for word in (b"key:%d" % number, large[number]))])
+        mget = [b"mget", *(b"key:%d" % number for number in range(8))]
+        forms = [FORMS[0], FORMS[3], FORMS[4], FORMS[6], FORMS[8], mget, mget, FORMS[0]]
+        await peer.send(run_of([frame(form[0].decode(), *form[1:]) for form in forms], session=1))
+        tokens = tokens_in(await peer.message())
+        assert await pieces_made(peer) == len(forms)
+        for form, reply in zip(forms, await late(peer, *tokens), strict=True):
+            assert reply == peer.shard.execute(form)
+        assert nothing_is_left(peer)
+        peer.shard.locks.check()
+
+    on_a_loop(test)()
+
+
+def test_what_has_waited_for_a_transaction_is_made_in_slices_then() -> None:
+    async def test() -> None:
+        peer = await filled()
+        number = struct.pack("<Q", 77)
+        until = struct.pack("<q", peer.shard.store.now_ms + 60_000)
+        granted = peer.shard.execute([b"_lock", number, until, b"\0", struct.pack("<H", slot_of_key(b"hash"))])
+        assert granted == b":%d\r\n" % wire_link.GRANTED
+        await peer.send(run_of([frame("hgetall", b"hash")] * 2, session=1))
+        tokens = tokens_in(await peer.message())
+        for _ in range(10):
+            await asyncio.sleep(0)
+            assert not peer.host.assembling
+        await peer.send(run_of([frame("_unlock", number)], session=2, dialect=INTERNAL))
+        assert await peer.replies(1) == [b":1\r\n"]
+        assert await pieces_made(peer) == 2
+        assert await late(peer, *tokens) == [peer.shard.execute(FORMS[0])] * 2
+        assert nothing_is_left(peer)
+        peer.shard.locks.check()
+
+    on_a_loop(test)()
+
+
+def test_one_that_is_changed_before_it_is_begun_is_still_made_in_slices() -> None:
+    async def test() -> None:
+        peer = await filled()
+        await peer.send(run_of([frame("hgetall", b"hash")], session=1) + run_of([frame("smembers", b"set")], session=2))
+        tokens = [*tokens_in(await peer.message()), *tokens_in(await peer.message())]
+        peer.shard.execute(CHANGES[b"set"])
+        assert await pieces_made(peer) == 2
+        assert await late(peer, *tokens) == [peer.shard.execute(FORMS[0]), peer.shard.execute(FORMS[3])]
+        assert nothing_is_left(peer)
+
+    on_a_loop(test)()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: b" ".join(form).decode())
+def test_it_is_used_once(form: list[bytes]) -> None:
+    """Policies that count uses see a read that was parked once, whether it was made in slices or in one piece in the end."""
+
+    async def test() -> None:
+        peer = await filled()
+        peer.shard.evictor.set_policy("allkeys-lfu")
+        peer.shard.store.lfu_log_factor = 0  # each use counts
+        peer.shard.execute([b"SET", form[1] + b"x", b"v"])
+
+        def uses() -> int:
+            found, _ = decode_reply(peer.shard.execute([b"OBJECT", b"FREQ", form[1]]))
+            assert isinstance(found, int)
+            return found
+
+        def change() -> None:
+            # Whoever changes it uses it, too.
+            at = uses()
+            peer.shard.execute(CHANGES[form[1]])
+            nonlocal changed
+            changed = uses() - at
+
+        changed = 0
+        before, hits = uses(), peer.shard.store.hits
+        await shown(peer, form)
+        assert (uses() - before, peer.shard.store.hits - hits) == (1, 1)
+        before, hits = uses(), peer.shard.store.hits
+        await shown(peer, form, between=change)
+        assert (uses() - before - changed, peer.shard.store.hits - hits) == (1, 1)
+
+    on_a_loop(test)()
+
+
+def test_its_slices_are_part_of_its_time() -> None:
+    async def test() -> None:
+        peer = await filled()
+        for form in (FORMS[0], FORMS[8]):
+            name = form[0].decode()
+            alone = []
+            for _ in range(3):
+                began = time.perf_counter_ns()
+                peer.shard.execute(form)
+                alone.append((time.perf_counter_ns() - began) // 1000)
+            least = min(alone) // 2
+            peer.shard.configure_slowlog(least)
+            before = {key: us for key, _, us, *_ in peer.shard.command_counts()}[name]
+            await peer.send(run_of([frame(name, *form[1:])], session=1))
+            await parked(peer)
+            seen = 0
+            while (message := await peer.message())[0] != wire_link.DEFERRED:
+                seen = message[0]
+            assert seen == wire_link.SLOW
+            assert {key: us for key, _, us, *_ in peer.shard.command_counts()}[name] - before >= least
+            (took,) = struct.unpack_from("<Q", message, 16)
+            assert took >= least * 1000
+            peer.shard.configure_slowlog(-1)
+
+    on_a_loop(test)()
+
+
+def test_of_a_key_that_changes_all_the_time_nothing_is_begun() -> None:
+    async def test() -> None:
+        peer = await filled()
+        await shown(peer, FORMS[0], between=lambda: peer.shard.execute(CHANGES[b"hash"]))
+        # What was made of it was lost; others of the same size are made in slices as before.
+        await peer.send(run_of([frame("hvals", b"hash")], session=1))
+        (reply,) = await peer.replies(1)
+        assert reply == peer.shard.execute([b"hvals", b"hash"])
+        await shown(peer, FORMS[3])
+        assert nothing_is_left(peer)
+        # Only for a while.
+        peer = await filled()
+        peer.host.restless_ns = 0
+        await shown(peer, FORMS[0], between=lambda: peer.shard.execute(CHANGES[b"hash"]))
+        await shown(peer, FORMS[0])
+        assert nothing_is_left(peer)
+
+    on_a_loop(test)()
+
+
+def test_what_was_made_is_kept_until_its_turn() -> None:
+    """However short a tick is, and whoever is served before."""
+
+    async def test() -> None:
+        peer = await filled()
+        number = struct.pack("<Q", 77)
+        until = struct.pack("<q", peer.shard.store.now_ms + 60_000)
+        keys = [b"small:%d" % each for each in range(400)]
+        slots = b"".join(struct.pack("<H", slot_of_key(key)) for key in keys)
+        peer.shard.execute([b"_lock", number, until, b"\0", slots])
+        await peer.send(b"".join(run_of([frame("get", key)], session=10 + each) for each, key in enumerate(keys)))
+        while peer.shard.deferred_count < len(keys):
+            await asyncio.sleep(0)
+        peer.host.tick_ns = 0
+        await peer.send(run_of([frame("hgetall", b"hash")], session=1))
+        while peer.shard.deferred_count == len(keys):
+            await asyncio.sleep(0)
+        token = len(keys) + 1
+        await in_the_middle(peer)
+        peer.shard.execute([b"_unlock", number])
+        while peer.shard.deferred_count:
+            assert peer.host.assembling
+            await asyncio.sleep(0)
+        while (message := await peer.message())[0] != wire_link.DEFERRED or int.from_bytes(
+            message[8:16], "little"
+        ) != token:
+            pass
+        assert nothing_is_left(peer)
+
+    on_a_loop(test)()
+
+
+def test_it_counts_as_no_client_that_watches() -> None:
+    async def test() -> None:
+        peer = await filled()
+        await peer.send(run_of([frame("_watch", b"list")], session=2, dialect=INTERNAL))
+        assert await peer.replies(1) == [b"+OK\r\n"]
+        await peer.send(run_of([frame("hgetall", b"hash")], session=1))
+        token = await parked(peer)
+        await in_the_middle(peer)
+        watches = peer.shard.watches
+        assert (watches.replies, len(watches), watches.keys) == (1, 1, 1)
+        await late(peer, token)
+        assert (watches.replies, len(watches), watches.keys) == (0, 1, 1)
+
+    on_a_loop(test)()
+
+
+def test_small_ones_do_not_rest_among_large_ones_that_nobody_reads() -> None:
+    async def test() -> None:
+        peer, _ = await with_unread()
+        fill(peer)
+        await peer.send(run_of([frame("mget", *KEYS)], session=1))
+        large = await parked(peer)
+        await in_the_middle(peer)
+        await peer.send(run_of([frame("lrange", b"list", b"0", b"-1")], session=2))
+        small = await parked(peer)
+        replies = await late(peer, small, large)
+        assert meant(FORMS[4], replies[0]) == ELEMENTS
 
     on_a_loop(test)()
