@@ -26,6 +26,9 @@ __all__ = [
 class KacheError(Exception):
     """Base of every error that Kache raises on purpose."""
 
+    lasts = False
+    """Whether it stays as it is until somebody does something about it: to try again is of no use."""
+
 
 class CommandError(KacheError):
     """A command's error reply; `message` is the complete text, first word the code ("ERR …")."""

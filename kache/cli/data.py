@@ -76,7 +76,30 @@ class _DataCommand(click.Command):
         return word in known or (known.get(word[:2], False) and word[2:].isdecimal())  # -p7379
 
 
+_LISTENING = {
+    "subscribe": "kache subscribe CHANNEL",
+    "psubscribe": "kache subscribe --pattern PATTERN",
+    "ssubscribe": "kache subscribe --shard CHANNEL",
+    "monitor": "kache monitor",
+    "client tracking on": "kache.Client(near_cache=...), or kache shell",
+    "client reply off": "kache shell",
+    "client reply skip": "kache shell",
+}
+"""What is about a connection, which here ends with the command; and what serves instead."""
+
+
+def _refuse_what_listens(words: Sequence[str]) -> None:
+    said = " ".join(words[:3]).lower()
+    for command, instead in _LISTENING.items():
+        if said == command or said.startswith(f"{command} "):
+            raise Failure(
+                f"{command.upper()} is for a connection that stays open, and this one ends with its reply: {instead}.",
+                EXIT_USAGE,
+            )
+
+
 def _send(words: Sequence[str], form: str, read_stdin: bool, address: Address) -> int:
+    _refuse_what_listens(words)
     sent: list[str | bytes] = list(words)
     if read_stdin:
         sent.append(sys.stdin.buffer.read())

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kache.cli import show
 from kache.cli.connection import Address, Connection, address_options
 from kache.cli.exits import EXIT_NO_CLUSTER, EXIT_STATUS, PASSWORD_HINT, Failure
 from kache.errors import CommandError
@@ -19,7 +20,7 @@ __all__ = ["monitor", "subscribe"]
 @click.argument("channels", nargs=-1, required=True)
 @click.option("--pattern", "-P", is_flag=True, help="CHANNELS are patterns such as 'news.*'.")
 @click.option("--shard", is_flag=True, help="CHANNELS are shard channels (SPUBLISH).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object a line; what is not UTF-8 is {"base64": ...}.')
 @click.option("--count", "-c", type=click.IntRange(1), metavar="N", help="Stop after so many messages.")
 @address_options
 def subscribe(
@@ -72,17 +73,13 @@ def subscribe(
 
 def _show(channel: bytes, data: bytes, pattern: bytes | None, as_json: bool) -> None:
     if as_json:
-        fields = {"channel": _text(channel), "data": _text(data)}
+        fields = {"channel": show.bytes_as_json(channel), "data": show.bytes_as_json(data)}
         if pattern is not None:
-            fields["pattern"] = _text(pattern)
+            fields["pattern"] = show.bytes_as_json(pattern)
         click.echo(json.dumps(fields, ensure_ascii=False))
     else:
         sys.stdout.buffer.write(channel + b": " + data + b"\n")
     sys.stdout.flush()
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
 
 
 @click.command("monitor", epilog=EXIT_STATUS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -90,21 +91,34 @@ def raw(value: Any) -> bytes:
 
 
 def as_json(value: Any) -> str:
-    """`value` as JSON; bytes that are not UTF-8 keep their bytes as surrogate escapes."""
+    """`value` as JSON; bytes that are not UTF-8 are {"base64": …}, as a key of a map that as a text."""
     return json.dumps(_jsonable(value), ensure_ascii=False)
+
+
+def bytes_as_json(data: bytes) -> str | dict[str, str]:
+    """The text, or what says all bytes of what is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _key(key: Any) -> str:
+    value = _jsonable(key)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _jsonable(value: Any) -> Any:
     value = _plain(value)
     match value:
         case bytes():
-            return value.decode("utf-8", "backslashreplace")
+            return bytes_as_json(value)
         case CommandError():
             return {"error": value.message}
         case float() if value != value or value in (float("inf"), float("-inf")):
             return format_double(value).decode()
         case dict():
-            return {str(_jsonable(key)): _jsonable(item) for key, item in value.items()}
+            return {_key(key): _jsonable(item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_jsonable(item) for item in value]
     return value

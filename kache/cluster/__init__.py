@@ -16,6 +16,7 @@ health                          signs of life: who counts as unresponsive
 links                           when a shard counts as up: not before its routers are connected to it
 resources, run_dir, listeners   the port, the locked run directory and what heals it, the listening sockets
 durability                      the data directory
+writing                         one file, by a thread, since a disk may hang
 transactions, resolution        what of transactions counts after a crash; who decides it once, and remembers it
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:

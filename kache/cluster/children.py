@@ -69,6 +69,8 @@ class Child:
     """Of a shard that keeps something on disk: the last it has said of that."""
     tls: TlsIs | None = None
     """Of one that has a TLS port: what it serves there."""
+    lasts: bool = False
+    """Whether its last words were that it cannot start as things are."""
     progress: str = ""
     """Of a shard that loads: how far it is, for people."""
 
@@ -111,6 +113,7 @@ class Child:
         self.restarting = False
         self.ready_at = 0.0
         self.last_words = self.progress = ""
+        self.lasts = False
         self.started_ms = time.time_ns() // 1_000_000
         self.asked = self.unresponsive = self.listener_due = False
         self.silent = 0.0
@@ -202,7 +205,7 @@ def enter(ctx: ChildContext, title: str, parent: int) -> int:
         return 0
     except KacheError as error:
         logging.getLogger("kache").error("%s", error)
-        _tell(report, str(error))
+        _tell(report, str(error), error.lasts)
         return 1
     except BaseException as error:
         logging.getLogger("kache").exception("ended by an error")
@@ -224,9 +227,9 @@ def _pin(ctx: ChildContext) -> None:
         os.sched_setaffinity(0, {cores[place % len(cores)]})
 
 
-def _tell(fd: int, reason: str) -> None:
+def _tell(fd: int, reason: str, lasts: bool = False) -> None:
     with socket.socket(fileno=fd) as sock:
         try:
-            sock.send(pack(Failed(reason[:1000])))
+            sock.send(pack(Failed(reason[:1000], lasts)))
         except OSError:
             pass  # the supervisor is gone, or full of this child's words: the log has the reason

@@ -389,9 +389,11 @@ class Pong(_Message, tag=True):
 
 
 class Failed(_Message, tag=True):
-    """Up: this child ends because of an error, told in one line. Sent by whoever entered the child, not by `run`."""
+    """Up: this child ends because of an error, told in one line. Sent by whoever entered the child, not by `run`.
+    `lasts`: it would end in the same way again (`KacheError.lasts`)."""
 
     reason: str
+    lasts: bool = False
 
 
 class TlsPrepare(_Message, tag=True):
@@ -421,10 +423,11 @@ class Ready(_Message, tag=True):
 
 class Reports(_Message, tag=True):
     """Up, from a shard before it loads: the transactions that its log has shares of, and the number of the last decision
-    that its files say. Answered with Resolved."""
+    that its files say, and that of its newest file. Answered with Resolved."""
 
     shares: Shares
     number: int = 0
+    newest: int = 0
 
 
 class Resolved(_Message, tag=True):

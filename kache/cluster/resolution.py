@@ -4,19 +4,27 @@
     number of the decision in its manifest ─► Recorded ─► … by all: forgotten, the file removed
 
 Nobody loads before all have reported. What was decided is kept in the data directory before anyone is told, since those who
-load first serve and change what they have: a shard that dies before its files say what was decided is told the same again
+load first serve and change what they have, and told when the disk has it, which may take its time: whoever reports, ends or comes
+back meanwhile is told what it is then to be told. A shard that dies before its files say what was decided is told the same again
 when it is back, in this life of the cluster or in a later one, however often anything ends in between. Which decision a
-shard's files have taken in they say themselves, by its number, so that none is applied to what was written behind it.
+shard's files have taken in they say themselves, by its number, and an order holds for the files that it was given for: if a shard
+has begun others since without taking it in, as an older Kache does that knows of no orders, all of the decision is void. So none
+is applied to what was written behind it.
 
-A shard is waited for while it is started again once. Whoever fails twice before it has reported does not keep the others from
-starting: they decide without it, and what they have told and been told is remembered, so that it can be decided for the late
-one as they were: what they have left out it leaves out. Its log is not cut, since the others go on by now.
+Who has ended without a report, or could not be started, is waited for while it is started again, and who reads its log as
+long as that takes. A shard that cannot come up does not keep the others from starting for ever: once one of them has waited for
+`WAIT_SECONDS` and all that are missing are down, they decide without those. Failures are not counted, and the time runs for
+nobody who is down itself: a disk or a system that refuses all of them for a while makes no shard decide alone. Only who has found
+its files damaged, and again in a second look, is not waited for: what is written there stays so until somebody mends it. What they have
+told and been told is remembered, so that it can be decided for a late one as they were: what they have left out it leaves out.
+Its log is not cut, since the others go on by now.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -29,22 +37,34 @@ __all__ = ["Order", "Reported", "Resolution", "Unfinished", "resolve"]
 
 _log = logging.getLogger("kache")
 
-FAILURES: Final = 2
-"""Ends of a shard, one after the other, behind which nobody waits for its report."""
+WAIT_SECONDS: Final = 30.0
+"""How long a shard that could start waits for those that cannot: longer than the longest rest of one that is started again
+(restart-backoff-ms), so that it had several tries, and what is short for now, descriptors, processes, the disk, is there again."""
+
+
+LOOKS: Final = 2
+"""So often in a row a shard finds its files damaged before that is believed: what a disk reads wrong may come right."""
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """What a shard has said, and the number of the last decision that its files have taken in, 0 for none."""
+    """What a shard has said, the number of the last decision that its files have taken in, 0 for none, and that of its newest
+    file: every life that writes anything begins one with a higher number."""
 
     shares: Shares
     number: int = 0
+    newest: int = 0
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a shard was told, and the number under which it takes that in."""
+    """What a shard was told, the number under which it takes that in, and its newest file when it had reported."""
 
     number: int
     decision: Decision
+    newest: int = 0
+
+    def counts(self, report: Reported) -> bool:
+        """Whether the files of a shard are still those that it was about."""
+        return report.newest <= self.newest
 
 
 class Unfinished(msgspec.Struct):
@@ -66,6 +86,13 @@ def resolve(
 ) -> Unfinished:
     """What counts of all that is reported; `earlier`: what a start before this one has decided, and not everybody has taken
     in. It gets the number `number`, or 0 where nothing is to be remembered: nothing was open, and nobody is missing."""
+    if earlier is not None and (shards_on := _gone_on(earlier, reports)):
+        _log.warning(
+            "what an earlier start has decided about transactions over shards does not count any more: shards %s have not taken "
+            "it in, and have written since, as when an older Kache has run",
+            " ".join(map(str, shards_on)),
+        )
+        earlier = None
     owing = {shard: _unmet(earlier, shard, reports, always) for shard in reports}
     told = {
         shard: report.shares if (owed := owing[shard]) is None else after(report.shares, owed)
@@ -77,7 +104,9 @@ def resolve(
     is_open = any(not share.settled for report in reports.values() for share in report.shares.shares)
     if not missing and not is_open and all(decision == Decision() for decision in merged.values()):
         number = 0
-    unfinished = Unfinished(number, {shard: Order(number, decision) for shard, decision in merged.items()})
+    unfinished = Unfinished(
+        number, {shard: Order(number, decision, reports[shard].newest) for shard, decision in merged.items()}
+    )
     found_after = {shard: after(report, merged[shard]) for shard, report in told.items()}
     for shard in missing:
         # What an earlier start has told it holds; and if it has not been up since, how the others were then.
@@ -91,6 +120,18 @@ def resolve(
         for other, report in reports.items():
             _note_owed(unfinished, shard, report.shares, found_after[other])
     return unfinished
+
+
+def _gone_on(earlier: Unfinished, reports: Mapping[int, Reported]) -> list[int]:
+    """Shards that have written behind an order without taking it in: so nobody has gone by what was decided with it, and what
+    witnesses had then is not what they have by now."""
+    return [
+        shard
+        for shard, report in reports.items()
+        if (order := earlier.orders.get(shard)) is not None
+        and report.number not in (earlier.number, order.number)
+        and not order.counts(report)
+    ]
 
 
 def _note_owed(unfinished: Unfinished, shard: int, report: Shares, kept: Shares) -> None:
@@ -129,7 +170,8 @@ class Resolution:
     """The decision of one life of a cluster. `tell` sends a shard its part, with the number under which it takes that in;
     None: nothing was decided about what it has, since the others live.
 
-    `keep` puts what is not finished on disk, None: nothing; it raises OSError, and then memory alone has it.
+    `keep` puts what is not finished on disk, None: nothing, and calls what it was given when that is done, with why it failed or
+    None: then memory alone has it. It is not called again before that.
     """
 
     def __init__(
@@ -137,60 +179,103 @@ class Resolution:
         shards: int,
         always: bool,
         tell: Callable[[int, Decision, int | None], None],
-        keep: Callable[[Unfinished | None], None],
+        keep: Callable[[Unfinished | None, Callable[[OSError | None], None]], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shards = shards
         self._always = always
         self._tell = tell
         self._keep = keep
-        self._awaited: set[int] = set()
-        self._failures: Counter[int] = Counter()
+        self._now = now
+        self._down: set[int] = set()
+        self._absent: set[int] = set()
+        self._damaged: Counter[int] = Counter()
+        self._waiting: dict[int, Reported] = {}
+        self._since = 0.0
+        self._gives_up = True
         self._reports: dict[int, Reported] = {}
         self._earlier: Unfinished | None = None
         self._unfinished: Unfinished | None = None
         self._recorded: set[int] = set()
         self._is_kept = True
+        self._keeping = False
         self._decides = False
 
     def begin(self, earlier: Unfinished | None) -> None:
         """The shards will report. Without that there were no data when the cluster started, and nothing is to be decided."""
         self._earlier = earlier
-        self._awaited = set(range(self._shards))
+        self._down = set(range(self._shards))
         self._decides = True
+
+    def started(self, shard: int) -> None:
+        """It has a process, and will report, or end."""
+        self._down.discard(shard)
+        self._absent.discard(shard)
 
     def report(self, shard: int, report: Reported) -> None:
         """A shard has said what its log has, and waits for what counts of it."""
+        if not self._waiting:
+            self._since = self._now()
+            self._damaged.clear()  # it may have been mended since, as what was wrong with this one was
+        self._waiting[shard] = report
         if self._decides:
             self._reports[shard] = report
-            self._awaited.discard(shard)
-            self._decide()
-            return
+            self.look()
+        elif self._unfinished is not None or not self._keeping:
+            self._answer(shard, report)
+
+    def _answer(self, shard: int, report: Reported) -> None:
+        """Tell one that waits what it is to be told, if that is known already."""
         unfinished = self._unfinished
         if unfinished is None or shard in self._recorded:
             # One that is started again while the others live: what they have is in force.
-            self._tell(shard, Decision(), None)
+            self._tell_waiting(shard, Decision(), None)
             return
         decision = self._unmet(unfinished, shard, report)
         if decision is None:
-            self._tell(shard, Decision(), None)
-            return
-        if shard in unfinished.witnesses:
-            self._take_in_late(unfinished, shard, report.shares, decision)
-        self._tell(shard, decision, unfinished.number)
+            self._tell_waiting(shard, Decision(), None)
+        elif shard not in unfinished.witnesses:
+            self._tell_waiting(shard, decision, unfinished.number)
+        elif not self._keeping:
+            self._take_in_late(unfinished, shard, report, decision)
+
+    def _tell_waiting(self, shard: int, decision: Decision, number: int | None) -> None:
+        """Whoever has ended meanwhile reports again, and is told then."""
+        if self._waiting.pop(shard, None) is not None:
+            self._tell(shard, decision, number)
 
     def _unmet(self, unfinished: Unfinished, shard: int, report: Reported) -> Decision | None:
         if not self._is_kept and shard not in unfinished.witnesses:
             # The number is an older one. Whoever has said that it has taken the decision in is not asked here.
-            return unfinished.orders[shard].decision
+            order = unfinished.orders[shard]
+            return order.decision if order.counts(report) else None
         return _unmet(unfinished, shard, {shard: report}, self._always)
 
-    def gone(self, shard: int, comes_back: bool = True) -> None:
-        """A shard has ended. One that has not reported is waited for, unless it does not come back or has failed before."""
-        if self._decides and shard in self._awaited:
-            self._failures[shard] += 1
-            if not comes_back or self._failures[shard] >= FAILURES:
-                self._awaited.discard(shard)
-                self._decide()
+    def gone(self, shard: int, comes_back: bool = True, is_damaged: bool = False) -> None:
+        """A shard has ended; `is_damaged`: since its files cannot be read as they are. One that has not reported is waited for,
+        unless it does not come back; what it has reported before counts, since its files stay as they are until it is told."""
+        self._down.add(shard)
+        self._damaged[shard] = self._damaged[shard] + 1 if is_damaged else 0
+        self._waiting.pop(shard, None)
+        if not comes_back:
+            self._absent.add(shard)
+        self.look()
+
+    def look(self) -> None:
+        """Decide if all have reported, or who has can wait no longer for those who are missing."""
+        if not self._decides or not self._waiting:
+            return
+        looked_twice = {shard for shard in self._down if self._damaged[shard] >= LOOKS}
+        missing = set(range(self._shards)) - set(self._reports) - self._absent - looked_twice
+        if missing and not (self._gives_up and missing <= self._down and self._now() - self._since >= WAIT_SECONDS):
+            return
+        for shard in sorted(missing):
+            _log.warning("shard %d has not come up for %g s: the others start without it", shard, WAIT_SECONDS)
+        self._decide()
+
+    def stop(self) -> None:
+        """The cluster ends: who ends with it is not missing."""
+        self._gives_up = False
 
     def recorded(self, shard: int, number: int) -> None:
         """The files of a shard say by now what it was told under this number."""
@@ -198,57 +283,83 @@ class Resolution:
         if unfinished is None or number != unfinished.number:
             return
         self._recorded.add(shard)
-        if len(self._recorded) == self._shards and self._kept(None):
+        if len(self._recorded) == self._shards and not self._keeping:
+            self._put(None, self._forgotten)
+
+    def _forgotten(self, is_kept: bool) -> None:
+        if is_kept:
             self._unfinished = None
 
     def _decide(self) -> None:
-        if self._awaited or not self._reports:
-            return
         self._decides = False
         number = secrets.randbits(62) + 1
         unfinished = resolve(self._reports, self._shards, self._always, self._earlier, number)
-        if unfinished.number:
-            self._unfinished = unfinished
-        self._is_kept = self._kept(unfinished if unfinished.number else None)
-        if not self._is_kept:
-            # The file is that of before, if any: what it says must not be applied to what is written from here on.
-            unfinished.number = 0 if self._earlier is None else self._earlier.number
-            unfinished.orders = {
-                shard: Order(unfinished.number, order.decision) if shard in self._reports else order
-                for shard, order in unfinished.orders.items()
-            }
-            self._unfinished = unfinished
+        # Said before it is kept: what ends in between is said again, and nothing is never said.
+        for shard, report in self._reports.items():
+            if self._earlier is not None:
+                _say_lost(self._earlier, shard, report.shares)
+            _say(shard, unfinished.orders[shard].decision)
+        if unfinished.number or self._earlier is not None:
+            self._put(unfinished if unfinished.number else None, lambda is_kept: self._decided(unfinished, is_kept))
+        else:
+            self._decided(unfinished, True)
+
+    def _decided(self, unfinished: Unfinished, is_kept: bool) -> None:
+        self._is_kept = is_kept
         reported, earlier = self._reports, self._earlier
         self._reports, self._earlier = {}, None
-        for shard, report in reported.items():
-            if earlier is not None:
-                _say_lost(earlier, shard, report.shares)
-            decision = unfinished.orders[shard].decision
-            _say(shard, decision)
-            self._tell(shard, decision, unfinished.number)
+        if not is_kept:
+            # The file is that of before, if any: what it says must not be applied to what is written from here on.
+            unfinished.number = 0 if earlier is None else earlier.number
+            unfinished.orders = {
+                shard: Order(unfinished.number, order.decision, order.newest) if shard in reported else order
+                for shard, order in unfinished.orders.items()
+            }
+        if unfinished.number or not is_kept:
+            self._unfinished = unfinished
+        for shard in reported:
+            self._tell_waiting(shard, unfinished.orders[shard].decision, unfinished.number)
 
-    def _take_in_late(self, unfinished: Unfinished, shard: int, shares: Shares, decision: Decision) -> None:
+    def _take_in_late(self, before: Unfinished, shard: int, report: Reported, decision: Decision) -> None:
         """One that the others have started without: from here on it is as if it had reported in time."""
-        _say_lost(unfinished, shard, shares)
-        del unfinished.owed[shard]
-        del unfinished.witnesses[shard]
+        shares = report.shares
+        unfinished = Unfinished(
+            before.number,
+            {**before.orders, shard: Order(before.number, decision, report.newest)},
+            {other: dict(each) for other, each in before.witnesses.items() if other != shard},
+            {other: each for other, each in before.owed.items() if other != shard},
+        )
         kept = after(shares, decision)
         for other, witnesses in unfinished.witnesses.items():
             witnesses.setdefault(shard, kept)
             _note_owed(unfinished, other, shares, kept)
-        unfinished.orders[shard] = Order(unfinished.number, decision)
-        if self._is_kept:
-            self._kept(unfinished)
+
+        _say_lost(before, shard, shares)
         _say(shard, decision)
 
-    def _kept(self, unfinished: Unfinished | None) -> bool:
-        """Whether the disk has it, or does not need to."""
-        try:
-            self._keep(unfinished)
-        except OSError as error:
-            _log.warning("what was decided about transactions over shards cannot be kept: %s", error.strerror)
-            return False
-        return True
+        def then(_is_kept: bool) -> None:
+            self._unfinished = unfinished
+            self._tell_waiting(shard, decision, unfinished.number)
+
+        if self._is_kept:
+            self._put(unfinished, then)
+        else:
+            then(False)
+
+    def _put(self, unfinished: Unfinished | None, then: Callable[[bool], None]) -> None:
+        """Keep it; `then` gets whether the disk has it, or does not need to. Who has reported meanwhile is answered behind it."""
+
+        def over(error: OSError | None) -> None:
+            if error is not None:
+                _log.warning("what was decided about transactions over shards cannot be kept: %s", error.strerror)
+            self._keeping = False
+            then(error is None)
+            for shard, report in list(self._waiting.items()):
+                if shard in self._waiting:
+                    self._answer(shard, report)
+
+        self._keeping = True
+        self._keep(unfinished, over)
 
 
 def _say_lost(unfinished: Unfinished, shard: int, shares: Shares) -> None:

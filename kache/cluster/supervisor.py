@@ -1,7 +1,7 @@
 """The supervisor: the plain process above the routers and the shards.
 
-No event loop, no threads, everything already imported: so it can fork at any moment, and a child serves
-milliseconds later. It owns the port, the Unix sockets, the effective configuration and the time anchor; it starts
+No event loop, no threads but one that writes a file now and then (`kache.cluster.writing`), everything already imported:
+so it can fork at any moment, and a child serves milliseconds later. It owns the port, the Unix sockets, the effective configuration and the time anchor; it starts
 what died again, passes changes of the configuration on, answers on the admin socket and ends the cluster in order:
 routers first, so that what is in flight is answered, then the shards.
 
@@ -12,6 +12,7 @@ routers first, so that what is in flight is answered, then the shards.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -54,6 +55,7 @@ from kache.cluster.status import cluster_status, ready_line
 from kache.cluster.tls_reload import TlsReload
 from kache.cluster.transactions import Decision
 from kache.cluster.users import Users
+from kache.cluster.writing import Writing
 from kache.config.changing import changed
 from kache.config.file import rewrite
 from kache.config.process_count import resolved
@@ -66,6 +68,8 @@ __all__ = ["Supervisor"]
 PAUSE_SECONDS = 0.05
 """After an error that may come again at once: never spin."""
 SPARE_DESCRIPTORS = 128
+WRITTEN = 0
+"""Beside the numbers of signals."""
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = logging.getLogger("kache")
@@ -104,8 +108,12 @@ class Supervisor:
         config = resolved(config)
         self._data = DataDirectory(config)
         self._slots = self._data.slots
+        self._writing = Writing(self._wake)
         self._resolution = Resolution(
-            config.shards, config.appendfsync == "always", self._resolved, self._data.keep_unfinished
+            config.shards,
+            config.appendfsync == "always",
+            self._resolved,
+            lambda what, then: self._writing.do(functools.partial(self._data.keep_unfinished, what), then),
         )
         self._loading = LoadingBar(not config.logfile)
         self._dumps = Dumps(self._tell_shard, range(config.shards))
@@ -199,8 +207,10 @@ class Supervisor:
         self._modules.close()
         self._resources.leave()
         self._admins.close()
-        self._data.close()
-        self._end.let_go()
+        if self._writing.close(GRACE_SECONDS):
+            # Else with the end of the process, so that nobody else has the directory while it is written to.
+            self._data.close()
+            self._end.let_go()
 
     def _turn(self) -> None:
         """One round. Whatever arrives cannot end the supervisor: an error costs the conversation that it came from."""
@@ -233,6 +243,8 @@ class Supervisor:
                 self._dumps.look(now, self.config)
             self._look_after_children(now)
             self._certificates.look(now)
+            self._resolution.look()
+            self._writing.look()
             logs.tell_left_out()
             self._manager.alive()
         if self._end.phase != "serving":
@@ -287,12 +299,19 @@ class Supervisor:
         except BlockingIOError:
             return
         for number in set(numbers):
-            if number == signal.SIGCHLD:
+            if number == WRITTEN:
+                self._writing.look()
+            elif number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
                 self._reload(lambda error: None)
             else:
                 self._stop(signal.Signals(number).name)
+
+    def _wake(self) -> None:
+        """In the thread of `Writing`: it has something for us."""
+        with contextlib.suppress(OSError):  # what is full wakes us, too, and the next look is due soon
+            self._wake_writer.send(bytes([WRITTEN]))
 
     def _reload(self, answer: Callable[[str], None]) -> None:
         """Read the configuration again, and the certificate behind it; `answer` gets what could not be taken in."""
@@ -308,6 +327,7 @@ class Supervisor:
     def _stop(self, cause: str) -> None:
         self._manager.stopping()
         self._simulation.end()
+        self._resolution.stop()
         self._end.begin(cause)
 
     def _on_starter_gone(self, _mask: int) -> None:
@@ -368,6 +388,8 @@ class Supervisor:
         for child in started:
             assert child.conversation is not None
             child.starts()
+            if child.role == "shard":
+                self._resolution.started(child.index)
             at = child.conversation.fileno()
             self._selector.register(at, selectors.EVENT_READ, functools.partial(self._on_child, child))
         for child in started:
@@ -382,8 +404,6 @@ class Supervisor:
         wait = max(child.wait_before_restart(time.monotonic(), self.config.restart_backoff_ms / 1000), 0.1)
         _log.warning("%s %s; trying again in %g s", child.name, child.reason, wait)
         child.restart_at = time.monotonic() + wait
-        if child.role == "shard":
-            self._resolution.gone(child.index)
 
     def _context(self, child: Child, theirs: socket.socket) -> ChildContext:
         """What a process for `child` is told, `theirs` being its end of the control channel."""
@@ -447,8 +467,8 @@ class Supervisor:
             match message:
                 case messages.Ready():
                     self._on_child_ready(child)
-                case messages.Failed(reason=reason):
-                    child.last_words = reason
+                case messages.Failed(reason=reason, lasts=lasts):
+                    child.last_words, child.lasts = reason, lasts
                 case messages.Ack(id=number, error=error):
                     if not self._acknowledgements.acknowledged(number, child.name, error) and error:
                         _log.warning("%s cannot take a change in: %s", child.name, error)
@@ -456,8 +476,8 @@ class Supervisor:
                     if self._health.answered(child):
                         self._send(child, self._spread.message(child, 0, self.config))
                         self._certificates.lives_again(child)
-                case messages.Reports(shares=shares, number=told):
-                    self._resolution.report(child.index, Reported(shares, told))
+                case messages.Reports(shares=shares, number=told, newest=newest):
+                    self._resolution.report(child.index, Reported(shares, told, newest))
                 case messages.Recorded(number=told):
                     self._resolution.recorded(child.index, told)
                 case messages.TlsIs():
@@ -552,7 +572,7 @@ class Supervisor:
         child.unresponsive = False
         self._acknowledgements.gone(child.name)
         if child.role == "shard":
-            self._resolution.gone(child.index, not self._simulation.keeps_down(child))
+            self._resolution.gone(child.index, not self._simulation.keeps_down(child), child.lasts)
             self._loading.over(child.index)
             self._dumps.gone(child.index)
         if child.role == "router":

@@ -13,7 +13,8 @@
 Numbers of logs rise, their first sequences (no effects in them come before) do not go back, and bases come before logs: one,
 or several of disjoint slots, ``slots 0-99,200`` at their end, after the number of shards was changed. A log is named before
 it is used, so that more than one may be open, at the end. Anything else is refused, naming the line. Files that it does not
-name are of no meaning.
+name are of no meaning. With a line ``resolved`` it begins with ``kache 2``, so that a version that knows of none says that a newer
+one has written it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ __all__ = [
 
 MANIFEST: Final = "manifest"
 FIRST_LINE: Final = "kache 1"
+RESOLVED_LINE: Final = "kache 2"
+"""Of one that says `resolved`."""
 MOST_FILES: Final = 65536
 """Far more than there ever are: a manifest is read whole."""
 
@@ -128,7 +131,8 @@ def missing_since(manifest: Manifest) -> str:
 
 def text(manifest: Manifest) -> bytes:
     """The content of the file."""
-    lines = [FIRST_LINE]
+    is_resolved = bool(manifest.resolved or manifest.decided)
+    lines = [RESOLVED_LINE if is_resolved else FIRST_LINE]
     for base in manifest.bases:
         slots = " slots " + ",".join(f"{a}-{b}" for a, b in base.slots) if base.slots else ""
         lines.append(f"base {base.number} {base.name} {base.bytes} {base.first} end {base.end} salt {base.salt}{slots}")
@@ -137,7 +141,7 @@ def text(manifest: Manifest) -> bytes:
         lines.append(f"log {log.number} {log.name} {size} {log.first} salt {log.salt}")
     if manifest.skipped:
         lines.append(f"skipped {' '.join(map(str, manifest.skipped))}")
-    if manifest.resolved or manifest.decided:
+    if is_resolved:
         lines.append(f"resolved {manifest.resolved} {manifest.decided}")
     if manifest.stopped_ms:
         lines.append(f"stopped {manifest.stopped_ms}")
@@ -153,7 +157,7 @@ def parse(data: bytes, path: str) -> Manifest:
         line = 1 + data[: data.find(b"\r")].count(b"\n")
         raise LogError(f"{path}, line {line}: not as Kache writes it (it ends lines with a newline alone).", path)
     lines = data.decode("ascii", "backslashreplace").split("\n")
-    if lines[0] != FIRST_LINE:
+    if lines[0] not in (FIRST_LINE, RESOLVED_LINE):
         newer = lines[0].startswith("kache ")
         reason = "was written by a newer Kache" if newer else f"'{lines[0][:60]}' is not the start of a manifest"
         raise LogError(f"{path}, line 1: {reason}.", path, 0, newer)

@@ -143,7 +143,8 @@ def _decisions(files: Files, path: str, old: ClusterFile, always: bool, building
             directory = shard_directory(path, old.epoch, shard)
             found = manifests.read(files, directory)
             directories.sync(files, directory, found)
-            reports[shard] = Reported(shares_of(files, directory, found), found.resolved)
+            shares, newest = shares_of(files, directory, found), found.next_number() - 1
+            reports[shard] = Reported(shares, found.resolved, newest)
         earlier = directories.read_unfinished(files, path, old.epoch)
         files.replace(name, msgspec.json.encode(resolve(reports, old.shards, always, earlier, 1)))
     decided = msgspec.json.decode(files.read_all(name, files.size(name)), type=Unfinished)

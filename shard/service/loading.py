@@ -16,12 +16,14 @@ import msgspec
 
 from kache.cluster.messages import Loading, Recorded, Reports, Resolved
 from kache.cluster.progress import counted, loading_text, on_terminal
+from kache.cluster.transactions import Shares
 from kache.config.settings import Config
 
 from ..engine.engine import Store
 from ..log import manifest as manifests
 from ..log.directory import Lock, sweep, sync
 from ..log.files import Files
+from ..log.format import LogError
 from ..log.manifest import Manifest
 from ..log.ownership import Owner, check_files, check_keys
 from ..log.recovery import Recovery, shares_of
@@ -86,13 +88,12 @@ class Loader:
         """Everything that is there; LogError, OSError say why it cannot be loaded. `now` gives unix ms."""
         manifests.read(self._files, self._directory)  # a directory that is gone is not made again
         lock = Lock(self._files, self._directory)
-        found = manifests.read(self._files, self._directory)
-        check_files(self._files, self._directory, found, self._owner)
-        sweep(self._files, self._directory, found)
-        # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
-        await asyncio.to_thread(sync, self._files, self._directory, found)
-        shares = shares_of(self._files, self._directory, found)
-        self._tell(Reports(shares, found.resolved))
+        try:
+            found, shares = await self._look()
+        except LogError as error:
+            error.lasts = True
+            raise
+        self._tell(Reports(shares, found.resolved, found.next_number() - 1))
         decision = await self._resolved
         self.number = decision.number if decision.final else found.resolved
         if found.stopped_ms:
@@ -127,6 +128,15 @@ class Loader:
         )
         after = _decided(after, decision, recovery.last)
         return Loaded(after, recovery.last, found.next_number() - 1, lock, left, after == found)
+
+    async def _look(self) -> tuple[Manifest, Shares]:
+        """What is there, before any of it is loaded."""
+        found = manifests.read(self._files, self._directory)
+        check_files(self._files, self._directory, found, self._owner)
+        sweep(self._files, self._directory, found)
+        # What is decided is decided for all: nothing of what it goes by may be lost afterwards.
+        await asyncio.to_thread(sync, self._files, self._directory, found)
+        return found, shares_of(self._files, self._directory, found)
 
     async def _read(self, recovery: Recovery) -> None:
         while recovery.step(SLICE_NS):

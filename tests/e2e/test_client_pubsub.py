@@ -287,6 +287,8 @@ def test_kache_subscribe(cluster: Cluster, client: Client[bytes]) -> None:
         cluster, "subscribe", "--pattern", "--json", "cl*", when=lambda: client.publish("cli", "x"), lines=1
     )
     assert json.loads(found[0]) == {"channel": "cli", "data": "x", "pattern": "cl*"}
+    found = shown_by(cluster, "subscribe", "--json", "cli", when=lambda: client.publish("cli", b"a\n\xff"), lines=1)
+    assert json.loads(found[0]) == {"channel": "cli", "data": {"base64": "YQr/"}}
 
 
 def test_kache_monitor(cluster: Cluster, client: Client[bytes]) -> None:

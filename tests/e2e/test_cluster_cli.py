@@ -63,6 +63,20 @@ def test_exit_status(cluster: Cluster) -> None:
     silent.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (("psubscribe", "a"), "PSUBSCRIBE is for a connection that stays open, and this one ends with its reply: kache subscribe --pattern PATTERN."),
+        (("exec", "subscribe", "a"), "kache subscribe CHANNEL."), (("exec", "ssubscribe", "a"), "kache subscribe --shard CHANNEL."),
+        (("exec", "MONITOR"), "kache monitor."), (("exec", "client", "Tracking", "on", "bcast"), "kache.Client(near_cache=...)"),
+        (("exec", "client", "reply", "skip"), "kache shell."),
+    ],
+)  # fmt: skip
+def test_what_needs_a_connection_that_stays_is_refused(cluster: Cluster, words: tuple[str, ...], instead: str) -> None:
+    done = cluster.kache(*words, check=False)
+    assert done.returncode == 2 and done.stdout == "" and instead in done.stderr
+
+
 def test_ping(cluster: Cluster) -> None:
     assert cluster.kache("ping").stdout.startswith("PONG (")
 

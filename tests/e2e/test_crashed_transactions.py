@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -283,31 +285,39 @@ def write_half(path: Path) -> str:
 
 
 @contextmanager
-def killed_while_it_loads(path: Path) -> Iterator[tuple[Cluster, threading.Thread]]:
-    """A cluster whose first shard was killed behind what it was told, and before it served; it is started again. And who waits
-    for the whole cluster."""
+def starting(path: Path) -> Iterator[tuple[Cluster, threading.Thread]]:
+    """A cluster that is not waited for, and who waits for the whole of it."""
     cluster = Cluster(2, port=free_port(), dir=path, appendonly="yes")
-
-    def is_killed() -> bool:
-        if (path / directory.TRANSACTIONS).exists():  # written when all have reported, before anybody is told
-            with suppress(AssertionError, OSError, KacheError):
-                cluster.kill(cluster.pid_of("shard", 0))
-                return True
-        return False
 
     def start() -> None:
         with suppress(AssertionError):  # that it was ended before all of it served
             cluster.start()
 
-    starting = threading.Thread(target=start)
-    starting.start()
+    thread = threading.Thread(target=start)
+    thread.start()
     try:
-        until(is_killed, "the first shard loading")
-        yield cluster, starting
+        yield cluster, thread
     finally:
         cluster.process.terminate()
-        starting.join(60)
+        thread.join(60)
         cluster._clean()
+
+
+@contextmanager
+def killed_while_it_loads(path: Path) -> Iterator[tuple[Cluster, threading.Thread]]:
+    """A cluster whose first shard was killed behind what it was told, and before it served; it is started again. And who waits
+    for the whole cluster."""
+    with starting(path) as (cluster, thread):
+
+        def is_killed() -> bool:
+            if (path / directory.TRANSACTIONS).exists():  # written when all have reported, before anybody is told
+                with suppress(AssertionError, OSError, KacheError):
+                    cluster.kill(cluster.pid_of("shard", 0))
+                    return True
+            return False
+
+        until(is_killed, "the first shard loading")
+        yield cluster, thread
 
 
 def test_a_shard_that_is_killed_while_it_loads_leaves_out_what_it_was_told_to(tmp_path: Path) -> None:
@@ -329,3 +339,33 @@ def test_the_next_life_leaves_it_out_too(tmp_path: Path) -> None:
     with Cluster(2, dir=tmp_path, appendonly="yes") as cluster:
         assert cluster.request("mget", key, other) == [None, b"set"]
         assert not (tmp_path / directory.TRANSACTIONS).exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at threads in /proc")
+def test_the_supervisor_has_time_for_all_else_while_the_disk_hangs(tmp_path: Path) -> None:
+    """What was decided is written to a pipe that nobody reads: whoever opens it waits."""
+    key = write_half(tmp_path)
+    hanging = tmp_path / f"{directory.TRANSACTIONS}.tmp"
+    os.mkfifo(hanging)
+    for is_ended in (True, False):
+        with starting(tmp_path) as (cluster, thread):
+            until(lambda: writes(cluster), "the supervisor writing")
+            cluster.kill(cluster.pid_of("shard", 0))
+            until(lambda: cluster.child("shard", 0)["restarts"] == 1, "the first shard, started again")
+            assert cluster.child("shard", 1)["state"] != "up"
+            if is_ended:
+                cluster.process.terminate()
+                assert cluster.process.wait(30) == 0
+            else:
+                reader = os.open(hanging, os.O_RDONLY)  # a pipe is no file for good: it is known in memory alone
+                thread.join(60)
+                os.close(reader)
+                assert cluster.request("get", key) is None
+            assert not (tmp_path / directory.TRANSACTIONS).exists()
+
+
+def writes(cluster: Cluster) -> bool:
+    """Whether the supervisor has a thread beside its own."""
+    with suppress(AttributeError, FileNotFoundError):
+        return len(os.listdir(f"/proc/{cluster.process.pid}/task")) > 1
+    return False

@@ -35,6 +35,7 @@ OWNERS_OF_IO = {
     "kache/cluster/resources.py",
     "kache/cluster/service_manager.py",
     "kache/cluster/supervisor.py",
+    "kache/cluster/writing.py",
     "kache/load/generator.py",
     "kache/load/worker.py",
     "kache/metrics/main.py",

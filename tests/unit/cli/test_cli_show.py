@@ -33,7 +33,8 @@ def test_reply(value: object, people: str, raw: bytes) -> None:
 
 
 def test_json() -> None:
-    assert show.as_json({b"a": [1, None, b"\xff", float("inf")]}) == '{"a": [1, null, "\\\\xff", "inf"]}'
+    assert show.as_json({b"a": [1, None, b"\xff", float("inf")]}) == '{"a": [1, null, {"base64": "/w=="}, "inf"]}'
+    assert show.as_json([b"\\xff", {b"\xff": b"\xc3\xa4"}]) == '["\\\\xff", {"{\\"base64\\": \\"/w==\\"}": "ä"}]'
 
 
 @pytest.mark.parametrize(

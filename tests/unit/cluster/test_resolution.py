@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
 import pytest
 
 from kache.cluster import resolution
-from kache.cluster.resolution import Order, Reported, Resolution, Unfinished
+from kache.cluster.resolution import WAIT_SECONDS, Order, Reported, Resolution, Unfinished
 from kache.cluster.transactions import WINDOW_MS, Decision, Share, Shares, decide, lost_of
 
 NOW = 1_700_000_000_000
@@ -30,20 +30,40 @@ def has(*shares: Share, number: int = 0) -> Reported:
 
 
 class Told:
-    """What a resolution says, and what it keeps; `full`: nothing can be kept."""
+    """What a resolution says, and what it keeps; `full`: nothing can be kept; `hangs`: not before `go_on`."""
 
     def __init__(self, shards: int = 2, always: bool = False, disk: Unfinished | None = None) -> None:
         self.said: list[tuple[int, Decision, int | None]] = []
         self.disk = disk
-        self.full = False
-        self.resolution = Resolution(shards, always, lambda *what: self.said.append(what), self._keep)
+        self.full = self.hangs = False
+        self.written: list[Callable[[], None]] = []
+        self.seconds = 0.0
+        self.resolution = Resolution(
+            shards, always, lambda *what: self.said.append(what), self._keep, lambda: self.seconds
+        )
         self.resolution.begin(disk)
 
-    def _keep(self, unfinished: Unfinished | None) -> None:
-        if self.full:
-            raise OSError(28, "No space left on device")
+    def _keep(self, unfinished: Unfinished | None, then: Callable[[OSError | None], None]) -> None:
+        assert not self.written, "one thing at a time"
         data = msgspec.json.encode(unfinished)
-        self.disk = msgspec.json.decode(data, type=Unfinished | None)
+
+        def write() -> None:
+            if not self.full:
+                self.disk = msgspec.json.decode(data, type=Unfinished | None)
+            then(OSError(28, "No space left on device") if self.full else None)
+
+        self.written.append(write)
+        if not self.hangs:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """The disk has what it was given."""
+        self.written.pop()()
+
+    def give_up(self) -> None:
+        """Those who wait have waited for long enough."""
+        self.seconds += WAIT_SECONDS
+        self.resolution.look()
 
     def decisions(self) -> list[tuple[int, Decision]]:
         found = {shard: decision for shard, decision, _ in self.said}
@@ -107,22 +127,135 @@ def test_a_later_start_decides_the_same() -> None:
     assert later.decisions() == SKIPPED
 
 
-def test_one_failure_is_waited_for_and_two_are_not() -> None:
+def test_who_cannot_come_up_is_waited_for_as_long_as_it_takes_to_be_sure() -> None:
     told = Told()
     told.resolution.report(1, HALF[1])
-    told.resolution.gone(0)
+    for _ in range(100):  # refused a process, or ended; nobody counts
+        told.resolution.gone(0)
+    told.seconds = WAIT_SECONDS - 1
+    told.resolution.look()
     assert told.said == []
+    told.resolution.started(0)
+    told.give_up()
+    assert told.said == [], "it reads its log"
     told.resolution.report(0, HALF[0])
     assert told.decisions() == SKIPPED
     told = Told()
     told.resolution.report(1, HALF[1])
+    told.give_up()
+    assert told.decisions() == [(1, Decision())], "no process could be made for it"
+    told = Told()
+    told.resolution.report(1, HALF[1])
+    told.resolution.started(0)
+    told.give_up()
     told.resolution.gone(0)
-    told.resolution.gone(0)
-    assert told.decisions() == [(1, Decision())]
+    assert told.decisions() == [(1, Decision())], "it has tried for long enough"
     told = Told()
     told.resolution.report(1, HALF[1])
     told.resolution.gone(0, comes_back=False)
     assert told.decisions() == [(1, Decision())]
+
+
+def test_whose_files_are_damaged_is_not_waited_for() -> None:
+    told = Told()
+    told.resolution.report(1, HALF[1])
+    for is_damaged in (True, False, True):
+        told.resolution.started(0)
+        told.resolution.gone(0, is_damaged=is_damaged)
+    assert told.said == [], "not twice in a row"
+    told.resolution.started(0)
+    told.resolution.gone(0, is_damaged=True)
+    assert told.decisions() == [(1, Decision())]
+    told = Told()
+    for _ in range(2):
+        told.resolution.started(0)
+        told.resolution.gone(0, is_damaged=True)
+    told.resolution.report(1, HALF[1])
+    assert told.said == [], "it looks again"
+    told.resolution.started(0)
+    told.resolution.report(0, HALF[0])
+    assert told.decisions() == SKIPPED
+
+
+def test_what_fails_for_all_makes_nobody_decide_alone() -> None:
+    """A disk that refuses everybody for an hour; what the first has reported before it failed again counts."""
+    told = Told()
+    for _ in range(10):
+        for shard in range(2):
+            told.resolution.started(shard)
+            told.resolution.gone(shard)
+        told.give_up()
+    told.resolution.started(0)
+    told.resolution.report(0, HALF[0])
+    told.seconds += WAIT_SECONDS - 1
+    told.resolution.gone(0)
+    told.seconds += 3600
+    told.resolution.look()
+    assert told.said == [], "nobody waits"
+    told.resolution.started(1)
+    told.resolution.report(1, HALF[1])
+    told.resolution.report(0, HALF[0])
+    assert told.decisions() == SKIPPED
+
+
+def test_nobody_is_told_before_the_disk_has_it() -> None:
+    """One ends meanwhile and is back, one ends and stays away, a late one comes, and the disk still hangs."""
+    told = Told(3)
+    told.hangs = True
+    half = Reported(Shares((Share(7, (0, 1), 3, NOW, False),), 0, NOW))
+    told.resolution.report(0, half)
+    told.resolution.report(1, has())
+    told.give_up()
+    told.resolution.gone(0)
+    told.resolution.report(0, half)
+    told.resolution.gone(1)
+    late = Reported(Shares((Share(9, (1, 2), 5, NOW, False),), 0, NOW))
+    told.resolution.started(2)
+    told.resolution.report(2, late)
+    assert told.said == [] and told.disk is None
+    told.go_on()
+    assert told.disk is not None
+    number = told.disk.number
+    assert told.said == [(0, Decision(skip=[7]), number)], "the late one's part is not kept yet"
+    told.resolution.gone(2)
+    told.resolution.report(1, has())
+    assert told.said[1:] == [(1, Decision(), number)]
+    told.resolution.report(2, late)
+    told.resolution.recorded(0, number)
+    told.resolution.recorded(1, number)
+    assert len(told.said) == 2 and 2 in told.disk.witnesses
+    told.go_on()
+    assert told.said[2:] == [(2, Decision(skip=[9]), number)] and told.disk.orders[2].decision.skip == [9]
+    told.resolution.recorded(2, number)
+    told.resolution.gone(2)
+    told.resolution.report(2, has(number=number))
+    assert told.said[3:] == [(2, Decision(), None)] and told.disk is not None
+    told.go_on()
+    assert told.disk is None and not told.written
+
+
+def test_two_late_ones_are_kept_one_behind_the_other() -> None:
+    told = Told(3)
+    told.resolution.report(0, has())
+    told.give_up()
+    number = told.said[0][2]
+    told.hangs = True
+    for shard in (1, 2):
+        told.resolution.report(shard, Reported(Shares((Share(9, (1, 2), 5, NOW, False),), 0, NOW)))
+    assert len(told.said) == 1
+    told.go_on()
+    told.go_on()
+    assert told.said[1:] == [(1, Decision(), number), (2, Decision(), number)] and not told.written
+    assert told.disk is not None and set(told.disk.orders) == {0, 1, 2} and not told.disk.witnesses
+
+
+def test_an_end_of_the_cluster_leaves_nobody_out() -> None:
+    told = Told()
+    told.resolution.report(1, HALF[1])
+    told.resolution.stop()
+    told.resolution.gone(0)
+    told.give_up()
+    assert told.said == [] and told.disk is None
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["same life", "next life"])
@@ -133,7 +266,7 @@ def test_a_late_one_is_decided_for_by_what_the_others_had(anew: bool, caplog: py
     kept, lost = share(8, 5, settled=True), share(6, 4, settled=True)
     told.resolution.report(1, has(kept, lost))
     told.resolution.gone(0)
-    told.resolution.gone(0)
+    told.give_up()
     number = told.said[0][2]
     assert told.decisions() == [(1, Decision())]
     mine = has(share(7, 3, settled=False), share(8, 4, settled=False), share(9, 5, settled=True))
@@ -176,6 +309,23 @@ def test_a_full_disk_leaves_it_to_memory() -> None:
     assert told.disk is None
 
 
+def test_an_order_holds_for_the_files_that_it_was_given_for() -> None:
+    """An older Kache, which knows of no orders, has run between the decision and the start that would have taken it in."""
+    told = Told()
+    told.resolution.report(0, Reported(Shares((share(7, 3, settled=True),), 0, NOW), 0, 4))
+    told.resolution.report(1, Reported(Shares((), 0, NOW), 0, 4))
+    assert told.decisions() == [(0, Decision(cut_at=3)), (1, Decision())]
+    same = Told(disk=told.disk)
+    same.resolution.report(0, Reported(Shares((share(7, 3, settled=True),), 0, NOW), 0, 4))
+    same.resolution.report(1, Reported(Shares((), 0, NOW), 0, 5))
+    assert same.decisions() == [(0, Decision(cut_at=3)), (1, Decision())]
+    later = Told(disk=told.disk)
+    shares = (share(8, 3, settled=True, ago_ms=-500), share(9, 4, settled=True, ago_ms=-900))
+    later.resolution.report(0, Reported(Shares(shares, 0, NOW + 1000), 0, 5))
+    later.resolution.report(1, Reported(Shares(shares, 0, NOW + 1000), 0, 5))
+    assert later.decisions() == [(0, Decision()), (1, Decision())]
+
+
 # The model ------------------------------------------------------------------------------------------------------
 @dataclass
 class Frame:
@@ -203,6 +353,7 @@ class Disk:
     base_ms: int = 0
     log_boot: int = 0
     sequence: int = 0
+    newest: int = 1
 
     def report(self, boot: int) -> Reported:
         """As `shares_of` does."""
@@ -220,7 +371,9 @@ class Disk:
         before = (self.before | decided) - self.skipped
         survived = self.log_boot == boot
         return Reported(
-            Shares(tuple(shares), self.base_ms, last, before, frozenset(), survived, self.skipped), self.resolved
+            Shares(tuple(shares), self.base_ms, last, before, frozenset(), survived, self.skipped),
+            self.resolved,
+            self.newest,
         )
 
     def put(self, transaction: int, now_ms: int, participants: tuple[int, ...] | None) -> None:
@@ -242,6 +395,7 @@ class Disk:
         )
         self.synced = len(self.log)
         self.log_boot = boot
+        self.newest += 1
         for transaction in sorted(left):
             self.put(transaction, now_ms, None)
         return left
@@ -256,6 +410,7 @@ class Disk:
         self.before = over | {frame.transaction for frame in self.log if frame.now_ms >= since_ms}
         self.base_ms = since_ms
         self.log, self.synced, self.skipped = [], 0, frozenset()
+        self.newest += 1
 
 
 class Model:
@@ -275,7 +430,10 @@ class Model:
         self.is_used = True
         """Whether transactions begin behind the first life."""
         self.patient = False
-        """Whether nobody is given up before it has reported."""
+        """Whether nobody is given up before it has reported: all of it takes no time."""
+        self.seconds = 0.0
+        self.written: list[Callable[[bool], None]] = []
+        """What is on its way to the disk."""
         self.first: list[frozenset[int]] = []
         """What each shard has by the first decision, had nothing ended behind it."""
 
@@ -306,8 +464,23 @@ class Model:
             disk.log = disk.log[:keep]
             disk.sequence = max([frame.sequence for frame in disk.log], default=disk.sequence)
 
-    def keep(self, unfinished: Unfinished | None) -> None:
-        self.kept = msgspec.json.decode(msgspec.json.encode(unfinished), type=Unfinished | None)
+    def keep(self, unfinished: Unfinished | None, then: Callable[[OSError | None], None]) -> None:
+        assert not self.written
+        data = msgspec.json.encode(unfinished)
+
+        def write(is_told: bool) -> None:
+            self.kept = msgspec.json.decode(data, type=Unfinished | None)
+            if is_told:
+                then(None)
+
+        self.written.append(write)
+
+    def end(self) -> None:
+        """Of the supervisor; what it is writing may have come to the disk."""
+        for write in self.written:
+            if self.chance.random() < 0.5:
+                write(False)
+        self.written.clear()
 
     # A start, as far as it comes
     def start(self, steps: int | None) -> None:
@@ -316,7 +489,7 @@ class Model:
         reported: dict[int, Shares] = {}
         up: dict[int, tuple[int, frozenset[int]]] = {}
 
-        failed: set[int] = set()
+        alive: set[int] = set()
         known: dict[int, Shares] = {}
 
         def tell(shard: int, decision: Decision, number: int | None) -> None:
@@ -325,27 +498,34 @@ class Model:
                 self.first = self.by(decide(known, False))
             told[shard] = decision, number
 
-        deciding = Resolution(self.shards, False, tell, self.keep)
+        deciding = Resolution(self.shards, False, tell, self.keep, lambda: self.seconds)
         deciding.begin(self.kept)
         while steps is None or steps > 0:
             steps = None if steps is None else steps - 1
-            if len(up) == self.shards and steps is None:
+            if len(up) == self.shards and steps is None and not self.written:
                 return
             if steps == 0 and len(up) > 1 and self.is_used:
                 self.live(sorted(up), 3)
-                return
-            shard = self.chance.choice([each for each in range(self.shards) if each not in up or steps is not None])
+                break
+            if self.written and self.chance.random() < 0.3:
+                self.written.pop()(True)
+                continue
+            shard = self.chance.choice(
+                [each for each in range(self.shards) if each not in up or steps is not None] or [0]
+            )
             self.now_ms += self.chance.choice((1, 50, 500))
+            self.seconds += 0 if self.patient else self.chance.choice((0.1, 1, 20))
+            deciding.look()
             what = self.chance.random()
             disk = self.disks[shard]
-            if shard in self.failing and shard not in reported:
-                deciding.gone(shard)  # it refuses its log
-            elif what < 0.3 and steps is not None:
-                if self.patient and shard in failed and shard not in reported:
-                    continue
-                failed.add(shard)
+            if shard not in alive:
+                if what < 0.8:  # else it gets no process
+                    alive.add(shard)
+                    deciding.started(shard)
+            elif (shard in self.failing and shard not in reported) or (what < 0.3 and steps is not None):
                 for lists in (told, reported, up):
                     lists.pop(shard, None)
+                alive.remove(shard)
                 deciding.gone(shard)
             elif shard in up:
                 since, over = up[shard]
@@ -369,10 +549,26 @@ class Model:
                 left = disk.load(reported[shard], decision, number, self.now_ms, self.boot)
                 if self.chance.random() < 0.3 and steps is not None:
                     reported.pop(shard)  # it ends before it could say so
+                    alive.remove(shard)
                     deciding.gone(shard)
                     continue
                 deciding.recorded(shard, disk.resolved)
                 up[shard] = self.now_ms, left
+        self.end()
+
+    def older(self) -> bool:
+        """A life of an older Kache, which knows of no orders, unless there are files that it refuses, or some shard was decided
+        without: of the files of that nobody knows whether they went on. Whether it was."""
+        if any(disk.resolved or disk.decided for disk in self.disks) or (self.kept and self.kept.witnesses):
+            return False
+        for disk in self.disks:
+            disk.synced = len(disk.log)
+        reports = {shard: disk.report(self.boot).shares for shard, disk in enumerate(self.disks)}
+        for shard, decision in decide(reports, False).items():
+            self.loud |= set(decision.half)
+            self.disks[shard].load(reports[shard], decision, None, self.now_ms, self.boot)
+        self.live(list(range(self.shards)), 12)
+        return True
 
     def by(self, decisions: dict[int, Decision]) -> list[frozenset[int]]:
         """What the shards have when they have followed these."""
@@ -417,7 +613,7 @@ def test_whatever_ends_the_first_decision_stays() -> None:
         model.is_used = False
         for _ in range(chance.randint(0, 4)):
             model.now_ms += chance.choice((0, 2000, 100_000, 7_200_000))
-            model.start(chance.randint(1, 25))
+            model.start(chance.randint(1, 40))
             if chance.random() < 0.4:
                 model.cut_power()
         model.now_ms += chance.choice((0, 2000, 100_000))
@@ -431,7 +627,7 @@ def test_whatever_ends_the_first_decision_stays() -> None:
 def test_nothing_is_half_but_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards that cannot start for some lives of the others, transactions in all of them, power cuts."""
     loud = set[int]()
-    late = 0
+    late = went_back = 0
 
     def lost(report: Shares, owed: list[Share]) -> list[int]:
         found = lost_of(report, owed)
@@ -451,9 +647,11 @@ def test_nothing_is_half_but_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
             model.now_ms += chance.choice((0, 2000, 100_000, 7_200_000))
             model.failing = {each for each in range(model.shards) if chance.random() < 0.2}
             late += bool(model.failing)
-            model.start(chance.randint(1, 40))
+            model.start(chance.randint(1, 60))
+            if chance.random() < 0.3:
+                went_back += model.older() and model.kept is not None
         model.failing = set()
         model.start(None)
         assert [number for number in model.halves() if number not in loud] == []
         assert model.kept is None
-    assert late > 500
+    assert late > 500 and went_back > 15

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kache.shard.log import manifest
@@ -120,8 +121,13 @@ def test_line_ends_of_other_systems_are_refused() -> None:
 
 def test_a_newer_format_is_named() -> None:
     with pytest.raises(LogError, match="was written by a newer Kache") as refused:
-        manifest.parse(manifest.text(FULL).replace(b"kache 1", b"kache 2"), "dir/manifest")
+        manifest.parse(manifest.text(FULL).replace(b"kache 2", b"kache 3"), "dir/manifest")
     assert refused.value.newer
+
+
+def test_what_older_versions_do_not_know_is_a_newer_format_to_them() -> None:
+    older = msgspec.structs.replace(FULL, resolved=0, decided=0)
+    assert manifest.text(FULL).startswith(b"kache 2\n") and manifest.text(older).startswith(b"kache 1\n")
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fdatasync", "rename"])

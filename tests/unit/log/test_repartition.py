@@ -164,7 +164,7 @@ def test_half_a_transaction_is_left_out_and_what_was_decided_stays(tmp_path: Pat
     """`pending`: a start of the old shards has decided that it counts, and the first shard's files do not say so yet."""
     half(tmp_path)
     if pending:
-        decided = Unfinished(5, {0: Order(5, Decision()), 1: Order(5, Decision())})
+        decided = Unfinished(5, {0: Order(5, Decision(), 1), 1: Order(5, Decision(), 1)})
         directory.write_unfinished(Files(), str(tmp_path), 1, decided)
     repartition.divide(Files(), str(tmp_path), cluster(1, 2), cluster(2, 3), True, False, lambda *_: None)
     assert ((0, b"half") in loaded(tmp_path, cluster(2, 3))) == pending

@@ -48,7 +48,7 @@ EVENTS = [
     ("GETEX n EX 5", ["expire n"]),
     ("DEL n missing", ["del n"]),
     ("EXPIRE n 10", ["expire n"]),
-    ("EXPIRE n -1", ["del n"]),
+    ("EXPIRE n -1", ["expired n"]),
     ("PERSIST timed", ["persist timed"]),
     ("RENAME n m", ["rename_from n", "rename_to m"]),
     ("COPY n m", ["copy_to m"]),
