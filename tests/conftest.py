@@ -5,6 +5,7 @@ This file's folder is on the path, so `cluster` (a real cluster for a test) can 
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.parent.name in REPEATED and item.get_closest_marker("once") is None:
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=1))
+
+
+FROZEN = gc.get_freeze_count()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """What a shard freezes in the process of the test, other tests' garbage among it, would stay for good: and its memory is
+    that of one heap, which some tests measure."""
+    if gc.get_freeze_count() > FROZEN:
+        gc.unfreeze()
 
 
 @pytest.fixture
