@@ -20,10 +20,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent.parent / "tests"), str(Path(__file__).parent.parent / "tests" / "soak")]
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "soak"))
 
-from cluster import Cluster  # noqa: E402 - the folders of the tests are no package
-from idle import processes  # noqa: E402
+from cluster import Cluster
+from idle import processes
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PRESENT = 1 << 63

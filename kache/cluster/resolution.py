@@ -3,13 +3,13 @@
     shard ── Reports (what its log has) ─► decide, once ─► kept on disk ─► Resolved ─► the shard loads, notes the
     number of the decision in its manifest ─► Recorded ─► … by all: forgotten, the file removed
 
-Nobody loads before all have reported. What was decided is kept in the data directory before anyone is told, since those who
-load first serve and change what they have, and told when the disk has it, which may take its time: whoever reports, ends or comes
-back meanwhile is told what it is then to be told. A shard that dies before its files say what was decided is told the same again
-when it is back, in this life of the cluster or in a later one, however often anything ends in between. Which decision a
-shard's files have taken in they say themselves, by its number, and an order holds for the files that it was given for: if a shard
-has begun others since without taking it in, as an older Kache does that knows of no orders, all of the decision is void. So none
-is applied to what was written behind it.
+Nobody loads before all have reported, but for those that cannot come up (below). What was decided is kept in the data
+directory before anyone is told, since those who load first serve and change what they have, and told when the disk has it,
+which may take its time: whoever reports, ends or comes back meanwhile is told what it is then to be told. A shard that dies
+before its files say what was decided is told the same again when it is back, in this life of the cluster or in a later one,
+however often anything ends in between. Which decision a shard's files have taken in they say themselves, by its number, and
+an order holds for the files that it was given for: if a shard has begun others since without taking it in, as an older Kache
+does that knows of no orders, all of the decision is void. So none is applied to what was written behind it.
 
 Who has ended without a report, or could not be started, is waited for while it is started again, and who reads its log as
 long as that takes. A shard that cannot come up does not keep the others from starting for ever: once one of them has waited for

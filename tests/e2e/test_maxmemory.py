@@ -119,7 +119,7 @@ def test_the_cluster_says_the_limit_each_shards_part_and_the_sum(cluster: Cluste
         fill(connection, keys, 1400)
         before = sum(used(cluster))
         text = bytes(connection.request("INFO", "memory")).decode()
-        info.update(line.split(":", 1) for line in text.splitlines() if ":" in line)  # type: ignore[arg-type]  # two of each
+        info.update((name, value) for name, _, value in (line.partition(":") for line in text.splitlines()))
         stats = connection.request("MEMORY", "STATS")
         parts.update(zip(stats[::2], stats[1::2], strict=True))
         doctor = bytes(connection.request("MEMORY", "DOCTOR")).decode()

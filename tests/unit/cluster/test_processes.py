@@ -96,7 +96,7 @@ def test_an_event_loop_works_on_without_its_empty_pages() -> None:
         loop.close()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not say which pages were changed")
 def test_what_was_loaded_and_is_not_used_takes_no_memory_and_is_there_when_it_is_needed() -> None:
     def of_files() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()

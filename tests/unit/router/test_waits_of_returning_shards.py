@@ -100,7 +100,8 @@ def test_a_look_that_was_refused_by_one_that_is_back(refusal: CommandError, tran
     """It has nothing for now, and is waited on. Inside EXEC nobody waits: there the refusal is the reply."""
     router: Any = SimpleNamespace(serves=lambda shard: True, comes_back=lambda shard: False)
     pop = _Pop.__new__(_Pop)
-    pop.router, pop.session = router, SimpleNamespace(transaction=transaction)  # type: ignore[assignment]  # as above
+    session: Any = SimpleNamespace(transaction=transaction)
+    pop.router, pop.session = router, session
     if transaction:
         with pytest.raises(CommandError, match=refusal.code):
             pop._checked(0, refusal)
@@ -111,6 +112,7 @@ def test_a_look_that_was_refused_by_one_that_is_back(refusal: CommandError, tran
 def test_a_look_that_was_refused_by_one_that_is_down_is_refused() -> None:
     router: Any = SimpleNamespace(serves=lambda shard: False, comes_back=lambda shard: False)
     pop = _Pop.__new__(_Pop)
-    pop.router, pop.session = router, SimpleNamespace(transaction=0)  # type: ignore[assignment]  # as above
+    session: Any = SimpleNamespace(transaction=0)
+    pop.router, pop.session = router, session
     with pytest.raises(CommandError, match="LOADING"):
         pop._checked(0, LOADING)
