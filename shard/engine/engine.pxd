@@ -95,6 +95,8 @@ cdef class Store:
     cdef readonly Miniatures miniatures # of a sample of the keys; None until there is anything to simulate
     cdef int64_t key_overhead           # bytes of a key beside its block, when the sample was last fitted
     cdef uint32_t sampled_below         # a key is in it if RATE_BITS of its hash are below; 0: none is
+    cdef uint32_t introducing           # the slot, of all databases', whose keys the simulations are told of next
+    cdef uint64_t introduce_from        # and the place in it
     cdef int64_t pressed_at             # bytes in use when something was evicted last; 0: nothing was
     cdef bint no_touch, counting        # of the command being executed: leaves clocks alone; counts hits and misses
     cdef public uint32_t lfu_decay_time, lfu_log_factor, samples
@@ -140,6 +142,7 @@ cdef class Store:
     cdef void sample_use(self, Place* place, Entry* entry) noexcept
     cdef void sample_write(self, Place* place, Entry* entry) noexcept
     cdef int simulate(self, uint32_t below, int64_t base) except -1
+    cdef int forget_sample(self) noexcept
     cdef int swap_block(self, Place* place, Entry* old, Entry* new, int64_t deadline) except -1
     cdef int put_entry(self, Place* place, Entry* old, Entry* fresh, int64_t deadline) except -1
     cdef int put_string(

@@ -212,6 +212,7 @@ log = logging.getLogger("kache.shard")
 
 include "clock.pxi"
 include "store.pxi"
+include "sampling.pxi"
 include "detached.pxi"
 include "packing.pxi"
 include "packed_fields.pxi"

@@ -511,6 +511,8 @@ cdef class Evictor:
             return store.expire_entry(place, word)
         observed = store.prepare(place, 0)
         store.detach(place, word)
+        if store.is_sampled(place):
+            store.miniatures.lose(place.hash)
         store.evicted += 1
         store.dirty += 1
         if observed:

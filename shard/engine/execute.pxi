@@ -11,7 +11,7 @@ cdef enum:
     KEY_COST = 64               # what a key takes beside its bytes, about
     LARGE_PARTS = 4             # of a share is 1: from which a value is large
     FEWEST_KEYS = 1000          # that simulations say anything about
-    PRESENT = 1100              # keys in the simulated caches of the present size: the largest have four times as many
+    PRESENT = 850               # keys in the simulated caches of the present size: the largest have four times as many
     HIGHEST_RATE = 16           # of the keys is in the sample, at most, 1
     ASKED_LATELY_MS = 3600000   # so long the simulations of a shard that evicts nothing run for whoever has asked
     MOST_SPELLINGS = 8192       # of names of commands that are remembered
@@ -777,6 +777,8 @@ cdef class Executor:
         if wanted != below or base != self.store.miniatures.base or keys * 8 > self.fitted_keys * 9:
             self.fitted_keys = keys
             self.store.simulate(max(<uint32_t> wanted, 1), base)
+        introduce_keys(self.store)
+        self.store.miniatures.correct(keys if all_introduced(self.store) else 0, used)
         return 0
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:

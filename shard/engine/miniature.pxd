@@ -3,9 +3,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     SIZES = 6                   # of each policy: an eighth of the present memory to four times as much
-    CACHES = 19                 # of LRU, LFU and S3-FIFO in every size, of a narrow S3-FIFO in the present one
-    UNIVERSE = 8192             # keys known at once
+    QUEUED = 7                  # caches of S3-FIFO: one in every size, and a narrow one in the present one
+    CACHES = 19                 # of LRU, LFU and S3-FIFO in every size, and the narrow one
+    UNIVERSE = 6144             # keys known at once
     CHAINS = 8192
+    LISTS = 5                   # of S3-FIFO: the main queue by the uses of what is in it, and the small one
     PREFIXES = 64
     PREFIX_SIZE = 32            # bytes of its name, the first of which is its length
     RATE_BITS = 24              # a key is in the sample if so many bits of its hash are below a threshold
@@ -14,40 +16,67 @@ cdef enum:
     FOLLOW_S3FIFO = 1
     FOLLOW_NARROW = 2
 
-cdef struct Miniature:
-    int policy
+# A key of the sample, with its place in every cache, in little more than a line of the processors' caches.
+cdef struct Known:
+    uint64_t hash
+    uint32_t size
+    uint16_t chained, minute
+    uint8_t flags, prefix
+    uint8_t zone                # the smallest LRU that has it, and so do all larger ones; SIZES: none has
+    uint8_t[SIZES] counters     # of LFU
+    uint8_t[QUEUED] states      # of S3-FIFO
+    uint16_t[QUEUED + 1] prev, next  # in the lists of S3-FIFO, and in the one of LRU
+    uint16_t[QUEUED] times      # of S3-FIFO: when it was last used, or came into the main queue
+
+# LRU in every size.
+cdef struct Recency:
+    int64_t[SIZES] capacity, bytes
+    uint16_t[SIZES] edges       # the key that was used least recently of those in this size
+    uint16_t head, tail
+    double evicted_bytes, evicted_unread  # by the one of the present size
+
+# LFU in one size.
+cdef struct Frequency:
+    int64_t capacity, bytes
+    uint32_t count              # of `ids`, some of which may be in the cache no more
+    uint16_t* ids
+
+# S3-FIFO in one size.
+cdef struct Queues:
     int small_share             # thousandths, of the small queue
+    int unit                    # of its times: 1 << unit uses of keys of the sample
     int64_t capacity, bytes, small_bytes
     bint pressed                # it was full since it was last emptied, or made larger
-    uint32_t residents, ghosts
-    uint16_t[2] head, tail      # of the main list, and of the small one
-    double misses, recent
-    uint16_t* prev
-    uint16_t* next
-    uint8_t* state
+    uint32_t residents, mains, ghosts  # keys that are there, those of them in the main queue, those that ever became ghosts
+    uint16_t[LISTS] head, tail
+    double ages                 # of the last victims of the main queue, in its unit: mean of MEAN_OF, times that
 
 
 cdef class Miniatures:
     """Caches of some of the keys, which say how all of them would do."""
-    cdef Miniature[CACHES] caches
-    cdef uint64_t[UNIVERSE] hashes
-    cdef uint32_t[UNIVERSE] sizes
-    cdef uint16_t[UNIVERSE] chained, minutes
-    cdef uint8_t[UNIVERSE] flags, residencies, prefixes
+    cdef Known* known
+    cdef Recency lru
+    cdef Frequency[SIZES] lfu
+    cdef Queues[QUEUED] s3fifo
+    cdef double[CACHES] misses, recent
     cdef uint16_t[CHAINS] chains
     cdef char[PREFIXES][PREFIX_SIZE] names
     cdef double[PREFIXES] prefix_hits
     cdef int prefix_count
-    cdef void* block
     cdef readonly int64_t memory            # bytes of all this
     cdef uint16_t vacant
     cdef uint32_t hand
     cdef readonly uint32_t below            # of 1 << RATE_BITS: the sampling rate
     cdef readonly int64_t base              # bytes: the present size
-    cdef double expected, recent_expected, hits, evicted_bytes, evicted_unread
+    cdef readonly uint32_t held             # keys of the sample that the shard's own cache has, as far as it is known
+    cdef int64_t held_bytes                 # what those take
+    cdef double surplus                     # the part by which they are more than are due to the sample
+    cdef double weight                      # of a byte of memory, as these sizes have it
+    cdef double expected, recent_expected, hits
     cdef double own_expected, own           # misses of the shard's own cache: as many as were to be expected of the sample, and it had
     cdef uint64_t total, missed             # reads of all keys, and misses of the shard's own cache, at the last one of the sample
     cdef readonly uint64_t sampled
+    cdef uint64_t uses                      # of keys of the sample: the time of S3-FIFO
     cdef uint32_t decay_minutes, log_factor
     cdef int followed                       # FOLLOW_LRU, FOLLOW_S3FIFO or FOLLOW_NARROW
     cdef double[3] evidence                 # misses that each of them would have saved, less what is no reason to change
@@ -55,9 +84,13 @@ cdef class Miniatures:
     cdef uint16_t minute
     cdef void configure(self, uint32_t decay_minutes, uint32_t log_factor) noexcept
     cdef int tune(self, uint32_t below, int64_t base) except -1
+    cdef void correct(self, uint64_t keys, int64_t used) noexcept
+    cdef void fit(self) noexcept
     cdef void read(self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total,
                    uint64_t missed_of_all) noexcept
     cdef void write(self, const char* key, size_t n, uint64_t hash, int64_t size, uint16_t minute) noexcept
+    cdef void hold(self, const char* key, size_t n, uint64_t hash, int64_t size) noexcept
+    cdef void lose(self, uint64_t hash) noexcept
     cdef void forget(self, uint64_t hash) noexcept
     cdef int best(self, int followed) noexcept
     cdef void follow(self, int followed) noexcept
@@ -67,15 +100,11 @@ cdef class Miniatures:
     cdef uint16_t find(self, uint64_t hash) noexcept
     cdef uint16_t create(self, const char* key, size_t n, uint64_t hash, int64_t size) noexcept
     cdef void release(self, uint16_t id) noexcept
+    cdef bint is_idle(self, uint16_t id) noexcept
+    cdef void keep(self, uint16_t id, bint held) noexcept
     cdef void drop(self, uint16_t id) noexcept
     cdef void resize(self, uint16_t id, int64_t size) noexcept
-    cdef void touch(self, Miniature* cache, uint16_t id, bint reading) noexcept
-    cdef void insert(self, Miniature* cache, uint16_t id) noexcept
-    cdef void remove(self, Miniature* cache, uint16_t id) noexcept
-    cdef void evict(self, Miniature* cache) noexcept
-    cdef void evict_rare(self, Miniature* cache) noexcept
-    cdef void evict_queued(self, Miniature* cache) noexcept
+    cdef bint has_room(self, int cache, int64_t size) noexcept
     cdef uint8_t prefix_of(self, const char* key, size_t n) noexcept
     cdef void age(self) noexcept
     cdef void count_read(self, uint64_t total, uint64_t missed) noexcept
-    cdef uint32_t counter_of(self, Miniature* cache, uint16_t id) noexcept

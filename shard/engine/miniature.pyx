@@ -4,20 +4,25 @@
     that is smaller by the sampling rate misses about as often with them as one of full size does with all (miniature
     simulations, ATC 2017). Here are nineteen such caches over one table of keys:
 
-        hash ─► key: size, prefix ─┬─► LRU      1/8  1/4  1/2  1  2  4  of the present memory
-                                   ├─► LFU      "
-                                   ├─► S3-FIFO  "
+        hash ─► key: size, prefix ─┬─► LRU      1/8  1/4  1/2  1  2  4  of the present memory    simulated_lru.pxi
+                                   ├─► LFU      "                                               simulated_lfu.pxi
+                                   ├─► S3-FIFO  "                                               simulated_s3fifo.pxi
                                    └─► S3-FIFO  with a hundredth for what is new, 1
 
 The rate is such that the cache of the present size holds about PRESENT keys, and never more than a sixteenth of all: the
-time that it takes is under a hundredth of the shard's, the memory under 1 MiB. Misses are divided by the number of reads
-that were to be expected in the sample, not by that of those seen (SHARDS-adj): which of the hottest keys are in the sample
-is chance, and they are hits in every size. Which of the others are in it makes the misses of all sizes too many or too few
-together, by some percent; how many the shard's own cache has had is known of all keys and of those in the sample, and the
-misses that are told are put right by the one over the other (a ratio estimator).
+time that it takes is under a hundredth of the shard's, the memory under 0.6 MiB.
 
-S3-FIFO's main queue is in the order of last use, as the shard's is: in that of coming, as it was invented, it misses seven
-points more of a loop that just does not fit, and about the same of all else.
+Which keys are in the sample is chance. Three things put right what it does:
+
+    reads       Misses are divided by the number of reads that were to be expected in the sample, not by that of those seen
+                (SHARDS-adj): which of the hottest keys are in it matters for their number, and they are hits in every size.
+    room        Of the keys that the shard's own cache has the sample has some percent more or less than its part, which is
+                known (`hold`, `lose`): so many more or less have room in the simulated caches. Otherwise one that is a
+                little too small would miss all of a loop that just fits. The same for what a key takes, of which only a part
+                is in its block.
+    misses      Which of the others are in it makes the misses of all sizes too many or too few together; how many the shard's
+                own cache has had is known of all keys and of those in the sample, and the misses that are told are put
+                right by the one over the other (a ratio estimator).
 
 A miss that the shard's own cache has, too, is followed by a write if the client fills the cache; it is no use of the
 key. A key that is missed again without having been written is nowhere: it is a miss in every size. What was deleted or
@@ -33,30 +38,24 @@ from libc.string cimport memcmp, memcpy, memset
 from .memory cimport below, kache_random
 
 cdef enum:
-    LRU = 0
-    LFU = 1
-    S3FIFO = 2
     NONE = 0xFFFF
+    ABSENT = 0                  # a state or a counter, of a key that is not in the cache
     PRESENT_SIZE = 3            # the place among the sizes of a policy: eighths are 1 << place
-
-    WHERE = 3                   # two bits of a state
-    ABSENT = 0
-    SMALL = 1
-    MAIN = 2
-    GHOST = 3
-    ONE_USE = 4                 # two more, of S3-FIFO
-    USES = 12
-    WAS_READ = 4                # the same place, of LRU
-    KNOWN = 128                 # of LFU: it is there, and the rest is a counter
-    COUNTER = 127
-    FRESH_COUNTER = 5
+    LRU = 0                     # the places of the policies' first caches among all
+    LFU = SIZES
+    S3FIFO = 2 * SIZES
 
     MISSED = 1                  # of a key's flags: its last use was a miss
     IN_USE = 2
+    WAS_READ = 4                # since it came into the LRU of the present size
+    HELD = 8                    # the shard's own cache has it
+    OLDER = 16                  # it has, and the key was not used since that is known
 
-    LFU_SAMPLES = 10
     FOLLOWERS = 3
     SEARCH = 64                 # keys looked at for one that is in no cache
+    FEW_HELD = 100              # keys that a shard of this size would have in the sample, with fewer its room is not put right
+    WORTH_OF_USE = 5            # as in the shard (evict.pxi)
+    MEAN_OF = 64
 
 cdef double LONG = 65536
 cdef double SHORT = 2048
@@ -69,94 +68,86 @@ cdef double ENOUGH = 20
 # As many misses as these are taken for right beforehand, so that a few do not put right anything.
 cdef double FEW = 200
 # The caches whose policies can be followed.
-cdef int[FOLLOWERS] CANDIDATES = [PRESENT_SIZE, S3FIFO * SIZES + PRESENT_SIZE, CACHES - 1]
+cdef int[FOLLOWERS] CANDIDATES = [LRU + PRESENT_SIZE, S3FIFO + PRESENT_SIZE, CACHES - 1]
 
 POLICIES = ("lru", "lfu", "s3fifo")
 FOLLOWED = ("lru", "s3fifo", "s3fifo-narrow")
 
-
-cdef inline bint is_resident(Miniature* cache, uint16_t id) noexcept nogil:
-    if cache.policy == LFU:
-        return cache.state[id] != ABSENT
-    return cache.state[id] & WHERE in (SMALL, MAIN)
+include "simulated_lru.pxi"
+include "simulated_lfu.pxi"
+include "simulated_s3fifo.pxi"
 
 
-cdef inline void link_first(Miniature* cache, int list, uint16_t id) noexcept nogil:
-    cache.prev[id] = NONE
-    cache.next[id] = cache.head[list]
-    if cache.head[list] != NONE:
-        cache.prev[cache.head[list]] = id
-    else:
-        cache.tail[list] = id
-    cache.head[list] = id
-
-
-cdef inline void unlink(Miniature* cache, int list, uint16_t id) noexcept nogil:
-    if cache.prev[id] != NONE:
-        cache.next[cache.prev[id]] = cache.next[id]
-    else:
-        cache.head[list] = cache.next[id]
-    if cache.next[id] != NONE:
-        cache.prev[cache.next[id]] = cache.prev[id]
-    else:
-        cache.tail[list] = cache.prev[id]
+cdef inline uint32_t bounded(int64_t size) noexcept nogil:
+    return <uint32_t> min(max(size, 1), <int64_t> 0x7FFFFFFF)
 
 
 cdef class Miniatures:
     """Caches of some of the keys, which say how all of them would do. `below` 0: nothing is sampled."""
 
     def __cinit__(self):
-        cdef int i
-        cdef char* at
-        self.block = calloc(CACHES, UNIVERSE * 5)
-        if self.block == NULL:
+        cdef char* block = <char*> calloc(UNIVERSE, sizeof(Known) + SIZES * sizeof(uint16_t))
+        cdef int k
+        if block == NULL:
             raise MemoryError("no memory for the miniature simulations")
-        self.memory = CACHES * UNIVERSE * 5 + self.__sizeof__()
-        at = <char*> self.block
-        for i in range(CACHES):
-            self.caches[i].policy = i // SIZES if i < 3 * SIZES else S3FIFO
-            self.caches[i].small_share = 100 if i < 3 * SIZES else 10
-            self.caches[i].prev = <uint16_t*> at
-            self.caches[i].next = <uint16_t*> (at + 2 * UNIVERSE)
-            self.caches[i].state = <uint8_t*> (at + 4 * UNIVERSE)
-            at += 5 * UNIVERSE
+        self.known = <Known*> block
+        self.memory = UNIVERSE * (sizeof(Known) + SIZES * sizeof(uint16_t)) + self.__sizeof__()
+        for k in range(SIZES):
+            self.lfu[k].ids = <uint16_t*> (block + UNIVERSE * sizeof(Known)) + k * UNIVERSE
+            self.s3fifo[k].small_share = 100
+            # Small caches are soon through: their times are finer.
+            self.s3fifo[k].unit = k + 1
+        self.s3fifo[SIZES].small_share = 10
+        self.s3fifo[SIZES].unit = PRESENT_SIZE + 1
         self.decay_minutes = 1
         self.log_factor = 10
         self.followed = FOLLOW_S3FIFO
         self.clear()
 
     def __dealloc__(self):
-        free_plain(self.block)
+        free_plain(self.known)
 
     cdef void clear(self) noexcept:
         """Forgets every key."""
-        cdef int i
-        for i in range(CACHES):
-            self.caches[i].head[0] = self.caches[i].head[1] = self.caches[i].tail[0] = self.caches[i].tail[1] = NONE
-            self.caches[i].residents = self.caches[i].ghosts = 0
-            self.caches[i].bytes = self.caches[i].small_bytes = 0
-            self.caches[i].pressed = False
-        memset(self.block, 0, CACHES * UNIVERSE * 5)
+        cdef int i, list
+        memset(self.known, 0, UNIVERSE * sizeof(Known))
         memset(self.chains, 255, sizeof(self.chains))
-        memset(self.flags, 0, sizeof(self.flags))
-        memset(self.residencies, 0, sizeof(self.residencies))
         self.vacant = NONE
         for i in range(UNIVERSE - 1, -1, -1):
-            self.chained[i] = self.vacant
+            self.known[i].zone = SIZES
+            self.known[i].chained = self.vacant
             self.vacant = <uint16_t> i
+        self.lru.head = self.lru.tail = NONE
+        for i in range(SIZES):
+            self.lru.bytes[i] = 0
+            self.lru.edges[i] = NONE
+            self.lfu[i].bytes = 0
+            self.lfu[i].count = 0
+        for i in range(QUEUED):
+            for list in range(LISTS):
+                self.s3fifo[i].head[list] = self.s3fifo[i].tail[list] = NONE
+            self.s3fifo[i].residents = self.s3fifo[i].mains = self.s3fifo[i].ghosts = 0
+            self.s3fifo[i].bytes = self.s3fifo[i].small_bytes = 0
+            self.s3fifo[i].pressed = False
+            self.s3fifo[i].ages = 0
+        self.held = 0
+        self.held_bytes = 0
+        self.surplus = 0
+        self.weight = 1
         self.reset()
 
     cdef void reset(self) noexcept:
         """Counts anew; keys stay."""
-        cdef int i
-        for i in range(CACHES):
-            self.caches[i].misses = self.caches[i].recent = 0
-        self.expected = self.recent_expected = self.hits = self.evicted_bytes = self.evicted_unread = 0
+        memset(self.misses, 0, sizeof(self.misses))
+        memset(self.recent, 0, sizeof(self.recent))
+        self.expected = self.recent_expected = self.hits = 0
+        self.lru.evicted_bytes = self.lru.evicted_unread = 0
         self.own_expected = self.own = 0
         self.sampled = 0
         self.follow(self.followed)
         memset(self.prefix_hits, 0, sizeof(self.prefix_hits))
 
+    # The sample ---------------------------------------------------------------------------------------
     cdef void configure(self, uint32_t decay_minutes, uint32_t log_factor) noexcept:
         """The settings of LFU."""
         self.decay_minutes = decay_minutes
@@ -164,23 +155,47 @@ cdef class Miniatures:
 
     cdef int tune(self, uint32_t below, int64_t base) except -1:
         """The rate, of 1 << RATE_BITS, and the present size in bytes."""
-        cdef int i
         cdef uint16_t id
-        cdef int64_t scaled = (base * below) >> (RATE_BITS + 3)
         if base != self.base:
             self.reset()
         if below < self.below:
             for id in range(UNIVERSE):
-                if self.flags[id] & IN_USE and self.hashes[id] & ((1 << RATE_BITS) - 1) >= below:
+                if self.known[id].flags & IN_USE and self.known[id].hash & ((1 << RATE_BITS) - 1) >= below:
                     self.release(id)
         self.below = below
         self.base = base
-        for i in range(CACHES):
-            self.caches[i].capacity = scaled << (i % SIZES if i < 3 * SIZES else PRESENT_SIZE)
-            self.caches[i].pressed &= self.caches[i].bytes >= self.caches[i].capacity - self.caches[i].capacity // 8
-            while self.caches[i].bytes > self.caches[i].capacity:
-                self.evict(&self.caches[i])
+        self.fit()
         return 0
+
+    cdef void correct(self, uint64_t keys, int64_t used) noexcept:
+        """The shard's own cache has so many keys, in so many bytes, and all of them that are in the sample are known to be held;
+        0 keys: not all are known."""
+        cdef double due = keys * <double> self.below / (1 << RATE_BITS)
+        self.surplus = 0
+        self.weight = 1
+        if due >= FEW_HELD and self.held >= FEW_HELD and used > 0:
+            self.surplus = max(-0.5, min(self.held / due - 1, 1.0))
+            self.weight = min(self.held_bytes / <double> self.held * keys / used, 2.0)
+        self.fit()
+
+    cdef void fit(self) noexcept:
+        """Gives every cache the room that it has by the rate, with what the sample has too much of the shard's own keys: so much
+        of what a larger cache has, the same part of what a smaller one has."""
+        cdef double present = self.weight * ((self.base * self.below) >> RATE_BITS)
+        cdef int64_t room
+        cdef int k, c
+        for k in range(SIZES):
+            room = <int64_t> (present * ((1 << k) / 8.0 + self.surplus * min(1.0, (1 << k) / 8.0)))
+            self.lru.capacity[k] = self.lfu[k].capacity = self.s3fifo[k].capacity = room
+        self.s3fifo[SIZES].capacity = self.s3fifo[PRESENT_SIZE].capacity
+        for k in range(SIZES):
+            lru_shrink(&self.lru, self.known, k)
+            while self.lfu[k].bytes > self.lfu[k].capacity:
+                lfu_evict(&self.lfu[k], self.known, k, self.minute, self.decay_minutes)
+        for c in range(QUEUED):
+            self.s3fifo[c].pressed &= self.s3fifo[c].bytes >= self.s3fifo[c].capacity - self.s3fifo[c].capacity // 8
+            while self.s3fifo[c].bytes > self.s3fifo[c].capacity:
+                s3fifo_evict(&self.s3fifo[c], self.known, c, self.uses)
 
     # Uses ---------------------------------------------------------------------------------------------
     cdef void read(
@@ -190,39 +205,68 @@ cdef class Miniatures:
         """A read of a key in the sample, which the shard's own cache had or not (then `size` is a guess); with it there were
         `total` reads of all keys, of which its own cache missed so many."""
         cdef uint16_t id = self.find(hash)
-        cdef bint nowhere, older = id == NONE and found
+        cdef bint nowhere, older = found
         cdef bint[CACHES] missed
-        cdef int i
+        cdef double drawn = kache_random() >> 11
+        cdef Known* known
+        cdef int i, k
         self.count_read(total, missed_of_all)
         self.own += not found
         self.minute = minute
+        self.uses += 1
         if id == NONE:
             id = self.create(key, n, hash, size)
-        elif found:
-            self.resize(id, size)
-        nowhere = not found and self.flags[id] & MISSED
-        for i in range(CACHES):
-            missed[i] = nowhere or not is_resident(&self.caches[i], id)
-            if not missed[i]:
-                self.touch(&self.caches[i], id, True)
-                continue
-            if older and self.caches[i].bytes + self.sizes[id] <= self.caches[i].capacity:
-                # It was there before anybody simulated: a cache that is not full yet would have kept it.
-                missed[i] = False
-                self.insert(&self.caches[i], id)
-                continue
-            self.caches[i].misses += 1
-            self.caches[i].recent += 1
-            if found:
-                self.insert(&self.caches[i], id)
-        self.weigh(missed)
-        self.minutes[id] = minute
-        if found:
-            self.flags[id] &= ~<uint8_t> MISSED
-            self.hits += 1
-            self.prefix_hits[self.prefixes[id]] += 1
         else:
-            self.flags[id] |= MISSED
+            older = found and self.known[id].flags & OLDER
+            if found:
+                self.resize(id, size)
+        known = &self.known[id]
+        nowhere = not found and known.flags & MISSED
+        for k in range(SIZES):
+            missed[LRU + k] = nowhere or known.zone > k
+            missed[LFU + k] = nowhere or not known.counters[k] & KNOWN
+        for k in range(QUEUED):
+            missed[S3FIFO + k] = nowhere or not s3fifo_has(known, k)
+        if older:
+            # It was there before anybody simulated: a cache that is not full yet would have kept it.
+            for i in range(CACHES):
+                missed[i] &= not self.has_room(i, known.size)
+        for i in range(CACHES):
+            self.misses[i] += missed[i]
+            self.recent[i] += missed[i]
+        if not missed[LRU + PRESENT_SIZE]:
+            known.flags |= WAS_READ
+        if found:
+            lru_touch(&self.lru, self.known, id)
+        for k in range(SIZES):
+            if known.counters[k] & KNOWN:
+                if not nowhere:
+                    lfu_touch(known, k, minute, self.decay_minutes, self.log_factor, drawn)
+            elif found:
+                lfu_insert(&self.lfu[k], self.known, id, k, minute, self.decay_minutes)
+        for k in range(QUEUED):
+            if s3fifo_has(known, k):
+                if not nowhere:
+                    s3fifo_touch(&self.s3fifo[k], self.known, id, k, self.uses)
+            elif found:
+                s3fifo_insert(&self.s3fifo[k], self.known, id, k, self.uses)
+        self.weigh(missed)
+        known.minute = minute
+        self.keep(id, found)
+        if found:
+            known.flags &= ~<uint8_t> MISSED
+            self.hits += 1
+            self.prefix_hits[known.prefix] += 1
+        else:
+            known.flags |= MISSED
+
+    cdef bint has_room(self, int cache, int64_t size) noexcept:
+        """Whether it need not evict anything for a key of this size."""
+        if cache < LFU:
+            return self.lru.bytes[cache] + size <= self.lru.capacity[cache]
+        if cache < S3FIFO:
+            return self.lfu[cache - LFU].bytes + size <= self.lfu[cache - LFU].capacity
+        return self.s3fifo[cache - S3FIFO].bytes + size <= self.s3fifo[cache - S3FIFO].capacity
 
     cdef void count_read(self, uint64_t total, uint64_t missed) noexcept:
         cdef double passed
@@ -242,111 +286,165 @@ cdef class Miniatures:
         if self.recent_expected > SHORT:
             self.recent_expected /= 2
             for i in range(CACHES):
-                self.caches[i].recent /= 2
+                self.recent[i] /= 2
         if self.expected > LONG:
             self.expected /= 2
             self.own_expected /= 2
             self.own /= 2
             self.hits /= 2
-            self.evicted_bytes /= 2
-            self.evicted_unread /= 2
+            self.lru.evicted_bytes /= 2
+            self.lru.evicted_unread /= 2
             for i in range(CACHES):
-                self.caches[i].misses /= 2
+                self.misses[i] /= 2
             for i in range(PREFIXES):
                 self.prefix_hits[i] /= 2
 
     cdef void write(self, const char* key, size_t n, uint64_t hash, int64_t size, uint16_t minute) noexcept:
         """A key in the sample is stored, or changed."""
         cdef uint16_t id = self.find(hash)
+        cdef double drawn = kache_random() >> 11
+        cdef Known* known
         cdef bint fills
-        cdef int i
+        cdef int k
         self.minute = minute
+        self.uses += 1
         if id == NONE:
             id = self.create(key, n, hash, size)
         else:
             self.resize(id, size)
-        fills = self.flags[id] & MISSED
-        self.flags[id] &= ~<uint8_t> MISSED
-        for i in range(CACHES):
-            if not is_resident(&self.caches[i], id):
-                self.insert(&self.caches[i], id)
+        known = &self.known[id]
+        fills = known.flags & MISSED
+        known.flags &= ~<uint8_t> MISSED
+        # What was missed by the shard was not moved when it was read: it may have been in some of the sizes.
+        lru_touch(&self.lru, self.known, id)
+        for k in range(SIZES):
+            if not known.counters[k] & KNOWN:
+                lfu_insert(&self.lfu[k], self.known, id, k, minute, self.decay_minutes)
             elif not fills:
-                self.touch(&self.caches[i], id, False)
-        self.minutes[id] = minute
+                lfu_touch(known, k, minute, self.decay_minutes, self.log_factor, drawn)
+        for k in range(QUEUED):
+            if not s3fifo_has(known, k):
+                s3fifo_insert(&self.s3fifo[k], self.known, id, k, self.uses)
+            elif not fills:
+                s3fifo_touch(&self.s3fifo[k], self.known, id, k, self.uses)
+        known.minute = minute
+        self.keep(id, True)
 
     cdef void forget(self, uint64_t hash) noexcept:
         """It was deleted, or has expired."""
         cdef uint16_t id = self.find(hash)
         if id != NONE:
             self.drop(id)
-            self.flags[id] &= ~<uint8_t> MISSED
+            self.keep(id, False)
+            self.known[id].flags &= ~<uint8_t> MISSED
+
+    # What the shard itself has ------------------------------------------------------------------------
+    cdef void hold(self, const char* key, size_t n, uint64_t hash, int64_t size) noexcept:
+        """The shard's own cache has a key of the sample, whatever was seen of it."""
+        cdef uint16_t id = self.find(hash)
+        if id == NONE:
+            id = self.create(key, n, hash, size)
+            self.keep(id, True)
+            self.known[id].flags |= OLDER
+        elif not self.known[id].flags & HELD:
+            self.keep(id, True)
+
+    cdef void lose(self, uint64_t hash) noexcept:
+        """The shard's own cache has evicted it."""
+        cdef uint16_t id = self.find(hash)
+        if id != NONE:
+            self.keep(id, False)
+
+    cdef void keep(self, uint16_t id, bint held) noexcept:
+        """A key that was used just now, or is gone: whether the shard's own cache has it."""
+        if held != (self.known[id].flags & HELD != 0):
+            self.held += 1 if held else -1
+            self.held_bytes += self.known[id].size if held else -<int64_t> self.known[id].size
+        self.known[id].flags = self.known[id].flags & ~<uint8_t> (HELD | OLDER) | (HELD if held else 0)
 
     # Keys ---------------------------------------------------------------------------------------------
     cdef uint16_t find(self, uint64_t hash) noexcept:
         cdef uint16_t id = self.chains[(hash >> RATE_BITS) % CHAINS]
-        while id != NONE and self.hashes[id] != hash:
-            id = self.chained[id]
+        while id != NONE and self.known[id].hash != hash:
+            id = self.known[id].chained
         return id
 
+    cdef bint is_idle(self, uint16_t id) noexcept:
+        """Whether no cache has this key, nor the shard's own one."""
+        cdef Known* known = &self.known[id]
+        cdef int k
+        cdef bint found = known.flags & HELD or known.zone < SIZES
+        for k in range(SIZES):
+            found |= known.counters[k] & KNOWN
+        for k in range(QUEUED):
+            found |= s3fifo_has(known, k)
+        return not found
+
     cdef uint16_t create(self, const char* key, size_t n, uint64_t hash, int64_t size) noexcept:
-        cdef uint16_t id = self.vacant
         cdef uint32_t chain = (hash >> RATE_BITS) % CHAINS
+        cdef uint16_t id
         cdef int i
-        if id == NONE:
+        if self.vacant == NONE:
             for i in range(SEARCH):
                 self.hand = (self.hand + 1) % UNIVERSE
-                if self.residencies[self.hand] == 0:
+                if self.is_idle(<uint16_t> self.hand):
                     break
             # All are in a cache: the one that the largest LRU would drop next.
-            self.release(<uint16_t> self.hand if self.residencies[self.hand] == 0 else self.caches[SIZES - 1].tail[0])
-            id = self.vacant
-        self.vacant = self.chained[id]
-        self.hashes[id] = hash
-        self.sizes[id] = <uint32_t> min(max(size, 1), <int64_t> 0x7FFFFFFF)
-        self.flags[id] = IN_USE
-        self.prefixes[id] = self.prefix_of(key, n)
-        self.chained[id] = self.chains[chain]
+            self.release(
+                <uint16_t> self.hand if self.lru.tail == NONE or self.is_idle(<uint16_t> self.hand) else self.lru.tail)
+        id = self.vacant
+        self.vacant = self.known[id].chained
+        self.known[id].hash = hash
+        self.known[id].size = bounded(size)
+        self.known[id].flags = IN_USE
+        self.known[id].prefix = self.prefix_of(key, n)
+        self.known[id].chained = self.chains[chain]
         self.chains[chain] = id
         return id
 
     cdef void release(self, uint16_t id) noexcept:
         """The key is known no more."""
-        cdef uint16_t* place
-        if id == NONE:
-            id = <uint16_t> self.hand
-        place = &self.chains[(self.hashes[id] >> RATE_BITS) % CHAINS]
+        cdef uint16_t* place = &self.chains[(self.known[id].hash >> RATE_BITS) % CHAINS]
         self.drop(id)
+        self.keep(id, False)
         while place[0] != id:
-            place = &self.chained[place[0]]
-        place[0] = self.chained[id]
-        self.flags[id] = 0
-        self.chained[id] = self.vacant
+            place = &self.known[place[0]].chained
+        place[0] = self.known[id].chained
+        self.known[id].flags = 0
+        self.known[id].chained = self.vacant
         self.vacant = id
 
     cdef void drop(self, uint16_t id) noexcept:
         """It is in no cache any more."""
-        cdef int i
-        for i in range(CACHES):
-            if is_resident(&self.caches[i], id):
-                self.remove(&self.caches[i], id)
-            self.caches[i].state[id] = ABSENT
+        cdef int k
+        lru_drop(&self.lru, self.known, id)
+        for k in range(SIZES):
+            lfu_drop(&self.lfu[k], &self.known[id], k)
+        for k in range(QUEUED):
+            s3fifo_drop(&self.s3fifo[k], self.known, id, k)
 
     cdef void resize(self, uint16_t id, int64_t size) noexcept:
-        cdef int64_t change = min(max(size, 1), <int64_t> 0x7FFFFFFF) - <int64_t> self.sizes[id]
-        cdef Miniature* cache
-        cdef int i
+        cdef Known* known = &self.known[id]
+        cdef int64_t change = <int64_t> bounded(size) - <int64_t> known.size
+        cdef int k
         if change == 0:
             return
-        self.sizes[id] += <uint32_t> change
-        for i in range(CACHES):
-            cache = &self.caches[i]
-            if not is_resident(cache, id):
-                continue
-            cache.bytes += change
-            if cache.policy == S3FIFO and cache.state[id] & WHERE == SMALL:
-                cache.small_bytes += change
-            while cache.bytes > cache.capacity:
-                self.evict(cache)
+        known.size += <uint32_t> change
+        if known.flags & HELD:
+            self.held_bytes += change
+        lru_resize(&self.lru, self.known, id, change)
+        for k in range(SIZES):
+            if known.counters[k] & KNOWN:
+                self.lfu[k].bytes += change
+                while self.lfu[k].bytes > self.lfu[k].capacity:
+                    lfu_evict(&self.lfu[k], self.known, k, self.minute, self.decay_minutes)
+        for k in range(QUEUED):
+            if s3fifo_has(known, k):
+                self.s3fifo[k].bytes += change
+                if known.states[k] & WHERE == SMALL:
+                    self.s3fifo[k].small_bytes += change
+                while self.s3fifo[k].bytes > self.s3fifo[k].capacity:
+                    s3fifo_evict(&self.s3fifo[k], self.known, k, self.uses)
 
     cdef uint8_t prefix_of(self, const char* key, size_t n) noexcept:
         """The number of the key's prefix: up to its first ":", "/", "." or "|"; of all others it is that of no prefix."""
@@ -370,138 +468,6 @@ cdef class Miniatures:
         self.names[i][0] = <char> size
         memcpy(&self.names[i][1], key, size)
         return <uint8_t> i
-
-    # Policies -----------------------------------------------------------------------------------------
-    cdef void touch(self, Miniature* cache, uint16_t id, bint reading) noexcept:
-        cdef uint32_t counter
-        if cache.policy == LRU:
-            unlink(cache, 0, id)
-            link_first(cache, 0, id)
-            if reading:
-                cache.state[id] |= WAS_READ
-        elif cache.policy == LFU:
-            counter = self.counter_of(cache, id)
-            if counter < COUNTER and (kache_random() >> 11) * (
-                (counter - 5.0 if counter > 5 else 0.0) * self.log_factor + 1.0) < 9007199254740992.0:
-                counter += 1
-            cache.state[id] = KNOWN | <uint8_t> counter
-        else:
-            if cache.state[id] & USES < USES:
-                cache.state[id] += ONE_USE
-            if cache.state[id] & WHERE == MAIN:
-                # In the order of last use, as in the shard.
-                unlink(cache, 0, id)
-                link_first(cache, 0, id)
-
-    cdef uint32_t counter_of(self, Miniature* cache, uint16_t id) noexcept:
-        """The counter of LFU, less one for every period without a use."""
-        cdef uint32_t counter = cache.state[id] & COUNTER, periods
-        if self.decay_minutes == 0:
-            return counter
-        periods = <uint16_t> (self.minute - self.minutes[id]) // self.decay_minutes
-        return counter - periods if periods < counter else 0
-
-    cdef void insert(self, Miniature* cache, uint16_t id) noexcept:
-        cdef int64_t size = self.sizes[id]
-        cdef uint8_t state = cache.state[id]
-        cdef uint32_t since
-        if size > cache.capacity:
-            return
-        while cache.bytes + size > cache.capacity:
-            self.evict(cache)
-        cache.bytes += size
-        cache.residents += 1
-        self.residencies[id] += 1
-        if cache.policy == LRU:
-            cache.state[id] = MAIN
-            link_first(cache, 0, id)
-        elif cache.policy == LFU:
-            cache.state[id] = KNOWN | FRESH_COUNTER
-            cache.prev[id] = <uint16_t> (cache.residents - 1)
-            cache.next[cache.residents - 1] = id
-        else:
-            since = cache.ghosts - (<uint32_t> cache.prev[id] | <uint32_t> cache.next[id] << 16)
-            # Before memory is full the small queue does not grow beyond its part, as in the shard: filled with all there is it
-            # would take as long as the cache lasts until what it keeps is what S3-FIFO keeps.
-            if state & WHERE == GHOST and since <= cache.residents or not cache.pressed and (
-                cache.small_bytes + size) * 1000 > cache.capacity * cache.small_share:
-                cache.state[id] = MAIN
-                link_first(cache, 0, id)
-            else:
-                cache.state[id] = SMALL
-                cache.small_bytes += size
-                link_first(cache, 1, id)
-
-    cdef void remove(self, Miniature* cache, uint16_t id) noexcept:
-        cdef uint16_t last
-        cache.residents -= 1
-        self.residencies[id] -= 1
-        cache.bytes -= self.sizes[id]
-        if cache.policy == LFU:
-            last = cache.next[cache.residents]
-            cache.next[cache.prev[id]] = last
-            cache.prev[last] = cache.prev[id]
-        elif cache.policy == S3FIFO and cache.state[id] & WHERE == SMALL:
-            cache.small_bytes -= self.sizes[id]
-            unlink(cache, 1, id)
-        else:
-            unlink(cache, 0, id)
-        cache.state[id] = ABSENT
-
-    cdef void evict(self, Miniature* cache) noexcept:
-        """One key less; there is one."""
-        cdef uint16_t id
-        if cache.policy == LFU:
-            self.evict_rare(cache)
-        elif cache.policy == S3FIFO:
-            self.evict_queued(cache)
-        else:
-            id = cache.tail[0]
-            if cache == &self.caches[PRESENT_SIZE]:
-                self.evicted_bytes += self.sizes[id]
-                if not cache.state[id] & WAS_READ:
-                    self.evicted_unread += self.sizes[id]
-            self.remove(cache, id)
-
-    cdef void evict_rare(self, Miniature* cache) noexcept:
-        cdef uint16_t id, rarest = NONE
-        cdef uint32_t counter, least = 256
-        cdef int i
-        for i in range(LFU_SAMPLES):
-            id = cache.next[below(cache.residents)]
-            counter = self.counter_of(cache, id)
-            if counter < least:
-                least = counter
-                rarest = id
-        self.remove(cache, rarest)
-
-    cdef void evict_queued(self, Miniature* cache) noexcept:
-        cdef uint16_t id
-        cache.pressed = True
-        while True:
-            if cache.tail[0] == NONE or (
-                cache.tail[1] != NONE and cache.small_bytes * 1000 > cache.capacity * cache.small_share
-            ):
-                id = cache.tail[1]
-                if cache.state[id] & USES:
-                    unlink(cache, 1, id)
-                    cache.small_bytes -= self.sizes[id]
-                    cache.state[id] = MAIN
-                    link_first(cache, 0, id)
-                    continue
-                self.remove(cache, id)
-                cache.state[id] = GHOST
-                cache.prev[id] = <uint16_t> cache.ghosts
-                cache.next[id] = <uint16_t> (cache.ghosts >> 16)
-                cache.ghosts += 1
-                return
-            id = cache.tail[0]
-            if not cache.state[id] & USES:
-                self.remove(cache, id)
-                return
-            unlink(cache, 0, id)
-            cache.state[id] -= ONE_USE
-            link_first(cache, 0, id)
 
     # What follows -------------------------------------------------------------------------------------
     cdef void weigh(self, bint* missed) noexcept:
@@ -544,15 +510,16 @@ cdef class Miniatures:
         """
         cdef double scale = <double> (1 << RATE_BITS) / self.below if self.below else 0.0
         cdef double right = scale * (self.own_expected + FEW) / (self.own + FEW)
-        cdef Miniature* present = &self.caches[PRESENT_SIZE]
         cdef int64_t unread = 0
         cdef list sizes = [0] * PREFIXES
+        cdef Known* known
         cdef int i, k
         for i in range(UNIVERSE):
-            if present.state[i] & WHERE == MAIN and self.flags[i] & IN_USE:
-                sizes[self.prefixes[i]] += self.sizes[i]
-                if not present.state[i] & WAS_READ:
-                    unread += self.sizes[i]
+            known = &self.known[i]
+            if known.zone <= PRESENT_SIZE:
+                sizes[known.prefix] += known.size
+                if not known.flags & WAS_READ:
+                    unread += known.size
         return {
             "rate": self.below / <double> (1 << RATE_BITS),
             "base": self.base,
@@ -560,20 +527,19 @@ cdef class Miniatures:
             "reads": self.expected * scale,
             "hits": self.hits * scale,
             "misses": {
-                name: [self.caches[i * SIZES + k].misses * right for k in range(SIZES)]
-                for i, name in enumerate(POLICIES)
+                name: [self.misses[i * SIZES + k] * right for k in range(SIZES)] for i, name in enumerate(POLICIES)
             },
             "recent_reads": self.recent_expected * scale,
             "recent": {
-                "lru": self.caches[PRESENT_SIZE].recent * scale,
-                "lfu": self.caches[LFU * SIZES + PRESENT_SIZE].recent * scale,
-                "s3fifo": self.caches[S3FIFO * SIZES + PRESENT_SIZE].recent * scale,
-                "s3fifo-narrow": self.caches[CACHES - 1].recent * scale,
+                "lru": self.recent[LRU + PRESENT_SIZE] * scale,
+                "lfu": self.recent[LFU + PRESENT_SIZE] * scale,
+                "s3fifo": self.recent[S3FIFO + PRESENT_SIZE] * scale,
+                "s3fifo-narrow": self.recent[CACHES - 1] * scale,
             },
-            "bytes": present.bytes * scale,
+            "bytes": self.lru.bytes[PRESENT_SIZE] * scale,
             "unread": unread * scale,
-            "evicted": self.evicted_bytes * scale,
-            "evicted_unread": self.evicted_unread * scale,
+            "evicted": self.lru.evicted_bytes * scale,
+            "evicted_unread": self.lru.evicted_unread * scale,
             "prefixes": [
                 (self.names[i][1:1 + self.names[i][0]], sizes[i] * scale, self.prefix_hits[i] * scale)
                 for i in range(max(self.prefix_count, 1)) if sizes[i] or self.prefix_hits[i]

@@ -20,6 +20,8 @@ cdef int move_entry(Store store, Place* source, Place* target) except -1:
     # For a moment both entries have the value; its account goes with it.
     target.db.memory += memory
     source.db.memory -= memory
+    if store.is_sampled(source):
+        store.miniatures.forget(source.hash)
     free(store.detach(source, store.word_of(source)))
     return 0
 
@@ -122,6 +124,7 @@ cdef int database_flush(Store store, int db) except -1:
     store.field_looks = looks
     if db < 0:
         store.forget_queues()
+    store.forget_sample()
     store.dirty += 1
     return 0
 

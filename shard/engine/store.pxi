@@ -223,12 +223,15 @@ cdef class Store:
 
     cdef void sample_write(self, Place* place, Entry* entry) noexcept:
         """A key is stored, or changed."""
-        if not self.no_touch:
+        if self.no_touch:
+            self.miniatures.hold(place.key, place.n, place.hash, self.cost_of(entry))
+        else:
             self.miniatures.write(
                 place.key, place.n, place.hash, self.cost_of(entry), <uint16_t> lfu_minutes(self.now_ms))
 
     cdef int simulate(self, uint32_t below, int64_t base) except -1:
         """Samples at this rate, of 1 << RATE_BITS, for `base` bytes of memory; 0: nothing."""
+        cdef bint more = below > self.sampled_below
         self.sampled_below = below
         if below == 0:
             # What is off costs no memory either.
@@ -236,9 +239,20 @@ cdef class Store:
             return 0
         if self.miniatures is None:
             self.miniatures = Miniatures()
+        if more:
+            self.introducing = 0
+            self.introduce_from = 0
         self.key_overhead = self.overhead()
         self.miniatures.configure(self.lfu_decay_time, self.lfu_log_factor)
         self.miniatures.tune(below, base)
+        return 0
+
+    cdef int forget_sample(self) noexcept:
+        """A whole database was emptied, and nobody said which keys it had: the simulations begin anew."""
+        if self.miniatures is not None:
+            self.miniatures.clear()
+        self.introducing = 0
+        self.introduce_from = 0
         return 0
 
     # Effects ------------------------------------------------------------------------------------------
