@@ -31,7 +31,7 @@ cdef enum:
     ABOVE_PART = 12             # of the limit is 1: memory above it that is nobody's fault, whatever it is taken for
     HOLES_PART = 64             # the same of holes in the data, beside what a process takes anyhow
     OWN_GROWTH = 524288         # bytes that a process grows by whatever the limit is: first tables, buffers, slabs begun
-    SMALL_SHARE = 8388608       # bytes of the limit for each shard up to which all of that is no fault of the data
+    SMALL_SHARE = 16777216      # bytes of the limit for each shard up to which all of that is no fault of the data
 
 # How old what is known of the others may get while commands are executed.
 cdef int64_t LOOK_NS = 1000000

@@ -778,7 +778,7 @@ cdef class Executor:
             self.fitted_keys = keys
             self.store.simulate(max(<uint32_t> wanted, 1), base)
         introduce_keys(self.store)
-        self.store.miniatures.correct(keys if all_introduced(self.store) else 0, used)
+        self.store.miniatures.correct(keys if all_introduced(self.store) else 0, used, self.store.key_overhead)
         return 0
 
     cdef int note_slow(self, Context context, int number, int64_t took, tuple arguments) except -1:

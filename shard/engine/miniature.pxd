@@ -16,17 +16,21 @@ cdef enum:
     FOLLOW_S3FIFO = 1
     FOLLOW_NARROW = 2
 
-# A key of the sample, with its place in every cache, in little more than a line of the processors' caches.
+# A key of the sample, with its place in every cache but those of LFU: little more than a line of the processors' caches.
 cdef struct Known:
     uint64_t hash
     uint32_t size
-    uint16_t chained, minute
+    uint16_t chained
     uint8_t flags, prefix
     uint8_t zone                # the smallest LRU that has it, and so do all larger ones; SIZES: none has
-    uint8_t[SIZES] counters     # of LFU
     uint8_t[QUEUED] states      # of S3-FIFO
     uint16_t[QUEUED + 1] prev, next  # in the lists of S3-FIFO, and in the one of LRU
     uint16_t[QUEUED] times      # of S3-FIFO: when it was last used, or came into the main queue
+
+# The same key in LFU of every size. Many are drawn, so these are together.
+cdef struct Counted:
+    uint8_t[SIZES] counters
+    uint16_t minute             # of its last use
 
 # LRU in every size.
 cdef struct Recency:
@@ -43,7 +47,7 @@ cdef struct Frequency:
 
 # S3-FIFO in one size.
 cdef struct Queues:
-    int small_share             # thousandths, of the small queue
+    double small_part           # of the room is for the small queue
     int unit                    # of its times: 1 << unit uses of keys of the sample
     int64_t capacity, bytes, small_bytes
     bint pressed                # it was full since it was last emptied, or made larger
@@ -55,6 +59,7 @@ cdef struct Queues:
 cdef class Miniatures:
     """Caches of some of the keys, which say how all of them would do."""
     cdef Known* known
+    cdef Counted* counted
     cdef Recency lru
     cdef Frequency[SIZES] lfu
     cdef Queues[QUEUED] s3fifo
@@ -72,6 +77,8 @@ cdef class Miniatures:
     cdef int64_t held_bytes                 # what those take
     cdef double surplus                     # the part by which they are more than are due to the sample
     cdef double weight                      # of a byte of memory, as these sizes have it
+    cdef double blocks                      # of such a byte is in a block, the only one that the shard's small queue counts
+    cdef double lasting                     # how many buckets of ghosts the shard has, less the power of two below, over that
     cdef double expected, recent_expected, hits
     cdef double own_expected, own           # misses of the shard's own cache: as many as were to be expected of the sample, and it had
     cdef uint64_t total, missed             # reads of all keys, and misses of the shard's own cache, at the last one of the sample
@@ -84,7 +91,7 @@ cdef class Miniatures:
     cdef uint16_t minute
     cdef void configure(self, uint32_t decay_minutes, uint32_t log_factor) noexcept
     cdef int tune(self, uint32_t below, int64_t base) except -1
-    cdef void correct(self, uint64_t keys, int64_t used) noexcept
+    cdef void correct(self, uint64_t keys, int64_t used, int64_t overhead) noexcept
     cdef void fit(self) noexcept
     cdef void read(self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total,
                    uint64_t missed_of_all) noexcept

@@ -149,7 +149,7 @@ cdef void s3fifo_evict(Queues* cache, Known* known, int c, uint64_t uses) noexce
     cdef int i
     cache.pressed = True
     for i in range(MOST_PROMOTED):
-        if cache.tail[SMALL_LIST] == NONE or cache.small_bytes * 1000 <= cache.capacity * cache.small_share:
+        if cache.tail[SMALL_LIST] == NONE or cache.small_bytes <= cache.capacity * cache.small_part:
             break
         if s3fifo_evict_small(cache, known, c, uses):
             return
@@ -162,20 +162,33 @@ cdef void s3fifo_evict(Queues* cache, Known* known, int c, uint64_t uses) noexce
     s3fifo_evict_main(cache, known, c, uses)
 
 
-cdef void s3fifo_insert(Queues* cache, Known* known, uint16_t id, int c, uint64_t uses) noexcept nogil:
+cdef inline bint is_remembered(Queues* cache, Known* known, uint16_t id, int c, double lasting) noexcept nogil:
+    """Whether its ghost is still there. There are eight for ten keys in buckets of 31, as in the shard (queues.pyx), whose number
+    is a power of two and a part of it more, `lasting`: those that were not split have twice as many to remember, each for half as
+    long. How many come until 31 have come into a bucket is a sum of chances, here of three."""
+    cdef uint32_t since = cache.ghosts - (<uint32_t> known[id].prev[c] | <uint32_t> known[id].next[c] << 16)
+    cdef uint64_t drawn = kache_random()
+    cdef double three = ((drawn & 0xFFFF) + (drawn >> 16 & 0xFFFF) + (drawn >> 32 & 0xFFFF)) / 65536.0 - 1.5
+    cdef double remembered = 0.8 * cache.residents / (1 + lasting)
+    if (known[id].hash >> 48) >= (1 - lasting) * 65536:
+        remembered *= 2
+    # `three` has half of a standard deviation of 1; a sum of 31 waits has 31 ** -0.5 of it.
+    return since <= remembered * (1 + 0.36 * three)
+
+
+cdef void s3fifo_insert(Queues* cache, Known* known, uint16_t id, int c, uint64_t uses, double lasting) noexcept nogil:
     cdef int64_t size = known[id].size
     cdef uint8_t state = known[id].states[c]
-    cdef uint32_t since = cache.ghosts - (<uint32_t> known[id].prev[c] | <uint32_t> known[id].next[c] << 16)
+    cdef bint returns = state & WHERE == GHOST and is_remembered(cache, known, id, c, lasting)
     if size > cache.capacity:
         return
     while cache.bytes + size > cache.capacity:
         s3fifo_evict(cache, known, c, uses)
     cache.bytes += size
     cache.residents += 1
-    # There are eight ghosts for ten keys. Before memory is full the small queue does not grow beyond its part, as in the shard:
-    # filled with all there is it would take as long as the cache lasts until what it keeps is what S3-FIFO keeps.
-    if state & WHERE == GHOST and <uint64_t> since * 10 <= <uint64_t> cache.residents * 8 or not cache.pressed and (
-        cache.small_bytes + size) * 1000 > cache.capacity * cache.small_share:
+    # Before memory is full the small queue does not grow beyond its part, as in the shard: filled with all there is it would
+    # take as long as the cache lasts until what it keeps is what S3-FIFO keeps.
+    if returns or not cache.pressed and cache.small_bytes + size > cache.capacity * cache.small_part:
         s3fifo_enter_main(cache, known, id, c, uses)
     else:
         known[id].states[c] = SMALL
