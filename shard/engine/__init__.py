@@ -6,7 +6,7 @@
     numbers     numbers and byte strings as images and the log write them (declarations only)
     heap        deadlines
     queues      the small queue and the ghosts of S3-FIFO
-    miniature   what other policies and sizes of memory would miss, of a sample of the keys
+    miniature   what other policies and sizes of memory would miss, of a sample of the keys; on simulated_lru.pxi and two more
     table       the hash table of every slot, hash and set
     packed      the form of small collections: bytes in the block of their key's entry
     listvalue   ListValue: the value of a longer list, on chunks.pxi

@@ -6,7 +6,8 @@ of their own (memory, entry, heap, queues, miniature, table, packed, listvalue, 
 `__init__.py` draws them all). The interface of
 each part is declared in `engine.pxd`. From the bottom up, each built on those above it:
 
-    clock, store, detached     the databases: finding, inserting, replacing entries, and the account of their memory
+    clock, store, sampling,    the databases: finding, inserting, replacing entries, and the account of their memory; what of
+    detached                   them the miniature simulations are told
     packing, packed_fields,    small collections in the block of their entry
     packed_zsets, packed_lists
     keys, strings, lists,      the mutators: every change, once each, over (place, bytes)
@@ -148,7 +149,7 @@ from .queues cimport (
     Ghosts, Queue, Queued, ghosts_add, ghosts_clear, ghosts_fetch, ghosts_take, queue_check, queue_clear, queue_peek, queue_pop,
     queue_push,
 )
-from .miniature cimport FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, RATE_BITS, Miniatures
+from .miniature cimport FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, RATE_BITS, Miniatures, in_sample
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,
 )

@@ -16,6 +16,11 @@ cdef enum:
     FOLLOW_S3FIFO = 1
     FOLLOW_NARROW = 2
 
+
+cdef inline bint in_sample(uint64_t hash, uint32_t below) noexcept nogil:
+    """Whether a key with this hash is in a sample of `below` of 1 << RATE_BITS."""
+    return (<uint32_t> hash & ((1 << RATE_BITS) - 1)) < below
+
 # A key of the sample, with its place in every cache but those of LFU: little more than a line of the processors' caches.
 cdef struct Known:
     uint64_t hash

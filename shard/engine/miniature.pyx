@@ -161,7 +161,7 @@ cdef class Miniatures:
             self.reset()
         if below < self.below:
             for id in range(UNIVERSE):
-                if self.known[id].flags & IN_USE and self.known[id].hash & ((1 << RATE_BITS) - 1) >= below:
+                if self.known[id].flags & IN_USE and not in_sample(self.known[id].hash, below):
                     self.release(id)
         self.below = below
         self.base = base

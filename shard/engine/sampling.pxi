@@ -25,7 +25,7 @@ cdef int introduce_keys(Store store) except -1:
         for i in range(n):
             entry = found[i].entry
             hash = table_hash(entry_key(entry), entry_key_size(entry))
-            if (<uint32_t> hash & ((1 << RATE_BITS) - 1)) < store.sampled_below:
+            if in_sample(hash, store.sampled_below):
                 store.miniatures.hold(entry_key(entry), entry_key_size(entry), hash, store.cost_of(entry))
         free(found)
         left -= n

@@ -187,7 +187,7 @@ cdef class Store:
 
     # Miniature simulations ----------------------------------------------------------------------------
     cdef inline bint is_sampled(self, Place* place) noexcept:
-        return (<uint32_t> place.hash & ((1 << RATE_BITS) - 1)) < self.sampled_below
+        return in_sample(place.hash, self.sampled_below)
 
     cdef inline int64_t cost_of(self, Entry* entry) noexcept:
         """Bytes of a key with its place in a table; of a collection that is no packed one a guess."""
@@ -548,6 +548,22 @@ cdef class Store:
         for i in range(self.active):
             total += self.databases[i].memory
         return total
+
+    def sampled_keys(self):
+        """How many keys are in the sample of the miniature simulations, counted."""
+        cdef uint32_t slot
+        cdef Walk walk
+        cdef Entry* entry
+        cdef int i, found = 0
+        for i in range(self.active):
+            for slot in range(SLOT_COUNT if self.databases[i].slots != NULL else 0):
+                walk = table_walk(&self.databases[i].slots[slot])
+                while True:
+                    entry = walk_next(&walk)
+                    if entry == NULL:
+                        break
+                    found += in_sample(table_hash(entry_key(entry), entry_key_size(entry)), self.sampled_below)
+        return found
 
     def check(self):
         """Asserts every invariant of every database, and of the queue."""
