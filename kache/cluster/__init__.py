@@ -21,6 +21,7 @@ transactions, resolution        what of transactions counts after a crash; who d
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
 client_counts, numbers, pauses, monitors, tallies, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
+rounds                          whether all shards save, or rewrite their logs, one after the other;
 board                           what every shard has begun, and its sign of life;
 claims                          which of several shards serves a waiting client;
 budget                          what every shard uses of the one limit of memory

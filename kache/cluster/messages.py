@@ -183,7 +183,7 @@ class ChildContext(msgspec.Struct, kw_only=True):
     pages: dict[str, int]
     """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun, "claims", which of them
     serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors",
-    "addresses" and "users", what counts for limits;
+    "rounds", what is being dumped, "addresses" and "users", what counts for limits;
     shards also "budget", what each uses of the memory, and "waker…", one for each shard in their order."""
     run_dir: str
     """The cluster's private directory (0700)."""

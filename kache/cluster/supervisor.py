@@ -29,7 +29,18 @@ import msgspec
 
 from kache.backend.conversation import check_backend
 from kache.backend.tls import context_of
-from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes, tallies
+from kache.cluster import (
+    announcement,
+    budget,
+    children,
+    claims,
+    client_counts,
+    logs,
+    messages,
+    processes,
+    rounds,
+    tallies,
+)
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.certificates import CertificateError, checked_in_a_child
@@ -116,7 +127,7 @@ class Supervisor:
             lambda what, then: self._writing.do(functools.partial(self._data.keep_unfinished, what), then),
         )
         self._loading = LoadingBar(not config.logfile)
-        self._dumps = Dumps(self._tell_shard, range(config.shards))
+        self._dumps = Dumps(self._tell_shard, range(config.shards), self._show_round)
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._spread = Spread(config, self._data, self._children, self._acknowledgements, self._send)
@@ -537,6 +548,9 @@ class Supervisor:
                 self._send(child, message)
                 return True
         return False
+
+    def _show_round(self, what: int) -> None:
+        rounds.write(self._resources.rounds, what, time.time_ns() // 1_000_000)
 
     def _announce(self) -> None:
         """Say once that the cluster serves: when every child is up, or has shown that it cannot come up."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -381,3 +382,24 @@ def test_other_hashes_and_another_number_of_shards_behind_a_kill_of_everything(t
             assert known is not None
             other = msgspec.structs.replace(known, hash_seed=draw.randbytes(16))
             directory.write_cluster(files, str(tmp_path), other)
+
+
+def test_a_save_is_in_progress_between_two_shards(tmp_path: Path) -> None:
+    """From its start until the last one is done, also while no shard is at it."""
+    with Cluster(3, routers=2, dir=tmp_path) as cluster, cluster.every_router() as connections:
+        for connection in connections:
+            assert b"rdb_bgsave_in_progress:0" in connection.request("info", "persistence")
+        pid = cluster.pid_of("shard", 1)
+        cluster.kill(pid, signal.SIGSTOP)
+        try:
+            assert connections[0].request("bgsave") == "Background saving started"
+            until(lambda: "shard 0: dumped " in cluster.log(), "the end of the first turn")
+            for connection in connections:
+                info = connection.request("info", "persistence")
+                assert b"rdb_bgsave_in_progress:1" in info and b"aof_rewrite_in_progress:0" in info
+                assert b"rdb_current_bgsave_time_sec:-1" not in info
+        finally:
+            cluster.kill(pid, signal.SIGCONT)
+        for connection in connections:
+            until(lambda each=connection: b"rdb_bgsave_in_progress:0" in each.request("info", "persistence"), "its end")
+        assert "shard 2: dumped " in cluster.log()
