@@ -6,7 +6,7 @@ messages, control               what goes over the control channels, and the cha
 changes, spread,                changes of the configuration: what is tried, stored, taken back; how children are told;
 acknowledgements                who has yet to answer
 certificates, tls_reload        the TLS certificate: what is wrong with it, and how another one is taken in
-ending                          the routers first, then the shards
+ending, last_saves              the routers first, then the shards, once everything is on disk
 questions                       what one router asks the others
 users                           who they are and what they may do: the one truth, and OK once every child goes by it
 modules                         commands in Python: tried, numbered, the same in all shards
