@@ -57,6 +57,7 @@ QUIET_LOOKS: Final = 10
 """Looks without a frame after which a MARK is written: a second."""
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two tries to get away from a broken file."""
+GIVEN_UP: Final = "given up"
 CLOSE_SECONDS: Final = 30.0
 """For the disk to take the rest in when the shard leaves."""
 
@@ -131,6 +132,8 @@ class Persistence:
         self.base_bytes = 0
         self.dump_began_ms = 0
         self._dumping: asyncio.Task[None] | None = None
+        self._given_up = GIVEN_UP
+        """Why, if it is."""
         self._news = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="log-files")
         self._last_number = 0
@@ -351,13 +354,14 @@ class Persistence:
                             else "Background save already in progress")  # fmt: skip
         self.rewriting = self.logging or keep
         self.dump_began_ms = self.now()
+        self._given_up = GIVEN_UP
         self._dumping = asyncio.get_running_loop().create_task(self._dump(keep, urgent))
         try:
             await asyncio.shield(self._dumping)
         except asyncio.CancelledError:
             if self._dumping is not None and not self._dumping.done():
                 raise
-            raise DumpError("given up") from None
+            raise DumpError(self._given_up) from None
 
     def cancel(self) -> None:
         """Gives the dump up that is under way, if any."""
@@ -377,7 +381,9 @@ class Persistence:
             log.error("the dump has failed: %s", reason)
             raise DumpError(reason) from error
         except asyncio.CancelledError:
-            self.last_dump_ok, self.last_error = False, "given up"
+            self.last_dump_ok, self.last_error = False, self._given_up
+            if self._given_up != GIVEN_UP:
+                log.error("the dump has failed: %s", self._given_up)
             raise
         else:
             self.last_dump_ok, self.last_error = True, ""
@@ -598,7 +604,11 @@ class Persistence:
             return  # every sync under always comes by here
         if not self.logging:
             if trouble >= STALLED and self._dumping is not None:
-                self._dumping.cancel()  # a snapshot's own log: nobody waits for it
+                # A snapshot's own log: nobody waits for it.
+                call, error = writer.failure
+                reason = f"no answer for {self.config.log_stall_ms} ms" if trouble == STALLED else os.strerror(error)
+                self._given_up = f"{self.directory}: {call or 'write or sync'}: {reason}"
+                self._dumping.cancel()
             return
         if trouble == BROKEN and not self.repairing:
             self.repairing = True

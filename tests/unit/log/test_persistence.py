@@ -517,3 +517,20 @@ def test_settling_a_broken_log_repairs_it(tmp_path: Path) -> None:
             shard.same_as_on_disk()
 
     run(test)
+
+
+def test_a_snapshot_whose_own_log_finds_no_room_says_so(tmp_path: Path) -> None:
+    async def test() -> None:
+        files = ScriptedFiles()
+        async with kept(tmp_path / "shard", files, appendonly=False) as shard:
+            for number in range(3000):
+                shard.execute("SET", f"key{number}", "v" * 100)
+            files.fail("fallocate", errno.ENOSPC)  # the log is the first that reserves room
+            with pytest.raises(DumpError, match=f"^{tmp_path}/shard: fallocate: No space left on device"):
+                await shard.persistence.dump()
+            figures = shard.persistence.figures()
+            assert figures["last_dump_ok"] == 0 and "No space left on device" in str(figures["last_error"])
+            await shard.persistence.dump()
+            shard.same_as_on_disk()
+
+    run(test)
