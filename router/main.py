@@ -191,6 +191,7 @@ class _Process:
         self.router.slowlog.number_by(numbers.shared(ctx.pages["numbers"]))
         self.router.running = Running(ctx.pages["running"])
         self.router.pauses = Pauses(ctx.pages["pauses"])
+        self.router.rounds = ctx.pages["rounds"]
         self.router.tell_elsewhere = functools.partial(tracking.tell_elsewhere, self.router)
 
     async def serve(self) -> None:

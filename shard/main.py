@@ -36,6 +36,7 @@ from kache.cluster.messages import (
     Dumped,
     DumpShard,
     Kept,
+    LastSave,
     LibrariesAre,
     Loading,
     ModulesAre,
@@ -218,9 +219,10 @@ class _Process:
     async def serve(self) -> None:
         """Serves, and returns once drained or abandoned."""
         self.loop.add_reader(self.ctx.death_fd, os._exit, 1)
-        self.loop.add_signal_handler(signal.SIGTERM, self._drain, float(self.ctx.config.drain_seconds))
-        # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
-        self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        # Ctrl-C reaches the whole foreground group, and a service manager may signal all processes: the supervisor decides what
+        # it means. What is held here is not let go before it is known to be on disk.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, lambda: None)
         if self.waker >= 0:
             self.loop.add_reader(self.waker, self._give_way)
         self.cleanup.start()
@@ -325,6 +327,8 @@ class _Process:
             self.keeper.resolved(message)
         elif isinstance(message, DumpShard):
             self._spawn(self.keeper.dump(message.id, message.urgent))
+        elif isinstance(message, LastSave):
+            self._spawn(self.keeper.last_save(message.id, message.save, self.config))
         elif isinstance(message, CancelDump):
             self.keeper.cancel()
         elif isinstance(message, SaveRefused):

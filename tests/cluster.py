@@ -210,7 +210,11 @@ class Cluster:
             if self.process.poll() is None:
                 if kind is None:
                     self.status()
-                self.process.send_signal(signal.SIGTERM)
+                    self.process.send_signal(signal.SIGTERM)
+                else:
+                    # Also if it cannot save: a test has failed, and waits for nothing more.
+                    os.close(self._tie)
+                    self._tie = None
                 code = self.process.wait(DEADLINE)
                 assert kind is not None or code == 0, f"ended with {code}:\n{self.log()}"
             for pid in self._pids:

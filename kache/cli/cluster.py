@@ -201,6 +201,18 @@ class Admin:
         assert isinstance(answer, messages.StatusReply)
         return answer.status
 
+    def stop(self, force: bool) -> str | None:
+        """Have the cluster end: "" once everything that it keeps is on disk, or why that cannot be; None: not before the
+        time-out."""
+        try:
+            control.send(self._socket, messages.Shutdown(2, force=force))
+            answer = control.receive(self._socket, self._buffer)
+        except control.LateError:
+            return None
+        except (control.ControlError, OSError) as error:
+            raise Failure(f"The supervisor did not answer: {error}.") from None
+        return answer.error if isinstance(answer, messages.Ack) else ""
+
     def wait_for_end(self) -> bool:
         """Whether the supervisor ended before the time-out."""
         try:
@@ -290,13 +302,26 @@ def _kept(kept: messages.Kept | None) -> str:
 @cluster.command("stop", short_help="End a cluster, once what is in flight is answered.")
 @port_option
 @timeout_option
-def stop(port: int, timeout: float) -> int:
-    """Answer what is in flight, then end the cluster; returns when it is gone."""
+@click.option(
+    "--force", "-f", is_flag=True, help="Also if its data cannot be saved; at once if it is stopping already."
+)
+def stop(port: int, timeout: float, force: bool) -> int:
+    """Answer what is in flight, save what is to be kept, then end the cluster; returns when it is gone.
+
+    Where something cannot be saved the cluster goes on, the command says why, and ends with status 1.
+    """
     admin = Admin(port, timeout)
     pid = admin.status().pid
-    admin.request(messages.Shutdown(2))
-    if not admin.wait_for_end():
+    unsaved = admin.stop(force)
+    if unsaved and not force:
+        raise Failure(
+            f"The cluster on port {port} goes on, since its data cannot be saved ({unsaved}); "
+            f"`kache cluster stop --force --port {port}` stops it without."
+        )
+    if unsaved is None or not admin.wait_for_end():
         raise Failure(f"The cluster on port {port} (pid {pid}) has not ended within {timeout:g} s.")
+    if unsaved:
+        raise Failure(f"The cluster on port {port} has stopped without having saved everything ({unsaved}).")
     click.echo(f"The cluster on port {port} has stopped.")
     return 0
 

@@ -6,7 +6,7 @@ messages, control               what goes over the control channels, and the cha
 changes, spread,                changes of the configuration: what is tried, stored, taken back; how children are told;
 acknowledgements                who has yet to answer
 certificates, tls_reload        the TLS certificate: what is wrong with it, and how another one is taken in
-ending                          the routers first, then the shards
+ending, last_saves              the routers first, then the shards, once everything is on disk
 questions                       what one router asks the others
 users                           who they are and what they may do: the one truth, and OK once every child goes by it
 modules                         commands in Python: tried, numbered, the same in all shards
@@ -21,6 +21,7 @@ transactions, resolution        what of transactions counts after a crash; who d
 dumps                           whose turn it is to dump
 pages                           memory that several processes share, and in it, of all routers:
 client_counts, numbers, pauses, monitors, tallies, running  their clients, the entries of the slow log, CLIENT PAUSE, MONITOR;
+rounds                          whether all shards save, or rewrite their logs, one after the other;
 board                           what every shard has begun, and its sign of life;
 claims                          which of several shards serves a waiting client;
 budget                          what every shard uses of the one limit of memory

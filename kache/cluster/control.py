@@ -26,7 +26,7 @@ from kache.errors import KacheError
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ControlChannel", "ControlError", "Conversation", "receive", "send"]
+__all__ = ["ControlChannel", "ControlError", "Conversation", "LateError", "receive", "send"]
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one message; far above any real one, so that a stray peer cannot make a process grow."""
@@ -41,6 +41,10 @@ PART_BYTES = 1024 * 1024
 
 class ControlError(KacheError):
     """The peer refused, vanished, or sent what is not a control message."""
+
+
+class LateError(ControlError):
+    """The peer has not answered in time."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -79,7 +83,7 @@ def receive(sock: socket.socket, buffer: bytearray) -> Down:
         try:
             data = sock.recv(65536)
         except TimeoutError:
-            raise ControlError("the supervisor did not answer in time") from None
+            raise LateError("the supervisor did not answer in time") from None
         except OSError as error:
             raise ControlError(f"the supervisor is gone: {error.strerror}") from None
         if not data:

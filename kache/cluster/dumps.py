@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from kache.cluster import rounds
 from kache.cluster.messages import CancelDump, Down, DumpShard, Kept
 from kache.config.settings import Config
 
@@ -58,10 +59,14 @@ class _Round:
 
 
 class Dumps:
-    """`send` tells a shard; `answered` must be called with every Dumped of one. `shards` are those that keep something."""
+    """`send` tells a shard; `answered` must be called with every Dumped of one. `shards` are those that keep something. `show` is
+    told what is under way (`kache.cluster.rounds`) whenever that changes."""
 
-    def __init__(self, send: Callable[[int, Down], bool], shards: Sequence[int]) -> None:
+    def __init__(
+        self, send: Callable[[int, Down], bool], shards: Sequence[int], show: Callable[[int], None] = lambda what: None
+    ) -> None:
         self._send = send
+        self._show = show
         self._shards = list(shards)
         self._round: _Round | None = None
         self._waiting: deque[_Round] = deque()
@@ -150,6 +155,7 @@ class Dumps:
                 if not self._waiting:
                     return
                 self._round = self._waiting.popleft()
+                self._show(rounds.REWRITE if self._round.rewrite else rounds.SAVE)
             if not self._round.shards:
                 self._end()
                 continue
@@ -163,6 +169,7 @@ class Dumps:
     def _end(self) -> None:
         ended, self._round = self._round, None
         assert ended is not None
+        self._show(rounds.NOTHING)
         if not ended.failures and not ended.cancelled:
             self._wait = 0.0
             self._saved_at = None  # the next look at the clock sets it

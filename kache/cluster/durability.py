@@ -151,7 +151,8 @@ class DataDirectory:
     def of_shard(self, shard: int) -> DataPlace | None:
         """What a shard is told of it; None while it is not open."""
         slots = tuple((first, last) for first, last, owner in self.slots if owner == shard)
-        return DataPlace(self._place(shard), self._cluster, slots) if self.is_open else None
+        needed = (f"{self.path}/{self._directory.CLUSTER}",)
+        return DataPlace(self._place(shard), self._cluster, slots, needed) if self.is_open else None
 
     def close(self) -> None:
         """Give it back."""

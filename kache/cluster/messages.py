@@ -37,6 +37,7 @@ __all__ = [
     "FunctionChange",
     "Health",
     "Kept",
+    "LastSave",
     "LibrariesAre",
     "Library",
     "Loading",
@@ -92,6 +93,8 @@ class DataPlace(msgspec.Struct, frozen=True):
     directory: str
     cluster: bytes
     slots: tuple[tuple[int, int], ...]
+    needed: tuple[str, ...] = ()
+    """Files of the whole data directory without which nothing that a shard keeps would be found again."""
 
 
 class Stage(msgspec.Struct, kw_only=True, frozen=True):
@@ -183,7 +186,7 @@ class ChildContext(msgspec.Struct, kw_only=True):
     pages: dict[str, int]
     """What this child shares with others (`kache.cluster.pages`): "board", what shards have begun, "claims", which of them
     serves a client; routers also "clients", how many each has, "numbers", those of the slow log's entries, "pauses" and "monitors",
-    "addresses" and "users", what counts for limits;
+    "rounds", what is being dumped, "addresses" and "users", what counts for limits;
     shards also "budget", what each uses of the memory, and "waker…", one for each shard in their order."""
     run_dir: str
     """The cluster's private directory (0700)."""
@@ -342,6 +345,14 @@ class DumpShard(_Message, tag=True):
     urgent: bool
 
 
+class LastSave(_Message, tag=True):
+    """Down, to a shard: it is to end. Have on disk what should outlive it: a snapshot if `save` (None: if the settings
+    say so), and the log up to here. Answered with Dumped; the shard goes on, since the cluster may, too."""
+
+    id: int
+    save: bool | None = None
+
+
 class CancelDump(_Message, tag=True):
     """Down, to a shard: give up the dump that is under way."""
 
@@ -353,7 +364,7 @@ class SaveRefused(_Message, tag=True):
 
 
 class Dumped(_Message, tag=True):
-    """Up: the answer to DumpShard."""
+    """Up: the answer to DumpShard, and to LastSave."""
 
     id: int
     error: str = ""
@@ -533,21 +544,23 @@ class StageIs(_Message, tag=True):
 class Save(_Message, tag=True):
     """Up: have every shard make a new base, one after the other; `what`: "save" (Ack at the end), "bgsave",
     "bgrewriteaof" (Ack at the beginning, also where it is put behind a save), "schedule" (a save that is put behind a rewrite),
-    "cancel" (of saves), "shutdown" (Ack at the end, in the place of whatever is under way)."""
+    "cancel" (of saves)."""
 
     id: int
     what: str
 
 
 class Shutdown(_Message, tag=True):
-    """Up: drain and end the whole cluster. Ack comes at once, the end of the connection when all is gone. A router passes the
-    descriptor of the client who asks with it, for the same.
+    """Up: drain and end the whole cluster. Ack comes when everything that is kept is on disk, the end of the connection when all
+    is gone. A router passes the descriptor of the client who asks with it, for the same.
 
-    `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for."""
+    `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for. Ack with an
+    error: not everything can be kept, and the cluster goes on; with `force` it has ended all the same."""
 
     id: int
     save: bool | None = None
     now: bool = False
+    force: bool = False
 
 
 class ModuleLoad(_Message, tag=True):
@@ -648,6 +661,7 @@ Down = (
     | ScriptsAre
     | Drain
     | DumpShard
+    | LastSave
     | CancelDump
     | SaveRefused
     | ShardState

@@ -23,6 +23,7 @@ from kache.cluster import (
     monitors,
     numbers,
     pauses,
+    rounds,
     run_dir,
     running,
     tallies,
@@ -104,6 +105,7 @@ class Resources:
             self.numbers = numbers.create(self.run_dir)
             self.pauses = pauses.create(self.run_dir)
             self.monitors = monitors.create(self.run_dir)
+            self.rounds = rounds.create(self.run_dir)
             self.tallies = tallies.create(self.run_dir, max(1, config.routers))
             self.running = running.create(self.run_dir, max(1, config.shards))
             self.board = board.create(self.run_dir, max(1, config.shards), max(1, config.routers))
@@ -141,6 +143,7 @@ class Resources:
                 "numbers": self.numbers,
                 "pauses": self.pauses,
                 "monitors": self.monitors,
+                "rounds": self.rounds,
                 **self.tallies,
             }
         # Their names in the order of the shards.
@@ -203,6 +206,7 @@ class Resources:
             self.numbers,
             self.pauses,
             self.monitors,
+            self.rounds,
             *self.tallies.values(),
             self.running,
             self.board,

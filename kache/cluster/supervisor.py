@@ -29,7 +29,18 @@ import msgspec
 
 from kache.backend.conversation import check_backend
 from kache.backend.tls import context_of
-from kache.cluster import announcement, budget, children, claims, client_counts, logs, messages, processes, tallies
+from kache.cluster import (
+    announcement,
+    budget,
+    children,
+    claims,
+    client_counts,
+    logs,
+    messages,
+    processes,
+    rounds,
+    tallies,
+)
 from kache.cluster.acknowledgements import Acknowledgements
 from kache.cluster.admins import Admins
 from kache.cluster.certificates import CertificateError, checked_in_a_child
@@ -40,6 +51,7 @@ from kache.cluster.dumps import CANCELLED, Dumps
 from kache.cluster.durability import DataDirectory
 from kache.cluster.ending import GRACE_SECONDS, Ending
 from kache.cluster.health import Health
+from kache.cluster.last_saves import LastSaves
 from kache.cluster.links import Links
 from kache.cluster.messages import ChildContext
 from kache.cluster.modules import Modules
@@ -76,7 +88,8 @@ _log = logging.getLogger("kache")
 
 
 class Supervisor:
-    """One cluster. `run` returns its exit status when it has ended; raises KacheError when it cannot start.
+    """One cluster. `run` returns its exit status when it has ended, 1 if not everything that it keeps is on disk; raises KacheError
+    when it cannot start.
 
     `reload` reads the configuration again (SIGHUP). `exit_fd` is a descriptor whose end stops the cluster, so that
     none outlives the program that started it. `on_ready` is told once, in one sentence, when clients are served,
@@ -116,7 +129,7 @@ class Supervisor:
             lambda what, then: self._writing.do(functools.partial(self._data.keep_unfinished, what), then),
         )
         self._loading = LoadingBar(not config.logfile)
-        self._dumps = Dumps(self._tell_shard, range(config.shards))
+        self._dumps = Dumps(self._tell_shard, range(config.shards), self._show_round)
         self._children: list[Child] = []
         self._acknowledgements = Acknowledgements()
         self._spread = Spread(config, self._data, self._children, self._acknowledgements, self._send)
@@ -130,7 +143,16 @@ class Supervisor:
         self._certificates = TlsReload(self._children, self._acknowledgements, self._send, lambda: self.config)
         self._troubles: list[str] = []
         self._manager = ServiceManager(os.environ)
-        self._end = Ending(self._spread, self._data, self._children, self._send)
+        self._last_saves = LastSaves(self._children, self._send)
+        self._end = Ending(
+            self._spread,
+            self._data,
+            self._children,
+            self._send,
+            self._last_saves,
+            on_saving=lambda: self._dumps.cancel(rewrites=True),
+            on_end=self._on_end,
+        )
         self._simulation = Simulation(self._children, self._acknowledgements, self._send, self._answer, for_tests)
 
     @property
@@ -179,7 +201,7 @@ class Supervisor:
                 self._turn()
         finally:
             self._leave()
-        return 0
+        return 1 if self._end.unsaved else 0
 
     def _open(self) -> None:
         """Everything that is the cluster's alone; raises KacheError when something cannot be had, and has nothing then."""
@@ -244,6 +266,7 @@ class Supervisor:
             self._look_after_children(now)
             self._certificates.look(now)
             self._resolution.look()
+            self._last_saves.look()
             self._writing.look()
             logs.tell_left_out()
             self._manager.alive()
@@ -325,15 +348,20 @@ class Supervisor:
             self._changes.read_again(self._read, then)
 
     def _stop(self, cause: str) -> None:
-        self._manager.stopping()
         self._simulation.end()
-        self._resolution.stop()
         self._end.begin(cause)
+
+    def _on_end(self) -> None:
+        """From here on nothing holds the end up any more."""
+        self._manager.stopping()
+        self._resolution.stop()
 
     def _on_starter_gone(self, _mask: int) -> None:
         assert self._exit_fd is not None
         self._selector.unregister(self._exit_fd)
-        self._stop("the end of the program that started it")
+        self._end.force()  # there is nobody left who could do anything about what cannot be saved
+        if self._end.phase == "serving":
+            self._stop("the end of the program that started it")
 
     # Children --------------------------------------------------------------------------------------------------
 
@@ -489,7 +517,8 @@ class Supervisor:
                     child.kept = message
                     self._dumps.kept(child.index, message)
                 case messages.Dumped(id=number, error=error):
-                    self._dumps.answered(child.index, number, error)
+                    if not self._dumps.answered(child.index, number, error):
+                        self._last_saves.answered(child.index, number, error)
                 case messages.Answer():
                     self._questions.on_answer(child, message)
                 case _:
@@ -538,6 +567,9 @@ class Supervisor:
                 return True
         return False
 
+    def _show_round(self, what: int) -> None:
+        rounds.write(self._resources.rounds, what, time.time_ns() // 1_000_000)
+
     def _announce(self) -> None:
         """Say once that the cluster serves: when every child is up, or has shown that it cannot come up."""
         broken = [child for child in self._children if child.state != "up"]
@@ -575,6 +607,7 @@ class Supervisor:
             self._resolution.gone(child.index, not self._simulation.keeps_down(child), child.lasts)
             self._loading.over(child.index)
             self._dumps.gone(child.index)
+            self._last_saves.gone(child.index, child.reason)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
             tallies.clear(self._resources.tallies, child.index)
@@ -665,15 +698,59 @@ class Supervisor:
                 self._shut_down(asker, message)
 
     def _shut_down(self, asker: Conversation, message: messages.Shutdown) -> None:
-        """Ends the cluster. A client's connection, which comes with its request, stays open until everything is on disk."""
+        """Ends the cluster, unless that would lose what it is to keep. A client's connection, which comes with its request, stays
+        open until everything is on disk."""
+
+        def answer(error: str) -> None:
+            self._answer(asker, messages.Ack(message.id, error))
+
         held = asker.take_descriptor()
-        if held >= 0:
-            self._end.hold(held)
-        self._answer(asker, messages.Ack(message.id))
-        if self._end.phase != "serving" and asker not in self._admins:
-            return  # another client's request is being carried out: this one waits for the same end
-        self._end.ask(message.save, message.now)
-        self._stop("a request to stop")
+        if self._end.phase != "serving":
+            # Another's request is being carried out: this one waits for the same end, unless it is to come at once.
+            if held >= 0:
+                self._end.hold(held)
+                answer("")
+            else:
+                self._end.tell(answer)
+            if message.force and asker in self._admins:
+                self._stop("a request to stop")
+            return
+        if asker in self._admins:
+            self._end.tell(answer)
+            self._end.ask(message.save, message.now, message.force)
+            self._stop("a request to stop")
+        else:
+            self._shut_down_for_client(held, message, answer)
+
+    def _shut_down_for_client(self, held: int, message: messages.Shutdown, answer: Callable[[str], None]) -> None:
+        """Its router lives on if it has to be told that not everything can be saved: so that is tried before anybody leaves."""
+
+        def then(error: str) -> None:
+            if error and self._end.phase == "serving":
+                if held >= 0:
+                    os.close(held)
+                answer(error)
+                return
+            if held >= 0:
+                self._end.hold(held)
+            answer("")
+            if self._end.phase == "serving":
+                self._end.ask(message.save, message.now, message.force)
+                self._stop("a request to stop")
+
+        if message.save:
+            try:
+                self._spread.open_data()
+            except KacheError as error:
+                if not message.force:
+                    then(str(error))
+                    return
+                _log.warning("nothing can be saved: %s", error)
+        if message.force or not self._end.keeps(message.save):
+            then("")
+        else:
+            self._dumps.cancel(rewrites=True)  # what is saved now is saved for the last time
+            self._last_saves.ask(message.save, then)
 
     def _answer_count(self, asker: Conversation, number: int, error: str, count: int) -> None:
         self._answer(asker, messages.Ack(number, error, count))
@@ -716,8 +793,6 @@ class Supervisor:
             waits = not self._dumps.saving
             self._answer(asker, messages.Ack(number, self._dumps.cancel(), int(waits)))
             return
-        if what == "shutdown":
-            self._dumps.cancel(rewrites=True)  # what is saved now is saved for the last time
         try:
             self._spread.open_data()
         except KacheError as error:
@@ -727,7 +802,7 @@ class Supervisor:
             self._answer(asker, messages.Ack(number, f"ERR {error}"))
             return
 
-        urgent, waits = what in ("save", "shutdown"), self._dumps.running
+        urgent, waits = what == "save", self._dumps.running
 
         def over(error: str) -> None:
             if error and error != CANCELLED:
@@ -736,7 +811,7 @@ class Supervisor:
                 self._answer(asker, messages.Ack(number, error))
 
         refused = self._dumps.ask(
-            rewrite=what == "bgrewriteaof", urgent=urgent, schedule=what in ("schedule", "shutdown"), answer=over
+            rewrite=what == "bgrewriteaof", urgent=urgent, schedule=what == "schedule", answer=over
         )
         if refused or not urgent:
             self._answer(asker, messages.Ack(number, refused, int(waits)))
@@ -766,11 +841,27 @@ class Supervisor:
             child.failures = 0
             child.restart_at = time.monotonic()
         elif not child.restarting:
-            _log.info("%s (pid %d) is restarted on request", child.name, child.pid)
             child.restarting = True
-            child.reason = "restarting"
-            self._set_state(child, "down")
-            self._end.drain(child)
+            self._restart(child)
+
+    def _restart(self, child: Child) -> None:
+        """Have one end and come back; not one that would come back without what it is to keep."""
+
+        def then(error: str) -> None:
+            if error:
+                child.restarting = False
+                _log.error("%s is not restarted, since its data cannot be saved (%s)", child.name, error)
+                self._answer_waiters(child, f"{child.name} is not restarted, since its data cannot be saved ({error})")
+            elif child.pid and self._end.phase == "serving":
+                _log.info("%s (pid %d) is restarted on request", child.name, child.pid)
+                child.reason = "restarting"
+                self._set_state(child, "down")
+                self._end.drain(child)
+
+        if child.role == "shard" and child.ready_at and not child.unresponsive and self._end.keeps(None):
+            self._last_saves.ask(None, then, child)
+        else:
+            then("")
 
     def _answer(self, asker: Conversation, message: messages.Down) -> None:
         """Answer a request that had to wait, if whoever asked is still there."""

@@ -73,8 +73,10 @@ def show_limits(limits: Iterable[Limit]) -> str:
 
 def client_budget(config: Config) -> int:
     """Bytes that all clients of all routers may cost together."""
-    if config.maxmemory_clients:
+    if config.maxmemory_clients > 0:
         return max(config.maxmemory_clients, ROOM_TO_ASK)
+    if config.maxmemory_clients < 0 and config.maxmemory:  # a percentage
+        return max(config.maxmemory * -config.maxmemory_clients // 100, ROOM_TO_ASK)
     return max(LEAST_BUDGET, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE)
 
 

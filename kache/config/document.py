@@ -28,12 +28,12 @@ HEAD = """\
 def literal(setting: Setting, value: Any) -> str:
     """`value` as TOML. JSON's strings, numbers and booleans are TOML's too."""
     kind = setting.kind
-    if kind.name == "size":
+    if kind.name == "size" or (kind.name == "size or share" and value >= 0):
         size = exact_size(value)
         return size if size.isdigit() else json.dumps(size)
     if kind.name == "list":
         return json.dumps(list(value))
-    if kind.name == "mode" or kind.merge is not None:
+    if kind.name in ("mode", "size or share") or kind.merge is not None:
         return json.dumps(setting.show(value))
     return json.dumps(value, ensure_ascii=False)
 

@@ -250,6 +250,18 @@ def _parse_save(text: str) -> str:
     return " ".join(map(str, numbers))
 
 
+def _parse_size_or_share(text: str) -> int:
+    """Bytes, or a percentage as a negative number."""
+    value = -_parse_integer(text[:-1]) if text.endswith("%") else parse_size(text)
+    if not -100 <= value <= PEBIBYTE or text.startswith("-"):
+        raise ValueError(text)
+    return value
+
+
+def _show_size_or_share(value: int) -> str:
+    return f"{-value}%" if value < 0 else str(value)
+
+
 def _parse_mode(text: str) -> int:
     if not text.isdigit():
         raise ValueError(text)
@@ -272,6 +284,8 @@ LONGEST_TEXT: Final = 4095
 """Bytes of a text: the longest path."""
 
 C_INT: Final = 2**31 - 1
+PEBIBYTE: Final = 2**50
+"""Of a size: more than a machine has, and a thousand of them can still be added in 64 bits."""
 DAY: Final = 24 * 60 * 60
 
 # A count, and a time that a real server also has: what fits a C int on every machine, as there. Times in seconds become
@@ -279,8 +293,13 @@ DAY: Final = 24 * 60 * 60
 COUNT: Final = Kind("count", "a whole number", _parse_integer, str, number=True, low=0, high=C_INT)
 SECONDS: Final = Kind("s", "a whole number of seconds", _parse_integer, str, number=True, low=0, high=C_INT)
 MINUTES: Final = Kind("minutes", "a whole number of minutes", _parse_integer, str, number=True, low=0, high=C_INT)
-# A pebibyte: more than a machine has, and a thousand of them can still be added in 64 bits.
-SIZE: Final = Kind("size", "a size such as 1gb or 4096", parse_size, str, number=True, low=0, high=2**50)
+SIZE: Final = Kind("size", "a size such as 1gb or 4096", parse_size, str, number=True, low=0, high=PEBIBYTE)
+SIZE_OR_SHARE: Final = Kind(
+    "size or share",
+    "a size such as 1gb or 4096, or a whole percentage of maxmemory such as 5%, up to 100%",
+    _parse_size_or_share,
+    _show_size_or_share,
+)
 # A day: longer than anybody waits, and as nanoseconds it fits 64 bits a hundred thousand times.
 MILLISECONDS: Final = Kind(
     "ms", "a whole number of milliseconds", _parse_integer, str, number=True, low=0, high=DAY * 1000

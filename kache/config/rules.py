@@ -58,6 +58,13 @@ def check_together(config: Config) -> None:
             "data: set requirepass (KACHE_REQUIREPASS), or say protected-mode no.",
             "protected-mode",
         )
+    if config.backend and config.maxmemory_clients < 0:
+        raise ConfigError(
+            f"maxmemory-clients {-config.maxmemory_clients}% is a part of maxmemory, which belongs to the backend's nodes: give "
+            "it as a size.",
+            "maxmemory-clients",
+            "argument must be a size, since maxmemory belongs to the nodes",
+        )
     _check_tls(config)
     _check_metrics(config)
     for low, high in (

@@ -26,6 +26,7 @@ from kache.config.kinds import (
     SAVE_POINTS,
     SECONDS,
     SIZE,
+    SIZE_OR_SHARE,
     TEXT,
     WORD,
     YES_NO,
@@ -213,9 +214,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     maxmemory_clients: Annotated[
         int,
         Setting(
-            SIZE,
+            SIZE_OR_SHARE,
             "Memory that all clients may cost over all routers: unread replies, unfinished requests. As it fills, the largest "
-            "are not read; beyond it they are closed. At least 1mb; 0: an eighth of the machine's, at least 256mb.",
+            "are not read; beyond it they are closed. At least 1mb; 0, and a percentage while there is no maxmemory: an eighth "
+            "of the machine's, at least 256mb.",
             live=True,
         ),
     ] = 0

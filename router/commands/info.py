@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kache import __version__, figures
+from kache.cluster import rounds
 from kache.commands import DIGEST
 from kache.replies import Reply, Verbatim
 from kache.stats import MemoryUse, ShardStats, Snapshot, added, percentile
@@ -237,8 +238,7 @@ def _persistence(state: _State) -> Fields:
         return max((one.get(name, -1) for one in kept), default=-1)
 
     dumping = [one for one in kept if one.get("dump_in_progress")]
-    saving = [one for one in dumping if not one["dump_rewrites"]]
-    rewriting = [one for one in dumping if one["dump_rewrites"]]
+    saving, rewriting = _under_way(state, dumping)
     saved = [one["last_save_ms"] for one in kept if "last_save_ms" in one]
     dumped = "ok" if all(one.get("last_dump_ok", 1) for one in kept) else "err"
     failed = [one for one in kept if one.get("error")]
@@ -250,16 +250,16 @@ def _persistence(state: _State) -> Fields:
         "async_loading": 0,
         "current_save_keys_processed": count("dump_keys"),
         "rdb_changes_since_last_save": sum(shard.kept.get("changes_since_save", shard.dirty) for shard in state.shards),
-        "rdb_bgsave_in_progress": int(bool(saving)),
+        "rdb_bgsave_in_progress": int(saving >= 0),
         "rdb_last_save_time": (min(saved) if saved else state.routers.started_ms) // 1000,
         "rdb_last_bgsave_status": dumped,
         "rdb_last_bgsave_time_sec": -1 if last < 0 else last // 1000,
-        "rdb_current_bgsave_time_sec": max((one["dump_ms"] // 1000 for one in saving), default=-1),
+        "rdb_current_bgsave_time_sec": saving,
         "aof_enabled": int(logging),
-        "aof_rewrite_in_progress": int(bool(rewriting)),
+        "aof_rewrite_in_progress": int(rewriting >= 0),
         "aof_rewrite_scheduled": 0,
         "aof_last_rewrite_time_sec": -1 if last < 0 else last // 1000,
-        "aof_current_rewrite_time_sec": max((one["dump_ms"] // 1000 for one in rewriting), default=-1),
+        "aof_current_rewrite_time_sec": rewriting,
         "aof_last_bgrewrite_status": dumped,
         "aof_last_write_status": "err" if failed else "ok",
     }
@@ -273,6 +273,21 @@ def _persistence(state: _State) -> Fields:
             "aof_delayed_fsync": sum(one.get("state") in ("slow", "stalled") for one in kept),
         }
     return fields | _dump_progress(dumping) | (_progress(state, kept) if loading else {})
+
+
+def _under_way(state: _State, dumping: list[dict[str, Any]]) -> tuple[int, int]:
+    """For how many seconds a save has been under way, and a rewrite; -1: none is. That of the whole cluster counts from its start
+    to its end, also while no shard has its turn; else what a shard does by itself."""
+    page = state.router.rounds
+    what, since_ms = (rounds.NOTHING, 0) if page is None else rounds.read(page)
+    if what != rounds.NOTHING:
+        seconds = max(time.time_ns() // 1_000_000 - since_ms, 0) // 1000
+        return (seconds, -1) if what == rounds.SAVE else (-1, seconds)
+    times = [(one["dump_rewrites"], one["dump_ms"] // 1000) for one in dumping]
+    saving, rewriting = (
+        max((ms for rewrites, ms in times if bool(rewrites) is wanted), default=-1) for wanted in (False, True)
+    )
+    return saving, rewriting
 
 
 def _dump_progress(dumping: list[dict[str, Any]]) -> Fields:

@@ -122,13 +122,10 @@ async def shutdown(router: Router, session: Session, *options: bytes) -> Reply:
             raise CommandError(SYNTAX)
         raise CommandError("ERR No shutdown in progress.")
     wish = True if b"SAVE" in words else False if b"NOSAVE" in words else None
-    saves = wish or (wish is None and bool(router.config.save) and not router.config.appendonly)
+    force = b"FORCE" in words or wish is False
     try:
-        if saves and b"FORCE" not in words:
-            # One that cannot be saved goes on serving: its data is nowhere else. What is written from here on is saved by
-            # the shards when they leave.
-            await router.control.request(Save(0, "shutdown"))
-        await router.control.request(Shutdown(0, wish, b"NOW" in words), session.fd)
+        # One that cannot be saved goes on serving: its data is nowhere else.
+        await router.control.request(Shutdown(0, wish, b"NOW" in words, force), session.fd)
     except ControlError as error:
         log.warning("SHUTDOWN of %s is refused: %s", session.address, error)
         raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.") from None

@@ -1264,6 +1264,7 @@ cdef class Router(Reactor):
     cdef readonly bint shutting_down
     cdef readonly uint64_t boot_id
     cdef public object pauses            # CLIENT PAUSE, as all routers know it (kache/cluster/pauses.py); None in tests
+    cdef public object rounds            # what all shards dump in turns, the page (kache/cluster/rounds.py); None in tests
     cdef public object tls               # its certificate (router/tls.py); None in tests
     cdef public object on_secured        # called with every client whose TLS handshake is over; None: nobody asks
     cdef public object control           # towards the supervisor: `await control.request(message)`; None in tests

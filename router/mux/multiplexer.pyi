@@ -257,6 +257,7 @@ class Router(Reactor):
     on_secured: Callable[[Session], None] | None
     control: ControlChannel
     pauses: Pauses
+    rounds: int | None
     running: Running
     @property
     def slowlog(self) -> SlowLog: ...

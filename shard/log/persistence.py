@@ -28,6 +28,7 @@ import msgspec
 from kache.cluster.progress import counted
 from kache.cluster.transactions import LOSS_MS
 
+from . import manifest as manifests
 from . import writer as writers
 from .base import Dump
 from .beginning import Beginning
@@ -36,6 +37,7 @@ from .format import BASE, LOG, FileHeader, pack_header
 from .manifest import BaseFile, LogFile, Manifest, base_name, log_name
 from .manifest import write as write_manifest
 from .pace import DumpError, check, every_slice
+from .troubles import unusable
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ QUIET_LOOKS: Final = 10
 """Looks without a frame after which a MARK is written: a second."""
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two tries to get away from a broken file."""
+GIVEN_UP: Final = "given up"
 CLOSE_SECONDS: Final = 30.0
 """For the disk to take the rest in when the shard leaves."""
 
@@ -93,7 +96,8 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:
 
 
 class Persistence:
-    """What is kept of one shard. `directory` is its own; `now` gives unix ms."""
+    """What is kept of one shard. `directory` is its own; `now` gives unix ms. `needed` are files of others without which what is
+    kept here would not be found again."""
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Persistence:
         identity: Identity,
         now: Callable[[], int],
         config: Config,
+        needed: Sequence[str] = (),
     ) -> None:
         self.host = host
         self.files = files
@@ -110,6 +115,7 @@ class Persistence:
         self.identity = identity
         self.now = now
         self.config = config
+        self.needed = needed
         self.manifest = Manifest()
         self.writer: Writer | None = None
         self.logging = False
@@ -118,6 +124,7 @@ class Persistence:
         self.rewriting = False
         """Whether the dump that runs is one of a log."""
         self.repairing = False
+        self._try_now, self._tried = asyncio.Event(), asyncio.Event()
         self.last_save_ms = now()
         self.last_dump_ok = True
         self.last_error = ""
@@ -125,6 +132,8 @@ class Persistence:
         self.base_bytes = 0
         self.dump_began_ms = 0
         self._dumping: asyncio.Task[None] | None = None
+        self._given_up = GIVEN_UP
+        """Why, if it is."""
         self._news = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="log-files")
         self._last_number = 0
@@ -249,6 +258,44 @@ class Persistence:
             await self._name_end(ended)
         self._pool.shutdown(wait=False)
 
+    async def settle(self, save: bool) -> None:
+        """What was said up to here is on disk: in a snapshot if `save`, and in the log where there is one; DumpError says why
+        not. Nothing else changes: the shard leaves, or goes on."""
+        if self.repairing:
+            await self._next_repair()
+        if save:
+            if self._dumping is not None:
+                # What was executed last may come behind the end of the one under way.
+                self.cancel()
+                await asyncio.wait([self._dumping])
+            await self.dump(urgent=True)
+        if self.logging and self.writer is not None:
+            self.host.commit()
+            self.writer.sync()
+            await self._until_durable(self.writer.sequence)
+        if gone := await self._io(self._gone):
+            raise DumpError(gone)
+
+    async def _until_durable(self, sequence: int) -> None:
+        """Waits for the log, as long as nothing is wrong with the disk."""
+        while self.writer is not None and self.writer.durable < sequence:
+            self._look()
+            _, refusal, lost = self._host_trouble
+            if lost:
+                raise DumpError(refusal.decode().removeprefix("MISCONF "))
+            self._news.clear()
+            if self.writer.durable < sequence:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), WATCH_SECONDS)
+
+    def _gone(self) -> str:
+        """What of all that a start needs somebody has removed, or moved elsewhere; "" if nothing."""
+        own = [manifests.MANIFEST, *sorted(self.manifest.names())] if self._is_written else []
+        for path in (*(f"{self.directory}/{name}" for name in own), *self.needed):
+            if not self.files.is_file(path):
+                return f"{path} is not there any more: somebody has removed or moved it"
+        return ""
+
     async def _name_end(self, ended: int) -> None:
         """The last log is closed, with this length: the manifest says so, so that its end cannot be lost unseen."""
         if not self.manifest.logs:
@@ -307,13 +354,14 @@ class Persistence:
                             else "Background save already in progress")  # fmt: skip
         self.rewriting = self.logging or keep
         self.dump_began_ms = self.now()
+        self._given_up = GIVEN_UP
         self._dumping = asyncio.get_running_loop().create_task(self._dump(keep, urgent))
         try:
             await asyncio.shield(self._dumping)
         except asyncio.CancelledError:
             if self._dumping is not None and not self._dumping.done():
                 raise
-            raise DumpError("given up") from None
+            raise DumpError(self._given_up) from None
 
     def cancel(self) -> None:
         """Gives the dump up that is under way, if any."""
@@ -321,14 +369,21 @@ class Persistence:
             self._dumping.cancel()
 
     async def _dump(self, keep: bool, urgent: bool) -> None:
+        changes = self._dirty_at_save
         try:
             await self._dump_into_new_files(keep, urgent)
+            if gone := await self._io(self._gone):
+                self._dirty_at_save = changes  # nothing is saved that cannot be found
+                raise DumpError(gone)
         except (OSError, DumpError) as error:
-            self.last_dump_ok, self.last_error = False, str(error)
-            log.error("the dump has failed: %s", error)
-            raise DumpError(str(error)) from error
+            reason = self._why(error)
+            self.last_dump_ok, self.last_error = False, reason
+            log.error("the dump has failed: %s", reason)
+            raise DumpError(reason) from error
         except asyncio.CancelledError:
-            self.last_dump_ok, self.last_error = False, "given up"
+            self.last_dump_ok, self.last_error = False, self._given_up
+            if self._given_up != GIVEN_UP:
+                log.error("the dump has failed: %s", self._given_up)
             raise
         else:
             self.last_dump_ok, self.last_error = True, ""
@@ -337,6 +392,12 @@ class Persistence:
             self.last_dump_ms = self.now() - self.dump_began_ms
             self._dumping = None
             self.dump_running = None
+
+    def _why(self, error: Exception) -> str:
+        """A failure for people, who have to know where it was."""
+        if isinstance(error, OSError):
+            return unusable(self.files, self.directory, error)
+        return str(error) if str(error).startswith("/") else f"{self.directory}: {error}"
 
     async def _dump_into_new_files(self, keep: bool, urgent: bool) -> None:
         """A log and a base of one number, which replace everything else."""
@@ -442,6 +503,10 @@ class Persistence:
 
     async def _swap(self, created: _File, base: _File, size: int, end: int, keep: bool) -> None:
         """The new files are everything from here on; those before are removed."""
+        for each in (created, base):
+            if not await self._io(self.files.is_file, each.path):
+                # Written to its end, and without a name: those before are better than nothing.
+                raise DumpError(f"{each.path} is not there any more: somebody has removed or moved it")
         ended = None if keep else await self._detach()
         before = self.manifest.names()
         manifest = Manifest(
@@ -539,7 +604,11 @@ class Persistence:
             return  # every sync under always comes by here
         if not self.logging:
             if trouble >= STALLED and self._dumping is not None:
-                self._dumping.cancel()  # a snapshot's own log: nobody waits for it
+                # A snapshot's own log: nobody waits for it.
+                call, error = writer.failure
+                reason = f"no answer for {self.config.log_stall_ms} ms" if trouble == STALLED else os.strerror(error)
+                self._given_up = f"{self.directory}: {call or 'write or sync'}: {reason}"
+                self._dumping.cancel()
             return
         if trouble == BROKEN and not self.repairing:
             self.repairing = True
@@ -587,10 +656,22 @@ class Persistence:
                 break
             except DumpError as error:
                 log.error("the log stays broken, the next try in %d s: %s", wait, error)
-                await asyncio.sleep(wait)
+                self._tried.set()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._try_now.wait(), wait)
+                self._try_now.clear()
                 wait = min(2 * wait, LAST_RETRY)
         self.repairing = False
         self._look()
+        self._tried.set()
+
+    async def _next_repair(self) -> None:
+        """Has the next try be now: whoever has mended the disk need not wait for it. DumpError when it fails as well."""
+        self._tried.clear()
+        self._try_now.set()
+        await self._tried.wait()
+        if self.repairing:
+            raise DumpError(self.last_error)
 
     # Figures ----------------------------------------------------------------------------------------------
     def figures(self) -> dict[str, int | float | str]:

@@ -56,6 +56,8 @@ class Keeper:
         self._cancelled = False
         self._saved_at: int | None = None
         """How many changes there had been when the dump began that counts now."""
+        self._ending = asyncio.Lock()
+        """Whoever wants everything to be on disk waits for who wanted that before."""
 
     @property
     def logging(self) -> bool:
@@ -85,7 +87,7 @@ class Keeper:
         index, shards, seed = self._shard
         self._lock = loaded.lock
         identity = Identity(place.cluster, index, shards, seed, self._files.boot())
-        persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config)
+        persistence = Persistence(self._host, self._files, place.directory, identity, self._now, config, place.needed)
         number = 0 if self._loader is None else self._loader.number
         persistence.on_begun = lambda: self._tell(Recorded(number))
         await persistence.begin(
@@ -138,6 +140,24 @@ class Keeper:
             if self._cancelled and self.persistence is not None:
                 # That somebody did not want it says nothing about the disk.
                 self.persistence.last_dump_ok, self.persistence.last_error = before
+        self._tell(Dumped(number, error))
+
+    async def last_save(self, number: int, save: bool | None, config: Config) -> None:
+        """Everything that should outlive the cluster is on disk, and the answer to `number` says so, or why it is not. `save`: as
+        for `close`. The shard goes on: the cluster may, too."""
+        error = ""
+        try:
+            async with self._turn:
+                pass
+            async with self._ending:
+                if self.persistence is not None:
+                    changes = self._host.shard.store.dirty
+                    wanted = bool(config.save) and not self.logging if save is None else save
+                    await self.persistence.settle(wanted and self._saved_at != changes)
+                    if wanted:
+                        self._saved_at = changes
+        except DumpError as failed:
+            error = str(failed)
         self._tell(Dumped(number, error))
 
     def cancel(self) -> None:

@@ -17,7 +17,20 @@ import sys
 import types
 
 from kache.cluster.control import ControlChannel, ControlError
-from kache.cluster.messages import Ack, ChildContext, ConfigChanged, ConfigSet, Down, Drain, Ping, Pong, Ready, Slots
+from kache.cluster.messages import (
+    Ack,
+    ChildContext,
+    ConfigChanged,
+    ConfigSet,
+    Down,
+    Drain,
+    Dumped,
+    LastSave,
+    Ping,
+    Pong,
+    Ready,
+    Slots,
+)
 
 
 def run(ctx: ChildContext) -> None:
@@ -44,6 +57,8 @@ def run(ctx: ChildContext) -> None:
             channel.send(Pong(message.id))
         elif isinstance(message, Slots):
             channel.send(Ack(message.id))
+        elif isinstance(message, LastSave):
+            channel.send(Dumped(message.id))
         elif isinstance(message, Drain):
             done.set()
         elif hasattr(message, "state"):

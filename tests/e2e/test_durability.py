@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,8 @@ def test_who_cannot_save_does_not_shut_down(tmp_path: Path, words: tuple[str, ..
         shutil.rmtree(tmp_path / "epoch-1" / "shard-0000")
         assert connection.request(*words).message == "ERR Errors trying to SHUTDOWN. Check logs."
         assert connection.request("get", "k") == b"v"
-        assert "SHUTDOWN of 127.0.0.1:" in cluster.log() and "a dump that was asked for has failed" in cluster.log()
+        assert "SHUTDOWN of 127.0.0.1:" in cluster.log()
+        assert f" is refused: shard 0: {tmp_path}/epoch-1/shard-0000 cannot be used: " in cluster.log()
         with pytest.raises(ConnectionError):
             connection.request("shutdown", "nosave")
         assert cluster.process.wait(DEADLINE) == 0
@@ -381,3 +383,44 @@ def test_other_hashes_and_another_number_of_shards_behind_a_kill_of_everything(t
             assert known is not None
             other = msgspec.structs.replace(known, hash_seed=draw.randbytes(16))
             directory.write_cluster(files, str(tmp_path), other)
+
+
+def test_what_a_start_would_not_find_is_not_saved(tmp_path: Path) -> None:
+    """The directory is the cluster's by a file that every shard's data needs."""
+    with Cluster(2, dir=tmp_path) as cluster, cluster.connect() as connection:
+        fill(cluster)
+        assert connection.request("save") == "OK"
+        (tmp_path / "cluster").rename(tmp_path / "hidden")
+        connection.request("set", "more", 1)
+        refused = connection.request("save").message
+        assert refused == "; ".join(
+            f"{said}: {tmp_path}/cluster is not there any more: somebody has removed or moved it"
+            for said in ("ERR shard 0", "shard 1")
+        )
+        assert connection.request("bgsave") == "Background saving started"
+        until(lambda: b"rdb_last_bgsave_status:err" in connection.request("info", "persistence"), "its failure")
+        assert b"rdb_changes_since_last_save:0\r\n" not in connection.request("info", "persistence")
+        (tmp_path / "hidden").rename(tmp_path / "cluster")
+        until(lambda: connection.request("save") == "OK", "the end of the one before")
+        assert b"rdb_last_bgsave_status:ok" in connection.request("info", "persistence")
+
+
+def test_a_save_is_in_progress_between_two_shards(tmp_path: Path) -> None:
+    """From its start until the last one is done, also while no shard is at it."""
+    with Cluster(3, routers=2, dir=tmp_path) as cluster, cluster.every_router() as connections:
+        for connection in connections:
+            assert b"rdb_bgsave_in_progress:0" in connection.request("info", "persistence")
+        pid = cluster.pid_of("shard", 1)
+        cluster.kill(pid, signal.SIGSTOP)
+        try:
+            assert connections[0].request("bgsave") == "Background saving started"
+            until(lambda: "shard 0: dumped " in cluster.log(), "the end of the first turn")
+            for connection in connections:
+                info = connection.request("info", "persistence")
+                assert b"rdb_bgsave_in_progress:1" in info and b"aof_rewrite_in_progress:0" in info
+                assert b"rdb_current_bgsave_time_sec:-1" not in info
+        finally:
+            cluster.kill(pid, signal.SIGCONT)
+        for connection in connections:
+            until(lambda each=connection: b"rdb_bgsave_in_progress:0" in each.request("info", "persistence"), "its end")
+        assert "shard 2: dumped " in cluster.log()

@@ -169,3 +169,25 @@ def test_a_start_without_room_serves_what_is_there(disk: Path) -> None:
         again._clean()
     with Cluster(1, **settings) as last:
         assert written.wrong(last) == [] and last.request("get", "x") == b"1"
+
+
+def test_what_finds_no_room_is_not_lost_by_the_end(disk: Path) -> None:
+    written = Written()
+    with Cluster(1, dir=disk, save="9999 9999") as cluster:
+        with cluster.connect() as connection:
+            while len(written.outcomes) < 1500:
+                assert written.some(connection)
+        (disk / "more").write_bytes(bytes(DISK - BALLAST - (10 << 20)))  # 10 MiB are left, for 15 MB
+        refused = cluster.kache("cluster", "stop", check=False)
+        assert refused.returncode == 1
+        place = disk / "epoch-1" / "shard-0000"
+        assert f" goes on, since its data cannot be saved (shard 0: {place}" in refused.stderr
+        assert "No space left on device" in refused.stderr
+        until(lambda: cluster.child("router")["state"] == "up", "the routers come back")
+        assert written.wrong(cluster) == []
+        for name in ("ballast", "more"):
+            (disk / name).unlink()
+        assert cluster.kache("cluster", "stop").stdout == f"The cluster on port {cluster.port} has stopped.\n"
+        assert cluster.process.wait(DEADLINE) == 0
+    with Cluster(1, dir=disk) as again:
+        assert written.wrong(again) == []

@@ -295,3 +295,16 @@ def test_with_a_password_the_clock_starts_with_the_stranger() -> None:
         assert connection.request("auth", "sesame") == "OK"
         assert connection.request("reset") == "RESET"
         assert connection.socket.recv(1) == b""  # still a stranger when the time is up
+
+
+def test_what_clients_may_cost_as_a_part_of_maxmemory(tmp_path: Path) -> None:
+    """As of Redis 7: CONFIG SET, GET and REWRITE know it."""
+    (tmp_path / "kache.toml").write_text('maxmemory-clients = "10%"\n')
+    with Cluster(1, config=tmp_path / "kache.toml", maxmemory="100mb") as cluster, cluster.connect() as connection:
+        assert connection.request("config", "get", "maxmemory-clients") == [b"maxmemory-clients", b"10%"]
+        assert connection.request("config", "set", "maxmemory-clients", "5%") == "OK"
+        assert connection.request("config", "get", "maxmemory-clients") == [b"maxmemory-clients", b"5%"]
+        assert connection.request("config", "rewrite") == "OK"
+        assert (tmp_path / "kache.toml").read_text().startswith('maxmemory-clients = "5%"\n')
+        refused = connection.request("config", "set", "maxmemory-clients", "101%").message
+        assert "maxmemory-clients" in refused and "a whole percentage of maxmemory such as 5%, up to 100%" in refused

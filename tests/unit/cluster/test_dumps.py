@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kache.cluster import rounds
 from kache.cluster.dumps import ACTIVE, CANCELLED, NOTHING_RUNS, REWRITING, RUNNING, Dumps, save_points
 from kache.cluster.messages import CancelDump, Down, DumpShard, Kept
 from kache.config.settings import Config
@@ -18,7 +19,8 @@ class Shards:
         self.told: list[tuple[int, Down]] = []
         self.down: set[int] = set()
         self.answers: list[str] = []
-        self.dumps = Dumps(self.send, range(count))
+        self.shown: list[int] = []
+        self.dumps = Dumps(self.send, range(count), self.shown.append)
 
     def send(self, shard: int, message: Down) -> bool:
         if shard in self.down:
@@ -49,6 +51,22 @@ def test_one_after_the_other() -> None:
     assert (shards.finish(), shards.answers) == (1, [])
     assert (shards.finish(), shards.answers) == (2, [""])
     assert not shards.dumps.running
+
+
+def test_what_is_under_way_is_shown_from_the_start_to_the_last_shard() -> None:
+    shards = Shards()
+    shards.ask(rewrite=True)
+    shards.ask(schedule=True)
+    for _ in range(2):
+        shards.finish()
+    assert shards.shown == [rounds.REWRITE]
+    shards.finish()
+    assert shards.shown == [rounds.REWRITE, rounds.NOTHING, rounds.SAVE]
+    shards.finish()
+    shards.finish("No space left on device")
+    assert len(shards.shown) == 3
+    shards.finish()
+    assert shards.shown[3:] == [rounds.NOTHING]
 
 
 def test_what_failed_is_told_and_the_others_go_on() -> None:

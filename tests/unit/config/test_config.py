@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kache.config.changing import changed, redis_settings
+from kache.config.client_limits import client_budget
 from kache.config.document import settings_file, settings_text
 from kache.config.file import rewrite, rewritten_text
 from kache.config.kinds import format_size, parse_size
@@ -112,6 +113,47 @@ def test_shown_sizes_are_close(number: int, shift: int) -> None:
     assert abs(parse_size(format_size(size)) - size) <= size / 10
 
 
+SIZE_OR_SHARE = "a size such as 1gb or 4096, or a whole percentage of maxmemory such as 5%, up to 100%"
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "text", "shown", "budget"),
+    [
+        ("1gb", "64mb", "67108864", 64 << 20), ("1gb", "5%", "5%", (1 << 30) // 20), ("1gb", "100%", "100%", 1 << 30),
+        ("4mb", "1%", "1%", 1 << 20), ("1gb", "0%", "0", None), ("0", "50%", "50%", None), ("1gb", "0", "0", None),
+    ],
+)  # fmt: skip
+def test_what_clients_may_cost_can_be_a_part_of_maxmemory(maxmemory: str, text: str, shown: str, budget: int) -> None:
+    config = changed(Config(), {"maxmemory": maxmemory, "maxmemory-clients": text})
+    assert redis_settings(config)["maxmemory-clients"] == shown
+    assert client_budget(config) == (client_budget(Config()) if budget is None else budget)
+    assert load({"maxmemory": maxmemory, "maxmemory_clients": text}, {}) == config
+
+
+def test_a_part_is_that_of_the_limit_of_the_moment() -> None:
+    config = changed(Config(), {"maxmemory-clients": "50%"})
+    assert [client_budget(changed(config, {"maxmemory": size})) >> 20 for size in ("64mb", "2gb")] == [32, 1024]
+
+
+@pytest.mark.parametrize("text", ["101%", "-5%", "%", "5.5%", "5%%", "many%", "-1", "2000000gb"])
+def test_what_is_no_part_of_maxmemory(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changed(Config(), {"maxmemory-clients": text})
+    assert caught.value.reason == f"argument must be {SIZE_OR_SHARE}"
+
+
+def test_there_is_no_part_of_the_memory_of_nodes() -> None:
+    config = load({"backend": "redis-cluster://127.0.0.1:7000"}, {})
+    with pytest.raises(ConfigError) as caught:
+        changed(config, {"maxmemory-clients": "5%"})
+    assert caught.value.reason == "argument must be a size, since maxmemory belongs to the nodes"
+    with pytest.raises(
+        ConfigError, match="maxmemory-clients 5% is a part of maxmemory, which belongs to the backend's "
+    ):
+        load({"backend": "redis-cluster://127.0.0.1:7000", "maxmemory_clients": "5%"}, {})
+    assert changed(config, {"maxmemory-clients": "8mb"}).maxmemory_clients == 8 << 20
+
+
 def test_rewriting_keeps_comments_and_order(tmp_path: Path) -> None:
     path = file(tmp_path, '# mine\nport = 7000 # here\n  maxmemory="1gb"   # half of it\n\ntimeout = 5\n')
     config = changed(load({}, {}, path), {"maxmemory": "2gb", "requirepass": 'a"b\\', "timeout": "5"})
@@ -131,6 +173,8 @@ def test_rewriting_keeps_comments_and_order(tmp_path: Path) -> None:
         ("protected_mode = true", {"protected-mode": "no"}, "protected_mode = false"),
         ('maxmemory-policy = "allkeys-lru"#!', {"maxmemory-policy": "noeviction"}, 'maxmemory-policy = "noeviction"#!'),
         ("timeout =5", {"timeout": "6"}, "timeout =6"),
+        ('maxmemory-clients = "64mb"', {"maxmemory-clients": "5%"}, 'maxmemory-clients = "5%"'),
+        ("maxmemory-clients = '10%' # of it", {"maxmemory-clients": "8mb"}, 'maxmemory-clients = "8mb" # of it'),
     ],
 )
 def test_rewriting_replaces_the_value_alone(tmp_path: Path, line: str, values: dict[str, str], new: str) -> None:

@@ -448,3 +448,89 @@ def test_a_second_dump_is_refused_and_one_can_be_given_up(tmp_path: Path) -> Non
             shard.same_as_on_disk()
 
     run(test)
+
+
+@pytest.mark.parametrize("what", ["*.base", "*.log", "*"])
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_dump_whose_files_are_removed_has_failed(tmp_path: Path, what: str, logs: bool) -> None:
+    """They are written to their end by whoever has them open, and are nowhere."""
+
+    async def test() -> None:
+        place = tmp_path / "shard"
+        async with kept(place, appendonly=logs) as shard:
+            for number in range(3000):
+                shard.execute("SET", f"key{number}", "v" * 100)
+            changes = shard.persistence.figures()["changes_since_save"]
+            dump = asyncio.ensure_future(shard.persistence.dump())
+            while shard.persistence.dump_running is None or not list(place.glob("*.base")):
+                await asyncio.sleep(0)
+            for path in place.glob(what):
+                path.unlink()
+            with pytest.raises(DumpError, match=f"{place}/.* is not there any more: somebody has removed or moved it"):
+                await dump
+            figures = shard.persistence.figures()
+            assert figures["last_dump_ok"] == 0 and str(place) in str(figures["last_error"])
+            assert figures["changes_since_save"] == changes
+            await shard.persistence.dump()
+            assert shard.persistence.figures()["last_dump_ok"] == 1
+            shard.same_as_on_disk()
+
+    run(test)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_dump_without_its_directory_names_it(tmp_path: Path, logs: bool) -> None:
+    async def test() -> None:
+        place = tmp_path / "shard"
+        async with kept(place, appendonly=logs) as shard:
+            shard.execute("SET", "key", "v")
+            place.rename(tmp_path / "elsewhere")
+            with pytest.raises(DumpError, match=f"^{place} cannot be used: {place}/0.*log: No such file or directory"):
+                await shard.persistence.dump()
+            with pytest.raises(DumpError, match=f"^{place}[ /]"):
+                await shard.persistence.settle(not logs)
+            (tmp_path / "elsewhere").rename(place)
+            await shard.persistence.settle(not logs)
+            shard.same_as_on_disk()
+
+    run(test)
+
+
+def test_settling_a_broken_log_repairs_it(tmp_path: Path) -> None:
+    """Whoever has mended the disk need not wait for the next try."""
+
+    async def test() -> None:
+        files = ScriptedFiles()
+        async with kept(tmp_path / "shard", files, appendfsync="everysec") as shard:
+            shard.execute("SET", "key", "v")
+            shard.host.commit()
+            files.fail("fdatasync", errno.EIO, times=1000)
+            with pytest.raises(DumpError, match="Input/output error"):
+                await shard.persistence.settle(False)
+            while not shard.persistence.repairing:
+                await asyncio.sleep(0.01)
+            with pytest.raises(DumpError, match="Input/output error"):
+                await shard.persistence.settle(False)
+            files.heal()
+            await shard.persistence.settle(False)
+            assert not shard.persistence.repairing
+            shard.same_as_on_disk()
+
+    run(test)
+
+
+def test_a_snapshot_whose_own_log_finds_no_room_says_so(tmp_path: Path) -> None:
+    async def test() -> None:
+        files = ScriptedFiles()
+        async with kept(tmp_path / "shard", files, appendonly=False) as shard:
+            for number in range(3000):
+                shard.execute("SET", f"key{number}", "v" * 100)
+            files.fail("fallocate", errno.ENOSPC)  # the log is the first that reserves room
+            with pytest.raises(DumpError, match=f"^{tmp_path}/shard: fallocate: No space left on device"):
+                await shard.persistence.dump()
+            figures = shard.persistence.figures()
+            assert figures["last_dump_ok"] == 0 and "No space left on device" in str(figures["last_error"])
+            await shard.persistence.dump()
+            shard.same_as_on_disk()
+
+    run(test)
