@@ -366,6 +366,7 @@ cdef class Evictor:
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef int simulated_as(self) noexcept
     cdef void set_limited(self, bint limited) noexcept
     cdef void choose(self) noexcept
     cdef bint is_small(self, Entry* entry) noexcept

@@ -778,6 +778,7 @@ cdef class Executor:
             self.fitted_keys = keys
             self.store.simulate(max(<uint32_t> wanted, 1), base)
         introduce_keys(self.store)
+        self.store.miniatures.reflect(self.evictor.simulated_as() if self.budget.limit else -1)
         self.store.miniatures.correct(keys if all_introduced(self.store) else 0, used, self.store.key_overhead)
         return 0
 
