@@ -314,14 +314,14 @@ def test_they_run_while_memory_is_nearly_full_and_under_auto() -> None:
 
 
 def test_what_they_take_is_no_hole_in_the_data() -> None:
-    """A shard that simulates may hold as much data as one that does not: at most a mebibyte, beside the limit."""
+    """A shard that simulates may hold as much data as one that does not: 0.6 megabytes, beside the limit."""
     allowed = []
     for simulating in (False, True):
         shard = make("allkeys-lru", LIMIT)
         shard.simulating = simulating
         misses_of(shard, list(range(15_000)))
         taken = shard.store.miniatures.memory if simulating and shard.store.miniatures is not None else 0
-        assert taken <= 1 << 20 and bool(taken) == simulating
+        assert taken <= 600_000 and bool(taken) == simulating
         for _ in range(3):
             shard.govern_memory(LIMIT + LIMIT // 3 + taken)
         allowed.append(shard.budget.allowed)
