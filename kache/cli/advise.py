@@ -160,7 +160,8 @@ def _policy_advised(advice: Mapping[str, Any], misses: Mapping[str, float]) -> t
         return best, [
             f"{policy} is not simulated. With {best} {misses[best]:.1f} % would miss at the present size: {change}."
         ]
-    if saved < _WORTH:
+    # Which of the two is followed now auto knows from the latest reads; LFU it does not follow.
+    if saved < _WORTH or (policy.endswith("auto") and best != "lfu"):
         return now, []
     return best, [
         f"With {best} {misses[best]:.1f} % would miss at the present size, {saved:.1f} points fewer than with {now}: {change}."

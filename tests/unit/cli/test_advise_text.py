@@ -132,3 +132,11 @@ def test_memory_that_is_not_full_yet_is_said_to_tell_little() -> None:
     assert merged([shard(used=1 << 29)])["advice"][-1].startswith("Only 512mb are in use: if the data still grows")
     for other in (shard(used=1 << 30), shard(maxmemory=0), shard(policy="noeviction", follows="noeviction")):
         assert not any("are in use" in line for line in merged([other])["advice"])
+
+
+def test_what_auto_chooses_by_itself_is_not_advised() -> None:
+    chosen = merged([shard(policy="allkeys-auto", follows="lru")])["advice"]
+    assert not any("CONFIG SET" in line for line in chosen)
+    misses = shard()["misses"] | {"lfu": [10_000.0] * 6}
+    other = merged([shard(policy="volatile-auto", follows="lru", misses=misses)])["advice"]
+    assert "CONFIG SET maxmemory-policy volatile-lfu." in other[0]
