@@ -182,6 +182,8 @@ def advised(advice: Mapping[str, Any]) -> list[str]:
     elif SIZES[enough] > 1:
         saved = curve[at] - curve[enough]
         lines.append(f"{size} would save {saved:.1f} points of misses with {best}; more than that buys nothing.")
+    elif SIZES[enough] == 1 and advice["refused"]:
+        lines.append(f"Half as much memory would cost {curve[at - 1] - curve[at]:.1f} points with {best}.")
     elif SIZES[enough] == 1:
         lines.append(
             f"More memory buys nothing with {best}; half as much would cost {curve[at - 1] - curve[at]:.1f} points."

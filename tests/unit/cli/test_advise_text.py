@@ -126,6 +126,9 @@ def test_it_says_why_more_is_missed_than_was_simulated() -> None:
     refused = merged([shard(refused=1000), shard(1, refused=234)])["advice"]
     assert any(line.startswith("1,234 writes were refused because memory was full (OOM).") for line in refused)
     assert not any("OOM" in line for line in merged([shard()])["advice"])
+    flat = {name: [100_000 * part for part in (0.6, 0.5, 0.4, 0.3, 0.3, 0.3)] for name in ("lru", "lfu", "s3fifo")}
+    full = merged([shard(policy="noeviction", follows="noeviction", misses=flat, refused=1)])["advice"]
+    assert full[1] == "Half as much memory would cost 10.0 points with lru." and "OOM" in full[2]
 
 
 def test_memory_that_is_not_full_yet_is_said_to_tell_little() -> None:
