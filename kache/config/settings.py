@@ -217,8 +217,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         Setting(
             SIZE_OR_SHARE,
             "Memory that all clients may cost over all routers: unread replies, unfinished requests. As it fills, the largest "
-            "are not read; beyond it they are closed. At least 1mb; 0, and a percentage while there is no maxmemory: an eighth "
-            "of the machine's, at least 256mb.",
+            "are not read; beyond it they are closed. A request that is larger is never read to its end: have room for several "
+            "of the largest. At least 1mb; 0, and a percentage while there is no maxmemory: an eighth of the machine's, at "
+            "least 256mb.",
             live=True,
         ),
     ] = 0

@@ -151,6 +151,7 @@ from .queues cimport (
 )
 from .miniature cimport (
     CACHES, FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, LFU, LRU, PRESENT_SIZE, RATE_BITS, S3FIFO, Miniatures, in_sample,
+    sample_hash,
 )
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,

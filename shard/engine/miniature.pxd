@@ -26,6 +26,11 @@ cdef inline bint in_sample(uint64_t hash, uint32_t below) noexcept nogil:
     """Whether a key with this hash is in a sample of `below` of 1 << RATE_BITS."""
     return (<uint32_t> hash & ((1 << RATE_BITS) - 1)) < below
 
+
+cdef inline uint64_t sample_hash(uint64_t hash, int db) noexcept nogil:
+    """By what a key of a database is known in a sample: as `in_sample` as by its own hash."""
+    return hash ^ (<uint64_t> db << 56)
+
 # A key of the sample, with its place in every cache but those of LFU: little more than a line of the processors' caches.
 cdef struct Known:
     uint64_t hash

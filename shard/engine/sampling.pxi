@@ -26,7 +26,9 @@ cdef int introduce_keys(Store store) except -1:
             entry = found[i].entry
             hash = table_hash(entry_key(entry), entry_key_size(entry))
             if in_sample(hash, store.sampled_below):
-                store.miniatures.hold(entry_key(entry), entry_key_size(entry), hash, store.cost_of(entry))
+                store.miniatures.hold(
+                    entry_key(entry), entry_key_size(entry),
+                    sample_hash(hash, <int> (store.introducing // SLOT_COUNT)), store.cost_of(entry))
         free(found)
         left -= n
         if store.introduce_from >> SCAN_BITS:

@@ -134,6 +134,22 @@ def test_how_many_keys_of_the_sample_the_shard_has_is_known() -> None:
     assert shard.store.miniatures.held == shard.store.sampled_keys() > 0
 
 
+def test_databases_are_told_apart() -> None:
+    """Keys of the same name in two databases are two: what is read in one is a first read in the other."""
+    shard = make("allkeys-lru", 0)
+    shard.ask_advice()
+    for number in range(20_000):
+        shard.execute([b"SET", b"key:%d" % number, VALUE])
+    shard.tune_simulations()
+    for number in range(20_000):
+        shard.execute([b"GET", b"key:%d" % number])
+    shard.reset_counters()
+    for number in range(20_000):
+        assert shard.execute([b"GET", b"key:%d" % number], db=3) == b"$-1\r\n"
+    report = advice(shard)
+    assert report["misses"]["lru"][5] > 0.9 * report["reads"] > 10_000
+
+
 def test_large_collections_count_with_what_they_take() -> None:
     """A key's block says little of a hash of many fields; how many of them fit is what matters."""
     limit = 8 << 20
