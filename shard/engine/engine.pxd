@@ -137,6 +137,7 @@ cdef class Store:
     cdef void enqueue(self, Place* place, Entry* entry) noexcept
     cdef void forget_queues(self) noexcept
     cdef bint is_sampled(self, Place* place) noexcept
+    cdef uint64_t sampled_hash(self, Place* place) noexcept
     cdef int64_t cost_of(self, Entry* entry) noexcept
     cdef int64_t overhead(self) noexcept
     cdef void sample_use(self, Place* place, Entry* entry) noexcept

@@ -512,7 +512,7 @@ cdef class Evictor:
         observed = store.prepare(place, 0)
         store.detach(place, word)
         if store.is_sampled(place):
-            store.miniatures.lose(place.hash)
+            store.miniatures.lose(store.sampled_hash(place))
         store.evicted += 1
         store.dirty += 1
         if observed:

@@ -11,6 +11,7 @@ cdef enum:
     PREFIXES = 64
     PREFIX_SIZE = 32            # bytes of its name, the first of which is its length
     RATE_BITS = 24              # a key is in the sample if so many bits of its hash are below a threshold
+    DATABASE_SHIFT = 40         # bits of its hash that are changed by its database; neither the sample nor a chain goes by them
 
     FOLLOW_LRU = 0
     FOLLOW_S3FIFO = 1
@@ -116,6 +117,10 @@ cdef class Miniatures:
     cdef void keep(self, uint16_t id, bint held) noexcept
     cdef void drop(self, uint16_t id) noexcept
     cdef void resize(self, uint16_t id, int64_t size) noexcept
+    cdef void outgrow(self, uint16_t id, uint32_t size) noexcept
+    cdef int check_lru(self) except -1
+    cdef int check_lfu(self, int k) except -1
+    cdef int check_s3fifo(self, int c) except -1
     cdef bint has_room(self, int cache, int64_t size) noexcept
     cdef uint8_t prefix_of(self, const char* key, size_t n) noexcept
     cdef void age(self) noexcept

@@ -189,6 +189,10 @@ cdef class Store:
     cdef inline bint is_sampled(self, Place* place) noexcept:
         return in_sample(place.hash, self.sampled_below)
 
+    cdef inline uint64_t sampled_hash(self, Place* place) noexcept:
+        """The hash by which the simulations know a key: the same name in another database is another key."""
+        return place.hash ^ <uint64_t> self.db_of(place) << DATABASE_SHIFT
+
     cdef inline int64_t cost_of(self, Entry* entry) noexcept:
         """Bytes of a key with its place in a table; of a collection that is no packed one a guess."""
         return <int64_t> entry_memory(entry) + self.key_overhead
@@ -215,7 +219,7 @@ cdef class Store:
         if self.counting:
             # What is not there is as large as the others, as far as anybody knows.
             self.miniatures.read(
-                place.key, place.n, place.hash, self.cost_of(entry) if entry != NULL else self.used() // max(
+                place.key, place.n, self.sampled_hash(place), self.cost_of(entry) if entry != NULL else self.used() // max(
                     <int64_t> place.db.count, 1),
                 entry != NULL, <uint16_t> lfu_minutes(self.now_ms), self.hits + self.misses, self.misses)
         elif entry != NULL:
@@ -224,21 +228,24 @@ cdef class Store:
     cdef void sample_write(self, Place* place, Entry* entry) noexcept:
         """A key is stored, or changed."""
         if self.no_touch:
-            self.miniatures.hold(place.key, place.n, place.hash, self.cost_of(entry))
+            self.miniatures.hold(place.key, place.n, self.sampled_hash(place), self.cost_of(entry))
         else:
             self.miniatures.write(
-                place.key, place.n, place.hash, self.cost_of(entry), <uint16_t> lfu_minutes(self.now_ms))
+                place.key, place.n, self.sampled_hash(place), self.cost_of(entry), <uint16_t> lfu_minutes(self.now_ms))
 
     cdef int simulate(self, uint32_t below, int64_t base) except -1:
         """Samples at this rate, of 1 << RATE_BITS, for `base` bytes of memory; 0: nothing."""
         cdef bint more = below > self.sampled_below
+        if below and self.miniatures is None:
+            try:
+                self.miniatures = Miniatures()
+            except MemoryError:
+                return 0    # it is tried again; whoever makes room meanwhile does not wait for that
         self.sampled_below = below
         if below == 0:
             # What is off costs no memory either.
             self.miniatures = None
             return 0
-        if self.miniatures is None:
-            self.miniatures = Miniatures()
         if more:
             self.introducing = 0
             self.introduce_from = 0
@@ -248,7 +255,7 @@ cdef class Store:
         return 0
 
     cdef int forget_sample(self) noexcept:
-        """A whole database was emptied, and nobody said which keys it had: the simulations begin anew."""
+        """A whole database was emptied, or is another one now, and nobody said which keys it had: the simulations begin anew."""
         if self.miniatures is not None:
             self.miniatures.clear()
         self.introducing = 0
@@ -439,7 +446,7 @@ cdef class Store:
 
     cdef int remove_word(self, Place* place, uint64_t* word) except -1:
         if self.is_sampled(place):
-            self.miniatures.forget(place.hash)
+            self.miniatures.forget(self.sampled_hash(place))
         return self.destroy(place.db, self.detach(place, word))
 
     cdef Entry* detach(self, Place* place, uint64_t* word) noexcept:
@@ -500,7 +507,7 @@ cdef class Store:
         """Removes an entry past its deadline. place.key may lie inside the entry."""
         cdef Entry* entry = self.detach(place, word)
         if self.is_sampled(place):
-            self.miniatures.forget(place.hash)
+            self.miniatures.forget(self.sampled_hash(place))
         self.dirty += 1
         self.expired += 1
         if self.effects.wanted:
@@ -575,6 +582,8 @@ cdef class Store:
         cdef Walk walk
         cdef Entry* entry
         queue_check(&self.queue)
+        if self.miniatures is not None:
+            self.miniatures.check()
         for i in range(DATABASES):
             db = &self.databases[i]
             if db.slots == NULL:
