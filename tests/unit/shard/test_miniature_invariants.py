@@ -202,6 +202,7 @@ def test_one_value_that_grows_takes_no_small_cache_with_it() -> None:
     shard.reset_counters()
     for step in range(300):
         for number in range(23_000 + step % 10 * 30, 23_030 + step % 10 * 30):
+            shard.execute([b"GET", b"key:%d" % number])
             shard.execute([b"SET", b"key:%d" % number, b"v" * 60_000])
             shard.execute([b"SET", b"key:%d" % number, b"v" * 70])
         for near in range(23_900, 24_000):
