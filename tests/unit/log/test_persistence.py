@@ -502,9 +502,9 @@ def test_settling_a_broken_log_repairs_it(tmp_path: Path) -> None:
     async def test() -> None:
         files = ScriptedFiles()
         async with kept(tmp_path / "shard", files, appendfsync="everysec") as shard:
+            files.fail("fdatasync", errno.EIO, times=1000)  # before there is anything that may be synced already
             shard.execute("SET", "key", "v")
             shard.host.commit()
-            files.fail("fdatasync", errno.EIO, times=1000)
             with pytest.raises(DumpError, match="Input/output error"):
                 await shard.persistence.settle(False)
             while not shard.persistence.repairing:
