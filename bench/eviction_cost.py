@@ -174,8 +174,14 @@ def main() -> None:
                 with Connection(contender.port) as connection:
                     kept[name] = connection.integer("DBSIZE")
         for name in args.policies[1:]:
-            shares = [each[name].shard / each[base].shard for each in rounds[-args.rounds :]]
-            print(f"start {start + 1}: {name} {statistics.median(shares):.3f} of the shard's time", flush=True)
+            own = rounds[-args.rounds :]
+            rate, spent = (
+                statistics.median(getattr(each[at], field) / getattr(each[other], field) for each in own)
+                for at, other, field in ((base, name, "seconds"), (name, base, "shard"))
+            )
+            print(
+                f"start {start + 1}: {name} {rate:.3f} of the throughput, {spent:.3f} of the shard's time", flush=True
+            )
     mine = statistics.median(args.requests / each[base].seconds * 2 for each in rounds)
     spent = statistics.median(each[base].shard for each in rounds) / 2 / args.requests
     print(f"{base}: {mine:,.0f} a second, the shard {1e9 * spent:.0f} ns a command")

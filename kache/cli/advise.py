@@ -29,6 +29,9 @@ FEWEST_SAMPLED = 2000
 _WORTH = 0.5
 """Points of the miss ratio that more memory, or another policy, has to save before it is advised."""
 
+_NOT_FULL = 0.9
+"""Of the limit: while the data takes less, and so nothing is evicted, larger sizes and other policies cannot be told apart."""
+
 _MARKS = {"lru": "L", "lfu": "F", "s3fifo": "S"}
 _HEIGHT = 12
 _COLUMN = 9
@@ -40,21 +43,27 @@ def merged(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     sentences (`advice`) from `FEWEST_SAMPLED` on."""
     told = [shard for shard in shards if shard.get("reads")]
     reads = sum(shard["reads"] for shard in told)
-    present = max((shard.get("maxmemory", 0) for shard in shards), default=0) or sum(
-        shard.get("used", 0) for shard in shards
-    )
+    limit = max((shard.get("maxmemory", 0) for shard in shards), default=0)
+    used = sum(shard.get("used", 0) for shard in shards)
+    hits, misses = (sum(shard.get(name, 0) for shard in shards) for name in ("keyspace_hits", "keyspace_misses"))
     result: dict[str, Any] = {
         "policy": next((shard["policy"] for shard in shards if "policy" in shard), ""),
         "follows": sorted({shard["follows"] for shard in shards if "follows" in shard}),
         "sampled": sum(shard.get("sampled", 0) for shard in told),
         "reads": round(reads),
-        "bytes": present,
+        "bytes": limit or used,
+        "maxmemory": limit,
+        "used": used,
+        "missed": misses / (hits + misses) if hits + misses else None,
+        "refused": sum(shard.get("refused", 0) for shard in shards),
         "silent": [
             f"shard {shard['shard']} does not answer: {shard['reason']}" for shard in shards if "reason" in shard
         ],
     }
     if not reads:
         return result
+    # Without a limit what is simulated is as large as the data was a while ago: it follows in steps.
+    present = limit or sum(shard.get("base", shard["used"]) for shard in told)
     result["curves"] = {
         policy: [
             {
@@ -84,9 +93,13 @@ def _prefixes(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     sizes: dict[str, float] = defaultdict(float)
     hits: dict[str, float] = defaultdict(float)
     for shard in told:
+        # Whether the hottest keys are in the sample is chance, so of the hits it tells the parts, not how many there were.
+        looked_up = shard.get("keyspace_hits", 0) + shard.get("keyspace_misses", 0)
+        seen = sum(count for _, _, count in shard["prefixes"])
+        right = shard["reads"] * shard["keyspace_hits"] / looked_up / seen if looked_up and seen else 1.0
         for name, size, count in shard["prefixes"]:
             sizes[name] += size
-            hits[name] += count
+            hits[name] += count * right
     rows = [
         {
             "prefix": name,
@@ -105,20 +118,62 @@ def current(advice: Mapping[str, Any]) -> str:
     return next((policy for policy in ("s3fifo", "lfu") if policy in followed), "lru")
 
 
+def _is_simulated(policy: str) -> bool:
+    return policy.endswith((*_MARKS, "auto"))
+
+
+def _reservations(advice: Mapping[str, Any]) -> list[str]:
+    """Why the cluster may miss more than was simulated, or will, in sentences."""
+    policy, limit, used = advice["policy"], advice["maxmemory"], advice["used"]
+    lines = []
+    if advice["refused"]:
+        lines.append(
+            f"{advice['refused']:,} writes were refused because memory was full (OOM). What is not stored misses at every "
+            "size, so more memory would save more than is shown."
+        )
+    if policy.startswith("volatile"):
+        lines.append(
+            f"The simulations evict keys without a TTL, too, which {policy} never does: the more memory those take, the more "
+            "it misses than is shown."
+        )
+    if limit and policy != "noeviction" and used < _NOT_FULL * limit:
+        lines.append(
+            f"Only {format_size(used)} are in use: if the data still grows, ask again when memory is full. Until then larger "
+            "sizes and policies look alike."
+        )
+    return lines
+
+
+def _policy_advised(advice: Mapping[str, Any], misses: Mapping[str, float]) -> tuple[str, list[str]]:
+    """The policy that the sizes are about, and what is to be said of policies. `misses`: in percent, at the present size."""
+    policy, now = advice["policy"], current(advice)
+    best = min(misses, key=lambda name: misses[name])
+    change = f"CONFIG SET maxmemory-policy {'volatile' if policy.startswith('volatile') else 'allkeys'}-{best}"
+    saved = misses[now] - misses[best]
+    if not advice["maxmemory"]:
+        return (best if saved >= _WORTH else now), []  # there is nothing to evict
+    if policy == "noeviction":
+        return best, [
+            f"Nothing is evicted under noeviction; the figures are those of policies that evict. For a cache: {change}."
+        ]
+    if not _is_simulated(policy):
+        return best, [
+            f"{policy} is not simulated. With {best} {misses[best]:.1f} % would miss at the present size: {change}."
+        ]
+    # Which of the two is followed now auto knows from the latest reads; LFU it does not follow.
+    if saved < _WORTH or (policy.endswith("auto") and best != "lfu"):
+        return now, []
+    return best, [
+        f"With {best} {misses[best]:.1f} % would miss at the present size, {saved:.1f} points fewer than with {now}: {change}."
+    ]
+
+
 def advised(advice: Mapping[str, Any]) -> list[str]:
     """What follows, in sentences."""
-    curves, now = advice["curves"], current(advice)
+    curves = advice["curves"]
     at = SIZES.index(1.0)
     points = {policy: [100 * point["misses"] for point in curve] for policy, curve in curves.items()}
-    best = min(points, key=lambda policy: points[policy][at])
-    lines = []
-    if points[now][at] - points[best][at] >= _WORTH:
-        lines.append(
-            f"With {best} {points[best][at]:.1f} % would miss at the present size, {points[now][at] - points[best][at]:.1f} "
-            f"points fewer than with {now}: CONFIG SET maxmemory-policy allkeys-{best}."
-        )
-    else:
-        best = now
+    best, lines = _policy_advised(advice, {policy: curve[at] for policy, curve in points.items()})
     curve = points[best]
     enough = next((place for place in range(len(SIZES)) if curve[place] - min(curve[place:]) < _WORTH), len(SIZES) - 1)
     size = format_size(curves[best][enough]["bytes"])
@@ -127,13 +182,15 @@ def advised(advice: Mapping[str, Any]) -> list[str]:
     elif SIZES[enough] > 1:
         saved = curve[at] - curve[enough]
         lines.append(f"{size} would save {saved:.1f} points of misses with {best}; more than that buys nothing.")
+    elif SIZES[enough] == 1 and advice["refused"]:
+        lines.append(f"Half as much memory would cost {curve[at - 1] - curve[at]:.1f} points with {best}.")
     elif SIZES[enough] == 1:
         lines.append(
             f"More memory buys nothing with {best}; half as much would cost {curve[at - 1] - curve[at]:.1f} points."
         )
     else:
         lines.append(f"{size} would do as well with {best}.")
-    return lines
+    return lines + _reservations(advice)
 
 
 def plot(advice: Mapping[str, Any]) -> str:
@@ -163,10 +220,23 @@ def plot(advice: Mapping[str, Any]) -> str:
     return "\n".join([*lines, " " * 8 + "+" + "-" * width, (" " * 9 + sizes).rstrip(), f"{'':9}{names}, * several"])
 
 
+def _present(advice: Mapping[str, Any]) -> str:
+    """What there is, and what misses there, by the simulations and in fact."""
+    policy, now = advice["policy"], current(advice)
+    if not advice["maxmemory"]:
+        place = f"{format_size(advice['bytes'])} of data and no limit"
+    else:
+        follows = f", which follows {', '.join(advice['follows'])}" if policy.endswith("auto") else ""
+        place = f"{format_size(advice['bytes'])} and {policy}{follows}"
+    simulated = "as simulated" if _is_simulated(policy) else f"as simulated with {now}"
+    misses = 100 * advice["curves"][now][SIZES.index(1.0)]["misses"]
+    missed = advice["missed"]
+    real = "" if missed is None else f"; {100 * missed:.1f} % have missed since the start or CONFIG RESETSTAT"
+    return f"Now {place}: {misses:.1f} % of the reads miss, {simulated}{real}."
+
+
 def text(advice: Mapping[str, Any]) -> str:
     """What a person reads."""
-    followed = ", ".join(advice["follows"])
-    policy = advice["policy"] + (f", which follows {followed}" if advice["policy"].endswith("auto") else "")
     blocks = ["\n".join(advice["silent"])] if advice["silent"] else []
     if advice["sampled"] < FEWEST_SAMPLED:
         blocks.append(
@@ -176,8 +246,7 @@ def text(advice: Mapping[str, Any]) -> str:
         )
         return "\n\n".join(blocks)
     curves, now = advice["curves"], current(advice)
-    misses = 100 * curves[now][SIZES.index(1.0)]["misses"]
-    blocks.append(f"Now {format_size(advice['bytes'])} and {policy}: {misses:.1f} % of the reads miss, as simulated.")
+    blocks.append(_present(advice))
     head = ["misses", *(format_size(point["bytes"]) for point in curves[now])]
     lines = [[policy, *(f"{100 * point['misses']:.1f} %" for point in curve)] for policy, curve in curves.items()]
     blocks += [text_table(head, lines), plot(advice), "\n".join(advice["advice"])]

@@ -137,7 +137,7 @@ cdef class Store:
     cdef void enqueue(self, Place* place, Entry* entry) noexcept
     cdef void forget_queues(self) noexcept
     cdef bint is_sampled(self, Place* place) noexcept
-    cdef uint64_t sampled_hash(self, Place* place) noexcept
+    cdef uint64_t sampled_as(self, Place* place) noexcept
     cdef int64_t cost_of(self, Entry* entry) noexcept
     cdef int64_t overhead(self) noexcept
     cdef void sample_use(self, Place* place, Entry* entry) noexcept
@@ -367,6 +367,7 @@ cdef class Evictor:
     cdef int sample(self) except -1
     cdef bint evict_coldest(self) except -1
     cdef void follow(self, bint queued, int64_t small_share) noexcept
+    cdef int simulated_as(self) noexcept
     cdef void set_limited(self, bint limited) noexcept
     cdef void choose(self) noexcept
     cdef bint is_small(self, Entry* entry) noexcept

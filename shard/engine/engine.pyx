@@ -149,7 +149,10 @@ from .queues cimport (
     Ghosts, Queue, Queued, ghosts_add, ghosts_clear, ghosts_fetch, ghosts_take, queue_check, queue_clear, queue_peek, queue_pop,
     queue_push,
 )
-from .miniature cimport FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, RATE_BITS, DATABASE_SHIFT, Miniatures, in_sample
+from .miniature cimport (
+    CACHES, FOLLOW_LRU, FOLLOW_NARROW, FOLLOW_S3FIFO, LFU, LRU, PRESENT_SIZE, RATE_BITS, S3FIFO, Miniatures, in_sample,
+    sample_hash,
+)
 from .memory cimport (
     HASH_SEED, below, free, kache_calloc, kache_random, kache_realloc, kache_siphash13, set_hash_seed, table_hash,
 )

@@ -134,6 +134,16 @@ cdef class Evictor:
         else:
             self.follow(True, SHARES // SMALL_PART)
 
+    cdef int simulated_as(self) noexcept:
+        """The miniature simulation of what this does at present; -1: there is none."""
+        if self.by_ttl or self.at_random or self.volatile_only or self.store.policy == "noeviction":
+            return -1
+        if self.store.clocks == CLOCK_LFU:
+            return LFU + PRESENT_SIZE
+        if not self.queued:
+            return LRU + PRESENT_SIZE
+        return CACHES - 1 if self.small_share == SHARES // NARROW_PART else S3FIFO + PRESENT_SIZE
+
     @property
     def following(self):
         """The policy that is followed at present, by name: its own one unless it is `auto`."""
@@ -512,7 +522,7 @@ cdef class Evictor:
         observed = store.prepare(place, 0)
         store.detach(place, word)
         if store.is_sampled(place):
-            store.miniatures.lose(store.sampled_hash(place))
+            store.miniatures.lose(store.sampled_as(place))
         store.evicted += 1
         store.dirty += 1
         if observed:

@@ -783,6 +783,7 @@ cdef class Executor:
         if self.store.miniatures is None:
             return 0    # there is no memory for them
         introduce_keys(self.store)
+        self.store.miniatures.reflect(self.evictor.simulated_as() if self.budget.limit else -1)
         self.store.miniatures.correct(keys if all_introduced(self.store) else 0, used, self.store.key_overhead)
         return 0
 

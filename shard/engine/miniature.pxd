@@ -11,16 +11,25 @@ cdef enum:
     PREFIXES = 64
     PREFIX_SIZE = 32            # bytes of its name, the first of which is its length
     RATE_BITS = 24              # a key is in the sample if so many bits of its hash are below a threshold
-    DATABASE_SHIFT = 40         # bits of its hash that are changed by its database; neither the sample nor a chain goes by them
 
     FOLLOW_LRU = 0
     FOLLOW_S3FIFO = 1
     FOLLOW_NARROW = 2
 
+    LRU = 0                     # the places of the policies' first caches among all
+    LFU = SIZES
+    S3FIFO = 2 * SIZES
+    PRESENT_SIZE = 3            # the place among the sizes of a policy: eighths are 1 << place
+
 
 cdef inline bint in_sample(uint64_t hash, uint32_t below) noexcept nogil:
     """Whether a key with this hash is in a sample of `below` of 1 << RATE_BITS."""
     return (<uint32_t> hash & ((1 << RATE_BITS) - 1)) < below
+
+
+cdef inline uint64_t sample_hash(uint64_t hash, int db) noexcept nogil:
+    """By what a key of a database is known in a sample: as `in_sample` as by its own hash."""
+    return hash ^ (<uint64_t> db << 56)
 
 # A key of the sample, with its place in every cache but those of LFU: little more than a line of the processors' caches.
 cdef struct Known:
@@ -69,7 +78,7 @@ cdef class Miniatures:
     cdef Recency lru
     cdef Frequency[SIZES] lfu
     cdef Queues[QUEUED] s3fifo
-    cdef double[CACHES] misses, recent
+    cdef double[CACHES] shared, misses, recent  # those that the shard's own cache had, too; the others; all of late
     cdef uint16_t[CHAINS] chains
     cdef char[PREFIXES][PREFIX_SIZE] names
     cdef double[PREFIXES] prefix_hits
@@ -87,6 +96,8 @@ cdef class Miniatures:
     cdef double lasting                     # how many buckets of ghosts the shard has, less the power of two below, over that
     cdef double expected, recent_expected, hits
     cdef double own_expected, own           # misses of the shard's own cache: as many as were to be expected of the sample, and it had
+    cdef int mirrored                       # the cache whose policy the shard's own one has at present; -1: none has
+    cdef double own_mirrored, mirror        # misses since then: of the shard's own cache, and of that one
     cdef uint64_t total, missed             # reads of all keys, and misses of the shard's own cache, at the last one of the sample
     cdef readonly uint64_t sampled
     cdef uint64_t uses                      # of keys of the sample: the time of S3-FIFO
@@ -99,6 +110,8 @@ cdef class Miniatures:
     cdef int tune(self, uint32_t below, int64_t base) except -1
     cdef void correct(self, uint64_t keys, int64_t used, int64_t overhead) noexcept
     cdef void fit(self) noexcept
+    cdef void reflect(self, int cache) noexcept
+    cdef double likeness(self, int policy) noexcept
     cdef void read(self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total,
                    uint64_t missed_of_all) noexcept
     cdef void write(self, const char* key, size_t n, uint64_t hash, int64_t size, uint16_t minute) noexcept

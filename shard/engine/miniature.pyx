@@ -12,7 +12,7 @@
 The rate is such that the cache of the present size holds about PRESENT keys, and never more than a sixteenth of all: the
 time that it takes is under a hundredth of the shard's, the memory 0.55 MiB.
 
-Which keys are in the sample is chance. Three things put right what it does:
+Which keys are in the sample is chance. That is put right:
 
     reads       Misses are divided by the number of reads that were to be expected in the sample, not by that of those seen
                 (SHARDS-adj): which of the hottest keys are in it matters for their number, and they are hits in every size.
@@ -20,9 +20,11 @@ Which keys are in the sample is chance. Three things put right what it does:
                 known (`hold`, `lose`): so many more or less have room in the simulated caches. Otherwise one that is a
                 little too small would miss all of a loop that just fits. The same for what a key takes, of which only a part
                 is in its block.
-    misses      Which of the others are in it makes the misses of all sizes too many or too few together; how many the shard's
-                own cache has had is known of all keys and of those in the sample, and the misses that are told are put
-                right by the one over the other (a ratio estimator).
+    misses      Of those that the shard's own cache had, too, the sample has some percent too many or too few: how many that
+                cache has had is known of all keys and of those in the sample, and they are put right by the one over the
+                other (a ratio estimator). The others are of keys that it has: they are put right as the room is.
+    likeness    The shard's own cache and the simulated one of the same policy and size are not quite the same; by how many more
+                misses the one has, the misses of that policy at the present size are put right.
 
 A miss that the shard's own cache has, too, is followed by a write if the client fills the cache; it is no use of the
 key. A key that is missed again without having been written is nowhere: it is a miss in every size. What was deleted or
@@ -40,10 +42,6 @@ from .memory cimport below, kache_random
 cdef enum:
     NONE = 0xFFFF
     ABSENT = 0                  # a state or a counter, of a key that is not in the cache
-    PRESENT_SIZE = 3            # the place among the sizes of a policy: eighths are 1 << place
-    LRU = 0                     # the places of the policies' first caches among all
-    LFU = SIZES
-    S3FIFO = 2 * SIZES
 
     MISSED = 1                  # of a key's flags: its last use was a miss
     IN_USE = 2
@@ -103,6 +101,7 @@ cdef class Miniatures:
         self.decay_minutes = 1
         self.log_factor = 10
         self.followed = FOLLOW_S3FIFO
+        self.mirrored = -1
         self.clear()
 
     def __dealloc__(self):
@@ -139,11 +138,13 @@ cdef class Miniatures:
 
     cdef void reset(self) noexcept:
         """Counts anew; keys stay."""
+        memset(self.shared, 0, sizeof(self.shared))
         memset(self.misses, 0, sizeof(self.misses))
         memset(self.recent, 0, sizeof(self.recent))
         self.expected = self.recent_expected = self.hits = 0
         self.lru.evicted_bytes = self.lru.evicted_unread = 0
         self.own_expected = self.own = 0
+        self.own_mirrored = self.mirror = 0
         self.sampled = 0
         self.follow(self.followed)
         memset(self.prefix_hits, 0, sizeof(self.prefix_hits))
@@ -204,6 +205,12 @@ cdef class Miniatures:
             while self.s3fifo[c].bytes > self.s3fifo[c].capacity:
                 s3fifo_evict(&self.s3fifo[c], self.known, c, self.uses)
 
+    cdef void reflect(self, int cache) noexcept:
+        """The shard's own cache has the policy and the size of this one from here on; -1: of none."""
+        if cache != self.mirrored:
+            self.mirrored = cache
+            self.own_mirrored = self.mirror = 0
+
     # Uses ---------------------------------------------------------------------------------------------
     cdef void read(
         self, const char* key, size_t n, uint64_t hash, int64_t size, bint found, uint16_t minute, uint64_t total,
@@ -239,8 +246,14 @@ cdef class Miniatures:
             for i in range(CACHES):
                 missed[i] &= not self.has_room(i, known.size)
         for i in range(CACHES):
-            self.misses[i] += missed[i]
+            if found:
+                self.misses[i] += missed[i]
+            else:
+                self.shared[i] += missed[i]
             self.recent[i] += missed[i]
+        if self.mirrored >= 0:
+            self.own_mirrored += not found
+            self.mirror += missed[self.mirrored]
         if not missed[LRU + PRESENT_SIZE]:
             known.flags |= WAS_READ
         if found:
@@ -298,10 +311,13 @@ cdef class Miniatures:
             self.expected /= 2
             self.own_expected /= 2
             self.own /= 2
+            self.own_mirrored /= 2
+            self.mirror /= 2
             self.hits /= 2
             self.lru.evicted_bytes /= 2
             self.lru.evicted_unread /= 2
             for i in range(CACHES):
+                self.shared[i] /= 2
                 self.misses[i] /= 2
             for i in range(PREFIXES):
                 self.prefix_hits[i] /= 2
@@ -623,6 +639,11 @@ cdef class Miniatures:
         assert there == residents == cache.residents and mains == cache.mains, f"S3-FIFO {c} has another number of keys"
         assert bytes == cache.bytes <= cache.capacity and small == cache.small_bytes, f"S3-FIFO {c} has other bytes"
         return 0
+    cdef double likeness(self, int policy) noexcept:
+        """How many misses the shard's own cache has for one of the simulated cache that mirrors it, if that is of this policy."""
+        if self.mirrored < 0 or min(self.mirrored // SIZES, 2) != policy:
+            return 1
+        return max(0.8, min((self.own_mirrored + FEW) / (self.mirror + FEW), 1.25))
 
     def report(self):
         """What is known, as numbers that add up over shards (all but `rate`, those of the sample divided by it):
@@ -632,11 +653,17 @@ cdef class Miniatures:
         read since they were stored, those evicted, those evicted unread; prefixes: name, bytes, hits.
         """
         cdef double scale = <double> (1 << RATE_BITS) / self.below if self.below else 0.0
-        cdef double right = scale * (self.own_expected + FEW) / (self.own + FEW)
+        cdef double absent = scale * (self.own_expected + FEW) / (self.own + FEW), present = scale / (1 + self.surplus)
+        cdef dict misses = {
+            name: [self.shared[at] * absent + self.misses[at] * present for at in range(i * SIZES, (i + 1) * SIZES)]
+            for i, name in enumerate(POLICIES)
+        }
         cdef int64_t unread = 0
         cdef list sizes = [0] * PREFIXES
         cdef Known* known
-        cdef int i, k
+        cdef int i
+        for i, name in enumerate(POLICIES):
+            misses[name][PRESENT_SIZE] *= self.likeness(i)
         for i in range(UNIVERSE):
             known = &self.known[i]
             if known.zone <= PRESENT_SIZE:
@@ -649,9 +676,7 @@ cdef class Miniatures:
             "sampled": self.sampled,
             "reads": self.expected * scale,
             "hits": self.hits * scale,
-            "misses": {
-                name: [self.misses[i * SIZES + k] * right for k in range(SIZES)] for i, name in enumerate(POLICIES)
-            },
+            "misses": misses,
             "recent_reads": self.recent_expected * scale,
             "recent": {
                 "lru": self.recent[LRU + PRESENT_SIZE] * scale,

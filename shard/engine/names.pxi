@@ -21,7 +21,7 @@ cdef int move_entry(Store store, Place* source, Place* target) except -1:
     target.db.memory += memory
     source.db.memory -= memory
     if store.is_sampled(source):
-        store.miniatures.forget(store.sampled_hash(source))
+        store.miniatures.forget(store.sampled_as(source))
     free(store.detach(source, store.word_of(source)))
     return 0
 

@@ -26,9 +26,10 @@ cdef int introduce_keys(Store store) except -1:
         for i in range(n):
             entry = found[i].entry
             hash = table_hash(entry_key(entry), entry_key_size(entry))
-            hash ^= <uint64_t> (store.introducing // SLOT_COUNT) << DATABASE_SHIFT
             if in_sample(hash, store.sampled_below):
-                store.miniatures.hold(entry_key(entry), entry_key_size(entry), hash, store.cost_of(entry))
+                store.miniatures.hold(
+                    entry_key(entry), entry_key_size(entry),
+                    sample_hash(hash, <int> (store.introducing // SLOT_COUNT)), store.cost_of(entry))
         free(found)
         left -= n
         store.introduce_from = following

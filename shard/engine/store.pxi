@@ -189,9 +189,9 @@ cdef class Store:
     cdef inline bint is_sampled(self, Place* place) noexcept:
         return in_sample(place.hash, self.sampled_below)
 
-    cdef inline uint64_t sampled_hash(self, Place* place) noexcept:
-        """The hash by which the simulations know a key: the same name in another database is another key."""
-        return place.hash ^ <uint64_t> self.db_of(place) << DATABASE_SHIFT
+    cdef inline uint64_t sampled_as(self, Place* place) noexcept:
+        """The hash by which the simulations know it: the same key in another database is another one."""
+        return sample_hash(place.hash, self.db_of(place))
 
     cdef inline int64_t cost_of(self, Entry* entry) noexcept:
         """Bytes of a key with its place in a table; of a collection that is no packed one a guess."""
@@ -219,7 +219,7 @@ cdef class Store:
         if self.counting:
             # What is not there is as large as the others, as far as anybody knows.
             self.miniatures.read(
-                place.key, place.n, self.sampled_hash(place), self.cost_of(entry) if entry != NULL else self.used() // max(
+                place.key, place.n, self.sampled_as(place), self.cost_of(entry) if entry != NULL else self.used() // max(
                     <int64_t> place.db.count, 1),
                 entry != NULL, <uint16_t> lfu_minutes(self.now_ms), self.hits + self.misses, self.misses)
         elif entry != NULL:
@@ -228,10 +228,10 @@ cdef class Store:
     cdef void sample_write(self, Place* place, Entry* entry) noexcept:
         """A key is stored, or changed."""
         if self.no_touch:
-            self.miniatures.hold(place.key, place.n, self.sampled_hash(place), self.cost_of(entry))
+            self.miniatures.hold(place.key, place.n, self.sampled_as(place), self.cost_of(entry))
         else:
             self.miniatures.write(
-                place.key, place.n, self.sampled_hash(place), self.cost_of(entry), <uint16_t> lfu_minutes(self.now_ms))
+                place.key, place.n, self.sampled_as(place), self.cost_of(entry), <uint16_t> lfu_minutes(self.now_ms))
 
     cdef int simulate(self, uint32_t below, int64_t base) except -1:
         """Samples at this rate, of 1 << RATE_BITS, for `base` bytes of memory; 0: nothing."""
@@ -446,7 +446,7 @@ cdef class Store:
 
     cdef int remove_word(self, Place* place, uint64_t* word) except -1:
         if self.is_sampled(place):
-            self.miniatures.forget(self.sampled_hash(place))
+            self.miniatures.forget(self.sampled_as(place))
         return self.destroy(place.db, self.detach(place, word))
 
     cdef Entry* detach(self, Place* place, uint64_t* word) noexcept:
@@ -507,7 +507,7 @@ cdef class Store:
         """Removes an entry past its deadline. place.key may lie inside the entry."""
         cdef Entry* entry = self.detach(place, word)
         if self.is_sampled(place):
-            self.miniatures.forget(self.sampled_hash(place))
+            self.miniatures.forget(self.sampled_as(place))
         self.dirty += 1
         self.expired += 1
         if self.effects.wanted:

@@ -207,7 +207,8 @@ FEWEST_SAMPLED = 500
 
 
 def advice(shard: Executor) -> dict[str, Any]:
-    """What the miniature simulations say (`Miniatures.report`), and by what this shard evicts; without them only that."""
+    """What the miniature simulations say (`Miniatures.report`), by what this shard evicts, and what it has really done since
+    the start or CONFIG RESETSTAT; without simulations only that."""
     miniatures = shard.store.miniatures
     found = {} if miniatures is None or not miniatures.below else miniatures.report()
     return found | {
@@ -216,6 +217,9 @@ def advice(shard: Executor) -> dict[str, Any]:
         "follows": shard.evictor.following,
         "maxmemory": shard.maxmemory,
         "used": shard.store.used_memory,
+        "keyspace_hits": shard.store.hits,
+        "keyspace_misses": shard.store.misses,
+        "refused": shard.errors.get("OOM", 0),
     }
 
 

@@ -58,6 +58,7 @@ def test_it_says_what_other_sizes_and_policies_would_miss(cluster: Cluster) -> N
     with cluster.connect() as connection:
         until(enough, "curves that fall", 2 * DEADLINE)
         fields, stats = info(connection, "memory"), cluster.kache("stats").stdout
+        lookups = info(connection, "stats")
         row: dict[bytes, Any] = dict(zip(*[iter(connection.request("STATS")[0])] * 2, strict=True))
     told = json.loads(cluster.kache("advise", "--json").stdout)
     shown = cluster.kache("advise").stdout
@@ -67,6 +68,10 @@ def test_it_says_what_other_sizes_and_policies_would_miss(cluster: Cluster) -> N
     by_name = {row["prefix"]: row for row in told["prefixes"]}
     assert by_name["hot:"]["hits_per_kib"] > 3 * by_name["cold:"]["hits_per_kib"]
     assert "Now 6mb and allkeys-auto, which follows" in shown and "Dead weight" in shown
+    hits, misses = int(lookups["keyspace_hits"]), int(lookups["keyspace_misses"])
+    assert told["missed"] == misses / (hits + misses) and told["refused"] == 0
+    assert f"; {100 * told['missed']:.1f} % have missed since the start" in shown
+    assert sum(row["hits"] for row in told["prefixes"]) <= 1.01 * told["reads"] * (1 - told["missed"])
     assert fields["maxmemory_policy"] == "allkeys-auto" and fields["maxmemory_policy_followed"].startswith(
         ("s3fifo", "lru")
     )

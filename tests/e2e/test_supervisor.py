@@ -47,7 +47,7 @@ def up_again(cluster: Cluster, role: str, pid: int) -> bool:
 def test_ready_line_status_and_stop() -> None:
     with dummy(3, maxmemory="1gb") as cluster:
         assert cluster.ready_line == (
-            f"Kache 0.1.0 ready on 127.0.0.1:{cluster.port}: 3 shards, maxmemory 1gb (allkeys-lru). "
+            f"Kache 0.1.0 ready on 127.0.0.1:{cluster.port}: 3 shards, maxmemory 1gb (allkeys-auto). "
             f"Stop with Ctrl-C or `kache cluster stop --port {cluster.port}`.\n"
         )
         children = cluster.status()["children"]

@@ -88,4 +88,4 @@ def test_every_test_finds_it_empty_and_on_time(kache: Client[bytes], kache_clust
     kache_cluster.advance(days=turn + 1, seconds=-61)
     kache_cluster.fault.refuse_writes()
     kache.execute("config", "set", "maxmemory-policy", "noeviction") if turn else None
-    assert kache.execute("config", "get", "maxmemory-policy")[1] == (b"noeviction" if turn else b"allkeys-lru")
+    assert kache.execute("config", "get", "maxmemory-policy")[1] == (b"noeviction" if turn else b"allkeys-auto")
