@@ -28,7 +28,6 @@ __all__ = ["GRACE_SECONDS", "Ending"]
 
 GRACE_SECONDS = 1.0
 """How long after its time to drain a child is killed."""
-REFUSAL = b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n"
 
 _log = logging.getLogger("kache")
 
@@ -63,7 +62,7 @@ class Ending:
         self._save: bool | None = None
         self._seconds: float | None = None
         self._force = False
-        self._held: list[int] = []
+        self._held: list[tuple[int, bytes]] = []
         self._waiters: list[Callable[[str], None]] = []
 
     def ask(self, save: bool | None, now: bool, force: bool) -> None:
@@ -77,13 +76,14 @@ class Ending:
         """It ends also if not everything can be saved, whoever has asked for it."""
         self._force = True
 
-    def hold(self, connection: int) -> None:
-        """Keep this client's connection open until the end: whoever asked for it takes that for the sign that all is done."""
-        self._held.append(connection)
+    def hold(self, connection: int, refusal: bytes) -> None:
+        """Keep this client's connection open until the end: whoever asked for it takes that for the sign that all is done.
+        `refusal`: the last word that it gets if the cluster goes on."""
+        self._held.append((connection, refusal))
 
     def let_go(self) -> None:
         """Nobody is held any more: everything is on disk, and nobody has the files open; or the cluster goes on."""
-        for connection in self._held:
+        for connection, _ in self._held:
             os.close(connection)
         self._held.clear()
 
@@ -177,9 +177,9 @@ class Ending:
         )
         self.phase = "serving"  # so that whoever looks after the children starts those that have left
         self.ask(None, False, False)
-        for connection in self._held:
+        for connection, refusal in self._held:
             try:
-                os.write(connection, REFUSAL)  # it does not block: its router has made it so
+                os.write(connection, refusal)  # it does not block: its router has made it so
             except OSError:
                 pass  # it has left, or takes nothing: the log has the reason
         self.let_go()

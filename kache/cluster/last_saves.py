@@ -2,7 +2,8 @@
 
     ask ─► LastSave to every shard that serves, all at the same time ─► Dumped of each, its end, its silence ─► then(error)
 
-A shard that is down or loads holds nothing that is not on disk, and is not asked. No I/O of its own.
+A shard that is down or loads holds nothing that is not on disk, and is not asked. One that is being restarted has answered
+before, and saves what came since by itself: its end is waited for. No I/O of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class LastSaves:
         ]
         asked.waited_for = {child.index for child in told}
         for child in told:
-            self._send(child, LastSave(self._last_number, save))
+            if not _leaves(child):
+                self._send(child, LastSave(self._last_number, save))
         self.look()
 
     def answered(self, shard: int, number: int, error: str) -> None:
@@ -53,11 +55,12 @@ class LastSaves:
         if number in self._asked and shard in self._asked[number].waited_for:
             self._over(number, shard, error)
 
-    def gone(self, shard: int, reason: str) -> None:
-        """A shard has ended in the middle of it."""
+    def gone(self, child: Child, in_order: bool) -> None:
+        """A shard has ended in the middle of it, for its `reason`; `in_order`: it came to its end by itself."""
+        error = "" if in_order and _leaves(child) else f"it has ended: {child.reason}"
         for number in [*self._asked]:
-            if shard in self._asked[number].waited_for:
-                self._over(number, shard, f"it has ended: {reason}")
+            if number in self._asked and child.index in self._asked[number].waited_for:
+                self._over(number, child.index, error)
 
     def look(self) -> None:
         """Nobody waits for a shard that gives no sign of life; to be called about once a second."""
@@ -80,3 +83,8 @@ class LastSaves:
     def _end(self, number: int) -> None:
         asked = self._asked.pop(number)
         asked.then("; ".join(f"shard {shard}: {error}" for shard, error in sorted(asked.failures)))
+
+
+def _leaves(child: Child) -> bool:
+    """Whether it was told to go, to be started again."""
+    return child.restarting and child.state == "down"

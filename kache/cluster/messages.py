@@ -555,12 +555,14 @@ class Shutdown(_Message, tag=True):
     is gone. A router passes the descriptor of the client who asks with it, for the same.
 
     `save`: whether shards save what they hold before; None: if the settings say so. `now`: nobody is waited for. Ack with an
-    error: not everything can be kept, and the cluster goes on; with `force` it has ended all the same."""
+    error: not everything can be kept, and the cluster goes on; with `force` it has ended all the same. `refusal` is what the client
+    is told if that turns out when its router has gone; nothing if others than a router cannot say anything to it."""
 
     id: int
     save: bool | None = None
     now: bool = False
     force: bool = False
+    refusal: bytes = b""
 
 
 class ModuleLoad(_Message, tag=True):

@@ -607,7 +607,7 @@ class Supervisor:
             self._resolution.gone(child.index, not self._simulation.keeps_down(child), child.lasts)
             self._loading.over(child.index)
             self._dumps.gone(child.index)
-            self._last_saves.gone(child.index, child.reason)
+            self._last_saves.gone(child, code == 0)
         if child.role == "router":
             client_counts.clear(self._resources.client_counts, child.index)
             tallies.clear(self._resources.tallies, child.index)
@@ -708,7 +708,7 @@ class Supervisor:
         if self._end.phase != "serving":
             # Another's request is being carried out: this one waits for the same end, unless it is to come at once.
             if held >= 0:
-                self._end.hold(held)
+                self._end.hold(held, message.refusal)
                 answer("")
             else:
                 self._end.tell(answer)
@@ -732,7 +732,7 @@ class Supervisor:
                 answer(error)
                 return
             if held >= 0:
-                self._end.hold(held)
+                self._end.hold(held, message.refusal)
             answer("")
             if self._end.phase == "serving":
                 self._end.ask(message.save, message.now, message.force)
@@ -746,6 +746,7 @@ class Supervisor:
                     then(str(error))
                     return
                 _log.warning("nothing can be saved: %s", error)
+                self._end.unsaved = str(error)
         if message.force or not self._end.keeps(message.save):
             then("")
         else:
@@ -852,7 +853,10 @@ class Supervisor:
                 child.restarting = False
                 _log.error("%s is not restarted, since its data cannot be saved (%s)", child.name, error)
                 self._answer_waiters(child, f"{child.name} is not restarted, since its data cannot be saved ({error})")
-            elif child.pid and self._end.phase == "serving":
+            elif self._end.phase != "serving":
+                child.restarting = False
+                self._answer_waiters(child, "the cluster is stopping")
+            elif child.pid:
                 _log.info("%s (pid %d) is restarted on request", child.name, child.pid)
                 child.reason = "restarting"
                 self._set_state(child, "down")

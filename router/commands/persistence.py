@@ -30,6 +30,7 @@ log = logging.getLogger("kache.router")
 
 POLL_SECONDS = 0.02
 """Between two looks at what is durable, for WAITAOF."""
+UNSAVED = "ERR Errors trying to SHUTDOWN. Check logs."
 
 
 async def _ask(router: Router, request: Request) -> bool:
@@ -125,10 +126,11 @@ async def shutdown(router: Router, session: Session, *options: bytes) -> Reply:
     force = b"FORCE" in words or wish is False
     try:
         # One that cannot be saved goes on serving: its data is nowhere else.
-        await router.control.request(Shutdown(0, wish, b"NOW" in words, force), session.fd)
+        refusal = b"" if session.binary or session.certificate is not None else f"-{UNSAVED}\r\n".encode()
+        await router.control.request(Shutdown(0, wish, b"NOW" in words, force, refusal), session.fd)
     except ControlError as error:
         log.warning("SHUTDOWN of %s is refused: %s", session.address, error)
-        raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.") from None
+        raise CommandError(UNSAVED) from None
     # Success has no reply: clients take the end of the connection for it, which the supervisor holds open until everything
     # is on disk.
     session.kill("SHUTDOWN")

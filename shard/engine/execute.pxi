@@ -759,6 +759,7 @@ cdef class Executor:
     cpdef int tune_simulations(self) except -1:
         """Fits the miniature simulations to the memory and the keys that are there: to be called a few times a second."""
         cdef int64_t used = self.store.used(), base = self.budget.limit // self.budget.shards, keys = 0, wanted
+        cdef double present
         cdef uint32_t below = self.store.sampled_below
         cdef bint simulating = self.is_simulating()
         cdef int i
@@ -771,12 +772,16 @@ cdef class Executor:
             base = self.store.miniatures.base if below else 0
             if not base * 3 // 4 < used <= base * 5 // 4:
                 base = used
-        wanted = min((<int64_t> PRESENT << RATE_BITS) // max(keys * base // max(used, 1), 1), (1 << RATE_BITS) // HIGHEST_RATE)
+        # A product of all these is beyond 64 bits where memory is large, or its limit is a number that nobody reaches.
+        present = max(keys * <double> base / max(used, 1), 1.0)
+        wanted = max(<int64_t> min(PRESENT * <double> (1 << RATE_BITS) / present, (1 << RATE_BITS) // HIGHEST_RATE), 1)
         if below and wanted * 3 // 4 < below < wanted * 3 // 2:
             wanted = below
         if wanted != below or base != self.store.miniatures.base or keys * 8 > self.fitted_keys * 9:
             self.fitted_keys = keys
-            self.store.simulate(max(<uint32_t> wanted, 1), base)
+            self.store.simulate(<uint32_t> wanted, base)
+        if self.store.miniatures is None:
+            return 0    # there is no memory for them
         introduce_keys(self.store)
         self.store.miniatures.reflect(self.evictor.simulated_as() if self.budget.limit else -1)
         self.store.miniatures.correct(keys if all_introduced(self.store) else 0, used, self.store.key_overhead)

@@ -130,6 +130,10 @@ cdef class Miniatures:
     cdef void keep(self, uint16_t id, bint held) noexcept
     cdef void drop(self, uint16_t id) noexcept
     cdef void resize(self, uint16_t id, int64_t size) noexcept
+    cdef void outgrow(self, uint16_t id, uint32_t size) noexcept
+    cdef int check_lru(self) except -1
+    cdef int check_lfu(self, int k) except -1
+    cdef int check_s3fifo(self, int c) except -1
     cdef bint has_room(self, int cache, int64_t size) noexcept
     cdef uint8_t prefix_of(self, const char* key, size_t n) noexcept
     cdef void age(self) noexcept

@@ -187,7 +187,7 @@ cdef class Miniatures:
     cdef void fit(self) noexcept:
         """Gives every cache the room that it has by the rate, with what the sample has too much of the shard's own keys: so much
         of what a larger cache has, the same part of what a smaller one has."""
-        cdef double present = self.weight * ((self.base * self.below) >> RATE_BITS)
+        cdef double present = self.weight * (self.base * <double> self.below / (1 << RATE_BITS))
         cdef int64_t room
         cdef int k, c
         for k in range(SIZES):
@@ -369,7 +369,9 @@ cdef class Miniatures:
             id = self.create(key, n, hash, size)
             self.keep(id, True)
             self.known[id].flags |= OLDER
-        elif not self.known[id].flags & HELD:
+            return
+        self.resize(id, size)
+        if not self.known[id].flags & HELD:
             self.keep(id, True)
 
     cdef void lose(self, uint64_t hash) noexcept:
@@ -452,6 +454,8 @@ cdef class Miniatures:
         cdef int k
         if change == 0:
             return
+        if change > 0:
+            self.outgrow(id, bounded(size))
         known.size += <uint32_t> change
         if known.flags & HELD:
             self.held_bytes += change
@@ -468,6 +472,17 @@ cdef class Miniatures:
                     self.s3fifo[k].small_bytes += change
                 while self.s3fifo[k].bytes > self.s3fifo[k].capacity:
                     s3fifo_evict(&self.s3fifo[k], self.known, k, self.uses)
+
+    cdef void outgrow(self, uint16_t id, uint32_t size) noexcept:
+        """A key that is soon larger than a whole cache leaves it alone, before all others had to."""
+        cdef int k
+        lru_outgrow(&self.lru, self.known, id, size)
+        for k in range(SIZES):
+            if size > self.lfu[k].capacity:
+                lfu_drop(&self.lfu[k], &self.counted[id], k, self.known[id].size)
+        for k in range(QUEUED):
+            if size > self.s3fifo[k].capacity and s3fifo_has(&self.known[id], k):
+                s3fifo_drop(&self.s3fifo[k], self.known, id, k)
 
     cdef uint8_t prefix_of(self, const char* key, size_t n) noexcept:
         """The number of the key's prefix: up to its first ":", "/", "." or "|"; of all others it is that of no prefix."""
@@ -524,6 +539,106 @@ cdef class Miniatures:
         self.follow(best)
         return best
 
+    def check(self):
+        """Asserts that lists, counts and bytes are those of the keys, and that no cache has more than its room."""
+        cdef uint16_t id
+        cdef int chain, cache
+        cdef int64_t held_bytes = 0
+        cdef uint32_t held = 0, known = 0, vacant = 0
+        id = self.vacant
+        while id != NONE:
+            vacant += 1
+            assert vacant <= UNIVERSE and not self.known[id].flags and self.is_idle(id), "a vacant place is in use"
+            id = self.known[id].chained
+        for chain in range(CHAINS):
+            id = self.chains[chain]
+            while id != NONE:
+                known += 1
+                assert known <= UNIVERSE and self.known[id].flags & IN_USE, "a chain leads to a vacant place"
+                assert <int> ((self.known[id].hash >> RATE_BITS) % CHAINS) == chain, "a key is in another key's chain"
+                assert in_sample(self.known[id].hash, self.below), "a key is not in the sample"
+                assert self.find(self.known[id].hash) == id, "a key is there twice"
+                if self.known[id].flags & HELD:
+                    held += 1
+                    held_bytes += self.known[id].size
+                id = self.known[id].chained
+        assert known + vacant == UNIVERSE, "a place is lost"
+        assert held == self.held and held_bytes == self.held_bytes, "what the shard holds is counted wrongly"
+        self.check_lru()
+        for cache in range(SIZES):
+            self.check_lfu(cache)
+        for cache in range(QUEUED):
+            self.check_s3fifo(cache)
+
+    cdef int check_lru(self) except -1:
+        cdef uint16_t id = self.lru.head, before = NONE
+        cdef uint16_t[SIZES] edges
+        cdef int64_t[SIZES] bytes
+        cdef uint32_t linked = 0, there = 0
+        cdef int k
+        for k in range(SIZES):
+            edges[k] = NONE
+            bytes[k] = 0
+        while id != NONE:
+            linked += 1
+            assert linked <= UNIVERSE and self.known[id].zone < SIZES, "what no LRU has is in their list"
+            assert self.known[id].prev[LRU_LINK] == before, "the list of LRU is torn"
+            for k in range(self.known[id].zone, SIZES):
+                edges[k] = id
+                bytes[k] += self.known[id].size
+            before = id
+            id = self.known[id].next[LRU_LINK]
+        assert before == self.lru.tail, "the list of LRU ends elsewhere"
+        for k in range(UNIVERSE):
+            there += self.known[k].zone < SIZES
+        assert there == linked, "what an LRU has is not in their list"
+        for k in range(SIZES):
+            assert edges[k] == self.lru.edges[k], f"the edge of LRU {k} is elsewhere"
+            assert bytes[k] == self.lru.bytes[k] <= self.lru.capacity[k], f"LRU {k} has other bytes"
+        return 0
+
+    cdef int check_lfu(self, int k) except -1:
+        cdef Frequency* lfu = &self.lfu[k]
+        cdef int64_t bytes = 0
+        cdef uint32_t at, listed = 0
+        for at in range(UNIVERSE):
+            listed += self.counted[at].counters[k] != ABSENT
+            if self.counted[at].counters[k] & KNOWN:
+                bytes += self.known[at].size
+        seen = set()
+        for at in range(lfu.count):
+            assert self.counted[lfu.ids[at]].counters[k] != ABSENT, f"LFU {k} draws from what is gone"
+            seen.add(lfu.ids[at])
+        assert len(seen) == lfu.count == listed, f"LFU {k} has a key twice, or does not draw from one"
+        assert bytes == lfu.bytes <= lfu.capacity, f"LFU {k} has other bytes"
+        return 0
+
+    cdef int check_s3fifo(self, int c) except -1:
+        cdef Queues* cache = &self.s3fifo[c]
+        cdef uint16_t id, before
+        cdef int64_t bytes = 0, small = 0
+        cdef uint32_t residents = 0, mains = 0, there = 0
+        cdef int list, at
+        for list in range(LISTS):
+            id, before = cache.head[list], NONE
+            while id != NONE:
+                residents += 1
+                assert residents <= UNIVERSE and s3fifo_has(&self.known[id], c), f"S3-FIFO {c} lists what it has not"
+                assert list_of(self.known[id].states[c]) == list, f"a key of S3-FIFO {c} is in another list"
+                assert self.known[id].prev[c] == before, f"a list of S3-FIFO {c} is torn"
+                bytes += self.known[id].size
+                if list == SMALL_LIST:
+                    small += self.known[id].size
+                else:
+                    mains += 1
+                before = id
+                id = self.known[id].next[c]
+            assert before == cache.tail[list], f"a list of S3-FIFO {c} ends elsewhere"
+        for at in range(UNIVERSE):
+            there += s3fifo_has(&self.known[at], c)
+        assert there == residents == cache.residents and mains == cache.mains, f"S3-FIFO {c} has another number of keys"
+        assert bytes == cache.bytes <= cache.capacity and small == cache.small_bytes, f"S3-FIFO {c} has other bytes"
+        return 0
     cdef double likeness(self, int policy) noexcept:
         """How many misses the shard's own cache has for one of the simulated cache that mirrors it, if that is of this policy."""
         if self.mirrored < 0 or min(self.mirrored // SIZES, 2) != policy:

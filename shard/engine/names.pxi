@@ -105,6 +105,7 @@ cdef bint key_copy(Store store, Place* source, Place* target) except -1:
 cdef int database_flush(Store store, int db) except -1:
     """Empties one database, or all with -1. The memory is freed by the cleanup thread."""
     cdef int i
+    cdef bint any_keys = False
     cdef DetachedDatabase detached
     cdef list emptied = [
         (i, DetachedDatabase()) for i in range(DATABASES) if (db < 0 or db == i) and store.databases[i].slots != NULL
@@ -117,6 +118,7 @@ cdef int database_flush(Store store, int db) except -1:
         store.effects.flushing(db)
     store.forget_known()
     for i, detached in emptied:
+        any_keys |= store.databases[i].count > 0
         detached.database = store.databases[i]
         memset(&store.databases[i], 0, sizeof(Database))
         store.hand_over(detached)
@@ -124,7 +126,8 @@ cdef int database_flush(Store store, int db) except -1:
     store.field_looks = looks
     if db < 0:
         store.forget_queues()
-    store.forget_sample()
+    if any_keys:
+        store.forget_sample()
     store.dirty += 1
     return 0
 
@@ -142,6 +145,8 @@ cdef int database_swap(Store store, int left, int right) except -1:
     kept = store.databases[left]
     store.databases[left] = store.databases[right]
     store.databases[right] = kept
+    if kept.count or store.databases[left].count:
+        store.forget_sample()
     # The other one may be in use for the first time.
     store.active = max(store.active, max(left, right) + 1)
     store.field_deadlines = deadlines

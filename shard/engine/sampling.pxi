@@ -9,7 +9,7 @@ cdef enum:
 cdef int introduce_keys(Store store) except -1:
     """Tells the simulations of the keys of the sample among some more keys; a key that comes later they see anyway."""
     cdef Py_ssize_t left = LOOKED_AT, n, i
-    cdef uint64_t hash
+    cdef uint64_t hash, following
     cdef Found* found = NULL
     cdef Database* db
     cdef Entry* entry
@@ -17,9 +17,10 @@ cdef int introduce_keys(Store store) except -1:
         db = &store.databases[store.introducing // SLOT_COUNT]
         if db.slots == NULL or db.slots[store.introducing % SLOT_COUNT].count == 0:
             store.introducing += 1 if db.slots != NULL else SLOT_COUNT
+            store.introduce_from = 0    # what was begun may have been emptied since
             left -= 1 if store.introducing % 64 == 0 else 0
             continue
-        n = table_gather(&db.slots[store.introducing % SLOT_COUNT], store.introduce_from, &found, &store.introduce_from)
+        n = table_gather(&db.slots[store.introducing % SLOT_COUNT], store.introduce_from, &found, &following)
         if n < 0:
             return 0    # without memory it is done later
         for i in range(n):
@@ -31,7 +32,8 @@ cdef int introduce_keys(Store store) except -1:
                     sample_hash(hash, <int> (store.introducing // SLOT_COUNT)), store.cost_of(entry))
         free(found)
         left -= n
-        if store.introduce_from >> SCAN_BITS:
+        store.introduce_from = following
+        if following >> SCAN_BITS:
             store.introduce_from = 0
             store.introducing += 1
     return 0

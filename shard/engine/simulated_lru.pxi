@@ -93,6 +93,17 @@ cdef void lru_touch(Recency* lru, Known* known, uint16_t id) noexcept nogil:
         lru_shrink(lru, known, k)
 
 
+cdef void lru_outgrow(Recency* lru, Known* known, uint16_t id, uint32_t size) noexcept nogil:
+    """It leaves those that are smaller than what it is going to be."""
+    while known[id].zone < SIZES and size > lru.capacity[known[id].zone]:
+        if known[id].zone == SIZES - 1:
+            lru_drop(lru, known, id)
+            return
+        lru.bytes[known[id].zone] -= known[id].size
+        known[id].zone += 1
+        move_edges(lru, known, id, known[id].zone)
+
+
 cdef void lru_resize(Recency* lru, Known* known, uint16_t id, int64_t change) noexcept nogil:
     """Its size has changed by so much."""
     cdef int k

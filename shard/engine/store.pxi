@@ -236,13 +236,16 @@ cdef class Store:
     cdef int simulate(self, uint32_t below, int64_t base) except -1:
         """Samples at this rate, of 1 << RATE_BITS, for `base` bytes of memory; 0: nothing."""
         cdef bint more = below > self.sampled_below
+        if below and self.miniatures is None:
+            try:
+                self.miniatures = Miniatures()
+            except MemoryError:
+                return 0    # it is tried again; whoever makes room meanwhile does not wait for that
         self.sampled_below = below
         if below == 0:
             # What is off costs no memory either.
             self.miniatures = None
             return 0
-        if self.miniatures is None:
-            self.miniatures = Miniatures()
         if more:
             self.introducing = 0
             self.introduce_from = 0
@@ -252,7 +255,7 @@ cdef class Store:
         return 0
 
     cdef int forget_sample(self) noexcept:
-        """A whole database was emptied, and nobody said which keys it had: the simulations begin anew."""
+        """A whole database was emptied, or is another one now, and nobody said which keys it had: the simulations begin anew."""
         if self.miniatures is not None:
             self.miniatures.clear()
         self.introducing = 0
@@ -579,6 +582,8 @@ cdef class Store:
         cdef Walk walk
         cdef Entry* entry
         queue_check(&self.queue)
+        if self.miniatures is not None:
+            self.miniatures.check()
         for i in range(DATABASES):
             db = &self.databases[i]
             if db.slots == NULL:

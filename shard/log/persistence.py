@@ -264,8 +264,8 @@ class Persistence:
         if self.repairing:
             await self._next_repair()
         if save:
-            if self._dumping is not None:
-                # What was executed last may come behind the end of the one under way.
+            while self._dumping is not None:
+                # What was executed last may come behind the end of the one under way, and of one that somebody else begins then.
                 self.cancel()
                 await asyncio.wait([self._dumping])
             await self.dump(urgent=True)
@@ -273,7 +273,7 @@ class Persistence:
             self.host.commit()
             self.writer.sync()
             await self._until_durable(self.writer.sequence)
-        if gone := await self._io(self._gone):
+        if gone := await self._io(self._gone, self._own_files()):
             raise DumpError(gone)
 
     async def _until_durable(self, sequence: int) -> None:
@@ -288,10 +288,14 @@ class Persistence:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), WATCH_SECONDS)
 
-    def _gone(self) -> str:
-        """What of all that a start needs somebody has removed, or moved elsewhere; "" if nothing."""
-        own = [manifests.MANIFEST, *sorted(self.manifest.names())] if self._is_written else []
-        for path in (*(f"{self.directory}/{name}" for name in own), *self.needed):
+    def _own_files(self) -> list[str]:
+        """Those that have what is kept."""
+        names = [manifests.MANIFEST, *sorted(self.manifest.names())] if self._is_written else []
+        return [f"{self.directory}/{name}" for name in names]
+
+    def _gone(self, own: Sequence[str] = ()) -> str:
+        """What of these files, and of those of others, somebody has removed, or moved elsewhere; "" if nothing."""
+        for path in (*own, *self.needed):
             if not self.files.is_file(path):
                 return f"{path} is not there any more: somebody has removed or moved it"
         return ""
@@ -318,6 +322,8 @@ class Persistence:
             self.writer.set_policy(policy)
         try:
             if config.appendonly and not self.logging:
+                if gone := await self._io(self._gone):
+                    raise DumpError(gone)  # a log that has begun goes on, whatever is said then
                 await self.dump(keep=True, urgent=False)
             elif not config.appendonly and self.logging:
                 await self._end_log()
@@ -356,12 +362,18 @@ class Persistence:
         self.dump_began_ms = self.now()
         self._given_up = GIVEN_UP
         self._dumping = asyncio.get_running_loop().create_task(self._dump(keep, urgent))
+        self._dumping.add_done_callback(self._no_dump)
         try:
             await asyncio.shield(self._dumping)
         except asyncio.CancelledError:
             if self._dumping is not None and not self._dumping.done():
                 raise
             raise DumpError(self._given_up) from None
+
+    def _no_dump(self, ended: asyncio.Task[None]) -> None:
+        """Also of one that was given up before it had begun, of which nothing is executed."""
+        if self._dumping is ended:
+            self._dumping = self.dump_running = None
 
     def cancel(self) -> None:
         """Gives the dump up that is under way, if any."""
@@ -372,7 +384,7 @@ class Persistence:
         changes = self._dirty_at_save
         try:
             await self._dump_into_new_files(keep, urgent)
-            if gone := await self._io(self._gone):
+            if gone := await self._io(self._gone, self._own_files()):
                 self._dirty_at_save = changes  # nothing is saved that cannot be found
                 raise DumpError(gone)
         except (OSError, DumpError) as error:

@@ -140,6 +140,10 @@ class Keeper:
             if self._cancelled and self.persistence is not None:
                 # That somebody did not want it says nothing about the disk.
                 self.persistence.last_dump_ok, self.persistence.last_error = before
+        except Exception as wrong:
+            # Whatever it is, everybody's next save waits for the answer.
+            log.exception("internal error in a dump")
+            error = f"internal error: {wrong!r:.200}"
         self._tell(Dumped(number, error))
 
     async def last_save(self, number: int, save: bool | None, config: Config) -> None:
@@ -150,14 +154,24 @@ class Keeper:
             async with self._turn:
                 pass
             async with self._ending:
+                changes = self._host.shard.store.dirty
+                wanted = bool(config.save) and not self.logging if save is None else save
                 if self.persistence is not None:
-                    changes = self._host.shard.store.dirty
-                    wanted = bool(config.save) and not self.logging if save is None else save
                     await self.persistence.settle(wanted and self._saved_at != changes)
                     if wanted:
                         self._saved_at = changes
+                elif wanted:
+                    raise DumpError("nothing is kept yet")
         except DumpError as failed:
             error = str(failed)
+        except Exception as wrong:
+            # Whatever it is, the whole cluster waits for the answer.
+            log.exception("internal error in the last save")
+            error = f"internal error: {wrong!r:.200}"
+        if error:
+            self._saved_at = (
+                None  # also if nothing changes: what was saved may be gone, and the next time is another try
+            )
         self._tell(Dumped(number, error))
 
     def cancel(self) -> None:

@@ -6,11 +6,17 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import DEADLINE, Cluster, alive, until
+from frames import BinaryConnection, request
+
+from kache.cluster import control, messages
+from kache.cluster.run_dir import find_control
 
 pytestmark = pytest.mark.once
 
@@ -185,3 +191,96 @@ def test_a_client_who_waits_for_the_end_is_told_that_there_is_none(data: Path) -
             connection.read()
         goes_on(cluster)
         moved.rename(data)
+
+
+class Asker:
+    """A connection to the supervisor, as the command line's."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        path = find_control(cluster.environment, cluster.port)
+        assert path is not None
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(DEADLINE)
+        self.socket.connect(path)
+        self.buffer = bytearray()
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.socket.close()
+
+    def ask(self, message: messages.RestartShard | messages.Shutdown) -> None:
+        """It is being carried out when this returns."""
+        control.send(self.socket, message)
+        control.send(self.socket, messages.StatusRequest(99))
+        assert isinstance(self.answer(), messages.StatusReply)
+
+    def answer(self) -> messages.Down:
+        return control.receive(self.socket, self.buffer)
+
+
+def test_a_client_of_the_binary_protocol_gets_no_line_of_another(data: Path) -> None:
+    with with_data(data, **SNAPSHOTS) as cluster, BinaryConnection(cluster.port) as connection:
+        (number,) = struct.unpack("<q", connection.call(b"client", b"id").value[-8:])
+        other = cluster.pid_of("router", 1 - (number >> 48))
+        cluster.kill(other, signal.SIGSTOP)
+        connection.send(request(b"shutdown"))
+        until(lambda: "stopping after a request to stop" in cluster.log(), "the beginning of the end")
+        moved = data.rename(data.with_name("elsewhere"))
+        cluster.kill(other, signal.SIGCONT)
+        assert connection.read(1000) == b""
+        goes_on(cluster)
+        moved.rename(data)
+
+
+def test_a_restart_that_an_end_was_faster_than_is_told_so(data: Path) -> None:
+    """And the shard can be restarted later, when the cluster has gone on after all."""
+    with with_data(data, **SNAPSHOTS) as cluster, Asker(cluster) as asker:
+        shard, router = cluster.pid_of("shard", 1), cluster.pid_of("router", 1)
+        for pid in (shard, router):
+            cluster.kill(pid, signal.SIGSTOP)
+        asker.ask(messages.RestartShard(1, 1))
+        cluster.process.send_signal(signal.SIGTERM)
+        until(lambda: "stopping after SIGTERM" in cluster.log(), "the beginning of the end")
+        cluster.kill(shard, signal.SIGCONT)
+        assert asker.answer() == messages.Ack(1, "the cluster is stopping")
+        moved = data.rename(data.with_name("elsewhere"))
+        cluster.kill(router, signal.SIGCONT)
+        until(lambda: "the cluster goes on after SIGTERM" in cluster.log(), "its going on")
+        goes_on(cluster)
+        moved.rename(data)
+        assert cluster.kache("cluster", "restart", "--shard", 1).stdout == "shard 1 serves again.\n"
+
+
+def test_an_end_waits_for_a_shard_that_is_being_restarted(data: Path) -> None:
+    with with_data(data, **SNAPSHOTS) as cluster, Asker(cluster) as asker:
+        shard, router = cluster.pid_of("shard", 1), cluster.pid_of("router", 1)
+        others = [cluster.pid_of("router", 0), router]
+        cluster.kill(router, signal.SIGSTOP)  # the shard waits for it to have its answers
+        asker.ask(messages.RestartShard(1, 1))
+        until(lambda: f"shard 1 (pid {shard}) is restarted on request" in cluster.log(), "the request to restart")
+        cluster.kill(shard, signal.SIGSTOP)
+        cluster.process.send_signal(signal.SIGTERM)
+        until(lambda: "stopping after SIGTERM" in cluster.log(), "the beginning of the end")
+        cluster.kill(router, signal.SIGCONT)
+        until(lambda: not any(alive(pid) for pid in others), "the end of the routers")
+        cluster.kill(shard, signal.SIGCONT)
+        assert cluster.process.wait(DEADLINE) == 0
+    with Cluster(3, dir=data) as again:
+        assert again.request("dbsize") == 100
+
+
+def test_what_was_saved_and_removed_is_saved_again(data: Path) -> None:
+    """Although nothing has changed since: whoever has made the directory anew need not write a key."""
+    with with_data(data, **SNAPSHOTS) as cluster:
+        assert cluster.request("save") == "OK"
+        for path in (data / "epoch-1").glob("shard-*/*"):
+            path.unlink()
+        refused = cluster.kache("cluster", "stop", check=False)
+        assert refused.returncode == 1 and "is not there any more: somebody has removed or moved it" in refused.stderr
+        until(lambda: all(child["state"] == "up" for child in cluster.status()["children"]), "all up")
+        assert cluster.kache("cluster", "stop").stdout == f"The cluster on port {cluster.port} has stopped.\n"
+        assert cluster.process.wait(DEADLINE) == 0
+    with Cluster(3, dir=data) as again:
+        assert again.request("dbsize") == 100

@@ -47,8 +47,10 @@ def test_all_are_asked_at_once_and_all_are_waited_for(shards: Shards) -> None:
 def test_what_could_not_be_saved_is_told_in_order(shards: Shards) -> None:
     number = shards.ask()
     shards.saves.answered(2, number, "No space left on device")
-    shards.saves.gone(0, "killed by SIGKILL")
-    shards.saves.gone(0, "again")
+    shards.children[0].reason = "killed by SIGKILL"
+    shards.saves.gone(shards.children[0], in_order=False)
+    shards.children[0].reason = "again"
+    shards.saves.gone(shards.children[0], in_order=False)
     shards.saves.answered(1, number, "")
     assert shards.answers == ["shard 0: it has ended: killed by SIGKILL; shard 2: No space left on device"]
 
@@ -86,3 +88,26 @@ def test_a_late_answer_is_not_that_of_another_question(shards: Shards) -> None:
     for shard in (1, 2):
         shards.saves.answered(shard, first, "")
     assert shards.answers == ["", "shard 0: late"]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_one_that_is_being_restarted_is_waited_for_and_not_asked(shards: Shards, code: int) -> None:
+    """It has answered before it was told to go, and answers nobody any more."""
+    leaving = shards.children[1]
+    leaving.restarting, leaving.state = True, "down"
+    number = shards.ask()
+    assert [name for name, _ in shards.told] == ["shard 0", "shard 2"]
+    shards.saves.answered(0, number, "")
+    shards.saves.answered(2, number, "")
+    assert shards.answers == []
+    leaving.reason = f"exited with status {code}"
+    shards.saves.gone(leaving, in_order=code == 0)
+    assert shards.answers == ["" if code == 0 else "shard 1: it has ended: exited with status 1"]
+
+
+def test_one_that_is_asked_may_not_go_by_itself(shards: Shards) -> None:
+    shards.ask()
+    for child in shards.children[:3]:
+        child.reason = "exited with status 0"
+        shards.saves.gone(child, in_order=True)
+    assert shards.answers == ["; ".join(f"shard {each}: it has ended: exited with status 0" for each in range(3))]

@@ -159,3 +159,82 @@ def test_settings_that_change_in_the_last_moment_of_loading_are_in_force(tmp_pat
             await house.end()
 
     run(test)
+
+
+SNAPSHOTS = Config(save="9999 9999")
+
+
+async def answer_of(house: House, save: bool | None = None) -> str:
+    """What a shard answers that is asked to save for the last time."""
+    house.told.clear()
+    await house.keeper.last_save(-1, save, SNAPSHOTS)
+    (told,) = house.told
+    assert isinstance(told, Dumped) and told.id == -1
+    return told.error
+
+
+def test_whoever_asks_for_a_save_is_answered_whatever_goes_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next save, or the end of the whole cluster, waits for it."""
+
+    async def test() -> None:
+        house = House(tmp_path, SNAPSHOTS)
+        await house.live()
+        persistence = house.keeper.persistence
+        assert persistence is not None
+        whole = persistence.settle
+        try:
+
+            async def settle(save: bool) -> None:
+                raise MemoryError("no memory for a slice")
+
+            persistence.settle = settle  # type: ignore[method-assign]
+            assert await answer_of(house) == "internal error: MemoryError('no memory for a slice')"
+            persistence.settle = whole  # type: ignore[method-assign]
+            assert await answer_of(house) == ""
+
+            async def dump(*, keep: bool = False, urgent: bool = False) -> None:
+                raise MemoryError("no memory for a slice")
+
+            persistence.dump = dump  # type: ignore[method-assign]
+            await house.keeper.dump(7, True)
+            assert house.told[-1] == Dumped(7, "internal error: MemoryError('no memory for a slice')")
+        finally:
+            await house.end()
+
+    run(test)
+    assert "internal error in the last save" in caplog.text
+
+
+def test_nothing_is_saved_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    async def test() -> None:
+        house = House(tmp_path, SNAPSHOTS)
+        try:
+            assert await answer_of(house) == "nothing is kept yet"
+            assert await answer_of(house, True) == "nothing is kept yet"
+            assert await answer_of(house, False) == ""
+        finally:
+            await house.end()
+
+    run(test)
+
+
+def test_what_was_saved_and_is_gone_is_saved_again(tmp_path: Path) -> None:
+    """Also if nothing has changed since: what was saved may have been removed with the directory, and memory has it all."""
+
+    async def test() -> None:
+        house = House(tmp_path, SNAPSHOTS)
+        await house.live()
+        try:
+            house.here.host.shard.execute([b"SET", b"foo", b"v"])
+            assert await answer_of(house) == "" and await answer_of(house) == ""
+            for path in tmp_path.iterdir():
+                path.unlink()
+            assert "is not there any more: somebody has removed or moved it" in await answer_of(house)
+            assert await answer_of(house) == "" and (tmp_path / manifests.MANIFEST).exists()
+            assert len([*tmp_path.glob("*.base")]) == 1
+        finally:
+            await house.end()
+
+    run(test)

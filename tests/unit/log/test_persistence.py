@@ -502,9 +502,9 @@ def test_settling_a_broken_log_repairs_it(tmp_path: Path) -> None:
     async def test() -> None:
         files = ScriptedFiles()
         async with kept(tmp_path / "shard", files, appendfsync="everysec") as shard:
+            files.fail("fdatasync", errno.EIO, times=1000)  # before there is anything that may be synced already
             shard.execute("SET", "key", "v")
             shard.host.commit()
-            files.fail("fdatasync", errno.EIO, times=1000)
             with pytest.raises(DumpError, match="Input/output error"):
                 await shard.persistence.settle(False)
             while not shard.persistence.repairing:
@@ -531,6 +531,48 @@ def test_a_snapshot_whose_own_log_finds_no_room_says_so(tmp_path: Path) -> None:
             figures = shard.persistence.figures()
             assert figures["last_dump_ok"] == 0 and "No space left on device" in str(figures["last_error"])
             await shard.persistence.dump()
+            shard.same_as_on_disk()
+
+    run(test)
+
+
+def test_a_log_that_no_start_would_find_is_not_begun(tmp_path: Path) -> None:
+    """What is refused once is not OK the second time."""
+
+    async def test() -> None:
+        place, needed = tmp_path / "shard", tmp_path / "cluster"
+        async with kept(place, appendonly=False) as shard:
+            shard.persistence.needed = (str(needed),)
+            shard.execute("SET", "key", "v")
+            before = sorted(place.iterdir())
+            for _ in range(2):
+                with pytest.raises(DumpError, match=f"^{needed} is not there any more"):
+                    await shard.persistence.apply(Config(appendonly=True))
+                assert not shard.persistence.logging and sorted(place.iterdir()) == before
+            needed.touch()
+            await shard.persistence.apply(Config(appendonly=True))
+            assert shard.persistence.logging
+
+    run(test)
+
+
+def test_whoever_begins_a_dump_meanwhile_does_not_hold_the_last_one_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with kept(tmp_path / "shard", appendonly=False) as shard:
+            for number in range(3000):
+                shard.execute("SET", f"key{number}", "v" * 100)
+
+            async def again() -> None:
+                with pytest.raises(DumpError, match="given up"):
+                    await shard.persistence.dump()
+                with pytest.raises(DumpError):
+                    await shard.persistence.dump()
+
+            other = asyncio.ensure_future(again())
+            while shard.persistence.dump_running is None:
+                await asyncio.sleep(0)
+            await shard.persistence.settle(True)
+            await other
             shard.same_as_on_disk()
 
     run(test)
