@@ -151,6 +151,5 @@ cdef int database_swap(Store store, int left, int right) except -1:
     store.active = max(store.active, max(left, right) + 1)
     store.field_deadlines = deadlines
     store.field_looks = looks
-    store.forget_sample()
     store.dirty += 1
     return 0
