@@ -1250,6 +1250,7 @@ cdef class Link(Endpoint):
     cdef Buffer before, behind          # messages that leave before and behind the reply of the current frame
     cdef object delayed                 # deque of outputs that leave late, each the buffers of a flush; None: none does
     cdef int flush_late(self) except -1
+    cdef int put_off(self, list buffers) except -1
     cdef int release_all(self) except -1
     cdef bint keeps_too_much(self) noexcept
     cdef int take_mark(self, uint64_t end, uint64_t released) except -1

@@ -869,7 +869,8 @@ cdef class Link(Endpoint):
         return 0
 
     cdef int on_written(self, Py_ssize_t n) except -1:
-        if self.flows.replies and self.unsent() < PARTS_AHEAD:
+        # What waits for its time is not overtaken.
+        if self.flows.replies and self.unsent() < PARTS_AHEAD and self.delayed is None:
             self.send_parts()
             if self.eof and not self.flows.replies:
                 self.finish_if_done()
@@ -894,7 +895,12 @@ cdef class Link(Endpoint):
         if self.fd < 0:
             return 0
         if self.wants_write:
-            return Endpoint.flush(self)     # its time has come, but the socket was full
+            # The time of what is in the chain has come, but the socket was full; what came since waits behind the rest.
+            if self.delayed is not None and self.out is not None and self.out.used():
+                self.put_off([self.out])
+                self.out = Buffer()
+                self.out.keep = LINK_BUFFER
+            return Endpoint.flush(self)
         buffers = [] if self.chain is None else self.chain
         if self.out is not None and self.out.used():
             buffers.append(self.out)
@@ -904,6 +910,9 @@ cdef class Link(Endpoint):
         self.chained = 0
         if not buffers:
             return 0 if self.delayed is not None else Endpoint.flush(self)
+        return self.put_off(buffers)
+
+    cdef int put_off(self, list buffers) except -1:
         if self.delayed is None:
             self.delayed = deque()
         self.delayed.append(buffers)
@@ -915,6 +924,11 @@ cdef class Link(Endpoint):
         cdef Buffer full
         if self.fd < 0 or not self.delayed:
             return
+        if self.out is not None and self.out.used():
+            # It came since the last flush, and would leave first.
+            self.put_off([self.out])
+            self.out = Buffer()
+            self.out.keep = LINK_BUFFER
         for full in self.delayed.popleft():
             self.chain_output(full)
         if not self.delayed:

@@ -93,7 +93,9 @@ def test_stats(cluster: Cluster) -> None:
     lines = cluster.kache("stats").stdout.splitlines()
     assert lines[0].split()[:3] == ["shard", "keys", "with"]
     assert lines[3].split()[:3] == ["total", "100", "50"]
-    assert len(cluster.kache("stats", "--shard", 1).stdout.splitlines()) == 2
+    # Under `auto`, the default, a line says what it follows.
+    _, row, followed = cluster.kache("stats", "--shard", 1).stdout.splitlines()
+    assert row.split()[0] == "1" and followed.startswith("shard 1 follows s3fifo")
 
 
 def test_shell_reads_a_pipe(cluster: Cluster) -> None:

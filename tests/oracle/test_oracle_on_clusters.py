@@ -51,7 +51,8 @@ pytestmark = pytest.mark.skipif("KACHE_ORACLE_PORT" in os.environ, reason="the o
 @pytest.fixture(scope="module", params=SHARDS, ids=lambda shards: f"{shards}-shards")
 def on_cluster(request: pytest.FixtureRequest, valkey_port: int) -> Iterator[Oracle]:
     """A cluster of so many shards beside the real server."""
-    with Cluster(shards=request.param) as started:
+    # Under the default OBJECT FREQ has an answer.
+    with Cluster(shards=request.param, maxmemory_policy="allkeys-lru") as started:
         port = int(started.port)
 
         def connect(protocol: int) -> Target:

@@ -8,7 +8,7 @@ import pytest
 from compiled_parts import Parts
 
 ENGINE = Parts("shard/engine", "engine")
-OTHERS = {"chunks", "pages", "ranks"}
+OTHERS = {"chunks", "pages", "ranks", "simulated_lfu", "simulated_lru", "simulated_s3fifo"}
 """Parts of the structures' own modules."""
 
 
