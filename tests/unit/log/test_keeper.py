@@ -189,15 +189,15 @@ def test_whoever_asks_for_a_save_is_answered_whatever_goes_wrong(
             async def settle(save: bool) -> None:
                 raise MemoryError("no memory for a slice")
 
-            persistence.settle = settle  # type: ignore[method-assign]
+            persistence.settle = settle  # type: ignore[method-assign]  # a staged fault
             assert await answer_of(house) == "internal error: MemoryError('no memory for a slice')"
-            persistence.settle = whole  # type: ignore[method-assign]
+            persistence.settle = whole  # type: ignore[method-assign]  # a staged fault
             assert await answer_of(house) == ""
 
             async def dump(*, keep: bool = False, urgent: bool = False) -> None:
                 raise MemoryError("no memory for a slice")
 
-            persistence.dump = dump  # type: ignore[method-assign]
+            persistence.dump = dump  # type: ignore[method-assign]  # a staged fault
             await house.keeper.dump(7, True)
             assert house.told[-1] == Dumped(7, "internal error: MemoryError('no memory for a slice')")
         finally:
